@@ -1,0 +1,56 @@
+"""A concurrency limiter you can put in front of anything.
+
+Say *who shares a limit* (a strategy), *how many may run* (a number, or a function of the call) and
+*what happens to the rest* (a conflict resolution); it holds across tasks, threads, processes and
+machines, as far as its store reaches.
+"""
+
+from limiter_core.arguments import ArgumentView
+from limiter_core.errors import (
+    ConfigurationError,
+    KeyDerivationError,
+    LeaseLost,
+    LimiterError,
+    LimitReached,
+    Preempted,
+    QueueFull,
+    StoreError,
+    StoreUnavailable,
+    Superseded,
+    WaitTimeout,
+)
+from limiter_core.lease import Lease, SyncLease
+from limiter_core.limiter import Limiter
+from limiter_core.limits import ConcurrencyLimit, ConflictResolution
+from limiter_core.requests import HolderSnapshot, KeySnapshot, WaiterSnapshot
+from limiter_core.strategies import LIMIT_BY, ConcurrencyStrategy
+from limiter_core.sync_limiter import SyncLimiter
+
+__version__ = "0.1.0"
+
+__all__ = (
+    "LIMIT_BY",
+    "ArgumentView",
+    "ConcurrencyLimit",
+    "ConcurrencyStrategy",
+    "ConfigurationError",
+    "ConflictResolution",
+    "HolderSnapshot",
+    "KeyDerivationError",
+    "KeySnapshot",
+    "Lease",
+    "LeaseLost",
+    "LimitReached",
+    "Limiter",
+    "LimiterError",
+    "Preempted",
+    "QueueFull",
+    "StoreError",
+    "StoreUnavailable",
+    "Superseded",
+    "SyncLease",
+    "SyncLimiter",
+    "WaitTimeout",
+    "WaiterSnapshot",
+    "__version__",
+)

@@ -1,0 +1,227 @@
+"""One call's way from asking for a slot to giving it back, without I/O: both worlds share it.
+
+`Call` is what is known of it; `patience` decides, answer by answer, what to do next. The limiters
+only carry out what they are told: ask the store, wait, give back.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Callable, Generator, Mapping
+from types import MappingProxyType
+
+from limiter_core._prepare import Terms
+from limiter_core.errors import (
+    ConfigurationError,
+    LeaseLost,
+    LimiterError,
+    LimitReached,
+    Preempted,
+    QueueFull,
+    StoreUnavailable,
+    Superseded,
+    WaitTimeout,
+)
+from limiter_core.requests import (
+    Answer,
+    Granted,
+    Held,
+    Loss,
+    Mode,
+    Queued,
+    Refusal,
+    Refused,
+    Replaced,
+    Request,
+)
+
+logger = logging.getLogger("limiter")
+
+ASK = -1.0
+"""What `patience` yields, in place of seconds to wait, to have the request sent (again)."""
+
+_FIRST_RETRY = 0.05
+_LAST_RETRY = 2.0
+
+
+class Call:
+    """What is known of one call. It is the store's `Listener`, so its methods come from any thread.
+
+    Attributes:
+        request: what the store is asked; gains its place in line when it has to wait.
+        owner: the task or thread that asked.
+        granted: the store's grant; None while waiting, and for a call admitted without a store.
+        loss: why the lease ended, None while it lives.
+        closed: True from the moment the holder lets go; nothing is lost after that.
+    """
+
+    __slots__ = (
+        "closed",
+        "ends_at",
+        "granted",
+        "loss",
+        "now",
+        "on_lost",
+        "owner",
+        "request",
+        "settled",
+    )
+
+    def __init__(
+        self, request: Request, owner: object, terms: Terms, now: Callable[[], float]
+    ) -> None:
+        self.request = request._replace(listener=self)
+        self.owner = owner
+        self.on_lost = terms.on_lost
+        self.now = now
+        self.granted: Granted | None = None
+        self.loss: Loss | None = None
+        self.ends_at: float | None = None
+        self.closed = False
+        self.settled = False
+        """True when the store knows nothing (more) of this call."""
+
+    # -- Listener ----------------------------------------------------------------------------------
+
+    def look_again(self) -> None:
+        """Wake the waiter. Each world does it in its own way."""
+        raise NotImplementedError
+
+    def lease_renewed(self, expires_at: float) -> None:
+        """Note the new end."""
+        self.ends_at = expires_at
+
+    def lease_lost(self, loss: Loss) -> None:
+        """Note the loss, once, and do what `on_lost` says."""
+        if self.closed or self.loss is not None:
+            return
+        self.loss = loss
+        if self.granted is None:
+            return  # the waiter has not learnt of its grant yet; it will see the loss with it
+        if self.on_lost == "warn":
+            logger.warning("%s", self.loss_error())
+        else:
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Stop the body, where that is possible. Each world does it in its own way."""
+        raise NotImplementedError
+
+    # -- the lease -----------------------------------------------------------------------------------
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys, in the order of the limits."""
+        return tuple(demand.key for demand in self.request.demands)
+
+    def grant(self, granted: Granted, sent_at: float) -> None:
+        """Note the grant. The lease counts from the moment the request was sent."""
+        self.granted = granted
+        if granted.expires_in is not None:
+            self.ends_at = sent_at + granted.expires_in
+
+    def fencing_tokens(self) -> Mapping[str, int]:
+        """Return the token per key."""
+        token = 0 if self.granted is None else self.granted.fencing_token
+        return MappingProxyType(dict.fromkeys(self.keys, token))
+
+    def seconds_left(self) -> float:
+        """Return the seconds until the lease ends unless renewed."""
+        if self.closed or (self.loss is not None and self.loss is not Loss.PREEMPTED):
+            return 0.0
+        return math.inf if self.ends_at is None else max(0.0, self.ends_at - self.now())
+
+    def is_lost(self) -> bool:
+        """Whether the slot is gone, or claimed by a newer call, while the holder did not let go."""
+        if self.loss is None and self.ends_at is not None and not self.closed:
+            if self.now() >= self.ends_at:
+                self.loss = Loss.EXPIRED if self.request.max_hold is None else Loss.OVERRAN
+        return self.loss is not None
+
+    def loss_error(self) -> LeaseLost:
+        """Return the error that tells of the loss."""
+        loss = self.loss or Loss.EXPIRED
+        kind = Preempted if loss is Loss.PREEMPTED else LeaseLost
+        return kind(self.request.id, self.keys, loss.value)
+
+
+def patience(
+    call: Call,
+    answer: Answer | StoreUnavailable,
+    *,
+    deadline: float | None,
+    held_by_owner: Callable[[str], int],
+) -> Generator[float, Answer | StoreUnavailable | None, Granted]:
+    """Decide what a call that was not granted at once does next, until it is granted.
+
+    Args:
+        call: the call.
+        answer: the first answer, or that there was none.
+        deadline: when the caller's patience ends, on the call's clock; None for never.
+        held_by_owner: tells how many slots of a key the calling task or thread holds itself.
+
+    Yields:
+        Seconds to wait for news at the most (`math.inf` for any time), or `ASK` to have the
+        request sent, upon which the answer or the failure is to be sent back.
+
+    Returns:
+        The grant.
+
+    Raises:
+        LimiterError: the call was refused, timed out or superseded, would wait for itself, or the
+            store stayed away. Unless `call.settled`, the store may know of it: give it back.
+    """
+    retry = _FIRST_RETRY
+    while True:
+        if isinstance(answer, Granted):
+            return answer
+        left = math.inf if deadline is None else deadline - call.now()
+        if isinstance(answer, StoreUnavailable):
+            if left <= 0 or call.request.mode is not Mode.WAIT:
+                raise answer
+            yield min(left, retry * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
+            retry = min(2 * retry, _LAST_RETRY)
+        elif isinstance(answer, Queued):
+            retry = _FIRST_RETRY
+            call.request = call.request._replace(order=answer.order)
+            _refuse_self_deadlock(answer, held_by_owner)
+            if left <= 0:
+                raise WaitTimeout(answer.key, answer.max_concurrent, answer.in_use)
+            yield min(left, math.inf if answer.look_again is None else answer.look_again)
+        else:
+            call.settled = True
+            raise refusal_error(answer)
+        answer = _answered((yield ASK))
+
+
+def refusal_error(answer: Refused | Replaced | Held) -> LimiterError:
+    """Return the error that tells of a definite no."""
+    if isinstance(answer, Replaced):
+        return Superseded(answer.key)
+    if isinstance(answer, Held):
+        return ConfigurationError("a request's id must be new: this one holds a lease already")
+    if answer.reason is Refusal.COST:
+        return ConfigurationError(
+            f"the cost is above the limit of {answer.max_concurrent} slots in force for "
+            f"{answer.key!r}: such a call would wait for ever"
+        )
+    kind = QueueFull if answer.reason is Refusal.QUEUE_FULL else LimitReached
+    return kind(answer.key, answer.max_concurrent, answer.in_use, answer.retry_after)
+
+
+def _refuse_self_deadlock(answer: Queued, held_by_owner: Callable[[str], int]) -> None:
+    # A paused key (limit 0) waits for its operator, not for its holders.
+    if answer.max_concurrent and answer.in_use and held_by_owner(answer.key) >= answer.in_use:
+        raise ConfigurationError(
+            f"this task would wait for itself: it already holds all {answer.in_use} slots in use "
+            f"of {answer.key!r}. Release that lease first, take both limits in one hold, or give "
+            "them different keys"
+        )
+
+
+def _answered(answer: Answer | StoreUnavailable | None) -> Answer | StoreUnavailable:
+    if answer is None:
+        raise AssertionError("ASK is to be answered")
+    return answer

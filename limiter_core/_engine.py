@@ -1,0 +1,123 @@
+"""What the engines of both limiters share: settings, books, checks of what an operator gives."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+from limiter_core._call import Call
+from limiter_core._identity import new_id, process_label
+from limiter_core._prepare import Terms
+from limiter_core.errors import ConfigurationError, StoreUnavailable
+from limiter_core.limits import ConcurrencyLimit, check_number
+from limiter_core.registry import open_store
+from limiter_core.requests import Demand, Mode, Request
+from limiter_core.store import Store
+
+logger = logging.getLogger("limiter")
+
+OnStoreError = Literal["raise", "admit"]
+
+
+class Engine:
+    """Settings and books of a limiter. The books: who holds what, to recognise self-deadlock."""
+
+    def __init__(
+        self, store: str | Store, *, on_store_error: OnStoreError, label: str | None
+    ) -> None:
+        if on_store_error not in ("raise", "admit"):
+            raise ConfigurationError(
+                f'on_store_error must be "raise" or "admit", got {on_store_error!r}'
+            )
+        self.owns_store = isinstance(store, str)
+        opened: object = open_store(store) if isinstance(store, str) else store
+        if not isinstance(opened, Store):
+            raise ConfigurationError(
+                f'a limiter needs a store or its URL, such as "memory://", got {store!r}'
+            )
+        self.store = opened
+        self.on_store_error = on_store_error
+        self.closed = False
+        self.admitted = 0
+        """Calls that were let through because the store could not be reached."""
+        self._label = label
+        self._holding: dict[object, list[Call]] = {}
+
+    def request(self, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
+        """Return the request for a new call."""
+        label = process_label() if self._label is None else self._label
+        return Request(new_id(), demands, terms.lease, mode, terms.max_hold, label=label)
+
+    def check_open(self) -> None:
+        """Refuse a call to a closed limiter.
+
+        Raises:
+            ConfigurationError: it is closed.
+        """
+        if self.closed:
+            raise ConfigurationError("this limiter is closed; make a new one")
+
+    def began(self, call: Call) -> None:
+        """Note a call that holds its slots from now on."""
+        self._holding.setdefault(call.owner, []).append(call)
+
+    def ended(self, call: Call) -> None:
+        """Note that a call holds nothing any more."""
+        calls = self._holding.get(call.owner)
+        if calls is not None and call in calls:
+            calls.remove(call)
+            if not calls:
+                self._holding.pop(call.owner, None)
+
+    def held_by(self, owner: object) -> Callable[[str], int]:
+        """Return a function that tells how many slots of a key the owner holds."""
+
+        def held(key: str) -> int:
+            return sum(
+                demand.cost
+                for call in self._holding.get(owner, ())
+                for demand in call.request.demands
+                if demand.key == key
+            )
+
+        return held
+
+    def admits(self, error: StoreUnavailable) -> bool:
+        """Whether a call goes on without a slot, since the store is away."""
+        if self.on_store_error != "admit":
+            return False
+        self.admitted += 1
+        logger.warning("admitted a call without a slot: %s", error)
+        return True
+
+
+def check_key(key: object) -> str:
+    """Return a key that an operator names.
+
+    Raises:
+        ConfigurationError: it is no text.
+    """
+    if not isinstance(key, str) or not key:
+        raise ConfigurationError(f"a key is text, as key_for() and keys() return it, got {key!r}")
+    return key
+
+
+def check_override(limit: object) -> int:
+    """Return a limit that an operator sets.
+
+    Raises:
+        ConfigurationError: it is no whole number of 0 or more.
+    """
+    return check_number(limit, "the limit", least=0)
+
+
+def one_limit(limits: object) -> ConcurrencyLimit:
+    """Return the limit, where only one makes sense.
+
+    Raises:
+        ConfigurationError: several were given.
+    """
+    if not isinstance(limits, ConcurrencyLimit):
+        raise ConfigurationError(f"give one ConcurrencyLimit here, got {limits!r}")
+    return limits

@@ -1,0 +1,197 @@
+"""From limits and a call to the demands of a request: written once for both worlds.
+
+Strategies and per-tenant functions may be async. `demands_of` is a generator that yields what it
+has to wait for; the async limiter awaits it, the sync one explains that it cannot.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, cast
+
+from limiter_core.arguments import ArgumentView
+from limiter_core.errors import ConfigurationError
+from limiter_core.keys import scoped
+from limiter_core.limits import (
+    ConcurrencyLimit,
+    ConflictResolution,
+    check_cost,
+    check_number,
+    check_priority,
+)
+from limiter_core.requests import Demand
+from limiter_core.strategies import key_part
+
+R = TypeVar("R")
+Steps = Generator[Awaitable[Any], Any, R]
+
+Limits = ConcurrencyLimit | Sequence[ConcurrencyLimit]
+"""What a caller gives: one limit, or several to be taken all or none."""
+
+Arguments = Mapping[str, Any] | None
+"""What a caller gives: the arguments by name (an `ArgumentView` is such a mapping), or none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What several limits mean together for the whole hold: the shortest of each given."""
+
+    timeout: float | None
+    lease: float
+    max_hold: float | None
+    on_lost: Literal["cancel", "warn"]
+
+
+def limits_of(limits: object) -> tuple[ConcurrencyLimit, ...]:
+    """Return the limits as a tuple.
+
+    Raises:
+        ConfigurationError: one of them is no limit, or there are none.
+    """
+    if isinstance(limits, ConcurrencyLimit):
+        return (limits,)
+    if isinstance(limits, Sequence):
+        given = cast(Sequence[object], limits)
+        several = tuple(limit for limit in given if isinstance(limit, ConcurrencyLimit))
+        if several and len(several) == len(given):
+            return several
+    raise ConfigurationError(f"give a ConcurrencyLimit or a list of them, got {limits!r}")
+
+
+def view_of(arguments: object) -> ArgumentView:
+    """Return the view of the arguments that a caller gave.
+
+    Raises:
+        ConfigurationError: they are no mapping.
+    """
+    if isinstance(arguments, ArgumentView):
+        return arguments
+    if arguments is None:
+        return ArgumentView({})
+    if not isinstance(arguments, Mapping):
+        raise ConfigurationError(
+            f'arguments are given by name, as in {{"customer_id": 42}}, got {arguments!r}'
+        )
+    return ArgumentView(cast(Mapping[str, Any], arguments))
+
+
+def terms_of(limits: tuple[ConcurrencyLimit, ...], timeout: float | None) -> Terms:
+    """Return what the limits mean together; `timeout` is the caller's own, checked."""
+    first = limits[0]
+    if len(limits) == 1 and timeout is None:
+        return Terms(
+            cast("float | None", first.timeout),
+            cast(float, first.lease),
+            cast("float | None", first.max_hold),
+            first.on_lost,
+        )
+    return Terms(
+        _shortest(timeout, *(limit.timeout for limit in limits)),
+        min(cast(float, limit.lease) for limit in limits),
+        _shortest(*(limit.max_hold for limit in limits)),
+        "cancel" if any(limit.on_lost == "cancel" for limit in limits) else "warn",
+    )
+
+
+def demands_of(
+    limits: tuple[ConcurrencyLimit, ...], view: ArgumentView
+) -> Steps[tuple[Demand, ...]]:
+    """Derive what a call demands of each of its keys.
+
+    Yields:
+        Awaitables of async strategies and functions; send their results back.
+
+    Raises:
+        KeyDerivationError: a strategy found no key.
+        ConfigurationError: a function of the call returned what is not allowed, or two of the
+            limits share a key.
+    """
+    demands: list[Demand] = []
+    for limit in limits:
+        key = yield from _key(limit, view)
+        maximum = yield from _value(limit.max_concurrent, view)
+        cost = yield from _value(limit.cost, view)
+        if limit.max_concurrent is not maximum or limit.cost is not cost:
+            maximum = check_number(maximum, f"what max_concurrent returned for {key!r}", least=0)
+            cost = check_number(cost, f"what cost returned for {key!r}", least=1)
+            check_cost(cost, maximum)
+        priority = 0
+        if limit.on_conflict is ConflictResolution.PRIORITY:
+            priority = check_priority((yield from _value(limit.priority, view)))
+        group = None
+        if limit.fair_by is not None:
+            group = yield from _wait_for(key_part(cast(Any, limit.fair_by), view))
+        demands.append(
+            Demand(key, maximum, cost, limit.on_conflict, priority, group, limit.max_waiting)
+        )
+    if len(demands) > 1 and len({demand.key for demand in demands}) < len(demands):
+        keys = ", ".join(repr(demand.key) for demand in demands)
+        raise ConfigurationError(
+            f"limits that are taken together need a key each, got {keys}: "
+            "give one of them another strategy or a scope"
+        )
+    return tuple(demands)
+
+
+def key_of(limit: ConcurrencyLimit, view: ArgumentView) -> Steps[str]:
+    """Derive the key alone. Yields and raises as `demands_of` does."""
+    return (yield from _key(limit, view))
+
+
+def run_now(steps: Steps[R]) -> R:
+    """Carry out steps that must not wait.
+
+    Raises:
+        ConfigurationError: they have to: a strategy or a function of the call is async.
+    """
+    try:
+        waited_for = next(steps)
+    except StopIteration as done:
+        return cast(R, done.value)
+    steps.close()
+    if inspect.iscoroutine(waited_for):
+        waited_for.close()
+    raise ConfigurationError(
+        "this limit has an async strategy or function, and a SyncLimiter cannot await it: "
+        "use Limiter, or write it without async"
+    )
+
+
+async def run_async(steps: Steps[R]) -> R:
+    """Carry out steps, awaiting what they have to wait for."""
+    try:
+        waited_for = next(steps)
+        while True:
+            try:
+                result = await waited_for
+            except BaseException as error:  # noqa: BLE001  (it goes on, inside of the steps)
+                waited_for = steps.throw(error)
+            else:
+                waited_for = steps.send(result)
+    except StopIteration as done:
+        return cast(R, done.value)
+
+
+def _key(limit: ConcurrencyLimit, view: ArgumentView) -> Steps[str]:
+    text = key_part(limit.strategy, view)
+    if type(text) is not str:
+        text = yield cast(Awaitable[str], text)
+    return scoped(limit.scope, text)
+
+
+def _value(given: int | Callable[[ArgumentView], Any], view: ArgumentView) -> Steps[Any]:
+    if not callable(given):
+        return given
+    return (yield from _wait_for(given(view)))
+
+
+def _wait_for(value: Any) -> Steps[Any]:
+    if inspect.isawaitable(value):
+        return (yield value)
+    return value
+
+
+def _shortest(*durations: Any) -> float | None:
+    return min((duration for duration in durations if duration is not None), default=None)

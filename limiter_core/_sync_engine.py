@@ -1,0 +1,158 @@
+"""The engine of `SyncLimiter`: carries out, in a thread, what `_call` decides."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
+
+from limiter_core._call import ASK, Call, logger, patience
+from limiter_core._engine import Engine, OnStoreError
+from limiter_core._prepare import (
+    Arguments,
+    Limits,
+    Terms,
+    demands_of,
+    limits_of,
+    run_now,
+    terms_of,
+    view_of,
+)
+from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable
+from limiter_core.lease import SyncLease
+from limiter_core.limits import check_timeout
+from limiter_core.requests import Answer, Granted, Mode, Request
+from limiter_core.store import Store
+
+
+class SyncCall(Call):
+    """A call in a thread."""
+
+    __slots__ = ("news",)
+
+    def __init__(self, request: Request, terms: Terms, now: Callable[[], float]) -> None:
+        super().__init__(request, threading.get_ident(), terms, now)
+        self.news = threading.Event()
+
+    def wait_for_news(self, seconds: float) -> None:
+        """Wait until the store says that asking again is worth it; at most so many seconds."""
+        self.news.wait(None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX))
+
+    def look_again(self) -> None:
+        """Wake the waiter."""
+        self.news.set()
+
+    def interrupt(self) -> None:
+        """Say that the lease is lost: a running thread cannot be stopped from outside."""
+        logger.warning("%s", self.loss_error())
+
+
+class SyncEngine(Engine):
+    """Takes slots and gives them back."""
+
+    def __init__(
+        self, store: str | Store, *, on_store_error: OnStoreError, label: str | None
+    ) -> None:
+        super().__init__(store, on_store_error=on_store_error, label=label)
+        self.face = self.store.sync_face()
+
+    def take(
+        self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
+    ) -> SyncCall:
+        """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
+        self.check_open()
+        checked = limits_of(limits)
+        terms = terms_of(checked, check_timeout(timeout))
+        demands = run_now(demands_of(checked, view_of(arguments)))
+        call = SyncCall(self.request(demands, terms, mode), terms, self.face.now)
+        started_at = self.face.now()
+        try:
+            answer = self._ask(call)
+            if not isinstance(answer, Granted):
+                deadline = None if terms.timeout is None else started_at + terms.timeout
+                self._wait(call, answer, deadline)
+            if call.loss is not None:
+                raise call.loss_error()
+        except StoreUnavailable as error:
+            call.settled = True  # it expires by itself, if it is there at all
+            if not self.admits(error):
+                raise
+        except BaseException:
+            self.give_back(call)
+            raise
+        self.began(call)
+        return call
+
+    def _ask(self, call: SyncCall) -> Answer | StoreUnavailable:
+        call.news.clear()
+        sent_at = call.now()
+        try:
+            answer = self.face.acquire(call.request)
+        except StoreUnavailable as error:
+            if self.on_store_error == "admit":
+                raise
+            return error
+        if isinstance(answer, Granted):
+            call.grant(answer, sent_at)
+        return answer
+
+    def _wait(
+        self, call: SyncCall, first: Answer | StoreUnavailable, deadline: float | None
+    ) -> None:
+        steps = patience(call, first, deadline=deadline, held_by_owner=self.held_by(call.owner))
+        try:
+            seconds = next(steps)
+            while True:
+                if seconds == ASK:
+                    seconds = steps.send(self._ask(call))
+                else:
+                    call.wait_for_news(seconds)
+                    seconds = steps.send(None)
+        except StopIteration:
+            return
+
+    def give_back(self, call: Call) -> None:
+        """Release, once. Closed locally first: whatever the store says later is not a loss."""
+        if call.closed:
+            return
+        call.closed = True
+        self.ended(call)
+        if call.settled:
+            return
+        try:
+            self.face.release(call.request.id, call.keys)
+        except StoreError as error:
+            logger.warning("could not release %s, its lease ends by itself: %s", call.keys, error)
+
+
+class Hold(AbstractContextManager[SyncLease]):
+    """`SyncLimiter.hold`: takes the slots, gives them back."""
+
+    __slots__ = ("_arguments", "_call", "_engine", "_limits", "_timeout")
+
+    def __init__(
+        self, engine: SyncEngine, limits: Limits, arguments: Arguments, timeout: float | None
+    ) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._arguments = arguments
+        self._timeout = timeout
+        self._call: SyncCall | None = None
+
+    def __enter__(self) -> SyncLease:
+        if self._call is not None:
+            raise ConfigurationError("a hold can be entered once; call hold() again")
+        engine = self._engine
+        self._call = engine.take(self._limits, self._arguments, self._timeout, Mode.WAIT)
+        return SyncLease(self._call, engine.give_back)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._call is not None
+        self._engine.give_back(self._call)

@@ -1,0 +1,170 @@
+"""The argument view: what a strategy sees of a call, whichever framework made it.
+
+A `hold` gives a mapping, `limited` and `run` bind a Python call, an adapter maps its own
+execution. All of them end in one `ArgumentView`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from limiter_core.errors import KeyDerivationError
+
+__all__ = ("ArgumentView", "Binder", "binder_of", "function_name_of")
+
+_MISSING: Any = object()
+
+
+class ArgumentView(Mapping[str, Any]):
+    """The bound arguments of one call, read-only, and the name of its function.
+
+    A mapping from argument name to value: `view["customer_id"]`, `"region" in view`, `dict(view)`.
+
+    Attributes:
+        function_name: the function's full name (`shop.tasks.bill`), or None where a `hold` was
+            given a bare mapping and there is no function.
+    """
+
+    __slots__ = ("_arguments", "function_name")
+
+    def __init__(self, arguments: Mapping[str, Any], function_name: str | None = None) -> None:
+        self._arguments = arguments
+        self.function_name = function_name
+
+    def get_argument(self, name: str) -> Any:
+        """Return the value of an argument.
+
+        Args:
+            name: an argument's name, or a dotted path that leads into it:
+                `"order.customer.id"` looks into mappings by key, sequences by index and other
+                objects by attribute.
+
+        Raises:
+            KeyDerivationError: there is no such argument; the message lists those there are.
+        """
+        value = self._arguments.get(name, _MISSING)
+        if value is not _MISSING:
+            return value
+        first, *path = name.split(".")
+        value = self._arguments.get(first, _MISSING)
+        if value is _MISSING:
+            raise KeyDerivationError(self._no_such_argument(first))
+        for depth, step in enumerate(path, start=1):
+            found = _step_into(value, step)
+            if found is _MISSING:
+                parent = ".".join((first, *path[: depth - 1]))
+                raise KeyDerivationError(
+                    f"{name!r} leads nowhere: {parent!r} is a {type(value).__qualname__} "
+                    f"without {step!r}{_listed(_steps_of(value))}"
+                )
+            value = found
+        return value
+
+    def __getitem__(self, name: str) -> Any:
+        return self.get_argument(name)
+
+    def get(self, name: str, default: Any = None, /) -> Any:
+        """Return the argument's value as `get_argument` does, or `default` if it has none."""
+        try:
+            return self.get_argument(name)
+        except KeyDerivationError:
+            return default
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arguments
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arguments)
+
+    def __len__(self) -> int:
+        return len(self._arguments)
+
+    def __repr__(self) -> str:
+        # Names only: values may be secrets, and this ends up in logs.
+        return f"<ArgumentView of {self.function_name or 'a mapping'}: {', '.join(self)}>"
+
+    def _no_such_argument(self, name: str) -> str:
+        owner = f"{self.function_name} has" if self.function_name else "the call has"
+        return f"{owner} no argument {name!r}{_listed(list(self._arguments))}"
+
+
+def _step_into(value: Any, step: str) -> Any:
+    if isinstance(value, Mapping):
+        return cast(Mapping[str, Any], value).get(step, _MISSING)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes) and step.isdecimal():
+        items = cast(Sequence[Any], value)
+        return items[int(step)] if int(step) < len(items) else _MISSING
+    return getattr(value, step, _MISSING)
+
+
+def _steps_of(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [str(key) for key in cast(Mapping[Any, Any], value)]
+    return [
+        name for name in getattr(cast(object, value), "__dict__", {}) if not name.startswith("_")
+    ]
+
+
+def _listed(names: list[str]) -> str:
+    return f"; there are: {', '.join(sorted(names))}" if names else "; there are none at all"
+
+
+class Binder:
+    """Binds calls of one function by its signature, defaults included.
+
+    What lands in the function's `**kwargs` is found under its own name as well.
+
+    Raises:
+        TypeError: (from the call) the arguments do not fit; worded as the call itself would be.
+    """
+
+    __slots__ = ("_signature", "_var_keyword", "name")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.name = function_name_of(function)
+        self._signature = inspect.signature(function)
+        self._var_keyword = next(
+            (
+                parameter.name
+                for parameter in self._signature.parameters.values()
+                if parameter.kind is inspect.Parameter.VAR_KEYWORD
+            ),
+            None,
+        )
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ArgumentView:
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        arguments: dict[str, Any] = bound.arguments
+        if self._var_keyword is not None:
+            arguments = {**arguments[self._var_keyword], **arguments}
+        return ArgumentView(arguments, self.name)
+
+
+_binders: weakref.WeakKeyDictionary[types.FunctionType, Binder] = weakref.WeakKeyDictionary()
+
+
+def binder_of(function: Callable[..., Any]) -> Binder:
+    """Return the binder of a function; kept for plain functions, as long as they live."""
+    if not isinstance(function, types.FunctionType):
+        return Binder(function)
+    binder = _binders.get(function)
+    if binder is None:
+        binder = _binders[function] = Binder(function)
+    return binder
+
+
+def function_name_of(function: Callable[..., Any]) -> str:
+    """Return the name that `LIMIT_BY.fn_name` uses: module and qualified name.
+
+    Looks through `functools.partial`; a callable object goes by the name of its class.
+    """
+    while isinstance(function, functools.partial):
+        function = cast("functools.partial[Any]", function).func
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"

@@ -1,0 +1,138 @@
+"""Every error of the package, in one tree.
+
+Misuse (`ConfigurationError`, `KeyDerivationError`) and a failing store (`StoreError`) never
+share a class, and each class also is the built-in one a caller would look for. All arguments
+are positional, so that every error survives pickling on its way through a task queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = (
+    "ConfigurationError",
+    "KeyDerivationError",
+    "LeaseLost",
+    "LimitReached",
+    "LimiterError",
+    "Preempted",
+    "QueueFull",
+    "StoreError",
+    "StoreUnavailable",
+    "Superseded",
+    "WaitTimeout",
+)
+
+
+class LimiterError(Exception):
+    """The root: catch it to catch everything that this package raises on purpose."""
+
+
+class ConfigurationError(LimiterError, ValueError):
+    """A limit, a URL or a call that can never work, whatever the load: fix the code."""
+
+
+class KeyDerivationError(LimiterError, ValueError):
+    """A strategy could not turn this call into a key.
+
+    The named argument does not exist (the message lists those that do), or its value cannot
+    stand in a key.
+    """
+
+
+class _Described(LimiterError):
+    """An error with fields: built from positional arguments, pickled by them too."""
+
+    def __init__(self, message: str, *fields: Any) -> None:
+        # Only the message goes up: OSError, a base of `WaitTimeout`, rewrites longer `args`.
+        super().__init__(message)
+        self._fields = fields
+
+    def __reduce__(self) -> tuple[type[_Described], tuple[Any, ...]]:
+        return type(self), self._fields
+
+
+class LimitReached(_Described):
+    """The call was refused, because its key is full and it may not (or no longer) wait.
+
+    Attributes:
+        key: the key that is full.
+        max_concurrent: the limit in force for this call, in slots.
+        in_use: the slots in use when the call was refused.
+        retry_after: seconds until a slot is known to become free (the end of a lease), or
+            None when no such moment is known. A hint: a slot may come free at any time.
+    """
+
+    def __init__(
+        self, key: str, max_concurrent: int, in_use: int, retry_after: float | None = None
+    ) -> None:
+        self.key = key
+        self.max_concurrent = max_concurrent
+        self.in_use = in_use
+        self.retry_after = retry_after
+        super().__init__(self._message(), key, max_concurrent, in_use, retry_after)
+
+    def _message(self) -> str:
+        return f"{self.key!r} is full: {self.in_use} of {self.max_concurrent} slots in use"
+
+
+class WaitTimeout(LimitReached, TimeoutError):
+    """The call's `timeout` passed before a slot came free. It left the queue."""
+
+    def _message(self) -> str:
+        return (
+            f"timed out waiting for {self.key!r}: "
+            f"{self.in_use} of {self.max_concurrent} slots in use"
+        )
+
+
+class QueueFull(LimitReached):
+    """`max_waiting` calls already wait on the key, so this one was not let in to wait."""
+
+    def _message(self) -> str:
+        return (
+            f"the queue of {self.key!r} is full, and so are its slots: "
+            f"{self.in_use} of {self.max_concurrent} in use"
+        )
+
+
+class Superseded(_Described):
+    """A newer call took this one's place in the queue (`KEEP_LATEST` or `CANCEL_RUNNING`).
+
+    Attributes:
+        key: the key on which the newer call arrived.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"a newer call on {key!r} took the place of this one", key)
+
+
+class LeaseLost(_Described):
+    """The slot is gone while the body still ran.
+
+    Attributes:
+        lease_id: the lease that ended.
+        keys: the keys it held slots of.
+        reason: why, as a sentence fragment: it expired, was evicted, outlived its `max_hold`, ...
+    """
+
+    def __init__(self, lease_id: str, keys: Sequence[str], reason: str) -> None:
+        self.lease_id = lease_id
+        self.keys = tuple(keys)
+        self.reason = reason
+        names = ", ".join(repr(key) for key in self.keys)
+        super().__init__(f"lost the lease on {names}: {reason}", lease_id, self.keys, reason)
+
+
+class Preempted(LeaseLost):
+    """A newer call under `CANCEL_RUNNING` asked this holder to make room."""
+
+
+class StoreError(LimiterError):
+    """The store answered with an error; `__cause__` is the driver's."""
+
+
+class StoreUnavailable(StoreError, ConnectionError):
+    """The store could not be reached in time; `__cause__` is the driver's error."""

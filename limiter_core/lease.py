@@ -1,0 +1,105 @@
+"""`Lease` and `SyncLease`: one grant, in the hands of the one who got it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from limiter_core._call import Call
+
+__all__ = ("Lease", "SyncLease")
+
+
+class _BaseLease:
+    """What both kinds of lease can tell."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    @property
+    def id(self) -> str:
+        """The lease's id, unique over all processes; what `evict` takes."""
+        return self._call.request.id
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys it holds slots of, in the order of the limits."""
+        return self._call.keys
+
+    @property
+    def fencing_token(self) -> int:
+        """A number higher than that of every earlier grant of each of its keys.
+
+        Send it along with writes, and let the resource refuse a write with a lower number than it
+        has seen: so a holder that was frozen past its lease does no harm. 0 for a call that was
+        admitted without a slot, because the store was down (`on_store_error="admit"`).
+        """
+        granted = self._call.granted
+        return 0 if granted is None else granted.fencing_token
+
+    @property
+    def fencing_tokens(self) -> Mapping[str, int]:
+        """The fencing token for each of its keys."""
+        return self._call.fencing_tokens()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the slot is gone (or a newer call asked for it) before it was released.
+
+        Stays False after the release.
+        """
+        return self._call.is_lost()
+
+    def expires_in(self) -> float:
+        """Return the seconds until the lease ends unless renewed, `math.inf` if it has no end."""
+        return self._call.seconds_left()
+
+    def check(self) -> None:
+        """Raise if the lease is lost; for long bodies that cannot be cancelled.
+
+        Raises:
+            LeaseLost: it is; `Preempted` if a newer call asked for the slot.
+        """
+        if self._call.is_lost():
+            raise self._call.loss_error()
+
+    def __repr__(self) -> str:
+        state = "released" if self._call.closed else "lost" if self.lost else "held"
+        return f"<{type(self).__name__} {self.id} on {', '.join(self.keys)}: {state}>"
+
+
+class Lease(_BaseLease):
+    """A lease of a `Limiter`. Release it once; again does nothing."""
+
+    __slots__ = ("_release",)
+
+    def __init__(self, call: Call, release: Callable[[Call], Awaitable[None]]) -> None:
+        super().__init__(call)
+        self._release = release
+
+    async def release(self) -> None:
+        """Give the slots back, to whoever waits for them.
+
+        Idempotent, and safe from cancellation. Never raises for a store that cannot be reached:
+        the lease then ends by itself.
+        """
+        await self._release(self._call)
+
+
+class SyncLease(_BaseLease):
+    """A lease of a `SyncLimiter`. Release it once; again does nothing."""
+
+    __slots__ = ("_release",)
+
+    def __init__(self, call: Call, release: Callable[[Call], None]) -> None:
+        super().__init__(call)
+        self._release = release
+
+    def release(self) -> None:
+        """Give the slots back, to whoever waits for them.
+
+        Idempotent. Never raises for a store that cannot be reached: the lease then ends by
+        itself.
+        """
+        self._release(self._call)

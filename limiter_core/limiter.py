@@ -1,0 +1,255 @@
+"""`Limiter`: the front door for asyncio and trio."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, ParamSpec, Self, TypeVar, cast
+
+from limiter_core._async_engine import AsyncEngine, Hold
+from limiter_core._engine import OnStoreError, check_key, check_override, one_limit
+from limiter_core._prepare import (
+    Arguments,
+    Limits,
+    demands_of,
+    key_of,
+    limits_of,
+    run_async,
+    view_of,
+)
+from limiter_core.arguments import Binder, binder_of
+from limiter_core.errors import ConfigurationError, LimitReached
+from limiter_core.lease import Lease
+from limiter_core.limits import ConcurrencyLimit, check_timeout
+from limiter_core.requests import KeySnapshot, Mode
+from limiter_core.store import Store
+
+__all__ = ("Limiter",)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Limiter:
+    """Limits how many calls run at once; for asyncio and trio.
+
+    One limiter serves all the limits of a program. It opens nothing before its first call, and
+    works in a second `asyncio.run` and after a fork. As a context manager it closes itself.
+
+    Args:
+        store: the URL of a store (`"memory://"`), or a store that other limiters may share.
+        on_store_error: what a call does when the store cannot be reached: "raise" retries until
+            the call's `timeout` and raises `StoreUnavailable`; "admit" lets it run without a slot.
+        label: says in `inspect` who holds and who waits; default `host:pid`.
+
+    Raises:
+        ConfigurationError: no installed store knows the URL, or the store has no async face.
+    """
+
+    def __init__(
+        self,
+        store: str | Store = "memory://",
+        *,
+        on_store_error: OnStoreError = "raise",
+        label: str | None = None,
+    ) -> None:
+        self._engine = AsyncEngine(store, on_store_error=on_store_error, label=label)
+        self._face = self._engine.face
+
+    @property
+    def admitted_without_store(self) -> int:
+        """How many calls ran without a slot because the store could not be reached.
+
+        Counts only under `on_store_error="admit"`.
+        """
+        return self._engine.admitted
+
+    # -- taking slots ----------------------------------------------------------------------------
+
+    def hold(
+        self, limits: Limits, arguments: Arguments = None, *, timeout: float | None = None
+    ) -> AbstractAsyncContextManager[Lease]:
+        """Hold a slot around a block of code::
+
+            async with limiter.hold(limit, {"customer_id": 42}) as lease:
+                ...
+
+        Args:
+            limits: a limit, or several: then all are taken, or none.
+            arguments: what the strategies look at, by name.
+            timeout: seconds to wait; the shortest of this and the limits' own counts.
+
+        Raises:
+            LimitReached: refused: full under `CANCEL`, `WaitTimeout` or `QueueFull`.
+            Superseded: a newer call took this one's place in the queue.
+            LeaseLost: from the end of the block, if the slot was lost and the block cancelled for
+                it (`on_lost="cancel"`); `Preempted` if a newer call took it.
+            KeyDerivationError: a strategy found no key in the arguments.
+            StoreUnavailable: the store could not be reached in time.
+        """
+        return Hold(self._engine, limits, arguments, timeout)
+
+    async def acquire(
+        self, limits: Limits, arguments: Arguments = None, *, timeout: float | None = None
+    ) -> Lease:
+        """Take a slot, and keep it until `await lease.release()`.
+
+        For code that does not begin and end in one block; prefer `hold`. A lost lease cancels
+        nothing here: ask `lease.lost`, or `lease.check()`.
+
+        Args, Raises: as `hold`.
+        """
+        call = await self._engine.take(limits, arguments, timeout, Mode.WAIT)
+        return Lease(call, self._engine.give_back)
+
+    async def try_acquire(self, limits: Limits, arguments: Arguments = None) -> Lease | None:
+        """Take a slot if one is free now. Never waits; disturbs nobody who does.
+
+        Returns:
+            The lease, or None where the limit is reached.
+
+        Raises:
+            KeyDerivationError, StoreUnavailable: as `hold`.
+        """
+        try:
+            call = await self._engine.take(limits, arguments, None, Mode.TRY)
+        except LimitReached:
+            return None
+        return Lease(call, self._engine.give_back)
+
+    def limited(
+        self, limits: Limits, *, timeout: float | None = None
+    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+        """Decorate a coroutine function so that each call holds a slot while it runs.
+
+        The strategies see the call's arguments by the function's signature, defaults included.
+
+        Args, Raises: as `hold`, from the call; `ConfigurationError` for a function that is none.
+        """
+        checked = limits_of(limits)
+        check_timeout(timeout)
+
+        def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+            _check_coroutine_function(function, "limited")
+            bind = Binder(function)
+
+            @functools.wraps(function)
+            async def limited_function(*args: P.args, **kwargs: P.kwargs) -> R:
+                async with Hold(self._engine, checked, bind(args, kwargs), timeout):
+                    return await function(*args, **kwargs)
+
+            return limited_function
+
+        return decorate
+
+    async def run(
+        self,
+        limits: Limits,
+        function: Callable[P, Awaitable[R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R:
+        """Call a coroutine function while holding a slot, and return what it returns.
+
+        Args, Raises: as `hold`; what the function raises passes through.
+        """
+        _check_coroutine_function(function, "run")
+        async with Hold(self._engine, limits, binder_of(function)(args, kwargs), None):
+            return await function(*args, **kwargs)
+
+    # -- looking, and operating ------------------------------------------------------------------
+
+    async def key_for(self, limit: ConcurrencyLimit, arguments: Arguments = None) -> str:
+        """Return the key that a call with these arguments has under the limit."""
+        return await run_async(key_of(one_limit(limit), view_of(arguments)))
+
+    async def inspect(
+        self, limit: ConcurrencyLimit | str, arguments: Arguments = None
+    ) -> KeySnapshot:
+        """Return the state of a key: the limit, slots in use, holders, waiters.
+
+        Args:
+            limit: a limit, whose key is derived from the arguments; or the key itself.
+            arguments: as for `hold`.
+        """
+        self._engine.check_open()
+        if isinstance(limit, str):
+            return await self._face.inspect(check_key(limit))
+        demands = await run_async(demands_of((one_limit(limit),), view_of(arguments)))
+        return (await self._face.inspect(demands[0].key)).declared_as(demands[0].limit)
+
+    async def keys(self) -> AsyncIterator[str]:
+        """Iterate over the keys in use: with holders, waiters or an operator's override."""
+        self._engine.check_open()
+        async for key in self._face.keys():
+            yield key
+
+    async def set_limit(self, key: str, limit: int) -> None:
+        """Override what the code declares for a key, for everybody, until `reset_limit`.
+
+        Raising it admits those waiting who now fit; lowering it lets holders finish; 0 admits
+        nobody.
+        """
+        self._engine.check_open()
+        await self._face.set_limit(check_key(key), check_override(limit))
+
+    async def reset_limit(self, key: str) -> None:
+        """Return to what the code declares for a key."""
+        self._engine.check_open()
+        await self._face.reset_limit(check_key(key))
+
+    async def pause(self, key: str) -> None:
+        """Admit nobody to a key until `resume`. Holders go on; newcomers wait as if it were full."""
+        self._engine.check_open()
+        await self._face.pause(check_key(key))
+
+    async def resume(self, key: str) -> None:
+        """Admit to a key again."""
+        self._engine.check_open()
+        await self._face.resume(check_key(key))
+
+    async def evict(self, lease_id: str) -> bool:
+        """Take the slot back from a holder that is stuck; it is told that its lease is lost.
+
+        Args:
+            lease_id: `lease.id`, or the `id` of a holder that `inspect` shows.
+
+        Returns:
+            Whether there was such a holder.
+        """
+        self._engine.check_open()
+        return await self._face.evict(lease_id)
+
+    # -- beginning and end -----------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Close the limiter: it takes no more calls, those that run can still finish.
+
+        A store that was given to it stays open; one it made from a URL is closed with it.
+        """
+        if not self._engine.closed:
+            self._engine.closed = True
+            if self._engine.owns_store:
+                await self._face.aclose()
+
+    async def __aenter__(self) -> Self:
+        self._engine.check_open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def _check_coroutine_function(function: object, where: str) -> None:
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = cast("functools.partial[Any]", inner).func
+    candidates = (inner, getattr(inner, "__wrapped__", None), getattr(inner, "__call__", None))
+    if not any(map(inspect.iscoroutinefunction, candidates)):
+        raise ConfigurationError(
+            f"Limiter.{where}() needs a coroutine function (async def), got {function!r}; "
+            "for plain functions there is SyncLimiter"
+        )

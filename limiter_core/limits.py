@@ -1,0 +1,249 @@
+"""`ConcurrencyLimit`: who shares a limit, how many may run, what happens to the rest."""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, fields
+from datetime import timedelta
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import ConfigDict, PlainValidator, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from limiter_core.arguments import ArgumentView
+from limiter_core.errors import ConfigurationError
+from limiter_core.strategies import ConcurrencyStrategy, KeySource, as_strategy
+
+__all__ = ("PRIORITY_RANGE", "ConcurrencyLimit", "ConflictResolution")
+
+PRIORITY_RANGE = 2**31
+"""Priorities lie strictly between minus and plus this; every store can order them exactly."""
+
+_SCOPE_LENGTH = 64
+
+
+class ConflictResolution(enum.Enum):
+    """What happens, and to whom, when a call finds its key full."""
+
+    QUEUE = "queue"
+    """The newcomer waits at the back; the waiting are served in arrival order."""
+    PRIORITY = "priority"
+    """The newcomer waits at its place: highest `priority` first, arrival order within."""
+    CANCEL = "cancel"
+    """The newcomer is refused at once, with `LimitReached`."""
+    CANCEL_RUNNING = "cancel_running"
+    """The newcomer wins: the oldest holders are told to let go, all waiting are superseded."""
+    KEEP_LATEST = "keep_latest"
+    """The newcomer becomes the only one waiting; those waiting before it are superseded."""
+
+    @property
+    def supersedes(self) -> bool:
+        """Whether a newcomer takes the place of the calls that wait."""
+        return self in (ConflictResolution.CANCEL_RUNNING, ConflictResolution.KEEP_LATEST)
+
+
+def check_number(value: object, what: str, *, least: int) -> int:
+    """Return `value` if it is a whole number of at least `least`.
+
+    Raises:
+        ConfigurationError: it is not; says what was given and what is allowed.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"{what} must be a whole number, got {value!r}")
+    if value < least:
+        raise ConfigurationError(f"{what} must be at least {least}, got {value!r}")
+    return value
+
+
+def check_priority(value: object) -> int:
+    """Return `value` if it can be a priority.
+
+    Raises:
+        ConfigurationError: it is no whole number, or outside of `PRIORITY_RANGE`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"priority must be a whole number, got {value!r}")
+    if abs(value) >= PRIORITY_RANGE:
+        raise ConfigurationError(f"priority must lie within ±2**31, got {value!r}")
+    return value
+
+
+def _number(what: str, least: int) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        return value if callable(value) else check_number(value, what, least=least)
+
+    return check
+
+
+def _seconds(what: str, *, zero_allowed: bool = False) -> Callable[[Any], Any]:
+    allowed = "zero or more" if zero_allowed else "more than zero"
+
+    def check(value: Any) -> Any:
+        if value is None:
+            return None
+        seconds = value.total_seconds() if isinstance(value, timedelta) else value
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise ConfigurationError(f"{what} must be seconds or a timedelta, got {value!r}")
+        if not (0 <= seconds if zero_allowed else 0 < seconds) or seconds == float("inf"):
+            raise ConfigurationError(f"{what} must be {allowed} and finite, got {value!r}")
+        return float(seconds)
+
+    return check
+
+
+def check_timeout(value: Any) -> float | None:
+    """Return a timeout in seconds, or None for "wait as long as it takes".
+
+    Raises:
+        ConfigurationError: it is no duration, negative or infinite.
+    """
+    checked: float | None = _seconds("timeout", zero_allowed=True)(value)
+    return checked
+
+
+def _scope(value: Any) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip() or len(value) > _SCOPE_LENGTH:
+        raise ConfigurationError(
+            f"scope must be text of 1 to {_SCOPE_LENGTH} characters, got {value!r}"
+        )
+    return value
+
+
+def _resolution(value: Any) -> Any:
+    if isinstance(value, ConflictResolution):
+        return value
+    names = ", ".join(member.name for member in ConflictResolution)
+    raise ConfigurationError(
+        f"on_conflict must be a ConflictResolution (one of {names}), got {value!r}"
+    )
+
+
+def _max_waiting(value: Any) -> Any:
+    return None if value is None else check_number(value, "max_waiting", least=0)
+
+
+def _on_lost(value: Any) -> Any:
+    if value in ("cancel", "warn"):
+        return value
+    raise ConfigurationError(f'on_lost must be "cancel" or "warn", got {value!r}')
+
+
+def _priority(value: Any) -> Any:
+    return value if callable(value) else check_priority(value)
+
+
+def _lease(value: Any) -> Any:
+    if value is None:
+        raise ConfigurationError("lease must be seconds or a timedelta, got None")
+    return _seconds("lease")(value)
+
+
+def _fair_by(value: Any) -> Any:
+    return None if value is None else as_strategy(value)
+
+
+@pydantic_dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True, extra="forbid"))
+class ConcurrencyLimit:
+    """At most `max_concurrent` of the calls that share a key may run at once.
+
+    Declarative, immutable and shareable: one limit may guard many functions, and equal limits
+    are the same limit.
+
+    Attributes:
+        by: who shares the limit: the name of an argument, a list of names, a `LIMIT_BY` strategy
+            or any object with `get_key(execution)`. None means `LIMIT_BY.fn_name`.
+        max_concurrent: slots per key, 0 or more, or a function of the argument view that returns
+            them (per-tenant limits). 0 admits nobody until an operator raises it.
+        scope: a sub-namespace for the keys, 1 to 64 characters. On Redis Cluster it is also the
+            hash tag, so limits that are taken together need one scope there.
+        on_conflict: what happens when the key is full; see `ConflictResolution`.
+        priority: the place in the queue under `ConflictResolution.PRIORITY`, higher first; a
+            number or a function of the argument view. Other resolutions do not look at it.
+        cost: slots that one call takes, 1 or more; a number or a function of the argument view.
+        fair_by: a strategy that groups the waiters of one key; groups are served in turn.
+        max_waiting: how many calls may wait on a key; the next is refused with `QueueFull`.
+        timeout: seconds (or a timedelta) to wait for a slot before `WaitTimeout`; None waits for
+            as long as it takes.
+        lease: seconds (or a timedelta) after which a crashed holder's slot is taken back. Leases
+            are renewed while the process lives, so this is no bound on how long a body may run.
+        max_hold: seconds (or a timedelta) after which a slot is taken back even from a holder
+            that lives; None for no bound.
+        on_lost: what a lost lease does to the body: "cancel" it (async) and raise `LeaseLost`,
+            or only "warn" in the log.
+
+    Raises:
+        ConfigurationError: a value is not allowed; says what was given and what is allowed.
+    """
+
+    by: Annotated[
+        str | Sequence[str] | ConcurrencyStrategy | KeySource | None,
+        PlainValidator(as_strategy),
+    ] = None
+    max_concurrent: Annotated[
+        int | Callable[[ArgumentView], Any], PlainValidator(_number("max_concurrent", 0))
+    ] = 1
+    _: KW_ONLY
+    scope: Annotated[str | None, PlainValidator(_scope)] = None
+    on_conflict: Annotated[ConflictResolution, PlainValidator(_resolution)] = (
+        ConflictResolution.QUEUE
+    )
+    priority: Annotated[int | Callable[[ArgumentView], Any], PlainValidator(_priority)] = 0
+    cost: Annotated[int | Callable[[ArgumentView], Any], PlainValidator(_number("cost", 1))] = 1
+    fair_by: Annotated[
+        str | Sequence[str] | ConcurrencyStrategy | KeySource | None, PlainValidator(_fair_by)
+    ] = None
+    max_waiting: Annotated[int | None, PlainValidator(_max_waiting)] = None
+    timeout: Annotated[float | timedelta | None, PlainValidator(check_timeout)] = None
+    lease: Annotated[float | timedelta, PlainValidator(_lease)] = 30.0
+    max_hold: Annotated[float | timedelta | None, PlainValidator(_seconds("max_hold"))] = None
+    on_lost: Annotated[Literal["cancel", "warn"], PlainValidator(_on_lost)] = "cancel"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.cost, int) and isinstance(self.max_concurrent, int):
+            check_cost(self.cost, self.max_concurrent)
+
+    @property
+    def strategy(self) -> ConcurrencyStrategy | KeySource:
+        """The strategy that `by` stands for."""
+        return cast("ConcurrencyStrategy | KeySource", self.by)
+
+
+def check_cost(cost: int, max_concurrent: int) -> None:
+    """Refuse a cost that could never be admitted; under a limit of 0 nothing is.
+
+    Raises:
+        ConfigurationError: the cost is above the limit.
+    """
+    if cost > max_concurrent > 0:
+        raise ConfigurationError(
+            f"cost {cost} is above the limit of {max_concurrent}: such a call would wait for ever"
+        )
+
+
+def _say_it_plainly(validated_init: Callable[..., None]) -> Callable[..., None]:
+    """Turn pydantic's report into the package's own error, one line per wrong value."""
+
+    @functools.wraps(validated_init)
+    def __init__(self: ConcurrencyLimit, *args: Any, **kwargs: Any) -> None:
+        try:
+            validated_init(self, *args, **kwargs)
+        except ValidationError as report:
+            raise ConfigurationError("\n".join(map(_plain, report.errors()))) from None
+
+    return __init__
+
+
+def _plain(error: Any) -> str:
+    own = error.get("ctx", {}).get("error")
+    if own is not None:
+        return str(own)
+    name = error["loc"][-1] if error["loc"] else "?"
+    allowed = ", ".join(field.name for field in fields(ConcurrencyLimit))
+    return f"ConcurrencyLimit has no option {name!r} ({error['msg']}); there are: {allowed}"
+
+
+ConcurrencyLimit.__init__ = _say_it_plainly(ConcurrencyLimit.__init__)  # type: ignore[method-assign]  # the signature stays, only the error changes

@@ -1,0 +1,330 @@
+"""What a store is asked and what it answers: immutable values, the same for every store.
+
+Durations are seconds. `NamedTuple` where one is made for every call (it costs half of a frozen
+dataclass), frozen dataclasses elsewhere.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, NamedTuple, Protocol
+
+from limiter_core.limits import ConflictResolution
+
+__all__ = (
+    "Answer",
+    "Demand",
+    "Granted",
+    "Held",
+    "HolderSnapshot",
+    "KeySnapshot",
+    "Listener",
+    "Loss",
+    "Mode",
+    "Notice",
+    "Queued",
+    "Refusal",
+    "Refused",
+    "Renewal",
+    "Replaced",
+    "Request",
+    "WaiterSnapshot",
+)
+
+
+class Mode(enum.Enum):
+    """What a request wants when there is no room at once."""
+
+    WAIT = "wait"
+    """A ticket, if the limits let it wait."""
+    TRY = "try"
+    """A refusal, without any effect on others."""
+    RECLAIM = "reclaim"
+    """A slot it held before the store lost its data: ahead of the queue if it fits, else refused."""
+
+
+class Loss(enum.Enum):
+    """Why a lease ended, or has to."""
+
+    EXPIRED = "it was not renewed in time"
+    OVERRAN = "it was held longer than its max_hold"
+    EVICTED = "it was evicted"
+    PREEMPTED = "a newer call took the slot"
+    FORGOTTEN = "the store no longer knows it"
+    CUT_OFF = "the store could not be reached before the lease ended"
+
+
+class Listener(Protocol):
+    """Who in this process waits for, or holds, what a request asked for.
+
+    A store calls it from any thread: its methods return at once, never raise, and never call the
+    store.
+    """
+
+    def look_again(self) -> None:
+        """The answer to the waiting request has changed: ask again to learn it."""
+
+    def lease_renewed(self, expires_at: float) -> None:
+        """The lease now lives until `expires_at`, on the store's local clock (`now()`)."""
+
+    def lease_lost(self, loss: Loss) -> None:
+        """The lease is gone, or under `Loss.PREEMPTED` should be let go soon."""
+
+
+class Demand(NamedTuple):
+    """What a request wants of one key.
+
+    Attributes:
+        key: the key's text.
+        limit: the number of slots that the caller declares the key to have (S12).
+        cost: the slots wanted.
+        on_conflict: what happens if they are not free.
+        priority: the place in the key's queue, higher first; 0 but for `PRIORITY`.
+        group: the fair group within the key's queue, None for no group.
+        max_waiting: tickets that may wait on the key, None for any number.
+    """
+
+    key: str
+    limit: int
+    cost: int = 1
+    on_conflict: ConflictResolution = ConflictResolution.QUEUE
+    priority: int = 0
+    group: str | None = None
+    max_waiting: int | None = None
+
+
+class Request(NamedTuple):
+    """All that a store needs to know of a call. Repeating it is safe (S1).
+
+    Attributes:
+        id: made by the caller, unique; names the ticket and then the lease.
+        demands: one for each key, no key twice.
+        lease: seconds a lease lives without renewal. A request with a listener is kept alive by
+            its store for as long as this process lives.
+        mode: what to do when there is no room.
+        max_hold: seconds after which the lease ends in spite of renewals, None for no bound.
+        claim: seconds a waiter has to take up a slot that was handed to it.
+        order: the arrival order, in microseconds since the epoch; None for "now". A waiter that
+            asks again gives the order that `Queued` named, and so keeps its place.
+        payload: makes the ticket durable (S17): it waits with no process behind it, and this is
+            handed to the process that frees its slot. Empty bytes are a payload too.
+        claimant: tells deliveries of one durable job apart (S18): the claimant that took the slot
+            is granted it again, any other is told that the lease is held.
+        label: says who asks, for `inspect`; never interpreted.
+        fencing_token: under `Mode.RECLAIM`, the token the lease had.
+        listener: who hears in this process; None for nobody.
+    """
+
+    id: str
+    demands: tuple[Demand, ...]
+    lease: float = 30.0
+    mode: Mode = Mode.WAIT
+    max_hold: float | None = None
+    claim: float = 5.0
+    order: int | None = None
+    payload: bytes | None = None
+    claimant: str = ""
+    label: str = ""
+    fencing_token: int | None = None
+    listener: Listener | None = None
+
+
+class Granted(NamedTuple):
+    """The slots are the caller's.
+
+    Attributes:
+        fencing_token: strictly higher than every earlier one of each of the keys (S11).
+        expires_in: seconds until the lease ends unless renewed, counted from the moment the
+            request was sent; None for as long as the process lives.
+    """
+
+    fencing_token: int
+    expires_in: float | None
+
+
+class Queued(NamedTuple):
+    """A ticket waits. Ask again when the listener says so, or after `look_again`.
+
+    Attributes:
+        key: the key in whose queue the ticket sits.
+        max_concurrent: the limit in force there, 0 while the key is paused.
+        in_use: the slots in use there.
+        order: the arrival order of the ticket, to be given when asking again.
+        look_again: seconds after which to ask again even without a word from the listener; None
+            when only an event that the listener hears of can change anything.
+    """
+
+    key: str
+    max_concurrent: int
+    in_use: int
+    order: int
+    look_again: float | None
+
+
+class Refusal(enum.Enum):
+    """Why a request was refused."""
+
+    FULL = "full"
+    QUEUE_FULL = "queue full"
+    COST = "cost above the limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No slot and no ticket; nothing was taken.
+
+    Attributes:
+        key: the first key that refused.
+        max_concurrent: the limit in force there, 0 while the key is paused.
+        in_use: the slots in use there.
+        retry_after: seconds until the earliest known end of a lease there, None if unknown.
+        reason: why.
+    """
+
+    key: str
+    max_concurrent: int
+    in_use: int
+    retry_after: float | None = None
+    reason: Refusal = Refusal.FULL
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A newer call took the ticket's place on `key`; the ticket is gone."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A durable request's id already holds a live lease under another claimant (S18).
+
+    Attributes:
+        expires_in: seconds until that lease ends unless renewed, None if it has no end.
+    """
+
+    expires_in: float | None
+
+
+Answer = Granted | Queued | Refused | Replaced | Held
+"""The answers to a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What became of a durable ticket, for whoever can wake its job (S17).
+
+    Attributes:
+        id: the ticket.
+        payload: what the request carried.
+        answer: `Granted` (claim it within its claim time), `Refused` or `Replaced`.
+    """
+
+    id: str
+    payload: bytes
+    answer: Granted | Refused | Replaced
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """The answer to a renewal: the ids that are not simply alive.
+
+    Attributes:
+        gone: leases and tickets that no longer exist, with the reason if it is known.
+        preempted: leases that live, but should be let go soon.
+    """
+
+    gone: Mapping[str, Loss] = field(default_factory=dict[str, Loss])
+    preempted: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class HolderSnapshot:
+    """One holder of a key.
+
+    Attributes:
+        id: the lease's id, for `evict`.
+        cost: the slots it holds.
+        limit: the limit it declared.
+        fencing_token: the token of its grant.
+        held_for: seconds since the grant.
+        expires_in: seconds until its lease ends unless renewed, None if it has no end.
+        claimed: False while the slot was handed over but not taken up yet.
+        preempted: whether a newer call asked it to let go.
+        label: who it said it is.
+    """
+
+    id: str
+    cost: int
+    limit: int
+    fencing_token: int
+    held_for: float
+    expires_in: float | None
+    claimed: bool
+    preempted: bool
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaiterSnapshot:
+    """One ticket in a key's queue.
+
+    Attributes:
+        id: the ticket's id.
+        cost: the slots it wants.
+        limit: the limit it declared.
+        priority: higher is served first.
+        group: its fair group, None without one.
+        waiting_for: seconds since it arrived.
+        durable: whether it waits without a process behind it.
+        label: who it said it is.
+    """
+
+    id: str
+    cost: int
+    limit: int
+    priority: int
+    group: str | None
+    waiting_for: float
+    durable: bool
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeySnapshot:
+    """The state of one key at one moment.
+
+    Attributes:
+        key: the key's text.
+        limit: the limit in force: the operator's override if there is one, else the number that
+            was declared (the highest, where callers disagree; 0 on a key that nobody uses).
+        in_use: slots in use.
+        waiting: tickets in the key's queue.
+        paused: whether an operator paused the key.
+        override: the operator's limit, None without one.
+        declared: the numbers that holders and waiters declare, ascending; more than one means
+            that they disagree.
+        holders: oldest first.
+        waiters: in the order in which they will be served; the first `WAITERS_SHOWN` of them.
+    """
+
+    WAITERS_SHOWN: ClassVar[int] = 100
+
+    key: str
+    limit: int
+    in_use: int
+    waiting: int
+    paused: bool
+    override: int | None
+    declared: tuple[int, ...]
+    holders: tuple[HolderSnapshot, ...]
+    waiters: tuple[WaiterSnapshot, ...]
+
+    def declared_as(self, limit: int) -> KeySnapshot:
+        """Return the snapshot as seen by somebody who declares the key to have this limit."""
+        declared = tuple(sorted({*self.declared, limit}))
+        return replace(
+            self, limit=limit if self.override is None else self.override, declared=declared
+        )

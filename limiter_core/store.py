@@ -1,0 +1,239 @@
+"""The store protocols, and the rules that every store keeps.
+
+A store keeps slots and tickets. Every operation is one atomic step on the store's own clock.
+
+- **S1 identity** The caller makes the request's id. Repeating a request returns the same answer,
+  so a retry after a lost reply never takes two slots.
+- **S2 expiry first** Each step first drops holders whose lease ended and waiters that stopped
+  renewing, on the keys it touches.
+- **S3 admission** Granted if and only if, for every key, `in use + cost <= its limit` (S12) and no
+  live waiter is ahead.
+- **S4** Denied-and-queued is one step: no release can slip between.
+- **S5** Release removes exactly the named lease. An unknown id is a no-op, and told so. It never
+  frees another's slot.
+- **S6 hand-off** Release, expiry, withdrawal, eviction and a raised limit grant what became free
+  to the head waiters in the same step; newcomers never overtake. A granted waiter has a short
+  claim time; one that does not claim is passed over to the next.
+- **S7 order** Higher priority, then fair round, then arrival.
+- **S8** A waiter whose cost does not fit blocks those behind it, so the wide do not starve. Cost
+  above the limit is refused, not queued. (A waiter that was let in before an operator lowered the
+  limit below its cost keeps its place until the limit is raised again.)
+- **S9 several keys** All or none. While it waits it holds nothing, sits in the queue of one key
+  that blocks it, and keeps its arrival order when it moves to another.
+- **S10** Renewal only updates. It never creates, and names the leases that are gone. After data
+  loss a holder may ask for its slot again by its id (`Mode.RECLAIM`): admitted ahead of the queue
+  if it fits, else refused; never above the limit.
+- **S11 fencing** Strictly rising per key: `max(last + 1, store clock in microseconds)`; stays so
+  over data loss and idle keys.
+- **S12 limits** A request is judged by the number it declares itself. An operator's override
+  replaces every declared number until reset, also for those already waiting; raising it wakes
+  exactly as many as now fit; lowering drains, never kills; 0 or paused admits nobody.
+- **S13** At most `max_waiting` tickets in a key's queue; the next is refused at once.
+- **S14** A key with no holder, waiter or override leaves nothing behind.
+- **S15 withdrawal** A waiter that leaves gives back a grant that crossed its path, and the next is
+  served. Leaving is `release`: it removes whatever the id names.
+- **S16** Bounded work per step: thousands of expired members are reaped in chunks.
+- **S17 durable tickets** A ticket with a payload keeps its place with no process behind it. The
+  step that ends its waiting notifies the process that ran the step (`on_notice`); a grant that
+  nobody claims is offered again by `sweep`, its arrival order kept.
+- **S18 held** A durable request whose id already holds a live lease is told so and takes nothing.
+- **S19** A ticket or lease can be dropped by its id alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from limiter_core.requests import Answer, KeySnapshot, Notice, Renewal, Request
+
+__all__ = ("AsyncStore", "Capabilities", "Store", "SyncStore")
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a store can do; the limiter and the contract suite ask it.
+
+    Attributes:
+        durable: tickets with a payload (S17 to S19).
+        sync: it has a sync face.
+        asynchronous: it has an async face.
+        spans_scopes: one request may name keys of several scopes.
+        suspends: operations of the async face really wait (for a network), so they can be
+            cancelled halfway.
+    """
+
+    durable: bool = True
+    sync: bool = True
+    asynchronous: bool = True
+    spans_scopes: bool = True
+    suspends: bool = True
+
+
+@runtime_checkable
+class Store(Protocol):
+    """What a limiter is built on: one set of slots and tickets, with a face for each world."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this store can do."""
+        ...
+
+    def sync_face(self) -> SyncStore:
+        """Return the operations for threads.
+
+        Raises:
+            ConfigurationError: the store has none.
+        """
+        ...
+
+    def async_face(self) -> AsyncStore:
+        """Return the operations for the event loop.
+
+        Raises:
+            ConfigurationError: the store has none.
+        """
+        ...
+
+
+class SyncStore(Protocol):
+    """A store's operations, for threads. Rules S1 to S19 stand in the module's docstring.
+
+    Every operation raises `StoreUnavailable` when the store cannot be reached and `StoreError`
+    when it answers with an error; the state then is as if the operation did, or did not, happen.
+    """
+
+    def now(self) -> float:
+        """Return the local clock on which deadlines count: seconds, monotonic, any start."""
+        ...
+
+    def acquire(self, request: Request) -> Answer:
+        """Ask for slots, ask again while waiting, or take up a slot that was handed over.
+
+        All three are one operation (S1 to S4, S7 to S13, S15, S18): the answer says where the
+        request stands now.
+        """
+        ...
+
+    def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:
+        """Remove the lease or the ticket of this id, and hand on what came free (S5, S6, S15, S19).
+
+        Args:
+            lease_id: the request's id.
+            keys: its keys, if the caller knows them; a help for finding it, never needed.
+
+        Returns:
+            Whether there was one. False is no error: it may have ended by itself.
+        """
+        ...
+
+    def renew(self, ids: Sequence[str]) -> Renewal:
+        """Start the lease time of these leases and tickets again (S10)."""
+        ...
+
+    def evict(self, lease_id: str) -> bool:
+        """Take the slot back from a holder, who is told; whether there was such a holder."""
+        ...
+
+    def sweep(self) -> None:
+        """Reap all that ended unnoticed, on every key, and offer unclaimed slots again (S17)."""
+        ...
+
+    def inspect(self, key: str) -> KeySnapshot:
+        """Return the state of a key; of an unused one, too."""
+        ...
+
+    def keys(self) -> Iterator[str]:
+        """Yield the keys that have a holder, a waiter, an override or a pause; in no order."""
+        ...
+
+    def set_limit(self, key: str, limit: int) -> None:
+        """Override every declared limit of the key until `reset_limit` (S12)."""
+        ...
+
+    def reset_limit(self, key: str) -> None:
+        """Return to the declared limits."""
+        ...
+
+    def pause(self, key: str) -> None:
+        """Admit nobody to the key until `resume`; holders go on."""
+        ...
+
+    def resume(self, key: str) -> None:
+        """End a pause, and admit the waiters that fit."""
+        ...
+
+    def on_notice(self, callback: Callable[[Notice], None] | None) -> None:
+        """Have this process's notices of durable tickets sent to `callback` (S17).
+
+        Called from the thread that ran the step, after it; it must not raise.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up connections and threads. Leases that are still held end by themselves."""
+        ...
+
+
+class AsyncStore(Protocol):
+    """A store's operations, for the event loop: `SyncStore`'s, awaited. The rules are the same."""
+
+    def now(self) -> float:
+        """Return the local clock on which deadlines count: seconds, monotonic, any start."""
+        ...
+
+    async def acquire(self, request: Request) -> Answer:
+        """Ask for slots; see `SyncStore.acquire`.
+
+        A cancelled acquire may still be carried out: the caller releases its id to be sure.
+        """
+        ...
+
+    async def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:
+        """Remove a lease or a ticket; see `SyncStore.release`."""
+        ...
+
+    async def renew(self, ids: Sequence[str]) -> Renewal:
+        """Start lease times again; see `SyncStore.renew`."""
+        ...
+
+    async def evict(self, lease_id: str) -> bool:
+        """Take a slot back from a holder; see `SyncStore.evict`."""
+        ...
+
+    async def sweep(self) -> None:
+        """Reap all that ended unnoticed; see `SyncStore.sweep`."""
+        ...
+
+    async def inspect(self, key: str) -> KeySnapshot:
+        """Return the state of a key; see `SyncStore.inspect`."""
+        ...
+
+    def keys(self) -> AsyncIterator[str]:
+        """Yield the keys in use; see `SyncStore.keys`."""
+        ...
+
+    async def set_limit(self, key: str, limit: int) -> None:
+        """Override the declared limits; see `SyncStore.set_limit`."""
+        ...
+
+    async def reset_limit(self, key: str) -> None:
+        """Return to the declared limits."""
+        ...
+
+    async def pause(self, key: str) -> None:
+        """Admit nobody until `resume`."""
+        ...
+
+    async def resume(self, key: str) -> None:
+        """End a pause."""
+        ...
+
+    def on_notice(self, callback: Callable[[Notice], None] | None) -> None:
+        """Have notices of durable tickets sent to `callback`; see `SyncStore.on_notice`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give up connections; see `SyncStore.close`."""
+        ...

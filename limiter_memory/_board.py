@@ -1,0 +1,130 @@
+"""Who holds and who waits: the state machine's memory, always consistent, without rules.
+
+Each method moves one holder or ticket and keeps everything that is derived from it in step: the
+slots in use, the indexes by id, the queues, the notes of what ends when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from limiter_core.requests import Demand
+from limiter_memory._records import Holder, KeyState, Ticket
+
+_SPARE_KEYS = 64
+
+
+class Board:
+    """All keys of one store, their holders and tickets."""
+
+    __slots__ = ("_spare", "expiring", "holders", "keys", "tickets")
+
+    def __init__(self) -> None:
+        self.keys: dict[str, KeyState] = {}
+        self.holders: dict[str, Holder] = {}
+        self.tickets: dict[str, Ticket] = {}
+        self.expiring: dict[str, None] = {}
+        """Keys on which something has an end; only these need to be reaped."""
+        self._spare: list[KeyState] = []
+
+    # -- keys ------------------------------------------------------------------------------------
+
+    def state(self, key: str) -> KeyState:
+        """Return the state of a key, a new one if it was idle."""
+        state = self.keys.get(key)
+        if state is None:
+            # Most keys are idle most of the time: their records are worth using again.
+            state = self._spare.pop() if self._spare else KeyState()
+            state.key = key
+            self.keys[key] = state
+        return state
+
+    def forget_idle(self, keys: Iterable[str]) -> None:
+        """Forget those of the keys that nobody uses any more (S14)."""
+        for key in keys:
+            state = self.keys.get(key)
+            if state is not None and state.idle():
+                del self.keys[key]
+                if len(self._spare) < _SPARE_KEYS:
+                    self._spare.append(state)
+
+    # -- holders ---------------------------------------------------------------------------------
+
+    def add_holder(self, holder: Holder) -> None:
+        """Give a holder the slots it demands, whoever else holds some."""
+        request = holder.request
+        self.holders[request.id] = holder
+        for demand in request.demands:
+            state = self.state(demand.key)
+            state.in_use += demand.cost
+            state.holders[request.id] = holder
+        if holder.expires_at is not None or holder.ends_at is not None:
+            self.note_end(holder)
+
+    def remove_holder(self, holder: Holder) -> None:
+        """Take its slots back."""
+        request = holder.request
+        del self.holders[request.id]
+        for demand in request.demands:
+            state = self.keys[demand.key]
+            state.in_use -= demand.cost
+            del state.holders[request.id]
+            if demand.key in self.expiring:
+                self._forget_end(state, holder)
+
+    # -- tickets: standing (waiting on all its keys) or sitting in the queue of one ----------------
+
+    def add_ticket(self, ticket: Ticket) -> None:
+        """Let a ticket wait, standing."""
+        request = ticket.request
+        self.tickets[request.id] = ticket
+        for demand in request.demands:
+            self.state(demand.key).elsewhere[request.id] = ticket
+
+    def sit_down(self, ticket: Ticket, home: Demand) -> None:
+        """Put a standing ticket into the queue of one of its keys."""
+        state = self.keys[home.key]
+        ticket.home = home
+        ticket.round = state.rounds.next_round(home.priority, home.group)
+        state.rounds.enter(home.priority, home.group, ticket.round)
+        state.queue.push(state.rank(home, ticket.order, ticket.sequence, ticket.round), ticket)
+        del state.elsewhere[ticket.request.id]
+        if ticket.expires_at is not None:
+            self.note_end(ticket)
+
+    def stand_up(self, ticket: Ticket) -> None:
+        """Take a ticket out of its queue; it still waits."""
+        home = ticket.home
+        state = self.keys[home.key]
+        state.queue.remove(ticket)
+        state.rounds.leave(home.priority, home.group)
+        if not len(state.queue):
+            state.rounds.clear()
+        self._forget_end(state, ticket)
+        state.elsewhere[ticket.request.id] = ticket
+
+    def remove_ticket(self, ticket: Ticket) -> None:
+        """Take a standing ticket away."""
+        del self.tickets[ticket.request.id]
+        for demand in ticket.request.demands:
+            del self.keys[demand.key].elsewhere[ticket.request.id]
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    def note_end(self, member: Holder | Ticket) -> None:
+        """Note on its keys when a member ends. Renewals need not move the note (see `reap`)."""
+        due = member.due()
+        if isinstance(member, Ticket):
+            keys = [member.home.key]
+        else:
+            keys = [demand.key for demand in member.request.demands]
+        for key in keys:
+            state = self.keys[key]
+            self._forget_end(state, member)
+            if due is not None:
+                state.expiries.push(due, member)
+                self.expiring[key] = None
+
+    def _forget_end(self, state: KeyState, member: Holder | Ticket) -> None:
+        if state.expiries.remove(member) and not len(state.expiries):
+            del self.expiring[state.key]

@@ -1,0 +1,251 @@
+"""`MemoryStore`: the slots and tickets of one process, for event loops and threads alike."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from limiter_core.errors import ConfigurationError
+from limiter_core.requests import Answer, KeySnapshot, Listener, Loss, Notice, Renewal, Request
+from limiter_core.store import AsyncStore, Capabilities, SyncStore
+from limiter_memory._machine import Machine
+from limiter_memory._snapshots import snapshot_of
+
+__all__ = ("MemoryStore", "store_from_url")
+
+R = TypeVar("R")
+
+_stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
+_named: dict[str, MemoryStore] = {}
+
+
+class MemoryStore:
+    """Keeps slots and tickets in this process; every rule of `limiter_core.store` holds.
+
+    One lock guards one state machine, so a store may serve any number of event loops (asyncio or
+    trio) and threads at once, through both of its faces. Nothing in it waits: a step takes
+    microseconds. There is no thread behind it; ends of leases are noticed by the next step.
+
+    Leases need no renewal here: a holder with a listener holds its slot for as long as the
+    process lives, or until its `max_hold`. A child process made by `fork` starts with no leases
+    and no tickets, but with the operator's overrides.
+
+    Args:
+        clock: seconds, monotonic; for tests and simulations. The default is the system's
+            monotonic clock, shifted to the epoch so that fencing tokens rise over restarts.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] | None = None) -> None:
+        self._clock = time.monotonic if clock is None else clock
+        self._epoch = time.time() - time.monotonic() if clock is None else 0.0
+        self._lock = threading.Lock()
+        self._machine = Machine()
+        self._notify: Callable[[Notice], None] | None = None
+        _stores.add(self)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """All, and its operations never suspend."""
+        return Capabilities(suspends=False)
+
+    def sync_face(self) -> SyncStore:
+        """Return the operations for threads: the store itself."""
+        return self
+
+    def async_face(self) -> AsyncStore:
+        """Return the operations for event loops, of asyncio and of trio."""
+        return _AsyncFace(self)
+
+    # -- SyncStore -------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Return the store's clock in seconds."""
+        return self._clock()
+
+    def acquire(self, request: Request) -> Answer:
+        """Ask for slots, ask again while waiting, or take up a slot that was handed over."""
+        with self._lock:
+            answer = self._machine.acquire(request, self._microseconds())
+            effects = self._take_effects()
+        if effects is not None:
+            self._carry_out(*effects)
+        return answer
+
+    def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:  # noqa: ARG002
+        """Remove the lease or the ticket of this id, and hand on what came free."""
+        with self._lock:
+            found = self._machine.release(lease_id, self._microseconds())
+            effects = self._take_effects()
+        if effects is not None:
+            self._carry_out(*effects)
+        return found
+
+    def renew(self, ids: Sequence[str]) -> Renewal:
+        """Start the lease time of these leases and tickets again."""
+        return self._step(lambda machine, now: machine.renew(ids, now))
+
+    def evict(self, lease_id: str) -> bool:
+        """Take the slot back from a holder, who is told."""
+        return self._step(lambda machine, now: machine.evict(lease_id, now))
+
+    def sweep(self) -> None:
+        """Reap all that ended unnoticed, on every key."""
+        self._step(Machine.sweep)
+
+    def inspect(self, key: str) -> KeySnapshot:
+        """Return the state of a key."""
+        return self._step(lambda machine, now: snapshot_of(key, machine.look(key, now), now))
+
+    def keys(self) -> Iterator[str]:
+        """Yield the keys in use, as they were at the start."""
+        return iter(self._step(lambda machine, _: list(machine.board.keys)))
+
+    def set_limit(self, key: str, limit: int) -> None:
+        """Override every declared limit of the key until `reset_limit`."""
+        self._step(lambda machine, now: machine.set_limit(key, limit, now))
+
+    def reset_limit(self, key: str) -> None:
+        """Return to the declared limits."""
+        self._step(lambda machine, now: machine.set_limit(key, None, now))
+
+    def pause(self, key: str) -> None:
+        """Admit nobody to the key until `resume`."""
+        self._step(lambda machine, now: machine.set_paused(key, True, now))
+
+    def resume(self, key: str) -> None:
+        """End a pause, and admit the waiters that fit."""
+        self._step(lambda machine, now: machine.set_paused(key, False, now))
+
+    def on_notice(self, callback: Callable[[Notice], None] | None) -> None:
+        """Have the notices of durable tickets sent to `callback`."""
+        self._notify = callback
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to give up."""
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _microseconds(self) -> int:
+        return int((self._clock() + self._epoch) * 1_000_000)
+
+    def _step(self, step: Callable[[Machine, int], R]) -> R:
+        with self._lock:
+            result = step(self._machine, self._microseconds())
+            effects = self._take_effects()
+        if effects is not None:
+            self._carry_out(*effects)
+        return result
+
+    def _take_effects(
+        self,
+    ) -> tuple[list[tuple[Listener, Loss | None]], list[Notice]] | None:
+        machine = self._machine
+        if not machine.calls and not machine.notices:
+            return None
+        effects = machine.calls, machine.notices
+        machine.calls, machine.notices = [], []
+        return effects
+
+    def _carry_out(self, calls: list[tuple[Listener, Loss | None]], notices: list[Notice]) -> None:
+        for listener, loss in calls:
+            if loss is None:
+                listener.look_again()
+            else:
+                listener.lease_lost(loss)
+        if self._notify is not None:
+            for notice in notices:
+                self._notify(notice)
+
+    def start_over_in_child(self) -> None:
+        """Forget the parent's leases and tickets, in a process made by `fork`."""
+        parents = self._machine.board.keys.values()
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+        self._machine = Machine()
+        for parent in parents:
+            if parent.paused or parent.override is not None:
+                state = self._machine.board.state(parent.key)
+                state.paused, state.override = parent.paused, parent.override
+
+
+class _AsyncFace:
+    """`MemoryStore`, awaited. Nothing here suspends, so nothing can be cancelled halfway."""
+
+    __slots__ = ("_store", "now")
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self.now = store.now
+
+    async def acquire(self, request: Request) -> Answer:
+        return self._store.acquire(request)
+
+    async def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:
+        return self._store.release(lease_id, keys)
+
+    async def renew(self, ids: Sequence[str]) -> Renewal:
+        return self._store.renew(ids)
+
+    async def evict(self, lease_id: str) -> bool:
+        return self._store.evict(lease_id)
+
+    async def sweep(self) -> None:
+        self._store.sweep()
+
+    async def inspect(self, key: str) -> KeySnapshot:
+        return self._store.inspect(key)
+
+    async def keys(self) -> AsyncIterator[str]:
+        for key in self._store.keys():
+            yield key
+
+    async def set_limit(self, key: str, limit: int) -> None:
+        self._store.set_limit(key, limit)
+
+    async def reset_limit(self, key: str) -> None:
+        self._store.reset_limit(key)
+
+    async def pause(self, key: str) -> None:
+        self._store.pause(key)
+
+    async def resume(self, key: str) -> None:
+        self._store.resume(key)
+
+    def on_notice(self, callback: Callable[[Notice], None] | None) -> None:
+        self._store.on_notice(callback)
+
+    async def aclose(self) -> None:
+        self._store.close()
+
+
+def store_from_url(url: str) -> MemoryStore:
+    """Return the store of a `memory://` URL.
+
+    `memory://` is a new store, of its own; `memory://name` is the one store of that name in this
+    process.
+
+    Raises:
+        ConfigurationError: the URL has more than a name.
+    """
+    parts = urlsplit(url)
+    if parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ConfigurationError(
+            f"a memory store has no path and no options, got {url!r}: "
+            'write "memory://", or "memory://name" for one that several limiters share'
+        )
+    if not parts.netloc:
+        return MemoryStore()
+    return _named.setdefault(parts.netloc, MemoryStore())
+
+
+def _after_fork_in_child() -> None:
+    for store in _stores:
+        store.start_over_in_child()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_after_fork_in_child)
