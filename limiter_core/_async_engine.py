@@ -56,11 +56,11 @@ class AsyncCall(Call):
                     await self._event.wait()
         self._event = None
 
-    def look_again(self) -> None:
-        """Wake the waiter."""
+    def look_again(self) -> bool:
+        """Wake the waiter; whether its event loop is still there."""
         self.news = True
-        if self._event is not None:
-            self._handle.call(self._event.set)
+        event = self._event
+        return event is None or self._handle.call(event.set)
 
     def interrupt(self) -> None:
         """Cancel the body of a `hold`."""

@@ -85,8 +85,8 @@ class Call:
 
     # -- Listener ----------------------------------------------------------------------------------
 
-    def look_again(self) -> None:
-        """Wake the waiter. Each world does it in its own way."""
+    def look_again(self) -> bool:
+        """Wake the waiter; whether it is still there. Each world does it in its own way."""
         raise NotImplementedError
 
     def lease_renewed(self, expires_at: float) -> None:

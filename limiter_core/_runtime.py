@@ -7,7 +7,6 @@ waits for the loop, which a store's step must not.)
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import threading
 from collections.abc import Callable
@@ -33,16 +32,19 @@ class TaskHandle:
             self.task = lowlevel.current_task()
             self._trio_token = lowlevel.current_trio_token()
 
-    def call(self, function: Callable[[], object]) -> None:
+    def call(self, function: Callable[[], object]) -> bool:
         """Call a function in the task's event loop: at once from its thread, soon from another.
 
-        If that loop has ended, nothing happens: nobody is there to be told.
+        Returns:
+            Whether that loop is still there; if not, nothing was called.
         """
-        with contextlib.suppress(RuntimeError):
+        try:
             if threading.get_ident() == self._thread:
                 function()
             elif self._trio_token is None:
                 self.task.get_loop().call_soon_threadsafe(function)
             else:
-                with contextlib.suppress(sys.modules["trio"].RunFinishedError):
-                    self._trio_token.run_sync_soon(function)
+                self._trio_token.run_sync_soon(function)
+        except RuntimeError:  # the asyncio loop is closed; trio's RunFinishedError is one, too
+            return False
+        return True

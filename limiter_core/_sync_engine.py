@@ -40,9 +40,10 @@ class SyncCall(Call):
         """Wait until the store says that asking again is worth it; at most so many seconds."""
         self.news.wait(None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX))
 
-    def look_again(self) -> None:
+    def look_again(self) -> bool:
         """Wake the waiter."""
         self.news.set()
+        return True
 
     def interrupt(self) -> None:
         """Say that the lease is lost: a running thread cannot be stopped from outside."""

@@ -63,8 +63,14 @@ class Listener(Protocol):
     store.
     """
 
-    def look_again(self) -> None:
-        """The answer to the waiting request has changed: ask again to learn it."""
+    def look_again(self) -> bool:
+        """The answer to the waiting request has changed: ask again to learn it.
+
+        Returns:
+            False if nobody is there to ask again (the event loop ended): the store then treats
+            the request as released.
+        """
+        ...
 
     def lease_renewed(self, expires_at: float) -> None:
         """The lease now lives until `expires_at`, on the store's local clock (`now()`)."""
@@ -105,7 +111,8 @@ class Request(NamedTuple):
             its store for as long as this process lives.
         mode: what to do when there is no room.
         max_hold: seconds after which the lease ends in spite of renewals, None for no bound.
-        claim: seconds a waiter has to take up a slot that was handed to it.
+        claim: seconds a waiter has to take up a slot that was handed to it; a request with a
+            listener in the store's own process has all the time it needs.
         order: the arrival order, in microseconds since the epoch; None for "now". A waiter that
             asks again gives the order that `Queued` named, and so keeps its place.
         payload: makes the ticket durable (S17): it waits with no process behind it, and this is

@@ -16,7 +16,6 @@ from limiter_core.requests import (
     Demand,
     Granted,
     Held,
-    Listener,
     Loss,
     Mode,
     Notice,
@@ -42,8 +41,8 @@ class Machine:
 
     def __init__(self) -> None:
         self.board = Board()
-        self.calls: list[tuple[Listener, Loss | None]] = []
-        """Effects: listeners to call, with the loss or (None) to make them look again."""
+        self.calls: list[tuple[Request, Loss | None]] = []
+        """Effects: requests whose listener is to hear of a loss or (None) has to look again."""
         self.notices: list[Notice] = []
         """Effects: what became of durable tickets."""
         self._ended: dict[str, Refused | Replaced] = {}
@@ -232,8 +231,10 @@ class Machine:
         if token is None:
             token = max(self._last_token + 1, now)
         self._last_token = max(self._last_token, token)
-        end = _lease_end(request, now) if claimed else now + _microseconds(request.claim)
-        holder = Holder(request, token, now, order, sequence, claimed, end)
+        holder = Holder(request, token, now, order, sequence, claimed, None)
+        if request.listener is None:
+            seconds = request.lease if claimed else request.claim
+            holder.expires_at = now + _microseconds(seconds)
         if claimed and request.max_hold is not None:
             holder.ends_at = now + _microseconds(request.max_hold)
         self.board.add_holder(holder)
@@ -321,7 +322,7 @@ class Machine:
             if holder.claimed:
                 holder.preempted = True
                 if request.listener is not None:
-                    self.calls.append((request.listener, Loss.PREEMPTED))
+                    self.calls.append((request, Loss.PREEMPTED))
             else:  # handed over, but not taken up: for its caller it still waits
                 self.board.remove_holder(holder)
                 self._remember(request, Replaced(state.key), now)
@@ -383,9 +384,8 @@ class Machine:
     def _end_holder(self, holder: Holder, loss: Loss) -> None:
         """Remove a holder that did not ask for it, and tell whoever is there."""
         self.board.remove_holder(holder)
-        listener = holder.request.listener
-        if listener is not None:
-            self.calls.append((listener, loss if holder.claimed else None))
+        if holder.request.listener is not None:
+            self.calls.append((holder.request, loss if holder.claimed else None))
 
     def _queue_again(self, holder: Holder, now: int) -> None:
         home = holder.request.demands[0]
@@ -406,7 +406,7 @@ class Machine:
         if request.payload is not None:
             self.notices.append(Notice(request.id, request.payload, answer))
         if request.listener is not None:
-            self.calls.append((request.listener, None))
+            self.calls.append((request, None))
 
     def _remember(self, request: Request, answer: Refused | Replaced, now: int) -> None:
         self._ended[request.id] = answer

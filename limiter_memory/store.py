@@ -11,7 +11,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from limiter_core.errors import ConfigurationError
-from limiter_core.requests import Answer, KeySnapshot, Listener, Loss, Notice, Renewal, Request
+from limiter_core.requests import Answer, KeySnapshot, Loss, Notice, Renewal, Request
 from limiter_core.store import AsyncStore, Capabilities, SyncStore
 from limiter_memory._machine import Machine
 from limiter_memory._snapshots import snapshot_of
@@ -143,7 +143,7 @@ class MemoryStore:
 
     def _take_effects(
         self,
-    ) -> tuple[list[tuple[Listener, Loss | None]], list[Notice]] | None:
+    ) -> tuple[list[tuple[Request, Loss | None]], list[Notice]] | None:
         machine = self._machine
         if not machine.calls and not machine.notices:
             return None
@@ -151,12 +151,13 @@ class MemoryStore:
         machine.calls, machine.notices = [], []
         return effects
 
-    def _carry_out(self, calls: list[tuple[Listener, Loss | None]], notices: list[Notice]) -> None:
-        for listener, loss in calls:
-            if loss is None:
-                listener.look_again()
-            else:
-                listener.lease_lost(loss)
+    def _carry_out(self, calls: list[tuple[Request, Loss | None]], notices: list[Notice]) -> None:
+        for request, loss in calls:
+            assert request.listener is not None
+            if loss is not None:
+                request.listener.lease_lost(loss)
+            elif not request.listener.look_again():
+                self.release(request.id)  # nobody is there any more: the next is served
         if self._notify is not None:
             for notice in notices:
                 self._notify(notice)
