@@ -1,0 +1,87 @@
+# The one way in. `make` alone lists the targets.
+#
+# Every target makes the environments it needs, and again only when pyproject.toml changed.
+# ARGS is handed on:   make test ARGS="tests/core -x"     make bench ARGS=--quick
+
+# The first Python that is new enough; another one: make test PYTHON=/path/to/python
+PYTHON ?= $(or $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,\
+  $(if $(shell $(name) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(name)))),python3)
+PYENV_ROOT ?= $(HOME)/.pyenv
+
+# The tests run on these, where they are present, whichever of them made .venv.
+TESTED := 3.11 3.13
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := -m pip --quiet --disable-pip-version-check
+VERSION_OF := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+
+# $(call found,3.13) is a Python of that version, on the PATH or from pyenv, or nothing. (Asking
+# each for its version sorts out pyenv's shims, which are there for versions that are not active.)
+found = $(firstword $(foreach python,python$(1) $(wildcard $(PYENV_ROOT)/versions/$(1)*/bin/python3),\
+  $(if $(filter $(1),$(shell $(python) $(VERSION_OF) 2>/dev/null)),$(python))))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench fix clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed ## see it work: limits, waiting and conflicts, in the terminal
+	$(BIN)/limiter demo $(ARGS)
+
+test: $(VENV)/.tools ## run all tests, on each of Python 3.11 and 3.13 that is present
+	$(BIN)/python -m pytest $(ARGS)
+	@$(foreach version,$(TESTED),$(MAKE) --no-print-directory test-$(version) &&) true
+
+# One of the tested versions, unless .venv has run it already.
+test-%: $(VENV)/.tools
+	@ran="$$($(BIN)/python $(VERSION_OF))"; \
+	if [ "$$ran" = "$*" ]; then :; \
+	elif [ -n "$(call found,$*)" ]; then \
+	  $(MAKE) --no-print-directory $(VENV)-$*/.installed && $(VENV)-$*/bin/python -m pytest $(ARGS); \
+	else echo "Python $* not found: these tests ran on $$ran, not on $*"; fi
+
+lint: $(VENV)/.tools ## check style and formatting (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.tools ## check types (pyright and mypy, both strict)
+	$(BIN)/pyright
+	$(BIN)/mypy
+
+bench: $(VENV)/.tools ## measure speed and memory beside peers; a table of ratios
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+fix: $(VENV)/.tools ## format the code, and repair what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove environments, caches and builds
+	rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -- environments ----------------------------------------------------------------------------------
+
+# pip learnt dependency groups in 25.1; a Python of 2023 brings an older one.
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not. Name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(PIP) install --upgrade 'pip>=25.1'
+	$(BIN)/python $(PIP) install --editable '.[cli]'
+	@touch $@
+
+$(VENV)/.tools: $(VENV)/.installed
+	$(BIN)/python $(PIP) install --group dev
+	@touch $@
+
+$(VENV)-%/.installed: pyproject.toml
+	$(call found,$*) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/python $(PIP) install --upgrade 'pip>=25.1'
+	$(VENV)-$*/bin/python $(PIP) install --editable '.[cli]' --group test
+	@touch $@
+
+# Made on the way by a pattern, yet to be kept.
+.PRECIOUS: $(VENV)-%/.installed
