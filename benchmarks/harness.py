@@ -1,0 +1,167 @@
+"""How the benchmarks measure and report: rounds in turn, the best of each, ratios in a table.
+
+A timing alone says more about the machine than about the code, so every number stands beside a
+peer's from the same run. The contenders take turns within each round: what else the machine does
+then disturbs all of them alike. The best round of each counts, for noise only ever adds time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+AsyncContender = Callable[[int], Coroutine[Any, Any, None]]
+"""Carries out so many operations, in the running event loop."""
+
+Contender = Callable[[int], None]
+"""Carries out so many operations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much to measure.
+
+    Attributes:
+        quick: a tenth of the work: enough to see that it runs and roughly where it stands.
+    """
+
+    quick: bool = False
+
+    @property
+    def rounds(self) -> int:
+        """Rounds per comparison."""
+        return 5 if self.quick else 25
+
+    def scaled(self, count: int) -> int:
+        """Return how many of `count` to do."""
+        return max(1, count // 10) if self.quick else count
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What a ratio is held against.
+
+    Attributes:
+        at_most: the ratio may not be higher.
+        at_least: the ratio may not be lower.
+        stretch: a bound that would be nice.
+    """
+
+    at_most: float | None = None
+    at_least: float | None = None
+    stretch: float | None = None
+
+    def __str__(self) -> str:
+        sign, bound = ("<=", self.at_most) if self.at_least is None else (">=", self.at_least)
+        return f"{sign} {bound:.2f}" + (f" (aim {self.stretch:.2f})" if self.stretch else "")
+
+    def verdict(self, ratio: float) -> str:
+        """Say whether the ratio passes."""
+        if self.at_most is not None and ratio > self.at_most:
+            return "missed"
+        if self.at_least is not None and ratio < self.at_least:
+            return "missed"
+        if self.stretch is None:
+            return "met"
+        return "met, and the aim" if ratio <= self.stretch else "met"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table."""
+
+    name: str
+    value: str
+    ratio: float | None = None
+    bar: Bar | None = None
+
+
+@dataclass(slots=True)
+class Table:
+    """A comparison. `unit` heads the column of values, `of` says what the ratios are ratios of."""
+
+    title: str
+    unit: str
+    of: str
+    rows: list[Row] = field(default_factory=list[Row])
+
+    def __str__(self) -> str:
+        lines = [("", self.unit, "ratio", "", "")]
+        if any(row.bar for row in self.rows):
+            lines = [("", self.unit, "ratio", "bar", "")]
+        for row in self.rows:
+            ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+            bar = "" if row.bar is None else str(row.bar)
+            verdict = ""
+            if row.bar is not None and row.ratio is not None:
+                verdict = row.bar.verdict(row.ratio)
+            lines.append((row.name, row.value, ratio, bar, verdict))
+        widths = [max(len(line[column]) for line in lines) for column in range(5)]
+        text = [f"{self.title}  [ratio: {self.of}]"]
+        for name, value, ratio, bar, verdict in lines:
+            text.append(
+                f"  {name:<{widths[0]}}  {value:>{widths[1]}}  {ratio:>{widths[2]}}  "
+                f"{bar:<{widths[3]}}  {verdict}".rstrip()
+            )
+        return "\n".join(text)
+
+    def missed(self) -> int:
+        """Count the bars that were missed."""
+        return sum(
+            row.bar.verdict(row.ratio) == "missed"
+            for row in self.rows
+            if row.bar is not None and row.ratio is not None
+        )
+
+
+async def compare(
+    contenders: Mapping[str, AsyncContender], operations: int, settings: Settings
+) -> dict[str, float]:
+    """Return each contender's seconds per operation, of its best round."""
+    best = dict.fromkeys(contenders, float("inf"))
+    for contender in contenders.values():
+        await contender(max(1, operations // 10))  # warm up
+    for _ in range(settings.rounds):
+        for name, contender in contenders.items():
+            started = time.perf_counter()
+            await contender(operations)
+            best[name] = min(best[name], (time.perf_counter() - started) / operations)
+    return best
+
+
+def compare_plain(
+    contenders: Mapping[str, Contender], operations: int, settings: Settings
+) -> dict[str, float]:
+    """Do as `compare` does, without an event loop."""
+    best = dict.fromkeys(contenders, float("inf"))
+    for contender in contenders.values():
+        contender(max(1, operations // 10))
+    for _ in range(settings.rounds):
+        for name, contender in contenders.items():
+            started = time.perf_counter()
+            contender(operations)
+            best[name] = min(best[name], (time.perf_counter() - started) / operations)
+    return best
+
+
+def cost_rows(best: Mapping[str, float], peer: str, bars: Mapping[str, Bar]) -> list[Row]:
+    """Return a row per contender: its time, and the ratio to the peer's time."""
+    return [
+        Row(name, microseconds(seconds), seconds / best[peer], bars.get(name))
+        for name, seconds in best.items()
+    ]
+
+
+def rate_rows(best: Mapping[str, float], peer: str, bars: Mapping[str, Bar]) -> list[Row]:
+    """Return a row per contender: its time, and the ratio to the peer's rate."""
+    return [
+        Row(name, microseconds(seconds), best[peer] / seconds, bars.get(name))
+        for name, seconds in best.items()
+    ]
+
+
+def microseconds(seconds: float) -> str:
+    """Return a duration as text."""
+    return f"{seconds * 1e6:.2f} µs"

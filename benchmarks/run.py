@@ -1,0 +1,53 @@
+"""The benchmarks: run every theme, print its tables.
+
+    make bench                        all of them
+    make bench ARGS=--quick           a tenth of the work
+    make bench ARGS="--only scale"    one theme
+
+A theme is a module with `tables(settings)`, named in `THEMES`. One that needs a server (Redis)
+or a framework belongs into a module of its own, and is to say so instead of failing where that is
+missing. A missed bar is reported and is no failure: timings are noisy, tests are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable
+
+import in_process
+import scale
+from harness import Settings, Table
+
+THEMES: dict[str, Callable[[Settings], list[Table]]] = {
+    "in_process": in_process.tables,
+    "scale": scale.tables,
+}
+
+PEERS = ("anyio", "trio", "aiolimiter")
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    options = argparse.ArgumentParser(description="Measure speed and memory beside peers.")
+    options.add_argument("--quick", action="store_true", help="a tenth of the work")
+    options.add_argument("--only", choices=sorted(THEMES), help="one theme")
+    chosen = options.parse_args()
+
+    versions = ", ".join(f"{peer} {importlib.metadata.version(peer)}" for peer in PEERS)
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    print(f"{python}, {versions}, {os.cpu_count()} CPUs\n")
+
+    missed = 0
+    for name, theme in THEMES.items():
+        if chosen.only in (None, name):
+            for table in theme(Settings(quick=chosen.quick)):
+                print(table, end="\n\n", flush=True)
+                missed += table.missed()
+    print("All bars met." if not missed else f"Bars missed: {missed}.")
+
+
+if __name__ == "__main__":
+    main()
