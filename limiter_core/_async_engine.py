@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import TracebackType
 
 import anyio
 
-from limiter_core._call import ASK, Call, logger, patience
+from limiter_core._call import Call, logger, patience
 from limiter_core._engine import Engine, OnStoreError
 from limiter_core._prepare import (
     Arguments,
     Limits,
-    Terms,
     demands_of,
     limits_of,
     run_async,
+    static_demands,
     terms_of,
     view_of,
 )
-from limiter_core._runtime import TaskHandle
+from limiter_core._runtime import (
+    Event,
+    Guard,
+    call_soon,
+    new_event,
+    new_guard,
+    running_task,
+)
 from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable
 from limiter_core.lease import Lease
-from limiter_core.limits import check_timeout
-from limiter_core.requests import Answer, Granted, Loss, Mode, Request
+from limiter_core.limits import Terms
+from limiter_core.requests import Answer, Granted, Loss, Mode
 from limiter_core.store import Store
 
 RELEASE_PATIENCE = 5.0
@@ -35,37 +44,69 @@ RELEASE_PATIENCE = 5.0
 class AsyncCall(Call):
     """A call in an event loop."""
 
-    __slots__ = ("_event", "_handle", "news", "scope")
+    __slots__ = ("_event", "_guard", "_news", "_thread", "_trio_token")
 
-    def __init__(self, request: Request, terms: Terms, now: Callable[[], float]) -> None:
-        self._handle = TaskHandle()
-        super().__init__(request, self._handle.task, terms, now)
-        self._event: anyio.Event | None = None
-        self.news = False
-        self.scope: anyio.CancelScope | None = None
+    def __init__(self, terms: Terms, now: Callable[[], float]) -> None:
+        owner, self._trio_token = running_task()
+        super().__init__(owner, terms, now)
+        self._thread = threading.get_ident()
+        self._event: Event | None = None
+        self._news = False
+        self._guard: Guard | None = None
+
+    def expect_news(self) -> None:
+        """Count as news only what comes from now on."""
+        self._news = False
 
     async def wait_for_news(self, seconds: float) -> None:
         """Wait until the store says that asking again is worth it; at most so many seconds."""
-        self._event = anyio.Event()
+        event = self._event = new_event(self._trio_token)
         # In this order: `look_again` notes the news before it looks for an event to set.
-        if not self.news:
+        if not self._news:
             if seconds == math.inf:
-                await self._event.wait()
+                await event.wait()
             else:
                 with anyio.move_on_after(seconds):
-                    await self._event.wait()
+                    await event.wait()
         self._event = None
 
-    def look_again(self) -> bool:
+    def look_again(self, answer: Answer | None = None) -> bool:
         """Wake the waiter; whether its event loop is still there."""
-        self.news = True
+        self.delivered = answer
+        self._news = True
         event = self._event
-        return event is None or self._handle.call(event.set)
+        return event is None or self._in_loop(event.set)
+
+    def guard_body(self) -> None:
+        """Have the body cancelled when the lease is lost, from now until `unguard_body`."""
+        lapse = partial(self.lease_lost, Loss.OVERRAN)
+        self._guard = new_guard(self.owner, self._trio_token, self.request.max_hold, lapse)
+        # In this order: `lease_lost` notes the loss before it looks for a guard.
+        if self.loss is not None:
+            self.interrupt()
+
+    def unguard_body(self, error: BaseException | None) -> bool:
+        """Leave the body alone; whether what came out of it is the cancellation for a loss."""
+        guard = self._guard
+        self._guard = None
+        return guard is not None and guard.close(error)
 
     def interrupt(self) -> None:
         """Cancel the body of a `hold`."""
-        if self.scope is not None:
-            self._handle.call(self.scope.cancel)
+        guard = self._guard
+        if guard is not None:
+            self._in_loop(guard.interrupt)
+
+    def _in_loop(self, function: Callable[[], object]) -> bool:
+        """Call a function in the call's event loop; whether that loop is still there."""
+        try:
+            if threading.get_ident() == self._thread:
+                function()
+            else:
+                call_soon(self.owner, self._trio_token, function)
+        except RuntimeError:
+            return False
+        return True
 
 
 class AsyncEngine(Engine):
@@ -81,17 +122,23 @@ class AsyncEngine(Engine):
         self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
     ) -> AsyncCall:
         """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
-        self.check_open()
-        checked = limits_of(limits)
-        terms = terms_of(checked, check_timeout(timeout))
-        demands = await run_async(demands_of(checked, view_of(arguments)))
-        call = AsyncCall(self.request(demands, terms, mode), terms, self.face.now)
-        started_at = self.face.now()
+        if self.closed:
+            self.check_open()
+        demands = static_demands(limits, arguments)
+        if demands is None:
+            demands = await run_async(demands_of(limits_of(limits), view_of(arguments)))
+        terms = terms_of(limits, timeout)
+        call = AsyncCall(terms, self.face.now)
+        call.request = self.request(call, demands, terms, mode)
+        started_at = call.now()
         try:
             answer = await self._ask(call)
             if not isinstance(answer, Granted):
                 deadline = None if terms.timeout is None else started_at + terms.timeout
-                await self._wait(call, answer, deadline)
+                held = self.held_by(call.owner)
+                while not isinstance(answer, Granted):
+                    await call.wait_for_news(patience(call, answer, deadline, held))
+                    answer = call.take_delivery() or await self._ask(call)
             if call.loss is not None:
                 raise call.loss_error()
         except StoreUnavailable as error:
@@ -105,7 +152,9 @@ class AsyncEngine(Engine):
         return call
 
     async def _ask(self, call: AsyncCall) -> Answer | StoreUnavailable:
-        call.news = False
+        call.expect_news()
+        if call.order is not None:  # keep the place in line, whatever happened to the ticket
+            call.request = call.request._replace(order=call.order)
         sent_at = call.now()
         try:
             answer = await self.face.acquire(call.request)
@@ -117,21 +166,6 @@ class AsyncEngine(Engine):
             call.grant(answer, sent_at)
         return answer
 
-    async def _wait(
-        self, call: AsyncCall, first: Answer | StoreUnavailable, deadline: float | None
-    ) -> None:
-        steps = patience(call, first, deadline=deadline, held_by_owner=self.held_by(call.owner))
-        try:
-            seconds = next(steps)
-            while True:
-                if seconds == ASK:
-                    seconds = steps.send(await self._ask(call))
-                else:
-                    await call.wait_for_news(seconds)
-                    seconds = steps.send(None)
-        except StopIteration:
-            return
-
     async def give_back(self, call: Call) -> None:
         """Release, once. Closed locally first: whatever the store says later is not a loss."""
         if call.closed:
@@ -140,8 +174,8 @@ class AsyncEngine(Engine):
         self.ended(call)
         if call.settled:
             return
-        if not self.store.capabilities.suspends:
-            await self.face.release(call.request.id, call.keys)
+        if not self.suspends:
+            await self.face.release(call.request.id)
             return
         try:
             with anyio.fail_after(RELEASE_PATIENCE, shield=True):
@@ -171,15 +205,7 @@ class Hold(AbstractAsyncContextManager[Lease]):
         call = await engine.take(self._limits, self._arguments, self._timeout, Mode.WAIT)
         self._call = call
         if call.on_lost == "cancel":
-            scope = anyio.CancelScope()
-            max_hold = call.request.max_hold
-            if max_hold is not None:
-                scope.deadline = anyio.current_time() + max_hold
-            scope.__enter__()
-            # In this order: `lease_lost` notes the loss before it looks for a scope to cancel.
-            call.scope = scope
-            if call.loss is not None:
-                scope.cancel()
+            call.guard_body()
         return Lease(call, engine.give_back)
 
     async def __aexit__(
@@ -191,11 +217,8 @@ class Hold(AbstractAsyncContextManager[Lease]):
         call = self._call
         assert call is not None
         try:
-            if call.scope is not None:
-                call.scope.__exit__(kind, error, traceback)
+            interrupted = call.unguard_body(error)
         finally:
             await self._engine.give_back(call)
-        if call.scope is not None and call.scope.cancelled_caught:
-            if call.loss is None:  # nobody cancelled the scope: its deadline did
-                call.loss = Loss.OVERRAN
+        if interrupted:
             raise call.loss_error() from error

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from limiter_core._prepare import Terms
 from limiter_core.errors import (
     ConfigurationError,
     LeaseLost,
@@ -24,6 +23,7 @@ from limiter_core.errors import (
     Superseded,
     WaitTimeout,
 )
+from limiter_core.limits import Terms
 from limiter_core.requests import (
     Answer,
     Granted,
@@ -39,9 +39,6 @@ from limiter_core.requests import (
 
 logger = logging.getLogger("limiter")
 
-ASK = -1.0
-"""What `patience` yields, in place of seconds to wait, to have the request sent (again)."""
-
 _FIRST_RETRY = 0.05
 _LAST_RETRY = 2.0
 
@@ -50,42 +47,53 @@ class Call:
     """What is known of one call. It is the store's `Listener`, so its methods come from any thread.
 
     Attributes:
-        request: what the store is asked; gains its place in line when it has to wait.
+        request: what the store is asked; set once, when the call is known well enough.
         owner: the task or thread that asked.
+        failures: how often in a row the store could not be reached.
+        delivered: the answer that came with the wake-up, None if the store has to be asked.
+        order: the place in line that the store gave, None before.
+        outer: the call that the same task or thread began before and still holds.
         granted: the store's grant; None while waiting, and for a call admitted without a store.
         loss: why the lease ended, None while it lives.
         closed: True from the moment the holder lets go; nothing is lost after that.
+        settled: True when the store knows nothing (more) of this call.
     """
 
     __slots__ = (
         "closed",
+        "delivered",
         "ends_at",
+        "failures",
         "granted",
         "loss",
         "now",
         "on_lost",
+        "order",
+        "outer",
         "owner",
         "request",
         "settled",
     )
 
-    def __init__(
-        self, request: Request, owner: object, terms: Terms, now: Callable[[], float]
-    ) -> None:
-        self.request = request._replace(listener=self)
+    request: Request
+
+    def __init__(self, owner: object, terms: Terms, now: Callable[[], float]) -> None:
         self.owner = owner
         self.on_lost = terms.on_lost
         self.now = now
+        self.delivered: Answer | None = None
+        self.order: int | None = None
+        self.failures = 0
+        self.outer: Call | None = None
         self.granted: Granted | None = None
         self.loss: Loss | None = None
         self.ends_at: float | None = None
         self.closed = False
         self.settled = False
-        """True when the store knows nothing (more) of this call."""
 
     # -- Listener ----------------------------------------------------------------------------------
 
-    def look_again(self) -> bool:
+    def look_again(self, answer: Answer | None = None) -> bool:
         """Wake the waiter; whether it is still there. Each world does it in its own way."""
         raise NotImplementedError
 
@@ -108,6 +116,14 @@ class Call:
     def interrupt(self) -> None:
         """Stop the body, where that is possible. Each world does it in its own way."""
         raise NotImplementedError
+
+    def take_delivery(self) -> Answer | None:
+        """Return the answer that came with the wake-up, None if there is none."""
+        answer = self.delivered
+        self.delivered = None
+        if isinstance(answer, Granted):
+            self.grant(answer, self.now())
+        return answer
 
     # -- the lease -----------------------------------------------------------------------------------
 
@@ -149,51 +165,42 @@ class Call:
 
 def patience(
     call: Call,
-    answer: Answer | StoreUnavailable,
-    *,
+    answer: Queued | Refused | Replaced | Held | StoreUnavailable,
     deadline: float | None,
-    held_by_owner: Callable[[str], int],
-) -> Generator[float, Answer | StoreUnavailable | None, Granted]:
-    """Decide what a call that was not granted at once does next, until it is granted.
+    held_by_owner: Call | None,
+) -> float:
+    """Decide whether a call that was not granted waits on.
 
     Args:
         call: the call.
-        answer: the first answer, or that there was none.
+        answer: what the store said last; or that it could not be reached.
         deadline: when the caller's patience ends, on the call's clock; None for never.
-        held_by_owner: tells how many slots of a key the calling task or thread holds itself.
-
-    Yields:
-        Seconds to wait for news at the most (`math.inf` for any time), or `ASK` to have the
-        request sent, upon which the answer or the failure is to be sent back.
+        held_by_owner: the last call that holds slots for the same task or thread.
 
     Returns:
-        The grant.
+        Seconds to wait for news before asking again, `math.inf` for as long as it takes.
 
     Raises:
         LimiterError: the call was refused, timed out or superseded, would wait for itself, or the
             store stayed away. Unless `call.settled`, the store may know of it: give it back.
     """
-    retry = _FIRST_RETRY
-    while True:
-        if isinstance(answer, Granted):
-            return answer
-        left = math.inf if deadline is None else deadline - call.now()
-        if isinstance(answer, StoreUnavailable):
-            if left <= 0 or call.request.mode is not Mode.WAIT:
-                raise answer
-            yield min(left, retry * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
-            retry = min(2 * retry, _LAST_RETRY)
-        elif isinstance(answer, Queued):
-            retry = _FIRST_RETRY
-            call.request = call.request._replace(order=answer.order)
+    left = math.inf if deadline is None else deadline - call.now()
+    if isinstance(answer, Queued):
+        call.order = answer.order
+        call.failures = 0
+        if held_by_owner is not None:
             _refuse_self_deadlock(answer, held_by_owner)
-            if left <= 0:
-                raise WaitTimeout(answer.key, answer.max_concurrent, answer.in_use)
-            yield min(left, math.inf if answer.look_again is None else answer.look_again)
-        else:
-            call.settled = True
-            raise refusal_error(answer)
-        answer = _answered((yield ASK))
+        if left <= 0:
+            raise WaitTimeout(answer.key, answer.max_concurrent, answer.in_use)
+        return left if answer.look_again is None else min(left, answer.look_again)
+    if isinstance(answer, StoreUnavailable):
+        if left <= 0 or call.request.mode is not Mode.WAIT:
+            raise answer
+        pause = min(_LAST_RETRY, _FIRST_RETRY * 2.0**call.failures)
+        call.failures += 1
+        return min(left, pause * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
+    call.settled = True
+    raise refusal_error(answer)
 
 
 def refusal_error(answer: Refused | Replaced | Held) -> LimiterError:
@@ -211,17 +218,15 @@ def refusal_error(answer: Refused | Replaced | Held) -> LimiterError:
     return kind(answer.key, answer.max_concurrent, answer.in_use, answer.retry_after)
 
 
-def _refuse_self_deadlock(answer: Queued, held_by_owner: Callable[[str], int]) -> None:
+def _refuse_self_deadlock(answer: Queued, holding: Call | None) -> None:
+    held = 0
+    while holding is not None:
+        held += sum(d.cost for d in holding.request.demands if d.key == answer.key)
+        holding = holding.outer
     # A paused key (limit 0) waits for its operator, not for its holders.
-    if answer.max_concurrent and answer.in_use and held_by_owner(answer.key) >= answer.in_use:
+    if answer.max_concurrent and answer.in_use and held >= answer.in_use:
         raise ConfigurationError(
             f"this task would wait for itself: it already holds all {answer.in_use} slots in use "
             f"of {answer.key!r}. Release that lease first, take both limits in one hold, or give "
             "them different keys"
         )
-
-
-def _answered(answer: Answer | StoreUnavailable | None) -> Answer | StoreUnavailable:
-    if answer is None:
-        raise AssertionError("ASK is to be answered")
-    return answer

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Literal
 
 from limiter_core._call import Call
 from limiter_core._identity import new_id, process_label
-from limiter_core._prepare import Terms
 from limiter_core.errors import ConfigurationError, StoreUnavailable
-from limiter_core.limits import ConcurrencyLimit, check_number
+from limiter_core.limits import ConcurrencyLimit, Terms, check_number
 from limiter_core.registry import open_store
-from limiter_core.requests import Demand, Mode, Request
+from limiter_core.requests import CLAIM, Demand, Mode, Request
 from limiter_core.store import Store
 
 logger = logging.getLogger("limiter")
@@ -37,17 +35,32 @@ class Engine:
                 f'a limiter needs a store or its URL, such as "memory://", got {store!r}'
             )
         self.store = opened
+        self.suspends = opened.capabilities.suspends
         self.on_store_error = on_store_error
         self.closed = False
         self.admitted = 0
         """Calls that were let through because the store could not be reached."""
         self._label = label
-        self._holding: dict[object, list[Call]] = {}
+        self._holding: dict[object, Call] = {}
 
-    def request(self, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
-        """Return the request for a new call."""
+    def request(self, call: Call, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
+        """Return the request of a new call."""
         label = process_label() if self._label is None else self._label
-        return Request(new_id(), demands, terms.lease, mode, terms.max_hold, label=label)
+        # By position: this is made for every call.
+        return Request(
+            new_id(),
+            demands,
+            terms.lease,
+            mode,
+            terms.max_hold,
+            CLAIM,
+            None,
+            None,
+            "",
+            label,
+            None,
+            call,
+        )
 
     def check_open(self) -> None:
         """Refuse a call to a closed limiter.
@@ -60,28 +73,26 @@ class Engine:
 
     def began(self, call: Call) -> None:
         """Note a call that holds its slots from now on."""
-        self._holding.setdefault(call.owner, []).append(call)
+        call.outer = self._holding.get(call.owner)
+        self._holding[call.owner] = call
 
     def ended(self, call: Call) -> None:
         """Note that a call holds nothing any more."""
-        calls = self._holding.get(call.owner)
-        if calls is not None and call in calls:
-            calls.remove(call)
-            if not calls:
-                self._holding.pop(call.owner, None)
+        inner = self._holding.get(call.owner)
+        if inner is call:
+            if call.outer is None:
+                del self._holding[call.owner]
+            else:
+                self._holding[call.owner] = call.outer
+            return
+        while inner is not None and inner.outer is not call:
+            inner = inner.outer
+        if inner is not None:  # released out of order
+            inner.outer = call.outer
 
-    def held_by(self, owner: object) -> Callable[[str], int]:
-        """Return a function that tells how many slots of a key the owner holds."""
-
-        def held(key: str) -> int:
-            return sum(
-                demand.cost
-                for call in self._holding.get(owner, ())
-                for demand in call.request.demands
-                if demand.key == key
-            )
-
-        return held
+    def held_by(self, owner: object) -> Call | None:
+        """Return the last call that holds slots for a task or thread, linked to those before."""
+        return self._holding.get(owner)
 
     def admits(self, error: StoreUnavailable) -> bool:
         """Whether a call goes on without a slot, since the store is away."""

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError
-from limiter_core.keys import scoped
+from limiter_core.keys import MAX_KEY_LENGTH, scoped
 from limiter_core.limits import (
     ConcurrencyLimit,
     ConflictResolution,
+    Terms,
     check_cost,
     check_number,
     check_priority,
+    check_timeout,
 )
 from limiter_core.requests import Demand
 from limiter_core.strategies import key_part
@@ -32,16 +33,6 @@ Limits = ConcurrencyLimit | Sequence[ConcurrencyLimit]
 
 Arguments = Mapping[str, Any] | None
 """What a caller gives: the arguments by name (an `ArgumentView` is such a mapping), or none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What several limits mean together for the whole hold: the shortest of each given."""
-
-    timeout: float | None
-    lease: float
-    max_hold: float | None
-    on_lost: Literal["cancel", "warn"]
 
 
 def limits_of(limits: object) -> tuple[ConcurrencyLimit, ...]:
@@ -77,21 +68,38 @@ def view_of(arguments: object) -> ArgumentView:
     return ArgumentView(cast(Mapping[str, Any], arguments))
 
 
-def terms_of(limits: tuple[ConcurrencyLimit, ...], timeout: float | None) -> Terms:
-    """Return what the limits mean together; `timeout` is the caller's own, checked."""
-    first = limits[0]
-    if len(limits) == 1 and timeout is None:
-        return Terms(
-            cast("float | None", first.timeout),
-            cast(float, first.lease),
-            cast("float | None", first.max_hold),
-            first.on_lost,
-        )
+def terms_of(limits: Limits, timeout: float | None) -> Terms:
+    """Return what the limits mean together; the shortest of the durations counts.
+
+    Raises:
+        ConfigurationError: the caller's own timeout is no duration.
+    """
+    if timeout is None and isinstance(limits, ConcurrencyLimit):
+        return limits.terms
+    terms = [limit.terms for limit in limits_of(limits)]
     return Terms(
-        _shortest(timeout, *(limit.timeout for limit in limits)),
-        min(cast(float, limit.lease) for limit in limits),
-        _shortest(*(limit.max_hold for limit in limits)),
-        "cancel" if any(limit.on_lost == "cancel" for limit in limits) else "warn",
+        _shortest(check_timeout(timeout), *(each.timeout for each in terms)),
+        min(each.lease for each in terms),
+        _shortest(*(each.max_hold for each in terms)),
+        "cancel" if any(each.on_lost == "cancel" for each in terms) else "warn",
+    )
+
+
+def static_demands(limits: Limits, arguments: Arguments) -> tuple[Demand, ...] | None:
+    """Return what `demands_of` would, for the common limit of which only the key depends on the call.
+
+    None for any other: a short cut, not another rule.
+    """
+    if type(limits) is not ConcurrencyLimit or not limits.is_static:
+        return None
+    limit = cast(Any, limits)
+    view = ArgumentView(arguments) if type(arguments) is dict else view_of(arguments)
+    text = limit.by.get_key(view)
+    key = text if limit.scope is None and len(text) < MAX_KEY_LENGTH else scoped(limit.scope, text)
+    return (
+        Demand(
+            key, limit.max_concurrent, limit.cost, limit.on_conflict, 0, None, limit.max_waiting
+        ),
     )
 
 
@@ -193,5 +201,5 @@ def _wait_for(value: Any) -> Steps[Any]:
     return value
 
 
-def _shortest(*durations: Any) -> float | None:
+def _shortest(*durations: float | None) -> float | None:
     return min((duration for duration in durations if duration is not None), default=None)

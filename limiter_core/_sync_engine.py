@@ -8,41 +8,46 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from limiter_core._call import ASK, Call, logger, patience
+from limiter_core._call import Call, logger, patience
 from limiter_core._engine import Engine, OnStoreError
 from limiter_core._prepare import (
     Arguments,
     Limits,
-    Terms,
     demands_of,
     limits_of,
     run_now,
+    static_demands,
     terms_of,
     view_of,
 )
 from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable
 from limiter_core.lease import SyncLease
-from limiter_core.limits import check_timeout
-from limiter_core.requests import Answer, Granted, Mode, Request
+from limiter_core.limits import Terms
+from limiter_core.requests import Answer, Granted, Mode
 from limiter_core.store import Store
 
 
 class SyncCall(Call):
     """A call in a thread."""
 
-    __slots__ = ("news",)
+    __slots__ = ("_news",)
 
-    def __init__(self, request: Request, terms: Terms, now: Callable[[], float]) -> None:
-        super().__init__(request, threading.get_ident(), terms, now)
-        self.news = threading.Event()
+    def __init__(self, terms: Terms, now: Callable[[], float]) -> None:
+        super().__init__(threading.get_ident(), terms, now)
+        self._news = threading.Event()
+
+    def expect_news(self) -> None:
+        """Count as news only what comes from now on."""
+        self._news.clear()
 
     def wait_for_news(self, seconds: float) -> None:
         """Wait until the store says that asking again is worth it; at most so many seconds."""
-        self.news.wait(None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX))
+        self._news.wait(None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX))
 
-    def look_again(self) -> bool:
+    def look_again(self, answer: Answer | None = None) -> bool:
         """Wake the waiter."""
-        self.news.set()
+        self.delivered = answer
+        self._news.set()
         return True
 
     def interrupt(self) -> None:
@@ -63,17 +68,23 @@ class SyncEngine(Engine):
         self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
     ) -> SyncCall:
         """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
-        self.check_open()
-        checked = limits_of(limits)
-        terms = terms_of(checked, check_timeout(timeout))
-        demands = run_now(demands_of(checked, view_of(arguments)))
-        call = SyncCall(self.request(demands, terms, mode), terms, self.face.now)
-        started_at = self.face.now()
+        if self.closed:
+            self.check_open()
+        demands = static_demands(limits, arguments)
+        if demands is None:
+            demands = run_now(demands_of(limits_of(limits), view_of(arguments)))
+        terms = terms_of(limits, timeout)
+        call = SyncCall(terms, self.face.now)
+        call.request = self.request(call, demands, terms, mode)
+        started_at = call.now()
         try:
             answer = self._ask(call)
             if not isinstance(answer, Granted):
                 deadline = None if terms.timeout is None else started_at + terms.timeout
-                self._wait(call, answer, deadline)
+                held = self.held_by(call.owner)
+                while not isinstance(answer, Granted):
+                    call.wait_for_news(patience(call, answer, deadline, held))
+                    answer = call.take_delivery() or self._ask(call)
             if call.loss is not None:
                 raise call.loss_error()
         except StoreUnavailable as error:
@@ -87,7 +98,9 @@ class SyncEngine(Engine):
         return call
 
     def _ask(self, call: SyncCall) -> Answer | StoreUnavailable:
-        call.news.clear()
+        call.expect_news()
+        if call.order is not None:  # keep the place in line, whatever happened to the ticket
+            call.request = call.request._replace(order=call.order)
         sent_at = call.now()
         try:
             answer = self.face.acquire(call.request)
@@ -98,21 +111,6 @@ class SyncEngine(Engine):
         if isinstance(answer, Granted):
             call.grant(answer, sent_at)
         return answer
-
-    def _wait(
-        self, call: SyncCall, first: Answer | StoreUnavailable, deadline: float | None
-    ) -> None:
-        steps = patience(call, first, deadline=deadline, held_by_owner=self.held_by(call.owner))
-        try:
-            seconds = next(steps)
-            while True:
-                if seconds == ASK:
-                    seconds = steps.send(self._ask(call))
-                else:
-                    call.wait_for_news(seconds)
-                    seconds = steps.send(None)
-        except StopIteration:
-            return
 
     def give_back(self, call: Call) -> None:
         """Release, once. Closed locally first: whatever the store says later is not a loss."""

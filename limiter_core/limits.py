@@ -7,14 +7,19 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, fields
 from datetime import timedelta
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 from pydantic import ConfigDict, PlainValidator, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError
-from limiter_core.strategies import ConcurrencyStrategy, KeySource, as_strategy
+from limiter_core.strategies import (
+    ConcurrencyStrategy,
+    KeySource,
+    as_strategy,
+    is_immediate,
+)
 
 __all__ = ("PRIORITY_RANGE", "ConcurrencyLimit", "ConflictResolution")
 
@@ -42,6 +47,15 @@ class ConflictResolution(enum.Enum):
     def supersedes(self) -> bool:
         """Whether a newcomer takes the place of the calls that wait."""
         return self in (ConflictResolution.CANCEL_RUNNING, ConflictResolution.KEEP_LATEST)
+
+
+class Terms(NamedTuple):
+    """What a limit, or several together, ask of the whole hold; see `ConcurrencyLimit`."""
+
+    timeout: float | None
+    lease: float
+    max_hold: float | None
+    on_lost: Literal["cancel", "warn"]
 
 
 def check_number(value: object, what: str, *, least: int) -> int:
@@ -93,13 +107,18 @@ def _seconds(what: str, *, zero_allowed: bool = False) -> Callable[[Any], Any]:
     return check
 
 
+_check_timeout = _seconds("timeout", zero_allowed=True)
+
+
 def check_timeout(value: Any) -> float | None:
     """Return a timeout in seconds, or None for "wait as long as it takes".
 
     Raises:
         ConfigurationError: it is no duration, negative or infinite.
     """
-    checked: float | None = _seconds("timeout", zero_allowed=True)(value)
+    if value is None:
+        return None
+    checked: float = _check_timeout(value)
     return checked
 
 
@@ -210,6 +229,27 @@ class ConcurrencyLimit:
     def strategy(self) -> ConcurrencyStrategy | KeySource:
         """The strategy that `by` stands for."""
         return cast("ConcurrencyStrategy | KeySource", self.by)
+
+    @functools.cached_property
+    def terms(self) -> Terms:
+        """What this limit asks of the whole hold."""
+        return Terms(
+            cast("float | None", self.timeout),
+            cast(float, self.lease),
+            cast("float | None", self.max_hold),
+            self.on_lost,
+        )
+
+    @functools.cached_property
+    def is_static(self) -> bool:
+        """Whether nothing but the key depends on the call, and the key is known at once."""
+        return (
+            is_immediate(self.strategy)
+            and isinstance(self.max_concurrent, int)
+            and isinstance(self.cost, int)
+            and self.fair_by is None
+            and self.on_conflict is not ConflictResolution.PRIORITY
+        )
 
 
 def check_cost(cost: int, max_concurrent: int) -> None:

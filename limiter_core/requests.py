@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple, Protocol
 from limiter_core.limits import ConflictResolution
 
 __all__ = (
+    "CLAIM",
     "Answer",
     "Demand",
     "Granted",
@@ -63,8 +64,12 @@ class Listener(Protocol):
     store.
     """
 
-    def look_again(self) -> bool:
-        """The answer to the waiting request has changed: ask again to learn it.
+    def look_again(self, answer: Answer | None = None) -> bool:
+        """The answer to the waiting request has changed.
+
+        Args:
+            answer: the new answer, if the store can vouch for it: with a `Granted` the slot is
+                taken up. None: ask again to learn it.
 
         Returns:
             False if nobody is there to ask again (the event loop ended): the store then treats
@@ -101,6 +106,10 @@ class Demand(NamedTuple):
     max_waiting: int | None = None
 
 
+CLAIM = 5.0
+"""Seconds that a waiter has to take up a slot, unless its request says otherwise."""
+
+
 class Request(NamedTuple):
     """All that a store needs to know of a call. Repeating it is safe (S1).
 
@@ -129,7 +138,7 @@ class Request(NamedTuple):
     lease: float = 30.0
     mode: Mode = Mode.WAIT
     max_hold: float | None = None
-    claim: float = 5.0
+    claim: float = CLAIM
     order: int | None = None
     payload: bytes | None = None
     claimant: str = ""

@@ -226,6 +226,11 @@ def as_strategy(by: object) -> ConcurrencyStrategy | KeySource:
     )
 
 
+def is_immediate(strategy: ConcurrencyStrategy | KeySource) -> bool:
+    """Whether `strategy.get_key` is encoded text at once: no user's code, nothing to await."""
+    return isinstance(strategy, _FnArgument | _FnName | _Constant)
+
+
 def key_part(
     strategy: ConcurrencyStrategy | KeySource, execution: ArgumentView
 ) -> str | Awaitable[str]:

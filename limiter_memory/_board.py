@@ -55,7 +55,7 @@ class Board:
         request = holder.request
         self.holders[request.id] = holder
         for demand in request.demands:
-            state = self.state(demand.key)
+            state = self.keys.get(demand.key) or self.state(demand.key)
             state.in_use += demand.cost
             state.holders[request.id] = holder
         if holder.expires_at is not None or holder.ends_at is not None:
@@ -78,17 +78,20 @@ class Board:
         """Let a ticket wait, standing."""
         request = ticket.request
         self.tickets[request.id] = ticket
-        for demand in request.demands:
-            self.state(demand.key).elsewhere[request.id] = ticket
+        if len(request.demands) > 1:
+            for demand in request.demands:
+                self.state(demand.key).elsewhere[request.id] = ticket
 
     def sit_down(self, ticket: Ticket, home: Demand) -> None:
         """Put a standing ticket into the queue of one of its keys."""
-        state = self.keys[home.key]
+        state = self.keys.get(home.key) or self.state(home.key)
         ticket.home = home
-        ticket.round = state.rounds.next_round(home.priority, home.group)
-        state.rounds.enter(home.priority, home.group, ticket.round)
-        state.queue.push(state.rank(home, ticket.order, ticket.sequence, ticket.round), ticket)
-        del state.elsewhere[ticket.request.id]
+        ticket.round = state.next_round(home)
+        if home.group is not None:
+            state.fair_rounds().enter(home.priority, home.group, ticket.round)
+        state.queue.push(ticket.rank(), ticket)
+        if len(ticket.request.demands) > 1:
+            del state.elsewhere[ticket.request.id]
         if ticket.expires_at is not None:
             self.note_end(ticket)
 
@@ -97,17 +100,22 @@ class Board:
         home = ticket.home
         state = self.keys[home.key]
         state.queue.remove(ticket)
-        state.rounds.leave(home.priority, home.group)
-        if not len(state.queue):
-            state.rounds.clear()
-        self._forget_end(state, ticket)
-        state.elsewhere[ticket.request.id] = ticket
+        if home.group is not None:
+            state.fair_rounds().leave(home.priority, home.group)
+        if state.rounds is not None and not state.queue:
+            state.rounds = None
+        if home.key in self.expiring:
+            self._forget_end(state, ticket)
+        if len(ticket.request.demands) > 1:
+            state.elsewhere[ticket.request.id] = ticket
 
     def remove_ticket(self, ticket: Ticket) -> None:
         """Take a standing ticket away."""
-        del self.tickets[ticket.request.id]
-        for demand in ticket.request.demands:
-            del self.keys[demand.key].elsewhere[ticket.request.id]
+        request = ticket.request
+        del self.tickets[request.id]
+        if len(request.demands) > 1:
+            for demand in request.demands:
+                del self.keys[demand.key].elsewhere[request.id]
 
     # -- ends ------------------------------------------------------------------------------------
 
@@ -126,5 +134,5 @@ class Board:
                 self.expiring[key] = None
 
     def _forget_end(self, state: KeyState, member: Holder | Ticket) -> None:
-        if state.expiries.remove(member) and not len(state.expiries):
+        if state.expiries.remove(member) and not state.expiries:
             del self.expiring[state.key]

@@ -30,6 +30,9 @@ class Heap(Generic[Member]):
     def __len__(self) -> int:
         return len(self._live)
 
+    def __bool__(self) -> bool:
+        return bool(self._live)
+
     def __contains__(self, member: Member) -> bool:
         return member in self._live
 

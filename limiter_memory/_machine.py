@@ -41,8 +41,9 @@ class Machine:
 
     def __init__(self) -> None:
         self.board = Board()
-        self.calls: list[tuple[Request, Loss | None]] = []
-        """Effects: requests whose listener is to hear of a loss or (None) has to look again."""
+        self.calls: list[tuple[Request, Answer | Loss | None]] = []
+        """Effects: requests whose listener is to hear of an answer or a loss, or (None) has to
+        ask again."""
         self.notices: list[Notice] = []
         """Effects: what became of durable tickets."""
         self._ended: dict[str, Refused | Replaced] = {}
@@ -55,8 +56,9 @@ class Machine:
 
     def acquire(self, request: Request, now: int) -> Answer:
         """Answer a request: the first time, while it waits, or when it takes up its slot."""
-        self._reap(request.demands, now)
         board = self.board
+        if board.expiring:
+            self._reap(request.demands, now)
         if request.id in board.holders:
             return self._answer_holder(board.holders[request.id], request, now)
         if request.id in board.tickets:
@@ -77,16 +79,16 @@ class Machine:
             self._ended.pop(request_id, None)
             return False
         demands = member.request.demands
-        self._reap(demands, now)
-        # Reaping may have ended it, or handed it its slot.
-        holder = self.board.holders.get(request_id)
-        ticket = self.board.tickets.get(request_id)
-        if holder is not None:
-            self.board.remove_holder(holder)
-        elif ticket is not None:
-            self._remove_ticket(ticket)
+        if self.board.expiring:
+            self._reap(demands, now)
+            # It may have ended meanwhile, or been handed its slot.
+            member = self.board.holders.get(request_id) or self.board.tickets.get(request_id)
+        if type(member) is Holder:
+            self.board.remove_holder(member)
+        elif type(member) is Ticket:
+            self._remove_ticket(member)
         self._serve([demand.key for demand in demands], now)
-        return holder is not None or ticket is not None
+        return member is not None
 
     def renew(self, ids: Sequence[str], now: int) -> Renewal:
         """Start lease times again. Never creates; names what is gone."""
@@ -160,30 +162,40 @@ class Machine:
 
     def _answer_newcomer(self, request: Request, now: int) -> Answer:
         board = self.board
+        self._sequence += 1
+        order = request.order
+        if order is None:
+            order = now if now > self._last_order else self._last_order + 1
+            self._last_order = order
+        blocking: list[Demand] | None = None
         for demand in request.demands:
-            state = board.state(demand.key)
-            limit = state.limit_for(demand)
+            state = board.keys.get(demand.key) or board.state(demand.key)
+            limit = demand.limit if state.override is None else state.override
             if demand.cost > limit > 0:
                 return self._refused(request, demand, now, Refusal.COST)
-        self._sequence += 1
-        order = self._arrival(request, now)
-        if request.mode is Mode.RECLAIM:
-            blocking = [d for d in request.demands if not board.keys[d.key].fits(d)]
-        else:
-            blocking = self._blocking(request.demands, order, self._sequence)
-        if not blocking:
+            if state.in_use + demand.cost > limit or (
+                (state.queue or state.paused)
+                and request.mode is not Mode.RECLAIM
+                and not _has_precedence(state, demand, order, self._sequence)
+            ):
+                blocking = [demand] if blocking is None else [*blocking, demand]
+        if blocking is None:
             return _granted(self._grant(request, order, self._sequence, now), now)
         refusing = _refusing(request, blocking)
         if refusing is not None:
             return self._refused(request, refusing, now)
         home = blocking[0]
-        # A newcomer that supersedes all who wait finds the queue empty.
-        in_queue = 0 if home.on_conflict.supersedes else len(board.keys[home.key].queue)
-        if home.max_waiting is not None and in_queue >= home.max_waiting:
-            return self._refused(request, home, now, Refusal.QUEUE_FULL)
+        if home.max_waiting is not None:
+            # A newcomer that supersedes all who wait finds the queue empty.
+            in_queue = 0 if home.on_conflict.supersedes else len(board.keys[home.key].queue)
+            if in_queue >= home.max_waiting:
+                return self._refused(request, home, now, Refusal.QUEUE_FULL)
         ticket = Ticket(request, order, self._sequence, now, _ticket_end(request, now), home)
         board.add_ticket(ticket)
-        self._serve(self._take_place(ticket, home, now), now)
+        to_serve = self._take_place(ticket, home, now)
+        if not to_serve:
+            return self._queued(ticket, now)
+        self._serve(to_serve, now)
         return self._standing(request, now)
 
     def _standing(self, request: Request, now: int) -> Answer:
@@ -198,7 +210,8 @@ class Machine:
         home = ticket.home
         state = self.board.keys[home.key]
         limit = 0 if state.paused else state.limit_for(home)
-        return Queued(home.key, limit, state.in_use, ticket.order, _next_end(state, now))
+        look_again = _next_end(state, now) if state.expiries else None
+        return Queued(home.key, limit, state.in_use, ticket.order, look_again)
 
     def _refused(
         self, request: Request, demand: Demand, now: int, reason: Refusal = Refusal.FULL
@@ -214,27 +227,35 @@ class Machine:
 
     # -- admission -------------------------------------------------------------------------------
 
-    def _blocking(self, demands: Iterable[Demand], order: int, sequence: int) -> list[Demand]:
-        """Return the demands that a call of this arrival order cannot have met now (S3)."""
+    def _blocked_elsewhere(self, ticket: Ticket) -> list[Demand]:
+        """Return the demands, other than at home, that the head of a queue cannot have met now."""
+        demands = ticket.request.demands
+        if len(demands) == 1:
+            return []
         keys = self.board.keys
         return [
             demand
             for demand in demands
-            if not (state := keys[demand.key]).admits(demand)
-            or (len(state.queue) and state.someone_before(demand, order, sequence))
+            if demand is not ticket.home
+            and not (
+                (state := keys[demand.key]).fits(demand)
+                and _has_precedence(state, demand, ticket.order, ticket.sequence)
+            )
         ]
 
     def _grant(
-        self, request: Request, order: int, sequence: int, now: int, *, claimed: bool = True
+        self, request: Request, order: int, sequence: int, now: int, *, handed_over: bool = False
     ) -> Holder:
-        token = request.fencing_token if request.mode is Mode.RECLAIM else None
-        if token is None:
-            token = max(self._last_token + 1, now)
-        self._last_token = max(self._last_token, token)
-        holder = Holder(request, token, now, order, sequence, claimed, None)
+        token = now if now > self._last_token else self._last_token + 1
+        if request.mode is Mode.RECLAIM and request.fencing_token is not None:
+            token = request.fencing_token  # the lease goes on, so its number does
+        if token > self._last_token:
+            self._last_token = token
+        # A waiter in this process takes its slot up as it is woken; any other has to come for it.
+        claimed = not handed_over or request.listener is not None
+        holder = Holder(request, token, now, order, sequence, claimed)
         if request.listener is None:
-            seconds = request.lease if claimed else request.claim
-            holder.expires_at = now + _microseconds(seconds)
+            holder.expires_at = now + _microseconds(request.lease if claimed else request.claim)
         if claimed and request.max_hold is not None:
             holder.ends_at = now + _microseconds(request.max_hold)
         self.board.add_holder(holder)
@@ -246,15 +267,15 @@ class Machine:
         Afterwards the head of no queue fits its own key: nobody waits while a slot is free.
         """
         work = list(keys)
-        touched = set(work)
+        touched = work[:]
         while work:
             state = self.board.keys.get(work.pop())
             while state is not None and (ticket := state.queue.first()) is not None:
-                if not state.admits(ticket.home):
+                if state.paused or not state.fits(ticket.home):
                     break  # a wide waiter blocks those behind it (S8)
-                touched.update(demand.key for demand in ticket.request.demands)
-                others = [d for d in ticket.request.demands if d is not ticket.home]
-                blocking = self._blocking(others, ticket.order, ticket.sequence)
+                if len(ticket.request.demands) > 1:
+                    touched.extend(demand.key for demand in ticket.request.demands)
+                blocking = self._blocked_elsewhere(ticket)
                 if not blocking:
                     self._hand_over(ticket, now)
                 elif (refusing := _refusing(ticket.request, blocking)) is not None:
@@ -266,10 +287,12 @@ class Machine:
 
     def _hand_over(self, ticket: Ticket, now: int) -> None:
         home = ticket.home
-        self.board.keys[home.key].rounds.served(home.priority, home.group, ticket.round)
+        if home.group is not None:
+            rounds = self.board.keys[home.key].fair_rounds()
+            rounds.served(home.priority, home.group, ticket.round)
         self._remove_ticket(ticket)
         request = ticket.request
-        holder = self._grant(request, ticket.order, ticket.sequence, now, claimed=False)
+        holder = self._grant(request, ticket.order, ticket.sequence, now, handed_over=True)
         self._tell(request, _granted(holder, now))
 
     # -- waiting ---------------------------------------------------------------------------------
@@ -342,9 +365,8 @@ class Machine:
 
     def _reap(self, demands: Iterable[Demand], now: int) -> None:
         """Drop what ended on the keys of a request (S2)."""
-        if self.board.expiring:
-            for demand in demands:
-                self._reap_key(demand.key, now)
+        for demand in demands:
+            self._reap_key(demand.key, now)
 
     def _reap_key(self, key: str, now: int) -> bool:
         """Drop what ended on a key, a chunk at most (S16); whether there may be more."""
@@ -395,18 +417,12 @@ class Machine:
 
     # -- bookkeeping -----------------------------------------------------------------------------
 
-    def _arrival(self, request: Request, now: int) -> int:
-        if request.order is not None:
-            return request.order
-        self._last_order = max(self._last_order + 1, now)
-        return self._last_order
-
     def _tell(self, request: Request, answer: Granted | Refused | Replaced) -> None:
         """Tell whoever waits that the answer changed: the process of a job, or a listener."""
         if request.payload is not None:
             self.notices.append(Notice(request.id, request.payload, answer))
         if request.listener is not None:
-            self.calls.append((request, None))
+            self.calls.append((request, answer))
 
     def _remember(self, request: Request, answer: Refused | Replaced, now: int) -> None:
         self._ended[request.id] = answer
@@ -416,6 +432,14 @@ class Machine:
     def _forget_ended(self, now: int) -> None:
         while self._ended_order and self._ended_order[0][0] <= now:
             self._ended.pop(self._ended_order.popleft()[1], None)
+
+
+def _has_precedence(state: KeyState, demand: Demand, order: int, sequence: int) -> bool:
+    """Whether nobody, and no pause, stands before a call that could have free slots (S3)."""
+    if state.paused:
+        return False
+    first = state.queue.first()
+    return first is None or not state.stands_before(first, demand, order, sequence)
 
 
 def _refusing(request: Request, blocking: Sequence[Demand]) -> Demand | None:

@@ -22,14 +22,14 @@ class Holder:
     order: int
     sequence: int
     claimed: bool
-    expires_at: int | None
+    expires_at: int | None = None
     ends_at: int | None = None
     preempted: bool = False
 
     def due(self) -> int | None:
         """Return when it ends unless renewed: the lease's end or the hold's, whichever is first."""
-        if self.expires_at is None or self.ends_at is None:
-            return self.ends_at if self.expires_at is None else self.expires_at
+        if self.ends_at is None or self.expires_at is None:
+            return self.expires_at if self.ends_at is None else self.ends_at
         return min(self.expires_at, self.ends_at)
 
 
@@ -44,6 +44,10 @@ class Ticket:
     expires_at: int | None
     home: Demand
     round: int = 0
+
+    def rank(self) -> Rank:
+        """Return its place in the queue it sits in (S7)."""
+        return (-self.home.priority, self.round, self.order, self.sequence)
 
     def due(self) -> int | None:
         """Return when it lapses unless renewed."""
@@ -97,11 +101,6 @@ class FairRounds:
         if group is not None:
             self._present[priority] = max(self._present.get(priority, 0), round_)
 
-    def clear(self) -> None:
-        """Start over: the queue is empty."""
-        self._present.clear()
-        self._groups.clear()
-
 
 @dataclass(slots=True, eq=False)
 class KeyState:
@@ -112,8 +111,8 @@ class KeyState:
     holders: dict[str, Holder] = field(default_factory=dict[str, Holder])  # oldest first
     queue: Heap[Ticket] = field(default_factory=Heap[Ticket])
     elsewhere: dict[str, Ticket] = field(default_factory=dict[str, Ticket])
-    """Tickets that wait on this key too, but sit in another key's queue."""
-    rounds: FairRounds = field(default_factory=FairRounds)
+    """Tickets that wait on several keys, this one among them, and do not sit in its queue."""
+    rounds: FairRounds | None = None
     expiries: Heap[Holder | Ticket] = field(default_factory=Heap["Holder | Ticket"])
     override: int | None = None
     paused: bool = False
@@ -126,21 +125,25 @@ class KeyState:
         """Whether the slots are free, whoever waits for them."""
         return self.in_use + demand.cost <= self.limit_for(demand)
 
-    def admits(self, demand: Demand) -> bool:
-        """Whether the slots are free and may be given away."""
-        return not self.paused and self.in_use + demand.cost <= self.limit_for(demand)
+    def next_round(self, demand: Demand) -> int:
+        """Return the round in which a newcomer would be served; 1 where nobody has a group."""
+        if self.rounds is None:
+            return 1
+        return self.rounds.next_round(demand.priority, demand.group)
 
-    def rank(self, demand: Demand, order: int, sequence: int, round_: int) -> Rank:
-        """Return the place in the queue (S7)."""
-        return (-demand.priority, round_, order, sequence)
+    def fair_rounds(self) -> FairRounds:
+        """Return the rounds, from now on counted."""
+        if self.rounds is None:
+            self.rounds = FairRounds()
+        return self.rounds
 
-    def someone_before(self, demand: Demand, order: int, sequence: int) -> bool:
-        """Whether a waiter is ahead of one that would come in now (S3)."""
-        first = self.queue.first_rank()
-        if first is None:
-            return False
-        round_ = self.rounds.next_round(demand.priority, demand.group)
-        return bool(first < self.rank(demand, order, sequence, round_))
+    def stands_before(self, ticket: Ticket, demand: Demand, order: int, sequence: int) -> bool:
+        """Whether a ticket in the queue is ahead of a call that would come in now (S3, S7)."""
+        home = ticket.home
+        if home.priority != demand.priority:
+            return home.priority > demand.priority
+        round_ = self.next_round(demand)
+        return (ticket.round, ticket.order, ticket.sequence) < (round_, order, sequence)
 
     def waiting(self) -> Iterator[Ticket]:
         """Yield all tickets that wait on this key, wherever they sit."""
@@ -150,9 +153,5 @@ class KeyState:
     def idle(self) -> bool:
         """Whether nothing needs this key to be remembered (S14)."""
         return not (
-            self.holders
-            or len(self.queue)
-            or self.elsewhere
-            or self.paused
-            or self.override is not None
+            self.holders or self.queue or self.elsewhere or self.paused or self.override is not None
         )

@@ -19,7 +19,9 @@ from limiter_memory._snapshots import snapshot_of
 __all__ = ("MemoryStore", "store_from_url")
 
 R = TypeVar("R")
+_Calls = list[tuple[Request, Answer | Loss | None]]
 
+_CAPABILITIES = Capabilities(suspends=False)
 _stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
 _named: dict[str, MemoryStore] = {}
 
@@ -51,7 +53,7 @@ class MemoryStore:
     @property
     def capabilities(self) -> Capabilities:
         """All, and its operations never suspend."""
-        return Capabilities(suspends=False)
+        return _CAPABILITIES
 
     def sync_face(self) -> SyncStore:
         """Return the operations for threads: the store itself."""
@@ -69,9 +71,11 @@ class MemoryStore:
 
     def acquire(self, request: Request) -> Answer:
         """Ask for slots, ask again while waiting, or take up a slot that was handed over."""
+        # Written out, not through `_step`: this and `release` are what every call waits for.
         with self._lock:
-            answer = self._machine.acquire(request, self._microseconds())
-            effects = self._take_effects()
+            machine = self._machine
+            answer = machine.acquire(request, int((self._clock() + self._epoch) * 1_000_000))
+            effects = self._take_effects() if machine.calls or machine.notices else None
         if effects is not None:
             self._carry_out(*effects)
         return answer
@@ -79,8 +83,9 @@ class MemoryStore:
     def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:  # noqa: ARG002
         """Remove the lease or the ticket of this id, and hand on what came free."""
         with self._lock:
-            found = self._machine.release(lease_id, self._microseconds())
-            effects = self._take_effects()
+            machine = self._machine
+            found = machine.release(lease_id, int((self._clock() + self._epoch) * 1_000_000))
+            effects = self._take_effects() if machine.calls or machine.notices else None
         if effects is not None:
             self._carry_out(*effects)
         return found
@@ -130,33 +135,25 @@ class MemoryStore:
 
     # -- inside ----------------------------------------------------------------------------------
 
-    def _microseconds(self) -> int:
-        return int((self._clock() + self._epoch) * 1_000_000)
-
     def _step(self, step: Callable[[Machine, int], R]) -> R:
         with self._lock:
-            result = step(self._machine, self._microseconds())
+            result = step(self._machine, int((self._clock() + self._epoch) * 1_000_000))
             effects = self._take_effects()
-        if effects is not None:
-            self._carry_out(*effects)
+        self._carry_out(*effects)
         return result
 
-    def _take_effects(
-        self,
-    ) -> tuple[list[tuple[Request, Loss | None]], list[Notice]] | None:
+    def _take_effects(self) -> tuple[_Calls, list[Notice]]:
         machine = self._machine
-        if not machine.calls and not machine.notices:
-            return None
         effects = machine.calls, machine.notices
         machine.calls, machine.notices = [], []
         return effects
 
-    def _carry_out(self, calls: list[tuple[Request, Loss | None]], notices: list[Notice]) -> None:
-        for request, loss in calls:
+    def _carry_out(self, calls: _Calls, notices: list[Notice]) -> None:
+        for request, news in calls:
             assert request.listener is not None
-            if loss is not None:
-                request.listener.lease_lost(loss)
-            elif not request.listener.look_again():
+            if isinstance(news, Loss):
+                request.listener.lease_lost(news)
+            elif not request.listener.look_again(news):
                 self.release(request.id)  # nobody is there any more: the next is served
         if self._notify is not None:
             for notice in notices:
