@@ -1,0 +1,129 @@
+"""Imports point down only: adapters and stores import the core, which imports neither."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.project._tree import modules, packages
+
+CORE = {"anyio", "pydantic", "limiter_core"}
+
+MAY_IMPORT = {
+    "limiter_core": CORE,
+    "limiter_core.testing": CORE | {"pytest", "hypothesis"},
+    "limiter_memory": {"limiter_core", "limiter_memory"},
+    # The demo simulates a load on a memory store with a clock of its own.
+    "limiter_cli": CORE | {"limiter_cli", "limiter_memory", "rich", "trio", "typer"},
+}
+"""Beside the standard library. The longest name that a module's begins with counts."""
+
+
+class Import(NamedTuple):
+    importer: str
+    line: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.importer}:{self.line} imports {self.name}"
+
+
+def imports_of(name: str, path: Path) -> list[Import]:
+    """Return all imports of a module: also those in functions, and those for type checkers."""
+    found: list[Import] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.extend(Import(name, node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are written in full"
+            found.append(Import(name, node.lineno, str(node.module)))
+            # `from package import module` imports a module, too.
+            found.extend(
+                Import(name, node.lineno, f"{node.module}.{alias.name}") for alias in node.names
+            )
+    return found
+
+
+def rule_for(module: str) -> set[str]:
+    """Return what a module may import."""
+    rules = [name for name in MAY_IMPORT if f"{module}.".startswith(f"{name}.")]
+    assert rules, f"say in MAY_IMPORT what {module} may import"
+    return MAY_IMPORT[max(rules, key=len)]
+
+
+ALL_MODULES = [module for package in packages().values() for module in modules(package)]
+ALL_IMPORTS = [found for name, path in ALL_MODULES for found in imports_of(name, path)]
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert {"limiter_core", "limiter_memory"} <= set(packages())
+    assert any(found.name == "limiter_core.errors" for found in ALL_IMPORTS)
+
+
+@pytest.mark.parametrize("package", packages())
+def test_a_package_imports_only_what_lies_below_it(package: str) -> None:
+    wrong = [
+        str(found)
+        for found in ALL_IMPORTS
+        if found.importer.partition(".")[0] == package
+        and (top := found.name.partition(".")[0]) not in sys.stdlib_module_names
+        and top not in rule_for(found.importer)
+    ]
+    assert not wrong
+
+
+def test_the_core_does_not_import_its_testing_package() -> None:
+    wrong = [
+        str(found)
+        for found in ALL_IMPORTS
+        if f"{found.name}.".startswith("limiter_core.testing.")
+        and not f"{found.importer}.".startswith("limiter_core.testing.")
+    ]
+    assert not wrong
+
+
+def test_nobody_imports_the_private_modules_of_another_package() -> None:
+    private = {
+        name for name, _ in ALL_MODULES if any(part.startswith("_") for part in name.split("."))
+    }
+    wrong = [
+        str(found)
+        for found in ALL_IMPORTS
+        if found.name in private
+        and found.importer.partition(".")[0] != found.name.partition(".")[0]
+    ]
+    assert not wrong
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the top-level modules that a fresh interpreter has loaded after a statement."""
+    script = f"{statement}; import sys; print(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    return {name.partition(".")[0] for name in run.stdout.split()}
+
+
+def test_importing_the_core_loads_no_store_no_test_tool_and_no_framework() -> None:
+    loaded = loaded_by("import limiter_core")
+    assert "limiter_core" in loaded
+    others = set(packages()) - {"limiter_core"}
+    tools = {"pytest", "_pytest", "hypothesis", "rich", "typer", "trio", "redis"}
+    frameworks = {"docket", "celery", "arq"}
+    assert not loaded & (others | tools | frameworks)
+
+
+def test_a_url_loads_the_store_that_it_names() -> None:
+    loaded = loaded_by("from limiter_core import Limiter; Limiter('memory://')")
+    assert "limiter_memory" in loaded
+    assert not loaded & {"pytest", "hypothesis", "trio", "redis"}
+
+
+@pytest.mark.parametrize("package", packages())
+def test_every_package_is_typed(package: str) -> None:
+    assert (packages()[package] / "py.typed").exists()

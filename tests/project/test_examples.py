@@ -1,0 +1,41 @@
+"""Every example runs, and prints what its docstring says."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.project._tree import ROOT
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def promised(script: Path) -> str:
+    """Return what the docstring says that the script prints."""
+    story = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
+    _, found, output = story.partition("It prints::\n\n")
+    assert found, f"{script.name} does not say what it prints"
+    return textwrap.dedent(output)
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 9
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
+def test_example(script: Path, tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.strip() == promised(script).strip()

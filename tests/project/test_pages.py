@@ -1,0 +1,97 @@
+"""The pages that people read: their code runs, their tables and links tell the truth."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+from typing import Any
+
+import pytest
+
+import limiter_core
+from limiter_core import LIMIT_BY, ConcurrencyLimit, ConcurrencyStrategy, ConflictResolution
+from tests.project._tree import ROOT, Block, code_blocks
+
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+GUARANTEE = (
+    "At most `max_concurrent` holders per key while their leases are alive; a holder that crashes "
+    "is replaced within one lease; a holder that cannot reach the store is told before its lease "
+    "ends; nobody waits while a slot is free."
+)
+
+
+@pytest.mark.parametrize(
+    "block", [block for page in PAGES for block in code_blocks(page, "python")], ids=str
+)
+def test_code_runs_as_it_stands(block: Block) -> None:
+    code = compile(
+        "\n" * (block.line - 1) + block.text,  # so that a traceback names the page's line
+        str(ROOT / block.page),
+        "exec",
+        flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
+    )
+    namespace: dict[str, Any] = {"__name__": "page"}
+    if code.co_flags & inspect.CO_COROUTINE:
+        asyncio.run(eval(code, namespace))
+    else:
+        exec(code, namespace)
+
+
+def test_there_is_code_to_run() -> None:
+    assert len(code_blocks("README.md", "python")) >= 4
+    assert code_blocks("CONTRIBUTING.md", "python")
+
+
+def test_every_limit_in_the_table_of_strategies_is_one() -> None:
+    class MyStrategy(ConcurrencyStrategy):
+        def get_key(self, execution: object, /) -> str:
+            return "mine"
+
+    limits = re.findall(r"^\| `(ConcurrencyLimit\(.*\))` \|", README, re.MULTILINE)
+    assert len(limits) >= 8
+    names = {
+        "ConcurrencyLimit": ConcurrencyLimit,
+        "LIMIT_BY": LIMIT_BY,
+        "MyStrategy": MyStrategy,
+    }
+    for limit in limits:
+        assert isinstance(eval(limit, names), ConcurrencyLimit), limit
+
+
+def test_the_table_of_conflicts_has_a_row_for_each_resolution() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)`", README, re.MULTILINE)
+    assert sorted(rows) == sorted(ConflictResolution.__members__)
+
+
+def test_the_readme_states_the_guarantee_and_stays_short() -> None:
+    assert GUARANTEE in " ".join(README.replace("\n> ", "\n").split())
+    assert len(README.splitlines()) <= 200
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        path, _, heading = target.partition("#")
+        linked = ROOT / (path or page)
+        assert linked.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {found.lower().replace(" ", "-") for found in headings}, target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    assert set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE)) <= targets
+
+
+def test_the_changelog_tells_of_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{limiter_core.__version__}]" in text
