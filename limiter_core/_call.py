@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from limiter_core.errors import (
     ConfigurationError,
@@ -59,37 +60,22 @@ class Call:
         settled: True when the store knows nothing (more) of this call.
     """
 
-    __slots__ = (
-        "closed",
-        "delivered",
-        "ends_at",
-        "failures",
-        "granted",
-        "loss",
-        "now",
-        "on_lost",
-        "order",
-        "outer",
-        "owner",
-        "request",
-        "settled",
-    )
-
+    # Defaults of the class: most calls need only a few of them, and setting each would cost.
     request: Request
+    delivered: Answer | None = None
+    order: int | None = None
+    failures = 0
+    outer: Call | None = None
+    granted: Granted | None = None
+    loss: Loss | None = None
+    ends_at: float | None = None
+    closed = False
+    settled = False
 
-    def __init__(self, owner: object, terms: Terms, now: Callable[[], float]) -> None:
+    def __init__(self, owner: Any, terms: Terms, now: Callable[[], float]) -> None:
         self.owner = owner
         self.on_lost = terms.on_lost
         self.now = now
-        self.delivered: Answer | None = None
-        self.order: int | None = None
-        self.failures = 0
-        self.outer: Call | None = None
-        self.granted: Granted | None = None
-        self.loss: Loss | None = None
-        self.ends_at: float | None = None
-        self.closed = False
-        self.settled = False
 
     # -- Listener ----------------------------------------------------------------------------------
 
@@ -122,7 +108,7 @@ class Call:
         answer = self.delivered
         self.delivered = None
         if isinstance(answer, Granted):
-            self.grant(answer, self.now())
+            self.grant(answer)
         return answer
 
     # -- the lease -----------------------------------------------------------------------------------
@@ -132,11 +118,11 @@ class Call:
         """The keys, in the order of the limits."""
         return tuple(demand.key for demand in self.request.demands)
 
-    def grant(self, granted: Granted, sent_at: float) -> None:
-        """Note the grant. The lease counts from the moment the request was sent."""
+    def grant(self, granted: Granted, sent_at: float | None = None) -> None:
+        """Note the grant. The lease counts from the moment the request was sent, default now."""
         self.granted = granted
         if granted.expires_in is not None:
-            self.ends_at = sent_at + granted.expires_in
+            self.ends_at = (self.now() if sent_at is None else sent_at) + granted.expires_in
 
     def fencing_tokens(self) -> Mapping[str, int]:
         """Return the token per key."""

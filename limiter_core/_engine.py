@@ -29,11 +29,7 @@ class Engine:
                 f'on_store_error must be "raise" or "admit", got {on_store_error!r}'
             )
         self.owns_store = isinstance(store, str)
-        opened: object = open_store(store) if isinstance(store, str) else store
-        if not isinstance(opened, Store):
-            raise ConfigurationError(
-                f'a limiter needs a store or its URL, such as "memory://", got {store!r}'
-            )
+        opened = _opened(store)
         self.store = opened
         self.suspends = opened.capabilities.suspends
         self.on_store_error = on_store_error
@@ -101,6 +97,16 @@ class Engine:
         self.admitted += 1
         logger.warning("admitted a call without a slot: %s", error)
         return True
+
+
+def _opened(store: object) -> Store:
+    if isinstance(store, str):
+        return open_store(store)
+    if isinstance(store, Store):
+        return store
+    raise ConfigurationError(
+        f'a limiter needs a store or its URL, such as "memory://", got {store!r}'
+    )
 
 
 def check_key(key: object) -> str:

@@ -86,14 +86,15 @@ def terms_of(limits: Limits, timeout: float | None) -> Terms:
 
 
 def static_demands(limits: Limits, arguments: Arguments) -> tuple[Demand, ...] | None:
-    """Return what `demands_of` would, for the common limit of which only the key depends on the call.
+    """Return what `demands_of` would, where only the key depends on the call.
 
     None for any other: a short cut, not another rule.
     """
     if type(limits) is not ConcurrencyLimit or not limits.is_static:
         return None
     limit = cast(Any, limits)
-    view = ArgumentView(arguments) if type(arguments) is dict else view_of(arguments)
+    plain = type(arguments) is dict
+    view = ArgumentView(cast("dict[str, Any]", arguments)) if plain else view_of(arguments)
     text = limit.by.get_key(view)
     key = text if limit.scope is None and len(text) < MAX_KEY_LENGTH else scoped(limit.scope, text)
     return (

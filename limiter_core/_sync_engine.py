@@ -30,8 +30,6 @@ from limiter_core.store import Store
 class SyncCall(Call):
     """A call in a thread."""
 
-    __slots__ = ("_news",)
-
     def __init__(self, terms: Terms, now: Callable[[], float]) -> None:
         super().__init__(threading.get_ident(), terms, now)
         self._news = threading.Event()
@@ -76,11 +74,10 @@ class SyncEngine(Engine):
         terms = terms_of(limits, timeout)
         call = SyncCall(terms, self.face.now)
         call.request = self.request(call, demands, terms, mode)
-        started_at = call.now()
+        deadline = None if terms.timeout is None else call.now() + terms.timeout
         try:
             answer = self._ask(call)
             if not isinstance(answer, Granted):
-                deadline = None if terms.timeout is None else started_at + terms.timeout
                 held = self.held_by(call.owner)
                 while not isinstance(answer, Granted):
                     call.wait_for_news(patience(call, answer, deadline, held))

@@ -10,7 +10,7 @@ import functools
 import inspect
 import types
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 from limiter_core.errors import KeyDerivationError
@@ -96,10 +96,11 @@ class ArgumentView(Mapping[str, Any]):
 def _step_into(value: Any, step: str) -> Any:
     if isinstance(value, Mapping):
         return cast(Mapping[str, Any], value).get(step, _MISSING)
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes) and step.isdecimal():
-        items = cast(Sequence[Any], value)
+    if isinstance(value, list | tuple) and step.isdecimal():
+        items = cast("list[Any]", value)
         return items[int(step)] if int(step) < len(items) else _MISSING
-    return getattr(value, step, _MISSING)
+    found: Any = getattr(cast(object, value), step, _MISSING)
+    return found
 
 
 def _steps_of(value: Any) -> list[str]:
@@ -138,6 +139,7 @@ class Binder:
         )
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ArgumentView:
+        """Return the view of one call."""
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         arguments: dict[str, Any] = bound.arguments

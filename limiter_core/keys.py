@@ -25,7 +25,8 @@ import hashlib
 import json
 import pathlib
 import uuid
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -39,8 +40,19 @@ MAX_KEY_LENGTH = 200
 """Characters of a key behind its scope; about a line of a terminal, and well within any store."""
 
 _DIGEST_BYTES = 16
-_PRINTED = (int, float, str, bytes, uuid.UUID, decimal.Decimal, enum.Enum, pathlib.PurePath)
-_PRINTED_TIMES = (datetime.date, datetime.time, datetime.timedelta)
+_PRINTED = (
+    int,
+    float,
+    str,
+    bytes,
+    uuid.UUID,
+    decimal.Decimal,
+    enum.Enum,
+    pathlib.PurePath,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+)
 
 
 def name_text(name: str) -> str:
@@ -71,7 +83,7 @@ def value_text(value: object, *, where: str) -> str:
         return str(value)
     if value is None or kind is bool:
         return f"!{value}"
-    if isinstance(value, _PRINTED) or isinstance(value, _PRINTED_TIMES):
+    if isinstance(value, _PRINTED):
         return _text(str(value))
     if _is_composite(value):
         try:
@@ -112,7 +124,7 @@ def _quoted(text: str, *, safe: str) -> str:
 
 
 def _is_composite(value: object) -> bool:
-    return isinstance(value, Mapping | list | tuple | Set | BaseModel) or (
+    return isinstance(value, Mapping | list | tuple | AbstractSet | BaseModel) or (
         dataclasses.is_dataclass(value) and not isinstance(value, type)
     )
 
@@ -155,10 +167,10 @@ def _canonical_json(value: object, where: str) -> str:
     if isinstance(value, list | tuple):
         items = cast(list[object], value)
         return "[" + ",".join(_canonical_json(item, where) for item in items) + "]"
-    if isinstance(value, Set):
-        members_of = cast(Set[object], value)
+    if isinstance(value, AbstractSet):
+        members_of = cast(AbstractSet[object], value)
         return "set[" + ",".join(sorted(_canonical_json(item, where) for item in members_of)) + "]"
-    if isinstance(value, _PRINTED) or isinstance(value, _PRINTED_TIMES):
+    if isinstance(value, _PRINTED):
         return json.dumps(str(value))
     return json.dumps(_printed(value, where))
 

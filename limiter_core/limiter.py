@@ -202,7 +202,7 @@ class Limiter:
         await self._face.reset_limit(check_key(key))
 
     async def pause(self, key: str) -> None:
-        """Admit nobody to a key until `resume`. Holders go on; newcomers wait as if it were full."""
+        """Admit nobody to a key until `resume`; holders go on, newcomers find it full."""
         self._engine.check_open()
         await self._face.pause(check_key(key))
 
@@ -247,7 +247,11 @@ def _check_coroutine_function(function: object, where: str) -> None:
     inner = function
     while isinstance(inner, functools.partial):
         inner = cast("functools.partial[Any]", inner).func
-    candidates = (inner, getattr(inner, "__wrapped__", None), getattr(inner, "__call__", None))
+    candidates = (
+        inner,
+        getattr(inner, "__wrapped__", None),
+        getattr(type(inner), "__call__", None),
+    )
     if not any(map(inspect.iscoroutinefunction, candidates)):
         raise ConfigurationError(
             f"Limiter.{where}() needs a coroutine function (async def), got {function!r}; "

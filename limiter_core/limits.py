@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, fields
 from datetime import timedelta
@@ -43,10 +44,11 @@ class ConflictResolution(enum.Enum):
     KEEP_LATEST = "keep_latest"
     """The newcomer becomes the only one waiting; those waiting before it are superseded."""
 
-    @property
-    def supersedes(self) -> bool:
-        """Whether a newcomer takes the place of the calls that wait."""
-        return self in (ConflictResolution.CANCEL_RUNNING, ConflictResolution.KEEP_LATEST)
+    supersedes: bool
+    """Whether a newcomer takes the place of the calls that wait."""
+
+    def __init__(self, value: str) -> None:
+        self.supersedes = value in ("cancel_running", "keep_latest")
 
 
 class Terms(NamedTuple):
@@ -100,7 +102,8 @@ def _seconds(what: str, *, zero_allowed: bool = False) -> Callable[[Any], Any]:
         seconds = value.total_seconds() if isinstance(value, timedelta) else value
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
             raise ConfigurationError(f"{what} must be seconds or a timedelta, got {value!r}")
-        if not (0 <= seconds if zero_allowed else 0 < seconds) or seconds == float("inf"):
+        too_short = seconds < 0 or (seconds == 0 and not zero_allowed)
+        if too_short or not math.isfinite(seconds):
             raise ConfigurationError(f"{what} must be {allowed} and finite, got {value!r}")
         return float(seconds)
 
@@ -268,13 +271,13 @@ def _say_it_plainly(validated_init: Callable[..., None]) -> Callable[..., None]:
     """Turn pydantic's report into the package's own error, one line per wrong value."""
 
     @functools.wraps(validated_init)
-    def __init__(self: ConcurrencyLimit, *args: Any, **kwargs: Any) -> None:
+    def init(self: ConcurrencyLimit, *args: Any, **kwargs: Any) -> None:
         try:
             validated_init(self, *args, **kwargs)
         except ValidationError as report:
             raise ConfigurationError("\n".join(map(_plain, report.errors()))) from None
 
-    return __init__
+    return init
 
 
 def _plain(error: Any) -> str:

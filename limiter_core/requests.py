@@ -43,7 +43,7 @@ class Mode(enum.Enum):
     TRY = "try"
     """A refusal, without any effect on others."""
     RECLAIM = "reclaim"
-    """A slot it held before the store lost its data: ahead of the queue if it fits, else refused."""
+    """A slot it held before the store lost its data: if it fits, ahead of the queue; or refusal."""
 
 
 class Loss(enum.Enum):

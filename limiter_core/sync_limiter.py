@@ -193,7 +193,7 @@ class SyncLimiter:
         self._face.reset_limit(check_key(key))
 
     def pause(self, key: str) -> None:
-        """Admit nobody to a key until `resume`. Holders go on; newcomers wait as if it were full."""
+        """Admit nobody to a key until `resume`; holders go on, newcomers find it full."""
         self._engine.check_open()
         self._face.pause(check_key(key))
 
@@ -239,7 +239,7 @@ def _check_plain_function(function: object, where: str) -> None:
     while isinstance(inner, functools.partial):
         inner = cast("functools.partial[Any]", inner).func
     is_async = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
-    call = getattr(inner, "__call__", None)
+    call = getattr(type(inner), "__call__", None)
     if not callable(function) or any(check(inner) or check(call) for check in is_async):
         raise ConfigurationError(
             f"SyncLimiter.{where}() needs a plain function, got {function!r}; "

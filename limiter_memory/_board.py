@@ -102,7 +102,7 @@ class Board:
         state.queue.remove(ticket)
         if home.group is not None:
             state.fair_rounds().leave(home.priority, home.group)
-        if state.rounds is not None and not state.queue:
+        if state.rounds is not None and not state.queue.live:
             state.rounds = None
         if home.key in self.expiring:
             self._forget_end(state, ticket)
@@ -134,5 +134,5 @@ class Board:
                 self.expiring[key] = None
 
     def _forget_end(self, state: KeyState, member: Holder | Ticket) -> None:
-        if state.expiries.remove(member) and not state.expiries:
+        if state.expiries.remove(member) and not state.expiries.live:
             del self.expiring[state.key]

@@ -18,38 +18,36 @@ class Heap(Generic[Member]):
     marked outnumber the living (so memory stays proportional to the living).
     """
 
-    __slots__ = ("_entries", "_live", "_ties")
+    __slots__ = ("_entries", "_ties", "live")
 
     def __init__(self) -> None:
         # An entry is [rank, tie-breaker, member]; the tie-breaker is unique, so members are
         # never compared. A member that left is None in its entry.
         self._entries: list[list[Any]] = []
-        self._live: dict[Member, list[Any]] = {}
+        self.live: dict[Member, list[Any]] = {}
+        """The members that are in, each with its entry; not to be changed from outside."""
         self._ties = 0
 
     def __len__(self) -> int:
-        return len(self._live)
-
-    def __bool__(self) -> bool:
-        return bool(self._live)
+        return len(self.live)
 
     def __contains__(self, member: Member) -> bool:
-        return member in self._live
+        return member in self.live
 
     def push(self, rank: Any, member: Member) -> None:
         """Let a member in."""
         self._ties += 1
         entry = [rank, self._ties, member]
-        self._live[member] = entry
+        self.live[member] = entry
         heapq.heappush(self._entries, entry)
 
     def remove(self, member: Member) -> bool:
         """Let a member leave; whether it was there."""
-        entry = self._live.pop(member, None)
+        entry = self.live.pop(member, None)
         if entry is None:
             return False
         entry[2] = None
-        if len(self._entries) > _COMPACT_FROM and len(self._entries) > 2 * len(self._live):
+        if len(self._entries) > _COMPACT_FROM and len(self._entries) > 2 * len(self.live):
             self._entries = [entry for entry in self._entries if entry[2] is not None]
             heapq.heapify(self._entries)
         return True
@@ -67,4 +65,4 @@ class Heap(Generic[Member]):
 
     def smallest(self, count: int) -> list[Member]:
         """Return the `count` members of the lowest ranks, ascending."""
-        return [entry[2] for entry in heapq.nsmallest(count, self._live.values())]
+        return [entry[2] for entry in heapq.nsmallest(count, self.live.values())]

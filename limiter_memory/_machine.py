@@ -174,7 +174,7 @@ class Machine:
             if demand.cost > limit > 0:
                 return self._refused(request, demand, now, Refusal.COST)
             if state.in_use + demand.cost > limit or (
-                (state.queue or state.paused)
+                (state.queue.live or state.paused)
                 and request.mode is not Mode.RECLAIM
                 and not _has_precedence(state, demand, order, self._sequence)
             ):
@@ -210,7 +210,7 @@ class Machine:
         home = ticket.home
         state = self.board.keys[home.key]
         limit = 0 if state.paused else state.limit_for(home)
-        look_again = _next_end(state, now) if state.expiries else None
+        look_again = _next_end(state, now) if state.expiries.live else None
         return Queued(home.key, limit, state.in_use, ticket.order, look_again)
 
     def _refused(
@@ -249,8 +249,7 @@ class Machine:
         token = now if now > self._last_token else self._last_token + 1
         if request.mode is Mode.RECLAIM and request.fencing_token is not None:
             token = request.fencing_token  # the lease goes on, so its number does
-        if token > self._last_token:
-            self._last_token = token
+        self._last_token = max(self._last_token, token)
         # A waiter in this process takes its slot up as it is woken; any other has to come for it.
         claimed = not handed_over or request.listener is not None
         holder = Holder(request, token, now, order, sequence, claimed)
@@ -266,6 +265,11 @@ class Machine:
 
         Afterwards the head of no queue fits its own key: nobody waits while a slot is free.
         """
+        if len(keys) == 1:
+            state = self.board.keys.get(keys[0])
+            if state is None or not state.queue.live:  # most often nobody waits
+                self.board.forget_idle(keys)
+                return
         work = list(keys)
         touched = work[:]
         while work:
@@ -453,6 +457,8 @@ def _refusing(request: Request, blocking: Sequence[Demand]) -> Demand | None:
 
 
 def _granted(holder: Holder, now: int) -> Granted:
+    if holder.expires_at is None and holder.ends_at is None:
+        return Granted(holder.fencing_token, None)
     due = holder.due()
     return Granted(holder.fencing_token, None if due is None else _seconds(due - now))
 

@@ -153,5 +153,9 @@ class KeyState:
     def idle(self) -> bool:
         """Whether nothing needs this key to be remembered (S14)."""
         return not (
-            self.holders or self.queue or self.elsewhere or self.paused or self.override is not None
+            self.holders
+            or self.queue.live
+            or self.elsewhere
+            or self.paused
+            or self.override is not None
         )
