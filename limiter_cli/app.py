@@ -1,0 +1,39 @@
+"""The command's tree: every subcommand is added to `app` here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from limiter_cli.demo.command import demo
+from limiter_core import __version__
+
+__all__ = ("app",)
+
+app = typer.Typer(
+    name="limiter",
+    help="Concurrency limits: who shares a limit, how many may run, what happens to the rest.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # a user's arguments may be secrets
+)
+app.command()(demo)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"concurrency-limits {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Hold what all subcommands share; one subcommand alone would otherwise need no name."""

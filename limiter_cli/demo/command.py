@@ -1,0 +1,146 @@
+"""The subcommand `demo`: its options, what it prints and how it exits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from limiter_cli.demo.calls import load_calls
+from limiter_cli.demo.groups import Groups
+from limiter_cli.demo.inputs import InputError, sample
+from limiter_cli.demo.limits import hurried, load_limits
+from limiter_cli.demo.live import live_view
+from limiter_cli.demo.page import page
+from limiter_cli.demo.plan import plan
+from limiter_cli.demo.replay import run_replay
+from limiter_cli.demo.summary import Story, exceeded, notes, overall, summary
+from limiter_cli.demo.timeline import Timeline
+from limiter_core import ConfigurationError, LimiterError
+
+__all__ = ("demo", "report")
+
+EXCEEDED, WRONG_INPUT, STORE_FAILED = 1, 2, 3
+
+
+def demo(
+    *,
+    calls: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Call log: JSON lines with at, function, arguments, duration, priority. "
+            "Default: the sample.",
+        ),
+    ] = None,
+    limits: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Limits: TOML, one table per function. Default: the sample.",
+        ),
+    ] = None,
+    url: Annotated[str, typer.Option(help="The store.")] = "memory://",
+    fast: Annotated[bool, typer.Option("--fast", help="Run on a fake clock, in no time.")] = False,
+    speed: Annotated[
+        float, typer.Option(help="Run so many times as fast as the log.", show_default=True)
+    ] = 1.0,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", dir_okay=False, help="Write timeline and summary as one page, too."
+        ),
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ARGUMENT", help="Colour calls by this argument, not the limits' own."
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Show so many keys, the busiest.")] = 12,
+) -> None:
+    """Replay a call log under declared limits, and show who held what when.
+
+    Exits with 1 if a limit was exceeded, 2 if the input is wrong, 3 if the store failed.
+    """
+    _check(url, html, fast=fast, speed=speed)
+    calls_path = calls or sample("calls.jsonl")
+    try:
+        declared = load_limits(limits or sample("limits.toml"))
+        in_force = {
+            function: tuple(hurried(limit, speed) for limit in its_limits)
+            for function, its_limits in declared.items()
+        }
+        planned = plan(load_calls(calls_path), in_force, calls_path)
+    except (InputError, OSError) as error:
+        _fail(str(error), WRONG_INPUT)
+    console = Console()
+    try:
+        record = run_replay(
+            planned,
+            store=url,
+            fast=fast,
+            speed=speed,
+            watch=live_view(console) if console.is_terminal and not fast else None,
+        )
+    except (ConfigurationError, ImportError) as error:
+        _fail(str(error), WRONG_INPUT)
+    except LimiterError as error:
+        _fail(f"the store failed: {error}", STORE_FAILED)
+    story = Story(record, planned, declared, Groups.of(planned, group_by))
+    report(console, story, top)
+    if html is not None:
+        html.write_text(page(story), encoding="utf-8")
+        console.print(Text(f"wrote {html}", style="dim"))
+    if record.excesses:
+        raise typer.Exit(EXCEEDED)
+
+
+def report(console: Console, story: Story, top: int) -> None:
+    """Print timeline, summary, notes and verdict."""
+    record = story.record
+    keys = record.busiest()[:top]
+    console.print(Timeline(record, keys, story.groups))
+    console.print()
+    console.print(summary(record, keys))
+    console.print()
+    console.print(Text(overall(record)))
+    for note in notes(story):
+        console.print(Text(note, style="dim"))
+    if len(keys) < len(record.keys):
+        shown = f"Shown are the busiest {len(keys)} of {len(record.keys)} keys; --top shows more."
+        console.print(Text(shown, style="dim"))
+    if record.excesses:
+        console.print(Text("A limit was exceeded:", style="bold red"))
+        for line in exceeded(record):
+            console.print(Text(line, style="red"))
+    else:
+        console.print(Text("No limit was exceeded.", style="green"))
+
+
+def _check(url: str, html: Path | None, *, fast: bool, speed: float) -> None:
+    """Refuse options that cannot go together, before anything takes time."""
+    if not 0 < speed < float("inf"):
+        raise typer.BadParameter(f"must be more than zero, got {speed:g}", param_hint="--speed")
+    if fast and speed != 1.0:
+        raise typer.BadParameter("has no meaning with --fast", param_hint="--speed")
+    if fast and not url.startswith("memory://"):
+        raise typer.BadParameter(
+            f"the fake clock reaches no further than this process: leave out --url {url}, "
+            "or --fast",
+            param_hint="--fast",
+        )
+    if html is not None and not html.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {html.parent}", param_hint="--html")
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    Console(stderr=True).print(Text(message, style="red"), soft_wrap=True)
+    raise typer.Exit(code)

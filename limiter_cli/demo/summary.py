@@ -1,0 +1,131 @@
+"""The summary: for each key the peak beside its limit, the waits, and who did not get through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from limiter_cli.demo.groups import Groups
+from limiter_cli.demo.plan import Planned
+from limiter_cli.demo.record import UNHAPPY, KeyRecord, Outcome, Record, percentile
+
+__all__ = ("COLUMNS", "Story", "exceeded", "notes", "overall", "row", "seconds_text", "summary")
+
+COLUMNS = (
+    "key",
+    "peak",
+    "limit",
+    "calls",
+    "wait p50",
+    "p95",
+    "max",
+    "refused",
+    "timed out",
+    "superseded",
+    "cut short",
+)
+"""The headings of `row`."""
+
+_EXCESSES_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """All there is to tell of a replay.
+
+    Attributes:
+        record: what happened.
+        calls: the plan.
+        limits: the limits, by the names of their functions.
+        groups: how calls are told apart.
+    """
+
+    record: Record
+    calls: Sequence[Planned]
+    limits: Mapping[str, object]
+    groups: Groups
+
+
+def row(key: KeyRecord) -> tuple[str, ...]:
+    """Return the summary of one key, a text for each of `COLUMNS`."""
+    waits = key.waits()
+    return (
+        key.key,
+        str(key.peak),
+        limit_text(key),
+        str(len(key.turns)),
+        *(seconds_text(percentile(waits, p)) if waits else "-" for p in (50, 95, 100)),
+        *(str(len(key.ended_as(outcome)) or "-") for outcome in UNHAPPY),
+    )
+
+
+def summary(record: Record, keys: Sequence[KeyRecord]) -> RenderableType:
+    """Return the table of these keys."""
+    over = {excess.key for excess in record.excesses}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, heading in enumerate(COLUMNS):
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+    for key in keys:
+        table.add_row(
+            *(Text(text, no_wrap=bool(number)) for number, text in enumerate(row(key))),
+            style="bold red" if key.key in over else None,
+        )
+    return table
+
+
+def overall(record: Record) -> str:
+    """Return one line about all calls."""
+    counts = ", ".join(
+        f"{count} {outcome.value}" for outcome in Outcome if (count := record.count(outcome))
+    )
+    return f"{_calls(len(record.turns))} in {seconds_text(record.lasted)}: {counts}"
+
+
+def notes(story: Story) -> Iterator[str]:
+    """Yield what a reader should know besides, a sentence each."""
+    called = {planned.call.function for planned in story.calls}
+    if unlimited := [planned.call.function for planned in story.calls if not planned.claims]:
+        names = _listed(sorted(set(unlimited)))
+        yield f"No limit declared for: {names} ({_calls(len(unlimited))}, which ran at once)."
+    if unused := [function for function in story.limits if function not in called]:
+        yield f"Never called: {_listed(unused)}."
+    if any(len(planned.claims) > 1 for planned in story.calls):
+        yield "A call under several limits waits once, and is counted on each of its keys."
+
+
+def exceeded(record: Record) -> Iterator[str]:
+    """Yield a line for each time a limit was exceeded, as far as a reader wants to know."""
+    for excess in record.excesses[:_EXCESSES_SHOWN]:
+        call = excess.turn.planned
+        yield (
+            f"{excess.key}: {excess.in_use} slots in use at "
+            f"{seconds_text(excess.turn.began_at or 0.0)}, the limit is {excess.limit} "
+            f"({call.call.function}, line {call.line} of the log)"
+        )
+    if len(record.excesses) > _EXCESSES_SHOWN:
+        yield f"... and {len(record.excesses) - _EXCESSES_SHOWN} times more"
+
+
+def limit_text(key: KeyRecord) -> str:
+    """Return a key's limit; from the lowest to the highest, where its calls disagree."""
+    low, high = min(key.limits), max(key.limits)
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a duration with three digits or so."""
+    if seconds < 0.9995:
+        return f"{round(seconds * 1000)} ms"
+    return f"{seconds:.2f} s" if seconds < 100 else f"{seconds:,.0f} s"
+
+
+def _calls(count: int) -> str:
+    return "1 call" if count == 1 else f"{count} calls"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join("".join(c if c.isprintable() else "?" for c in name) for name in names)

@@ -1,0 +1,29 @@
+"""The console script's way in: finds the command, or says which extra brings it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ("app",)
+
+_REQUIRED = ("rich", "trio", "typer")
+
+
+def _find_app() -> Callable[..., Any]:
+    try:
+        from limiter_cli.app import app as found  # noqa: PLC0415  (it may not be importable)
+    except ModuleNotFoundError as error:
+        missing = error.name
+        if missing is None or missing.partition(".")[0] not in _REQUIRED:
+            raise
+        return lambda: sys.exit(
+            f"the limiter command needs {missing}, which is not installed: "
+            'pip install "concurrency-limits[cli]"'
+        )
+    return found
+
+
+app = _find_app()
+"""The command; without the extra, a function that ends the process with a message naming it."""
