@@ -80,7 +80,7 @@ async def _uncontended(backend: str, settings: Settings) -> Table:
         rate_limiter = AsyncLimiter(1_000_000_000, 1)
         contenders["aiolimiter.AsyncLimiter"] = _alone(lambda: rate_limiter)
     best = await compare(contenders, 1_000, settings)
-    bars = {OURS: Bar(at_most=1.5, stretch=1.0)}
+    bars = {OURS: Bar(at_most=1.5, stretch=1.0)} if backend == "asyncio" else {}
     return Table(
         f"{backend}: take a slot and give it back, nobody waits",
         "per operation",
@@ -96,11 +96,12 @@ async def _hand_offs(backend: str, settings: Settings) -> Table:
     contenders = {name: _crowd(backend, make) for name, make in _peers(backend, 1).items()}
     contenders[OURS] = _crowd(backend, lambda: limiter.hold(limit, arguments))
     best = await compare(contenders, 200 * (WAITERS + 1), settings)
+    bars = {OURS: Bar(at_least=0.5)} if backend == "asyncio" else {}
     return Table(
         f"{backend}: hand one slot on, {WAITERS} wait",
         "per hand-off",
         f"rate, to {PEER}",
-        rate_rows(best, PEER, {OURS: Bar(at_least=0.5)}),
+        rate_rows(best, PEER, bars),
     )
 
 

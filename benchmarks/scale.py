@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import sys
 import time
@@ -57,7 +58,7 @@ async def _idle_keys(settings: Settings) -> Table:
     table = Table(
         "memory: what distinct keys leave behind when they are idle again",
         "kept in all",
-        "bytes kept, per key",
+        "blocks of memory kept, per key",
     )
     for name, work, keys in (
         (f"{count:,} keys, used once", use, count),
@@ -67,27 +68,25 @@ async def _idle_keys(settings: Settings) -> Table:
         blocks, resident = _memory()
         await work(0, keys)
         blocks_after, resident_after = _memory()
-        # Blocks are exact, and say nothing of sizes; the resident size is rough, and does.
-        kept = max(0, resident_after - resident)
-        table.rows.append(
-            Row(
-                name,
-                f"{blocks_after - blocks:,} blocks, {kept // 1024:,} KiB",
-                kept / keys,
-                Bar(at_most=8.0),
-            )
-        )
+        kept = blocks_after - blocks
+        value = f"{kept:,} blocks, {(resident_after - resident) // 1024:+,} KiB resident"
+        table.rows.append(Row(name, value, max(0, kept) / keys, Bar(at_most=0.01)))
     left = [key async for key in limiter.keys()]
     table.rows.append(Row("keys the store still knows", f"{len(left):,}"))
     return table
 
 
 def _memory() -> tuple[int, int]:
-    """Return the blocks that Python allocated, and the process's resident bytes (0: unknown)."""
+    """Return the blocks that Python allocated, and the process's resident bytes (0: unknown).
+
+    The blocks are exact, and a key that is kept keeps several; the resident size gives the scale.
+    """
     gc.collect()
     statm = Path("/proc/self/statm")
-    pages = int(statm.read_text().split()[1]) if statm.exists() else 0
-    return sys.getallocatedblocks(), pages * 4096
+    resident = 0
+    if statm.exists():
+        resident = int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return sys.getallocatedblocks(), resident
 
 
 # -- waiters ---------------------------------------------------------------------------------------
