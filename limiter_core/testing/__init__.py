@@ -1,0 +1,36 @@
+"""For tests of limiters and of stores: fakes, doubles, and the contract that any store must pass.
+
+- `FakeClock`: a clock that moves when the test says so.
+- `UnlimitedStore`, `FullStore`: stores that admit everybody, and nobody.
+- `OverlapRecorder`: an independent witness of who held what when.
+- `SyncStoreContract`, `AsyncStoreContract`: the contract suite; `SCENARIOS` is what it plays.
+- `RecordingListener`, `Stage`, `scenario`: for scenarios of your own.
+
+Needs pytest and hypothesis (the extra `testing`); the rest of `limiter_core` does not.
+"""
+
+# First, for what it does: the others need it.
+import limiter_core.testing._requirements  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from limiter_core.testing.clock import FakeClock
+from limiter_core.testing.contract import AsyncStoreContract, SyncStoreContract
+from limiter_core.testing.listener import RecordingListener
+from limiter_core.testing.play import Scenario, scenario
+from limiter_core.testing.recorder import Interval, OverlapRecorder, Violation
+from limiter_core.testing.scenarios import SCENARIOS
+from limiter_core.testing.stage import Stage, Step, Steps
+
+__all__ = (
+    "SCENARIOS",
+    "AsyncStoreContract",
+    "FakeClock",
+    "Interval",
+    "OverlapRecorder",
+    "RecordingListener",
+    "Scenario",
+    "Stage",
+    "Step",
+    "Steps",
+    "SyncStoreContract",
+    "Violation",
+    "scenario",
+)
