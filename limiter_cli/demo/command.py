@@ -97,7 +97,10 @@ def demo(
     story = Story(record, planned, declared, Groups.of(planned, group_by))
     report(console, story, top)
     if html is not None:
-        html.write_text(page(story), encoding="utf-8")
+        try:
+            html.write_text(page(story), encoding="utf-8")
+        except OSError as error:
+            _fail(f"could not write the page: {error}", WRONG_INPUT)
         console.print(Text(f"wrote {html}", style="dim"))
     if record.excesses:
         raise typer.Exit(EXCEEDED)

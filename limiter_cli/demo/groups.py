@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from limiter_cli.demo.inputs import printable
 from limiter_cli.demo.plan import Planned
 
 __all__ = ("Group", "Groups", "plain")
@@ -95,8 +96,8 @@ class Groups:
 
 
 def plain(text: str) -> str:
-    """Return text from a file so that a terminal and a page can show it: short, nothing unseen."""
-    seen = "".join(c if c.isprintable() else "?" for c in text)
+    """Return a name from a file as a reader can be shown it: printable and short."""
+    seen = printable(text)
     return seen if len(seen) <= _NAME_LENGTH else f"{seen[: _NAME_LENGTH - 1]}…"
 
 

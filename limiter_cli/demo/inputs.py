@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-__all__ = ("InputError", "Problem", "explain", "sample")
+__all__ = ("InputError", "Problem", "explain", "printable", "sample")
 
 _PROBLEMS_SHOWN = 10
 
@@ -27,7 +27,7 @@ class InputError(Exception):
 
     def __init__(self, path: Path, problems: Sequence[Problem]) -> None:
         shown = sorted(problems)[:_PROBLEMS_SHOWN]
-        lines = [f"{path}, line {line}: {what}" for line, what in shown]
+        lines = [f"{path}, line {line}: {printable(what)}" for line, what in shown]
         if len(problems) > len(shown):
             lines.append(f"... and {len(problems) - len(shown)} more problems in {path}")
         super().__init__("\n".join(lines))
@@ -52,6 +52,11 @@ def explain(
             allowed = model.model_fields[name].description
             sentences[name] = f"{name} must be {allowed}, got {reprlib.repr(given[name])}"
     return sentences
+
+
+def printable(text: str) -> str:
+    """Return text from a file as a terminal or a page can show it: a `?` for what is no glyph."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def sample(name: str) -> Path:

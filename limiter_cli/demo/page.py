@@ -8,6 +8,7 @@ from html import escape
 from string import Template
 
 from limiter_cli.demo.groups import Groups
+from limiter_cli.demo.inputs import printable
 from limiter_cli.demo.record import UNHAPPY, KeyRecord, Record, Turn
 from limiter_cli.demo.summary import (
     COLUMNS,
@@ -45,7 +46,7 @@ def page(story: Story) -> str:
     template = (
         importlib.resources.files("limiter_cli.demo").joinpath("page.html").read_text("utf-8")
     )
-    text = Template(template).substitute(
+    return Template(template).substitute(
         overall=_text(overall(record)),
         verdict=_verdict(record),
         legend="".join(
@@ -62,8 +63,6 @@ def page(story: Story) -> str:
         rows="\n".join(_table_row(key) for key in keys),
         notes="".join(f"<p>{_text(note)}</p>" for note in said),
     )
-    # A lone surrogate in a JSON string is text to Python, but no file can hold it.
-    return text.encode("utf-8", "replace").decode()
 
 
 def _verdict(record: Record) -> str:
@@ -101,7 +100,7 @@ class _Drawing:
         self._groups = groups
         self._per_second = per_second
         self._lanes = lanes
-        self._steps = key.waiting_steps()
+        self._steps = key.waiting_steps(0.2 / per_second)
         self._unhappy = key.ended_as(*UNHAPPY)
         self._queue_top = lanes * _LANE
         self._marks_top = self._queue_top + (_QUEUE if self._steps else 0)
@@ -173,5 +172,4 @@ def _ticks(seconds: float, step: float) -> Iterator[tuple[float, float]]:
 
 
 def _text(text: str) -> str:
-    """Return text as HTML; what no HTML may contain becomes a question mark."""
-    return escape("".join(c if c.isprintable() or c == "\n" else "?" for c in text))
+    return "\n".join(escape(printable(line)) for line in text.split("\n"))

@@ -132,8 +132,13 @@ class KeyRecord:
             turn for turn in self.turns if turn.outcome in outcomes and turn.key in (None, self.key)
         ]
 
-    def waiting_steps(self) -> list[tuple[float, float, int]]:
-        """Return how many calls waited: (from, until, how many), without the times nobody did."""
+    def waiting_steps(self, least: float) -> list[tuple[float, float, int]]:
+        """Return how many calls waited: (from, until, how many), without the times nobody did.
+
+        Args:
+            least: seconds a step must last to be worth showing. A call that takes the place of
+                another waits beside it for a moment.
+        """
         changes: list[tuple[float, int]] = []
         for turn in self.turns:
             seconds = turn.waited(turn.arrived_at)
@@ -144,7 +149,7 @@ class KeyRecord:
         count = 0
         for (at, change), (until, _) in itertools.pairwise(changes):
             count += change
-            if count and until > at:
+            if count and until - at > least:
                 steps.append((at, until, count))
         return steps
 

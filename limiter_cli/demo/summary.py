@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from limiter_cli.demo.groups import Groups
+from limiter_cli.demo.groups import Groups, plain
 from limiter_cli.demo.plan import Planned
 from limiter_cli.demo.record import UNHAPPY, KeyRecord, Outcome, Record, percentile
 
@@ -104,7 +104,7 @@ def exceeded(record: Record) -> Iterator[str]:
         yield (
             f"{excess.key}: {excess.in_use} slots in use at "
             f"{seconds_text(excess.turn.began_at or 0.0)}, the limit is {excess.limit} "
-            f"({call.call.function}, line {call.line} of the log)"
+            f"({plain(call.call.function)}, line {call.line} of the log)"
         )
     if len(record.excesses) > _EXCESSES_SHOWN:
         yield f"... and {len(record.excesses) - _EXCESSES_SHOWN} times more"
@@ -128,4 +128,4 @@ def _calls(count: int) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join("".join(c if c.isprintable() else "?" for c in name) for name in names)
+    return ", ".join(map(plain, names))

@@ -117,7 +117,7 @@ class _Rows:
     def _waiting(self) -> Text | None:
         """Return the number of calls that waited, as heights."""
         most = [0] * self._cells
-        for at, until, count in self._key.waiting_steps():
+        for at, until, count in self._key.waiting_steps(self._seconds / 50):
             for cell in range(self._cell(at), self._cell(until) + 1):
                 most[cell] = max(most[cell], count)
         peak = max(most)
