@@ -22,7 +22,7 @@ found = $(firstword $(foreach python,python$(1) $(wildcard $(PYENV_ROOT)/version
   $(if $(filter $(1),$(shell $(python) $(VERSION_OF) 2>/dev/null)),$(python))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench fix clean
+.PHONY: help demo test test-here lint types bench fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,17 +30,19 @@ help: ## list the targets
 demo: $(VENV)/.installed ## see it work: limits, waiting and conflicts, in the terminal
 	$(BIN)/limiter demo $(ARGS)
 
-test: $(VENV)/.tools ## run all tests, on each of Python 3.11 and 3.13 that is present
+test: test-here $(TESTED:%=test-%) ## run all tests, on each of Python 3.11 and 3.13 that is present
+
+test-here: $(VENV)/.tools
 	$(BIN)/python -m pytest $(ARGS)
-	@$(foreach version,$(TESTED),$(MAKE) --no-print-directory test-$(version) &&) true
 
 # One of the tested versions, unless .venv has run it already.
 test-%: $(VENV)/.tools
 	@ran="$$($(BIN)/python $(VERSION_OF))"; \
 	if [ "$$ran" = "$*" ]; then :; \
 	elif [ -n "$(call found,$*)" ]; then \
-	  $(MAKE) --no-print-directory $(VENV)-$*/.installed && $(VENV)-$*/bin/python -m pytest $(ARGS); \
-	else echo "Python $* not found: these tests ran on $$ran, not on $*"; fi
+	  { $(MAKE) --question $(VENV)-$*/.installed || $(MAKE) --no-print-directory $(VENV)-$*/.installed; } && \
+	  echo "$(VENV)-$*/bin/python -m pytest $(ARGS)" && $(VENV)-$*/bin/python -m pytest $(ARGS); \
+	else echo "Python $* not found: the tests ran on $$ran, not on $*"; fi
 
 lint: $(VENV)/.tools ## check style and formatting (ruff)
 	$(BIN)/ruff check .

@@ -30,7 +30,7 @@ GUARANTEE = (
 def test_code_runs_as_it_stands(block: Block) -> None:
     code = compile(
         "\n" * (block.line - 1) + block.text,  # so that a traceback names the page's line
-        str(ROOT / block.page),
+        f"<{block.page}>",
         "exec",
         flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
     )
