@@ -27,7 +27,7 @@ found = $(firstword $(foreach python,python$(1) $(wildcard $(PYENV_ROOT)/version
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed ## see it work: limits, waiting and conflicts, in the terminal
+demo: $(VENV)/.installed ## replay a log of calls under limits, and show who held what when
 	$(BIN)/limiter demo $(ARGS)
 
 test: test-here $(TESTED:%=test-%) ## run all tests, on each of Python 3.11 and 3.13 that is present
@@ -40,7 +40,7 @@ test-%: $(VENV)/.tools
 	@ran="$$($(BIN)/python $(VERSION_OF))"; \
 	if [ "$$ran" = "$*" ]; then :; \
 	elif [ -n "$(call found,$*)" ]; then \
-	  { $(MAKE) --question $(VENV)-$*/.installed || $(MAKE) --no-print-directory $(VENV)-$*/.installed; } && \
+	  { $(MAKE) --no-print-directory --question $(VENV)-$*/.installed || $(MAKE) --no-print-directory $(VENV)-$*/.installed; } && \
 	  echo "$(VENV)-$*/bin/python -m pytest $(ARGS)" && $(VENV)-$*/bin/python -m pytest $(ARGS); \
 	else echo "Python $* not found: the tests ran on $$ran, not on $*"; fi
 
