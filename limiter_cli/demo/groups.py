@@ -37,7 +37,7 @@ class Group:
 
     Attributes:
         name: what they have in common.
-        letter: one character, of this group alone; a dot for all groups beyond the tenth.
+        letter: one character, of this group alone; a star for all groups beyond the tenth.
         colour: `#rrggbb`, likewise.
     """
 
@@ -63,7 +63,7 @@ class Groups:
             group = Group(name, self._letter_for(name), colour)
             self._groups[name] = group
             self.shown.append(group)
-        self._other = Group("others", "·", _OTHERS)
+        self._other = Group("others", "*", _OTHERS)
         if len(counts) > len(self.shown):
             self.shown.append(self._other)
 

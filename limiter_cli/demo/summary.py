@@ -17,12 +17,11 @@ __all__ = ("COLUMNS", "Story", "exceeded", "notes", "overall", "row", "seconds_t
 
 COLUMNS = (
     "key",
-    "peak",
-    "limit",
+    "peak slots",
     "calls",
     "wait p50",
-    "p95",
-    "max",
+    "wait p95",
+    "wait max",
     "refused",
     "timed out",
     "superseded",
@@ -30,6 +29,8 @@ COLUMNS = (
 )
 """The headings of `row`."""
 
+_SHOWN_IF_ANY = ("timed out", "cut short")
+_NONE = "-"
 _EXCESSES_SHOWN = 10
 
 
@@ -55,25 +56,34 @@ def row(key: KeyRecord) -> tuple[str, ...]:
     waits = key.waits()
     return (
         key.key,
-        str(key.peak),
-        limit_text(key),
+        f"{key.peak} of {limit_text(key)}",
         str(len(key.turns)),
-        *(seconds_text(percentile(waits, p)) if waits else "-" for p in (50, 95, 100)),
-        *(str(len(key.ended_as(outcome)) or "-") for outcome in UNHAPPY),
+        *(seconds_text(percentile(waits, p)) if waits else _NONE for p in (50, 95, 100)),
+        *(str(len(key.ended_as(outcome)) or _NONE) for outcome in UNHAPPY),
     )
 
 
 def summary(record: Record, keys: Sequence[KeyRecord]) -> RenderableType:
     """Return the table of these keys."""
     over = {excess.key for excess in record.excesses}
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    rows = [row(key) for key in keys]
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    shown: list[int] = []
     for number, heading in enumerate(COLUMNS):
-        table.add_column(heading, justify="right" if number else "left", overflow="fold")
-    for key in keys:
-        table.add_row(
-            *(Text(text, no_wrap=bool(number)) for number, text in enumerate(row(key))),
-            style="bold red" if key.key in over else None,
+        if heading in _SHOWN_IF_ANY and all(cells[number] == _NONE for cells in rows):
+            continue
+        shown.append(number)
+        table.add_column(
+            # The key is what gives way on a narrow terminal: it can be folded, numbers can not.
+            heading.replace("superseded", "super-\nseded").replace(" ", "\n"),
+            justify="right" if number else "left",
+            no_wrap=number > 0,
+            overflow="fold",
+            vertical="bottom",
         )
+    for key, cells in zip(keys, rows, strict=True):
+        style = "bold red" if key.key in over else None
+        table.add_row(*(Text(cells[number]) for number in shown), style=style)
     return table
 
 

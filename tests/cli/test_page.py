@@ -90,5 +90,5 @@ def test_the_summary_is_on_the_page(demo, call, outline_of):
 
     text, _ = outline_of()
 
-    assert "<td>bill()</td><td>1</td><td>1</td><td>2</td><td>0 ms</td><td>1.00 s</td>" in text
+    assert "<td>bill()</td><td>1 of 1</td><td>2</td><td>0 ms</td><td>1.00 s</td>" in text
     assert "No limit was exceeded." in text
