@@ -33,6 +33,12 @@ def test_the_wheel_has_every_package() -> None:
     assert sorted(name.removeprefix("adapters/") for name in listed) == sorted(packages())
 
 
+def test_the_wheel_has_the_sample_of_the_demo() -> None:
+    included = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert included == {"examples/data": "limiter_cli/data"}
+    assert list((ROOT / "examples/data").glob("*.jsonl"))
+
+
 def test_types_are_checked_in_every_package() -> None:
     assert set(packages()) <= set(PROJECT["tool"]["mypy"]["packages"])
     checked = {name.removeprefix("adapters/") for name in PROJECT["tool"]["pyright"]["include"]}
