@@ -47,7 +47,7 @@ def demo(
             help="Limits: TOML, one table per function. Default: the sample.",
         ),
     ] = None,
-    url: Annotated[str, typer.Option(help="The store.")] = "memory://",
+    url: Annotated[str, typer.Option(metavar="URL", help="The store.")] = "memory://",
     fast: Annotated[bool, typer.Option("--fast", help="Run on a fake clock, in no time.")] = False,
     speed: Annotated[
         float, typer.Option(help="Run so many times as fast as the log.", show_default=True)
