@@ -269,6 +269,34 @@ async def test_a_cancellation_from_outside_is_not_swallowed_by_a_loss(store, lim
     assert went_on == ["after the scope"]
 
 
+@pytest.mark.parametrize("first", ["evict", "cancel"])
+async def test_a_scope_cancelled_in_the_tick_of_the_loss_cancels_no_more_than_its_block(
+    limiter, first
+):
+    lives: list[str] = []
+
+    async def body() -> None:
+        with anyio.CancelScope() as scope, contextlib.suppress(LeaseLost):
+            async with limiter.hold(ONE) as lease:
+                if first == "cancel":
+                    scope.cancel()
+                await limiter.evict(lease.id)
+                scope.cancel()
+                while True:
+                    await checkpoint()
+        lives.append("this task")
+
+    async def neighbour() -> None:
+        for _ in range(10):
+            await checkpoint()
+        lives.append("its neighbour")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(body)
+        tasks.start_soon(neighbour)
+    assert lives == ["this task", "its neighbour"]
+
+
 @ASYNCIO_ONLY
 @pytest.mark.parametrize("first", ["evict", "cancel"])
 async def test_a_cancelled_task_stays_cancelled_when_its_lease_is_lost_too(store, limiter, first):

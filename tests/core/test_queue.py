@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 
+import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from limiter_core import (
     LIMIT_BY,
@@ -17,7 +19,7 @@ from limiter_core import (
 )
 
 from ._crew import Crew
-from ._tools import PATIENCE, keys_in_use
+from ._tools import PATIENCE, OverlapRecorder, keys_in_use
 
 KEY = LIMIT_BY.constant("key")
 ONE = ConcurrencyLimit(KEY)
@@ -190,3 +192,19 @@ async def test_a_call_that_gets_its_slot_in_time_does_not_time_out_later(store):
         await crew.finish("running")
         await crew.becomes("waiter", "runs")
     assert crew.became["waiter"] == "done"
+
+
+async def test_costs_in_use_are_never_above_the_limit(limiter):
+    recorder = OverlapRecorder()
+
+    async def call(cost: int) -> None:
+        limit = ConcurrencyLimit(KEY, max_concurrent=5, cost=cost)
+        async with limiter.hold(limit):
+            with recorder.inside("key", cost):
+                await checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(60):
+            tasks.start_soon(call, 1 + number % 5)
+    assert recorder.entered == 60
+    assert recorder.highest == {"key": 5}
