@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
-import anyio
-
 from limiter_core._async_calls import AsyncCall, new_call
 from limiter_core._call import Call, logger, patience
 from limiter_core._engine import Engine, OnStoreError
@@ -24,9 +22,6 @@ from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable
 from limiter_core.lease import Lease
 from limiter_core.requests import Answer, Granted, Mode
 from limiter_core.store import Store
-
-RELEASE_PATIENCE = 5.0
-"""Seconds that a release may take, shielded from cancellation; then the lease ends by itself."""
 
 
 class AsyncEngine(Engine):
@@ -108,9 +103,9 @@ class AsyncEngine(Engine):
             self._direct.release(call.request.id)
             return
         try:
-            with anyio.fail_after(RELEASE_PATIENCE, shield=True):
-                await self.face.release(call.request.id, call.keys)
-        except (StoreError, TimeoutError) as error:
+            # Not shielded: a store carries a release out even if nobody waits for the end of it.
+            await self.face.release(call.request.id, call.keys)
+        except StoreError as error:
             logger.warning("could not release %s, its lease ends by itself: %s", call.keys, error)
 
 

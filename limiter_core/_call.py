@@ -77,7 +77,7 @@ class Call:
         self.on_lost = terms.on_lost
         self.now = now
 
-    # -- Listener ----------------------------------------------------------------------------------
+    # -- Listener ---------------------------------------------------------------------------------
 
     def look_again(self, answer: Answer | None = None) -> bool:
         """Wake the waiter; whether it is still there. Each world does it in its own way."""
@@ -111,7 +111,7 @@ class Call:
             self.grant(answer)
         return answer
 
-    # -- the lease -----------------------------------------------------------------------------------
+    # -- the lease --------------------------------------------------------------------------------
 
     @property
     def keys(self) -> tuple[str, ...]:

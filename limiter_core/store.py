@@ -191,7 +191,11 @@ class AsyncStore(Protocol):
         ...
 
     async def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:
-        """Remove a lease or a ticket; see `SyncStore.release`."""
+        """Remove a lease or a ticket; see `SyncStore.release`.
+
+        Given the keys, it is on its way before this first suspends, and is carried out even if
+        the caller is cancelled then. It ends in bounded time, also when the store is away.
+        """
         ...
 
     async def renew(self, ids: Sequence[str]) -> Renewal:

@@ -1,0 +1,158 @@
+"""Calls of the script by an event loop: what is asked in one tick travels in one round trip."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import redis.asyncio
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import MaxConnectionsError, NoScriptError, RedisError, ResponseError
+
+from limiter_core.errors import StoreError
+from limiter_redis import _protocol as protocol
+from limiter_redis._hub import Hub
+from limiter_redis._script import Script
+from limiter_redis._wire import (
+    BATCH,
+    FOR,
+    POOL_PATIENCE,
+    POOL_PAUSE,
+    evalsha,
+    evaluate,
+    packed,
+    store_error,
+)
+
+_Waiting = tuple[protocol.Operation, "asyncio.Future[str]"]
+
+
+class AsyncWire:
+    """Calls of one server, from one event loop, over one connection.
+
+    While a call is on its way the next one gathers operations; so the number of connections and
+    of round trips does not grow with the number of tasks.
+    """
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        namespace: str,
+        where: str,
+        script: Script,
+        hub: Hub,
+    ) -> None:
+        self._pool: Any = client.connection_pool
+        self._namespace = namespace
+        self._where = where
+        self._script = script
+        self._hub = hub
+        self._loop = asyncio.get_running_loop()
+        self._connection: Any = None
+        self._gathered: list[_Waiting] = []
+        self._sender: asyncio.Task[None] | None = None
+        self._commands = asyncio.Lock()
+
+    def submit(self, operation: protocol.Operation) -> asyncio.Future[str]:
+        """Have an operation carried out; the future is its reply."""
+        future: asyncio.Future[str] = self._loop.create_future()
+        self._gathered.append((operation, future))
+        if self._sender is None:
+            self._sender = self._loop.create_task(self._send())
+        return future
+
+    async def command(self, *command: Any) -> Any:
+        """Carry out one plain command, beside the operations."""
+        async with self._commands:
+            connection = None
+            try:
+                connection = await self._get_connection()
+                return await _command(connection, command)
+            except (RedisError, OSError) as error:
+                raise store_error(error, self._where) from error
+            finally:
+                if connection is not None:
+                    await self._pool.release(connection)
+
+    async def aclose(self) -> None:
+        """Give the connection back."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.disconnect(nowait=True)
+            await self._pool.release(connection)
+
+    async def _send(self) -> None:
+        batch: list[_Waiting] = []
+        try:
+            while self._gathered:
+                batch, self._gathered = self._gathered[:BATCH], self._gathered[BATCH:]
+                await self._exchange(batch)
+                batch = []
+        finally:
+            self._sender = None
+            # Cancelled halfway (the loop ends): what was asked may be asked again (S1).
+            self._gathered[:0] = [waiting for waiting in batch if not waiting[1].done()]
+            if self._gathered:
+                self._sender = self._loop.create_task(self._send())
+
+    async def _exchange(self, batch: list[_Waiting]) -> None:
+        operations = [operation for operation, _ in batch]
+        try:
+            lines = await self._call(operations)
+        except StoreError as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(type(error)(*error.args))
+                    future.exception()  # if its task has gone nobody else will look at it
+            return
+        for (_, future), line in zip(batch, lines, strict=False):
+            if not future.done():
+                future.set_result(line)
+        if len(lines) > len(batch):
+            self._hub.hear(lines[len(batch) :])
+
+    async def _call(self, operations: Sequence[protocol.Operation]) -> list[str]:
+        keys, arguments = protocol.arguments(self._namespace, self._hub.channel, operations)
+        try:
+            try:
+                return await self._once(keys, arguments)
+            except (RedisConnectionError, OSError):
+                # A connection that lay idle may be dead. All operations may be repeated (S1).
+                return await self._once(keys, arguments)
+        except (RedisError, OSError) as error:
+            raise store_error(error, self._where) from error
+
+    async def _once(self, keys: int, arguments: Sequence[str]) -> list[str]:
+        if self._connection is None:
+            self._connection = await self._get_connection()
+        connection = self._connection
+        try:
+            try:
+                reply = await _command(connection, evalsha(self._script, keys, arguments))
+            except NoScriptError:
+                reply = await _command(connection, evaluate(self._script, keys, arguments))
+        except ResponseError:
+            raise
+        except BaseException:
+            self._connection = None  # whatever it would still say is not the next one's answer
+            await connection.disconnect(nowait=True)
+            await self._pool.release(connection)
+            raise
+        return protocol.lines(reply)
+
+    async def _get_connection(self) -> Any:
+        deadline = time.monotonic() + POOL_PATIENCE
+        while True:
+            try:
+                return await self._pool.get_connection(*FOR)
+            except MaxConnectionsError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(POOL_PAUSE)
+
+
+async def _command(connection: Any, command: tuple[Any, ...]) -> Any:
+    await connection.send_packed_command(packed(connection, command))
+    return await connection.read_response(disable_decoding=True)

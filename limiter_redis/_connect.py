@@ -1,0 +1,85 @@
+"""From a URL, or a client that the user has, to connections of our own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from limiter_core.errors import ConfigurationError
+
+SCHEMES = ("redis", "rediss", "unix")
+
+# What tells how to reach the server and who we are; the rest of a client's settings is about how
+# its owner likes replies, pools and retries.
+_ADDRESS = (
+    "client_name",
+    "credential_provider",
+    "db",
+    "host",
+    "password",
+    "path",
+    "port",
+    "socket_connect_timeout",
+    "socket_keepalive",
+    "socket_keepalive_options",
+    "username",
+)
+
+SOCKET_TIMEOUT = 5.0
+"""Seconds that a reply may take, where the user's URL or client does not say."""
+
+
+def address_of_url(url: str) -> dict[str, Any]:
+    """Return the connection settings that a URL stands for.
+
+    Raises:
+        ConfigurationError: redis-py cannot read it. (The message keeps its password to itself.)
+    """
+    try:
+        pools: Any = redis.ConnectionPool
+        pool = pools.from_url(url)
+    except (ValueError, RedisError) as error:
+        scheme = url.partition("://")[0]
+        raise ConfigurationError(
+            f"not a Redis URL ({error}); expected something like {scheme}://host:6379/0"
+        ) from None
+    return address_of_pool(pool)
+
+
+def address_of_pool(pool: Any) -> dict[str, Any]:
+    """Return the connection settings of a pool, sync or async."""
+    given: dict[str, Any] = pool.connection_kwargs
+    address = {name: given[name] for name in _ADDRESS if given.get(name) is not None}
+    kind = pool.connection_class
+    if "SSL" in kind.__name__:
+        address["ssl"] = True
+        address |= {name: value for name, value in given.items() if name.startswith("ssl_")}
+    if "Unix" in kind.__name__:
+        address["unix_socket_path"] = address.pop("path")
+    timeout = given.get("socket_timeout")
+    address["socket_timeout"] = timeout if isinstance(timeout, int | float) else SOCKET_TIMEOUT
+    return address
+
+
+def sync_client(address: dict[str, Any], *, socket_timeout: float | None) -> redis.Redis:
+    """Return a client of our own for threads."""
+    settings: Any = {**address, "socket_timeout": socket_timeout}
+    return redis.Redis(**settings)
+
+
+def async_client(address: dict[str, Any]) -> redis.asyncio.Redis:
+    """Return a client of our own for the running event loop."""
+    settings: Any = address
+    return redis.asyncio.Redis(**settings)
+
+
+def shown(address: dict[str, Any]) -> str:
+    """Return where a store lives, without secrets."""
+    if "unix_socket_path" in address:
+        return f"unix://{address['unix_socket_path']}?db={address.get('db', 0)}"
+    scheme = "rediss" if address.get("ssl") else "redis"
+    host, port = address.get("host", "localhost"), address.get("port", 6379)
+    return f"{scheme}://{host}:{port}/{address.get('db', 0)}"

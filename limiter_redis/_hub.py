@@ -1,0 +1,213 @@
+"""Who in this process waits or holds: the one place that news of the store goes to.
+
+Shared by both transports and the keeper; no I/O. Its books are dicts whose single operations are
+atomic, so that a hold pays for no lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from limiter_core.requests import Answer, Granted, Listener, Loss, Mode, Notice, Queued, Request
+from limiter_redis import _protocol as protocol
+
+logger = logging.getLogger("limiter")
+
+MARGIN = 0.1
+"""The part of a lease by which a holder stops before the store does: for the way, and for clocks
+that do not run equally fast."""
+
+_LOOK_EVERY = 5.0
+"""Seconds after which even an undisturbed ticket is looked at, at the latest."""
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A request that this process keeps alive: its ticket first, then its lease.
+
+    Attributes:
+        request: as it was sent last.
+        listener: who hears.
+        waiting: True while it is a ticket.
+        renew_at: when it is to be renewed, on the local clock.
+        expires_at: when the lease counts as lost unless renewed, on the local clock.
+        token: the lease's fencing token.
+        granted_at: when it was granted, on the local clock.
+    """
+
+    request: Request
+    listener: Listener
+    waiting: bool
+    renew_at: float
+    expires_at: float = 0.0
+    token: int = 0
+    granted_at: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """The first of its keys: where its records are."""
+        return self.request.demands[0].key
+
+
+class Hub:
+    """The live requests of this process, and what to do at which time."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.channel = f"{namespace}:process:{secrets.token_hex(8)}"
+        self.live: dict[str, Live] = {}
+        self.looks: dict[str, float] = {}
+        """Keys that somebody here waits for, and when their next lease ends (local clock)."""
+        self.unfinished: dict[str, None] = {}
+        """Keys on which a step left work over (S16)."""
+        self.on_notice: Callable[[Notice], None] | None = None
+
+    # -- a request's way --------------------------------------------------------------------------
+
+    def begin(self, request: Request, now: float) -> None:
+        """Keep a request alive from now on, if anybody here listens."""
+        if request.listener is None:
+            return
+        known = self.live.get(request.id)
+        if known is not None:
+            known.request = request
+        else:
+            renew_at = now + _renew_after(request.lease, waiting=True)
+            self.live[request.id] = Live(request, request.listener, True, renew_at)
+
+    def settle(self, request: Request, line: str, sent_at: float) -> Answer:
+        """Return the answer that a reply stands for, and note what follows from it."""
+        answer = protocol.parse_answer(line.split(" "))
+        if request.listener is None:
+            return answer
+        return self._note(request.id, request.lease, answer, sent_at)
+
+    def end(self, request_id: str) -> Live | None:
+        """Let go of a request: from now on nothing is renewed, and no loss is told."""
+        return self.live.pop(request_id, None)
+
+    def _note(self, request_id: str, lease: float, answer: Answer, sent_at: float) -> Answer:
+        live = self.live.get(request_id)
+        if isinstance(answer, Granted) and answer.expires_in is not None:
+            answer = answer._replace(expires_in=max(0.0, answer.expires_in - MARGIN * lease))
+            if live is not None:
+                live.waiting = False
+                live.token = answer.fencing_token
+                live.granted_at = sent_at
+                live.renew_at = sent_at + _renew_after(lease, waiting=False)
+                live.expires_at = sent_at + (answer.expires_in or 0.0)
+        elif isinstance(answer, Queued):
+            self.look_at(answer.key, answer.look_again)
+            answer = answer._replace(look_again=None)  # the keeper does, for all who wait
+        else:
+            self.live.pop(request_id, None)
+        return answer
+
+    # -- news -------------------------------------------------------------------------------------
+
+    def hear(self, lines: Iterable[str]) -> None:
+        """Pass on what the store says beside its replies."""
+        for line in lines:
+            news = protocol.parse_news(line)
+            if news.notice is not None:
+                if self.on_notice is not None:
+                    self.on_notice(news.notice)
+            elif news.more:
+                self.unfinished[news.id] = None
+            elif (live := self.live.get(news.id)) is not None:
+                if news.loss is not None:
+                    self.lose(live, news.loss)
+                else:
+                    self._wake(live, news.answer)
+
+    def lose(self, live: Live, loss: Loss) -> None:
+        """Tell a holder that its lease is gone, or under `PREEMPTED` should be let go."""
+        if self.live.get(live.request.id) is live:
+            if loss is not Loss.PREEMPTED:
+                del self.live[live.request.id]
+            live.listener.lease_lost(loss)
+
+    def forgotten(self, live: Live) -> None:
+        """Tell a holder that the store lost its lease and had no room for it again."""
+        self.live.pop(live.request.id, None)
+        live.listener.lease_lost(Loss.FORGOTTEN)
+
+    def wake_waiting(self) -> None:
+        """Have all who wait ask again: messages may have been missed."""
+        for live in list(self.live.values()):
+            if live.waiting:
+                self._wake(live, None)
+
+    def _wake(self, live: Live, answer: Answer | None) -> None:
+        if answer is not None:
+            now = time.monotonic()
+            answer = self._note(live.request.id, live.request.lease, answer, now)
+        live.listener.look_again(answer)
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def look_at(self, key: str, after: float | None) -> None:
+        """Note when the next lease of a key ends that somebody here waits for."""
+        if after is not None:
+            # A little late, and not all processes at once.
+            at = time.monotonic() + after + random.uniform(0.001, 0.05)  # noqa: S311
+            if at < self.looks.get(key, at + 1.0):
+                self.looks[key] = at
+
+    def due(self, now: float) -> list[Live]:
+        """Return what has to be renewed."""
+        return [live for live in list(self.live.values()) if live.renew_at <= now]
+
+    def due_looks(self, now: float) -> list[str]:
+        """Return the keys that have to be looked at, once each."""
+        keys = [key for key, at in list(self.looks.items()) if at <= now]
+        for key in keys:
+            self.looks.pop(key, None)
+        while self.unfinished:
+            keys.append(self.unfinished.popitem()[0])
+        return keys
+
+    def expire(self, now: float) -> None:
+        """Give up the leases that could not be renewed in time."""
+        for live in list(self.live.values()):
+            if not live.waiting and live.expires_at <= now:
+                max_hold = live.request.max_hold
+                overran = max_hold is not None and now - live.granted_at >= max_hold * (1 - MARGIN)
+                self.lose(live, Loss.OVERRAN if overran else Loss.CUT_OFF)
+
+    def renewed(self, live: Live, line: str, sent_at: float) -> Request | None:
+        """Note the reply to a renewal; returns the request of a lease to be reclaimed."""
+        if self.live.get(live.request.id) is not live:
+            return None  # released meanwhile: whatever the store says is no loss
+        kind, _, rest = line.partition(" ")
+        live.renew_at = sent_at + _renew_after(live.request.lease, waiting=live.waiting)
+        if kind in ("alive", "preempted"):
+            if live.waiting:
+                self._wake(live, None)  # granted, and the word of it was lost
+                return None
+            live.expires_at = sent_at + (1 - MARGIN) * live.request.lease
+            if live.request.max_hold is not None:
+                live.expires_at = min(live.expires_at, live.granted_at + live.request.max_hold)
+            live.listener.lease_renewed(live.expires_at)
+            if kind == "preempted":
+                self.lose(live, Loss.PREEMPTED)
+        elif kind == "waiting":
+            self.look_at(live.request.demands[0].key, protocol.seconds(rest))
+        elif kind == "lost":
+            self.lose(live, protocol.parse_loss(rest))
+        elif live.waiting:
+            self._wake(live, None)  # it asks again, and keeps its place in line
+        else:  # the store lost its data: the slot is asked for again, by its id (S10)
+            return live.request._replace(mode=Mode.RECLAIM, fencing_token=live.token)
+        return None
+
+
+def _renew_after(lease: float, *, waiting: bool) -> float:
+    """Return the seconds until the next renewal: a third of the lease, with some jitter."""
+    interval = min(lease / 3, _LOOK_EVERY) if waiting else lease / 3
+    return interval * random.uniform(0.8, 1.0)  # noqa: S311

@@ -1,0 +1,321 @@
+"""What goes over the wire, and what it means: pure functions, shared by both transports.
+
+Operations travel as JSON, many in one call; replies and news come as lines of fields (see the
+headers of the `.lua` files). Durations are seconds here and microseconds there.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote
+
+from limiter_core.errors import StoreError
+from limiter_core.requests import (
+    Answer,
+    Granted,
+    Held,
+    HolderSnapshot,
+    KeySnapshot,
+    Loss,
+    Notice,
+    Queued,
+    Refusal,
+    Refused,
+    Renewal,
+    Replaced,
+    Request,
+    WaiterSnapshot,
+)
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+Operation = list[Any]
+"""An operation, as its `.lua` file describes it."""
+
+_LOSSES = {
+    "expired": Loss.EXPIRED,
+    "overran": Loss.OVERRAN,
+    "evicted": Loss.EVICTED,
+    "preempted": Loss.PREEMPTED,
+}
+_REFUSALS = {"full": Refusal.FULL, "queue": Refusal.QUEUE_FULL, "cost": Refusal.COST}
+
+
+# -- operations ------------------------------------------------------------------------------------
+
+
+def acquire(request: Request) -> Operation:
+    """Return the operation for a request."""
+    return [
+        "acquire",
+        request.id,
+        request.mode.value,
+        microseconds(request.lease),
+        0 if request.max_hold is None else microseconds(request.max_hold),
+        microseconds(request.claim),
+        request.order or 0,
+        request.payload is not None and (base64.b64encode(request.payload).decode() or "="),
+        _word(request.claimant),
+        _word(request.label) or "-",
+        request.listener is not None,
+        request.fencing_token or 0,
+        [
+            (
+                demand.key,
+                demand.limit,
+                demand.cost,
+                demand.on_conflict.value,
+                demand.priority,
+                "" if demand.group is None else "=" + demand.group,
+                -1 if demand.max_waiting is None else demand.max_waiting,
+            )
+            for demand in request.demands
+        ],
+    ]
+
+
+def release(request_id: str, key: str) -> Operation:
+    """Return the operation that removes a lease or ticket."""
+    return ["release", request_id, key]
+
+
+def evict(lease_id: str, key: str) -> Operation:
+    """Return the operation that takes a slot back."""
+    return ["evict", lease_id, key]
+
+
+def renew(request_id: str, key: str) -> Operation:
+    """Return the operation that starts a lease time again; `key` is the request's first."""
+    return ["renew", request_id, key]
+
+
+def set_limit(key: str, limit: int | None) -> Operation:
+    """Return the operation that overrides the declared limits, or (None) returns to them."""
+    return ["configure", key, "limit", False if limit is None else limit]
+
+
+def set_paused(key: str, paused: bool) -> Operation:
+    """Return the operation that pauses or resumes a key."""
+    return ["configure", key, "pause", paused]
+
+
+def sweep(key: str) -> Operation:
+    """Return the operation that reaps a key."""
+    return ["sweep", key]
+
+
+def offers(scope: str) -> Operation:
+    """Return the operation that offers unclaimed slots of a scope again; "" for no scope."""
+    return ["offers", scope]
+
+
+def inspect(key: str) -> Operation:
+    """Return the operation that looks at a key."""
+    return ["inspect", key, KeySnapshot.WAITERS_SHOWN]
+
+
+def keys_of(operation: Operation) -> list[str]:
+    """Return the limiter keys that an operation names."""
+    if operation[0] == "acquire":
+        return [demand[0] for demand in operation[12]]
+    if operation[0] == "offers":
+        return []
+    return [operation[1] if operation[0] in ("configure", "sweep", "inspect") else operation[2]]
+
+
+@functools.lru_cache(maxsize=4096)
+def redis_keys(namespace: str, key: str) -> tuple[str, str, str]:
+    """Return the Redis keys of a limiter key: state, ends and queue; as `names` in the prelude."""
+    scope, slash, rest = key.partition("/")
+    head = f"{{{namespace}:{scope}}}"
+    tail = f":{rest}" if slash else ""
+    return f"{head}:state{tail}", f"{head}:ends{tail}", f"{head}:queue{tail}"
+
+
+def offers_index(namespace: str, scope: str) -> str:
+    """Return the Redis key of a scope's offers; as `offers_of` in the prelude."""
+    return f"{{{namespace}:{scope}}}:offers" if scope else f"{{{namespace}}}:offers"
+
+
+def key_of(namespace: str, state: str) -> str:
+    """Return the limiter key whose state has this Redis key: the way back from `redis_keys`."""
+    tag, _, rest = state.removeprefix(f"{{{namespace}:").partition("}:state")
+    return f"{tag}/{rest[1:]}" if rest else tag
+
+
+def scope_of(key: str) -> str:
+    """Return the (encoded) scope of a key, "" without one."""
+    scope, slash, _ = key.partition("/")
+    return scope if slash else ""
+
+
+def arguments(
+    namespace: str, channel: str, operations: Sequence[Operation]
+) -> tuple[int, list[str]]:
+    """Return the number of keys, and the keys and arguments of one call of the script."""
+    names = dict.fromkeys(key for operation in operations for key in keys_of(operation))
+    keys = [name for key in names for name in redis_keys(namespace, key)]
+    keys += [offers_index(namespace, op[1]) for op in operations if op[0] == "offers"]
+    return len(keys), [*keys, namespace, channel, _encode(operations)]
+
+
+# -- replies ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """A line that the script sends beside its replies, or over a channel.
+
+    Attributes:
+        id: the request it is about, or the key under "more".
+        answer: the request's new answer; None with "look": to be learnt by asking.
+        loss: why the lease ended or has to, None if it is not about that.
+        notice: what became of a durable ticket.
+        more: whether there is more to do on a key than one step may do.
+    """
+
+    id: str
+    answer: Answer | None = None
+    loss: Loss | None = None
+    notice: Notice | None = None
+    more: bool = False
+
+
+def parse_answer(fields: Sequence[str]) -> Answer:
+    """Return the answer that a reply of `acquire.lua` stands for."""
+    kind, *rest = fields
+    if kind == "granted":
+        return Granted(int(rest[0]), int(rest[1]) / 1_000_000)
+    if kind == "queued":
+        return Queued(rest[0], int(rest[1]), int(rest[2]), int(rest[3]), seconds(rest[4]))
+    if kind == "refused":
+        limit, in_use = int(rest[1]), int(rest[2])
+        return Refused(rest[0], limit, in_use, seconds(rest[3]), _REFUSALS[rest[4]])
+    if kind == "replaced":
+        return Replaced(rest[0])
+    if kind == "held":
+        return Held(int(rest[0]) / 1_000_000)
+    raise StoreError(
+        f"the store's script answered {' '.join(fields)!r}; is another version loaded?"
+    )
+
+
+def renewal(replies: Iterable[tuple[str, str]]) -> Renewal:
+    """Return what the replies of `renew.lua` to these ids stand for."""
+    gone: dict[str, Loss] = {}
+    preempted: set[str] = set()
+    for request_id, line in replies:
+        kind, _, reason = line.partition(" ")
+        if kind in ("gone", "lost"):
+            gone[request_id] = parse_loss(reason)
+        elif kind == "preempted":
+            preempted.add(request_id)
+    return Renewal(gone, frozenset(preempted))
+
+
+def parse_loss(reason: str) -> Loss:
+    """Return the loss that a reason of the script stands for."""
+    return _LOSSES.get(reason, Loss.FORGOTTEN)
+
+
+def parse_news(line: str) -> News:
+    """Return what a line of news says."""
+    kind, subject, *rest = line.split(" ")
+    if kind == "answer":
+        return News(subject, None if rest[0] == "look" else parse_answer(rest))
+    if kind == "lost":
+        return News(subject, loss=parse_loss(rest[0]))
+    if kind == "notice":
+        payload = base64.b64decode(rest[0].rstrip("=") + "=" * (-len(rest[0].rstrip("=")) % 4))
+        answer = parse_answer(rest[1:])
+        if not isinstance(answer, Granted | Refused | Replaced):
+            raise StoreError(f"the store's script sent the notice {line!r}")
+        return News(subject, notice=Notice(subject, payload, answer))
+    return News(subject, more=True)
+
+
+def parse_snapshot(key: str, text: str) -> KeySnapshot:
+    """Return the snapshot that a reply of `inspect.lua` stands for."""
+    state = json.loads(text)
+    now = int(state["now"])
+    holders = sorted(
+        (_holder(*holder, now=now) for holder in state["holders"] or ()),
+        key=lambda holder: holder.fencing_token,
+    )
+    waiters = [_waiter(json.loads(ticket), now) for ticket in state["waiters"] or () if ticket]
+    declared = {holder.limit for holder in holders} | {waiter.limit for waiter in waiters}
+    override = None if state["override"] is False else int(state["override"])
+    return KeySnapshot(
+        key=key,
+        limit=max(declared, default=0) if override is None else override,
+        in_use=int(state["used"]),
+        waiting=int(state["queued"]),
+        paused=state["paused"],
+        override=override,
+        declared=tuple(sorted(declared)),
+        holders=tuple(holders),
+        waiters=tuple(waiters),
+    )
+
+
+def _holder(lease_id: str, record: str, due: str, *, now: int) -> HolderSnapshot:
+    token, cost, limit, since, _, _, claimed, preempted, _, _, label, _ = record.split(" ")
+    return HolderSnapshot(
+        id=lease_id,
+        cost=int(cost),
+        limit=int(limit),
+        fencing_token=int(token),
+        held_for=(now - int(since)) / 1_000_000,
+        expires_in=(int(float(due)) - now) / 1_000_000,
+        claimed=claimed == "1",
+        preempted=preempted == "1",
+        label=_unword(label),
+    )
+
+
+def _waiter(ticket: dict[str, Any], now: int) -> WaiterSnapshot:
+    home = ticket["d"][ticket["home"] - 1]
+    group = home.get("group")
+    return WaiterSnapshot(
+        id=ticket["id"],
+        cost=int(home["cost"]),
+        limit=int(home["limit"]),
+        priority=int(home["priority"]),
+        group=None if group is None else group.removeprefix("="),
+        waiting_for=(now - int(ticket["since"])) / 1_000_000,
+        durable=bool(ticket["durable"]),
+        label=_unword(ticket["label"]),
+    )
+
+
+# -- values ----------------------------------------------------------------------------------------
+
+
+def microseconds(duration: float) -> int:
+    """Return a duration as the script counts it."""
+    return round(duration * 1_000_000)
+
+
+def seconds(field: str) -> float | None:
+    """Return a duration of the script, None where it says "-"."""
+    return None if field == "-" else int(field) / 1_000_000
+
+
+def lines(reply: Iterable[bytes | str]) -> list[str]:
+    """Return the script's reply as text, whatever the connection decodes."""
+    return [line.decode() if isinstance(line, bytes) else line for line in reply]
+
+
+@functools.lru_cache(maxsize=1024)
+def _word(text: str) -> str:
+    """Return text as one word of printable ASCII."""
+    return quote(text, safe=":@+/=,")
+
+
+def _unword(word: str) -> str:
+    return "" if word == "-" else unquote(word)

@@ -1,0 +1,150 @@
+"""Calls of the script by threads: one round trip each. Also the keeper's way to the server."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import redis
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ConnectionError,  # noqa: A004  (redis-py's own)
+    MaxConnectionsError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,  # noqa: A004  (redis-py's own)
+)
+
+from limiter_core.errors import StoreError, StoreUnavailable
+from limiter_redis import _protocol as protocol
+from limiter_redis._script import Script
+
+R = TypeVar("R")
+
+BATCH = 128
+"""Operations that travel in one call of the script at the most (S16)."""
+
+POOL_PATIENCE = 5.0
+"""Seconds to wait for a connection of a user's pool, before the store counts as away."""
+
+POOL_PAUSE = 0.01
+
+UNAVAILABLE = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OSError)
+
+FOR = ("EVALSHA",) if tuple(map(int, redis.__version__.split(".")[:2])) < (5, 3) else ()
+"""What redis-py before 5.3 wants to know of a connection: for which command it is."""
+
+
+def store_error(error: Exception, where: str) -> StoreError:
+    """Return our error for one of the driver's, which becomes its cause."""
+    away = isinstance(error, UNAVAILABLE) and not isinstance(
+        error, AuthenticationError | AuthorizationError
+    )
+    kind = StoreUnavailable if away else StoreError
+    said = f"the store at {where} {'cannot be reached' if away else 'answered'}: {error}"
+    ours = kind(said)
+    ours.__cause__ = error
+    return ours
+
+
+try:
+    _hiredis: Any = importlib.import_module("hiredis")
+except ImportError:  # redis-py does it by itself, more slowly
+    _hiredis = None
+
+
+def packed(connection: Any, command: tuple[Any, ...]) -> Any:
+    """Return a command as it goes over the wire."""
+    if _hiredis is None:
+        return connection.pack_command(*command)
+    return [_hiredis.pack_command(command)]
+
+
+def evalsha(script: Script, keys: int, arguments: Sequence[str]) -> tuple[Any, ...]:
+    """Return the command that calls the script by its digest."""
+    return ("EVALSHA", script.sha, keys, *arguments)
+
+
+def evaluate(script: Script, keys: int, arguments: Sequence[str]) -> tuple[Any, ...]:
+    """Return the command that calls the script by its text, for a server that lost it."""
+    return ("EVAL", script.text, keys, *arguments)
+
+
+class Wire:
+    """Calls of one server, from any thread."""
+
+    def __init__(self, client: redis.Redis, namespace: str, where: str, script: Script) -> None:
+        self._client = client
+        self._pool: Any = client.connection_pool
+        self._namespace = namespace
+        self._where = where
+        self._script = script
+
+    def call(self, channel: str, operations: Sequence[protocol.Operation]) -> list[str]:
+        """Carry out operations (at most `BATCH`) and return the replies, then the news.
+
+        Raises:
+            StoreUnavailable: the server cannot be reached.
+            StoreError: it answered with an error.
+        """
+        keys, arguments = protocol.arguments(self._namespace, channel, operations)
+
+        def exchange(connection: Any) -> list[str]:
+            try:
+                reply = _command(connection, evalsha(self._script, keys, arguments))
+            except NoScriptError:
+                reply = _command(connection, evaluate(self._script, keys, arguments))
+            return protocol.lines(reply)
+
+        return self._with_connection(exchange)
+
+    def command(self, *command: Any) -> Any:
+        """Carry out one plain command."""
+        return self._with_connection(lambda connection: _command(connection, command))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.disconnect()
+
+    def _with_connection(self, exchange: Callable[[Any], R]) -> R:
+        try:
+            try:
+                return self._once(exchange)
+            except (ConnectionError, OSError):
+                # A connection that lay idle may be dead. All operations may be repeated (S1).
+                return self._once(exchange)
+        except (RedisError, OSError) as error:
+            raise store_error(error, self._where) from error
+
+    def _once(self, exchange: Callable[[Any], R]) -> R:
+        connection = self._get_connection()
+        try:
+            return exchange(connection)
+        except ResponseError:
+            raise
+        except BaseException:
+            connection.disconnect()  # whatever it would still say is not the next one's answer
+            raise
+        finally:
+            self._pool.release(connection)
+
+    def _get_connection(self) -> Any:
+        deadline = time.monotonic() + POOL_PATIENCE
+        while True:
+            try:
+                return self._pool.get_connection(*FOR)
+            except MaxConnectionsError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POOL_PAUSE)
+
+
+def _command(connection: Any, command: tuple[Any, ...]) -> Any:
+    connection.send_packed_command(packed(connection, command))
+    return connection.read_response(disable_decoding=True)

@@ -1,0 +1,14 @@
+-- Take the slot back from a holder, who is told.
+--
+-- operation  "evict", id, key (one of its keys)
+-- reply      "1" if there was such a holder, else "0"
+
+steps.evict = function(op)
+  local s = load(op[3])
+  local h = read_holder(s, op[2])
+  if not h then return '0' end
+  local work = keys_of(h.keys)
+  end_holder(h, 'evicted')
+  serve(work)
+  return '1'
+end
