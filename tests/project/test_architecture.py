@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "limiter_core": CORE,
     "limiter_core.testing": CORE | {"pytest", "hypothesis"},
     "limiter_memory": {"limiter_core", "limiter_memory"},
+    "limiter_redis": {"limiter_core", "limiter_redis", "anyio", "redis"},
     # The demo simulates a load on a memory store with a clock of its own.
     "limiter_cli": CORE | {"limiter_cli", "limiter_memory", "rich", "trio", "typer"},
 }
