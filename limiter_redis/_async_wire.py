@@ -76,12 +76,14 @@ class AsyncWire:
                 if connection is not None:
                     await self._pool.release(connection)
 
-    async def aclose(self) -> None:
-        """Give the connection back."""
+    async def aclose(self, *, pool: bool) -> None:
+        """Close the connection, and where they are our own all those of the pool."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await connection.disconnect(nowait=True)
             await self._pool.release(connection)
+        if pool:
+            await self._pool.disconnect()
 
     async def _send(self) -> None:
         batch: list[_Waiting] = []

@@ -35,6 +35,9 @@ __all__ = ("RedisStore", "store_from_url")
 
 _CAPABILITIES = Capabilities()
 _SCAN_COUNT = 1000
+_NOTE_LASTS = 8 * 24 * 3600
+"""Seconds that a scope stays noted for `sweep`: longer than its last durable ticket (S14)."""
+_NOTE_AGAIN = 3600.0
 _stores: weakref.WeakSet[RedisStore] = weakref.WeakSet()
 
 
@@ -93,7 +96,7 @@ class RedisStore:
         self._async_wires: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncWire] = (
             weakref.WeakKeyDictionary()
         )
-        self._scopes: set[str] = set()
+        self._scopes: dict[str, float] = {}
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._where} namespace={self._namespace!r}>"
@@ -168,13 +171,13 @@ class RedisStore:
         if request.payload is None:
             return None
         scope = protocol.scope_of(request.demands[0].key)
-        if scope in self._scopes:
+        if time.monotonic() < self._scopes.get(scope, 0.0):
             return None
         return scope
 
     def noted(self, scope: str) -> None:
-        """Remember that a scope has been noted."""
-        self._scopes.add(scope)
+        """Remember that a scope has been noted; for a while, since the note has an end."""
+        self._scopes[scope] = time.monotonic() + _NOTE_AGAIN
 
     @property
     def scopes_key(self) -> str:
@@ -202,7 +205,7 @@ class RedisStore:
         await asyncio.get_running_loop().run_in_executor(None, self.close)
         wire = self._async_wires.pop(asyncio.get_running_loop(), None)
         if wire is not None:
-            await wire.aclose()
+            await wire.aclose(pool=not isinstance(self._client, redis.asyncio.Redis))
 
     def start_over_in_child(self) -> None:
         """Forget the parent's leases, threads and connections, in a process made by `fork`."""
@@ -223,6 +226,7 @@ class _SyncFace:
         scope = store.new_scope(request)
         if scope is not None:
             store.wire().command("SADD", store.scopes_key, scope)
+            store.wire().command("EXPIRE", store.scopes_key, _NOTE_LASTS)
             store.noted(scope)
         store.prepare(request)
         sent_at = time.monotonic()
@@ -331,6 +335,7 @@ class _AsyncFace:
         scope = store.new_scope(request)
         if scope is not None:
             await wire.command("SADD", store.scopes_key, scope)
+            await wire.command("EXPIRE", store.scopes_key, _NOTE_LASTS)
             store.noted(scope)
         store.prepare(request)
         sent_at = time.monotonic()

