@@ -65,6 +65,8 @@ class Hub:
         """Keys that somebody here waits for, and when their next lease ends (local clock)."""
         self.unfinished: dict[str, None] = {}
         """Keys on which a step left work over (S16)."""
+        self.abandoned: dict[str, str] = {}
+        """Requests whose caller is gone, and their keys: to be released (S15)."""
         self.on_notice: Callable[[Notice], None] | None = None
 
     # -- a request's way --------------------------------------------------------------------------
@@ -137,17 +139,19 @@ class Hub:
         self.live.pop(live.request.id, None)
         live.listener.lease_lost(Loss.FORGOTTEN)
 
-    def wake_waiting(self) -> None:
-        """Have all who wait ask again: messages may have been missed."""
+    def recheck_waiting(self) -> None:
+        """Have the tickets of all who wait renewed at once: messages may have been missed."""
         for live in list(self.live.values()):
             if live.waiting:
-                self._wake(live, None)
+                live.renew_at = 0.0
 
     def _wake(self, live: Live, answer: Answer | None) -> None:
         if answer is not None:
             now = time.monotonic()
             answer = self._note(live.request.id, live.request.lease, answer, now)
-        live.listener.look_again(answer)
+        if not live.listener.look_again(answer):
+            self.live.pop(live.request.id, None)
+            self.abandoned[live.request.id] = live.key
 
     # -- time -------------------------------------------------------------------------------------
 

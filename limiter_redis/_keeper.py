@@ -118,8 +118,9 @@ class Keeper:
             if message is None:
                 return
             if message["type"] == "subscribe":
-                self._hub.wake_waiting()  # what was said before this, nobody heard
-            elif message["type"] == "message":
+                self._hub.recheck_waiting()  # what was said before this, nobody heard
+                return
+            if message["type"] == "message":
                 self._hub.hear(protocol.lines([message["data"]]))
 
     def _tick(self) -> float:
@@ -137,6 +138,9 @@ class Keeper:
             looks = self._hub.due_looks(now)
             for start in range(0, len(looks), BATCH):
                 self._look(wire, looks[start : start + BATCH])
+            while self._hub.abandoned:
+                operation = protocol.release(*self._hub.abandoned.popitem())
+                self._hub.hear(wire.call(self._hub.channel, [operation])[1:])
         except StoreUnavailable as error:
             if not self._away:
                 logger.warning("cannot renew leases, will retry until they end: %s", error)

@@ -33,7 +33,7 @@ from limiter_redis._wire import BATCH, Wire
 
 __all__ = ("RedisStore", "store_from_url")
 
-_CAPABILITIES = Capabilities()
+_CAPABILITIES = Capabilities(sure_release=True)
 _SCAN_COUNT = 1000
 _NOTE_LASTS = 8 * 24 * 3600
 """Seconds that a scope stays noted for `sweep`: longer than its last durable ticket (S14)."""

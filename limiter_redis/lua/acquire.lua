@@ -62,10 +62,8 @@ steps.acquire = function(op)
       return steps.queued(t)
     end
   end
-  if op[7] > 0 or r.durable then -- it may have waited before: how did that end?
-    local ended = call('GET', first.head .. ':ended:' .. r.id)
-    if ended and string.sub(ended, 1, 4) ~= 'lost' then return ended end
-  end
+  local ended = call('GET', first.head .. ':ended:' .. r.id) -- it may have waited before (S1)
+  if ended and string.sub(ended, 1, 4) ~= 'lost' then return ended end
 
   -- A newcomer.
   local order, sequence = op[7], now

@@ -44,9 +44,9 @@ local function acquire_sole(op)
   local d = demands[1]
   local limit, cost = d[2], d[3]
   if #demands > 1 or op[8] or op[7] > 0 or cost > limit then return nil end
-  local state = names(d[1])
-  if call('EXISTS', state) == 1 then return nil end
   local id, lease, hold = op[2], op[4], op[5]
+  local state, _, _, head = names(d[1])
+  if call('EXISTS', state, head .. ':ended:' .. id) > 0 then return nil end
   local token = op[3] == 'reclaim' and op[12] > 0 and op[12] or now
   local left, ends = lease, 0
   if hold > 0 then

@@ -4,8 +4,7 @@
 -- reply      "1" if there was such a holder, else "0"
 
 steps.evict = function(op)
-  local s = load(op[3])
-  local h = read_holder(s, op[2])
+  local h = member(load(op[3]), op[2])
   if not h then return '0' end
   local work = keys_of(h.keys)
   end_holder(h, 'evicted')

@@ -313,6 +313,14 @@ local function remove_ticket(t)
   end
 end
 
+-- Whether a ticket in a queue stopped renewing: a step that could not reap all still serves none
+-- of the dead (S2).
+local function is_dead(s, t)
+  if t.durable or (s.reaped_at == now and not s.unreaped) then return false end
+  local due = call('ZSCORE', s.ends, 't' .. t.id)
+  return due and tonumber(due) <= now
+end
+
 local function first_in_queue(s)
   if s.queued == 0 then return nil end
   return call('ZRANGE', s.queue, 0, 0)[1]
@@ -509,7 +517,7 @@ local function serve(work)
           break
         end
         budget = budget - 1
-        local blocking = {}
+        local blocking, dead = {}, is_dead(s, t)
         for i, d in ipairs(t.demands) do
           if i ~= t.home then
             local other = load(d.key)
@@ -518,7 +526,12 @@ local function serve(work)
             end
           end
         end
-        if #blocking == 0 then
+        if dead then
+          remove_ticket(t)
+          for _, d in ipairs(t.demands) do
+            if d.key ~= s.key then work[#work + 1] = d.key end
+          end
+        elseif #blocking == 0 then
           hand_over(t)
         else
           local refused_by = refusing(true, t.demands, blocking)
@@ -556,7 +569,8 @@ local function reap(s)
   s.reaped_at = now
   local ended = call('ZRANGEBYSCORE', s.ends, '-inf', int(now), 'LIMIT', 0, CHUNK)
   if #ended == 0 then return end
-  if #ended == CHUNK then news[#news + 1] = 'more ' .. s.key end
+  s.unreaped = #ended == CHUNK
+  if s.unreaped then news[#news + 1] = 'more ' .. s.key end
   local freed, lapsed = {}, {}
   for _, member in ipairs(ended) do
     local id = string.sub(member, 2)
@@ -591,4 +605,23 @@ local function reap(s)
     sit_down(t, 1)
   end
   if #lapsed > 0 then serve(again) end
+end
+
+-- Returns the holder and the ticket of an id that are still there once all its keys are reaped.
+local function member(s, id)
+  reap(s)
+  local h = read_holder(s, id)
+  local t = not (h and h.claimed) and read_ticket(s, id) or nil
+  local keys = {}
+  if h then
+    keys = keys_of(h.keys)
+  elseif t then
+    for i, demand in ipairs(t.demands) do keys[i] = demand.key end
+  end
+  if #keys > 1 then
+    for _, key in ipairs(keys) do reap(load(key)) end
+    h = read_holder(s, id)
+    t = not (h and h.claimed) and read_ticket(s, id) or nil
+  end
+  return h, t
 end

@@ -5,9 +5,7 @@
 
 steps.release = function(op)
   local id, s = op[2], load(op[3])
-  reap(s)
-  local h = read_holder(s, id)
-  local t = read_ticket(s, id)
+  local h, t = member(s, id)
   if h then
     local work = keys_of(h.keys)
     remove_holder(h)
@@ -22,5 +20,6 @@ steps.release = function(op)
     serve(work)
     return '1'
   end
+  call('DEL', s.head .. ':ended:' .. id)
   return '0'
 end

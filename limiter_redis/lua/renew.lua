@@ -6,8 +6,7 @@
 
 steps.renew = function(op)
   local id, s = op[2], load(op[3])
-  reap(s)
-  local h = read_holder(s, id)
+  local h, t = member(s, id)
   if h then
     if not h.claimed then return 'look' end -- the claim time is not prolonged
     local due = due_of(h, h.lease)
@@ -18,7 +17,6 @@ steps.renew = function(op)
     end
     return h.preempted and 'preempted' or 'alive'
   end
-  local t = read_ticket(s, id)
   if not t then return call('GET', s.head .. ':ended:' .. id) or 'gone' end
   if not t.durable then
     call('ZADD', load(t.demands[t.home].key).ends, 'XX', int(now + t.lease), 't' .. id)
