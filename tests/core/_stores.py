@@ -22,22 +22,28 @@ class RemoteStore:
     Args:
         steps: how often an async operation suspends on its way there, and again on its way back.
         hints_only: waiters are told to ask again, not what the answer would be.
+        sure_release: a release is carried out even if its caller is cancelled at once.
 
     Attributes:
         down: while True, every operation raises `StoreUnavailable`.
         asked: how many requests were sent, those that failed included.
     """
 
-    def __init__(self, *, steps: int = 0, hints_only: bool = False) -> None:
+    def __init__(
+        self, *, steps: int = 0, hints_only: bool = False, sure_release: bool = True
+    ) -> None:
         self.inner = MemoryStore()
         self.steps = steps
         self.hints_only = hints_only
+        self.sure_release = sure_release
         self.down = False
         self.asked = 0
 
     @property
     def capabilities(self) -> Capabilities:
-        return dataclasses.replace(self.inner.capabilities, suspends=True)
+        return dataclasses.replace(
+            self.inner.capabilities, suspends=True, sure_release=self.sure_release
+        )
 
     def sync_face(self) -> _SyncFace:
         return _SyncFace(self)
@@ -107,7 +113,11 @@ class _AsyncFace:
         return await self._travel(lambda: self._store.inner.acquire(self._store.arrived(request)))
 
     async def release(self, lease_id: str, keys: Any = ()) -> bool:
-        return await self._travel(lambda: self._store.inner.release(lease_id, keys))
+        if not self._store.sure_release:
+            return await self._travel(lambda: self._store.inner.release(lease_id, keys))
+        self._store.check()
+        found = self._store.inner.release(lease_id, keys)
+        return await self._travel(lambda: found)
 
     async def keys(self) -> Any:
         for key in await self._travel(lambda: list(self._store.inner.keys())):

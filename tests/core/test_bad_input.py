@@ -172,9 +172,9 @@ async def test_the_async_limiter_takes_coroutine_functions_only(limiter, functio
     [coroutine, async_generator, functools.partial(coroutine), AsyncCallable(), "plain", None],
 )
 def test_the_sync_limiter_takes_plain_functions_only(threads, function):
-    with pytest.raises(ConfigurationError, match=r"SyncLimiter\.limited\(\) needs a plain"):
+    with pytest.raises(ConfigurationError, match=r"SyncLimiter\.limited\(\) needs a"):
         threads.limited(ONE)(function)
-    with pytest.raises(ConfigurationError, match=r"SyncLimiter\.run\(\) needs a plain"):
+    with pytest.raises(ConfigurationError, match=r"SyncLimiter\.run\(\) needs a"):
         threads.run(ONE, function)
     assert list(threads.keys()) == []
 

@@ -172,3 +172,20 @@ async def test_row_26_cancelled_as_a_task_at_every_await_and_again_in_the_cleanu
 @ON_EVERY_STORE
 async def test_row_26_cancelled_late_at_every_await_and_again_in_the_cleanup(make_store):
     await sweep(make_store, late, 2)
+
+
+class TestAStoreWhoseReleaseCanBeCutShort:
+    """It suspends before the release is on its way: then the limiter has to see to it."""
+
+    @staticmethod
+    def make_store() -> RemoteStore:
+        return RemoteStore(steps=1, sure_release=False)
+
+    async def test_cancelled_by_a_scope_at_every_await(self):
+        await sweep(self.make_store, by_scope, 1)
+
+    @ASYNCIO_ONLY
+    @pytest.mark.parametrize("cancel", [by_task, late])
+    @pytest.mark.parametrize("times", [1, 2])
+    async def test_row_26_cancelled_as_a_task_at_every_await(self, cancel, times):
+        await sweep(self.make_store, cancel, times)
