@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from limiter_cli import operate
 from limiter_cli.demo.command import demo
+from limiter_cli.run.command import RunCommand, run
 from limiter_core import __version__
 
 __all__ = ("app",)
@@ -17,6 +19,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # a user's arguments may be secrets
 )
+app.command(cls=RunCommand)(run)
+app.command()(operate.ls)
+app.command()(operate.show)
+app.command("set")(operate.set_limit)
+app.command()(operate.reset)
+app.command()(operate.pause)
+app.command()(operate.resume)
+app.command()(operate.evict)
 app.command()(demo)
 
 

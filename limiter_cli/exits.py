@@ -1,0 +1,66 @@
+"""How the subcommands end: their exit statuses, and errors in one plain line on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from limiter_core import ConfigurationError, KeyDerivationError, StoreError
+
+__all__ = (
+    "LOST",
+    "NOT_RUNNABLE",
+    "NO_COMMAND",
+    "NO_SUCH_HOLDER",
+    "REFUSED",
+    "SIGNALLED",
+    "UNAVAILABLE",
+    "WRONG_USE",
+    "fail",
+    "plain_errors",
+    "say",
+)
+
+NO_SUCH_HOLDER = 1
+"""`evict`: a lease id that nobody holds."""
+WRONG_USE = 2
+"""As everywhere: an option that is wrong, or a URL."""
+UNAVAILABLE = 69
+"""The store cannot be reached, or answers with an error. (EX_UNAVAILABLE of sysexits.h)"""
+REFUSED = 75
+"""`run`: there was no slot, and the command did not start: try later. (EX_TEMPFAIL)"""
+LOST = 124
+"""`run`: the lease was lost, and the command ended for it. (As `timeout` cuts a command short.)"""
+NOT_RUNNABLE = 126
+"""`run`: the command is there and cannot be executed. (As a shell says it.)"""
+NO_COMMAND = 127
+"""`run`: there is no such command. (As a shell says it.)"""
+SIGNALLED = 128
+"""`run`: plus the signal's number, where one ended the command or the waiting. (As a shell.)"""
+
+
+def say(message: str) -> None:
+    """Tell something on stderr, whole and on lines of its own."""
+    Console(stderr=True).print(Text(message, style="red"), soft_wrap=True)
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """Tell what went wrong, and end with an exit status."""
+    say(message)
+    raise typer.Exit(status)
+
+
+@contextmanager
+def plain_errors() -> Generator[None]:
+    """End the command with a plain line for misuse, and for a store that fails."""
+    try:
+        yield
+    except (ConfigurationError, KeyDerivationError, ImportError) as error:
+        fail(f"limiter: {error}", WRONG_USE)
+    except StoreError as error:
+        fail(f"limiter: {error}", UNAVAILABLE)

@@ -1,0 +1,5 @@
+"""`limiter run`: any command under a limit that all machines share.
+
+`command` has the options and the exit statuses, `guard` takes the slot, watches over it and passes
+signals on, `child` is the command's process.
+"""

@@ -1,0 +1,164 @@
+"""The subcommand `run`: its options, and how it exits."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import anyio
+import typer
+from typer.core import TyperCommand
+
+from limiter_cli.exits import REFUSED, fail, plain_errors
+from limiter_cli.run.child import CommandError, check_command
+from limiter_cli.run.guard import run_under
+from limiter_cli.shared_store import DEFAULT_URL, Url, check_shared
+from limiter_core import (
+    LIMIT_BY,
+    ConcurrencyLimit,
+    ConfigurationError,
+    ConflictResolution,
+    LeaseLost,
+    Limiter,
+    LimitReached,
+    Superseded,
+)
+
+__all__ = ("RunCommand", "run")
+
+
+class RunCommand(TyperCommand):
+    """Takes what stands behind `--` as it is: it is the command's, options and all."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep the command in `ctx.obj`."""
+        if "--" in args:
+            border = args.index("--")
+            ctx.obj = args[border + 1 :]
+            args = args[:border]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the parts of the usage line."""
+        return [*super().collect_usage_pieces(ctx), "-- COMMAND [ARG]..."]
+
+
+def run(
+    context: typer.Context,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="KEY",
+            show_default=False,
+            help="A name for what is limited. All who give the same one, in the same scope, share "
+            'the limit; so does Python code under LIMIT_BY.constant("KEY").',
+        ),
+    ],
+    *,
+    max_concurrent: Annotated[int, typer.Option(metavar="N", help="So many slots there are.")] = 1,
+    cost: Annotated[int, typer.Option(metavar="N", help="Slots that the command takes.")] = 1,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Wait so long for a slot. Default: for ever."),
+    ] = None,
+    on_conflict: Annotated[
+        ConflictResolution,
+        typer.Option(help="What to do if there is no free slot.", case_sensitive=False),
+    ] = ConflictResolution.QUEUE,
+    priority: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Higher is served first, under --on-conflict priority."),
+    ] = None,
+    max_waiting: Annotated[
+        int | None, typer.Option(metavar="N", help="Refuse if so many wait already.")
+    ] = None,
+    scope: Annotated[str | None, typer.Option(help="A sub-namespace for the key.")] = None,
+    lease: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            help="If this machine dies, the slot is free again after so long. (While it lives, the "
+            "lease is renewed: it is no bound on the command.)",
+        ),
+    ] = 30.0,
+    max_hold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="End the command after so long; its slot passes on then. Default: never.",
+        ),
+    ] = None,
+    kill_after: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0, help="If the lease is lost: from SIGTERM to SIGKILL."
+        ),
+    ] = 10.0,
+    label: Annotated[
+        str | None,
+        typer.Option(help="What `limiter show` says of it. Default: host, process, command."),
+    ] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Run a command under a limit that all machines share: flock, or sem, for a fleet.
+
+    Waits for a slot, keeps it while the command runs, and exits as the command does: with its
+    status, or 128 + n if signal n ended it.
+
+    INT, TERM, HUP, QUIT, USR1 and USR2 are passed on to the command; a Ctrl-C at the terminal
+    reaches it without that, once. Before it runs, the first four leave the queue (exit 128 + n).
+
+    The command finds LIMITER_KEY, LIMITER_LEASE_ID and LIMITER_FENCING_TOKEN in its environment.
+    If the lease is lost it gets SIGTERM, and SIGKILL later. On Linux it gets SIGTERM as well when
+    `limiter run` itself is killed.
+
+    Exits otherwise with 75 if there was no slot (try later), 124 if the lease was lost and the
+    command ended for it, 126 or 127 if it cannot be executed or found, 69 if the store cannot be
+    reached (with --timeout: within that time), 2 if an option is wrong.
+    """
+    command = cast("Sequence[str] | None", context.obj)
+    if not command:
+        context.fail("say which command to run, behind --: limiter run KEY -- COMMAND [ARG]...")
+    with plain_errors():
+        check_shared(url)
+        if priority is not None and on_conflict is not ConflictResolution.PRIORITY:
+            raise ConfigurationError("--priority means nothing without --on-conflict priority")
+        limit = ConcurrencyLimit(
+            LIMIT_BY.constant(name),
+            max_concurrent,
+            scope=scope,
+            on_conflict=on_conflict,
+            priority=priority or 0,
+            cost=cost,
+            max_waiting=max_waiting,
+            timeout=timeout,
+            lease=lease,
+            max_hold=max_hold,
+        )
+        raise typer.Exit(_run(command, limit, url, label, kill_after))
+
+
+def _run(
+    command: Sequence[str],
+    limit: ConcurrencyLimit,
+    url: str,
+    label: str | None,
+    kill_after: float,
+) -> int:
+    if label is None:
+        label = f"{socket.gethostname()}:{os.getpid()} {Path(command[0]).name}"
+
+    async def main() -> int:
+        async with Limiter(url, label=label) as limiter:
+            return await run_under(limiter, limit, command, kill_after=kill_after)
+
+    try:
+        check_command(command[0])
+        return anyio.run(main)
+    except CommandError as error:
+        fail(f"limiter: {error}", error.status)
+    except (LimitReached, Superseded, LeaseLost) as error:
+        fail(f"limiter: {error}", REFUSED)

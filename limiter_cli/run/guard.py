@@ -1,0 +1,150 @@
+"""A command under a limit: the slot is taken, kept while the command runs, and given back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+
+import anyio
+
+from limiter_cli.exits import LOST, SIGNALLED, say
+from limiter_cli.run.child import Child
+from limiter_core import ConcurrencyLimit, Lease, LeaseLost, Limiter
+
+__all__ = ("run_under",)
+
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+"""Signals that end the waiting. (By name, as not every system has all.)"""
+
+FORWARDED = (*ENDING, "SIGUSR1", "SIGUSR2")
+"""Signals that the command gets."""
+
+
+async def run_under(
+    limiter: Limiter, limit: ConcurrencyLimit, command: Sequence[str], *, kill_after: float
+) -> int:
+    """Run a command while holding a slot.
+
+    Returns:
+        The command's status as a shell has it: 128 + n where signal n ended it, or ended the
+        waiting before it began. `LOST` if the lease was lost and the command ended for it.
+
+    Raises:
+        LimiterError: there was no slot; the command did not start.
+        CommandError: the command could not be started; no slot is held.
+    """
+    guard = _Guard(limiter, limit, command, kill_after)
+    with _signals(guard.on_signal):
+        return await guard.run()
+
+
+class _Guard:
+    def __init__(
+        self,
+        limiter: Limiter,
+        limit: ConcurrencyLimit,
+        command: Sequence[str],
+        kill_after: float,
+    ) -> None:
+        self._limiter = limiter
+        self._limit = limit
+        self._command = command
+        self._kill_after = kill_after
+        self._waiting = anyio.CancelScope()
+        self._child: Child | None = None
+        self._ended_by = 0
+
+    def on_signal(self, number: int) -> None:
+        """Pass a signal on to the command; before there is one, leave the queue."""
+        if self._child is not None:
+            if not _came_by_terminal(number):
+                self._child.send(number)
+        elif signal.Signals(number).name in ENDING:
+            self._ended_by = number
+            self._waiting.cancel()
+
+    async def run(self) -> int:
+        with self._waiting:
+            if self._limit.timeout is None:
+                # Waiting for a slot may take for ever, but not waiting for a store.
+                await self._limiter.inspect(self._limit)
+            try:
+                async with self._limiter.hold(self._limit) as lease:
+                    if not self._ended_by:
+                        return await self._run_command(lease)
+            except LeaseLost:
+                if self._child is None:
+                    raise
+                return LOST
+        return SIGNALLED + self._ended_by
+
+    async def _run_command(self, lease: Lease) -> int:
+        environment = {
+            **os.environ,
+            "LIMITER_KEY": lease.keys[0],
+            "LIMITER_LEASE_ID": lease.id,
+            "LIMITER_FENCING_TOKEN": str(lease.fencing_token),
+        }
+        child = self._child = Child(self._command, environment)
+        try:
+            return await child.exited()
+        except asyncio.CancelledError:  # by the hold, whose lease is lost
+            if (status := child.status) is not None:
+                return status  # it was faster
+            say(f"limiter: {_why(lease)}; ending the command")
+            await child.end(self._kill_after)
+            raise
+
+
+def _why(lease: Lease) -> str:
+    try:
+        lease.check()
+    except LeaseLost as error:
+        return str(error)
+    return "interrupted"
+
+
+def _came_by_terminal(number: int) -> bool:
+    """Whether a signal was, most likely, typed: then the command has it from the terminal.
+
+    A terminal sends what is typed, such as Ctrl-C, to all processes of its foreground group. Once
+    more would be too much: many programs take a second Ctrl-C for "drop everything".
+    """
+    if number not in (signal.SIGINT, getattr(signal, "SIGQUIT", None)):
+        return False
+    try:
+        terminal = os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY)
+    except (OSError, AttributeError):
+        return False  # there is none
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+@contextmanager
+def _signals(on_signal: Callable[[int], None]) -> Generator[None]:
+    """Hear of signals in the event loop, but for those that whoever started us had ignored.
+
+    (`nohup` does so, and a shell for what it runs in the background. The command inherits it.)
+    """
+    loop = asyncio.get_running_loop()
+    heard: list[int] = []
+    for name in FORWARDED:
+        number = getattr(signal, name, None)
+        if number is None or signal.getsignal(number) is signal.SIG_IGN:
+            continue
+        with contextlib.suppress(NotImplementedError):  # Windows
+            loop.add_signal_handler(number, on_signal, number)
+            heard.append(number)
+    try:
+        yield
+    finally:
+        for number in heard:
+            loop.remove_signal_handler(number)

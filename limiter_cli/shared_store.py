@@ -1,0 +1,74 @@
+"""The store that other processes share: the option that names it, and the keys in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from limiter_cli.exits import plain_errors
+from limiter_core import ConfigurationError, SyncLimiter
+from limiter_core.keys import name_text
+
+__all__ = ("DEFAULT_URL", "Key", "Url", "check_shared", "key_text", "shared_limiter")
+
+DEFAULT_URL = "redis://localhost:6379/0"
+
+Url = Annotated[
+    str,
+    typer.Option(
+        "--url",
+        envvar="LIMITER_URL",
+        metavar="URL",
+        help="The store. One with a password is better given by the environment.",
+    ),
+]
+
+Key = Annotated[
+    str,
+    typer.Argument(
+        metavar="KEY",
+        show_default=False,
+        help="A key as `limiter ls` prints it. The name that was given to `limiter run` will do, "
+        "too, unless it has one of / = & , : ( ) ! # % in it: in a key they mean something.",
+    ),
+]
+
+# What the grammar of `limiter_core.keys` is made of. Anything else can only stand in a name.
+_KEY = re.compile(r"(?:[\w.~@+/=&,:()!#-]|%[0-9A-F]{2})+", re.ASCII)
+
+
+def key_text(given: str) -> str:
+    """Return the text of a key that was given as that text or, where it cannot be one, as a name.
+
+    Raises:
+        ConfigurationError: it is empty.
+    """
+    if not given:
+        raise ConfigurationError("a key cannot be empty")
+    return given if _KEY.fullmatch(given) else name_text(given)
+
+
+def check_shared(url: str) -> None:
+    """Refuse a store that no other process can see.
+
+    Raises:
+        ConfigurationError: it is the memory store's URL.
+    """
+    if url.startswith("memory://"):
+        raise ConfigurationError(
+            "memory:// is a store of this one process, so it would limit nothing: "
+            f"give --url, or LIMITER_URL, a store that is shared, such as {DEFAULT_URL}"
+        )
+
+
+@contextmanager
+def shared_limiter(url: str) -> Generator[SyncLimiter]:
+    """Open the front door of a shared store; errors inside end the command in a plain line."""
+    with plain_errors():
+        check_shared(url)
+        with SyncLimiter(url) as limiter:
+            yield limiter

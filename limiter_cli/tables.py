@@ -1,0 +1,135 @@
+"""What `ls` and `show` print: for people, tables; for scripts, JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from limiter_cli.demo.inputs import printable
+from limiter_cli.demo.summary import seconds_text
+from limiter_core import HolderSnapshot, KeySnapshot, WaiterSnapshot
+
+__all__ = ("as_dict", "print_json", "print_key", "print_keys")
+
+_WIDE = 1_000_000  # columns: where nobody looks at a screen, nothing is folded or cut
+_EACH_ITS_OWN = ("holders", "waiters")
+
+
+def print_keys(snapshots: Iterable[KeySnapshot]) -> None:
+    """Print a line for each key."""
+    rows = [(key.key, _slots(key), f"{key.waiting or '-'}", _remarks(key)) for key in snapshots]
+    _print_table(("key", "in use", "waiting", ""), rows, right=(1, 2))
+
+
+def print_key(key: KeySnapshot) -> None:
+    """Print all about one key."""
+    console = _console()
+    waiting = f", {key.waiting} waiting" if key.waiting else ""
+    remarks = f" ({_remarks(key)})" if _remarks(key) else ""
+    head = f"{key.key}: {_slots(key)} slots in use{waiting}{remarks}"
+    console.print(Text(printable(head), style="bold"), soft_wrap=True)
+    if key.holders:
+        console.print()
+        _print_table(
+            ("lease", "holder", "slots", "token", "held for", "ends in", ""),
+            [_holder(holder) for holder in key.holders],
+            right=(2, 3, 4, 5),
+        )
+    if key.waiters:
+        console.print()
+        _print_table(
+            ("ticket", "waiter", "slots", "priority", "group", "waiting for"),
+            [_waiter(waiter) for waiter in key.waiters],
+            right=(2, 3, 5),
+        )
+    if (hidden := key.waiting - len(key.waiters)) > 0:
+        console.print(Text(f"and {hidden} more waiting", style="dim italic"))
+
+
+def as_dict(key: KeySnapshot, *, members: bool) -> dict[str, Any]:
+    """Return a snapshot for JSON, with or without its holders and waiters."""
+    values = dataclasses.asdict(key)
+    return {name: values[name] for name in values if members or name not in _EACH_ITS_OWN}
+
+
+def print_json(value: object) -> None:
+    """Print JSON as it is, on a terminal too."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def _holder(holder: HolderSnapshot) -> Sequence[str]:
+    remarks = [
+        *([] if holder.claimed else ["not taken up yet"]),
+        *(["asked to let go"] if holder.preempted else []),
+    ]
+    return (
+        holder.id,
+        holder.label,
+        str(holder.cost),
+        str(holder.fencing_token),
+        seconds_text(holder.held_for),
+        "-" if holder.expires_in is None else seconds_text(holder.expires_in),
+        ", ".join(remarks),
+    )
+
+
+def _waiter(waiter: WaiterSnapshot) -> Sequence[str]:
+    return (
+        waiter.id,
+        waiter.label,
+        str(waiter.cost),
+        str(waiter.priority),
+        "-" if waiter.group is None else waiter.group,
+        seconds_text(waiter.waiting_for),
+    )
+
+
+def _slots(key: KeySnapshot) -> str:
+    # The limit of a key that nobody uses is known to those who will declare it only.
+    known = key.declared or key.override is not None
+    return f"{key.in_use} of {key.limit if known else '?'}"
+
+
+def _remarks(key: KeySnapshot) -> str:
+    declared = ", ".join(map(str, key.declared))
+    remarks = ["paused"] if key.paused else []
+    if key.override is not None:
+        remarks.append(f"set; declared {declared}" if declared else "set")
+    elif len(key.declared) > 1:
+        remarks.append(f"declared {declared}")
+    return ", ".join(remarks)
+
+
+def _print_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int]
+) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column, heading in enumerate(headings):
+        table.add_column(
+            heading,
+            justify="right" if column in right else "left",
+            # A key or a label can be folded on a narrow terminal, numbers can not.
+            no_wrap=column in right,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console = _console()
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as plain:
+        console.print(table)
+    for line in plain.get().splitlines():
+        sys.stdout.write(line.rstrip() + "\n")
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=_WIDE)
