@@ -51,6 +51,8 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._away = False
+        self.listening = False
+        """Whether messages are heard now."""
 
     def ensure_running(self) -> None:
         """Start the thread if it does not run."""
@@ -88,7 +90,7 @@ class Keeper:
                     self._listen(pubsub)
                 except (RedisError, OSError):
                     pubsub.reset()
-                    subscribed = False
+                    subscribed = self.listening = False
                     self._stopping.wait(_RECONNECT_PAUSE)
                 self._keep(wire)
                 if self._hub.live:
@@ -96,7 +98,9 @@ class Keeper:
                 elif time.monotonic() - idle_since > _IDLE_AFTER and self._may_end():
                     return
         finally:
-            self._thread = None
+            if self._thread in (threading.current_thread(), None):  # else the next one runs already
+                self._thread = None
+                self.listening = False
             pubsub.close()
             listening.connection_pool.disconnect()
             wire.close()
@@ -118,6 +122,7 @@ class Keeper:
             if message is None:
                 return
             if message["type"] == "subscribe":
+                self.listening = True
                 self._hub.recheck_waiting()  # what was said before this, nobody heard
                 return
             if message["type"] == "message":

@@ -6,13 +6,22 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from limiter_core.testing import AsyncStoreContract, SyncStoreContract
+from limiter_core.testing import AsyncStoreContract, Scenario, SyncStoreContract
 from limiter_redis import RedisStore
 
 from ._fake_time import FAKED, ServerClock
 from ._servers import Server
+from ._tools import until_now
 
 pytestmark = pytest.mark.every_server
+
+
+def _hears(store: RedisStore, scenario: Scenario) -> bool:
+    """Whether a process that is to hear of something has its ears open already."""
+    if "RecordingListener" not in scenario.play.__code__.co_names:
+        return True
+    store.keeper.ensure_running()
+    return store.keeper.listening
 
 
 class OnAServer:
@@ -31,8 +40,9 @@ class OnAServer:
 
 class TestInThreads(OnAServer, SyncStoreContract):
     @pytest.fixture
-    def store(self, server: Server, clock: ServerClock) -> Iterator[RedisStore]:
+    def store(self, server: Server, clock: ServerClock, scenario: Scenario) -> Iterator[RedisStore]:
         store = RedisStore(server.url, script=FAKED)
+        until_now(lambda: _hears(store, scenario), "the keeper listens")
         yield store
         for key in list(store.sync_face().keys()):  # what an operator set has no expiry
             store.sync_face().reset_limit(key)
@@ -42,8 +52,11 @@ class TestInThreads(OnAServer, SyncStoreContract):
 
 class TestInAnEventLoop(OnAServer, AsyncStoreContract):
     @pytest.fixture
-    async def store(self, server: Server, clock: ServerClock) -> AsyncIterator[RedisStore]:
+    async def store(
+        self, server: Server, clock: ServerClock, scenario: Scenario
+    ) -> AsyncIterator[RedisStore]:
         store = RedisStore(server.url, script=FAKED)
+        until_now(lambda: _hears(store, scenario), "the keeper listens")
         yield store
         async for key in store.async_face().keys():
             await store.async_face().reset_limit(key)
