@@ -1,7 +1,8 @@
-"""A call in an event loop: how asyncio and trio wake a waiter, and cancel a body.
+"""A call in an event loop: how a waiter is woken, and a body cancelled.
 
-anyio could do both, at a price: here each microsecond is paid by every call. The little that
-differs stands in `AsyncioCall` and `TrioCall`; nothing else in the package knows which loop runs.
+anyio could do the waking too, at a price: here each microsecond is paid by every call. The little
+that differs stands in `AsyncioCall` and `TrioCall`; nothing else in the package knows which loop
+runs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import asyncio
 import math
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
 from typing import Any
 
 import anyio
@@ -23,8 +25,10 @@ from limiter_core.requests import Answer, Loss
 class AsyncCall(Call):
     """What the calls of both loops have in common."""
 
-    guarded = False
-    """True while a body runs that is to be cancelled when the lease is lost."""
+    loop: str
+    """The event loop's library, as anyio calls it."""
+    _scope: anyio.CancelScope | None = None
+    """Around the body that is to be cancelled when the lease is lost."""
     _news = False
     _wake: Callable[[], object] | None = None
 
@@ -57,26 +61,36 @@ class AsyncCall(Call):
 
     def interrupt(self) -> None:
         """Cancel the body of a `hold`."""
-        if self.guarded:
-            self._in_loop(self._cancel_body)
+        if self._scope is not None:
+            self._in_loop(self._scope.cancel)
 
     def guard_body(self) -> None:
         """Have the body, which begins now, cancelled when the lease is lost."""
-        self._open_guard()
-        self.guarded = True
+        scope = _new_scope(self.loop)
+        max_hold = self.request.max_hold
+        if max_hold is not None:
+            scope.deadline = anyio.current_time() + max_hold
+        scope.__enter__()
         # In this order: `lease_lost` notes the loss before it looks for a body.
+        self._scope = scope
         if self.loss is not None:
-            self.interrupt()
+            scope.cancel()
 
-    def unguard_body(self, error: BaseException | None) -> bool:
+    def unguard_body(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
         """Leave the body alone; whether what came out of it is the cancellation for a loss."""
-        if not self.guarded:
+        scope = self._scope
+        if scope is None:
             return False
-        self.guarded = False
-        return self._close_guard(error)
-
-    def _overran(self) -> None:
-        self.lease_lost(Loss.OVERRAN)
+        self._scope = None
+        scope.__exit__(kind, error, traceback)
+        if scope.cancelled_caught and self.loss is None:  # nobody did but the deadline
+            self.loss = Loss.OVERRAN
+        return scope.cancelled_caught
 
     def _in_loop(self, function: Callable[[], object]) -> bool:
         """Call a function in the call's event loop; whether that loop is still there."""
@@ -89,6 +103,15 @@ class AsyncCall(Call):
             return False
         return True
 
+    async def finish(self, work: Coroutine[Any, Any, object], seconds: float) -> None:
+        """Carry out some work to its end, whoever cancels.
+
+        Raises:
+            TimeoutError: it took longer than so many seconds, and was given up.
+        """
+        with anyio.fail_after(seconds, shield=True):
+            await work
+
     def _new_event(self) -> tuple[Callable[[], object], Callable[[], Awaitable[object]]]:
         """Return what wakes one waiter, and what the waiter calls and awaits."""
         raise NotImplementedError
@@ -97,22 +120,12 @@ class AsyncCall(Call):
         """Have a function called in the event loop, from another thread."""
         raise NotImplementedError
 
-    def _open_guard(self) -> None:
-        raise NotImplementedError
-
-    def _cancel_body(self) -> None:
-        raise NotImplementedError
-
-    def _close_guard(self, error: BaseException | None) -> bool:
-        raise NotImplementedError
-
 
 class AsyncioCall(AsyncCall):
-    """Cancels a body as `asyncio.timeout` does: the task, once, and takes it back at the end."""
+    """A call in an asyncio loop."""
 
+    loop = "asyncio"
     owner: asyncio.Task[Any]
-    _interrupted = False
-    _timer: asyncio.TimerHandle | None = None
 
     def _new_event(self) -> tuple[Callable[[], object], Callable[[], Awaitable[object]]]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -123,37 +136,33 @@ class AsyncioCall(AsyncCall):
 
         return wake, lambda: future
 
+    async def finish(self, work: Coroutine[Any, Any, object], seconds: float) -> None:
+        """Carry out some work to its end; a plain `Task.cancel` knows nothing of shields."""
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        cancelled: asyncio.CancelledError | None = None
+        with anyio.CancelScope(shield=True):
+            while not task.done() and loop.time() < deadline:
+                try:
+                    await asyncio.wait([task], timeout=deadline - loop.time())
+                except asyncio.CancelledError as error:
+                    cancelled = error
+        if not task.done():
+            task.cancel()
+            raise TimeoutError
+        if cancelled is not None:
+            raise cancelled
+        await task
+
     def _call_soon(self, function: Callable[[], object]) -> None:
         self.owner.get_loop().call_soon_threadsafe(function)
 
-    def _open_guard(self) -> None:
-        self._cancelling = self.owner.cancelling()
-        max_hold = self.request.max_hold
-        if max_hold is not None:
-            self._timer = self.owner.get_loop().call_later(max_hold, self._overran)
-
-    def _cancel_body(self) -> None:
-        # Soon, not now: then the task stands at an await of its body, or is past it. A task that
-        # cancels itself would else carry the cancellation out of a body that awaits no more.
-        self.owner.get_loop().call_soon(self._cancel_task)
-
-    def _cancel_task(self) -> None:
-        if self.guarded and not self._interrupted:
-            self._interrupted = True
-            self.owner.cancel()
-
-    def _close_guard(self, error: BaseException | None) -> bool:
-        if self._timer is not None:
-            self._timer.cancel()
-        if not self._interrupted:
-            return False
-        # Somebody else may have cancelled the task as well: then it stays cancelled.
-        alone = self.owner.uncancel() <= self._cancelling
-        return alone and isinstance(error, asyncio.CancelledError)
-
 
 class TrioCall(AsyncCall):
-    """Cancels a body by a cancel scope around it, as anything in trio."""
+    """A call in a trio loop."""
+
+    loop = "trio"
 
     def __init__(self, owner: Any, terms: Terms, now: Callable[[], float]) -> None:
         super().__init__(owner, terms, now)
@@ -166,22 +175,16 @@ class TrioCall(AsyncCall):
     def _call_soon(self, function: Callable[[], object]) -> None:
         self._token.run_sync_soon(function)
 
-    def _open_guard(self) -> None:
-        self._scope = anyio.CancelScope()
-        max_hold = self.request.max_hold
-        if max_hold is not None:
-            self._scope.deadline = anyio.current_time() + max_hold
-        self._scope.__enter__()
 
-    def _cancel_body(self) -> None:
-        self._scope.cancel()
+_scopes: dict[str, type[anyio.CancelScope]] = {}
 
-    def _close_guard(self, error: BaseException | None) -> bool:
-        kind = None if error is None else type(error)
-        self._scope.__exit__(kind, error, None if error is None else error.__traceback__)
-        if self._scope.cancelled_caught:
-            self._overran()  # unless the loss was known before: then this changes nothing
-        return self._scope.cancelled_caught
+
+def _new_scope(loop: str) -> anyio.CancelScope:
+    """Return a cancel scope. (anyio looks up its backend for each; every call makes one.)"""
+    kind = _scopes.get(loop)
+    if kind is None:
+        kind = _scopes[loop] = type(anyio.CancelScope())
+    return kind()
 
 
 def new_call(terms: Terms, now: Callable[[], float]) -> AsyncCall:

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
 from limiter_core._async_calls import AsyncCall, new_call
-from limiter_core._call import Call, logger, patience
+from limiter_core._call import logger, patience
 from limiter_core._engine import Engine, OnStoreError
 from limiter_core._prepare import (
     Arguments,
@@ -24,6 +24,10 @@ from limiter_core.requests import Answer, Granted, Mode
 from limiter_core.store import Store
 
 
+RELEASE_PATIENCE = 5.0
+"""Seconds that a release may take, shielded from cancellation; then the lease ends by itself."""
+
+
 class AsyncEngine(Engine):
     """Takes slots and gives them back."""
 
@@ -33,6 +37,7 @@ class AsyncEngine(Engine):
         super().__init__(store, on_store_error=on_store_error, label=label)
         self.face = self.store.async_face()
         # A store that never suspends need not be awaited: that is a quarter of a call's time.
+        self._sure_release = self.store.capabilities.sure_release
         self._direct = None if self.suspends else self.store.sync_face()
 
     async def take(
@@ -64,7 +69,6 @@ class AsyncEngine(Engine):
         except BaseException:
             await self.give_back(call)
             raise
-        self.began(call)
         return call
 
     def _ask_directly(self, call: AsyncCall) -> Answer | None:
@@ -91,7 +95,7 @@ class AsyncEngine(Engine):
             call.grant(answer, sent_at)
         return answer
 
-    async def give_back(self, call: Call) -> None:
+    async def give_back(self, call: AsyncCall) -> None:
         """Release, once. Closed locally first: whatever the store says later is not a loss."""
         if call.closed:
             return
@@ -103,9 +107,11 @@ class AsyncEngine(Engine):
             self._direct.release(call.request.id)
             return
         try:
-            # Not shielded: a store carries a release out even if nobody waits for the end of it.
-            await self.face.release(call.request.id, call.keys)
-        except StoreError as error:
+            if self._sure_release:
+                await self.face.release(call.request.id, call.keys)
+            else:
+                await call.finish(self.face.release(call.request.id, call.keys), RELEASE_PATIENCE)
+        except (StoreError, TimeoutError) as error:
             logger.warning("could not release %s, its lease ends by itself: %s", call.keys, error)
 
 
@@ -129,6 +135,7 @@ class Hold(AbstractAsyncContextManager[Lease]):
         engine = self._engine
         call = await engine.take(self._limits, self._arguments, self._timeout, Mode.WAIT)
         self._call = call
+        engine.began(call)
         if call.on_lost == "cancel":
             call.guard_body()
         return Lease(call, engine.give_back)
@@ -142,7 +149,7 @@ class Hold(AbstractAsyncContextManager[Lease]):
         call = self._call
         assert call is not None
         try:
-            interrupted = call.unguard_body(error)
+            interrupted = call.unguard_body(kind, error, traceback)
         finally:
             await self._engine.give_back(call)
         if interrupted:

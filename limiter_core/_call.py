@@ -207,7 +207,8 @@ def refusal_error(answer: Refused | Replaced | Held) -> LimiterError:
 def _refuse_self_deadlock(answer: Queued, holding: Call | None) -> None:
     held = 0
     while holding is not None:
-        held += sum(d.cost for d in holding.request.demands if d.key == answer.key)
+        if holding.loss is None or holding.loss is Loss.PREEMPTED:
+            held += sum(d.cost for d in holding.request.demands if d.key == answer.key)
         holding = holding.outer
     # A paused key (limit 0) waits for its operator, not for its holders.
     if answer.max_concurrent and answer.in_use and held >= answer.in_use:

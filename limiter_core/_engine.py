@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import weakref
 from typing import Literal
 
 from limiter_core._call import Call
@@ -16,6 +18,9 @@ from limiter_core.store import Store
 logger = logging.getLogger("limiter")
 
 OnStoreError = Literal["raise", "admit"]
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 class Engine:
@@ -37,6 +42,7 @@ class Engine:
         self.admitted = 0
         """Calls that were let through because the store could not be reached."""
         self._label = label
+        _engines.add(self)
         self._holding: dict[object, Call] = {}
 
     def request(self, call: Call, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
@@ -68,7 +74,12 @@ class Engine:
             raise ConfigurationError("this limiter is closed; make a new one")
 
     def began(self, call: Call) -> None:
-        """Note a call that holds its slots from now on."""
+        """Note a call whose slots only its own task or thread will give back: a `hold`.
+
+        (A lease from `acquire` may be handed to others, who release it.)
+        """
+        if call.granted is None:
+            return  # admitted without a slot
         call.outer = self._holding.get(call.owner)
         self._holding[call.owner] = call
 
@@ -97,6 +108,10 @@ class Engine:
         self.admitted += 1
         logger.warning("admitted a call without a slot: %s", error)
         return True
+
+    def forget_parent(self) -> None:
+        """Forget what the parent holds, in a process made by `fork`."""
+        self._holding = {}
 
 
 def _opened(store: object) -> Store:
@@ -138,3 +153,12 @@ def one_limit(limits: object) -> ConcurrencyLimit:
     if not isinstance(limits, ConcurrencyLimit):
         raise ConfigurationError(f"give one ConcurrencyLimit here, got {limits!r}")
     return limits
+
+
+def _after_fork_in_child() -> None:
+    for engine in _engines:
+        engine.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -160,8 +160,8 @@ def run_now(steps: Steps[R]) -> R:
     except StopIteration as done:
         return cast(R, done.value)
     steps.close()
-    if inspect.iscoroutine(waited_for):
-        waited_for.close()
+    if hasattr(waited_for, "close"):  # a coroutine: nobody will await it, and that is no mistake
+        cast(Any, waited_for).close()
     raise ConfigurationError(
         "this limit has an async strategy or function, and a SyncLimiter cannot await it: "
         "use Limiter, or write it without async"

@@ -31,7 +31,7 @@ class SyncCall(Call):
     """A call in a thread."""
 
     def __init__(self, terms: Terms, now: Callable[[], float]) -> None:
-        super().__init__(threading.get_ident(), terms, now)
+        super().__init__(threading.current_thread(), terms, now)
         self._news = threading.Event()
 
     def expect_news(self) -> None:
@@ -91,7 +91,6 @@ class SyncEngine(Engine):
         except BaseException:
             self.give_back(call)
             raise
-        self.began(call)
         return call
 
     def _ask(self, call: SyncCall) -> Answer | StoreUnavailable:
@@ -142,6 +141,7 @@ class Hold(AbstractContextManager[SyncLease]):
             raise ConfigurationError("a hold can be entered once; call hold() again")
         engine = self._engine
         self._call = engine.take(self._limits, self._arguments, self._timeout, Mode.WAIT)
+        engine.began(self._call)
         return SyncLease(self._call, engine.give_back)
 
     def __exit__(

@@ -118,16 +118,24 @@ def _listed(names: list[str]) -> str:
 class Binder:
     """Binds calls of one function by its signature, defaults included.
 
-    What lands in the function's `**kwargs` is found under its own name as well.
+    What lands in the function's `**kwargs` is found under its own name as well, and so is what a
+    `functools.partial` has bound beforehand.
 
     Raises:
         TypeError: (from the call) the arguments do not fit; worded as the call itself would be.
     """
 
-    __slots__ = ("_signature", "_var_keyword", "name")
+    __slots__ = ("_args", "_kwargs", "_signature", "_var_keyword", "name")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.name = function_name_of(function)
+        self._args: tuple[Any, ...] = ()
+        self._kwargs: dict[str, Any] = {}
+        while isinstance(function, functools.partial):
+            partial = cast("functools.partial[Any]", function)
+            self._args = (*partial.args, *self._args)
+            self._kwargs = {**partial.keywords, **self._kwargs}
+            function = partial.func
         self._signature = inspect.signature(function)
         self._var_keyword = next(
             (
@@ -140,7 +148,7 @@ class Binder:
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ArgumentView:
         """Return the view of one call."""
-        bound = self._signature.bind(*args, **kwargs)
+        bound = self._signature.bind(*self._args, *args, **{**self._kwargs, **kwargs})
         bound.apply_defaults()
         arguments: dict[str, Any] = bound.arguments
         if self._var_keyword is not None:

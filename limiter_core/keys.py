@@ -80,7 +80,7 @@ def value_text(value: object, *, where: str) -> str:
     if kind is str:
         return _text(cast(str, value))
     if kind is int:
-        return str(value)
+        return _digits(cast(int, value), where)
     if value is None or kind is bool:
         return f"!{value}"
     if isinstance(value, _PRINTED):
@@ -110,6 +110,13 @@ def split_scope(key: str) -> tuple[str | None, str]:
     """Split a key into its (still encoded) scope, None without one, and the rest."""
     scope, slash, rest = key.partition("/")
     return (scope, rest) if slash else (None, key)
+
+
+def _digits(value: int, where: str) -> str:
+    try:
+        return str(value)
+    except ValueError:  # Python prints no more than some thousands of digits
+        raise KeyDerivationError(f"{where} is a number too large to print") from None
 
 
 def _text(value: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from limiter_core._async_calls import AsyncCall
 from limiter_core._call import Call
 
 __all__ = ("Lease", "SyncLease")
@@ -72,10 +73,11 @@ class _BaseLease:
 class Lease(_BaseLease):
     """A lease of a `Limiter`. Release it once; again does nothing."""
 
-    __slots__ = ("_release",)
+    __slots__ = ("_release", "_waiting_call")
 
-    def __init__(self, call: Call, release: Callable[[Call], Awaitable[None]]) -> None:
+    def __init__(self, call: AsyncCall, release: Callable[[AsyncCall], Awaitable[None]]) -> None:
         super().__init__(call)
+        self._waiting_call = call
         self._release = release
 
     async def release(self) -> None:
@@ -84,7 +86,7 @@ class Lease(_BaseLease):
         Idempotent, and safe from cancellation. Never raises for a store that cannot be reached:
         the lease then ends by itself.
         """
-        await self._release(self._call)
+        await self._release(self._waiting_call)
 
 
 class SyncLease(_BaseLease):

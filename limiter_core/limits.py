@@ -168,7 +168,10 @@ def _fair_by(value: Any) -> Any:
     return None if value is None else as_strategy(value)
 
 
-@pydantic_dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True, extra="forbid"))
+@pydantic_dataclass(
+    frozen=True,
+    config=ConfigDict(arbitrary_types_allowed=True, extra="forbid", validate_default=True),
+)
 class ConcurrencyLimit:
     """At most `max_concurrent` of the calls that share a key may run at once.
 

@@ -62,6 +62,9 @@ class Capabilities:
         spans_scopes: one request may name keys of several scopes.
         suspends: operations of the async face really wait (for a network), so they can be
             cancelled halfway.
+        sure_release: a release of the async face that is given the keys is on its way before it
+            first suspends, is carried out even if its caller is cancelled, and ends in bounded
+            time. Where it is not so the limiter shields it, at some cost for every call.
     """
 
     durable: bool = True
@@ -69,6 +72,7 @@ class Capabilities:
     asynchronous: bool = True
     spans_scopes: bool = True
     suspends: bool = True
+    sure_release: bool = False
 
 
 @runtime_checkable
@@ -191,11 +195,7 @@ class AsyncStore(Protocol):
         ...
 
     async def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:
-        """Remove a lease or a ticket; see `SyncStore.release`.
-
-        Given the keys, it is on its way before this first suspends, and is carried out even if
-        the caller is cancelled then. It ends in bounded time, also when the store is away.
-        """
+        """Remove a lease or a ticket; see `SyncStore.release`, and `sure_release`."""
         ...
 
     async def renew(self, ids: Sequence[str]) -> Renewal:

@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
+from inspect import isawaitable
 from typing import Any, Protocol, cast, runtime_checkable
 
 from limiter_core.arguments import ArgumentView
@@ -56,6 +56,28 @@ class ConcurrencyStrategy(ABC):
         return _Combined((*_parts_of(self), *_parts_of(as_strategy(other))))
 
 
+class Later(Awaitable[str]):
+    """Text that has to be awaited: some parts are values, some awaitables of them."""
+
+    __slots__ = ("_finish", "_parts")
+
+    def __init__(self, parts: Sequence[Any], finish: Callable[[list[Any]], str]) -> None:
+        self._parts = parts
+        self._finish = finish
+
+    def __await__(self) -> Generator[Any, Any, str]:
+        return self._run().__await__()
+
+    async def _run(self) -> str:
+        return self._finish([await part if isawaitable(part) else part for part in self._parts])
+
+    def close(self) -> None:
+        """Give up, without a warning that nobody awaited the parts."""
+        for part in self._parts:
+            if hasattr(part, "close"):
+                part.close()
+
+
 class _BuiltIn(ConcurrencyStrategy):
     """A strategy of this package: its `get_key` returns text that is encoded already."""
 
@@ -83,8 +105,6 @@ class _FnArgument(_BuiltIn):
         if len(self.names) == 1:
             name = self.names[0]
             value = execution.get_argument(name)
-            if type(value) is int:  # the commonest key there is
-                return f"{self._texts[0]}={value}"
             return f"{self._texts[0]}={value_text(value, where=f'argument {name!r}')}"
         return ",".join(
             f"{text}={value_text(execution.get_argument(name), where=f'argument {name!r}')}"
@@ -115,10 +135,7 @@ class _Combined(_BuiltIn):
         texts = [key_part(part, execution) for part in self.parts]
         if all(isinstance(text, str) for text in texts):
             return "&".join(cast(list[str], texts))
-        return self._join(texts)
-
-    async def _join(self, texts: list[str | Awaitable[str]]) -> str:
-        return "&".join([text if isinstance(text, str) else await text for text in texts])
+        return Later(texts, "&".join)
 
     def __repr__(self) -> str:
         return " & ".join(map(repr, self.parts))
@@ -238,13 +255,9 @@ def key_part(
     found = strategy.get_key(execution)
     if isinstance(strategy, _BuiltIn):
         return cast("str | Awaitable[str]", found)
-    if inspect.isawaitable(found):
-        return _encode_later(strategy, found)
+    if isawaitable(found):
+        return Later([found], lambda values: _encode(strategy, values[0]))
     return _encode(strategy, found)
-
-
-async def _encode_later(strategy: object, found: Awaitable[Any]) -> str:
-    return _encode(strategy, await found)
 
 
 def _encode(strategy: object, found: Any) -> str:

@@ -238,10 +238,15 @@ def _check_plain_function(function: object, where: str) -> None:
     inner = function
     while isinstance(inner, functools.partial):
         inner = cast("functools.partial[Any]", inner).func
-    is_async = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    # The body of any of these would run after the slot is given back.
+    is_later = (
+        inspect.iscoroutinefunction,
+        inspect.isasyncgenfunction,
+        inspect.isgeneratorfunction,
+    )
     call = getattr(type(inner), "__call__", None)
-    if not callable(function) or any(check(inner) or check(call) for check in is_async):
+    if not callable(function) or any(check(inner) or check(call) for check in is_later):
         raise ConfigurationError(
-            f"SyncLimiter.{where}() needs a plain function, got {function!r}; "
+            f"SyncLimiter.{where}() needs a plain function, no coroutine and no generator, got {function!r}; "
             "for coroutine functions there is Limiter"
         )

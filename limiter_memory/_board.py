@@ -45,6 +45,7 @@ class Board:
             state = self.keys.get(key)
             if state is not None and state.idle():
                 del self.keys[key]
+                state.watcher = None
                 if len(self._spare) < _SPARE_KEYS:
                     self._spare.append(state)
 

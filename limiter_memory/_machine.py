@@ -115,6 +115,9 @@ class Machine:
     def evict(self, lease_id: str, now: int) -> bool:
         """Take a slot back, and tell its holder."""
         holder = self.board.holders.get(lease_id)
+        if holder is not None:
+            self._reap(holder.request.demands, now)
+            holder = self.board.holders.get(lease_id)
         if holder is None:
             return False
         self._end_holder(holder, Loss.EVICTED)
@@ -210,7 +213,11 @@ class Machine:
         home = ticket.home
         state = self.board.keys[home.key]
         limit = 0 if state.paused else state.limit_for(home)
-        look_again = _next_end(state, now) if state.expiries.live else None
+        look_again = None
+        if state.expiries.live:
+            look_again = _next_end(state, now)
+            if state.queue.first() is ticket:
+                state.watcher, state.watched = ticket, state.expiries.first_rank()
         return Queued(home.key, limit, state.in_use, ticket.order, look_again)
 
     def _refused(
@@ -258,6 +265,9 @@ class Machine:
         if claimed and request.max_hold is not None:
             holder.ends_at = now + _microseconds(request.max_hold)
         self.board.add_holder(holder)
+        if holder.ends_at is not None:
+            for demand in request.demands:
+                self._post_watcher(demand.key)
         return holder
 
     def _serve(self, keys: Sequence[str], now: int) -> None:
@@ -275,6 +285,10 @@ class Machine:
         while work:
             state = self.board.keys.get(work.pop())
             while state is not None and (ticket := state.queue.first()) is not None:
+                if ticket.expires_at is not None and ticket.expires_at <= now:
+                    touched.extend(demand.key for demand in ticket.request.demands)
+                    self._remove_ticket(ticket)  # it lapsed, and was not reaped yet (S16)
+                    continue
                 if state.paused or not state.fits(ticket.home):
                     break  # a wide waiter blocks those behind it (S8)
                 if len(ticket.request.demands) > 1:
@@ -287,7 +301,24 @@ class Machine:
                 else:  # it waits on in the queue of the key that blocks it (S9)
                     self.board.stand_up(ticket)
                     work.extend(self._take_place(ticket, blocking[0], now))
+        for key in touched:
+            self._post_watcher(key)
         self.board.forget_idle(touched)
+
+    def _post_watcher(self, key: str) -> None:
+        """See to it that the head of a queue knows when the next lease of its key ends.
+
+        A store without a thread notices an end by somebody's step; a waiter makes one in time.
+        """
+        state = self.board.keys.get(key)
+        if state is None or not state.expiries.live:
+            return
+        head, due = state.queue.first(), state.expiries.first_rank()
+        if head is None or (head is state.watcher and state.watched <= due):
+            return
+        state.watcher, state.watched = head, due
+        if head.request.listener is not None:
+            self.calls.append((head.request, None))
 
     def _hand_over(self, ticket: Ticket, now: int) -> None:
         home = ticket.home

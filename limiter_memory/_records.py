@@ -116,6 +116,9 @@ class KeyState:
     expiries: Heap[Holder | Ticket] = field(default_factory=Heap["Holder | Ticket"])
     override: int | None = None
     paused: bool = False
+    watcher: Ticket | None = None
+    """The waiter that knows of the next end on this key, and will look then."""
+    watched: int = 0
 
     def limit_for(self, demand: Demand) -> int:
         """Return the limit by which the demand is judged (S12)."""

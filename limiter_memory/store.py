@@ -137,7 +137,7 @@ class MemoryStore:
 
     def _step(self, step: Callable[[Machine, int], R]) -> R:
         with self._lock:
-            result = step(self._machine, int((self._clock() + self._epoch) * 1_000_000))
+            result = step(self._machine, self._microseconds())
             effects = self._take_effects()
         self._carry_out(*effects)
         return result
@@ -149,15 +149,25 @@ class MemoryStore:
         return effects
 
     def _carry_out(self, calls: _Calls, notices: list[Notice]) -> None:
-        for request, news in calls:
-            assert request.listener is not None
-            if isinstance(news, Loss):
-                request.listener.lease_lost(news)
-            elif not request.listener.look_again(news):
-                self.release(request.id)  # nobody is there any more: the next is served
-        if self._notify is not None:
-            for notice in notices:
-                self._notify(notice)
+        while calls or notices:
+            gone: list[str] = []
+            for request, news in calls:
+                assert request.listener is not None
+                if isinstance(news, Loss):
+                    request.listener.lease_lost(news)
+                elif not request.listener.look_again(news):
+                    gone.append(request.id)
+            if self._notify is not None:
+                for notice in notices:
+                    self._notify(notice)
+            # Nobody is there any more to take these up: the next are served.
+            with self._lock:
+                for request_id in gone:
+                    self._machine.release(request_id, self._microseconds())
+                calls, notices = self._take_effects()
+
+    def _microseconds(self) -> int:
+        return int((self._clock() + self._epoch) * 1_000_000)
 
     def start_over_in_child(self) -> None:
         """Forget the parent's leases and tickets, in a process made by `fork`."""
