@@ -1,9 +1,11 @@
 """For tests of limiters and of stores: fakes, doubles, and the contract that any store must pass.
 
 - `FakeClock`: a clock that moves when the test says so.
-- `UnlimitedStore`, `FullStore`: stores that admit everybody, and nobody.
+- `UnlimitedStore`, `FullStore`: stores that admit everybody, and nobody. `AwaitedStore` gives an
+  async face to a store of your own whose operations never wait.
 - `OverlapRecorder`: an independent witness of who held what when.
 - `SyncStoreContract`, `AsyncStoreContract`: the contract suite; `SCENARIOS` is what it plays.
+- `StoreMachine`: a hypothesis machine that drives stores side by side with a model of the rules.
 - `RecordingListener`, `Stage`, `scenario`: for scenarios of your own.
 
 Needs pytest and hypothesis (the extra `testing`); the rest of `limiter_core` does not.
@@ -11,18 +13,23 @@ Needs pytest and hypothesis (the extra `testing`); the rest of `limiter_core` do
 
 # First, for what it does: the others need it.
 import limiter_core.testing._requirements  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from limiter_core.testing.awaited import AwaitedStore
 from limiter_core.testing.clock import FakeClock
 from limiter_core.testing.contract import AsyncStoreContract, SyncStoreContract
+from limiter_core.testing.doubles import FullStore, UnlimitedStore
 from limiter_core.testing.listener import RecordingListener
-from limiter_core.testing.play import Scenario, scenario
+from limiter_core.testing.play import Scenario, play_async, play_sync, scenario
 from limiter_core.testing.recorder import Interval, OverlapRecorder, Violation
 from limiter_core.testing.scenarios import SCENARIOS
 from limiter_core.testing.stage import Stage, Step, Steps
+from limiter_core.testing.stateful import StoreMachine
 
 __all__ = (
     "SCENARIOS",
     "AsyncStoreContract",
+    "AwaitedStore",
     "FakeClock",
+    "FullStore",
     "Interval",
     "OverlapRecorder",
     "RecordingListener",
@@ -30,7 +37,11 @@ __all__ = (
     "Stage",
     "Step",
     "Steps",
+    "StoreMachine",
     "SyncStoreContract",
+    "UnlimitedStore",
     "Violation",
+    "play_async",
+    "play_sync",
     "scenario",
 )

@@ -16,5 +16,8 @@ except ImportError as error:
     ) from error
 
 pytest.register_assert_rewrite(
-    *(f"limiter_core.testing.{name}" for name in ("contract", "scenarios", "stage", "stateful"))
+    *(
+        f"limiter_core.testing.{name}"
+        for name in ("contract", "scenarios", "stage", "stateful", "witness")
+    )
 )

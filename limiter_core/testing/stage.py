@@ -45,9 +45,6 @@ R = TypeVar("R")
 KEY, OTHER_KEY, THIRD_KEY = "contract/a", "contract/b", "contract/c"
 """The keys of the scenarios. They have one scope, so that a store may take them together."""
 
-PATIENCE = 5.0
-"""Real seconds that a store has to tell a listener what it knows already."""
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -83,6 +80,7 @@ class Stage:
         clock: the store's clock.
         capabilities: the store's.
         forget: makes the store lose its data, None if the author of the store gave no way.
+        patience: real seconds that the store has to tell a listener what it knows already.
 
     Attributes:
         notices: the notices of durable tickets so far (S17).
@@ -93,11 +91,13 @@ class Stage:
         clock: FakeClock,
         capabilities: Capabilities,
         forget: Callable[[], object] | None = None,
+        patience: float = 5.0,
     ) -> None:
         self.clock = clock
         self.capabilities = capabilities
         self.notices: list[Notice] = []
         self._forget = forget
+        self._patience = patience
         self._ids = count(1)
 
     # -- what to ask -----------------------------------------------------------------------------
@@ -226,9 +226,9 @@ class Stage:
         Raises:
             AssertionError: it did not happen; says what was waited for.
         """
-        gives_up_at = time.monotonic() + PATIENCE
+        gives_up_at = time.monotonic() + self._patience
         while not condition():
-            assert time.monotonic() < gives_up_at, f"waited {PATIENCE} s in vain until {what}"
+            assert time.monotonic() < gives_up_at, f"waited {self._patience} s in vain until {what}"
             yield Step(None)
 
     def lose_data(self) -> None:

@@ -31,6 +31,18 @@ def costs_add_up(stage: Stage) -> Steps[None]:
     assert (yield from stage.inspect()).in_use == 5
 
 
+@scenario("S3", rows=(4,))
+def waiting_long_is_no_reason_to_come_in(stage: Stage) -> Steps[None]:
+    """However often a waiter asks, and for how long: in it comes when there is room."""
+    yield from stage.take(stage.request(id="holder", lease=1000))
+    waiter = stage.request(id="waiter", lease=20)
+    queued = yield from stage.wait(waiter)
+    for _ in range(20):
+        stage.clock.advance(9.5)
+        yield from stage.wait(waiter._replace(order=queued.order))
+    assert (yield from stage.holders()) == ["holder"]
+
+
 @scenario("S8")
 def a_cost_above_the_limit_is_refused(stage: Stage) -> Steps[None]:
     """It would wait for ever. It is told why, waits nowhere and leaves nothing."""

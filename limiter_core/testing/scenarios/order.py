@@ -26,7 +26,10 @@ def _drain(stage: Stage, holder: str, requests: dict[str, Request]) -> Steps[lis
     served: list[str] = []
     while len(served) < len(requests):
         yield from stage.release(holder)
-        [holder] = yield from stage.holders()
+        holders = yield from stage.holders()
+        assert len(holders) == 1, f"{holder} let go of the only slot, now it is held by {holders}"
+        holder = holders[0]
+        assert holder in requests, f"{holder} is still there"
         yield from stage.take(requests[holder])
         served.append(holder)
     assert served == announced, "`inspect` announced another order"

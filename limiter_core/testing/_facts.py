@@ -1,0 +1,140 @@
+"""What the model of the rules knows of one moment, in plain lists searched from end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from limiter_core.requests import Demand, Refused, Replaced, Request
+
+Told = tuple[str, str, object]
+"""What somebody hears: ("woken", id, whether the grant came along), ("lost", id, the loss),
+("notice", id, the type of the answer)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A lease. `claimed` is False between the hand-off and its being taken up."""
+
+    request: Request
+    order: int
+    sequence: int
+    since: float
+    claimed: bool
+    expires_at: float | None
+    ends_at: float | None
+    preempted: bool = False
+
+    def due(self) -> float | None:
+        """Return when it ends unless renewed."""
+        ends = [end for end in (self.expires_at, self.ends_at) if end is not None]
+        return min(ends, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A ticket, in the queue of the key `home`; in none for as long as it looks for a place."""
+
+    request: Request
+    order: int
+    sequence: int
+    since: float
+    expires_at: float | None
+    home: str = ""
+    round: int = 0
+
+    def arrival(self) -> tuple[int, int]:
+        """Return what arrivals are ordered by."""
+        return self.order, self.sequence
+
+    def rank(self) -> tuple[int, int, int, int]:
+        """Return its place in the queue (S7)."""
+        demand = demand_of(self.request, self.home)
+        return -demand.priority, self.round, self.order, self.sequence
+
+
+def keys_of(request: Request) -> list[str]:
+    """Return the keys that a request demands slots of."""
+    return [demand.key for demand in request.demands]
+
+
+def demand_of(request: Request, key: str) -> Demand:
+    """Return what a request demands of one of its keys."""
+    return next(demand for demand in request.demands if demand.key == key)
+
+
+class Facts:
+    """All that is true of a store at one moment. Times are seconds."""
+
+    def __init__(self) -> None:
+        self.holders: list[Holding] = []
+        """The oldest grant first."""
+        self.waiters: list[Waiting] = []
+        self.overrides: dict[str, int] = {}
+        self.paused: set[str] = set()
+        self.ended: dict[str, tuple[Refused | Replaced, float]] = {}
+        """Answers for waiters that were sent away, and when that was."""
+        self.served_rounds: dict[tuple[str, int], int] = {}
+        self.group_rounds: dict[tuple[str, int, str], int] = {}
+        self.sequence = 0
+        self.last_order = 0
+        self.told: list[Told] = []
+        """What was heard since somebody last looked."""
+        self.choose: Callable[[int], int] = lambda _: 0
+        """Where the rules leave a choice: which of so many."""
+
+    def take_over(self, other: Facts) -> None:
+        """Let the same be true here as there."""
+        self.holders, self.waiters = list(other.holders), list(other.waiters)
+        self.overrides, self.paused = dict(other.overrides), set(other.paused)
+        self.ended, self.told = dict(other.ended), list(other.told)
+        self.served_rounds = dict(other.served_rounds)
+        self.group_rounds = dict(other.group_rounds)
+        self.sequence, self.last_order = other.sequence, other.last_order
+
+    def same_as(self, other: Facts) -> bool:
+        """Whether the same is true in both."""
+        return {**vars(self), "choose": None} == {**vars(other), "choose": None}
+
+    def holder(self, request_id: str) -> Holding | None:
+        """Return the lease of this id."""
+        return next((h for h in self.holders if h.request.id == request_id), None)
+
+    def waiter(self, request_id: str) -> Waiting | None:
+        """Return the ticket of this id."""
+        return next((w for w in self.waiters if w.request.id == request_id), None)
+
+    def holders_of(self, key: str) -> list[Holding]:
+        """Return the holders of a key, the oldest grant first."""
+        return [holder for holder in self.holders if key in keys_of(holder.request)]
+
+    def in_use(self, key: str) -> int:
+        """Return the slots of a key that are held."""
+        return sum(demand_of(holder.request, key).cost for holder in self.holders_of(key))
+
+    def queue(self, key: str) -> list[Waiting]:
+        """Return the tickets in a key's queue, in the order in which they will be served."""
+        return sorted((w for w in self.waiters if w.home == key), key=Waiting.rank)
+
+    def limit(self, demand: Demand) -> int:
+        """Return the number by which a demand is judged (S12)."""
+        return self.overrides.get(demand.key, demand.limit)
+
+    def fits(self, demand: Demand) -> bool:
+        """Whether the slots are free."""
+        return self.in_use(demand.key) + demand.cost <= self.limit(demand)
+
+    def blocks(self, demand: Demand, arrival: tuple[int, int]) -> bool:
+        """Whether a call of this arrival has to wait for what it demands (S3)."""
+        if demand.key in self.paused or not self.fits(demand):
+            return True
+        rank = (-demand.priority, self.next_round(demand), *arrival)
+        return any(waiter.rank() < rank for waiter in self.queue(demand.key))
+
+    def next_round(self, demand: Demand) -> int:
+        """Return the fair round of a waiter that comes in now (S7)."""
+        key, priority, group = demand.key, demand.priority, demand.group
+        served = self.served_rounds.get((key, priority), 0)
+        if group is None:
+            return served + 1
+        return max(served, self.group_rounds.get((key, priority, group), 0)) + 1

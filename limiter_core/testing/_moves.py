@@ -1,0 +1,158 @@
+"""How single holders and tickets come, go and make way in the model of the rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from limiter_core.limits import ConflictResolution
+from limiter_core.requests import Demand, Granted, Loss, Refused, Replaced, Request
+from limiter_core.testing._facts import Facts, Holding, Waiting, demand_of, keys_of
+
+Member = TypeVar("Member", Holding, Waiting)
+
+
+def cancelling(blocking: list[Demand]) -> Demand | None:
+    """Return the first of the blocking demands that lets nobody wait."""
+    cancel = ConflictResolution.CANCEL
+    return next((demand for demand in blocking if demand.on_conflict is cancel), None)
+
+
+def is_over(end: float | None, now: float) -> bool:
+    """Whether a time has come."""
+    return end is not None and end <= now
+
+
+def ticket_end(request: Request, now: float) -> float | None:
+    """Return when a ticket ends unless renewed; a durable one never does (S17)."""
+    return now + request.lease if request.payload is None else None
+
+
+def hold_end(request: Request, now: float) -> float | None:
+    """Return when a hold that begins now ends in spite of renewals."""
+    return None if request.max_hold is None else now + request.max_hold
+
+
+class Moves(Facts):
+    """Changes of single members, with what others hear of them."""
+
+    def grant(self, ticket: Waiting, now: float, *, claimed: bool) -> None:
+        """Let somebody hold what it demands."""
+        request = ticket.request
+        expires_at = now + (request.lease if claimed else request.claim)
+        ends_at = hold_end(request, now) if claimed else None
+        arrival = ticket.arrival()
+        self.holders.append(Holding(request, *arrival, now, claimed, expires_at, ends_at))
+
+    def change(self, member: Member, **values: Any) -> Member:
+        """Put another in the place of a member, that differs in these values."""
+        members: list[Any] = self.holders if isinstance(member, Holding) else self.waiters
+        other = replace(member, **values)
+        members[members.index(member)] = other
+        return other
+
+    def remove(self, request_id: str) -> None:
+        """Take a lease or a ticket away."""
+        waiter = self.waiter(request_id)
+        self.holders = [h for h in self.holders if h.request.id != request_id]
+        self.waiters = [w for w in self.waiters if w.request.id != request_id]
+        if waiter is not None:
+            self._tidy_rounds(waiter.home)
+
+    def send_away(self, request: Request, answer: Refused | Replaced, now: float) -> None:
+        """Take a ticket (or a slot not yet taken up) away, and keep the answer."""
+        self.remove(request.id)
+        self.ended[request.id] = (answer, now)
+        self.tell(request, type(answer))
+
+    def take_place(self, ticket: Waiting, home: Demand, now: float) -> list[str]:
+        """Let a ticket into a queue; what that does to others is its conflict resolution.
+
+        Returns:
+            The keys on which something may have come free.
+        """
+        freed: list[str] = []
+        if home.on_conflict.supersedes:
+            others = [
+                waiter
+                for waiter in self.waiters
+                if waiter is not ticket and home.key in keys_of(waiter.request)
+            ]
+            for waiter in others:
+                supersedes = demand_of(waiter.request, home.key).on_conflict.supersedes
+                if supersedes and ticket.arrival() < waiter.arrival():
+                    self.send_away(ticket.request, Replaced(home.key), now)
+                    return keys_of(ticket.request)
+            for waiter in others:
+                if waiter.arrival() < ticket.arrival():
+                    self.send_away(waiter.request, Replaced(home.key), now)
+                    freed += keys_of(waiter.request)
+            freed.append(home.key)
+        self.sit_down(ticket, home)
+        if home.on_conflict is ConflictResolution.CANCEL_RUNNING:
+            freed += self._preempt(home, now)
+        return freed
+
+    def sit_down(self, ticket: Waiting, home: Demand) -> None:
+        """Put a ticket into the queue of one of its keys."""
+        fair_round = self.next_round(home)
+        if home.group is not None:
+            self.group_rounds[home.key, home.priority, home.group] = fair_round
+        self.change(ticket, home=home.key, round=fair_round)
+
+    def stand_up(self, ticket: Waiting) -> Waiting:
+        """Take a ticket out of its queue; it waits on, in none."""
+        standing = self.change(ticket, home="")
+        self._tidy_rounds(ticket.home)
+        return standing
+
+    def _preempt(self, home: Demand, now: float) -> list[str]:
+        """Have the oldest holders make room for a demand; return the keys that came free."""
+        if home.key in self.paused or home.cost > self.limit(home):
+            return []  # no holder is in the way
+        freed: list[str] = []
+        holders = self.holders_of(home.key)
+        missing = self.in_use(home.key) + home.cost - self.limit(home)
+        missing -= sum(demand_of(h.request, home.key).cost for h in holders if h.preempted)
+        for holder in holders:
+            if missing <= 0:
+                break
+            if holder.preempted:
+                continue
+            missing -= demand_of(holder.request, home.key).cost
+            if holder.claimed:
+                self.change(holder, preempted=True)
+                self.tell_end(holder, Loss.PREEMPTED)
+            else:
+                self.send_away(holder.request, Replaced(home.key), now)
+                freed += keys_of(holder.request)
+        return freed
+
+    def _tidy_rounds(self, key: str) -> None:
+        """Forget the rounds of groups, and of queues, that nobody waits in any more."""
+        demands = [demand_of(waiter.request, key) for waiter in self.queue(key)]
+        groups = {(demand.key, demand.priority, demand.group) for demand in demands}
+        self.group_rounds = {
+            group: last
+            for group, last in self.group_rounds.items()
+            if group[0] != key or group in groups
+        }
+        if not demands:
+            self.served_rounds = {
+                place: last for place, last in self.served_rounds.items() if place[0] != key
+            }
+
+    # -- what is heard -----------------------------------------------------------------------------
+
+    def tell(self, request: Request, answer: type[object], *, delivered: bool = False) -> None:
+        """Note who hears that a ticket's waiting has ended, or a slot was not taken up."""
+        if request.payload is not None:
+            self.told.append(("notice", request.id, answer))
+        if request.listener is not None:
+            self.told.append(("woken", request.id, delivered and answer is Granted))
+
+    def tell_end(self, holder: Holding, loss: Loss) -> None:
+        """Note who hears that a lease ended, or has to."""
+        if holder.request.listener is not None:
+            heard = ("lost", loss) if holder.claimed else ("woken", False)
+            self.told.append((heard[0], holder.request.id, heard[1]))

@@ -1,0 +1,78 @@
+"""The async face of a store whose operations never wait."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from limiter_core.requests import Answer, KeySnapshot, Notice, Renewal, Request
+from limiter_core.store import SyncStore
+
+__all__ = ("AwaitedStore",)
+
+
+class AwaitedStore:
+    """A sync store, awaited: for stores that live in this process, where no operation suspends.
+
+    Args:
+        store: carries everything out, in the event loop's thread.
+    """
+
+    def __init__(self, store: SyncStore) -> None:
+        self._store = store
+
+    def now(self) -> float:
+        """Return the store's clock."""
+        return self._store.now()
+
+    async def acquire(self, request: Request) -> Answer:
+        """Ask for slots."""
+        return self._store.acquire(request)
+
+    async def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:
+        """Remove a lease or a ticket."""
+        return self._store.release(lease_id, keys)
+
+    async def renew(self, ids: Sequence[str]) -> Renewal:
+        """Start lease times again."""
+        return self._store.renew(ids)
+
+    async def evict(self, lease_id: str) -> bool:
+        """Take a slot back from a holder."""
+        return self._store.evict(lease_id)
+
+    async def sweep(self) -> None:
+        """Reap all that ended unnoticed."""
+        self._store.sweep()
+
+    async def inspect(self, key: str) -> KeySnapshot:
+        """Return the state of a key."""
+        return self._store.inspect(key)
+
+    async def keys(self) -> AsyncIterator[str]:
+        """Yield the keys in use."""
+        for key in self._store.keys():
+            yield key
+
+    async def set_limit(self, key: str, limit: int) -> None:
+        """Override the declared limits."""
+        self._store.set_limit(key, limit)
+
+    async def reset_limit(self, key: str) -> None:
+        """Return to the declared limits."""
+        self._store.reset_limit(key)
+
+    async def pause(self, key: str) -> None:
+        """Admit nobody until `resume`."""
+        self._store.pause(key)
+
+    async def resume(self, key: str) -> None:
+        """End a pause."""
+        self._store.resume(key)
+
+    def on_notice(self, callback: Callable[[Notice], None] | None) -> None:
+        """Have notices of durable tickets sent to `callback`."""
+        self._store.on_notice(callback)
+
+    async def aclose(self) -> None:
+        """Give up what the store has."""
+        self._store.close()

@@ -1,0 +1,293 @@
+"""A hypothesis machine that drives stores side by side with the model of the rules."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from limiter_core.limits import ConflictResolution
+from limiter_core.requests import Answer, Demand, Refused, Request
+from limiter_core.store import SyncStore
+from limiter_core.testing._calls import KEYS, LISTENED_LEASE, calls
+from limiter_core.testing.clock import FakeClock
+from limiter_core.testing.model import World
+from limiter_core.testing.witness import Witness
+
+__all__ = ("StoreMachine",)
+
+_REMEMBERED = 30.0
+"""Seconds after which a run does not ask again for a ticket that was sent away."""
+
+_indexes = st.integers(0, 99)
+
+
+def _somebody_came(machine: StoreMachine) -> bool:
+    return bool(machine.requests)
+
+
+def _there_is_room(machine: StoreMachine) -> bool:
+    # More would say nothing new; and a snapshot shows no more than the first hundred waiters.
+    return len(machine.requests) < 16
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Does at random what callers, operators and time do, to stores and to a model at once::
+
+        class MyStoreMachine(StoreMachine):
+            def make_stores(self, clock):
+                return [MyStore(clock=clock).sync_face()]
+
+        TestMyStore = MyStoreMachine.TestCase
+
+    After each step the stores must have answered, told and shown what the model allows, and all of
+    them the same; and no more than the limit is in use, no head of a queue waits that would fit,
+    tokens rise. In the end everything is given back, and nothing may be left.
+
+    A run is of one of three kinds:
+
+    - "one key": calls for one key each; what has ended is noticed whenever a step comes across it.
+    - "swept": calls for several keys; each passing of time is followed by a sweep, since the rules
+      do not say whether a step notices what has ended on keys that it comes across only by way of
+      a waiter.
+    - "anything": both at once. There the model is not asked, only the invariants are, and whether
+      the stores agree.
+
+    Attributes:
+        stores_agree: whether the stores choose alike where the rules leave a choice. Set it to
+            False for those that do not; each is compared with the model all the same.
+        patience: real seconds that a store has to tell its listeners, for one that does it from
+            another thread.
+    """
+
+    stores_agree = True
+    patience = 0.0
+
+    def make_stores(self, clock: FakeClock) -> Sequence[SyncStore]:
+        """Return the stores to be driven, fresh, on this clock: their sync faces."""
+        raise NotImplementedError
+
+    def make_clock(self) -> FakeClock:
+        """Return the clock of a run; override it for a store whose time is kept elsewhere."""
+        return FakeClock()
+
+    @initialize(
+        kind=st.sampled_from(("one key", "swept", "anything")),
+        keys=st.integers(1, len(KEYS)),
+        resolutions=st.lists(st.sampled_from(ConflictResolution), min_size=1, unique=True),
+        first=st.lists(calls(), max_size=8),
+    )
+    def begin(
+        self, kind: str, keys: int, resolutions: list[ConflictResolution], first: list[Request]
+    ) -> None:
+        """Make the stores, and choose what this run is about."""
+        self.clock = self.make_clock()
+        self.kind = kind
+        self.keys = KEYS[:keys]
+        self.resolutions = resolutions
+        self.requests: list[Request] = []
+        """Those that were not refused at once, nor released since."""
+        self.count = 0
+        self.witnesses = [
+            Witness(store, self.clock, patience=self.patience, follows_model=kind != "anything")
+            for store in self.make_stores(self.clock)
+        ]
+        self._call(first)
+
+    # -- callers -----------------------------------------------------------------------------------
+
+    @precondition(_there_is_room)
+    @rule(requests=st.lists(calls(), min_size=1, max_size=4))
+    def call(self, requests: list[Request]) -> None:
+        """Some ask that are new."""
+        self._call(requests)
+
+    @precondition(_there_is_room)
+    @rule(key=_indexes, costs=st.lists(st.sampled_from((1, 1, 2)), min_size=1, max_size=5))
+    def crowd(self, key: int, costs: list[int]) -> None:
+        """Some ask for the same key, and wait in arrival order."""
+        for cost in costs:
+            demand = Demand(self._key(key), 2, cost)
+            self._come(Request("", (demand,), 30.1, claim=3.3))
+
+    @precondition(_somebody_came)
+    @rule(
+        indexes=st.lists(_indexes, min_size=1, max_size=3),
+        claimant=st.sampled_from(("worker-1", "worker-1", "worker-2")),
+    )
+    def ask_again(self, indexes: list[int], claimant: str) -> None:
+        """Waiters look again, take up their slots, or ask once more for a reply that was lost."""
+        for index in indexes:
+            if request := self._some(index):
+                self._ask(request._replace(claimant=claimant))
+
+    @precondition(_somebody_came)
+    @rule(indexes=st.lists(_indexes, min_size=1, max_size=3))
+    def release(self, indexes: list[int]) -> None:
+        """Bodies end, or waiters give up."""
+        for index in indexes:
+            if request := self._some(index):
+                self.requests.remove(request)
+                self._release(request)
+
+    @precondition(_somebody_came)
+    @rule(indexes=st.lists(_indexes, max_size=4))
+    def renew(self, indexes: list[int]) -> None:
+        """A process renews some of its leases and tickets, and one that nobody knows."""
+        ids = {request.id for index in indexes if (request := self._some(index))}
+        requests = [request for request in self.requests if request.id in ids]
+        for witness in self.witnesses:
+            witness.renew([*(request.id for request in requests), "nobody"])
+        self._look(None)
+
+    # -- operators ---------------------------------------------------------------------------------
+
+    @precondition(_somebody_came)
+    @rule(index=_indexes)
+    def evict(self, index: int) -> None:
+        """An operator takes a slot back."""
+        if request := self._some(index):
+            self._step(
+                f"evict({request.id!r})",
+                request,
+                lambda store: store.evict(request.id),
+                lambda world, now: world.evict(request.id, now),
+            )
+
+    @rule(index=_indexes, limit=st.sampled_from((None, None, 0, 1, 2, 3, 4)))
+    def set_limit(self, index: int, limit: int | None) -> None:
+        """An operator overrides the limit, or returns to what is declared."""
+        key = self._key(index)
+        self._step(
+            f"set_limit({key!r}, {limit})",
+            key,
+            lambda store: store.reset_limit(key) if limit is None else store.set_limit(key, limit),
+            lambda world, now: world.set_limit(key, limit, now),
+        )
+
+    @rule(index=_indexes, paused=st.sampled_from((False, False, True)))
+    def set_paused(self, index: int, paused: bool) -> None:
+        """An operator pauses a key, or resumes it."""
+        key = self._key(index)
+        self._step(
+            f"pause({key!r})" if paused else f"resume({key!r})",
+            key,
+            lambda store: store.pause(key) if paused else store.resume(key),
+            lambda world, now: world.set_paused(key, paused, now),
+        )
+
+    @rule(index=_indexes)
+    def inspect(self, index: int) -> None:
+        """Somebody looks."""
+        self._look(self._key(index))
+
+    # -- time --------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from((0.5, 2, 4, 7, 12)))
+    def pass_time(self, seconds: float) -> None:
+        """Time passes. No lease ends exactly then: whether the last moment counts is left open."""
+        self.clock.advance(seconds)
+        if self.kind == "swept":
+            self.sweep()
+
+    @rule()
+    def sweep(self) -> None:
+        """Some process sweeps."""
+        self._step(
+            "sweep()", None, lambda store: store.sweep(), lambda world, now: world.sweep(now)
+        )
+
+    def teardown(self) -> None:
+        """Everything ends, and nothing is left."""
+        if sys.exc_info()[0] is not None:
+            return  # the run failed already
+        for witness in getattr(self, "witnesses", ()):
+            store = witness.store
+            for number in range(1, self.count + 1):
+                store.release(f"r{number}")
+            for key in KEYS:
+                store.reset_limit(key)
+                store.resume(key)
+            self.clock.advance(2 * LISTENED_LEASE)
+            store.sweep()
+            left = sorted(store.keys())
+            assert not left, f"left behind (S14): {left}"
+            for key in KEYS:
+                witness.check_invariants(snapshot := store.inspect(key))
+                assert (snapshot.in_use, snapshot.waiting, snapshot.limit) == (0, 0, 0)
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _key(self, index: int) -> str:
+        return self.keys[index % len(self.keys)]
+
+    def _of_this_run(self, demand: Demand) -> Demand:
+        """Return the demand with one of the resolutions that this run is about."""
+        key = self._key(KEYS.index(demand.key))
+        position = list(ConflictResolution).index(demand.on_conflict)
+        resolution = self.resolutions[position % len(self.resolutions)]
+        priority = demand.priority if resolution is ConflictResolution.PRIORITY else 0
+        return demand._replace(key=key, on_conflict=resolution, priority=priority)
+
+    def _some(self, index: int) -> Request | None:
+        known = [
+            request
+            for request in self.requests
+            if not any(w.forgotten_by(request.id, _REMEMBERED) for w in self.witnesses)
+        ]
+        return known[index % len(known)] if known else None
+
+    def _call(self, requests: list[Request]) -> None:
+        for request in requests:
+            drawn = request.demands[:1] if self.kind == "one key" else request.demands
+            demands = {demand.key: demand for demand in map(self._of_this_run, drawn)}.values()
+            order = request.order and int(self.clock() * 1_000_000) + request.order
+            self._come(request._replace(demands=tuple(demands), order=order))
+
+    def _come(self, request: Request) -> None:
+        self.count += 1
+        order = request.order and request.order + self.count  # no two are the same
+        request = request._replace(id=f"r{self.count}", order=order)
+        if not isinstance(self._ask(request), Refused):
+            self.requests.append(request)
+
+    def _ask(self, request: Request) -> Answer:
+        listens = request.lease == LISTENED_LEASE
+        answers = [witness.acquire(request, listens=listens) for witness in self.witnesses]
+        self._look(request, request.id)
+        return answers[0]
+
+    def _release(self, request: Request) -> None:
+        self._step(
+            f"release({request.id!r})",
+            request,
+            lambda store: store.release(request.id),
+            lambda world, now: world.release(request.id, now),
+        )
+
+    def _step(
+        self,
+        what: str,
+        about: Request | str | None,
+        on_store: Callable[[SyncStore], object],
+        in_world: Callable[[World, float], object],
+    ) -> None:
+        for witness in self.witnesses:
+            result = witness.step(what, on_store, in_world, lambda given, right: given == right)
+            witness.note(result)
+        self._look(about)
+
+    def _look(self, about: Request | str | None, own_id: str = "") -> None:
+        """Look at the keys that a step was about: at all, where it may have touched others."""
+        if self.kind != "one key" or about is None:
+            keys = self.keys
+        else:
+            keys = (about if isinstance(about, str) else about.demands[0].key,)
+        for witness in self.witnesses:
+            witness.observe(keys)
+            witness.hear(own_id)
+        first, *others = (witness.recall() for witness in self.witnesses)
+        for other in others:
+            assert not self.stores_agree or other == first, f"one store: {first}\nother: {other}"

@@ -1,0 +1,80 @@
+"""The memory store does what the model of the rules allows, whatever is asked of it (S1 to S19)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from limiter_core.testing import StoreMachine
+from limiter_memory import MemoryStore
+
+from . import broken
+
+
+class MemoryMachine(StoreMachine):
+    def make_stores(self, clock):
+        return [MemoryStore(clock=clock).sync_face()]
+
+
+TestMemoryStore = MemoryMachine.TestCase
+TestMemoryStore.settings = settings(
+    max_examples=250,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        broken.ForgetsRepeats,
+        broken.LetsTriesOvertake,
+        broken.LosesTickets,
+        broken.HandsToNobody,
+        broken.CountsEverybodyOnce,
+        broken.TakesTheFirstKeyAlone,
+        broken.TokensFollowTheClockAlone,
+        broken.HasRoomForAll,
+        broken.FallsSilent,
+        broken.SupersedesNobody,
+    ],
+)
+def test_the_machine_finds_a_broken_store(kind):
+    class Machine(StoreMachine):
+        def make_stores(self, clock):
+            return [kind(clock=clock)]
+
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(
+            Machine,
+            settings=settings(
+                max_examples=500,
+                stateful_step_count=30,
+                database=None,
+                deadline=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+
+
+def test_stores_that_differ_are_told_apart():
+    """Two stores, each right by itself as far as the run goes, but not the same."""
+
+    class Machine(StoreMachine):
+        def make_stores(self, clock):
+            return [MemoryStore(clock=clock), broken.NeverExpires(clock=clock)]
+
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(
+            Machine,
+            settings=settings(
+                max_examples=500,
+                database=None,
+                deadline=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
