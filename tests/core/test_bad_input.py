@@ -194,3 +194,11 @@ async def test_key_for_and_inspect_take_one_limit(limiter, threads):
             await limiter.inspect(wrong)
         with pytest.raises(ConfigurationError):
             threads.inspect(wrong)
+
+
+def test_a_function_without_a_signature_is_refused_with_an_error_of_the_tree(threads):
+    with pytest.raises(LimiterError):
+        threads.run(ONE, dict, customer_id=42)
+    with pytest.raises(LimiterError):
+        threads.limited(ONE)(dict)
+    assert list(threads.keys()) == []

@@ -72,7 +72,7 @@ def test_the_error_about_a_url_keeps_its_password_to_itself():
 
 
 @BOTH
-@pytest.mark.parametrize("store", [None, 5, object(), {}, b"memory://"])
+@pytest.mark.parametrize("store", [None, 5, object(), {}, b"memory://", MemoryStore])
 def test_what_is_no_store_is_refused(kind, store):
     with pytest.raises(ConfigurationError, match="needs a store or its URL"):
         kind(store)

@@ -13,7 +13,7 @@ from limiter_core import (
 )
 
 from ._crew import Crew
-from ._tools import keys_in_use
+from ._tools import Thread, keys_in_use, until_waiting_now
 
 A = ConcurrencyLimit(LIMIT_BY.constant("a"))
 B = ConcurrencyLimit(LIMIT_BY.constant("b"))
@@ -208,3 +208,18 @@ async def test_limited_takes_several(limiter):
         return await keys_in_use(limiter)
 
     assert await bill(42) == ["a", "customer_id=42"]
+
+
+def test_a_call_that_moves_to_a_queue_whose_holder_has_an_end_is_served_at_that_end(store, threads):
+    """It began to wait on another key, and knew of no end there."""
+    bounded = ConcurrencyLimit(LIMIT_BY.constant("b"), max_hold=0.01)
+    holds_a = threads.acquire(A)
+    moves = Thread(lambda: threads.acquire([A, B]))
+    until_waiting_now(store, "a", 1)
+    overlong = threads.acquire(bounded)
+    holds_a.release()
+    moves.join(2)
+    served = not moves.is_alive()
+    overlong.release()
+    moves.result().release()
+    assert served
