@@ -9,16 +9,18 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from limiter_cli.demo.apart import Apart
 from limiter_cli.demo.calls import load_calls
 from limiter_cli.demo.groups import Groups
 from limiter_cli.demo.inputs import InputError, sample
-from limiter_cli.demo.limits import hurried, load_limits
+from limiter_cli.demo.limits import hurried, parse_limits, read_limits
 from limiter_cli.demo.live import live_view
 from limiter_cli.demo.page import page
 from limiter_cli.demo.plan import plan
 from limiter_cli.demo.replay import run_replay
 from limiter_cli.demo.summary import Story, exceeded, notes, overall, summary
 from limiter_cli.demo.timeline import Timeline
+from limiter_cli.demo.workers import WorkerError, run_workers
 from limiter_core import ConfigurationError, LimiterError
 
 __all__ = ("demo", "report")
@@ -47,7 +49,19 @@ def demo(
             help="Limits: TOML, one table per function. Default: the sample.",
         ),
     ] = None,
-    url: Annotated[str, typer.Option(metavar="URL", help="The store.")] = "memory://",
+    url: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="The store. In one that is shared, the demo keeps to a scope of its own.",
+        ),
+    ] = "memory://",
+    processes: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="So many processes make the calls in turn; needs --url."
+        ),
+    ] = 1,
     fast: Annotated[bool, typer.Option("--fast", help="Run on a fake clock, in no time.")] = False,
     speed: Annotated[
         float, typer.Option(help="Run so many times as fast as the log.", show_default=True)
@@ -68,12 +82,15 @@ def demo(
 ) -> None:
     """Replay a call log under declared limits, and show who held what when.
 
-    Exits with 1 if a limit was exceeded, 2 if the input is wrong, 3 if the store failed.
+    Exits with 1 if a limit was exceeded, 2 if the input is wrong, 3 if the store failed, or one of
+    the processes.
     """
-    _check(url, html, fast=fast, speed=speed)
+    _check(url, html, processes, fast=fast, speed=speed)
     calls_path = calls or sample("calls.jsonl")
+    limits_path = limits or sample("limits.toml")
     try:
-        declared = load_limits(limits or sample("limits.toml"))
+        limits_text = read_limits(limits_path)
+        declared = parse_limits(limits_text, limits_path)
         in_force = {
             function: tuple(hurried(limit, speed) for limit in its_limits)
             for function, its_limits in declared.items()
@@ -82,19 +99,24 @@ def demo(
     except (InputError, OSError) as error:
         _fail(str(error), WRONG_INPUT)
     console = Console()
+    watch = live_view(console) if console.is_terminal and not fast else None
     try:
-        record = run_replay(
-            planned,
-            store=url,
-            fast=fast,
-            speed=speed,
-            watch=live_view(console) if console.is_terminal and not fast else None,
-        )
+        if processes > 1:
+            record = run_workers(
+                planned, limits_text, url=url, processes=processes, speed=speed, watch=watch
+            )
+        else:
+            apart = None if _is_memory(url) else Apart()
+            record = run_replay(
+                planned, store=url, apart=apart, fast=fast, speed=speed, watch=watch
+            )
     except (ConfigurationError, ImportError) as error:
         _fail(str(error), WRONG_INPUT)
+    except WorkerError as error:
+        _fail(str(error), STORE_FAILED)
     except LimiterError as error:
         _fail(f"the store failed: {error}", STORE_FAILED)
-    story = Story(record, planned, declared, Groups.of(planned, group_by))
+    story = Story(record, planned, declared, Groups.of(planned, group_by), processes)
     report(console, story, top)
     if html is not None:
         try:
@@ -128,13 +150,23 @@ def report(console: Console, story: Story, top: int) -> None:
         console.print(Text("No limit was exceeded.", style="green"))
 
 
-def _check(url: str, html: Path | None, *, fast: bool, speed: float) -> None:
+def _is_memory(url: str) -> bool:
+    return url.startswith("memory://")
+
+
+def _check(url: str, html: Path | None, processes: int, *, fast: bool, speed: float) -> None:
     """Refuse options that cannot go together, before anything takes time."""
     if not 0 < speed < float("inf"):
         raise typer.BadParameter(f"must be more than zero, got {speed:g}", param_hint="--speed")
     if fast and speed != 1.0:
         raise typer.BadParameter("has no meaning with --fast", param_hint="--speed")
-    if fast and not url.startswith("memory://"):
+    if processes > 1 and _is_memory(url):
+        raise typer.BadParameter(
+            "the memory store reaches no further than this process: give the --url of a store "
+            "that is shared, such as redis://localhost:6379/0",
+            param_hint="--processes",
+        )
+    if fast and not _is_memory(url):
         raise typer.BadParameter(
             f"the fake clock reaches no further than this process: leave out --url {url}, "
             "or --fast",

@@ -31,7 +31,7 @@ from limiter_cli.demo.plan import CallView
 from limiter_core import LIMIT_BY, ArgumentView, ConcurrencyLimit, ConfigurationError
 from limiter_core import ConflictResolution as Resolution
 
-__all__ = ("LimitTable", "Limits", "hurried", "load_limits")
+__all__ = ("LimitTable", "Limits", "hurried", "load_limits", "parse_limits", "read_limits")
 
 Limits = dict[str, tuple[ConcurrencyLimit, ...]]
 """The limits of each function, by its name."""
@@ -120,14 +120,31 @@ def load_limits(path: Path) -> Limits:
     """Read a limits file.
 
     Raises:
-        InputError: names the line of every table or option that is wrong.
+        InputError, OSError: as `read_limits` and `parse_limits`.
+    """
+    return parse_limits(read_limits(path), path)
+
+
+def read_limits(path: Path) -> str:
+    """Read a limits file's text.
+
+    Raises:
+        InputError: it is no text.
         OSError: the file cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         line = 1 + error.object[: error.start].count(b"\n")
         raise InputError(path, [(line, "not UTF-8 text")]) from None
+
+
+def parse_limits(text: str, path: Path) -> Limits:
+    """Return the limits that a text declares.
+
+    Raises:
+        InputError: names the line of every table or option that is wrong.
+    """
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

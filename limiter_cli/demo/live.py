@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from limiter_cli.demo.record import KeyRecord, Outcome
-from limiter_cli.demo.replay import Replay, Watch
+from limiter_cli.demo.replay import Performance, Watch
 from limiter_cli.demo.summary import limit_text, overall, seconds_text
 from limiter_core import KeySnapshot
 
@@ -29,7 +29,7 @@ _WAITING_SHOWN = 30
 def live_view(console: Console) -> Watch:
     """Return what shows a replay on the console until it is cancelled, then wipes it away."""
 
-    async def watch(replay: Replay) -> None:
+    async def watch(replay: Performance) -> None:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while True:
                 live.update(await _picture(replay, console.height - _OTHER_LINES), refresh=True)
@@ -38,7 +38,7 @@ def live_view(console: Console) -> Watch:
     return watch
 
 
-async def _picture(replay: Replay, rows: int) -> RenderableType:
+async def _picture(replay: Performance, rows: int) -> RenderableType:
     record = replay.record
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("key", overflow="ellipsis", no_wrap=True, max_width=30)
@@ -48,7 +48,7 @@ async def _picture(replay: Replay, rows: int) -> RenderableType:
     keys = _most_interesting(list(record.keys.values()), max(1, rows))
     for key in keys:
         # What waits where, only the store knows: a call under several limits waits on one key.
-        snapshot = await replay.limiter.inspect(key.key)
+        snapshot = await replay.inspect(key.key)
         table.add_row(Text(key.key), *_cells(key, snapshot))
     hidden = len(record.keys) - len(keys)
     head = f"{seconds_text(replay.now())}   {len(record.turns)} of {replay.total} calls made"

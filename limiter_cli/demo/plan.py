@@ -56,6 +56,7 @@ class Planned:
     """One call of the log, ready to be made.
 
     Attributes:
+        place: its number in the order of the calls, from 0.
         line: where it stands in the log.
         call: the line itself.
         limits: the limits of its function; none, where no table names it.
@@ -63,6 +64,7 @@ class Planned:
         view: what the limiter sees of it.
     """
 
+    place: int
     line: int
     call: Call
     limits: tuple[ConcurrencyLimit, ...]
@@ -98,7 +100,7 @@ def plan(
         except (ConfigurationError, KeyDerivationError) as error:
             problems.append((line, str(error)))
         else:
-            planned.append(Planned(line, call, its_limits, claims, view))
+            planned.append(Planned(len(planned), line, call, its_limits, claims, view))
     if problems:
         raise InputError(path, problems)
     return planned

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import trio
 from trio.testing import MockClock
 
+from limiter_cli.demo.apart import Apart
 from limiter_cli.demo.plan import Planned
 from limiter_cli.demo.record import Outcome, Record, Turn
 from limiter_core import (
+    KeySnapshot,
     LeaseLost,
     Limiter,
     LimiterError,
@@ -22,7 +24,9 @@ from limiter_core import (
 from limiter_core.store import Store
 from limiter_memory import MemoryStore
 
-__all__ = ("Replay", "Watch", "run_replay")
+__all__ = ("Performance", "Replay", "Watch", "perform", "run_plainly", "run_replay")
+
+R = TypeVar("R")
 
 _APART = 1e-9
 """Seconds by which a call comes after the call before it, if all else puts them at one moment.
@@ -32,26 +36,72 @@ An event loop alone does not promise that, and trio draws lots.
 """
 
 
-class Replay:
-    """One run of a plan.
+class Performance(Protocol):
+    """A replay, as one who watches it sees it.
 
     Attributes:
-        limiter: what the calls go through.
         record: what happened so far.
         total: how many calls there are.
     """
 
-    def __init__(self, calls: Sequence[Planned], limiter: Limiter, *, speed: float = 1.0) -> None:
-        self.limiter = limiter
-        self.record = Record()
-        self.total = len(calls)
-        self._calls = calls
-        self._speed = speed
-        self._start = 0.0
+    record: Record
+    total: int
 
     def now(self) -> float:
         """Return the seconds of the log that have passed."""
-        return (anyio.current_time() - self._start) * self._speed
+        ...
+
+    async def inspect(self, key: str) -> KeySnapshot:
+        """Return the store's state of a key."""
+        ...
+
+    async def run(self) -> None:
+        """Make every call at its time, and return when the last has left."""
+        ...
+
+
+Watch = Callable[[Performance], Coroutine[Any, Any, None]]
+"""Runs beside a replay, and is cancelled when that is over."""
+
+
+class Replay:
+    """One run of a plan, by this process.
+
+    Args:
+        calls: in the order of their times.
+        limiter: what they go through.
+        record: what hears of everything; default: a new one.
+        apart: what has set the limits apart.
+        speed: seconds of the log in a second of the clock.
+        start: when it begins, on the event loop's clock; default: when it is run.
+    """
+
+    def __init__(
+        self,
+        calls: Sequence[Planned],
+        limiter: Limiter,
+        *,
+        record: Record | None = None,
+        apart: Apart | None = None,
+        speed: float = 1.0,
+        start: float | None = None,
+    ) -> None:
+        self.record = Record() if record is None else record
+        self.total = len(calls)
+        self._calls = calls
+        self._limiter = limiter
+        self._apart = apart
+        self._speed = speed
+        self._start = start
+
+    def now(self) -> float:
+        """Return the seconds of the log that have passed."""
+        start = self._start
+        return 0.0 if start is None else (anyio.current_time() - start) * self._speed
+
+    async def inspect(self, key: str) -> KeySnapshot:
+        """Return the store's state of a key."""
+        return await self._limiter.inspect(key if self._apart is None else self._apart.key(key))
 
     async def run(self) -> None:
         """Make every call at its time, and return when the last has left.
@@ -60,20 +110,21 @@ class Replay:
             LimiterError: in an exception group: the store failed, or an operator changed a limit
                 so that a call can never run.
         """
-        self._start = anyio.current_time()
+        if self._start is None:
+            self._start = anyio.current_time()
         async with anyio.create_task_group() as tasks:
-            for place, planned in enumerate(self._calls):
-                due = self._start + planned.call.at / self._speed + place * _APART
-                await anyio.sleep_until(due)
-                tasks.start_soon(self._call, planned, place)
+            for planned in self._calls:
+                apart = planned.place * _APART
+                await anyio.sleep_until(self._start + planned.call.at / self._speed + apart)
+                tasks.start_soon(self._call, planned)
 
-    async def _call(self, planned: Planned, place: int) -> None:
+    async def _call(self, planned: Planned) -> None:
         turn = self.record.arrived(planned, self.now())
         outcome, key = Outcome.RAN, None
         try:
             if planned.limits:
-                async with self.limiter.hold(planned.limits, planned.view):
-                    await anyio.sleep(place * _APART)
+                async with self._limiter.hold(planned.limits, planned.view):
+                    await anyio.sleep(planned.place * _APART)
                     await self._body(turn)
             else:
                 await self._body(turn)
@@ -85,6 +136,8 @@ class Replay:
             outcome, key = Outcome.SUPERSEDED, error.key
         except LeaseLost:
             outcome = Outcome.CUT_SHORT
+        if key is not None and self._apart is not None:
+            key = self._apart.own(key)
         self.record.left(turn, self.now(), outcome, key)
 
     async def _body(self, turn: Turn) -> None:
@@ -95,48 +148,57 @@ class Replay:
             self.record.ended(turn, self.now())
 
 
-Watch = Callable[[Replay], Coroutine[Any, Any, None]]
-"""Runs beside a replay, and is cancelled when that is over."""
-
-
 def run_replay(
     calls: Sequence[Planned],
     *,
     store: str | Store = "memory://",
+    apart: Apart | None = None,
     fast: bool = False,
     speed: float = 1.0,
     watch: Watch | None = None,
 ) -> Record:
-    """Replay a plan from beginning to end.
+    """Replay a plan from beginning to end, in this process.
 
     Args:
         calls: in the order of their times.
         store: a store, or its URL.
+        apart: what sets the limits apart from others in the store.
         fast: run on a clock that jumps to the next event whenever nothing else is left to do.
             A store that is given must live in this process and go by `trio.current_time`.
         speed: seconds of the log in a second of the clock.
         watch: what runs beside it.
 
     Raises:
-        ConfigurationError: the URL names no store.
+        ConfigurationError: the URL names no store, or a limit cannot be set apart.
         ImportError: the store's extra is not installed.
         LimiterError: the store failed during the replay.
     """
+    made = calls if apart is None else apart.plan(calls)
 
     async def run() -> Record:
         backing = MemoryStore(clock=trio.current_time) if fast and isinstance(store, str) else store
         async with Limiter(backing) as limiter:
-            replay = Replay(calls, limiter, speed=speed)
-            async with anyio.create_task_group() as beside:
-                if watch is not None:
-                    beside.start_soon(watch, replay)
-                await replay.run()
-                beside.cancel_scope.cancel()
-            return replay.record
+            replay = Replay(made, limiter, apart=apart, speed=speed)
+            return await perform(replay, watch)
 
     options: dict[str, Any] = {"clock": MockClock(autojump_threshold=0)} if fast else {}
+    return run_plainly(run, backend="trio" if fast else "asyncio", backend_options=options)
+
+
+async def perform(performance: Performance, watch: Watch | None) -> Record:
+    """Run a replay with somebody watching; return what happened."""
+    async with anyio.create_task_group() as beside:
+        if watch is not None:
+            beside.start_soon(watch, performance)
+        await performance.run()
+        beside.cancel_scope.cancel()
+    return performance.record
+
+
+def run_plainly(run: Callable[[], Coroutine[Any, Any, R]], **options: Any) -> R:
+    """Run an event loop; of a group of errors, raise the one that a user should hear of."""
     try:
-        return anyio.run(run, backend="trio" if fast else "asyncio", backend_options=options)
+        return anyio.run(run, **options)
     except BaseExceptionGroup as group:
         failure = _first(group, LimiterError)
         if failure is None:

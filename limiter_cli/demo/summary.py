@@ -43,12 +43,14 @@ class Story:
         calls: the plan.
         limits: the limits, by the names of their functions.
         groups: how calls are told apart.
+        processes: how many made the calls.
     """
 
     record: Record
     calls: Sequence[Planned]
     limits: Mapping[str, object]
     groups: Groups
+    processes: int = 1
 
 
 def row(key: KeyRecord) -> tuple[str, ...]:
@@ -97,6 +99,8 @@ def overall(record: Record) -> str:
 
 def notes(story: Story) -> Iterator[str]:
     """Yield what a reader should know besides, a sentence each."""
+    if story.processes > 1:
+        yield f"{story.processes} processes made the calls, in turn."
     called = {planned.call.function for planned in story.calls}
     if unlimited := [planned.call.function for planned in story.calls if not planned.claims]:
         names = _listed(sorted(set(unlimited)))
