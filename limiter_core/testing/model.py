@@ -20,7 +20,6 @@ Three definitions, where the rules name a thing but not how it is counted:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 from limiter_core.requests import (
@@ -51,8 +50,7 @@ class World(Moves):
         self.reap(keys_of(request), now)
         known = self.holder(request.id) or self.waiter(request.id)
         if known is None and request.id not in self.ended:
-            refused = self._let_in(request, now)
-            if refused is not None:
+            if (refused := self._let_in(request, now)) is not None:
                 return refused
         return self._standing(request, now)
 
@@ -206,9 +204,9 @@ class World(Moves):
             if holder.request.claimant != request.claimant:
                 return Held(_left(holder, now))
         ends_at = holder.ends_at if holder.claimed else hold_end(request, now)
-        taken = replace(holder, request=request) if not holder.claimed else holder
-        taken = replace(taken, claimed=True, expires_at=now + request.lease, ends_at=ends_at)
-        self.holders[self.holders.index(holder)] = taken
+        taker = holder.request if holder.claimed else request
+        end = now + request.lease
+        taken = self.change(holder, request=taker, claimed=True, expires_at=end, ends_at=ends_at)
         return Granted(0, _left(taken, now))
 
     def _refusal(self, demand: Demand, reason: Refusal = Refusal.FULL) -> Refused:
