@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 
@@ -25,8 +25,7 @@ from limiter_core.requests import Answer, Loss
 class AsyncCall(Call):
     """What the calls of both loops have in common."""
 
-    loop: str
-    """The event loop's library, as anyio calls it."""
+    _scope_type: ClassVar[type[anyio.CancelScope] | None] = None
     _scope: anyio.CancelScope | None = None
     """Around the body that is to be cancelled when the lease is lost."""
     _news = False
@@ -66,7 +65,10 @@ class AsyncCall(Call):
 
     def guard_body(self) -> None:
         """Have the body, which begins now, cancelled when the lease is lost."""
-        scope = _new_scope(self.loop)
+        # anyio looks up its backend for every scope; and every call makes one.
+        if self._scope_type is None:
+            type(self)._scope_type = type(anyio.CancelScope())
+        scope = (self._scope_type or anyio.CancelScope)()
         max_hold = self.request.max_hold
         if max_hold is not None:
             scope.deadline = anyio.current_time() + max_hold
@@ -124,7 +126,6 @@ class AsyncCall(Call):
 class AsyncioCall(AsyncCall):
     """A call in an asyncio loop."""
 
-    loop = "asyncio"
     owner: asyncio.Task[Any]
 
     def _new_event(self) -> tuple[Callable[[], object], Callable[[], Awaitable[object]]]:
@@ -151,9 +152,12 @@ class AsyncioCall(AsyncCall):
         if not task.done():
             task.cancel()
             raise TimeoutError
-        if cancelled is not None:
+        if cancelled is None:
+            await task
+        elif task.exception() is None:  # the cancellation goes first; a failure is looked at here
             raise cancelled
-        await task
+        else:
+            raise cancelled from task.exception()
 
     def _call_soon(self, function: Callable[[], object]) -> None:
         self.owner.get_loop().call_soon_threadsafe(function)
@@ -161,8 +165,6 @@ class AsyncioCall(AsyncCall):
 
 class TrioCall(AsyncCall):
     """A call in a trio loop."""
-
-    loop = "trio"
 
     def __init__(self, owner: Any, terms: Terms, now: Callable[[], float]) -> None:
         super().__init__(owner, terms, now)
@@ -174,17 +176,6 @@ class TrioCall(AsyncCall):
 
     def _call_soon(self, function: Callable[[], object]) -> None:
         self._token.run_sync_soon(function)
-
-
-_scopes: dict[str, type[anyio.CancelScope]] = {}
-
-
-def _new_scope(loop: str) -> anyio.CancelScope:
-    """Return a cancel scope. (anyio looks up its backend for each; every call makes one.)"""
-    kind = _scopes.get(loop)
-    if kind is None:
-        kind = _scopes[loop] = type(anyio.CancelScope())
-    return kind()
 
 
 def new_call(terms: Terms, now: Callable[[], float]) -> AsyncCall:

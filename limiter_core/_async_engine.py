@@ -14,12 +14,13 @@ from limiter_core._prepare import (
     demands_of,
     limits_of,
     run_async,
-    static_demands,
+    static_demand,
     terms_of,
     view_of,
 )
 from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable
 from limiter_core.lease import Lease
+from limiter_core.limits import ConcurrencyLimit
 from limiter_core.requests import Answer, Granted, Mode
 from limiter_core.store import Store
 
@@ -46,15 +47,22 @@ class AsyncEngine(Engine):
         """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
         if self.closed:
             self.check_open()
-        demands = static_demands(limits, arguments)
-        if demands is None:
+        if type(limits) is ConcurrencyLimit and limits.is_static and timeout is None:
+            demands, terms = (static_demand(limits, arguments),), limits.terms
+        else:
             demands = await run_async(demands_of(limits_of(limits), view_of(arguments)))
-        terms = terms_of(limits, timeout)
+            terms = terms_of(limits, timeout)
         call = new_call(terms, self.face.now)
         call.request = self.request(call, demands, terms, mode)
         deadline = None if terms.timeout is None else call.now() + terms.timeout
+        answer: Answer | StoreUnavailable
         try:
-            answer = self._ask_directly(call) or await self._ask(call)
+            if self._direct is not None:
+                answer = self._direct.acquire(call.request)
+                if isinstance(answer, Granted):
+                    call.grant(answer)
+            else:
+                answer = await self._ask(call)
             if not isinstance(answer, Granted):
                 held = self.held_by(call.owner)
                 while not isinstance(answer, Granted):
@@ -70,15 +78,6 @@ class AsyncEngine(Engine):
             await self.give_back(call)
             raise
         return call
-
-    def _ask_directly(self, call: AsyncCall) -> Answer | None:
-        """Ask a store that never suspends; None if it may."""
-        if self._direct is None:
-            return None
-        answer = self._direct.acquire(call.request)
-        if isinstance(answer, Granted):
-            call.grant(answer)
-        return answer
 
     async def _ask(self, call: AsyncCall) -> Answer | StoreUnavailable:
         call.expect_news()

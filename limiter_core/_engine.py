@@ -41,27 +41,17 @@ class Engine:
         self.closed = False
         self.admitted = 0
         """Calls that were let through because the store could not be reached."""
-        self._label = label
+        self._given_label = label
+        self._label = process_label() if label is None else label
         _engines.add(self)
         self._holding: dict[object, Call] = {}
 
     def request(self, call: Call, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
         """Return the request of a new call."""
-        label = process_label() if self._label is None else self._label
+        lease, max_hold, label = terms.lease, terms.max_hold, self._label
         # By position: this is made for every call.
         return Request(
-            new_id(),
-            demands,
-            terms.lease,
-            mode,
-            terms.max_hold,
-            CLAIM,
-            None,
-            None,
-            "",
-            label,
-            None,
-            call,
+            new_id(), demands, lease, mode, max_hold, CLAIM, None, None, "", label, None, call
         )
 
     def check_open(self) -> None:
@@ -112,12 +102,13 @@ class Engine:
     def forget_parent(self) -> None:
         """Forget what the parent holds, in a process made by `fork`."""
         self._holding = {}
+        self._label = process_label() if self._given_label is None else self._given_label
 
 
 def _opened(store: object) -> Store:
     if isinstance(store, str):
         return open_store(store)
-    if isinstance(store, Store):
+    if isinstance(store, Store) and not isinstance(store, type):
         return store
     raise ConfigurationError(
         f'a limiter needs a store or its URL, such as "memory://", got {store!r}'

@@ -85,22 +85,19 @@ def terms_of(limits: Limits, timeout: float | None) -> Terms:
     )
 
 
-def static_demands(limits: Limits, arguments: Arguments) -> tuple[Demand, ...] | None:
-    """Return what `demands_of` would, where only the key depends on the call.
+def static_demand(limit: ConcurrencyLimit, arguments: Arguments) -> Demand:
+    """Return what `demands_of` would, for a limit that `is_static`: only its key is to be derived.
 
-    None for any other: a short cut, not another rule.
+    A short cut for the commonest limits, not another rule.
     """
-    if type(limits) is not ConcurrencyLimit or not limits.is_static:
-        return None
-    limit = cast(Any, limits)
-    plain = type(arguments) is dict
-    view = ArgumentView(cast("dict[str, Any]", arguments)) if plain else view_of(arguments)
-    text = limit.by.get_key(view)
-    key = text if limit.scope is None and len(text) < MAX_KEY_LENGTH else scoped(limit.scope, text)
-    return (
-        Demand(
-            key, limit.max_concurrent, limit.cost, limit.on_conflict, 0, None, limit.max_waiting
-        ),
+    plain = type(arguments) is dict  # the commonest arguments
+    given: Any = arguments
+    found: Any = limit
+    key = found.by.get_key(ArgumentView(given) if plain else view_of(given))
+    if limit.scope is not None or len(key) > MAX_KEY_LENGTH:
+        key = scoped(limit.scope, key)
+    return Demand(
+        key, found.max_concurrent, found.cost, limit.on_conflict, 0, None, limit.max_waiting
     )
 
 

@@ -16,13 +16,13 @@ from limiter_core._prepare import (
     demands_of,
     limits_of,
     run_now,
-    static_demands,
+    static_demand,
     terms_of,
     view_of,
 )
 from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable
 from limiter_core.lease import SyncLease
-from limiter_core.limits import Terms
+from limiter_core.limits import ConcurrencyLimit, Terms
 from limiter_core.requests import Answer, Granted, Mode
 from limiter_core.store import Store
 
@@ -68,10 +68,11 @@ class SyncEngine(Engine):
         """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
         if self.closed:
             self.check_open()
-        demands = static_demands(limits, arguments)
-        if demands is None:
+        if type(limits) is ConcurrencyLimit and limits.is_static and timeout is None:
+            demands, terms = (static_demand(limits, arguments),), limits.terms
+        else:
             demands = run_now(demands_of(limits_of(limits), view_of(arguments)))
-        terms = terms_of(limits, timeout)
+            terms = terms_of(limits, timeout)
         call = SyncCall(terms, self.face.now)
         call.request = self.request(call, demands, terms, mode)
         deadline = None if terms.timeout is None else call.now() + terms.timeout

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
-from limiter_core.errors import KeyDerivationError
+from limiter_core.errors import ConfigurationError, KeyDerivationError
 
 __all__ = ("ArgumentView", "Binder", "binder_of", "function_name_of")
 
@@ -122,6 +122,7 @@ class Binder:
     `functools.partial` has bound beforehand.
 
     Raises:
+        ConfigurationError: the function (a built-in) has no signature.
         TypeError: (from the call) the arguments do not fit; worded as the call itself would be.
     """
 
@@ -136,7 +137,13 @@ class Binder:
             self._args = (*partial.args, *self._args)
             self._kwargs = {**partial.keywords, **self._kwargs}
             function = partial.func
-        self._signature = inspect.signature(function)
+        try:
+            self._signature = inspect.signature(function)
+        except ValueError:
+            raise ConfigurationError(
+                f"{function!r} does not tell its arguments, so no limit can look at them: "
+                "wrap it in a function that does"
+            ) from None
         self._var_keyword = next(
             (
                 parameter.name

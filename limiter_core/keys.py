@@ -76,12 +76,11 @@ def value_text(value: object, *, where: str) -> str:
         KeyDerivationError: the value has no stable text: a function, an object with the default
             `repr`, a container that contains itself.
     """
-    kind = type(value)
-    if kind is str:
-        return _text(cast(str, value))
-    if kind is int:
-        return _digits(cast(int, value), where)
-    if value is None or kind is bool:
+    if type(value) is str:
+        return _text(value)
+    if type(value) is int:
+        return _digits(value, where)
+    if value is None or type(value) is bool:
         return f"!{value}"
     if isinstance(value, _PRINTED):
         return _text(str(value))

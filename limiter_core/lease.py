@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from limiter_core._async_calls import AsyncCall
 from limiter_core._call import Call
@@ -13,20 +14,21 @@ __all__ = ("Lease", "SyncLease")
 class _BaseLease:
     """What both kinds of lease can tell."""
 
-    __slots__ = ("_call",)
+    __slots__ = ()
 
-    def __init__(self, call: Call) -> None:
-        self._call = call
+    _call: Any  # a `Call`; each kind of lease has its own kind
 
     @property
     def id(self) -> str:
         """The lease's id, unique over all processes; what `evict` takes."""
-        return self._call.request.id
+        request_id: str = self._call.request.id
+        return request_id
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys it holds slots of, in the order of the limits."""
-        return self._call.keys
+        keys: tuple[str, ...] = self._call.keys
+        return keys
 
     @property
     def fencing_token(self) -> int:
@@ -73,11 +75,12 @@ class _BaseLease:
 class Lease(_BaseLease):
     """A lease of a `Limiter`. Release it once; again does nothing."""
 
-    __slots__ = ("_release", "_waiting_call")
+    __slots__ = ("_call", "_release")
+
+    _call: AsyncCall
 
     def __init__(self, call: AsyncCall, release: Callable[[AsyncCall], Awaitable[None]]) -> None:
-        super().__init__(call)
-        self._waiting_call = call
+        self._call = call
         self._release = release
 
     async def release(self) -> None:
@@ -86,16 +89,16 @@ class Lease(_BaseLease):
         Idempotent, and safe from cancellation. Never raises for a store that cannot be reached:
         the lease then ends by itself.
         """
-        await self._release(self._waiting_call)
+        await self._release(self._call)
 
 
 class SyncLease(_BaseLease):
     """A lease of a `SyncLimiter`. Release it once; again does nothing."""
 
-    __slots__ = ("_release",)
+    __slots__ = ("_call", "_release")
 
     def __init__(self, call: Call, release: Callable[[Call], None]) -> None:
-        super().__init__(call)
+        self._call = call
         self._release = release
 
     def release(self) -> None:

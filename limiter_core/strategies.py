@@ -19,6 +19,9 @@ from limiter_core.keys import name_text, value_text
 __all__ = ("LIMIT_BY", "ConcurrencyStrategy", "KeySource", "as_strategy", "key_part")
 
 
+_PRINTABLE = 10**18
+
+
 @runtime_checkable
 class KeySource(Protocol):
     """Anything with a `get_key`; what `ConcurrencyLimit(by=...)` needs at the least."""
@@ -105,6 +108,8 @@ class _FnArgument(_BuiltIn):
         if len(self.names) == 1:
             name = self.names[0]
             value = execution.get_argument(name)
+            if type(value) is int and -_PRINTABLE < value < _PRINTABLE:  # the commonest key
+                return f"{self._texts[0]}={value}"
             return f"{self._texts[0]}={value_text(value, where=f'argument {name!r}')}"
         return ",".join(
             f"{text}={value_text(execution.get_argument(name), where=f'argument {name!r}')}"

@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from limiter_core.requests import Demand
 from limiter_memory._records import Holder, KeyState, Ticket
 
-_SPARE_KEYS = 64
+_IDLE_KEYS = 64
 
 
 class Board:
     """All keys of one store, their holders and tickets."""
 
-    __slots__ = ("_spare", "expiring", "holders", "keys", "tickets")
+    __slots__ = ("_idle", "expiring", "holders", "keys", "tickets")
 
     def __init__(self) -> None:
         self.keys: dict[str, KeyState] = {}
@@ -25,29 +25,35 @@ class Board:
         self.tickets: dict[str, Ticket] = {}
         self.expiring: dict[str, None] = {}
         """Keys on which something has an end; only these need to be reaped."""
-        self._spare: list[KeyState] = []
+        self._idle: dict[str, None] = {}
 
     # -- keys ------------------------------------------------------------------------------------
 
     def state(self, key: str) -> KeyState:
-        """Return the state of a key, a new one if it was idle."""
+        """Return the state of a key, a new one if it was not in use."""
         state = self.keys.get(key)
         if state is None:
-            # Most keys are idle most of the time: their records are worth using again.
-            state = self._spare.pop() if self._spare else KeyState()
-            state.key = key
-            self.keys[key] = state
+            state = self.keys[key] = KeyState(key)
         return state
 
     def forget_idle(self, keys: Iterable[str]) -> None:
-        """Forget those of the keys that nobody uses any more (S14)."""
+        """Forget those of the keys that nobody uses any more (S14).
+
+        Not at once: the last few are kept for the next call, which most often is for one of them.
+        """
         for key in keys:
             state = self.keys.get(key)
             if state is not None and state.idle():
-                del self.keys[key]
-                state.watcher = None
-                if len(self._spare) < _SPARE_KEYS:
-                    self._spare.append(state)
+                self._idle[key] = None
+                if len(self._idle) > _IDLE_KEYS:
+                    oldest = next(iter(self._idle))
+                    del self._idle[oldest]
+                    if self.keys[oldest].idle():
+                        del self.keys[oldest]
+
+    def in_use(self) -> list[str]:
+        """Return the keys that somebody uses."""
+        return [key for key, state in self.keys.items() if not state.idle()]
 
     # -- holders ---------------------------------------------------------------------------------
 
@@ -100,7 +106,10 @@ class Board:
         """Take a ticket out of its queue; it still waits."""
         home = ticket.home
         state = self.keys[home.key]
-        state.queue.remove(ticket)
+        if state.queue.first() is ticket:
+            state.queue.pop_first()
+        else:
+            state.queue.remove(ticket)
         if home.group is not None:
             state.fair_rounds().leave(home.priority, home.group)
         if state.rounds is not None and not state.queue.live:

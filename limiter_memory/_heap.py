@@ -41,6 +41,13 @@ class Heap(Generic[Member]):
         self.live[member] = entry
         heapq.heappush(self._entries, entry)
 
+    def pop_first(self) -> None:
+        """Let the first member leave."""
+        first = self.first()
+        if first is not None:
+            del self.live[first]
+            heapq.heappop(self._entries)
+
     def remove(self, member: Member) -> bool:
         """Let a member leave; whether it was there."""
         entry = self.live.pop(member, None)

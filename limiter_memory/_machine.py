@@ -236,13 +236,10 @@ class Machine:
 
     def _blocked_elsewhere(self, ticket: Ticket) -> list[Demand]:
         """Return the demands, other than at home, that the head of a queue cannot have met now."""
-        demands = ticket.request.demands
-        if len(demands) == 1:
-            return []
         keys = self.board.keys
         return [
             demand
-            for demand in demands
+            for demand in ticket.request.demands
             if demand is not ticket.home
             and not (
                 (state := keys[demand.key]).fits(demand)
@@ -285,24 +282,24 @@ class Machine:
         while work:
             state = self.board.keys.get(work.pop())
             while state is not None and (ticket := state.queue.first()) is not None:
+                request, home = ticket.request, ticket.home
                 if ticket.expires_at is not None and ticket.expires_at <= now:
-                    touched.extend(demand.key for demand in ticket.request.demands)
+                    touched.extend(demand.key for demand in request.demands)
                     self._remove_ticket(ticket)  # it lapsed, and was not reaped yet (S16)
                     continue
-                if state.paused or not state.fits(ticket.home):
+                limit = home.limit if state.override is None else state.override
+                if state.paused or state.in_use + home.cost > limit:
                     break  # a wide waiter blocks those behind it (S8)
-                if len(ticket.request.demands) > 1:
-                    touched.extend(demand.key for demand in ticket.request.demands)
-                blocking = self._blocked_elsewhere(ticket)
-                if not blocking:
-                    self._hand_over(ticket, now)
-                elif (refusing := _refusing(ticket.request, blocking)) is not None:
-                    self._end_ticket(ticket, self._refusal(refusing, now), now)
-                else:  # it waits on in the queue of the key that blocks it (S9)
-                    self.board.stand_up(ticket)
-                    work.extend(self._take_place(ticket, blocking[0], now))
-        for key in touched:
-            self._post_watcher(key)
+                if len(request.demands) > 1:
+                    touched.extend(demand.key for demand in request.demands)
+                    blocking = self._blocked_elsewhere(ticket)
+                    if blocking:
+                        work.extend(self._wait_elsewhere(ticket, blocking, now))
+                        continue
+                self._hand_over(ticket, now)
+        if self.board.expiring:
+            for key in touched:
+                self._post_watcher(key)
         self.board.forget_idle(touched)
 
     def _post_watcher(self, key: str) -> None:
@@ -319,6 +316,19 @@ class Machine:
         state.watcher, state.watched = head, due
         if head.request.listener is not None:
             self.calls.append((head.request, None))
+
+    def _wait_elsewhere(self, ticket: Ticket, blocking: Sequence[Demand], now: int) -> list[str]:
+        """Let a ticket wait on in the queue of a key that blocks it (S9), or end it.
+
+        Returns:
+            The keys that have to be served afterwards.
+        """
+        refusing = _refusing(ticket.request, blocking)
+        if refusing is not None:
+            self._end_ticket(ticket, self._refusal(refusing, now), now)
+            return []
+        self.board.stand_up(ticket)
+        return self._take_place(ticket, blocking[0], now)
 
     def _hand_over(self, ticket: Ticket, now: int) -> None:
         home = ticket.home

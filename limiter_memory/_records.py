@@ -106,7 +106,7 @@ class FairRounds:
 class KeyState:
     """One key in use."""
 
-    key: str = ""
+    key: str
     in_use: int = 0
     holders: dict[str, Holder] = field(default_factory=dict[str, Holder])  # oldest first
     queue: Heap[Ticket] = field(default_factory=Heap[Ticket])

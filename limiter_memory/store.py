@@ -108,7 +108,7 @@ class MemoryStore:
 
     def keys(self) -> Iterator[str]:
         """Yield the keys in use, as they were at the start."""
-        return iter(self._step(lambda machine, _: list(machine.board.keys)))
+        return iter(self._step(lambda machine, _: machine.board.in_use()))
 
     def set_limit(self, key: str, limit: int) -> None:
         """Override every declared limit of the key until `reset_limit`."""
@@ -149,22 +149,27 @@ class MemoryStore:
         return effects
 
     def _carry_out(self, calls: _Calls, notices: list[Notice]) -> None:
-        while calls or notices:
-            gone: list[str] = []
-            for request, news in calls:
-                assert request.listener is not None
-                if isinstance(news, Loss):
-                    request.listener.lease_lost(news)
-                elif not request.listener.look_again(news):
-                    gone.append(request.id)
-            if self._notify is not None:
-                for notice in notices:
-                    self._notify(notice)
-            # Nobody is there any more to take these up: the next are served.
+        gone = self._tell(calls, notices)
+        while gone:  # nobody is there any more to take these up: the next are served
             with self._lock:
                 for request_id in gone:
                     self._machine.release(request_id, self._microseconds())
                 calls, notices = self._take_effects()
+            gone = self._tell(calls, notices)
+
+    def _tell(self, calls: _Calls, notices: list[Notice]) -> list[str]:
+        """Tell everybody what concerns them; returns the ids of requests that nobody wants."""
+        gone: list[str] = []
+        for request, news in calls:
+            assert request.listener is not None
+            if isinstance(news, Loss):
+                request.listener.lease_lost(news)
+            elif not request.listener.look_again(news):
+                gone.append(request.id)
+        if notices and self._notify is not None:
+            for notice in notices:
+                self._notify(notice)
+        return gone
 
     def _microseconds(self) -> int:
         return int((self._clock() + self._epoch) * 1_000_000)
