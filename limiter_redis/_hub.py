@@ -96,13 +96,15 @@ class Hub:
     def _note(self, request_id: str, lease: float, answer: Answer, sent_at: float) -> Answer:
         live = self.live.get(request_id)
         if isinstance(answer, Granted) and answer.expires_in is not None:
-            answer = answer._replace(expires_in=max(0.0, answer.expires_in - MARGIN * lease))
+            # With a `max_hold` shorter than the lease, what is left is shorter, too.
+            margin = MARGIN * min(lease, answer.expires_in)
+            answer = answer._replace(expires_in=answer.expires_in - margin)
             if live is not None:
-                live.waiting = False
                 live.token = answer.fencing_token
                 live.granted_at = sent_at
                 live.renew_at = sent_at + _renew_after(lease, waiting=False)
                 live.expires_at = sent_at + (answer.expires_in or 0.0)
+                live.waiting = False  # last: from now on the keeper looks at its end
         elif isinstance(answer, Queued):
             self.look_at(answer.key, answer.look_again)
             answer = answer._replace(look_again=None)  # the keeper does, for all who wait
@@ -181,7 +183,8 @@ class Hub:
         for live in list(self.live.values()):
             if not live.waiting and live.expires_at <= now:
                 max_hold = live.request.max_hold
-                overran = max_hold is not None and now - live.granted_at >= max_hold * (1 - MARGIN)
+                held = now - live.granted_at
+                overran = max_hold is not None and held >= max_hold * (1 - 2 * MARGIN)
                 self.lose(live, Loss.OVERRAN if overran else Loss.CUT_OFF)
 
     def renewed(self, live: Live, line: str, sent_at: float) -> Request | None:

@@ -17,7 +17,7 @@ steps.inspect = function(op)
     end
   end
   for _, member in ipairs(call('ZRANGE', s.queue, 0, op[3] - 1)) do
-    waiters[#waiters + 1] = call('HGET', s.state, 't:' .. string.sub(member, RANK + 1))
+    waiters[#waiters + 1] = ticket_record(s, string.sub(member, RANK + 1)) or nil
   end
   return cjson.encode({
     used = s.used, queued = s.queued, override = s.override or false, paused = s.paused,

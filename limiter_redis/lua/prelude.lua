@@ -197,11 +197,16 @@ end
 -- field holds "@" and that first key. It sits in the queue of its `home` as a member that sorts by
 -- priority, fair round, arrival order and sequence (S7), followed by the id.
 
-local function read_ticket(s, id)
+local function ticket_record(s, id)
   local record = call('HGET', s.state, 't:' .. id)
   if record and string.sub(record, 1, 1) == '@' then
     record = call('HGET', load(string.sub(record, 2)).state, 't:' .. id)
   end
+  return record
+end
+
+local function read_ticket(s, id)
+  local record = ticket_record(s, id)
   if not record then return nil end
   local t = cjson.decode(record)
   t.order, t.sequence, t.since = tonumber(t.order), tonumber(t.sequence), tonumber(t.since)

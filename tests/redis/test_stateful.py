@@ -1,0 +1,78 @@
+"""Memory and Redis side by side with the model of the rules: same answers, same order, same news."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from limiter_core.requests import Queued
+from limiter_core.store import SyncStore
+from limiter_core.testing import FakeClock
+from limiter_core.testing.stateful import StoreMachine
+from limiter_memory import MemoryStore
+from limiter_redis import RedisStore
+
+from ._fake_time import FAKED, ServerClock
+from ._servers import Server
+
+
+@pytest.fixture
+def machine(server: Server) -> Iterator[Any]:
+    """The machine, on stores that are new for each of its runs."""
+    opened: list[RedisStore] = []
+
+    class SideBySide(StoreMachine):
+        patience = 2.0
+
+        def make_stores(self, clock: FakeClock) -> Sequence[SyncStore]:
+            server.admin.flushdb()
+            # The machine goes by one clock only; it moves the server's as well.
+            self.clock = ServerClock(server)
+            opened.append(RedisStore(server.url, script=FAKED))
+            return [MemoryStore(clock=self.clock).sync_face(), opened[-1].sync_face()]
+
+        def _look(self, about: Any, own_id: str = "") -> None:
+            # A place in line is a number of the store's own making.
+            for witness in self.witnesses:
+                witness._seen = [
+                    seen._replace(order=0) if isinstance(seen, Queued) else seen
+                    for seen in witness._seen
+                ]
+            super()._look(about, own_id)
+
+        def teardown(self) -> None:
+            super().teardown()
+            opened.pop().close()
+
+    yield SideBySide
+    while opened:
+        opened.pop().close()
+
+
+def run(machine: Any, **how: Any) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.explicit, Phase.generate, Phase.shrink],
+            database=None,
+            **how,
+        ),
+    )
+
+
+def test_memory_and_redis_do_the_same(machine: Any) -> None:
+    """S1 to S19; row 5."""
+    run(machine, max_examples=40, stateful_step_count=30)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_memory_and_redis_do_the_same_for_long(machine: Any) -> None:
+    """S1 to S19; row 5."""
+    run(machine, max_examples=1500, stateful_step_count=50)
