@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import redis.asyncio
@@ -43,6 +43,8 @@ class AsyncWire:
         where: str,
         script: Script,
         hub: Hub,
+        *,
+        owned: bool,
     ) -> None:
         self._pool: Any = client.connection_pool
         self._namespace = namespace
@@ -54,6 +56,9 @@ class AsyncWire:
         self._gathered: list[_Waiting] = []
         self._sender: asyncio.Task[None] | None = None
         self._commands = asyncio.Lock()
+        self._owned = owned
+        self._lifetime = self._until_the_loop_ends()
+        self._lives = False
 
     def submit(self, operation: protocol.Operation) -> asyncio.Future[str]:
         """Have an operation carried out; the future is its reply."""
@@ -76,14 +81,22 @@ class AsyncWire:
                 if connection is not None:
                     await self._pool.release(connection)
 
-    async def aclose(self, *, pool: bool) -> None:
+    async def aclose(self) -> None:
         """Close the connection, and where they are our own all those of the pool."""
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            await connection.disconnect(nowait=True)
-            await self._pool.release(connection)
-        if pool:
-            await self._pool.disconnect()
+        await self._lifetime.aclose()
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
+        # `asyncio.run` closes the generators that are not finished: so that a program that never
+        # closes its limiter leaves no connection to a loop that is gone.
+        try:
+            yield
+        finally:
+            if self._connection is not None:
+                connection, self._connection = self._connection, None
+                await connection.disconnect(nowait=True)
+                await self._pool.release(connection)
+            if self._owned:
+                await self._pool.disconnect()
 
     async def _send(self) -> None:
         batch: list[_Waiting] = []
@@ -106,7 +119,9 @@ class AsyncWire:
         except StoreError as error:
             for _, future in batch:
                 if not future.done():
-                    future.set_exception(type(error)(*error.args))
+                    own = type(error)(*error.args)
+                    own.__cause__ = error.__cause__
+                    future.set_exception(own)
                     future.exception()  # if its task has gone nobody else will look at it
             return
         for (_, future), line in zip(batch, lines, strict=False):
@@ -145,6 +160,9 @@ class AsyncWire:
         return protocol.lines(reply)
 
     async def _get_connection(self) -> Any:
+        if not self._lives:
+            self._lives = True
+            await anext(self._lifetime)
         deadline = time.monotonic() + POOL_PATIENCE
         while True:
             try:

@@ -38,6 +38,7 @@ class Live:
         expires_at: when the lease counts as lost unless renewed, on the local clock.
         token: the lease's fencing token.
         granted_at: when it was granted, on the local clock.
+        preempted: whether it was told to let go.
     """
 
     request: Request
@@ -47,6 +48,7 @@ class Live:
     expires_at: float = 0.0
     token: int = 0
     granted_at: float = 0.0
+    preempted: bool = False
 
     @property
     def key(self) -> str:
@@ -132,7 +134,11 @@ class Hub:
     def lose(self, live: Live, loss: Loss) -> None:
         """Tell a holder that its lease is gone, or under `PREEMPTED` should be let go."""
         if self.live.get(live.request.id) is live:
-            if loss is not Loss.PREEMPTED:
+            if loss is Loss.PREEMPTED:
+                if live.preempted:
+                    return
+                live.preempted = True
+            else:
                 del self.live[live.request.id]
             live.listener.lease_lost(loss)
 

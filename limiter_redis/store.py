@@ -151,12 +151,15 @@ class RedisStore:
         if wire is None:
             own = self._client
             client = own if isinstance(own, redis.asyncio.Redis) else async_client(self._address)
+            for ended in [each for each in self._async_wires if each.is_closed()]:
+                del self._async_wires[ended]
             wire = self._async_wires[loop] = AsyncWire(
                 client,
                 self._namespace,
                 self._where,
                 self._script,
                 self.hub,
+                owned=own is not client,
             )
         return wire
 
@@ -205,7 +208,7 @@ class RedisStore:
         await asyncio.get_running_loop().run_in_executor(None, self.close)
         wire = self._async_wires.pop(asyncio.get_running_loop(), None)
         if wire is not None:
-            await wire.aclose(pool=not isinstance(self._client, redis.asyncio.Redis))
+            await wire.aclose()
 
     def start_over_in_child(self) -> None:
         """Forget the parent's leases, threads and connections, in a process made by `fork`."""

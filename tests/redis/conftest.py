@@ -8,13 +8,15 @@ left without an expiry. Every test runs on the first of `_servers.sources()`, an
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 
 from limiter_redis import RedisStore
 
 from ._fake_time import TIME_KEY, ServerClock
+from ._processes import Worker
 from ._servers import Process, Server, binary, open_source, sources
 
 
@@ -92,3 +94,17 @@ async def astore(server: Server) -> AsyncIterator[RedisStore]:
     store = RedisStore(server.url)
     yield store
     await store.aclose()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Worker]]:
+    """Start worker processes: `start("hold.py", url=..., limit={...})`. None outlives the test."""
+    workers: list[Worker] = []
+
+    def start_one(script: str, **given: Any) -> Worker:
+        workers.append(Worker(script, **given))
+        return workers[-1]
+
+    yield start_one
+    for worker in workers:
+        worker.close()

@@ -1,4 +1,4 @@
-"""Memory and Redis side by side with the model of the rules: same answers, same order, same news."""
+"""Memory and Redis side by side with the model: same answers, same order, same news."""
 
 from __future__ import annotations
 
