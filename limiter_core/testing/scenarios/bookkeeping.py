@@ -50,6 +50,17 @@ def tokens_rise_over_a_reclaimed_one(stage: Stage) -> Steps[None]:
     assert (yield from stage.take(stage.request(Demand(KEY, 2)))).fencing_token > ahead
 
 
+@scenario("S11", "S10")
+def a_token_from_before_does_not_turn_the_count_back(stage: Stage) -> Steps[None]:
+    """A holder comes back with an old token; later grants are above the newest all the same."""
+    newest = yield from stage.take(stage.request(Demand(KEY, 9)))
+    old = newest.fencing_token - 1_000_000
+    reclaim = stage.request(Demand(KEY, 9), mode=Mode.RECLAIM, fencing_token=old)
+    assert (yield from stage.take(reclaim)).fencing_token == old
+    after = yield from stage.take(stage.request(Demand(KEY, 9)))
+    assert after.fencing_token > newest.fencing_token
+
+
 @scenario("S11", "S6")
 def tokens_rise_in_the_order_of_the_hand_off(stage: Stage) -> Steps[None]:
     """Of those served in one step, too."""

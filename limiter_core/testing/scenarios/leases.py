@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from limiter_core.requests import Demand, Granted, Loss, Mode, Request
+from limiter_core.testing.listener import RecordingListener
 from limiter_core.testing.play import scenario
 from limiter_core.testing.stage import KEY, OTHER_KEY, Stage, Steps
 
@@ -155,6 +156,43 @@ def max_hold_ends_a_lease_in_spite_of_renewals(stage: Stage) -> Steps[None]:
     assert set(renewal.gone) == {"stuck"}
     assert renewal.gone["stuck"] in (Loss.OVERRAN, Loss.EXPIRED, Loss.FORGOTTEN)
     yield from stage.take(stage.request(mode=Mode.TRY))
+
+
+@scenario("S2", "S1")
+def asking_again_does_not_prolong_max_hold(stage: Stage) -> Steps[None]:
+    """It counts from the moment the slot was taken up."""
+    request = stage.request(id="stuck", lease=30, max_hold=20)
+    yield from stage.take(request)
+    stage.clock.advance(15)
+    again = yield from stage.take(request)
+    assert again.expires_in is not None
+    assert 4 < again.expires_in < 6
+    stage.clock.advance(6)
+    yield from stage.take(stage.request(mode=Mode.TRY))
+
+
+@scenario("S2", "S6")
+def max_hold_counts_from_the_claim(stage: Stage) -> Steps[None]:
+    """The time in which the slot lay ready for the waiter is not its own."""
+    yield from stage.take(stage.request(id="holder"))
+    waiter = stage.request(id="waiter", max_hold=20, claim=10)
+    yield from stage.wait(waiter)
+    yield from stage.release("holder")
+    stage.clock.advance(8)
+    granted = yield from stage.take(waiter)
+    assert granted.expires_in is not None
+    assert 19 < granted.expires_in < 21
+
+
+@scenario("S2")
+def who_overran_is_told(stage: Stage) -> Steps[None]:
+    """Its process lives, and so its lease is renewed, but no longer than that."""
+    listener = RecordingListener()
+    yield from stage.take(stage.request(id="stuck", lease=1000, max_hold=20, listener=listener))
+    stage.clock.advance(21)
+    yield from stage.take(stage.request(mode=Mode.TRY))
+    yield from stage.eventually("the holder was told", lambda: listener.losses)
+    assert listener.losses == [Loss.OVERRAN]
 
 
 @scenario("S10", needs=("forget",), rows=(22,))

@@ -117,6 +117,26 @@ def the_latest_is_the_one_that_was_made_last(stage: Stage) -> Steps[None]:
     assert (yield from stage.waiters()) == ["newest"]
 
 
+@scenario("KEEP_LATEST", "S7")
+def the_latest_supersedes_those_made_before_it(stage: Stage) -> Steps[None]:
+    """It asks late: who was made after it waits on, whatever its resolution."""
+    began = int(stage.clock() * 1_000_000)
+    yield from stage.take(stage.request())
+    yield from stage.wait(stage.request(id="younger", order=began - 1000))
+    yield from stage.wait(stage.request(id="oldest", order=began - 3000))
+    yield from stage.wait(stage.request(LATEST, id="late", order=began - 2000))
+    assert (yield from stage.waiters()) == ["late", "younger"]
+
+
+@scenario("CANCEL_RUNNING", "S12")
+def a_paused_key_preempts_nobody(stage: Stage) -> Steps[None]:
+    """The newcomer waits for the operator, and no holder is in its way."""
+    yield from stage.take(stage.request(WINS, id="running"))
+    yield from stage.pause()
+    yield from stage.wait(stage.request(WINS, id="newcomer"))
+    assert not (yield from stage.renew("running")).preempted
+
+
 @scenario("CANCEL_RUNNING")
 def cancel_running_asks_the_oldest_to_let_go(stage: Stage) -> Steps[None]:
     """The slot passes on only when it did."""

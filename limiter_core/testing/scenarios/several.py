@@ -192,6 +192,31 @@ def superseding_reaches_those_who_sit_on_another_key(stage: Stage) -> Steps[None
     assert (yield from stage.waiters(OTHER_KEY)) == ["latest"]
 
 
+@scenario("S9", "S6", "KEEP_LATEST")
+def who_stood_behind_a_superseded_waiter_is_served(stage: Stage) -> Steps[None]:
+    """It sat on another key than the one on which it was superseded."""
+    yield from stage.take(stage.request(Demand(KEY, 2), B, id="holder"))
+    yield from stage.wait(stage.request(Demand(KEY, 2, 2), B, id="wide"))
+    behind = stage.request(Demand(KEY, 2), id="behind")
+    yield from stage.wait(behind)
+    latest = Demand(OTHER_KEY, 1, 1, ConflictResolution.KEEP_LATEST)
+    yield from stage.wait(stage.request(latest, id="latest"))
+    yield from stage.take(behind)
+
+
+@scenario("S9", "S6", "CANCEL_RUNNING")
+def what_else_a_superseded_grant_held_is_handed_on(stage: Stage) -> Steps[None]:
+    """A slot of two keys was not taken up yet, and a newcomer on one of them wins."""
+    yield from stage.take(stage.request(A, B, id="holder"))
+    yield from stage.wait(stage.request(A, B, id="handed"))
+    waiter = stage.request(A, id="waiter")
+    yield from stage.wait(waiter)
+    yield from stage.release("holder")
+    wins = Demand(OTHER_KEY, 1, 1, ConflictResolution.CANCEL_RUNNING)
+    yield from stage.take(stage.request(wins, id="newcomer"))
+    yield from stage.take(waiter)
+
+
 @scenario("S9", needs=("spans_scopes",))
 def keys_of_different_scopes_are_taken_together(stage: Stage) -> Steps[None]:
     """For stores that can."""
