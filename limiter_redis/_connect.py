@@ -6,7 +6,10 @@ from typing import Any
 
 import redis
 import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from limiter_core.errors import ConfigurationError
 
@@ -64,15 +67,15 @@ def address_of_pool(pool: Any) -> dict[str, Any]:
     return address
 
 
-def sync_client(address: dict[str, Any], *, socket_timeout: float | None) -> redis.Redis:
-    """Return a client of our own for threads."""
-    settings: Any = {**address, "socket_timeout": socket_timeout}
+def sync_client(address: dict[str, Any], *, socket_timeout: float) -> redis.Redis:
+    """Return a client of our own for threads. It does not retry: its callers know until when."""
+    settings: Any = {**address, "socket_timeout": socket_timeout, "retry": Retry(NoBackoff(), 0)}
     return redis.Redis(**settings)
 
 
 def async_client(address: dict[str, Any]) -> redis.asyncio.Redis:
-    """Return a client of our own for the running event loop."""
-    settings: Any = address
+    """Return a client of our own for the running event loop. It does not retry, either."""
+    settings: Any = {**address, "retry": AsyncRetry(NoBackoff(), 0)}
     return redis.asyncio.Redis(**settings)
 
 

@@ -31,6 +31,8 @@ _IDLE_AFTER = 10.0
 again."""
 
 _RECONNECT_PAUSE = 0.1
+_PATIENCE = 2.0
+"""Seconds that a reply, or a connection, may take: a renewal must be over long before a lease."""
 
 
 class Keeper:
@@ -39,7 +41,7 @@ class Keeper:
     def __init__(
         self,
         hub: Hub,
-        connect: Callable[[float | None], redis.Redis],
+        connect: Callable[[float], redis.Redis],
         where: str,
         script: Script,
     ) -> None:
@@ -70,14 +72,13 @@ class Keeper:
         thread = self._thread
         self._stopping.set()
         if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout=5.0)
+            thread.join(timeout=_PATIENCE)
 
     # -- the thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        # The subscription waits for ever; a renewal must be over long before a lease is.
-        listening = self._connect(None)
-        wire = Wire(self._connect(2.0), self._hub.namespace, self._where, self._script)
+        listening = self._connect(_PATIENCE)
+        wire = Wire(self._connect(_PATIENCE), self._hub.namespace, self._where, self._script)
         pubsub: Any = cast(Any, listening).pubsub()
         subscribed = False
         idle_since = time.monotonic()

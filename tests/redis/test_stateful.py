@@ -18,6 +18,7 @@ from limiter_redis import RedisStore
 
 from ._fake_time import FAKED, ServerClock
 from ._servers import Server
+from ._tools import until_now
 
 
 @pytest.fixture
@@ -32,8 +33,12 @@ def machine(server: Server) -> Iterator[Any]:
             server.admin.flushdb()
             # The machine goes by one clock only; it moves the server's as well.
             self.clock = ServerClock(server)
-            opened.append(RedisStore(server.url, script=FAKED))
-            return [MemoryStore(clock=self.clock).sync_face(), opened[-1].sync_face()]
+            store = RedisStore(server.url, script=FAKED)
+            opened.append(store)
+            # Once it listens it looks after tickets every few seconds only: longer than a run.
+            store.keeper.ensure_running()
+            until_now(lambda: store.keeper.listening, "the keeper listens")
+            return [MemoryStore(clock=self.clock).sync_face(), store.sync_face()]
 
         def _look(self, about: Any, own_id: str = "") -> None:
             # A place in line is a number of the store's own making.
