@@ -1,15 +1,18 @@
-"""How the benchmarks measure and report: rounds in turn, the best of each, ratios in a table.
+"""How the benchmarks measure and report: rounds in turn, ratios in a table.
 
 A timing alone says more about the machine than about the code, so every number stands beside a
 peer's from the same run. The contenders take turns within each round: what else the machine does
-then disturbs all of them alike. The best round of each counts, for noise only ever adds time.
+then disturbs all of them alike. In one process the best round of each counts, for noise only ever
+adds time. With a server, which may also have a lucky moment, it is the median: of the times, and of
+the ratios within each round.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 AsyncContender = Callable[[int], Coroutine[Any, Any, None]]
@@ -80,12 +83,21 @@ class Row:
 
 @dataclass(slots=True)
 class Table:
-    """A comparison. `unit` heads the column of values, `of` says what the ratios are ratios of."""
+    """A comparison.
+
+    Attributes:
+        title: what is compared.
+        unit: heads the column of values.
+        of: what the ratios are ratios of.
+        rows: the lines.
+        notes: what has to be said below them, such as which peer is missing and why.
+    """
 
     title: str
     unit: str
     of: str
     rows: list[Row] = field(default_factory=list[Row])
+    notes: list[str] = field(default_factory=list[str])
 
     def __str__(self) -> str:
         lines = [("", self.unit, "ratio", "", "")]
@@ -105,7 +117,7 @@ class Table:
                 f"  {name:<{widths[0]}}  {value:>{widths[1]}}  {ratio:>{widths[2]}}  "
                 f"{bar:<{widths[3]}}  {verdict}".rstrip()
             )
-        return "\n".join(text)
+        return "\n".join(text + [f"  ({note})" for note in self.notes])
 
     def missed(self) -> int:
         """Count the bars that were missed."""
@@ -120,30 +132,46 @@ async def compare(
     contenders: Mapping[str, AsyncContender], operations: int, settings: Settings
 ) -> dict[str, float]:
     """Return each contender's seconds per operation, of its best round."""
-    best = dict.fromkeys(contenders, float("inf"))
-    for contender in contenders.values():
-        await contender(max(1, operations // 10))  # warm up
-    for _ in range(settings.rounds):
-        for name, contender in contenders.items():
-            started = time.perf_counter()
-            await contender(operations)
-            best[name] = min(best[name], (time.perf_counter() - started) / operations)
-    return best
+    times = await in_turns(contenders, operations, settings.rounds)
+    return {name: min(rounds) for name, rounds in times.items()}
 
 
 def compare_plain(
     contenders: Mapping[str, Contender], operations: int, settings: Settings
 ) -> dict[str, float]:
     """Do as `compare` does, without an event loop."""
-    best = dict.fromkeys(contenders, float("inf"))
+    times = in_turns_plain(contenders, operations, settings.rounds)
+    return {name: min(rounds) for name, rounds in times.items()}
+
+
+async def in_turns(
+    contenders: Mapping[str, AsyncContender], operations: int, rounds: int
+) -> dict[str, list[float]]:
+    """Return each contender's seconds per operation, of all rounds."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for contender in contenders.values():
+        await contender(max(1, operations // 10))  # warm up
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            started = time.perf_counter()
+            await contender(operations)
+            times[name].append((time.perf_counter() - started) / operations)
+    return times
+
+
+def in_turns_plain(
+    contenders: Mapping[str, Contender], operations: int, rounds: int
+) -> dict[str, list[float]]:
+    """Do as `in_turns` does, without an event loop."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
     for contender in contenders.values():
         contender(max(1, operations // 10))
-    for _ in range(settings.rounds):
+    for _ in range(rounds):
         for name, contender in contenders.items():
             started = time.perf_counter()
             contender(operations)
-            best[name] = min(best[name], (time.perf_counter() - started) / operations)
-    return best
+            times[name].append((time.perf_counter() - started) / operations)
+    return times
 
 
 def cost_rows(best: Mapping[str, float], peer: str, bars: Mapping[str, Bar]) -> list[Row]:
@@ -160,6 +188,16 @@ def rate_rows(best: Mapping[str, float], peer: str, bars: Mapping[str, Bar]) -> 
         Row(name, microseconds(seconds), best[peer] / seconds, bars.get(name))
         for name, seconds in best.items()
     ]
+
+
+def cost(ours: Sequence[float], peers: Sequence[float]) -> float:
+    """Return how often a peer's time ours is: the median of the rounds."""
+    return median(one / other for one, other in zip(ours, peers, strict=True))
+
+
+def rate(ours: Sequence[float], peers: Sequence[float]) -> float:
+    """Return how often a peer's rate ours is: the median of the rounds."""
+    return cost(peers, ours)
 
 
 def microseconds(seconds: float) -> str:

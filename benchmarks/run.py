@@ -18,15 +18,19 @@ import platform
 from collections.abc import Callable
 
 import in_process
+import redis_scale
+import redis_store
 import scale
 from harness import Settings, Table
 
 THEMES: dict[str, Callable[[Settings], list[Table]]] = {
     "in_process": in_process.tables,
     "scale": scale.tables,
+    "redis_store": redis_store.tables,
+    "redis_scale": redis_scale.tables,
 }
 
-PEERS = ("anyio", "trio", "aiolimiter")
+PEERS = ("anyio", "trio", "aiolimiter", "redis", "hiredis", "self-limiters", "dramatiq")
 
 
 def main() -> None:
@@ -36,7 +40,7 @@ def main() -> None:
     options.add_argument("--only", choices=sorted(THEMES), help="one theme")
     chosen = options.parse_args()
 
-    versions = ", ".join(f"{peer} {importlib.metadata.version(peer)}" for peer in PEERS)
+    versions = ", ".join(f"{peer} {_version(peer)}" for peer in PEERS)
     python = f"{platform.python_implementation()} {platform.python_version()}"
     print(f"{python}, {versions}, {os.cpu_count()} CPUs\n")
 
@@ -47,6 +51,13 @@ def main() -> None:
                 print(table, end="\n\n", flush=True)
                 missed += table.missed()
     print("All bars met." if not missed else f"Bars missed: {missed}.")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "is not installed"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,112 @@
+"""From one process to another: how long after a release the other's body runs.
+
+Two processes take turns on one slot. Each notes when it lets go and when it comes in, on the
+monotonic clock, which all processes of a machine share. Run as a script it is the second one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any, TypedDict
+
+import redis.asyncio
+
+from harness import Bar, Row, Settings, Table, microseconds
+from limiter_core import ConcurrencyLimit, Limiter
+from limiter_redis import RedisStore
+from redis_server import Server
+
+_LIMIT = ConcurrencyLimit("customer_id", max_concurrent=1)
+_ARGUMENTS = {"customer_id": "two processes"}
+_SETTLE = 0.003
+"""Seconds between that the other waits, and the release: for what its arrival still stirs up."""
+
+
+class Notes(TypedDict):
+    """What one process notes. Times are nanoseconds, `pings` how long one took."""
+
+    entered: list[int]
+    released: list[int]
+    pings: list[int]
+
+
+async def table(server: Server, settings: Settings) -> Table:
+    """Measure between this process and a second one."""
+    turns = 30 if settings.quick else 150
+    other = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(Path(__file__)),
+        *(server.url, server.namespace, str(turns)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    here = await _take_turns(server.url, server.namespace, turns)
+    said, _ = await other.communicate()
+    there: Notes = json.loads(said)
+
+    hand_offs = sorted(_between(here, there) + _between(there, here))
+    pings = here["pings"] + there["pings"]
+    ping = median(pings)
+    ninety_fifth = quantiles(hand_offs, n=20)[-1]
+    return Table(
+        "two processes: from a release in one to the body in the other",
+        "p50",
+        "time, to the PING",
+        [
+            Row("PING, through redis-py on asyncio", microseconds(ping / 1e9), 1.0),
+            Row(
+                f"hand-off, {len(hand_offs)} of them",
+                microseconds(median(hand_offs) / 1e9),
+                median(hand_offs) / ping,
+                Bar(at_most=4.0),
+            ),
+            Row("hand-off, p95", microseconds(ninety_fifth / 1e9), ninety_fifth / ping),
+        ],
+    )
+
+
+def _between(one: Notes, other: Notes) -> list[int]:
+    """Return the times from a release in one to the entry in the other that followed it."""
+    events = sorted(
+        [(at, 0) for at in one["released"]]
+        + [(at, 1) for at in one["entered"]]
+        + [(at, 2) for at in other["entered"]]
+    )
+    return [
+        after - before
+        for (before, kind), (after, next_kind) in pairwise(events)
+        if kind == 0 and next_kind == 2
+    ]
+
+
+async def _take_turns(url: str, namespace: str, turns: int) -> Notes:
+    notes = Notes(entered=[], released=[], pings=[])
+    redis_client: Any = redis.asyncio.Redis
+    async with (
+        Limiter(RedisStore(url, namespace=namespace)) as limiter,
+        redis_client.from_url(url) as client,
+    ):
+        for turn in range(turns):
+            async with limiter.hold(_LIMIT, _ARGUMENTS):
+                notes["entered"].append(time.monotonic_ns())
+                sent = time.monotonic_ns()
+                await client.ping()
+                notes["pings"].append(time.monotonic_ns() - sent)
+                # The other's last turn may be over: then nobody comes any more.
+                give_up_at = time.monotonic() + (20.0 if turn == 0 else 1.0)
+                while (await limiter.inspect(_LIMIT, _ARGUMENTS)).waiting == 0:
+                    if time.monotonic() > give_up_at:
+                        return notes
+                    await asyncio.sleep(0.002)
+                await asyncio.sleep(_SETTLE)
+                notes["released"].append(time.monotonic_ns())
+    return notes
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(_take_turns(sys.argv[1], sys.argv[2], int(sys.argv[3])))))

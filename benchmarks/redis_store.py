@@ -1,0 +1,263 @@
+"""Redis: a slot taken and given back over a server, beside what else does it on the same server.
+
+The floor is what no limiter can go below: two round trips of a script that does nothing, through
+redis-py, the client that the store itself stands on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from statistics import median
+from typing import Any
+
+import redis
+import redis.asyncio
+
+import redis_hand_off
+import redis_peers
+from harness import (
+    AsyncContender,
+    Bar,
+    Contender,
+    Row,
+    Settings,
+    Table,
+    cost,
+    in_turns,
+    in_turns_plain,
+    microseconds,
+    rate,
+)
+from limiter_core import ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_redis import RedisStore
+from redis_peers import Enter, MissingError
+from redis_server import NoServerError, Server, open_server
+
+OURS = "Limiter.hold"
+FLOOR = "two bare EVALSHA of `return 1`"
+LOCK = "redis-py's asyncio Lock"
+TASKS = 50
+WAITERS = 20
+LIMIT = ConcurrencyLimit("customer_id", max_concurrent=1)
+
+
+def tables(settings: Settings) -> list[Table]:
+    """Measure on one server, or say why there is none."""
+    try:
+        with open_server() as server:
+            print(f"Redis on {server}", end="\n\n", flush=True)
+            return [
+                asyncio.run(_one_task(server, settings)),
+                _one_thread(server, settings),
+                asyncio.run(_many_tasks(server, settings)),
+                asyncio.run(_waiting_tasks(server, settings)),
+                asyncio.run(redis_hand_off.table(server, settings)),
+            ]
+    except NoServerError as error:
+        return [Table("Redis", "", "", notes=[str(error)])]
+
+
+def rounds(settings: Settings) -> int:
+    """Return how many rounds to measure: an odd number, for the median."""
+    return 5 if settings.quick else 15
+
+
+async def _one_task(server: Server, settings: Settings) -> Table:
+    async with _limiter(server) as limiter, _client(server) as client:
+        contenders: dict[str, AsyncContender] = {
+            FLOOR: await _floor(client),
+            OURS: _alone(lambda: limiter.hold(LIMIT, {"customer_id": 42})),
+            LOCK: _alone(lambda: client.lock(f"{server.namespace}:lock", timeout=30)),
+        }
+        times = await in_turns(contenders, 100 if settings.quick else 300, rounds(settings))
+    return Table(
+        "one task: take a slot and give it back, nobody waits",
+        "per operation",
+        f"time, to {FLOOR}",
+        _costs(times, FLOOR, {OURS: Bar(at_most=1.25)}),
+    )
+
+
+def _one_thread(server: Server, settings: Settings) -> Table:
+    client: Any = redis.Redis.from_url(server.url)  # pyright: ignore[reportUnknownMemberType]
+    sha = client.script_load("return 1")
+    arguments = {"customer_id": 42}
+    table = Table(
+        "one thread: take a slot and give it back, nobody waits",
+        "per operation",
+        f"time, to {FLOOR}",
+    )
+
+    def floor(operations: int) -> None:
+        for _ in range(operations):
+            client.evalsha(sha, 1, server.namespace)
+            client.evalsha(sha, 1, server.namespace)
+
+    def lock(operations: int) -> None:
+        for _ in range(operations):
+            with client.lock(f"{server.namespace}:lock", timeout=30):
+                pass
+
+    with SyncLimiter(RedisStore(server.url, namespace=server.namespace)) as limiter:
+
+        def ours(operations: int) -> None:
+            for _ in range(operations):
+                with limiter.hold(LIMIT, arguments):
+                    pass
+
+        contenders: dict[str, Contender] = {
+            FLOOR: floor,
+            "SyncLimiter.hold": ours,
+            "redis-py's Lock": lock,
+        }
+        try:
+            enter = redis_peers.dramatiq(server)
+
+            def dramatiq(operations: int) -> None:
+                for _ in range(operations):
+                    with enter():
+                        pass
+
+            contenders["dramatiq's ConcurrentRateLimiter"] = dramatiq
+        except MissingError as missing:
+            table.notes.append(str(missing))
+        times = in_turns_plain(contenders, 100 if settings.quick else 300, rounds(settings))
+    client.close()
+    table.rows += _costs(times, FLOOR, {})
+    return table
+
+
+async def _many_tasks(server: Server, settings: Settings) -> Table:
+    table = Table(
+        f"{TASKS} tasks on {TASKS} keys: take a slot and give it back",
+        "pairs per second",
+        f"rate, to {LOCK}",
+    )
+    npm = {f"npm's redis-semaphore, {kind}": kind for kind in ("Semaphore", "Mutex")}
+    async with AsyncExitStack() as stack:
+        limiter = await stack.enter_async_context(_limiter(server))
+        client = await stack.enter_async_context(_client(server))
+        contenders: dict[str, AsyncContender] = {
+            LOCK: _side_by_side(
+                [
+                    lambda key=f"{server.namespace}:lock:{number}": client.lock(key, timeout=30)
+                    for number in range(TASKS)
+                ]
+            ),
+            OURS: _side_by_side(
+                [
+                    lambda number=number: limiter.hold(LIMIT, {"customer_id": number})
+                    for number in range(TASKS)
+                ]
+            ),
+        }
+        try:
+            for name, kind in npm.items():
+                peer = redis_peers.redis_semaphore(server, kind, TASKS)
+                contenders[name] = await stack.enter_async_context(peer)
+        except MissingError as missing:
+            table.notes.append(str(missing))
+        operations = TASKS * (20 if settings.quick else 60)
+        times = await in_turns(contenders, operations, rounds(settings))
+    table.rows += _rates(times, LOCK, {OURS: Bar(at_least=8.0)})
+    for name in npm:
+        if name in times:
+            ratio = rate(times[OURS], times[name])
+            table.rows.append(Row(f"{OURS}, to {name}", "", ratio, Bar(at_least=1.0)))
+    return table
+
+
+async def _waiting_tasks(server: Server, settings: Settings) -> Table:
+    peer = "self-limiters' Semaphore"
+    table = Table(
+        f"one slot, {WAITERS} tasks of one process wait: hand it on",
+        "hand-offs per second",
+        f"rate, to {peer}",
+    )
+    async with _limiter(server) as limiter:
+        contenders = {OURS: _crowd(lambda: limiter.hold(LIMIT, {"customer_id": 42}))}
+        try:
+            contenders[peer] = _crowd(redis_peers.self_limiters(server, WAITERS))
+        except MissingError as missing:
+            table.notes.append(str(missing))
+        operations = (WAITERS + 1) * (10 if settings.quick else 30)
+        times = await in_turns(contenders, operations, rounds(settings))
+    table.rows += _rates(times, peer if peer in times else OURS, {OURS: Bar(at_least=4.0)})
+    return table
+
+
+def _limiter(server: Server) -> Limiter:
+    return Limiter(RedisStore(server.url, namespace=server.namespace))
+
+
+def _client(server: Server) -> Any:
+    client: Any = redis.asyncio.Redis
+    return client.from_url(server.url)
+
+
+async def _floor(client: Any) -> AsyncContender:
+    sha = await client.script_load("return 1")
+
+    async def twice(operations: int) -> None:
+        for _ in range(operations):
+            await client.evalsha(sha, 0)
+            await client.evalsha(sha, 0)
+
+    return twice
+
+
+def _alone(enter: Enter) -> AsyncContender:
+    """Return a contender that enters and leaves, again and again."""
+
+    async def enter_and_leave(operations: int) -> None:
+        for _ in range(operations):
+            async with enter():
+                pass
+
+    return enter_and_leave
+
+
+def _side_by_side(enters: list[Enter]) -> AsyncContender:
+    """Return a contender in which as many tasks enter and leave beside each other."""
+
+    async def in_tasks(operations: int) -> None:
+        share = max(1, operations // len(enters))
+        await asyncio.gather(*(_alone(enter)(share) for enter in enters))
+
+    return in_tasks
+
+
+def _crowd(enter: Enter) -> AsyncContender:
+    """Return a contender of as many tasks as one slot and its waiters need."""
+
+    async def one(operations: int) -> None:
+        for _ in range(operations):
+            async with enter():
+                await asyncio.sleep(0)
+
+    async def in_tasks(operations: int) -> None:
+        share = max(1, operations // (WAITERS + 1))
+        await asyncio.gather(*(one(share) for _ in range(WAITERS + 1)))
+
+    return in_tasks
+
+
+def _costs(times: Mapping[str, list[float]], peer: str, bars: Mapping[str, Bar]) -> list[Row]:
+    return [
+        Row(name, microseconds(median(each)), cost(each, times[peer]), bars.get(name))
+        for name, each in times.items()
+    ]
+
+
+def _rates(times: Mapping[str, list[float]], peer: str, bars: Mapping[str, Bar]) -> list[Row]:
+    return [
+        Row(
+            name,
+            f"{1 / median(each):,.0f}",
+            rate(each, times[peer]) if len(times) > 1 else None,
+            bars.get(name),
+        )
+        for name, each in times.items()
+    ]
