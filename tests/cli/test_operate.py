@@ -1,0 +1,243 @@
+"""`limiter ls`, `show`, `set`, `reset`, `pause`, `resume`, `evict`: what an operator does."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from limiter_cli.shared_store import key_text
+from limiter_core import LIMIT_BY, ConcurrencyLimit, LeaseLost, SyncLimiter
+
+UNREACHABLE = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture
+def limit(key):
+    return ConcurrencyLimit(LIMIT_BY.constant(key), 2)
+
+
+@pytest.fixture
+def do(run, url):
+    """Run a subcommand on the test's server."""
+
+    def do(*arguments):
+        result = run(*arguments, "--url", url)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return do
+
+
+@pytest.fixture
+def in_use(limiter, limit, key, wait_until):
+    """Two holders and a waiter; returns their leases, and a list of what the waiter got."""
+    got = []
+    leases = [limiter.acquire(limit), limiter.acquire(limit)]
+
+    def wait():
+        with limiter.hold(limit) as lease:
+            got.append(lease.id)
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    wait_until("it waits", lambda: limiter.inspect(key).waiting == 1)
+    yield leases, got
+    limiter.reset_limit(key)
+    limiter.resume(key)
+    for lease in leases:
+        lease.release()
+    waiter.join(30)
+
+
+def line_of(output, key):
+    return next(line for line in output.splitlines() if line.startswith(key))
+
+
+def test_ls_shows_each_key_in_use_on_a_line(do, in_use, key):
+    assert line_of(do("ls"), key).split() == [key, "2", "of", "2", "1"]
+    assert do("ls", f"{key[:-2]}*").count("\n") == 2
+    assert do("ls", "no-such-*").split() == ["key", "in", "use", "waiting"]
+
+
+def test_ls_as_json(do, in_use, key):
+    assert json.loads(do("ls", key, "--json")) == [
+        {
+            "key": key,
+            "limit": 2,
+            "in_use": 2,
+            "waiting": 1,
+            "paused": False,
+            "override": None,
+            "declared": [2],
+        }
+    ]
+
+
+def test_show_tells_of_holders_and_waiters(do, in_use, key):
+    leases, _ = in_use
+
+    output = do("show", key)
+
+    assert output.startswith(f"{key}: 2 of 2 slots in use, 1 waiting\n")
+    for lease in leases:
+        row = line_of(output, lease.id)
+        assert "a test" in row
+        assert str(lease.fencing_token) in row
+    assert "waiting for" in output
+
+
+def test_show_as_json(do, in_use, key):
+    leases, _ = in_use
+
+    shown = json.loads(do("show", key, "--json"))
+
+    assert [holder["id"] for holder in shown["holders"]] == [lease.id for lease in leases]
+    assert [waiter["label"] for waiter in shown["waiters"]] == ["a test"]
+
+
+def test_show_of_a_key_that_nobody_uses(do, key):
+    assert do("show", key) == f"{key}: 0 of ? slots in use\n"
+
+
+def test_set_raises_the_limit_and_reset_returns_to_the_declared(
+    do, in_use, limiter, key, wait_until
+):
+    _, got = in_use
+
+    assert "set; declared 2" in line_of(do("set", key, "3"), key)
+    wait_until("the waiter has run", lambda: got and not limiter.inspect(key).waiting)
+
+    assert do("show", key).startswith(f"{key}: 2 of 3 slots in use (set; declared 2)\n")
+    assert line_of(do("reset", key), key).split() == [key, "2", "of", "2", "-"]
+
+
+def test_pause_admits_nobody_until_resume(do, limiter, limit, key):
+    assert line_of(do("pause", key), key).endswith("paused")
+    assert limiter.try_acquire(limit) is None
+
+    do("resume", key)
+
+    with limiter.hold(limit, timeout=0):
+        pass
+    assert key not in do("ls")
+
+
+def test_evict_takes_a_slot_back(do, in_use, key, wait_until):
+    (first, second), got = in_use
+
+    assert do("evict", first.id) == f"evicted {first.id}\n"
+
+    wait_until("the waiter has run", lambda: got)
+    wait_until("the holder knows", lambda: first.lost)
+    with pytest.raises(LeaseLost, match="it was evicted"):
+        first.check()
+    assert not second.lost
+
+
+def test_evict_of_what_is_not_held_is_1(run, url, limiter, limit):
+    with limiter.hold(limit) as lease:
+        result = run("evict", "nobody", lease.id, "--url", url)
+
+    assert result.exit_code == 1
+    assert result.output.splitlines() == [f"evicted {lease.id}", "limiter: nobody holds nobody"]
+
+
+def test_evict_all_of_a_key(do, in_use, key):
+    leases, _ = in_use
+    output = do("evict", "--all-of", key)
+    assert {f"evicted {lease.id}" for lease in leases} <= set(output.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ("backup", "backup"),
+        ("nightly backup", "nightly%20backup"),
+        ("nightly%20backup", "nightly%20backup"),
+        ("100% sure", "100%25%20sure"),
+        ("grün", "gr%C3%BCn"),
+        ("billing/tenant=acme,user=!None&bill()", "billing/tenant=acme,user=!None&bill()"),
+        ("key:https%3A//x#0123", "key:https%3A//x#0123"),
+    ],
+)
+def test_a_key_may_be_given_by_its_text_or_as_a_name(given, key):
+    assert key_text(given) == key
+
+
+def test_names_with_special_characters_are_found(do, limiter, key):
+    name = f"{key} [bold] ä"
+    with limiter.hold(ConcurrencyLimit(LIMIT_BY.constant(name))):
+        assert "1 of 1" in do("show", name)
+        text = next(text for text in do("ls").split() if text.startswith(key))
+        assert "1 of 1" in do("show", text)
+
+
+def test_nothing_is_cut_where_nobody_looks(do, limiter, url, processes, key):
+    limit = ConcurrencyLimit(LIMIT_BY.constant(key + "x" * 150))
+    with SyncLimiter(url, label="l" * 500 + "\x1b[31m") as labelled, labelled.hold(limit):
+        process = processes.start("show", key + "x" * 150)
+        output, errors = process.communicate(timeout=30)
+
+    assert (process.returncode, errors) == (0, "")
+    assert key + "x" * 150 in output
+    assert "l" * 500 + "?[31m" in output
+    assert not any(line.endswith(" ") for line in output.splitlines())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX's")
+def test_a_terminal_gets_a_table_that_fits(limiter, limit, key, processes):
+    terminal = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)"
+    with limiter.hold(limit):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-c", terminal, sys.executable, "-c"),
+                *("from limiter_cli.main import app; app()", "show", key),
+            ],
+            env={**processes.environment, "COLUMNS": "60", "TERM": "xterm"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+
+    assert "\x1b[1m" in done.stdout
+    assert f"{key}: 1 of 2 slots in use" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ls",),
+        ("show", "key"),
+        ("set", "key", "2"),
+        ("reset", "key"),
+        ("pause", "key"),
+        ("resume", "key"),
+        ("evict", "id"),
+    ],
+)
+def test_a_store_that_is_away_is_69(run, arguments):
+    result = run(*arguments, "--url", UNREACHABLE)
+
+    assert result.exit_code == 69
+    assert "cannot be reached" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("ls", "--url", "memory://"), "a store of this one process"),
+        (("show", ""), "a key cannot be empty"),
+        (("set", "key", "-1"), "-1"),
+        (("evict",), "say which lease to evict"),
+    ],
+)
+def test_wrong_use_is_2(run, url, arguments, message):
+    result = run(*arguments, LIMITER_URL=url)
+
+    assert result.exit_code == 2
+    assert message in result.output
