@@ -13,21 +13,27 @@ LISTENED_LEASE = 1_000_000.0
 """The lease of calls with a listener. No run outlives it: whether the process behind a listener
 lives is not simulated."""
 
-_MODES = (*[Mode.WAIT] * 6, Mode.TRY, Mode.RECLAIM)
+# Strategies are made once: making them costs more than drawing from them.
 
-
-@st.composite
-def demands(draw: st.DrawFn, key: str) -> Demand:
-    """Draw what a call demands of a key."""
-    return Demand(
-        key,
-        limit=draw(st.sampled_from((2, 2, 2, 2, 1, 3, 4, 0))),
-        cost=draw(st.sampled_from((1, 1, 1, 1, 2, 3))),
-        on_conflict=draw(st.sampled_from(ConflictResolution)),
-        priority=draw(st.sampled_from((0, 0, 1, -1))),
-        group=draw(st.sampled_from((None, None, "x", "y"))),
-        max_waiting=draw(st.sampled_from((None, None, None, None, 0, 1, 2))),
+_KEYS = st.lists(st.sampled_from(KEYS), min_size=1, max_size=3, unique=True)
+_MODES = st.sampled_from((*[Mode.WAIT] * 6, Mode.TRY, Mode.RECLAIM))
+_BEHIND_IT = st.sampled_from(("a process", "a listener", "a job", "a job"))
+_LEASES = st.sampled_from((30.1, 10.1))
+_MAX_HOLDS = st.sampled_from((None, None, None, 15.7))
+_ORDERS = st.sampled_from((None, None, -60_000_000, -30_000_000))
+_DEMANDS = {
+    key: st.builds(
+        Demand,
+        st.just(key),
+        limit=st.sampled_from((2, 2, 2, 2, 1, 3, 4, 0)),
+        cost=st.sampled_from((1, 1, 1, 1, 2, 3)),
+        on_conflict=st.sampled_from(ConflictResolution),
+        priority=st.sampled_from((0, 0, 1, -1)),
+        group=st.sampled_from((None, None, "x", "y")),
+        max_waiting=st.sampled_from((None, None, None, None, 0, 1, 2)),
     )
+    for key in KEYS
+}
 
 
 @st.composite
@@ -37,17 +43,16 @@ def calls(draw: st.DrawFn) -> Request:
     No time in it is a multiple of half a second, as those are that the machine lets pass: whether
     the last moment of a lease is still part of it is nobody's business.
     """
-    keys = draw(st.lists(st.sampled_from(KEYS), min_size=1, max_size=3, unique=True))
-    behind_it = draw(st.sampled_from(("a process", "a listener", "a job", "a job")))
+    behind_it = draw(_BEHIND_IT)
     listens = behind_it == "a listener"
     return Request(
         id="",
-        demands=tuple(draw(demands(key)) for key in keys),
-        lease=LISTENED_LEASE if listens else draw(st.sampled_from((30.1, 10.1))),
-        mode=draw(st.sampled_from(_MODES)),
-        max_hold=draw(st.sampled_from((None, None, None, 15.7))),
+        demands=tuple(draw(_DEMANDS[key]) for key in draw(_KEYS)),
+        lease=LISTENED_LEASE if listens else draw(_LEASES),
+        mode=draw(_MODES),
+        max_hold=draw(_MAX_HOLDS),
         claim=LISTENED_LEASE if listens else 3.3,
-        order=draw(st.sampled_from((None, None, -60_000_000, -30_000_000))),
+        order=draw(_ORDERS),
         payload=b"job" if behind_it == "a job" else None,
         claimant="worker-1",
     )

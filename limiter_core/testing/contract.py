@@ -109,8 +109,7 @@ class AsyncStoreContract(StoreFixtures):
 def _stage(
     scenario: Scenario, store: Store, clock: FakeClock, forget: Callable[[], object] | None
 ) -> Stage:
-    capabilities = store.capabilities
-    reason = scenario.lacking(capabilities, can_forget=forget is not None)
+    reason = scenario.lacking(store.capabilities, can_forget=forget is not None)
     if reason is not None:
         pytest.skip(reason)
-    return Stage(clock, capabilities, forget)
+    return Stage(clock, forget=forget)

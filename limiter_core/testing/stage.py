@@ -35,7 +35,7 @@ from limiter_core.requests import (
     Renewal,
     Request,
 )
-from limiter_core.store import AsyncStore, Capabilities, SyncStore
+from limiter_core.store import AsyncStore, SyncStore
 from limiter_core.testing.clock import FakeClock
 
 __all__ = ("KEY", "OTHER_KEY", "THIRD_KEY", "Stage", "Step", "Steps")
@@ -78,7 +78,6 @@ class Stage:
 
     Args:
         clock: the store's clock.
-        capabilities: the store's.
         forget: makes the store lose its data, None if the author of the store gave no way.
         patience: real seconds that the store has to tell a listener what it knows already.
 
@@ -89,12 +88,11 @@ class Stage:
     def __init__(
         self,
         clock: FakeClock,
-        capabilities: Capabilities,
+        *,
         forget: Callable[[], object] | None = None,
         patience: float = 5.0,
     ) -> None:
         self.clock = clock
-        self.capabilities = capabilities
         self.notices: list[Notice] = []
         self._forget = forget
         self._patience = patience

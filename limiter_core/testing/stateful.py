@@ -22,6 +22,7 @@ _REMEMBERED = 30.0
 """Seconds after which a run does not ask again for a ticket that was sent away."""
 
 _indexes = st.integers(0, 99)
+_calls = calls()
 
 
 def _somebody_came(machine: StoreMachine) -> bool:
@@ -77,7 +78,7 @@ class StoreMachine(RuleBasedStateMachine):
         kind=st.sampled_from(("one key", "swept", "anything")),
         keys=st.integers(1, len(KEYS)),
         resolutions=st.lists(st.sampled_from(ConflictResolution), min_size=1, unique=True),
-        first=st.lists(calls(), max_size=8),
+        first=st.lists(_calls, max_size=8),
     )
     def begin(
         self, kind: str, keys: int, resolutions: list[ConflictResolution], first: list[Request]
@@ -99,7 +100,7 @@ class StoreMachine(RuleBasedStateMachine):
     # -- callers -----------------------------------------------------------------------------------
 
     @precondition(_there_is_room)
-    @rule(requests=st.lists(calls(), min_size=1, max_size=4))
+    @rule(requests=st.lists(_calls, min_size=1, max_size=4))
     def call(self, requests: list[Request]) -> None:
         """Some ask that are new."""
         self._call(requests)

@@ -18,7 +18,7 @@ def failed_rules(kind: type[MemoryStore]) -> set[str]:
             continue  # thousands of members, to show what a few show as well
         clock = FakeClock()
         store = kind(clock=clock)
-        stage = Stage(clock, store.capabilities, store.start_over_in_child, patience=0)
+        stage = Stage(clock, forget=store.start_over_in_child, patience=0)
         store.on_notice(stage.notices.append)
         try:
             play_sync(scenario.play(stage), store)
