@@ -13,7 +13,7 @@ import anyio
 
 from limiter_cli.exits import LOST, SIGNALLED, say
 from limiter_cli.run.child import Child
-from limiter_core import ConcurrencyLimit, Lease, LeaseLost, Limiter
+from limiter_core import ConcurrencyLimit, Lease, LeaseLost, Limiter, StoreError
 
 __all__ = ("run_under",)
 
@@ -80,6 +80,10 @@ class _Guard:
                 if self._child is None:
                     raise
                 return LOST
+        # The ticket is withdrawn already, but a cancelled task does not wait for the reply. Behind
+        # it, the reply to another question tells that it arrived.
+        with contextlib.suppress(StoreError):
+            await self._limiter.inspect(self._limit)
         return SIGNALLED + self._ended_by
 
     async def _run_command(self, lease: Lease) -> int:
