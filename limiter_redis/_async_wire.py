@@ -136,7 +136,9 @@ class AsyncWire:
             try:
                 return await self._once(keys, arguments)
             except (RedisConnectionError, OSError):
-                # A connection that lay idle may be dead. All operations may be repeated (S1).
+                # A connection that lay idle may be dead. All operations may be repeated (S1), but
+                # the news that came with the first reply are lost.
+                self._hub.recheck_waiting()
                 return await self._once(keys, arguments)
         except (RedisError, OSError) as error:
             raise store_error(error, self._where) from error

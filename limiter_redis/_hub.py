@@ -138,8 +138,8 @@ class Hub:
                 if live.preempted:
                     return
                 live.preempted = True
-            else:
-                del self.live[live.request.id]
+            elif self.live.pop(live.request.id, None) is None:
+                return  # another thread was faster
             live.listener.lease_lost(loss)
 
     def forgotten(self, live: Live) -> None:

@@ -81,6 +81,11 @@ class Keeper:
         wire = Wire(self._connect(_PATIENCE), self._hub.namespace, self._where, self._script)
         pubsub: Any = cast(Any, listening).pubsub()
         subscribed = False
+        over = threading.Event()
+        deadlines = threading.Thread(
+            target=self._watch_deadlines, args=(over,), name="limiter-deadlines", daemon=True
+        )
+        deadlines.start()
         idle_since = time.monotonic()
         try:
             while not self._stopping.is_set():
@@ -99,12 +104,22 @@ class Keeper:
                 elif time.monotonic() - idle_since > _IDLE_AFTER and self._may_end():
                     return
         finally:
+            over.set()
             if self._thread in (threading.current_thread(), None):  # else the next one runs already
                 self._thread = None
                 self.listening = False
             pubsub.close()
             listening.connection_pool.disconnect()
             wire.close()
+
+    def _watch_deadlines(self, over: threading.Event) -> None:
+        # In a thread of its own: who waits for a server that says nothing cannot tell holders in
+        # time that their leases end.
+        while not over.wait(self._tick()):
+            try:
+                self._hub.expire(time.monotonic())
+            except Exception:  # noqa: BLE001
+                logger.exception("a listener failed")
 
     def _may_end(self) -> bool:
         with self._lock:
@@ -136,7 +151,6 @@ class Keeper:
     def _keep(self, wire: Wire) -> None:
         """Renew what is due, look at keys whose time is up, give up what could not be renewed."""
         now = time.monotonic()
-        self._hub.expire(now)
         try:
             due = self._hub.due(now)
             for start in range(0, len(due), BATCH):
