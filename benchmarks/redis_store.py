@@ -184,7 +184,7 @@ async def _waiting_tasks(server: Server, settings: Settings) -> Table:
             table.notes.append(str(missing))
         operations = (WAITERS + 1) * (10 if settings.quick else 30)
         times = await in_turns(contenders, operations, rounds(settings))
-    table.rows += _rates(times, peer if peer in times else OURS, {OURS: Bar(at_least=4.0)})
+    table.rows += _rates(times, peer, {OURS: Bar(at_least=4.0)})
     return table
 
 
@@ -252,12 +252,9 @@ def _costs(times: Mapping[str, list[float]], peer: str, bars: Mapping[str, Bar])
 
 
 def _rates(times: Mapping[str, list[float]], peer: str, bars: Mapping[str, Bar]) -> list[Row]:
+    if len(times) == 1:  # the peer is missing
+        return [Row(name, f"{1 / median(each):,.0f}") for name, each in times.items()]
     return [
-        Row(
-            name,
-            f"{1 / median(each):,.0f}",
-            rate(each, times[peer]) if len(times) > 1 else None,
-            bars.get(name),
-        )
+        Row(name, f"{1 / median(each):,.0f}", rate(each, times[peer]), bars.get(name))
         for name, each in times.items()
     ]
