@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from threading import get_ident
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -32,8 +32,11 @@ class AsyncCall(Call):
     _wake: Callable[[], object] | None = None
 
     def __init__(self, owner: Any, terms: Terms, now: Callable[[], float]) -> None:
-        super().__init__(owner, terms, now)
-        self._thread = threading.get_ident()
+        # Not through `Call`: this is paid by every call.
+        self.owner = owner
+        self.on_lost = terms.on_lost
+        self.now = now
+        self._thread = get_ident()
 
     def expect_news(self) -> None:
         """Count as news only what comes from now on."""
@@ -97,7 +100,7 @@ class AsyncCall(Call):
     def _in_loop(self, function: Callable[[], object]) -> bool:
         """Call a function in the call's event loop; whether that loop is still there."""
         try:
-            if threading.get_ident() == self._thread:
+            if get_ident() == self._thread:
                 function()
             else:
                 self._call_soon(function)

@@ -15,7 +15,7 @@ class _Process:
         self.renew()
 
     def renew(self) -> None:
-        self.prefix = secrets.token_hex(8)
+        self.prefix = secrets.token_hex(8) + "-"
         self.counter = itertools.count(1)
         self.label = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -27,7 +27,7 @@ if hasattr(os, "register_at_fork"):
 
 def new_id() -> str:
     """Return an id that is unique over all processes and machines."""
-    return f"{_process.prefix}-{next(_process.counter):x}"
+    return f"{_process.prefix}{next(_process.counter)}"
 
 
 def process_label() -> str:

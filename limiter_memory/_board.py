@@ -36,20 +36,24 @@ class Board:
             state = self.keys[key] = KeyState(key)
         return state
 
-    def forget_idle(self, keys: Iterable[str]) -> None:
-        """Forget those of the keys that nobody uses any more (S14).
+    def forget_idle(self, key: str) -> None:
+        """Forget a key if nobody uses it any more (S14).
 
         Not at once: the last few are kept for the next call, which most often is for one of them.
         """
-        for key in keys:
-            state = self.keys.get(key)
-            if state is not None and state.idle():
-                self._idle[key] = None
-                if len(self._idle) > _IDLE_KEYS:
-                    oldest = next(iter(self._idle))
-                    del self._idle[oldest]
-                    if self.keys[oldest].idle():
-                        del self.keys[oldest]
+        state = self.keys.get(key)
+        if state is not None and not state.holders and state.idle():
+            self._idle[key] = None
+            if len(self._idle) > _IDLE_KEYS:
+                oldest = next(iter(self._idle))
+                del self._idle[oldest]
+                if self.keys[oldest].idle():
+                    del self.keys[oldest]
+
+    def forget_all_idle(self, demands: Iterable[Demand]) -> None:
+        """Forget those of the demanded keys that nobody uses any more."""
+        for demand in demands:
+            self.forget_idle(demand.key)
 
     def in_use(self) -> list[str]:
         """Return the keys that somebody uses."""
@@ -93,10 +97,11 @@ class Board:
         """Put a standing ticket into the queue of one of its keys."""
         state = self.keys.get(home.key) or self.state(home.key)
         ticket.home = home
-        ticket.round = state.next_round(home)
+        ticket.round = 1 if state.rounds is None else state.next_round(home)
         if home.group is not None:
             state.fair_rounds().enter(home.priority, home.group, ticket.round)
-        state.queue.push(ticket.rank(), ticket)
+        rank = (-home.priority, ticket.round, ticket.order, ticket.sequence)
+        state.queue.push(rank, ticket)
         if len(ticket.request.demands) > 1:
             del state.elsewhere[ticket.request.id]
         if ticket.expires_at is not None:
@@ -106,18 +111,30 @@ class Board:
         """Take a ticket out of its queue; it still waits."""
         home = ticket.home
         state = self.keys[home.key]
-        if state.queue.first() is ticket:
-            state.queue.pop_first()
-        else:
-            state.queue.remove(ticket)
-        if home.group is not None:
-            state.fair_rounds().leave(home.priority, home.group)
-        if state.rounds is not None and not state.queue.live:
-            state.rounds = None
-        if home.key in self.expiring:
-            self._forget_end(state, ticket)
+        state.queue.remove(ticket)
+        self._left(state, ticket)
         if len(ticket.request.demands) > 1:
             state.elsewhere[ticket.request.id] = ticket
+
+    def _left(self, state: KeyState, ticket: Ticket) -> None:
+        """Bring in step what depends on a ticket's place in a queue that it has left."""
+        if state.rounds is not None:
+            state.rounds.leave(ticket.home.priority, ticket.home.group)
+            if not state.queue.live:
+                state.rounds = None
+        if self.expiring and state.key in self.expiring:
+            self._forget_end(state, ticket)
+
+    def remove_first(self, state: KeyState, ticket: Ticket) -> None:
+        """Take away the ticket that is first in a queue."""
+        request = ticket.request
+        state.queue.pop_first()
+        self._left(state, ticket)
+        del self.tickets[request.id]
+        if len(request.demands) > 1:
+            for demand in request.demands:
+                if demand is not ticket.home:
+                    del self.keys[demand.key].elsewhere[request.id]
 
     def remove_ticket(self, ticket: Ticket) -> None:
         """Take a standing ticket away."""

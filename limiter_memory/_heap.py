@@ -42,11 +42,8 @@ class Heap(Generic[Member]):
         heapq.heappush(self._entries, entry)
 
     def pop_first(self) -> None:
-        """Let the first member leave."""
-        first = self.first()
-        if first is not None:
-            del self.live[first]
-            heapq.heappop(self._entries)
+        """Let the member leave that `first` has just returned."""
+        del self.live[heapq.heappop(self._entries)[2]]
 
     def remove(self, member: Member) -> bool:
         """Let a member leave; whether it was there."""

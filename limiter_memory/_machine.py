@@ -36,6 +36,12 @@ _REMEMBER = 60_000_000
 """How long a ticket's bad end is remembered for a waiter that asks again, in microseconds."""
 
 
+# An enum's members take their time to be looked up.
+_RECLAIM = Mode.RECLAIM
+_WAIT = Mode.WAIT
+_CANCEL = ConflictResolution.CANCEL
+
+
 class Machine:
     """All keys of one store. Every public method is one atomic step."""
 
@@ -87,7 +93,10 @@ class Machine:
             self.board.remove_holder(member)
         elif type(member) is Ticket:
             self._remove_ticket(member)
-        self._serve([demand.key for demand in demands], now)
+        if len(demands) == 1:
+            self._serve((demands[0].key,), now)
+        else:
+            self._serve([demand.key for demand in demands], now)
         return member is not None
 
     def renew(self, ids: Sequence[str], now: int) -> Renewal:
@@ -178,22 +187,24 @@ class Machine:
                 return self._refused(request, demand, now, Refusal.COST)
             if state.in_use + demand.cost > limit or (
                 (state.queue.live or state.paused)
-                and request.mode is not Mode.RECLAIM
+                and request.mode is not _RECLAIM
                 and not _has_precedence(state, demand, order, self._sequence)
             ):
                 blocking = [demand] if blocking is None else [*blocking, demand]
         if blocking is None:
             return _granted(self._grant(request, order, self._sequence, now), now)
-        refusing = _refusing(request, blocking)
-        if refusing is not None:
-            return self._refused(request, refusing, now)
         home = blocking[0]
+        if request.mode is not _WAIT or len(blocking) > 1 or home.on_conflict is _CANCEL:
+            refusing = _refusing(request, blocking)
+            if refusing is not None:
+                return self._refused(request, refusing, now)
         if home.max_waiting is not None:
             # A newcomer that supersedes all who wait finds the queue empty.
             in_queue = 0 if home.on_conflict.supersedes else len(board.keys[home.key].queue)
             if in_queue >= home.max_waiting:
                 return self._refused(request, home, now, Refusal.QUEUE_FULL)
-        ticket = Ticket(request, order, self._sequence, now, _ticket_end(request, now), home)
+        ends = None if request.listener is not None else _ticket_end(request, now)
+        ticket = Ticket(request, order, self._sequence, now, ends, home)
         board.add_ticket(ticket)
         to_serve = self._take_place(ticket, home, now)
         if not to_serve:
@@ -224,7 +235,7 @@ class Machine:
         self, request: Request, demand: Demand, now: int, reason: Refusal = Refusal.FULL
     ) -> Refused:
         answer = self._refusal(demand, now, reason)
-        self.board.forget_idle(demand.key for demand in request.demands)
+        self.board.forget_all_idle(request.demands)
         return answer
 
     def _refusal(self, demand: Demand, now: int, reason: Refusal = Refusal.FULL) -> Refused:
@@ -251,9 +262,11 @@ class Machine:
         self, request: Request, order: int, sequence: int, now: int, *, handed_over: bool = False
     ) -> Holder:
         token = now if now > self._last_token else self._last_token + 1
-        if request.mode is Mode.RECLAIM and request.fencing_token is not None:
+        if request.mode is _RECLAIM and request.fencing_token is not None:
             token = request.fencing_token  # the lease goes on, so its number does
-        self._last_token = max(self._last_token, token)
+            self._last_token = max(self._last_token, token)
+        else:
+            self._last_token = token
         # A waiter in this process takes its slot up as it is woken; any other has to come for it.
         claimed = not handed_over or request.listener is not None
         holder = Holder(request, token, now, order, sequence, claimed)
@@ -272,35 +285,40 @@ class Machine:
 
         Afterwards the head of no queue fits its own key: nobody waits while a slot is free.
         """
-        if len(keys) == 1:
-            state = self.board.keys.get(keys[0])
-            if state is None or not state.queue.live:  # most often nobody waits
-                self.board.forget_idle(keys)
-                return
         work = list(keys)
-        touched = work[:]
+        touched = keys
         while work:
             state = self.board.keys.get(work.pop())
-            while state is not None and (ticket := state.queue.first()) is not None:
-                request, home = ticket.request, ticket.home
-                if ticket.expires_at is not None and ticket.expires_at <= now:
-                    touched.extend(demand.key for demand in request.demands)
-                    self._remove_ticket(ticket)  # it lapsed, and was not reaped yet (S16)
-                    continue
-                limit = home.limit if state.override is None else state.override
-                if state.paused or state.in_use + home.cost > limit:
-                    break  # a wide waiter blocks those behind it (S8)
-                if len(request.demands) > 1:
-                    touched.extend(demand.key for demand in request.demands)
-                    blocking = self._blocked_elsewhere(ticket)
-                    if blocking:
-                        work.extend(self._wait_elsewhere(ticket, blocking, now))
-                        continue
-                self._hand_over(ticket, now)
-        if self.board.expiring:
-            for key in touched:
+            if state is not None and state.queue.live:
+                more = self._serve_key(state, now)
+                if more:
+                    work.extend(more)
+                    touched = [*touched, *more]
+        for key in touched:
+            if self.board.expiring:
                 self._post_watcher(key)
-        self.board.forget_idle(touched)
+            self.board.forget_idle(key)
+
+    def _serve_key(self, state: KeyState, now: int) -> list[str]:
+        """Serve one key; returns other keys that have to be served, or looked after, for it."""
+        more: list[str] = []
+        while (ticket := state.queue.first()) is not None:
+            request, home = ticket.request, ticket.home
+            if ticket.expires_at is not None and ticket.expires_at <= now:
+                more.extend(demand.key for demand in request.demands)
+                self._remove_ticket(ticket)  # it lapsed, and was not reaped yet (S16)
+                continue
+            limit = home.limit if state.override is None else state.override
+            if state.paused or state.in_use + home.cost > limit:
+                break  # a wide waiter blocks those behind it (S8)
+            if len(request.demands) > 1:
+                more.extend(demand.key for demand in request.demands)
+                blocking = self._blocked_elsewhere(ticket)
+                if blocking:
+                    more.extend(self._wait_elsewhere(ticket, blocking, now))
+                    continue
+            self._hand_over(state, ticket, now)
+        return more
 
     def _post_watcher(self, key: str) -> None:
         """See to it that the head of a queue knows when the next lease of its key ends.
@@ -330,13 +348,11 @@ class Machine:
         self.board.stand_up(ticket)
         return self._take_place(ticket, blocking[0], now)
 
-    def _hand_over(self, ticket: Ticket, now: int) -> None:
-        home = ticket.home
+    def _hand_over(self, state: KeyState, ticket: Ticket, now: int) -> None:
+        home, request = ticket.home, ticket.request
         if home.group is not None:
-            rounds = self.board.keys[home.key].fair_rounds()
-            rounds.served(home.priority, home.group, ticket.round)
-        self._remove_ticket(ticket)
-        request = ticket.request
+            state.fair_rounds().served(home.priority, home.group, ticket.round)
+        self.board.remove_first(state, ticket)
         holder = self._grant(request, ticket.order, ticket.sequence, now, handed_over=True)
         self._tell(request, _granted(holder, now))
 

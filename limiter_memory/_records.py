@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 from limiter_core.requests import Demand, Request
 from limiter_memory._heap import Heap
 
-Rank = tuple[int, int, int, int]
-"""The order of a queue (S7): minus the priority, fair round, arrival order, tie-breaker."""
-
 
 @dataclass(slots=True, eq=False)
 class Holder:
@@ -44,10 +41,6 @@ class Ticket:
     expires_at: int | None
     home: Demand
     round: int = 0
-
-    def rank(self) -> Rank:
-        """Return its place in the queue it sits in (S7)."""
-        return (-self.home.priority, self.round, self.order, self.sequence)
 
     def due(self) -> int | None:
         """Return when it lapses unless renewed."""
