@@ -21,9 +21,8 @@ from limiter_core._prepare import (
 from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable
 from limiter_core.lease import Lease
 from limiter_core.limits import ConcurrencyLimit
-from limiter_core.requests import Answer, Granted, Mode
+from limiter_core.requests import Answer, Demand, Granted, Mode
 from limiter_core.store import Store
-
 
 RELEASE_PATIENCE = 5.0
 """Seconds that a release may take, shielded from cancellation; then the lease ends by itself."""
@@ -47,6 +46,7 @@ class AsyncEngine(Engine):
         """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
         if self.closed:
             self.check_open()
+        demands: tuple[Demand, ...]
         if type(limits) is ConcurrencyLimit and limits.is_static and timeout is None:
             demands, terms = (static_demand(limits, arguments),), limits.terms
         else:

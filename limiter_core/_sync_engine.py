@@ -23,7 +23,7 @@ from limiter_core._prepare import (
 from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable
 from limiter_core.lease import SyncLease
 from limiter_core.limits import ConcurrencyLimit, Terms
-from limiter_core.requests import Answer, Granted, Mode
+from limiter_core.requests import Answer, Demand, Granted, Mode
 from limiter_core.store import Store
 
 
@@ -68,6 +68,7 @@ class SyncEngine(Engine):
         """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
         if self.closed:
             self.check_open()
+        demands: tuple[Demand, ...]
         if type(limits) is ConcurrencyLimit and limits.is_static and timeout is None:
             demands, terms = (static_demand(limits, arguments),), limits.terms
         else:

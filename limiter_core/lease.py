@@ -16,19 +16,17 @@ class _BaseLease:
 
     __slots__ = ()
 
-    _call: Any  # a `Call`; each kind of lease has its own kind
+    _call: Call
 
     @property
     def id(self) -> str:
         """The lease's id, unique over all processes; what `evict` takes."""
-        request_id: str = self._call.request.id
-        return request_id
+        return self._call.request.id
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys it holds slots of, in the order of the limits."""
-        keys: tuple[str, ...] = self._call.keys
-        return keys
+        return self._call.keys
 
     @property
     def fencing_token(self) -> int:
@@ -77,9 +75,7 @@ class Lease(_BaseLease):
 
     __slots__ = ("_call", "_release")
 
-    _call: AsyncCall
-
-    def __init__(self, call: AsyncCall, release: Callable[[AsyncCall], Awaitable[None]]) -> None:
+    def __init__(self, call: AsyncCall, release: Callable[[Any], Awaitable[None]]) -> None:
         self._call = call
         self._release = release
 

@@ -76,6 +76,9 @@ class Limiter:
             async with limiter.hold(limit, {"customer_id": 42}) as lease:
                 ...
 
+        Where a slot is free and the store needs no network, nothing yields to the event loop
+        (as with `asyncio.Semaphore`).
+
         Args:
             limits: a limit, or several: then all are taken, or none.
             arguments: what the strategies look at, by name.
@@ -250,7 +253,7 @@ def _check_coroutine_function(function: object, where: str) -> None:
     candidates = (
         inner,
         getattr(inner, "__wrapped__", None),
-        getattr(type(inner), "__call__", None),
+        getattr(type(inner), "__call__", None),  # noqa: B004  (the method, not whether)
     )
     if not any(map(inspect.iscoroutinefunction, candidates)):
         raise ConfigurationError(

@@ -244,9 +244,9 @@ def _check_plain_function(function: object, where: str) -> None:
         inspect.isasyncgenfunction,
         inspect.isgeneratorfunction,
     )
-    call = getattr(type(inner), "__call__", None)
+    call = getattr(type(inner), "__call__", None)  # noqa: B004  (the method, not whether)
     if not callable(function) or any(check(inner) or check(call) for check in is_later):
         raise ConfigurationError(
-            f"SyncLimiter.{where}() needs a plain function, no coroutine and no generator, got {function!r}; "
-            "for coroutine functions there is Limiter"
+            f"SyncLimiter.{where}() needs a plain function, no coroutine and no generator, "
+            f"got {function!r}; for coroutine functions there is Limiter"
         )
