@@ -18,9 +18,8 @@ from typing import Any, TypedDict
 import redis.asyncio
 
 from harness import Bar, Row, Settings, Table, microseconds
-from limiter_core import ConcurrencyLimit, Limiter
-from limiter_redis import RedisStore
-from redis_server import Server
+from limiter_core import ConcurrencyLimit
+from redis_server import Server, open_limiter
 
 _LIMIT = ConcurrencyLimit("customer_id", max_concurrent=1)
 _ARGUMENTS = {"customer_id": "two processes"}
@@ -87,10 +86,7 @@ def _between(one: Notes, other: Notes) -> list[int]:
 async def _take_turns(url: str, namespace: str, turns: int) -> Notes:
     notes = Notes(entered=[], released=[], pings=[])
     redis_client: Any = redis.asyncio.Redis
-    async with (
-        Limiter(RedisStore(url, namespace=namespace)) as limiter,
-        redis_client.from_url(url) as client,
-    ):
+    async with open_limiter(url, namespace) as limiter, redis_client.from_url(url) as client:
         for turn in range(turns):
             async with limiter.hold(_LIMIT, _ARGUMENTS):
                 notes["entered"].append(time.monotonic_ns())

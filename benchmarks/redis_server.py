@@ -14,11 +14,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 
 import redis
+
+from limiter_core import Limiter
+from limiter_redis import RedisStore
 
 URL_VARIABLE = "LIMITER_BENCH_REDIS_URL"
 _PATIENCE = 10.0
@@ -121,6 +124,13 @@ def open_server() -> Generator[Server]:
             server.admin.close()
             process.terminate()
             process.wait(_PATIENCE)
+
+
+@asynccontextmanager
+async def open_limiter(url: str, namespace: str) -> AsyncGenerator[Limiter]:
+    """Open a limiter on a store of its own, which ends with it."""
+    async with aclosing(RedisStore(url, namespace=namespace)) as store, Limiter(store) as limiter:
+        yield limiter
 
 
 def _binary() -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from statistics import median
 from typing import Any
 
@@ -30,10 +30,10 @@ from harness import (
     microseconds,
     rate,
 )
-from limiter_core import ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_core import ConcurrencyLimit, SyncLimiter
 from limiter_redis import RedisStore
 from redis_peers import Enter, MissingError
-from redis_server import NoServerError, Server, open_server
+from redis_server import NoServerError, Server, open_limiter, open_server
 
 OURS = "Limiter.hold"
 FLOOR = "two bare EVALSHA of `return 1`"
@@ -65,7 +65,7 @@ def rounds(settings: Settings) -> int:
 
 
 async def _one_task(server: Server, settings: Settings) -> Table:
-    async with _limiter(server) as limiter, _client(server) as client:
+    async with open_limiter(server.url, server.namespace) as limiter, _client(server) as client:
         contenders: dict[str, AsyncContender] = {
             FLOOR: await _floor(client),
             OURS: _alone(lambda: limiter.hold(LIMIT, {"customer_id": 42})),
@@ -100,7 +100,8 @@ def _one_thread(server: Server, settings: Settings) -> Table:
             with client.lock(f"{server.namespace}:lock", timeout=30):
                 pass
 
-    with SyncLimiter(RedisStore(server.url, namespace=server.namespace)) as limiter:
+    store = RedisStore(server.url, namespace=server.namespace)
+    with closing(store), SyncLimiter(store) as limiter:
 
         def ours(operations: int) -> None:
             for _ in range(operations):
@@ -137,7 +138,8 @@ async def _many_tasks(server: Server, settings: Settings) -> Table:
     )
     npm = {f"npm's redis-semaphore, {kind}": kind for kind in ("Semaphore", "Mutex")}
     async with AsyncExitStack() as stack:
-        limiter = await stack.enter_async_context(_limiter(server))
+        ours = open_limiter(server.url, server.namespace)
+        limiter = await stack.enter_async_context(ours)
         client = await stack.enter_async_context(_client(server))
         contenders: dict[str, AsyncContender] = {
             LOCK: _side_by_side(
@@ -176,7 +178,7 @@ async def _waiting_tasks(server: Server, settings: Settings) -> Table:
         "hand-offs per second",
         f"rate, to {peer}",
     )
-    async with _limiter(server) as limiter:
+    async with open_limiter(server.url, server.namespace) as limiter:
         contenders = {OURS: _crowd(lambda: limiter.hold(LIMIT, {"customer_id": 42}))}
         try:
             contenders[peer] = _crowd(redis_peers.self_limiters(server, WAITERS))
@@ -186,10 +188,6 @@ async def _waiting_tasks(server: Server, settings: Settings) -> Table:
         times = await in_turns(contenders, operations, rounds(settings))
     table.rows += _rates(times, peer, {OURS: Bar(at_least=4.0)})
     return table
-
-
-def _limiter(server: Server) -> Limiter:
-    return Limiter(RedisStore(server.url, namespace=server.namespace))
 
 
 def _client(server: Server) -> Any:
