@@ -26,6 +26,9 @@ from limiter_redis._wire import (
     store_error,
 )
 
+CLOSING_PATIENCE = 5.0
+"""Seconds that closing waits for what was asked before."""
+
 _Waiting = tuple[protocol.Operation, "asyncio.Future[str]"]
 
 
@@ -82,7 +85,14 @@ class AsyncWire:
                     await self._pool.release(connection)
 
     async def aclose(self) -> None:
-        """Close the connection, and where they are our own all those of the pool."""
+        """Close the connection, and where they are our own all those of the pool.
+
+        What was asked before is carried out first, in bounded time: it may be a release that
+        nobody waits for any more.
+        """
+        deadline = self._loop.time() + CLOSING_PATIENCE
+        while self._sender is not None and (left := deadline - self._loop.time()) > 0:
+            await asyncio.wait([self._sender], timeout=left)
         await self._lifetime.aclose()
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
@@ -107,8 +117,9 @@ class AsyncWire:
                 batch = []
         finally:
             self._sender = None
-            # Cancelled halfway (the loop ends): what was asked may be asked again (S1).
-            self._gathered[:0] = [waiting for waiting in batch if not waiting[1].done()]
+            # Cancelled halfway (the loop ends): what was asked may be asked again, in the same
+            # order (S1); also what nobody waits for any more, for that may be a release.
+            self._gathered[:0] = batch
             if self._gathered:
                 self._sender = self._loop.create_task(self._send())
 

@@ -43,6 +43,7 @@ _LOSSES = {
     "evicted": Loss.EVICTED,
     "preempted": Loss.PREEMPTED,
 }
+_SAFE = ":@+/=,"
 _REFUSALS = {"full": Refusal.FULL, "queue": Refusal.QUEUE_FULL, "cost": Refusal.COST}
 
 
@@ -53,7 +54,7 @@ def acquire(request: Request) -> Operation:
     """Return the operation for a request."""
     return [
         "acquire",
-        request.id,
+        id_word(request.id),
         request.mode.value,
         microseconds(request.lease),
         0 if request.max_hold is None else microseconds(request.max_hold),
@@ -81,17 +82,17 @@ def acquire(request: Request) -> Operation:
 
 def release(request_id: str, key: str) -> Operation:
     """Return the operation that removes a lease or ticket."""
-    return ["release", request_id, key]
+    return ["release", id_word(request_id), key]
 
 
 def evict(lease_id: str, key: str) -> Operation:
     """Return the operation that takes a slot back."""
-    return ["evict", lease_id, key]
+    return ["evict", id_word(lease_id), key]
 
 
 def renew(request_id: str, key: str) -> Operation:
     """Return the operation that starts a lease time again; `key` is the request's first."""
-    return ["renew", request_id, key]
+    return ["renew", id_word(request_id), key]
 
 
 def set_limit(key: str, limit: int | None) -> Operation:
@@ -226,6 +227,9 @@ def parse_loss(reason: str) -> Loss:
 def parse_news(line: str) -> News:
     """Return what a line of news says."""
     kind, subject, *rest = line.split(" ")
+    if kind == "more":
+        return News(subject, more=True)
+    subject = unquote(subject)
     if kind == "answer":
         return News(subject, None if rest[0] == "look" else parse_answer(rest))
     if kind == "lost":
@@ -236,7 +240,7 @@ def parse_news(line: str) -> News:
         if not isinstance(answer, Granted | Refused | Replaced):
             raise StoreError(f"the store's script sent the notice {line!r}")
         return News(subject, notice=Notice(subject, payload, answer))
-    return News(subject, more=True)
+    raise StoreError(f"the store's script sent {line!r}; is another version loaded?")
 
 
 def parse_snapshot(key: str, text: str) -> KeySnapshot:
@@ -266,7 +270,7 @@ def parse_snapshot(key: str, text: str) -> KeySnapshot:
 def _holder(lease_id: str, record: str, due: str, *, now: int) -> HolderSnapshot:
     token, cost, limit, since, _, _, claimed, preempted, _, _, label, _ = record.split(" ")
     return HolderSnapshot(
-        id=lease_id,
+        id=unquote(lease_id),
         cost=int(cost),
         limit=int(limit),
         fencing_token=int(token),
@@ -282,7 +286,7 @@ def _waiter(ticket: dict[str, Any], now: int) -> WaiterSnapshot:
     home = ticket["d"][ticket["home"] - 1]
     group = home.get("group")
     return WaiterSnapshot(
-        id=ticket["id"],
+        id=unquote(ticket["id"]),
         cost=int(home["cost"]),
         limit=int(home["limit"]),
         priority=int(home["priority"]),
@@ -311,10 +315,16 @@ def lines(reply: Iterable[bytes | str]) -> list[str]:
     return [line.decode() if isinstance(line, bytes) else line for line in reply]
 
 
+def id_word(request_id: str) -> str:
+    """Return an id, which may be any text, as one word; that of a limiter is one."""
+    plain = request_id.isascii() and request_id.replace("-", "").isalnum()
+    return request_id if plain else quote(request_id, safe=_SAFE)
+
+
 @functools.lru_cache(maxsize=1024)
 def _word(text: str) -> str:
-    """Return text as one word of printable ASCII."""
-    return quote(text, safe=":@+/=,")
+    """Return text as one word of printable ASCII; "-" stands for none."""
+    return "%2D" if text == "-" else quote(text, safe=_SAFE)
 
 
 def _unword(word: str) -> str:

@@ -316,8 +316,9 @@ class _SyncFace:
         live = self._store.hub.live.get(request_id)
         if live is not None:
             return live.key
+        word = protocol.id_word(request_id)
         for name in self._names():
-            for field in (f"h:{request_id}", f"t:{request_id}"):
+            for field in (f"h:{word}", f"t:{word}"):
                 if self._store.wire().command("HEXISTS", name, field):
                     return self._store.key_of(name)
         return None
@@ -426,8 +427,9 @@ class _AsyncFace:
         live = self._store.hub.live.get(request_id)
         if live is not None:
             return live.key
+        word = protocol.id_word(request_id)
         async for name in self._names():
-            for field in (f"h:{request_id}", f"t:{request_id}"):
+            for field in (f"h:{word}", f"t:{word}"):
                 if await self._store.async_wire().command("HEXISTS", name, field):
                     return self._store.key_of(name)
         return None

@@ -9,7 +9,7 @@ steps.release = function(op)
   if h then
     local work = keys_of(h.keys)
     remove_holder(h)
-    if t then call('HDEL', load(t.demands[1].key).state, 't:' .. id) end
+    if not h.claimed then call('HDEL', load(work[1]).state, 't:' .. id) end
     serve(work)
     return '1'
   end

@@ -1,0 +1,221 @@
+"""Durable tickets: places in line with no process behind them (S17 to S19)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from limiter_core.requests import Demand, Granted, Held, Notice, Queued, Request
+from limiter_core.store import SyncStore
+from limiter_redis import RedisStore
+
+from ._fake_time import FAKED, ServerClock
+from ._servers import Server
+from ._tools import until_now
+
+pytestmark = pytest.mark.every_server
+
+KEY = "jobs/key"
+
+
+class Party:
+    """A store as one process has it, and the notices that it got."""
+
+    def __init__(self, server: Server, **settings: object) -> None:
+        self.store = RedisStore(server.url, **settings)  # type: ignore[arg-type]
+        self.face: SyncStore = self.store.sync_face()
+        self.notices: list[Notice] = []
+        self.face.on_notice(self.notices.append)
+
+    def noticed(self) -> list[str]:
+        """Return the ids of the notices since the last time."""
+        ids = [notice.id for notice in self.notices]
+        self.notices.clear()
+        return ids
+
+
+@pytest.fixture
+def here(server: Server, clock: ServerClock) -> Iterator[Party]:
+    party = Party(server, script=FAKED)
+    yield party
+    party.store.close()
+
+
+@pytest.fixture
+def there(server: Server, clock: ServerClock) -> Iterator[Party]:
+    party = Party(server, script=FAKED)
+    yield party
+    party.store.close()
+
+
+def job(name: str, *, payload: bytes = b"", **facts: object) -> Request:
+    settings: dict[str, object] = {"lease": 30.0, "claim": 5.0, **facts}
+    return Request(name, (Demand(KEY, 1),), payload=payload or name.encode(), **settings)  # type: ignore[arg-type]
+
+
+def test_who_frees_the_slot_wakes_a_job_of_another_process(here: Party, there: Party) -> None:
+    """S17: the payload comes along, and only the releasing process is told."""
+    payload = bytes(range(256)) * 400
+    assert isinstance(here.face.acquire(job("first")), Granted)
+    assert isinstance(there.face.acquire(job("second", payload=payload)), Queued)
+    there.store.close()  # its process is gone
+    assert here.face.release("first")
+    notice = here.notices.pop()
+    assert (notice.id, notice.payload) == ("second", payload)
+    assert isinstance(notice.answer, Granted)
+    assert not here.notices
+    assert not there.notices
+    answer = here.face.acquire(job("second", payload=payload, claimant="worker"))
+    assert isinstance(answer, Granted)
+    assert answer.fencing_token == notice.answer.fencing_token
+    assert here.face.release("second")
+
+
+def test_another_process_sweeps_for_one_that_died(
+    here: Party, there: Party, clock: ServerClock
+) -> None:
+    """S17: who freed the slot died before it woke the job; who sweeps offers it again."""
+    here.face.acquire(job("first"))
+    here.face.acquire(job("second"))
+    here.face.release("first")
+    assert here.noticed() == ["second"]
+    here.store.close()
+    there.face.sweep()
+    assert there.noticed() == [], "its claim time is not over"
+    clock.advance(6)
+    there.face.sweep()
+    assert there.noticed() == ["second"]
+    clock.advance(6)
+    there.face.sweep()
+    assert there.noticed() == ["second"], "again and again, until somebody comes"
+    assert isinstance(there.face.acquire(job("second")), Granted)
+    clock.advance(6)
+    there.face.sweep()
+    assert there.noticed() == []
+    there.face.release("second")
+
+
+def test_jobs_of_a_killed_worker_go_on(here: Party, there: Party, clock: ServerClock) -> None:
+    """S2, S17: no release is heard, the lease ends; the sweep serves the next."""
+    here.face.acquire(job("first"))
+    for name in ("second", "third"):
+        here.face.acquire(job(name))
+    here.store.close()
+    clock.advance(31)
+    there.face.sweep()
+    assert there.noticed() == ["second"]
+    assert isinstance(there.face.acquire(job("second")), Granted)
+    there.face.release("second")
+    assert there.noticed() == ["third"]
+    assert isinstance(there.face.acquire(job("third")), Granted)
+    there.face.release("third")
+
+
+def test_a_redelivery_is_told_that_the_job_runs(here: Party, there: Party) -> None:
+    """S18: in another process, too; and the same delivery gets its slot again."""
+    first = here.face.acquire(job("job", claimant="delivery-1"))
+    assert isinstance(first, Granted)
+    held = there.face.acquire(job("job", claimant="delivery-2"))
+    assert isinstance(held, Held)
+    again = there.face.acquire(job("job", claimant="delivery-1"))
+    assert isinstance(again, Granted)
+    assert again.fencing_token == first.fencing_token
+    assert there.face.release("job")
+    assert not here.face.release("job")
+
+
+def test_a_job_is_dropped_by_its_id_in_another_process(here: Party, there: Party) -> None:
+    """S19: its arguments are gone, its keys with them."""
+    here.face.acquire(job("first"))
+    here.face.acquire(job("second"))
+    assert there.face.release("second")
+    assert there.face.release("first")
+    assert here.noticed() == there.noticed() == []
+    assert list(there.face.keys()) == []
+
+
+def test_keys_of_no_scope_are_swept(here: Party, there: Party, clock: ServerClock) -> None:
+    """S17: they share one index."""
+    for name in ("first", "second"):
+        here.face.acquire(job(name)._replace(demands=(Demand("lonely", 1),)))
+    here.face.release("first")
+    clock.advance(6)
+    there.face.sweep()
+    assert there.noticed() == ["second"]
+    there.face.release("second")
+
+
+def test_jobs_and_callers_share_a_line(here: Party, there: Party) -> None:
+    """S7, S17: one order for both; each is woken in its own way."""
+    here.face.acquire(job("first"))
+    caller = job("caller")._replace(payload=None)
+    there.face.acquire(caller)
+    here.face.acquire(job("second"))
+    here.face.release("first")
+    assert here.noticed() == []
+    assert isinstance(there.face.acquire(caller), Granted)
+    there.face.release("caller")
+    assert there.noticed() == ["second"]
+    there.face.release("second")
+
+
+def test_thousands_of_jobs_wait(here: Party, there: Party) -> None:
+    """S16, S17: a raised limit wakes them all, in steps of bounded work."""
+    here.face.acquire(job("first"))
+    names = [f"job-{number:04}" for number in range(1000)]
+    for name in names:
+        assert isinstance(here.face.acquire(job(name)), Queued)
+    there.face.set_limit(KEY, 2000)
+    assert there.noticed() == names
+    there.face.reset_limit(KEY)
+    for name in ["first", *names]:
+        there.face.release(name, (KEY,))
+    assert there.noticed() == []
+
+
+def test_a_ticket_outlives_data_of_its_process(server: Server, here: Party) -> None:
+    """S14: kept for days, not for ever."""
+    here.face.acquire(job("first"))
+    here.face.acquire(job("second"))
+    state = server.admin.ttl("{limiter:jobs}:state:key")
+    assert 6 * 86_400 < state < 8 * 86_400
+    assert server.admin.ttl("{limiter}:scopes") >= state
+    here.face.release("second")
+    here.face.release("first")
+
+
+async def test_an_event_loop_sweeps(server: Server, here: Party, clock: ServerClock) -> None:
+    """S17: the async face does the same."""
+    here.face.acquire(job("first"))
+    here.face.acquire(job("second"))
+    here.face.release("first")
+    here.noticed()
+    clock.advance(6)
+    store = RedisStore(server.url, script=FAKED)
+    face = store.async_face()
+    notices: list[Notice] = []
+    face.on_notice(notices.append)
+    await asyncio.gather(*(face.sweep() for _ in range(5)))
+    assert [notice.id for notice in notices] == ["second"]
+    assert isinstance(await face.acquire(job("second")), Granted)
+    await face.release("second")
+    await store.aclose()
+
+
+def test_a_real_claim_time_passes(server: Server) -> None:
+    """S17: on the server's own time, a keeper that waits beside a job offers it again."""
+    party = Party(server)
+    party.face.acquire(job("first"))
+    party.face.acquire(job("second", claim=0.2))
+    party.face.release("first")
+    assert party.noticed() == ["second"]
+
+    def offered_again() -> bool:
+        party.face.sweep()
+        return bool(party.notices)
+
+    until_now(offered_again, "it is offered again")
+    party.face.release("second")
+    party.store.close()
