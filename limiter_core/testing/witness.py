@@ -251,13 +251,17 @@ class _Listener:
 def _heard_in(world: World, told: Sequence[Told], own_id: str) -> bool:
     """Whether all that has to be told in a world was told, and no more than may be.
 
-    A waiter may be woken to look again by itself, when its key's next lease ends.
+    To look again by itself is something that a waiter may be told at any time, such as when the
+    next lease of its key has another end; also in the step in which it is served.
     """
     missing = [told for told in world.told if told[1] != own_id]
+    may_look = {waiter.request.id for waiter in world.waiters}
+    may_look |= {request_id for what, request_id, _ in missing if what == "woken"}
     for news in told:
+        what, request_id, with_grant = news
         if news in missing:
             missing.remove(news)
-        elif news[0] != "woken" or news[2] or world.waiter(news[1]) is None:
+        elif what != "woken" or with_grant or request_id not in may_look:
             return False
     return not missing
 
