@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from ._servers import PATIENCE
 
@@ -24,4 +24,12 @@ async def until(condition: Callable[[], object], name: str, *, patience: float =
     give_up_at = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < give_up_at, f"never came true in {patience} s: {name}"
+        await asyncio.sleep(_PAUSE)
+
+
+async def until_true(condition: Callable[[], Awaitable[object]], name: str) -> None:
+    """Wait in an event loop until the named condition, which has to be awaited, holds."""
+    give_up_at = time.monotonic() + PATIENCE
+    while not await condition():
+        assert time.monotonic() < give_up_at, f"never came true in {PATIENCE} s: {name}"
         await asyncio.sleep(_PAUSE)

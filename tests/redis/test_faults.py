@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Self
@@ -28,7 +28,7 @@ from limiter_redis import _protocol as protocol
 
 from ._proxy import Proxy
 from ._servers import Process, Server
-from ._tools import until, until_now
+from ._tools import until, until_now, until_true
 
 KEY = "scope/key"
 WORK = LIMIT_BY.constant("work")
@@ -163,13 +163,6 @@ async def test_holders_survive_data_loss(own_server: Process, own: RedisStore) -
     for lease in leases:
         await lease.release()
     assert (await face.inspect(key)).in_use == 0
-
-
-async def until_true(condition: Callable[[], Any], name: str) -> None:
-    give_up_at = time.monotonic() + 20.0
-    while not await condition():
-        assert time.monotonic() < give_up_at, f"never came true: {name}"
-        await asyncio.sleep(0.005)
 
 
 async def test_a_slot_taken_by_another_after_data_loss_is_lost(
