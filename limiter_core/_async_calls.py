@@ -25,7 +25,7 @@ from limiter_core.requests import Answer, Loss
 class AsyncCall(Call):
     """What the calls of both loops have in common."""
 
-    _scope_type: ClassVar[type[anyio.CancelScope] | None] = None
+    scope_type: ClassVar[type[anyio.CancelScope] | None] = None
     _scope: anyio.CancelScope | None = None
     """Around the body that is to be cancelled when the lease is lost."""
     _news = False
@@ -69,9 +69,9 @@ class AsyncCall(Call):
     def guard_body(self) -> None:
         """Have the body, which begins now, cancelled when the lease is lost."""
         # anyio looks up its backend for every scope; and every call makes one.
-        if self._scope_type is None:
-            type(self)._scope_type = type(anyio.CancelScope())
-        scope = (self._scope_type or anyio.CancelScope)()
+        if self.scope_type is None:
+            type(self).scope_type = type(anyio.CancelScope())
+        scope = (self.scope_type or anyio.CancelScope)()
         max_hold = self.request.max_hold
         if max_hold is not None:
             scope.deadline = anyio.current_time() + max_hold

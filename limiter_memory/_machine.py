@@ -129,8 +129,13 @@ class Machine:
             holder = self.board.holders.get(lease_id)
         if holder is None:
             return False
-        self._end_holder(holder, Loss.EVICTED)
-        self._serve([demand.key for demand in holder.request.demands], now)
+        freed = [demand.key for demand in holder.request.demands]
+        if holder.claimed or holder.request.payload is None:
+            self._end_holder(holder, Loss.EVICTED)
+            self._serve(freed, now)
+        else:  # a job that has not come for its slot yet: the next is served, but it is not lost
+            self.board.remove_holder(holder)
+            self._pass_over([holder], freed, now)
         return True
 
     def sweep(self, now: int) -> None:
@@ -456,25 +461,25 @@ class Machine:
                 self.board.remove_holder(member)
                 lapsed.append(member)
         if freed:
-            self._serve(freed, now)
-        if lapsed:
-            # The next was served (S6); those who did not come keep their arrival order (S17).
-            for holder in lapsed:
-                self._queue_again(holder, now)
-            self._serve(freed, now)
+            self._pass_over(lapsed, freed, now)
         return more
+
+    def _pass_over(self, lapsed: Sequence[Holder], freed: Sequence[str], now: int) -> None:
+        """Serve the next (S6); jobs that did not come for their slot keep their order (S17)."""
+        self._serve(freed, now)
+        for holder in lapsed:
+            home = holder.request.demands[0]
+            ticket = Ticket(holder.request, holder.order, holder.sequence, now, None, home)
+            self.board.add_ticket(ticket)
+            self.board.sit_down(ticket, home)
+        if lapsed:
+            self._serve(freed, now)
 
     def _end_holder(self, holder: Holder, loss: Loss) -> None:
         """Remove a holder that did not ask for it, and tell whoever is there."""
         self.board.remove_holder(holder)
         if holder.request.listener is not None:
             self.calls.append((holder.request, loss if holder.claimed else None))
-
-    def _queue_again(self, holder: Holder, now: int) -> None:
-        home = holder.request.demands[0]
-        ticket = Ticket(holder.request, holder.order, holder.sequence, now, None, home)
-        self.board.add_ticket(ticket)
-        self.board.sit_down(ticket, home)
 
     # -- bookkeeping -----------------------------------------------------------------------------
 

@@ -96,8 +96,11 @@ class World(Moves):
         if holder is None:
             return False
         self.remove(request_id)
-        self.tell_end(holder, Loss.EVICTED)
-        self.serve(keys_of(holder.request), now)
+        if holder.claimed or holder.request.payload is None:
+            self.tell_end(holder, Loss.EVICTED)
+            self.serve(keys_of(holder.request), now)
+        else:  # a job that has not come for its slot yet
+            self._pass_over([holder], keys_of(holder.request), now)
         return True
 
     def set_limit(self, key: str, limit: int | None, now: float) -> None:
@@ -146,8 +149,11 @@ class World(Moves):
                 overran = is_over(holder.ends_at, now)
                 self.tell_end(holder, Loss.OVERRAN if overran else Loss.EXPIRED)
         freed = [key for request in over for key in keys_of(request)]
+        self._pass_over(sorted(lapsed, key=lambda holder: holder.due() or 0.0), freed, now)
+
+    def _pass_over(self, lapsed: Sequence[Holding], freed: Sequence[str], now: float) -> None:
         self.serve(freed, now)
-        for holder in sorted(lapsed, key=lambda holder: holder.due() or 0.0):
+        for holder in lapsed:
             ticket = Waiting(holder.request, holder.order, holder.sequence, now, None)
             self.waiters.append(ticket)
             self.sit_down(ticket, holder.request.demands[0])

@@ -7,6 +7,12 @@ steps.evict = function(op)
   local h = member(load(op[3]), op[2])
   if not h then return '0' end
   local work = keys_of(h.keys)
+  local t = not h.claimed and read_ticket(load(work[1]), h.id)
+  if t and t.durable then -- a job that has not come for its slot yet is not lost
+    remove_holder(h)
+    pass_over({ t }, work)
+    return '1'
+  end
   end_holder(h, 'evicted')
   serve(work)
   return '1'

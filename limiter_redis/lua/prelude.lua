@@ -568,6 +568,18 @@ local function end_holder(h, loss)
   end
 end
 
+-- Serves the next (S6); jobs that did not come for their slot keep their arrival order (S17).
+local function pass_over(lapsed, freed)
+  local again = {}
+  for i, key in ipairs(freed) do again[i] = key end
+  serve(freed)
+  for _, t in ipairs(lapsed) do
+    add_ticket(t)
+    sit_down(t, 1)
+  end
+  if #lapsed > 0 then serve(again) end
+end
+
 -- Drops what ended on a key (S2), a chunk at most (S16).
 local function reap(s)
   if s.reaped_at == now or not s.exists then return end
@@ -603,13 +615,7 @@ local function reap(s)
       end
     end
   end
-  local again = { unpack(freed) }
-  serve(freed)
-  for _, t in ipairs(lapsed) do -- the next was served; these keep their arrival order
-    add_ticket(t)
-    sit_down(t, 1)
-  end
-  if #lapsed > 0 then serve(again) end
+  pass_over(lapsed, freed)
 end
 
 -- Returns the holder and the ticket of an id that are still there once all its keys are reaped.

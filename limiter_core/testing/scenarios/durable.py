@@ -235,3 +235,18 @@ def a_durable_try_leaves_no_ticket(stage: Stage) -> Steps[None]:
     yield from stage.release("holder")
     assert stage.notices == []
     assert (yield from stage.keys()) == []
+
+
+@scenario("S17", "S6", needs=DURABLE)
+def a_job_evicted_before_it_came_is_not_lost(stage: Stage) -> Steps[None]:
+    """The next is served, and the job is offered a slot again in its turn."""
+    yield from stage.take(stage.request(id="holder"))
+    jobs = yield from _park(stage, "first", "second")
+    yield from stage.release("holder")
+    assert _noticed(stage) == ["first"]
+    yield from stage.evict("first")
+    assert _noticed(stage) == ["second"]
+    yield from stage.take(jobs[1])
+    yield from stage.release("second")
+    assert _noticed(stage) == ["first"]
+    yield from stage.take(jobs[0])
