@@ -4,7 +4,8 @@
 -- reply      "1" if there was such a holder, else "0"
 
 steps.evict = function(op)
-  local h = member(load(op[3]), op[2])
+  local s = load(op[3])
+  local h = read_holder(s, op[2]) and member(s, op[2]) -- who still waits is not evicted
   if not h then return '0' end
   local work = keys_of(h.keys)
   local t = not h.claimed and read_ticket(load(work[1]), h.id)

@@ -39,6 +39,17 @@ def test_a_slot_not_taken_up_is_given_back_by(by: str, face: SyncStore, server: 
     assert list(face.keys()) == []
 
 
+def test_who_still_waits_is_not_evicted(face: SyncStore, clock: ServerClock) -> None:
+    """S6, S12: also where the eviction comes across a slot that has just become free."""
+    face.acquire(Request("holder", (Demand(A, 1),), lease=10))
+    face.acquire(Request("waiter", (Demand(A, 1),), lease=60))
+    clock.advance(11)
+    assert not face.evict("waiter")
+    assert isinstance(face.acquire(Request("waiter", (Demand(A, 1),))), Granted)
+    assert not face.evict("holder")
+    face.release("waiter")
+
+
 def test_a_ticket_is_shown_on_the_key_where_it_waits(face: SyncStore) -> None:
     """S9: also where that is not the first of its keys."""
     face.acquire(Request("holder", (Demand(B, 1),)))
