@@ -188,11 +188,13 @@ async def test_waiters_keep_their_order_over_data_loss(
     """S7, S10: they ask again, each with its place in line."""
     limiter = Limiter(own)
     limit = ConcurrencyLimit(WORK, 1, lease=0.6)
+    # Renewed more often than those who wait, so that it is back before them.
     holder = await limiter.acquire(limit)
+    patient = ConcurrencyLimit(WORK, 1, lease=6)
     served: list[int] = []
 
     async def wait(number: int) -> None:
-        async with limiter.hold(limit):
+        async with limiter.hold(patient):
             served.append(number)
 
     tasks = []

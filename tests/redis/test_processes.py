@@ -268,7 +268,8 @@ def test_never_more_than_the_limit_while_processes_are_killed(
         victim.close()
         bodies += [(each["begin"], each["end"]) for each in victim.said if "begin" in each]
     count = len(steady.said)
-    until_now(lambda: len(steady.said) > count + 50, "the others go on", patience=5.0)
+    # A slot may have been handed to one that was killed, and lies there for the claim time.
+    until_now(lambda: len(steady.said) > count + 50, "the others go on", patience=5.0 + 4.0)
     steady.kill()
     steady.close()
     bodies += [(each["begin"], each["end"]) for each in steady.said if "begin" in each]
