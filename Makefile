@@ -72,7 +72,7 @@ $(VENV)/.installed: pyproject.toml
 	  exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP) install --upgrade 'pip>=25.1'
-	$(BIN)/python $(PIP) install --editable '.[cli]'
+	$(BIN)/python $(PIP) install --editable '.[cli,redis]'
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.installed
@@ -87,7 +87,7 @@ $(VENV)/.bench: $(VENV)/.tools
 $(VENV)-%/.installed: pyproject.toml
 	$(call found,$*) -m venv $(VENV)-$*
 	$(VENV)-$*/bin/python $(PIP) install --upgrade 'pip>=25.1'
-	$(VENV)-$*/bin/python $(PIP) install --editable '.[cli]' --group test
+	$(VENV)-$*/bin/python $(PIP) install --editable '.[cli,redis]' --group test
 	@touch $@
 
 # Made on the way by a pattern, yet to be kept.

@@ -81,6 +81,11 @@ class AsyncCall(Call):
         if self.loss is not None:
             scope.cancel()
 
+    def stand_down(self) -> None:
+        """Forget when the body has to end: its slot was given back before."""
+        if self._scope is not None:
+            self._scope.deadline = math.inf
+
     def unguard_body(
         self,
         kind: type[BaseException] | None,

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
 from limiter_core._async_calls import AsyncCall, new_call
-from limiter_core._call import logger, patience
+from limiter_core._call import (
+    demands_in_own_way,
+    logger,
+    patience,
+    refuse_to_wait_for_oneself,
+)
 from limiter_core._engine import Engine, OnStoreError
 from limiter_core._prepare import (
     Arguments,
@@ -54,17 +60,22 @@ class AsyncEngine(Engine):
             terms = terms_of(limits, timeout)
         call = new_call(terms, self.face.now)
         call.request = self.request(call, demands, terms, mode)
+        held = self.held_by(call.owner)
+        in_own_way: Sequence[tuple[Demand, int]] = ()
+        if held is not None and mode is Mode.WAIT:
+            in_own_way = demands_in_own_way(call.request, held)
         deadline = None if terms.timeout is None else call.now() + terms.timeout
         answer: Answer | StoreUnavailable
         try:
-            if self._direct is not None:
+            if in_own_way:
+                answer = await self._ask_carefully(call, in_own_way)
+            elif self._direct is not None:
                 answer = self._direct.acquire(call.request)
                 if isinstance(answer, Granted):
                     call.grant(answer)
             else:
                 answer = await self._ask(call)
             if not isinstance(answer, Granted):
-                held = self.held_by(call.owner)
                 while not isinstance(answer, Granted):
                     await call.wait_for_news(patience(call, answer, deadline, held))
                     answer = call.take_delivery() or await self._ask(call)
@@ -78,6 +89,24 @@ class AsyncEngine(Engine):
             await self.give_back(call)
             raise
         return call
+
+    async def _ask_carefully(
+        self, call: AsyncCall, in_own_way: Sequence[tuple[Demand, int]]
+    ) -> Answer | StoreUnavailable:
+        """Ask for slots of keys that the one who asks holds some of already.
+
+        First in a way that disturbs nobody, for a call that waits for itself is to be refused
+        before it has superseded or preempted others.
+        """
+        request = call.request
+        call.request = request._replace(mode=Mode.TRY)
+        answer = await self._ask(call)
+        call.request = request
+        if isinstance(answer, Granted):
+            return answer
+        for demand, held in in_own_way:
+            refuse_to_wait_for_oneself(demand, held, await self.face.inspect(demand.key))
+        return await self._ask(call)
 
     async def _ask(self, call: AsyncCall) -> Answer | StoreUnavailable:
         call.expect_news()
@@ -99,6 +128,7 @@ class AsyncEngine(Engine):
         if call.closed:
             return
         call.closed = True
+        call.stand_down()
         self.ended(call)
         if call.settled:
             return

@@ -24,11 +24,13 @@ from limiter_core.errors import (
     Superseded,
     WaitTimeout,
 )
-from limiter_core.limits import Terms
+from limiter_core.limits import ConflictResolution, Terms
 from limiter_core.requests import (
     Answer,
+    Demand,
     Granted,
     Held,
+    KeySnapshot,
     Loss,
     Mode,
     Queued,
@@ -185,8 +187,50 @@ def patience(
         pause = min(_LAST_RETRY, _FIRST_RETRY * 2.0**call.failures)
         call.failures += 1
         return min(left, pause * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
-    call.settled = True
+    # Who waited leaves the end of its ticket behind, for the case that it asks: it is released.
+    call.settled = call.order is None
     raise refusal_error(answer)
+
+
+def demands_in_own_way(request: Request, holding: Call | None) -> list[tuple[Demand, int]]:
+    """Return the demands for keys of which the same task or thread holds slots, and how many.
+
+    Args:
+        request: what is asked for now.
+        holding: the last call that holds slots for the one who asks.
+    """
+    held: dict[str, int] = {}
+    while holding is not None:
+        if holding.loss is None or holding.loss is Loss.PREEMPTED:
+            for demand in holding.request.demands:
+                held[demand.key] = held.get(demand.key, 0) + demand.cost
+        holding = holding.outer
+    return [
+        (demand, held[demand.key])
+        for demand in request.demands
+        if demand.key in held
+        # These never wait, they are refused.
+        and demand.on_conflict is not ConflictResolution.CANCEL
+        and demand.max_waiting != 0
+    ]
+
+
+def refuse_to_wait_for_oneself(demand: Demand, held: int, state: KeySnapshot) -> None:
+    """Refuse a demand that cannot be met before the one who asks lets go, whoever else does.
+
+    Raises:
+        ConfigurationError: so it is. (A paused key waits for its operator, not for its holders.)
+    """
+    limit = demand.limit if state.override is None else state.override
+    if not state.paused and 0 < limit < held + demand.cost:
+        raise _self_deadlock(demand.key, f"it already holds {held} of the {limit} slots")
+
+
+def _self_deadlock(key: str, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"this task would wait for itself: {why} of {key!r}. Release that lease first, take both "
+        "limits in one hold, or give them different keys"
+    )
 
 
 def refusal_error(answer: Refused | Replaced | Held) -> LimiterError:
@@ -205,6 +249,7 @@ def refusal_error(answer: Refused | Replaced | Held) -> LimiterError:
 
 
 def _refuse_self_deadlock(answer: Queued, holding: Call | None) -> None:
+    # All that is in use there is held by the one who asks: what is in front waits for that, too.
     held = 0
     while holding is not None:
         if holding.loss is None or holding.loss is Loss.PREEMPTED:
@@ -212,8 +257,4 @@ def _refuse_self_deadlock(answer: Queued, holding: Call | None) -> None:
         holding = holding.outer
     # A paused key (limit 0) waits for its operator, not for its holders.
     if answer.max_concurrent and answer.in_use and held >= answer.in_use:
-        raise ConfigurationError(
-            f"this task would wait for itself: it already holds all {answer.in_use} slots in use "
-            f"of {answer.key!r}. Release that lease first, take both limits in one hold, or give "
-            "them different keys"
-        )
+        raise _self_deadlock(answer.key, f"it already holds all {held} slots in use")

@@ -126,6 +126,19 @@ def check_key(key: object) -> str:
     return key
 
 
+def check_id(lease_id: object) -> str:
+    """Return a lease's id that an operator names.
+
+    Raises:
+        ConfigurationError: it is no text.
+    """
+    if not isinstance(lease_id, str) or not lease_id:
+        raise ConfigurationError(
+            f"a lease is named by its id, as lease.id and inspect() tell it, got {lease_id!r}"
+        )
+    return lease_id
+
+
 def check_override(limit: object) -> int:
     """Return a limit that an operator sets.
 

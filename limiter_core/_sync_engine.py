@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from limiter_core._call import Call, logger, patience
+from limiter_core._call import (
+    Call,
+    demands_in_own_way,
+    logger,
+    patience,
+    refuse_to_wait_for_oneself,
+)
 from limiter_core._engine import Engine, OnStoreError
 from limiter_core._prepare import (
     Arguments,
@@ -76,11 +82,14 @@ class SyncEngine(Engine):
             terms = terms_of(limits, timeout)
         call = SyncCall(terms, self.face.now)
         call.request = self.request(call, demands, terms, mode)
+        held = self.held_by(call.owner)
+        in_own_way: Sequence[tuple[Demand, int]] = ()
+        if held is not None and mode is Mode.WAIT:
+            in_own_way = demands_in_own_way(call.request, held)
         deadline = None if terms.timeout is None else call.now() + terms.timeout
         try:
-            answer = self._ask(call)
+            answer = self._ask_carefully(call, in_own_way) if in_own_way else self._ask(call)
             if not isinstance(answer, Granted):
-                held = self.held_by(call.owner)
                 while not isinstance(answer, Granted):
                     call.wait_for_news(patience(call, answer, deadline, held))
                     answer = call.take_delivery() or self._ask(call)
@@ -94,6 +103,24 @@ class SyncEngine(Engine):
             self.give_back(call)
             raise
         return call
+
+    def _ask_carefully(
+        self, call: SyncCall, in_own_way: Sequence[tuple[Demand, int]]
+    ) -> Answer | StoreUnavailable:
+        """Ask for slots of keys that the one who asks holds some of already.
+
+        First in a way that disturbs nobody, for a call that waits for itself is to be refused
+        before it has superseded or preempted others.
+        """
+        request = call.request
+        call.request = request._replace(mode=Mode.TRY)
+        answer = self._ask(call)
+        call.request = request
+        if isinstance(answer, Granted):
+            return answer
+        for demand, held in in_own_way:
+            refuse_to_wait_for_oneself(demand, held, self.face.inspect(demand.key))
+        return self._ask(call)
 
     def _ask(self, call: SyncCall) -> Answer | StoreUnavailable:
         call.expect_news()

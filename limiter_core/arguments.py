@@ -112,7 +112,9 @@ def _steps_of(value: Any) -> list[str]:
 
 
 def _listed(names: list[str]) -> str:
-    return f"; there are: {', '.join(sorted(names))}" if names else "; there are none at all"
+    return (
+        f"; there are: {', '.join(sorted(map(str, names)))}" if names else "; there are none at all"
+    )
 
 
 class Binder:

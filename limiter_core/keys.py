@@ -155,12 +155,13 @@ def _canonical_json(value: object, where: str) -> str:
         return json.dumps(value)
     if isinstance(value, enum.Enum):
         return json.dumps(str(value))
-    if isinstance(value, str | int | float):
+    if isinstance(value, int):
+        return _digits(value, where)
+    if isinstance(value, str | float):
         return json.dumps(value)
     if isinstance(value, BaseModel):
-        return _canonical_json(
-            {name: getattr(value, name) for name in type(value).model_fields}, where
-        )
+        fields = {name: getattr(value, name) for name in type(value).model_fields}
+        return _canonical_json({**fields, **(value.model_extra or {})}, where)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return _canonical_json(fields, where)

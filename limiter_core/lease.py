@@ -48,7 +48,7 @@ class _BaseLease:
     def lost(self) -> bool:
         """Whether the slot is gone (or a newer call asked for it) before it was released.
 
-        Stays False after the release.
+        A release in time is no loss, and nothing is lost after it.
         """
         return self._call.is_lost()
 

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from limiter_core._async_engine import AsyncEngine, Hold
-from limiter_core._engine import OnStoreError, check_key, check_override, one_limit
+from limiter_core._engine import OnStoreError, check_id, check_key, check_override, one_limit
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -224,7 +224,7 @@ class Limiter:
             Whether there was such a holder.
         """
         self._engine.check_open()
-        return await self._face.evict(lease_id)
+        return await self._face.evict(check_id(lease_id))
 
     # -- beginning and end -----------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ A store keeps slots and tickets. Every operation is one atomic step on the store
   claim time; one that does not claim is passed over to the next.
 - **S7 order** Higher priority, then fair round, then arrival.
 - **S8** A waiter whose cost does not fit blocks those behind it, so the wide do not starve. Cost
-  above the limit is refused, not queued. (A waiter that was let in before an operator lowered the
-  limit below its cost keeps its place until the limit is raised again.)
+  above the declared limit is refused, not queued. (Below an operator's override it waits, at its
+  place, until the override is raised or reset.)
 - **S9 several keys** All or none. While it waits it holds nothing, sits in the queue of one key
   that blocks it, and keeps its arrival order when it moves to another.
 - **S10** Renewal only updates. It never creates, and names the leases that are gone. After data
@@ -27,7 +27,8 @@ A store keeps slots and tickets. Every operation is one atomic step on the store
   over data loss and idle keys.
 - **S12 limits** A request is judged by the number it declares itself. An operator's override
   replaces every declared number until reset, also for those already waiting; raising it wakes
-  exactly as many as now fit; lowering drains, never kills; 0 or paused admits nobody.
+  exactly as many as now fit; lowering drains, never kills; 0 or paused admits nobody. A newcomer
+  under `CANCEL_RUNNING` preempts when it comes in, not when an operator changes a limit later.
 - **S13** At most `max_waiting` tickets in a key's queue; the next is refused at once.
 - **S14** A key with no holder, waiter or override leaves nothing behind.
 - **S15 withdrawal** A waiter that leaves gives back a grant that crossed its path, and the next is

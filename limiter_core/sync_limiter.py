@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
-from limiter_core._engine import OnStoreError, check_key, check_override, one_limit
+from limiter_core._engine import OnStoreError, check_id, check_key, check_override, one_limit
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -212,7 +212,7 @@ class SyncLimiter:
             Whether there was such a holder.
         """
         self._engine.check_open()
-        return self._face.evict(lease_id)
+        return self._face.evict(check_id(lease_id))
 
     # -- beginning and end -----------------------------------------------------------------------
 

@@ -118,6 +118,8 @@ class Board:
 
     def _left(self, state: KeyState, ticket: Ticket) -> None:
         """Bring in step what depends on a ticket's place in a queue that it has left."""
+        if state.watcher is ticket:
+            state.watcher = None
         if state.rounds is not None:
             state.rounds.leave(ticket.home.priority, ticket.home.group)
             if not state.queue.live:

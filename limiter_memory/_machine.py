@@ -83,6 +83,7 @@ class Machine:
         member = self.board.holders.get(request_id) or self.board.tickets.get(request_id)
         if member is None:
             self._ended.pop(request_id, None)
+            self._forget_ended(now)
             return False
         demands = member.request.demands
         if self.board.expiring:
@@ -170,7 +171,8 @@ class Machine:
                 return Held(None if due is None else _seconds(due - now))
         if not holder.claimed:  # the waiter takes up what was handed to it
             holder.claimed = True
-            holder.request = request
+            # What was handed over counts, whatever the functions of the call answer today.
+            holder.request = request._replace(demands=holder.request.demands)
             if request.max_hold is not None:
                 holder.ends_at = now + _microseconds(request.max_hold)
         holder.expires_at = _lease_end(request, now)
@@ -188,7 +190,7 @@ class Machine:
         for demand in request.demands:
             state = board.keys.get(demand.key) or board.state(demand.key)
             limit = demand.limit if state.override is None else state.override
-            if demand.cost > limit > 0:
+            if demand.cost > demand.limit > 0:  # an override may change again: it may wait for that
                 return self._refused(request, demand, now, Refusal.COST)
             if state.in_use + demand.cost > limit or (
                 (state.queue.live or state.paused)
@@ -280,7 +282,7 @@ class Machine:
         if claimed and request.max_hold is not None:
             holder.ends_at = now + _microseconds(request.max_hold)
         self.board.add_holder(holder)
-        if holder.ends_at is not None:
+        if holder.ends_at is not None and not handed_over:
             for demand in request.demands:
                 self._post_watcher(demand.key)
         return holder

@@ -6,7 +6,9 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from threading import get_ident
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -19,7 +21,7 @@ from limiter_memory._snapshots import snapshot_of
 __all__ = ("MemoryStore", "store_from_url")
 
 R = TypeVar("R")
-_Calls = list[tuple[Request, Answer | Loss | None]]
+_Call = tuple[Request, Answer | Loss | None]
 
 _CAPABILITIES = Capabilities(suspends=False)
 _stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
@@ -46,6 +48,10 @@ class MemoryStore:
         self._clock = time.monotonic if clock is None else clock
         self._epoch = time.time() - time.monotonic() if clock is None else 0.0
         self._lock = threading.Lock()
+        self._owner = 0
+        """The thread that took the lock last."""
+        self._put_off: deque[str] = deque()
+        """What that thread was told to release in the midst of its step."""
         self._machine = Machine()
         self._notify: Callable[[Notice], None] | None = None
         _stores.add(self)
@@ -73,21 +79,32 @@ class MemoryStore:
         """Ask for slots, ask again while waiting, or take up a slot that was handed over."""
         # Written out, not through `_step`: this and `release` are what every call waits for.
         with self._lock:
+            self._owner = get_ident()
             machine = self._machine
             answer = machine.acquire(request, int((self._clock() + self._epoch) * 1_000_000))
+            if self._put_off:
+                self._catch_up()
             effects = self._take_effects() if machine.calls or machine.notices else None
-        if effects is not None:
-            self._carry_out(*effects)
+        if effects is not None or self._put_off:
+            self._carry_out(*(effects or ((), ())))
         return answer
 
     def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:  # noqa: ARG002
         """Remove the lease or the ticket of this id, and hand on what came free."""
+        if self._owner == get_ident() and self._lock.locked():
+            # The garbage collector closed a generator with a hold in it while this thread made a
+            # step. The step goes first.
+            self._put_off.append(lease_id)
+            return True
         with self._lock:
+            self._owner = get_ident()
             machine = self._machine
             found = machine.release(lease_id, int((self._clock() + self._epoch) * 1_000_000))
+            if self._put_off:
+                self._catch_up()
             effects = self._take_effects() if machine.calls or machine.notices else None
-        if effects is not None:
-            self._carry_out(*effects)
+        if effects is not None or self._put_off:
+            self._carry_out(*(effects or ((), ())))
         return found
 
     def renew(self, ids: Sequence[str]) -> Renewal:
@@ -137,27 +154,33 @@ class MemoryStore:
 
     def _step(self, step: Callable[[Machine, int], R]) -> R:
         with self._lock:
+            self._owner = get_ident()
             result = step(self._machine, self._microseconds())
+            self._catch_up()
             effects = self._take_effects()
         self._carry_out(*effects)
         return result
 
-    def _take_effects(self) -> tuple[_Calls, list[Notice]]:
+    def _take_effects(self) -> tuple[list[_Call], list[Notice]]:
         machine = self._machine
         effects = machine.calls, machine.notices
         machine.calls, machine.notices = [], []
         return effects
 
-    def _carry_out(self, calls: _Calls, notices: list[Notice]) -> None:
-        gone = self._tell(calls, notices)
-        while gone:  # nobody is there any more to take these up: the next are served
-            with self._lock:
-                for request_id in gone:
-                    self._machine.release(request_id, self._microseconds())
-                calls, notices = self._take_effects()
-            gone = self._tell(calls, notices)
+    def _catch_up(self) -> None:
+        while self._put_off:
+            self._machine.release(self._put_off.popleft(), self._microseconds())
 
-    def _tell(self, calls: _Calls, notices: list[Notice]) -> list[str]:
+    def _carry_out(self, calls: Sequence[_Call], notices: Sequence[Notice]) -> None:
+        self._put_off.extend(self._tell(calls, notices))
+        while self._put_off:  # nobody is there any more to take these up: the next are served
+            with self._lock:
+                self._owner = get_ident()
+                self._catch_up()
+                effects = self._take_effects()
+            self._put_off.extend(self._tell(*effects))
+
+    def _tell(self, calls: Sequence[_Call], notices: Sequence[Notice]) -> list[str]:
         """Tell everybody what concerns them; returns the ids of requests that nobody wants."""
         gone: list[str] = []
         for request, news in calls:
@@ -177,6 +200,7 @@ class MemoryStore:
     def start_over_in_child(self) -> None:
         """Forget the parent's leases and tickets, in a process made by `fork`."""
         parents = self._machine.board.keys.values()
+        self._put_off.clear()
         self._lock = threading.Lock()  # another thread of the parent may have held it
         self._machine = Machine()
         for parent in parents:

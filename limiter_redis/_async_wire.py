@@ -48,6 +48,7 @@ class AsyncWire:
         hub: Hub,
         *,
         owned: bool,
+        timeout: float | None,
     ) -> None:
         self._pool: Any = client.connection_pool
         self._namespace = namespace
@@ -60,6 +61,7 @@ class AsyncWire:
         self._sender: asyncio.Task[None] | None = None
         self._commands = asyncio.Lock()
         self._owned = owned
+        self._timeout = timeout
         self._lifetime = self._until_the_loop_ends()
         self._lives = False
 
@@ -76,8 +78,9 @@ class AsyncWire:
         async with self._commands:
             connection = None
             try:
-                connection = await self._get_connection()
-                return await _command(connection, command)
+                async with asyncio.timeout(self._timeout):
+                    connection = await self._get_connection()
+                    return await _command(connection, command)
             except (RedisError, OSError) as error:
                 raise store_error(error, self._where) from error
             finally:
@@ -112,6 +115,9 @@ class AsyncWire:
         batch: list[_Waiting] = []
         try:
             while self._gathered:
+                if len(self._hub.live) > 1:
+                    # What one reply set going asks for more in the next turn: let it come along.
+                    await asyncio.sleep(0)
                 batch, self._gathered = self._gathered[:BATCH], self._gathered[BATCH:]
                 await self._exchange(batch)
                 batch = []
@@ -159,10 +165,11 @@ class AsyncWire:
             self._connection = await self._get_connection()
         connection = self._connection
         try:
-            try:
-                reply = await _command(connection, evalsha(self._script, keys, arguments))
-            except NoScriptError:
-                reply = await _command(connection, evaluate(self._script, keys, arguments))
+            async with asyncio.timeout(self._timeout):
+                try:
+                    reply = await _command(connection, evalsha(self._script, keys, arguments))
+                except NoScriptError:
+                    reply = await _command(connection, evaluate(self._script, keys, arguments))
         except ResponseError:
             raise
         except BaseException:

@@ -74,8 +74,11 @@ def sync_client(address: dict[str, Any], *, socket_timeout: float) -> redis.Redi
 
 
 def async_client(address: dict[str, Any]) -> redis.asyncio.Redis:
-    """Return a client of our own for the running event loop. It does not retry, either."""
-    settings: Any = {**address, "retry": AsyncRetry(NoBackoff(), 0)}
+    """Return a client of our own for the running event loop. It does not retry, either.
+
+    Nor does it time its replies, which costs redis-py a task for each: whoever uses it does.
+    """
+    settings: Any = {**address, "socket_timeout": None, "retry": AsyncRetry(NoBackoff(), 0)}
     return redis.asyncio.Redis(**settings)
 
 

@@ -7,6 +7,7 @@ atomic, so that a hold pays for no lock.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import secrets
 import time
@@ -69,6 +70,10 @@ class Hub:
         """Keys on which a step left work over (S16)."""
         self.abandoned: dict[str, str] = {}
         """Requests whose caller is gone, and their keys: to be released (S15)."""
+        self.shortest = math.inf
+        """The shortest lease of those alive (or that were, until nobody is)."""
+        self._next_due = math.inf
+        self._next_expiry = math.inf
         self.on_notice: Callable[[Notice], None] | None = None
 
     # -- a request's way --------------------------------------------------------------------------
@@ -83,6 +88,8 @@ class Hub:
         else:
             renew_at = now + _renew_after(request.lease, waiting=True)
             self.live[request.id] = Live(request, request.listener, True, renew_at)
+            self.shortest = min(self.shortest, request.lease)
+            self._next_due = min(self._next_due, renew_at)
 
     def settle(self, request: Request, line: str, sent_at: float) -> Answer:
         """Return the answer that a reply stands for, and note what follows from it."""
@@ -106,6 +113,8 @@ class Hub:
                 live.granted_at = sent_at
                 live.renew_at = sent_at + _renew_after(lease, waiting=False)
                 live.expires_at = sent_at + (answer.expires_in or 0.0)
+                self._next_due = min(self._next_due, live.renew_at)
+                self._next_expiry = min(self._next_expiry, live.expires_at)
                 live.waiting = False  # last: from now on the keeper looks at its end
         elif isinstance(answer, Queued):
             self.look_at(answer.key, answer.look_again)
@@ -152,6 +161,7 @@ class Hub:
         for live in list(self.live.values()):
             if live.waiting:
                 live.renew_at = 0.0
+        self._next_due = 0.0
 
     def _wake(self, live: Live, answer: Answer | None) -> None:
         if answer is not None:
@@ -173,7 +183,16 @@ class Hub:
 
     def due(self, now: float) -> list[Live]:
         """Return what has to be renewed."""
-        return [live for live in list(self.live.values()) if live.renew_at <= now]
+        if now < self._next_due:
+            return []
+        self._next_due = math.inf  # in this order: `begin` may lower it meanwhile
+        lives = list(self.live.values())
+        if not lives:
+            self.shortest = math.inf
+        # What is due now is renewed now; when next is known only then, so look again soon.
+        soonest = min((max(live.renew_at, now) for live in lives), default=math.inf)
+        self._next_due = min(self._next_due, soonest)
+        return [live for live in lives if live.renew_at <= now]
 
     def due_looks(self, now: float) -> list[str]:
         """Return the keys that have to be looked at, once each."""
@@ -186,8 +205,14 @@ class Hub:
 
     def expire(self, now: float) -> None:
         """Give up the leases that could not be renewed in time."""
-        for live in list(self.live.values()):
-            if not live.waiting and live.expires_at <= now:
+        if now < self._next_expiry:
+            return
+        self._next_expiry = math.inf
+        holders = [live for live in list(self.live.values()) if not live.waiting]
+        soonest = min((live.expires_at for live in holders), default=math.inf)
+        self._next_expiry = min(self._next_expiry, soonest)
+        for live in holders:
+            if live.expires_at <= now:
                 max_hold = live.request.max_hold
                 held = now - live.granted_at
                 overran = max_hold is not None and held >= max_hold * (1 - 2 * MARGIN)

@@ -145,8 +145,7 @@ class Keeper:
                 self._hub.hear(protocol.lines([message["data"]]))
 
     def _tick(self) -> float:
-        shortest = min((live.request.lease for live in list(self._hub.live.values())), default=TICK)
-        return _SHORT_TICK if 0 < shortest < _SHORT_LEASE and self._hub.live else TICK
+        return _SHORT_TICK if self._hub.shortest < _SHORT_LEASE else TICK
 
     def _keep(self, wire: Wire) -> None:
         """Renew what is due, look at keys whose time is up, give up what could not be renewed."""

@@ -160,6 +160,7 @@ class RedisStore:
                 self._script,
                 self.hub,
                 owned=own is not client,
+                timeout=self._address["socket_timeout"] if own is not client else None,
             )
         return wire
 

@@ -170,7 +170,7 @@ class World(Moves):
     def _let_in(self, request: Request, now: float) -> Refused | None:
         """Grant it, or let it wait; else return the refusal (S3, S8, S9, S13)."""
         for demand in request.demands:
-            if demand.cost > self.limit(demand) > 0:
+            if demand.cost > demand.limit > 0:
                 return self._refusal(demand, Refusal.COST)
         self.sequence += 1
         order = request.order
@@ -210,7 +210,9 @@ class World(Moves):
             if holder.request.claimant != request.claimant:
                 return Held(_left(holder, now))
         ends_at = holder.ends_at if holder.claimed else hold_end(request, now)
-        taker = holder.request if holder.claimed else request
+        # What was handed over counts, whatever the request that takes it up demands.
+        granted = holder.request.demands
+        taker = holder.request if holder.claimed else request._replace(demands=granted)
         end = now + request.lease
         taken = self.change(holder, request=taker, claimed=True, expires_at=end, ends_at=ends_at)
         return Granted(0, _left(taken, now))

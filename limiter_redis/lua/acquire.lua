@@ -74,8 +74,7 @@ steps.acquire = function(op)
   local blocking = {}
   for i, demand in ipairs(r.demands) do
     local s = load(demand.key)
-    local limit = limit_of(s, demand)
-    if demand.cost > limit and limit > 0 then return refusal(s, demand, 'cost') end
+    if demand.cost > demand.limit and demand.limit > 0 then return refusal(s, demand, 'cost') end
     if not fits(s, demand) or (mode ~= 'reclaim'
         and (s.paused or s.queued > 0) and stands_back(s, demand, order, sequence)) then
       blocking[#blocking + 1] = i

@@ -38,6 +38,10 @@ local function load(key)
   s.expires = tonumber(m[7]) or 0
   s.queued = tonumber(m[8]) or 0
   s.exists = m[1] ~= false
+  -- Whether these are known to exist, with an expiry; a new or emptied one starts without.
+  s.had_ends = s.used > 0 and not m[9]
+  s.had_queue = s.queued > 0
+  s.was_kept = s.override or s.paused
   if m[9] then -- from the form for a single holder to the general one
     call('HDEL', state, 'sole', 'due')
     call('ZADD', ends, m[10], 'h' .. m[9])
@@ -67,13 +71,19 @@ local function save_all()
         if s.exists or s.written then call('DEL', s.state, s.ends, s.queue) end
       else
         local kept = s.override or s.paused
-        if s.need > s.expires then s.expires = s.need end
+        local longer = s.need > s.expires
+        -- Longer than needed, so that the next steps need not say it again.
+        if longer then s.expires = s.need + GRACE end
         call('HSET', s.state, 'used', s.used, 'waiting', s.waiting, 'queued', s.queued,
           'token', int(s.token), 'order', int(s.order), 'expires', int(s.expires))
         local at = int(math.ceil(s.expires / 1000))
-        if kept then call('PERSIST', s.state) else call('PEXPIREAT', s.state, at) end
-        call('PEXPIREAT', s.ends, at)
-        if s.queued > 0 then call('PEXPIREAT', s.queue, at) end
+        if kept then
+          call('PERSIST', s.state)
+        elseif longer or not s.exists or s.was_kept then
+          call('PEXPIREAT', s.state, at)
+        end
+        if longer or not s.had_ends then call('PEXPIREAT', s.ends, at) end
+        if s.queued > 0 and (longer or not s.had_queue) then call('PEXPIREAT', s.queue, at) end
       end
     end
   end
@@ -154,6 +164,7 @@ local function remove_holder(h)
       s.used = s.used - own.cost
       call('HDEL', s.state, 'h:' .. h.id)
       call('ZREM', s.ends, 'h' .. h.id)
+      s.had_ends = false
       s.changed = true
     end
   end
@@ -292,7 +303,7 @@ local function sit_down(t, home)
   call('ZADD', s.queue, 0, t.member)
   s.queued = s.queued + 1
   s.changed = true
-  if not t.durable then call('ZADD', s.ends, int(now + t.lease), 't' .. t.id) end
+  if not t.durable then call('ZADD', s.ends, int(tonumber(t.due) or now + t.lease), 't' .. t.id) end
   write_ticket(t)
 end
 
@@ -301,6 +312,7 @@ local function stand_up(t)
   local s = load(demand.key)
   if call('ZREM', s.queue, t.member) == 1 then s.queued = s.queued - 1 end
   call('ZREM', s.ends, 't' .. t.id)
+  s.had_ends, s.had_queue = false, s.queued > 0 and s.had_queue
   leave_round(s, demand)
   if s.queued == 0 and demand.group then
     call('HDEL', s.state, 'r:' .. demand.priority)
@@ -511,6 +523,7 @@ local function serve(work)
       local t = read_ticket(s, string.sub(member, RANK + 1))
       if not t then -- cannot be; but a queue must not stop at a member without a ticket
         call('ZREM', s.queue, member)
+        s.had_queue = false
         s.queued = s.queued - 1
         s.waiting = math.max(0, s.waiting - 1)
         s.changed = true
@@ -544,6 +557,7 @@ local function serve(work)
             local d = t.demands[refused_by]
             end_ticket(t, refusal(load(d.key), d, 'full'))
           else
+            t.due = call('ZSCORE', s.ends, 't' .. t.id) -- moving is no renewal
             stand_up(t)
             take_place(t, blocking[1], work)
           end
@@ -598,6 +612,7 @@ local function reap(s)
         for _, d in ipairs(t.demands) do freed[#freed + 1] = d.key end
       else
         call('ZREM', s.ends, member)
+        s.had_ends = false
       end
     else
       local h = read_holder(s, id)
@@ -612,6 +627,7 @@ local function reap(s)
         end
       else
         call('ZREM', s.ends, member)
+        s.had_ends = false
       end
     end
   end

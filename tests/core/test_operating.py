@@ -110,14 +110,16 @@ async def test_an_override_stays_until_it_is_reset(limiter, threads):
     assert (await limiter.inspect(ONE)).override is None
 
 
-async def test_a_cost_above_an_override_is_refused(limiter, threads):
+async def test_a_cost_above_an_override_waits_for_the_operator(store, limiter, threads):
+    """The code is right, and the override is for a while."""
     wide = ConcurrencyLimit(KEY, max_concurrent=2, cost=2)
     await limiter.set_limit("key", 1)
-    with pytest.raises(ConfigurationError, match="above the limit of 1"):
-        await limiter.acquire(wide)
-    with pytest.raises(ConfigurationError, match="above the limit of 1"):
-        threads.try_acquire(wide)
-    await limiter.reset_limit("key")
+    assert threads.try_acquire(wide) is None
+    async with Crew(store) as crew:
+        await crew.start("wide", wide)
+        assert crew.became == {"wide": "asks"}
+        await limiter.reset_limit("key")
+        await crew.becomes("wide", "runs")
 
 
 async def test_a_paused_key_admits_nobody_and_leaves_holders_alone(store, limiter):

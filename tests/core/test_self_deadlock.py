@@ -10,6 +10,7 @@ from limiter_core import (
     LIMIT_BY,
     ConcurrencyLimit,
     ConfigurationError,
+    ConflictResolution,
     Lease,
     Limiter,
     SyncLimiter,
@@ -230,3 +231,33 @@ async def test_the_error_comes_at_once_and_others_are_served(store, limiter):
                 await limiter.acquire(ONE)
             assert crew.waiting() == ["waits"]
         await until(lambda: crew.became["waits"] == "runs", "the next is served")
+
+
+async def test_a_key_behind_another_one_is_looked_at_before_anybody_waits(limiter, threads):
+    """The call would sit at the first key, and reach its own only when it is too late to say so."""
+    first = ConcurrencyLimit(LIMIT_BY.constant("first"))
+    lease = threads.acquire(first)
+    async with limiter.hold(ONE):
+        with pytest.raises(ConfigurationError, match="wait for itself"):
+            await limiter.acquire([first, ONE])
+    lease.release()
+
+
+async def test_a_wide_call_that_its_own_slots_keep_out_is_refused(limiter, threads):
+    """Whoever else holds a slot: when all others have gone, its own is still in the way."""
+    other = threads.acquire(TWO)
+    async with limiter.hold(TWO):
+        with pytest.raises(ConfigurationError, match="wait for itself"):
+            await limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("key"), 2, cost=2))
+    other.release()
+
+
+async def test_a_refused_self_wait_disturbs_nobody(limiter):
+    """Neither the holder, which is the task itself, nor who waits."""
+    latest = ConcurrencyLimit(
+        LIMIT_BY.constant("key"), on_conflict=ConflictResolution.CANCEL_RUNNING
+    )
+    async with limiter.hold(latest) as lease:
+        with pytest.raises(ConfigurationError, match="wait for itself"):
+            await limiter.acquire(latest)
+        assert not lease.lost

@@ -73,6 +73,19 @@ def test_a_ticket_on_another_key_ends_when_it_is_not_renewed(
     face.release("holder")
 
 
+def test_moving_to_another_queue_is_no_renewal(face: SyncStore, clock: ServerClock) -> None:
+    """S2, S9: a ticket ends when it was to end, wherever it waits by then."""
+    face.acquire(Request("on-a", (Demand(A, 1),), lease=600))
+    face.acquire(Request("waiter", (Demand(A, 1), Demand(B, 1)), lease=10))
+    face.acquire(Request("on-b", (Demand(B, 1),), lease=600))
+    clock.advance(7)
+    face.release("on-a")
+    assert [each.id for each in face.inspect(B).waiters] == ["waiter"]
+    clock.advance(4)
+    assert face.inspect(B).waiting == 0
+    face.release("on-b")
+
+
 def test_asking_and_giving_up_leave_nothing(face: SyncStore, server: Server) -> None:
     """S14; row 35."""
     for number in range(50):
