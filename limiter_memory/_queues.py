@@ -1,0 +1,293 @@
+"""Who is served next, and who has to make room: the rules of admission and of queues.
+
+The lower half of the state machine: what any step does with slots that came free, and with a
+ticket that takes its place in a queue (S3, S6 to S9, the conflict resolutions).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from limiter_core.limits import ConflictResolution
+from limiter_core.requests import (
+    Answer,
+    Demand,
+    Granted,
+    Loss,
+    Mode,
+    Notice,
+    Refusal,
+    Refused,
+    Replaced,
+    Request,
+)
+from limiter_memory._board import Board
+from limiter_memory._records import Holder, KeyState, Ticket
+
+REMEMBER = 60_000_000
+"""How long a ticket's bad end is remembered for a waiter that asks again, in microseconds."""
+
+# An enum's members take their time to be looked up.
+RECLAIM = Mode.RECLAIM
+WAIT = Mode.WAIT
+CANCEL = ConflictResolution.CANCEL
+
+
+class Queues:
+    """The board, and how it changes by itself when slots come free or a call comes in to wait."""
+
+    def __init__(self) -> None:
+        self.board = Board()
+        self.calls: list[tuple[Request, Answer | Loss | None]] = []
+        """Effects: requests whose listener is to hear of an answer or a loss, or (None) has to
+        ask again."""
+        self.notices: list[Notice] = []
+        """Effects: what became of durable tickets."""
+        self._ended: dict[str, Refused | Replaced] = {}
+        self._ended_order: deque[tuple[int, str]] = deque()
+        self._last_token = 0
+
+    # -- admission -------------------------------------------------------------------------------
+
+    def _blocked_elsewhere(self, ticket: Ticket) -> list[Demand]:
+        """Return the demands, other than at home, that the head of a queue cannot have met now."""
+        keys = self.board.keys
+        return [
+            demand
+            for demand in ticket.request.demands
+            if demand is not ticket.home
+            and not (
+                (state := keys[demand.key]).fits(demand)
+                and has_precedence(state, demand, ticket.order, ticket.sequence)
+            )
+        ]
+
+    def _grant(
+        self, request: Request, order: int, sequence: int, now: int, *, handed_over: bool = False
+    ) -> Holder:
+        token = now if now > self._last_token else self._last_token + 1
+        if request.mode is RECLAIM and request.fencing_token is not None:
+            token = request.fencing_token  # the lease goes on, so its number does
+            self._last_token = max(self._last_token, token)
+        else:
+            self._last_token = token
+        # A waiter in this process takes its slot up as it is woken; any other has to come for it.
+        claimed = not handed_over or request.listener is not None
+        holder = Holder(request, token, now, order, sequence, claimed)
+        if request.listener is None:
+            holder.expires_at = now + microseconds(request.lease if claimed else request.claim)
+        if claimed and request.max_hold is not None:
+            holder.ends_at = now + microseconds(request.max_hold)
+        self.board.add_holder(holder)
+        if holder.ends_at is not None and not handed_over:
+            for demand in request.demands:
+                self._post_watcher(demand.key)
+        return holder
+
+    def _serve(self, keys: Sequence[str], now: int) -> None:
+        """Hand what is free on these keys to the waiters whose turn it is (S6), then tidy up.
+
+        Afterwards the head of no queue fits its own key: nobody waits while a slot is free.
+        """
+        work = list(keys)
+        touched = keys
+        while work:
+            state = self.board.keys.get(work.pop())
+            if state is not None and state.queue.live:
+                more = self._serve_key(state, now)
+                if more:
+                    work.extend(more)
+                    touched = [*touched, *more]
+        for key in touched:
+            if self.board.expiring:
+                self._post_watcher(key)
+            self.board.forget_idle(key)
+
+    def _serve_key(self, state: KeyState, now: int) -> list[str]:
+        """Serve one key; returns other keys that have to be served, or looked after, for it."""
+        more: list[str] = []
+        while (ticket := state.queue.first()) is not None:
+            request, home = ticket.request, ticket.home
+            if ticket.expires_at is not None and ticket.expires_at <= now:
+                more.extend(demand.key for demand in request.demands)
+                self._remove_ticket(ticket)  # it lapsed, and was not reaped yet (S16)
+                continue
+            limit = home.limit if state.override is None else state.override
+            if state.paused or state.in_use + home.cost > limit:
+                break  # a wide waiter blocks those behind it (S8)
+            if len(request.demands) > 1:
+                more.extend(demand.key for demand in request.demands)
+                blocking = self._blocked_elsewhere(ticket)
+                if blocking:
+                    more.extend(self._wait_elsewhere(ticket, blocking, now))
+                    continue
+            self._hand_over(state, ticket, now)
+        return more
+
+    def _post_watcher(self, key: str) -> None:
+        """See to it that the head of a queue knows when the next lease of its key ends.
+
+        A store without a thread notices an end by somebody's step; a waiter makes one in time.
+        """
+        state = self.board.keys.get(key)
+        if state is None or not state.expiries.live:
+            return
+        head, due = state.queue.first(), state.expiries.first_rank()
+        if head is None or (head is state.watcher and state.watched <= due):
+            return
+        state.watcher, state.watched = head, due
+        if head.request.listener is not None:
+            self.calls.append((head.request, None))
+
+    def _wait_elsewhere(self, ticket: Ticket, blocking: Sequence[Demand], now: int) -> list[str]:
+        """Let a ticket wait on in the queue of a key that blocks it (S9), or end it.
+
+        Returns:
+            The keys that have to be served afterwards.
+        """
+        refusing = refusing_demand(ticket.request, blocking)
+        if refusing is not None:
+            self._end_ticket(ticket, self._refusal(refusing, now), now)
+            return []
+        self.board.stand_up(ticket)
+        return self._take_place(ticket, blocking[0], now)
+
+    def _hand_over(self, state: KeyState, ticket: Ticket, now: int) -> None:
+        home, request = ticket.home, ticket.request
+        if home.group is not None:
+            state.fair_rounds().served(home.priority, home.group, ticket.round)
+        self.board.remove_first(state, ticket)
+        holder = self._grant(request, ticket.order, ticket.sequence, now, handed_over=True)
+        self._tell(request, granted(holder, now))
+
+    # -- waiting ---------------------------------------------------------------------------------
+
+    def _take_place(self, ticket: Ticket, home: Demand, now: int) -> list[str]:
+        """Let a standing ticket wait in a key's queue; what that does to others is its resolution.
+
+        Returns:
+            The keys that have to be served afterwards.
+        """
+        state = self.board.keys[home.key]
+        if not home.on_conflict.supersedes:
+            self.board.sit_down(ticket, home)
+            return []
+        if self._newer_waits(state, ticket):
+            self.board.remove_ticket(ticket)
+            self._remember(ticket.request, Replaced(home.key), now)
+            return [demand.key for demand in ticket.request.demands]
+        to_serve = [home.key]
+        for other in list(state.waiting()):
+            if other is not ticket and other.older_than(ticket):
+                to_serve.extend(demand.key for demand in other.request.demands)
+                self._end_ticket(other, Replaced(home.key), now)
+        self.board.sit_down(ticket, home)
+        if home.on_conflict is ConflictResolution.CANCEL_RUNNING:
+            to_serve.extend(self._preempt(state, home, now))
+        return to_serve
+
+    def _newer_waits(self, state: KeyState, ticket: Ticket) -> bool:
+        """Whether a newer call took this one's place before it came (jobs ask out of order)."""
+        return any(
+            ticket.older_than(other)
+            and any(d.key == state.key and d.on_conflict.supersedes for d in other.request.demands)
+            for other in state.waiting()
+        )
+
+    def _preempt(self, state: KeyState, demand: Demand, now: int) -> list[str]:
+        """Ask the oldest holders to let go until the demand would fit; the keys that lost one."""
+        limit = state.limit_for(demand)
+        if state.paused or demand.cost > limit:
+            return []  # no holder is in the way: nobody is admitted at all
+        lost: list[str] = []
+        missing = state.in_use + demand.cost - limit
+        missing -= sum(_cost(h, state.key) for h in state.holders.values() if h.preempted)
+        for holder in [holder for holder in state.holders.values() if not holder.preempted]:
+            if missing <= 0:
+                break
+            missing -= _cost(holder, state.key)
+            request = holder.request
+            if holder.claimed:
+                holder.preempted = True
+                if request.listener is not None:
+                    self.calls.append((request, Loss.PREEMPTED))
+            else:  # handed over, but not taken up: for its caller it still waits
+                self.board.remove_holder(holder)
+                self._remember(request, Replaced(state.key), now)
+                lost.extend(demand.key for demand in request.demands)
+        return lost
+
+    def _remove_ticket(self, ticket: Ticket) -> None:
+        self.board.stand_up(ticket)
+        self.board.remove_ticket(ticket)
+
+    def _end_ticket(self, ticket: Ticket, answer: Refused | Replaced, now: int) -> None:
+        """Remove a ticket that did not ask for it, and keep the answer for when it asks."""
+        self._remove_ticket(ticket)
+        self._remember(ticket.request, answer, now)
+
+    def _refusal(self, demand: Demand, now: int, reason: Refusal = Refusal.FULL) -> Refused:
+        state = self.board.state(demand.key)
+        limit = 0 if state.paused else state.limit_for(demand)
+        return Refused(demand.key, limit, state.in_use, next_end(state, now), reason)
+
+    # -- bookkeeping -----------------------------------------------------------------------------
+
+    def _tell(self, request: Request, answer: Granted | Refused | Replaced) -> None:
+        """Tell whoever waits that the answer changed: the process of a job, or a listener."""
+        if request.payload is not None:
+            self.notices.append(Notice(request.id, request.payload, answer))
+        if request.listener is not None:
+            self.calls.append((request, answer))
+
+    def _remember(self, request: Request, answer: Refused | Replaced, now: int) -> None:
+        self._ended[request.id] = answer
+        self._ended_order.append((now + REMEMBER, request.id))
+        self._tell(request, answer)
+
+    def _forget_ended(self, now: int) -> None:
+        while self._ended_order and self._ended_order[0][0] <= now:
+            self._ended.pop(self._ended_order.popleft()[1], None)
+
+
+def has_precedence(state: KeyState, demand: Demand, order: int, sequence: int) -> bool:
+    """Whether nobody, and no pause, stands before a call that could have free slots (S3)."""
+    if state.paused:
+        return False
+    first = state.queue.first()
+    return first is None or not state.stands_before(first, demand, order, sequence)
+
+
+def refusing_demand(request: Request, blocking: Sequence[Demand]) -> Demand | None:
+    """Return the demand because of which a blocked request may not wait, if there is one."""
+    if request.mode is not Mode.WAIT:
+        return blocking[0]
+    for demand in blocking:
+        if demand.on_conflict is ConflictResolution.CANCEL:
+            return demand
+    return None
+
+
+def granted(holder: Holder, now: int) -> Granted:
+    if holder.expires_at is None and holder.ends_at is None:
+        return Granted(holder.fencing_token, None)
+    due = holder.due()
+    return Granted(holder.fencing_token, None if due is None else in_seconds(due - now))
+
+
+def next_end(state: KeyState, now: int) -> float | None:
+    due = state.expiries.first_rank()
+    return None if due is None else max(0.0, in_seconds(due - now))
+
+
+def _cost(holder: Holder, key: str) -> int:
+    return next(demand.cost for demand in holder.request.demands if demand.key == key)
+
+
+def microseconds(seconds: float) -> int:
+    return round(seconds * 1_000_000)
+
+
+def in_seconds(microseconds: int) -> float:
+    return microseconds / 1_000_000
