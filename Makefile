@@ -22,10 +22,10 @@ found = $(firstword $(foreach python,python$(1) $(wildcard $(PYENV_ROOT)/version
   $(if $(filter $(1),$(shell $(python) $(VERSION_OF) 2>/dev/null)),$(python))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-here lint types bench fix clean
+.PHONY: help demo test test-here test-slow test-containers lint types bench fix clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## replay a log of calls under limits, and show who held what when
 	$(BIN)/limiter demo $(ARGS)
@@ -43,6 +43,16 @@ test-%: $(VENV)/.tools
 	  { $(MAKE) --no-print-directory --question $(VENV)-$*/.installed || $(MAKE) --no-print-directory $(VENV)-$*/.installed; } && \
 	  echo "$(VENV)-$*/bin/python -m pytest $(ARGS)" && $(VENV)-$*/bin/python -m pytest $(ARGS); \
 	else echo "Python $* not found: the tests ran on $$ran, not on $*"; fi
+
+test-slow: $(VENV)/.tools ## run the long tests of the Redis store as well
+	LIMITER_SLOW_TESTS=1 $(BIN)/python -m pytest tests/redis $(ARGS)
+
+# The servers that the Redis store promises to run on.
+IMAGES := redis:6.2,redis:7,redis:8,valkey/valkey:8,valkey/valkey:9
+
+test-containers: $(VENV)/.tools ## run the tests of the Redis store on servers in containers (needs Docker)
+	$(BIN)/python $(PIP) install testcontainers
+	LIMITER_TEST_CONTAINERS=$(IMAGES) $(BIN)/python -m pytest tests/redis $(ARGS)
 
 lint: $(VENV)/.tools ## check style and formatting (ruff)
 	$(BIN)/ruff check .
