@@ -161,11 +161,12 @@ class AsyncWire:
             raise store_error(error, self._where) from error
 
     async def _once(self, keys: int, arguments: Sequence[str]) -> list[str]:
-        if self._connection is None:
-            self._connection = await self._get_connection()
-        connection = self._connection
         try:
+            # Connecting counts too: a server may take the connection, and say nothing.
             async with asyncio.timeout(self._timeout):
+                if self._connection is None:
+                    self._connection = await self._get_connection()
+                connection = self._connection
                 try:
                     reply = await _command(connection, evalsha(self._script, keys, arguments))
                 except NoScriptError:
@@ -173,9 +174,11 @@ class AsyncWire:
         except ResponseError:
             raise
         except BaseException:
-            self._connection = None  # whatever it would still say is not the next one's answer
-            await connection.disconnect(nowait=True)
-            await self._pool.release(connection)
+            # Whatever it would still say is not the next one's answer.
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                await connection.disconnect(nowait=True)
+                await self._pool.release(connection)
             raise
         return protocol.lines(reply)
 
