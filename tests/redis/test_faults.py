@@ -429,7 +429,7 @@ async def test_a_call_waits_for_the_store_to_come_back(
     with pytest.raises(StoreUnavailable):
         await ask(0.3)
     assert 0.3 <= time.monotonic() - began < 2.0
-    asking = asyncio.create_task(ask(None))
+    asking = asyncio.create_task(ask(10.0))
     await asyncio.sleep(0.3)
     assert not asking.done()
     proxy.refusing = False
