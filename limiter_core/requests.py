@@ -44,6 +44,9 @@ class Mode(enum.Enum):
     """A refusal, without any effect on others."""
     RECLAIM = "reclaim"
     """A slot it held before the store lost its data: if it fits, ahead of the queue; or refusal."""
+    LOOK = "look"
+    """Only to know where the request stands. Nothing is taken, taken up or renewed: `Granted` tells
+    of a slot that waits to be taken up, `Held` of one that was, `Refusal.UNKNOWN` of neither."""
 
 
 class Loss(enum.Enum):
@@ -185,6 +188,8 @@ class Refusal(enum.Enum):
     FULL = "full"
     QUEUE_FULL = "queue full"
     COST = "cost above the limit"
+    UNKNOWN = "no such request"
+    """Only under `Mode.LOOK`."""
 
 
 @dataclass(frozen=True, slots=True)

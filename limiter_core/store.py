@@ -117,7 +117,7 @@ class SyncStore(Protocol):
         """Ask for slots, ask again while waiting, or take up a slot that was handed over.
 
         All three are one operation (S1 to S4, S7 to S13, S15, S18): the answer says where the
-        request stands now.
+        request stands now. Under `Mode.LOOK` it says only that.
         """
         ...
 

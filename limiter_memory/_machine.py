@@ -22,6 +22,7 @@ from limiter_core.requests import (
 )
 from limiter_memory._queues import (
     CANCEL,
+    LOOK,
     RECLAIM,
     WAIT,
     Queues,
@@ -53,6 +54,8 @@ class Machine(Queues):
         board = self.board
         if board.expiring:
             self._reap(request.demands, now)
+        if request.mode is LOOK:
+            return self._look_for(request, now)
         if request.id in board.holders:
             return self._answer_holder(board.holders[request.id], request, now)
         if request.id in board.tickets:
@@ -152,11 +155,25 @@ class Machine(Queues):
 
     # -- answers ---------------------------------------------------------------------------------
 
+    def _look_for(self, request: Request, now: int) -> Answer:
+        """Answer where a request stands, and change nothing."""
+        holder = self.board.holders.get(request.id)
+        if holder is not None and holder.claimed:
+            return _held(holder, now)
+        if holder is not None:
+            return granted(holder, now)
+        if request.id in self.board.tickets:
+            return self._queued(self.board.tickets[request.id], now)
+        self._forget_ended(now)
+        if request.id in self._ended:
+            return self._ended[request.id]
+        self.board.state(request.demands[0].key)
+        return self._refused(request, request.demands[0], now, Refusal.UNKNOWN)
+
     def _answer_holder(self, holder: Holder, request: Request, now: int) -> Answer:
         if holder.claimed and request.payload is not None:
             if holder.request.claimant != request.claimant:
-                due = holder.due()
-                return Held(None if due is None else in_seconds(due - now))
+                return _held(holder, now)
         if not holder.claimed:  # the waiter takes up what was handed to it
             holder.claimed = True
             # What was handed over counts, whatever the functions of the call answer today.
@@ -286,6 +303,11 @@ class Machine(Queues):
         self.board.remove_holder(holder)
         if holder.request.listener is not None:
             self.calls.append((holder.request, loss if holder.claimed else None))
+
+
+def _held(holder: Holder, now: int) -> Held:
+    due = holder.due()
+    return Held(None if due is None else in_seconds(due - now))
 
 
 def _lease_end(request: Request, now: int) -> int | None:

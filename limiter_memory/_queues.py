@@ -31,6 +31,7 @@ REMEMBER = 60_000_000
 # An enum's members take their time to be looked up.
 RECLAIM = Mode.RECLAIM
 WAIT = Mode.WAIT
+LOOK = Mode.LOOK
 CANCEL = ConflictResolution.CANCEL
 
 

@@ -44,7 +44,12 @@ _LOSSES = {
     "preempted": Loss.PREEMPTED,
 }
 _SAFE = ":@+/=,"
-_REFUSALS = {"full": Refusal.FULL, "queue": Refusal.QUEUE_FULL, "cost": Refusal.COST}
+_REFUSALS = {
+    "full": Refusal.FULL,
+    "queue": Refusal.QUEUE_FULL,
+    "cost": Refusal.COST,
+    "unknown": Refusal.UNKNOWN,
+}
 
 
 # -- operations ------------------------------------------------------------------------------------

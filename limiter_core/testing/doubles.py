@@ -216,6 +216,8 @@ class FullStore(_Double):
         for demand in request.demands:
             if demand.cost > demand.limit > 0:
                 return _full(demand, Refusal.COST)
+        if request.mode is Mode.LOOK:
+            return _full(home, Refusal.UNKNOWN)
         if request.mode is not Mode.WAIT:
             return _full(home)
         for demand in request.demands:

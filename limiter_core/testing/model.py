@@ -48,6 +48,8 @@ class World(Moves):
     def acquire(self, request: Request, now: float) -> Answer:
         """Answer a request (S1)."""
         self.reap(keys_of(request), now)
+        if request.mode is Mode.LOOK:
+            return self._look_for(request, now)
         known = self.holder(request.id) or self.waiter(request.id)
         if known is None and request.id not in self.ended:
             if (refused := self._let_in(request, now)) is not None:
@@ -196,11 +198,21 @@ class World(Moves):
         self.serve(self.take_place(ticket, home, now), now)
         return None
 
+    def _look_for(self, request: Request, now: float) -> Answer:
+        """Return where a request stands, and change nothing."""
+        holder, waiter = self.holder(request.id), self.waiter(request.id)
+        if holder is not None:
+            return Held(_left(holder, now)) if holder.claimed else Granted(0, _left(holder, now))
+        if waiter is None and request.id not in self.ended:
+            return self._refusal(request.demands[0], Refusal.UNKNOWN)
+        return self._standing(request, now)
+
     def _standing(self, request: Request, now: float) -> Answer:
         """Return where a known request stands; take its slot up if it has one."""
         holder, waiter = self.holder(request.id), self.waiter(request.id)
         if waiter is not None:
-            self.change(waiter, expires_at=ticket_end(waiter.request, now))
+            if request.mode is not Mode.LOOK:
+                self.change(waiter, expires_at=ticket_end(waiter.request, now))
             demand = demand_of(waiter.request, waiter.home)
             limit = 0 if demand.key in self.paused else self.limit(demand)
             return Queued(demand.key, limit, self.in_use(demand.key), waiter.order, None)

@@ -1,12 +1,13 @@
 -- Ask for slots, ask again while waiting, or take up a slot that was handed over.
 --
--- operation  "acquire", id, mode ("wait", "try", "reclaim"), lease, hold (0: none), claim,
+-- operation  "acquire", id, mode ("wait", "try", "reclaim", "look"), lease, hold (0: none), claim,
 --            order (0: now), payload (base64, false: not durable), claimant, label, live (whether
 --            somebody in the calling process listens), fencing token (0: none), demands: list of
 --            {key, limit, cost, conflict, priority, group (""), max_waiting (-1: any)}
 -- reply      "granted" token microseconds-left
 --            "queued" key limit in-use order microseconds-to-next-end ("-")
---            "refused" key limit in-use microseconds-to-next-end ("-") reason
+--            "refused" key limit in-use microseconds-to-next-end ("-") reason ("full", "queue",
+--            "cost", "unknown")
 --            "replaced" key | "held" microseconds-left
 
 steps.acquire = function(op)
@@ -28,9 +29,10 @@ steps.acquire = function(op)
   if first.exists or first.written then
     local h = read_holder(first, r.id)
     if h then
-      if h.claimed and r.durable and h.claimant ~= r.claimant then
-        local due = tonumber(call('ZSCORE', first.ends, 'h' .. r.id))
-        return 'held ' .. int(due - now)
+      local left = int(tonumber(call('ZSCORE', first.ends, 'h' .. r.id)) - now)
+      if mode == 'look' and not h.claimed then return 'granted ' .. int(h.token) .. ' ' .. left end
+      if mode == 'look' or (h.claimed and r.durable and h.claimant ~= r.claimant) then
+        return 'held ' .. left
       end
       local due
       for _, demand in ipairs(r.demands) do
@@ -55,7 +57,7 @@ steps.acquire = function(op)
     local t = read_ticket(first, r.id)
     if t then
       local s = load(t.demands[t.home].key)
-      if not t.durable then
+      if not t.durable and mode ~= 'look' then
         call('ZADD', s.ends, int(now + t.lease), 't' .. t.id)
         for _, demand in ipairs(t.demands) do outlive(load(demand.key), now + t.lease) end
       end
@@ -64,6 +66,7 @@ steps.acquire = function(op)
   end
   local ended = call('GET', first.head .. ':ended:' .. r.id) -- it may have waited before (S1)
   if ended and string.sub(ended, 1, 4) ~= 'lost' then return ended end
+  if mode == 'look' then return refusal(first, r.demands[1], 'unknown') end
 
   -- A newcomer.
   local order, sequence = op[7], now

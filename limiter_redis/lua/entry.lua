@@ -43,7 +43,7 @@ local function acquire_sole(op)
   local demands = op[13]
   local d = demands[1]
   local limit, cost = d[2], d[3]
-  if #demands > 1 or op[8] or op[7] > 0 or cost > limit then return nil end
+  if #demands > 1 or op[8] or op[3] == 'look' or op[7] > 0 or cost > limit then return nil end
   local id, lease, hold = op[2], op[4], op[5]
   local state, _, _, head = names(d[1])
   if call('EXISTS', state, head .. ':ended:' .. id) > 0 then return nil end

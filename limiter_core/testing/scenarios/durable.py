@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from limiter_core.limits import ConflictResolution
-from limiter_core.requests import Demand, Granted, Held, Mode, Refused, Replaced, Request
+from limiter_core.requests import (
+    Demand,
+    Granted,
+    Held,
+    Mode,
+    Queued,
+    Refusal,
+    Refused,
+    Replaced,
+    Request,
+)
 from limiter_core.testing.play import scenario
 from limiter_core.testing.stage import KEY, OTHER_KEY, Stage, Steps
 
@@ -250,3 +260,40 @@ def a_job_evicted_before_it_came_is_not_lost(stage: Stage) -> Steps[None]:
     yield from stage.release("second")
     assert _noticed(stage) == ["first"]
     yield from stage.take(jobs[0])
+
+
+@scenario("S17", "S18", needs=DURABLE)
+def a_look_tells_where_a_job_stands_and_changes_nothing(stage: Stage) -> Steps[None]:
+    """Whoever parked a job asks once more, without taking its slot from the one who is woken."""
+    yield from stage.take(stage.request(id="holder"))
+    [job] = yield from _park(stage, "job")
+    look = job._replace(mode=Mode.LOOK)
+    assert isinstance((yield from stage.acquire(look)), Queued)
+    yield from stage.release("holder")
+    stage.clock.advance(2)
+    handed = yield from stage.acquire(look)
+    assert isinstance(handed, Granted)
+    assert handed.expires_in is not None
+    assert 2.5 < handed.expires_in <= 3.1, "what is left of the claim time"
+    granted = yield from stage.take(job._replace(claimant="worker"))
+    assert granted.fencing_token == handed.fencing_token
+    assert isinstance((yield from stage.acquire(look._replace(claimant="worker"))), Held)
+    yield from stage.release("job")
+    answer = yield from stage.acquire(look)
+    assert isinstance(answer, Refused)
+    assert answer.reason is Refusal.UNKNOWN
+    assert (yield from stage.keys()) == []
+
+
+@scenario("S17", "S1", needs=DURABLE)
+def a_look_tells_how_a_job_ended(stage: Stage) -> Steps[None]:
+    """Superseded, or never heard of."""
+    yield from stage.take(stage.request(id="holder"))
+    [job] = yield from _park(stage, "job")
+    newest = stage.request(
+        Demand(KEY, 1, on_conflict=ConflictResolution.KEEP_LATEST), id="newest", payload=b"newest"
+    )
+    yield from stage.wait(newest)
+    assert isinstance((yield from stage.acquire(job._replace(mode=Mode.LOOK))), Replaced)
+    stranger = stage.request(id="stranger", payload=b"", mode=Mode.LOOK)
+    assert (yield from stage.be_refused(stranger)).reason is Refusal.UNKNOWN
