@@ -46,6 +46,11 @@ class Engine:
         _engines.add(self)
         self._holding: dict[object, Call] = {}
 
+    @property
+    def label(self) -> str:
+        """Who the callers of this process say they are."""
+        return self._label
+
     def request(self, call: Call, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
         """Return the request of a new call."""
         lease, max_hold, label = terms.lease, terms.max_hold, self._label

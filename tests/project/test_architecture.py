@@ -19,6 +19,12 @@ MAY_IMPORT = {
     "limiter_core.testing": CORE | {"pytest", "hypothesis"},
     "limiter_memory": {"limiter_core", "limiter_memory"},
     "limiter_redis": {"limiter_core", "limiter_redis", "anyio", "redis"},
+    # An adapter gets its store; only for the framework's own Redis it makes one, when it has to.
+    "limiter_docket": {"limiter_core", "limiter_redis", "limiter_memory", "limiter_docket"}
+    | {"docket", "uncalled_for", "redis"},
+    "limiter_celery": {"limiter_core", "limiter_redis", "limiter_celery"}
+    | {"billiard", "celery", "kombu", "vine"},
+    "limiter_arq": {"limiter_core", "limiter_redis", "limiter_arq", "arq", "click", "redis"},
     # The demo simulates a load on a memory store with a clock of its own.
     "limiter_cli": CORE | {"limiter_cli", "limiter_memory", "rich", "trio", "typer"},
 }

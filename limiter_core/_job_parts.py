@@ -1,0 +1,255 @@
+"""What both gates for job queues share, without I/O: tickets, outcomes, who wakes a job."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from limiter_core._call import Call, refusal_error
+from limiter_core._identity import new_id
+from limiter_core._prepare import Limits
+from limiter_core.arguments import ArgumentView
+from limiter_core.errors import ConfigurationError, StoreError, WaitTimeout
+from limiter_core.limits import Terms
+from limiter_core.requests import (
+    Answer,
+    Demand,
+    Granted,
+    Held,
+    Loss,
+    Mode,
+    Notice,
+    Queued,
+    Refused,
+    Replaced,
+    Request,
+)
+from limiter_core.store import AsyncStore, Store, SyncStore
+
+logger = logging.getLogger("limiter")
+
+CLAIM = 30.0
+"""Seconds that a woken job has to reach a worker: more than a poll and a backlog take."""
+
+Wake = Callable[[Notice], object]
+OnLost = Callable[[Loss], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One delivery of a job, as a queue hands it to a worker.
+
+    Attributes:
+        ticket: names one *attempt* of the job. A redelivery of the attempt has the same; a retry,
+            or the next run of a repeated job, another, or it would meet the lease of the run
+            before it.
+        limits: the limits of the job's function.
+        arguments: what their strategies look at.
+        payload: all that is needed to wake the job later, or the job itself.
+        order: the place in line: when the job was enqueued, in microseconds since the epoch; None
+            for "now".
+        label: says in `inspect` who holds and who waits.
+    """
+
+    ticket: str
+    limits: Limits
+    arguments: ArgumentView
+    payload: bytes = b""
+    order: int | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The job has a ticket: its queue parks it until it is woken, and then asks again.
+
+    Attributes:
+        request: what the store was asked; for `look` and `drop`.
+        key: the key on which the ticket waits.
+        max_concurrent: the limit in force there, 0 while the key is paused.
+        in_use: the slots in use there.
+        patience: seconds until the limit's `timeout` is over; None without one.
+    """
+
+    request: Request
+    key: str
+    max_concurrent: int
+    in_use: int
+    patience: float | None
+
+
+class Lost:
+    """The part of a `Call` of a job: nobody waits in this process; a loss is for the adapter.
+
+    Mixed into the calls of both worlds.
+    """
+
+    on_loss: OnLost | None = None
+
+    def look_again(self, answer: Answer | None = None) -> bool:  # noqa: ARG002
+        """Do nothing: a job is woken by its queue."""
+        return True
+
+    def interrupt(self) -> None:
+        """Have the adapter stop the body."""
+        if self.on_loss is not None:
+            loss: Any = getattr(self, "loss", None)
+            try:
+                self.on_loss(loss or Loss.EXPIRED)
+            except Exception:  # a listener never raises
+                logger.exception("the adapter could not stop a job whose lease is lost")
+
+
+class Desk:
+    """The books of a gate: its name, and claimants of asks whose answer is unknown."""
+
+    def __init__(self, name: str, claim: float) -> None:
+        if not name or "\0" in name:
+            raise ConfigurationError(f"a gate needs a name, of one line of text, got {name!r}")
+        self.name = name
+        self.claim = claim
+        self._mark = name.encode() + b"\0"
+        self._unsure: dict[str, str] = {}
+
+    def request(self, job: Job, demands: tuple[Demand, ...], terms: Terms, label: str) -> Request:
+        """Return the request of a delivery."""
+        return Request(
+            id=job.ticket,
+            demands=demands,
+            lease=terms.lease,
+            max_hold=terms.max_hold,
+            claim=self.claim,
+            order=job.order,
+            payload=self._mark + job.payload,
+            # Each delivery is one of its own, so that a second one never shares the slot of the
+            # first (S18); but an ask that got no answer is repeated, not told that it is held.
+            claimant=self._unsure.get(job.ticket) or new_id(),
+            label=job.label or label,
+        )
+
+    def unsure(self, request: Request) -> None:
+        """Note that the store may have answered, unheard."""
+        self._unsure[request.id] = request.claimant
+
+    def outcome(
+        self, request: Request, answer: Answer, terms: Terms, now: float
+    ) -> Granted | Waiting | Held:
+        """Return what follows from an answer.
+
+        Raises:
+            LimitReached, Superseded: the job is not to run.
+            ConfigurationError: its cost is above its limit.
+        """
+        self._unsure.pop(request.id, None)
+        if isinstance(answer, Granted | Held):
+            return answer
+        if isinstance(answer, Queued):
+            patience = None if terms.timeout is None else answer.order / 1e6 + terms.timeout - now
+            return Waiting(request, answer.key, answer.max_concurrent, answer.in_use, patience)
+        raise refusal_error(answer)
+
+
+def out_of_patience(waiting: Waiting) -> WaitTimeout:
+    """Return the error of a job whose time to wait is over."""
+    return WaitTimeout(waiting.key, waiting.max_concurrent, waiting.in_use)
+
+
+def is_parked(answer: Answer) -> bool:
+    """Whether nothing has to be done for a job that was parked meanwhile."""
+    return isinstance(answer, Queued | Held)
+
+
+def look_request(waiting: Waiting) -> Request:
+    """Return the request that only looks where a ticket stands."""
+    return waiting.request._replace(mode=Mode.LOOK)
+
+
+def error_of(notice: Notice) -> Exception | None:
+    """Return why a job that was noticed is not to run, None if it may claim its slot."""
+    if isinstance(notice.answer, Refused | Replaced):
+        return refusal_error(notice.answer)
+    return None
+
+
+class Outage:
+    """Says once that the store is away, and once that it is back."""
+
+    def __init__(self, who: str) -> None:
+        self._who = who
+        self._lock = threading.Lock()
+        self._since: float | None = None
+
+    def began(self, error: StoreError) -> None:
+        """Note a failure."""
+        with self._lock:
+            if self._since is not None:
+                return
+            self._since = time.monotonic()
+        logger.warning("%s: the store cannot be used, jobs wait until it can: %s", self._who, error)
+
+    def over(self) -> None:
+        """Note a success."""
+        with self._lock:
+            since, self._since = self._since, None
+        if since is None:
+            return
+        lasted = time.monotonic() - since
+        logger.warning("%s: the store is back after %.1f s", self._who, lasted)
+
+
+class _Router:
+    """Takes the notices of one store to the gates of this process, by the name in the payload."""
+
+    def __init__(self) -> None:
+        self._wakes: dict[bytes, list[Wake]] = {}
+
+    def add(self, name: str, wake: Wake) -> None:
+        self._wakes.setdefault(name.encode(), []).append(wake)
+
+    def remove(self, name: str, wake: Wake) -> None:
+        wakes = self._wakes.get(name.encode(), [])
+        if wake in wakes:
+            wakes.remove(wake)
+
+    def __call__(self, notice: Notice) -> None:
+        name, _, payload = notice.payload.partition(b"\0")
+        wakes = self._wakes.get(name)
+        if not wakes:
+            # Another framework's job. It is offered again when its claim time is over.
+            logger.debug("nobody in this process can wake %s of %r", notice.id, name)
+            return
+        try:
+            wakes[-1](replace(notice, payload=payload))
+        except Exception:  # the thread that ran the step has nothing to do with it
+            logger.exception("could not wake %s", notice.id)
+
+
+_routers: weakref.WeakKeyDictionary[Store, _Router] = weakref.WeakKeyDictionary()
+_routers_lock = threading.Lock()
+
+
+def listen(store: Store, face: AsyncStore | SyncStore, name: str, wake: Wake) -> None:
+    """Have the notices of a name sent to a gate."""
+    with _routers_lock:
+        router = _routers.setdefault(store, _Router())
+        router.add(name, wake)
+    face.on_notice(router)
+
+
+def unlisten(store: Store, name: str, wake: Wake) -> None:
+    """Send a gate no more notices."""
+    with _routers_lock:
+        router = _routers.get(store)
+        if router is not None:
+            router.remove(name, wake)
+
+
+def note_grant(call: Call, request: Request, granted: Granted, sent_at: float) -> None:
+    """Note the grant in the call that now holds it."""
+    call.request = request
+    call.grant(granted, sent_at)
