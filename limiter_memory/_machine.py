@@ -180,6 +180,8 @@ class Machine(Queues):
             holder.request = request._replace(demands=holder.request.demands)
             if request.max_hold is not None:
                 holder.ends_at = now + microseconds(request.max_hold)
+        elif holder.request.listener is not request.listener:  # who asked last hears
+            holder.request = holder.request._replace(listener=request.listener)
         holder.expires_at = _lease_end(request, now)
         self.board.note_end(holder)
         return granted(holder, now)

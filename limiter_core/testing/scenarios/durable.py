@@ -9,6 +9,7 @@ from limiter_core.requests import (
     Demand,
     Granted,
     Held,
+    Loss,
     Mode,
     Queued,
     Refusal,
@@ -16,6 +17,7 @@ from limiter_core.requests import (
     Replaced,
     Request,
 )
+from limiter_core.testing.listener import RecordingListener
 from limiter_core.testing.play import scenario
 from limiter_core.testing.stage import KEY, OTHER_KEY, Stage, Steps
 
@@ -297,3 +299,18 @@ def a_look_tells_how_a_job_ended(stage: Stage) -> Steps[None]:
     assert isinstance((yield from stage.acquire(job._replace(mode=Mode.LOOK))), Replaced)
     stranger = stage.request(id="stranger", payload=b"", mode=Mode.LOOK)
     assert (yield from stage.be_refused(stranger)).reason is Refusal.UNKNOWN
+
+
+@scenario("S17", "S1", needs=DURABLE)
+def a_job_hears_from_when_it_asks_with_a_listener(stage: Stage) -> Steps[None]:
+    """It waits with nobody behind it; once granted, it asks again, and somebody is."""
+    yield from stage.take(stage.request(id="holder"))
+    [job] = yield from _park(stage, "job")
+    yield from stage.release("holder")
+    granted = yield from stage.take(job)
+    listener = RecordingListener()
+    again = yield from stage.take(job._replace(listener=listener))
+    assert again.fencing_token == granted.fencing_token
+    assert (yield from stage.evict("job"))
+    yield from stage.eventually("the holder was told", lambda: listener.losses)
+    assert listener.losses == [Loss.EVICTED]
