@@ -1,42 +1,67 @@
-"""Calls of the script by an event loop: what is asked in one tick travels in one round trip."""
+"""Calls of the script by an event loop: what is asked in one turn travels in one round trip."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import Any, NamedTuple
 
 import redis.asyncio
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MaxConnectionsError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from limiter_core.errors import StoreError
 from limiter_redis import _protocol as protocol
 from limiter_redis._hub import Hub
+from limiter_redis._link import Link, Reply
 from limiter_redis._script import Script
-from limiter_redis._wire import (
-    BATCH,
-    FOR,
-    POOL_PATIENCE,
-    POOL_PAUSE,
-    evalsha,
-    evaluate,
-    packed,
-    store_error,
-)
+from limiter_redis._wire import BATCH, store_error
 
 CLOSING_PATIENCE = 5.0
 """Seconds that closing waits for what was asked before."""
 
-_Waiting = tuple[protocol.Operation, "asyncio.Future[str]"]
+IN_FLIGHT = 2
+"""Calls that may be on their way at once: while the server does one, the next is written."""
+
+
+class _Asked(NamedTuple):
+    """An operation, and who wants its reply."""
+
+    operation: protocol.Operation
+    future: asyncio.Future[str]
+
+
+class _Call:
+    """Operations that travel together.
+
+    Attributes:
+        asked: the operations.
+        sent_at: when they were sent, on the loop's clock.
+        again: whether they were sent before, over a connection that then ended.
+    """
+
+    __slots__ = ("again", "asked", "sent_at")
+
+    def __init__(self, asked: list[_Asked]) -> None:
+        self.asked = asked
+        self.sent_at = 0.0
+        self.again = False
+
+    def fail(self, error: Exception, where: str) -> None:
+        """Tell all who asked."""
+        for _, future in self.asked:
+            if not future.done():
+                future.set_exception(store_error(error, where))
+                future.exception()  # if its task has gone nobody else will look at it
 
 
 class AsyncWire:
     """Calls of one server, from one event loop, over one connection.
 
-    While a call is on its way the next one gathers operations; so the number of connections and
-    of round trips does not grow with the number of tasks.
+    While calls are on their way the next one gathers operations; so the number of connections and
+    of round trips does not grow with the number of tasks. Replies come in the order of the calls,
+    and a call that has to be repeated is repeated in that order, too: nobody's release overtakes
+    his acquire.
     """
 
     def __init__(
@@ -47,56 +72,73 @@ class AsyncWire:
         script: Script,
         hub: Hub,
         *,
-        owned: bool,
-        timeout: float | None,
+        timeout: float,
     ) -> None:
-        self._pool: Any = client.connection_pool
-        self._namespace = namespace
+        self._client: Any = client
         self._where = where
-        self._script = script
         self._hub = hub
-        self._loop = asyncio.get_running_loop()
-        self._connection: Any = None
-        self._gathered: list[_Waiting] = []
-        self._sender: asyncio.Task[None] | None = None
-        self._commands = asyncio.Lock()
-        self._owned = owned
+        self._encode = protocol.Encoder(script, namespace, hub.channel)
         self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._link: Link | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._gathered: list[_Asked] = []
+        self._flush_is_due = False
+        self._flying: deque[_Call] = deque()
+        self._grounded: list[_Call] = []
+        """Calls that are to be sent anew before any other."""
+        self._unknown: list[_Call] = []
+        """Calls whose script the server did not know, until all that flew with them are back."""
+        self._watch: asyncio.TimerHandle | None = None
         self._lifetime = self._until_the_loop_ends()
         self._lives = False
+        self._closed = False
 
     def submit(self, operation: protocol.Operation) -> asyncio.Future[str]:
         """Have an operation carried out; the future is its reply."""
         future: asyncio.Future[str] = self._loop.create_future()
-        self._gathered.append((operation, future))
-        if self._sender is None:
-            self._sender = self._loop.create_task(self._send())
+        self._gathered.append(_Asked(operation, future))
+        if not self._flush_is_due:
+            if self._flying or self._link is None or len(self._hub.live) > 1:
+                # Let come along what others ask in this turn.
+                self._flush_is_due = True
+                self._loop.call_soon(self._flush)
+            else:
+                self._flush()
         return future
 
     async def command(self, *command: Any) -> Any:
         """Carry out one plain command, beside the operations."""
-        async with self._commands:
-            connection = None
-            try:
-                async with asyncio.timeout(self._timeout):
-                    connection = await self._get_connection()
-                    return await _command(connection, command)
-            except (RedisError, OSError) as error:
-                raise store_error(error, self._where) from error
-            finally:
-                if connection is not None:
-                    await self._pool.release(connection)
+        await self._live()
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._client.execute_command(*command)
+        except (RedisError, OSError) as error:
+            raise store_error(error, self._where) from error
 
     async def aclose(self) -> None:
-        """Close the connection, and where they are our own all those of the pool.
+        """Close the connections.
 
         What was asked before is carried out first, in bounded time: it may be a release that
         nobody waits for any more.
         """
         deadline = self._loop.time() + CLOSING_PATIENCE
-        while self._sender is not None and (left := deadline - self._loop.time()) > 0:
-            await asyncio.wait([self._sender], timeout=left)
+        while futures := self._unanswered():
+            left = deadline - self._loop.time()
+            if left <= 0:
+                break
+            await asyncio.wait(futures, timeout=left)
         await self._lifetime.aclose()
+
+    def _unanswered(self) -> list[asyncio.Future[str]]:
+        calls = [*self._flying, *self._grounded, *self._unknown]
+        asked = [*self._gathered, *(each for call in calls for each in call.asked)]
+        return [future for _, future in asked if not future.done()]
+
+    async def _live(self) -> None:
+        if not self._lives:
+            self._lives = True
+            await anext(self._lifetime)
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
         # `asyncio.run` closes the generators that are not finished: so that a program that never
@@ -104,98 +146,125 @@ class AsyncWire:
         try:
             yield
         finally:
-            if self._connection is not None:
-                connection, self._connection = self._connection, None
-                await connection.disconnect(nowait=True)
-                await self._pool.release(connection)
-            if self._owned:
-                await self._pool.disconnect()
+            self._closed = True
+            if self._watch is not None:
+                self._watch.cancel()
+            if self._opening is not None:
+                self._opening.cancel()
+            if self._link is not None:
+                self._link.close()
+                self._link = None
+                await asyncio.sleep(0)  # the loop lets go of the socket in its next turn
+            await self._client.aclose()
 
-    async def _send(self) -> None:
-        batch: list[_Waiting] = []
-        try:
-            while self._gathered:
-                if len(self._hub.live) > 1:
-                    # What one reply set going asks for more in the next turn: let it come along.
-                    await asyncio.sleep(0)
-                batch, self._gathered = self._gathered[:BATCH], self._gathered[BATCH:]
-                await self._exchange(batch)
-                batch = []
-        finally:
-            self._sender = None
-            # Cancelled halfway (the loop ends): what was asked may be asked again, in the same
-            # order (S1); also what nobody waits for any more, for that may be a release.
-            self._gathered[:0] = batch
-            if self._gathered:
-                self._sender = self._loop.create_task(self._send())
+    # -- sending ----------------------------------------------------------------------------------
 
-    async def _exchange(self, batch: list[_Waiting]) -> None:
-        operations = [operation for operation, _ in batch]
-        try:
-            lines = await self._call(operations)
-        except StoreError as error:
-            for _, future in batch:
-                if not future.done():
-                    own = type(error)(*error.args)
-                    own.__cause__ = error.__cause__
-                    future.set_exception(own)
-                    future.exception()  # if its task has gone nobody else will look at it
+    def _flush(self) -> None:
+        """Send what was gathered, as far as it may fly now."""
+        self._flush_is_due = False
+        if self._link is None:
+            if self._opening is None:
+                self._opening = self._loop.create_task(self._open())
             return
-        for (_, future), line in zip(batch, lines, strict=False):
-            if not future.done():
-                future.set_result(line)
-        if len(lines) > len(batch):
-            self._hub.hear(lines[len(batch) :])
+        while self._grounded and len(self._flying) < IN_FLIGHT:
+            self._send(self._link, self._grounded.pop(0))
+        while self._gathered and len(self._flying) < IN_FLIGHT and not self._unknown:
+            call = _Call(self._gathered[:BATCH])
+            del self._gathered[:BATCH]
+            self._send(self._link, call)
 
-    async def _call(self, operations: Sequence[protocol.Operation]) -> list[str]:
-        keys, arguments = protocol.arguments(self._namespace, self._hub.channel, operations)
-        try:
-            try:
-                return await self._once(keys, arguments)
-            except (RedisConnectionError, OSError):
-                # A connection that lay idle may be dead. All operations may be repeated (S1), but
-                # the news that came with the first reply are lost.
-                self._hub.recheck_waiting()
-                return await self._once(keys, arguments)
-        except (RedisError, OSError) as error:
-            raise store_error(error, self._where) from error
+    def _send(self, link: Link, call: _Call, *, by_text: bool = False) -> None:
+        call.sent_at = self._loop.time()
+        self._flying.append(call)
+        if self._watch is None:
+            self._watch = self._loop.call_at(call.sent_at + self._timeout, self._look_at_the_clock)
+        link.write(self._encode([asked.operation for asked in call.asked], by_text=by_text))
 
-    async def _once(self, keys: int, arguments: Sequence[str]) -> list[str]:
+    def _look_at_the_clock(self) -> None:
+        self._watch = None
+        if not self._flying:
+            return
+        ends_at = self._flying[0].sent_at + self._timeout
+        if self._loop.time() < ends_at:
+            self._watch = self._loop.call_at(ends_at, self._look_at_the_clock)
+        elif self._link is not None:
+            # Whatever it would still say is not the next one's answer.
+            self._link.fail(RedisTimeoutError("Timeout reading from the server"))
+
+    async def _open(self) -> None:
+        link = Link(self._hear, self._ended)
         try:
             # Connecting counts too: a server may take the connection, and say nothing.
             async with asyncio.timeout(self._timeout):
-                if self._connection is None:
-                    self._connection = await self._get_connection()
-                connection = self._connection
-                try:
-                    reply = await _command(connection, evalsha(self._script, keys, arguments))
-                except NoScriptError:
-                    reply = await _command(connection, evaluate(self._script, keys, arguments))
-        except ResponseError:
-            raise
-        except BaseException:
-            # Whatever it would still say is not the next one's answer.
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                await connection.disconnect(nowait=True)
-                await self._pool.release(connection)
-            raise
-        return protocol.lines(reply)
+                await self._live()
+                await link.open(self._client)
+        except (RedisError, OSError) as error:
+            failed = [*self._grounded, _Call(self._gathered)]
+            self._grounded, self._gathered = [], []
+            for call in failed:
+                call.fail(error, self._where)
+        else:
+            self._link = link
+        finally:
+            # Cancelled halfway (the loop ends): it is opened anew for what was asked; also if
+            # nobody waits for that any more, for it may be a release.
+            self._opening = None
+            if (self._grounded or self._gathered) and not self._closed:
+                self._flush()
 
-    async def _get_connection(self) -> Any:
-        if not self._lives:
-            self._lives = True
-            await anext(self._lifetime)
-        deadline = time.monotonic() + POOL_PATIENCE
-        while True:
-            try:
-                return await self._pool.get_connection(*FOR)
-            except MaxConnectionsError:
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(POOL_PAUSE)
+    # -- hearing ----------------------------------------------------------------------------------
 
+    def _hear(self, reply: Reply) -> None:
+        call = self._flying.popleft()
+        if isinstance(reply, bytes):
+            lines = reply.decode().split("\n")
+            for (_, future), line in zip(call.asked, lines, strict=False):
+                if not future.done():
+                    future.set_result(line)
+            if len(lines) > len(call.asked):
+                self._hub.hear(lines[len(call.asked) :])
+            if self._unknown:
+                self._repeat_releases(call)
+        elif isinstance(reply, NoScriptError):
+            self._unknown.append(call)
+        else:
+            call.fail(reply, self._where)
+        if self._unknown and not self._flying and self._link is not None:
+            unknown, self._unknown = self._unknown, []
+            for call in unknown:
+                self._send(self._link, call, by_text=True)
+        elif (self._gathered or self._grounded) and not self._flush_is_due:
+            # Behind those who were woken, for they ask for more.
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
 
-async def _command(connection: Any, command: tuple[Any, ...]) -> Any:
-    await connection.send_packed_command(packed(connection, command))
-    return await connection.read_response(disable_decoding=True)
+    def _repeat_releases(self, call: _Call) -> None:
+        """Have releases follow the acquires that they overtook.
+
+        The script was unknown to the server when the call before this one came, and had come back
+        when this one did.
+        """
+        releases = [asked.operation for asked in call.asked if protocol.is_release(asked.operation)]
+        if releases:
+            asked = [_Asked(each, self._loop.create_future()) for each in releases]
+            self._unknown.append(_Call(asked))
+
+    def _ended(self, link: Link, error: Exception) -> None:
+        """Repeat once what was not answered, over the next connection."""
+        # A connection that lay idle may be dead. All operations may be repeated (S1), but the
+        # news that came with lost replies are lost.
+        if link is not self._link:
+            return
+        self._link = None
+        calls = [*self._unknown, *self._flying]
+        self._unknown.clear()
+        self._flying.clear()
+        for call in calls:
+            if call.again:
+                call.fail(error, self._where)
+            else:
+                call.again = True
+                self._grounded.append(call)
+        if self._grounded or self._gathered:
+            self._hub.recheck_waiting()
+            self._flush()

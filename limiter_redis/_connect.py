@@ -78,7 +78,12 @@ def async_client(address: dict[str, Any]) -> redis.asyncio.Redis:
 
     Nor does it time its replies, which costs redis-py a task for each: whoever uses it does.
     """
-    settings: Any = {**address, "socket_timeout": None, "retry": AsyncRetry(NoBackoff(), 0)}
+    settings: Any = {
+        **address,
+        "protocol": 2,
+        "retry": AsyncRetry(NoBackoff(), 0),
+        "socket_timeout": None,
+    }
     return redis.asyncio.Redis(**settings)
 
 

@@ -78,7 +78,9 @@ class Keeper:
 
     def _run(self) -> None:
         listening = self._connect(_PATIENCE)
-        wire = Wire(self._connect(_PATIENCE), self._hub.namespace, self._where, self._script)
+        hub = self._hub
+        own = self._connect(_PATIENCE)
+        wire = Wire(own, hub.namespace, hub.channel, self._where, self._script)
         pubsub: Any = cast(Any, listening).pubsub()
         subscribed = False
         over = threading.Event()
@@ -159,7 +161,7 @@ class Keeper:
                 self._look(wire, looks[start : start + BATCH])
             while self._hub.abandoned:
                 operation = protocol.release(*self._hub.abandoned.popitem())
-                self._hub.hear(wire.call(self._hub.channel, [operation])[1:])
+                self._hub.hear(wire.call([operation])[1:])
         except StoreUnavailable as error:
             if not self._away:
                 logger.warning("cannot renew leases, will retry until they end: %s", error)
@@ -175,7 +177,7 @@ class Keeper:
     def _renew(self, wire: Wire, lives: list[Live]) -> None:
         sent_at = time.monotonic()
         operations = [protocol.renew(live.request.id, live.key) for live in lives]
-        lines = wire.call(self._hub.channel, operations)
+        lines = wire.call(operations)
         for live, line in zip(lives, lines, strict=False):
             request = self._hub.renewed(live, line, sent_at)
             if request is not None:
@@ -184,11 +186,11 @@ class Keeper:
 
     def _reclaim(self, wire: Wire, live: Live, operation: protocol.Operation) -> None:
         sent_at = time.monotonic()
-        line, *news = wire.call(self._hub.channel, [operation])
+        line, *news = wire.call([operation])
         self._hub.hear(news)
         if self._hub.live.get(live.request.id) is not live:
             # Released while it was asked for again: nobody wants it any more.
-            wire.call(self._hub.channel, [protocol.release(live.request.id, live.key)])
+            wire.call([protocol.release(live.request.id, live.key)])
             return
         answer = self._hub.settle(live.request, line, sent_at)
         if isinstance(answer, Granted):
@@ -197,7 +199,7 @@ class Keeper:
             self._hub.forgotten(live)
 
     def _look(self, wire: Wire, keys: list[str]) -> None:
-        lines = wire.call(self._hub.channel, [protocol.sweep(key) for key in keys])
+        lines = wire.call([protocol.sweep(key) for key in keys])
         if any(live.waiting for live in list(self._hub.live.values())):
             for key, line in zip(keys, lines, strict=False):
                 self._hub.look_at(key, protocol.seconds(line))

@@ -31,6 +31,7 @@ from limiter_core.requests import (
     Request,
     WaiterSnapshot,
 )
+from limiter_redis._script import Script
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -160,14 +161,40 @@ def scope_of(key: str) -> str:
     return scope if slash else ""
 
 
-def arguments(
-    namespace: str, channel: str, operations: Sequence[Operation]
-) -> tuple[int, list[str]]:
-    """Return the number of keys, and the keys and arguments of one call of the script."""
-    names = dict.fromkeys(key for operation in operations for key in keys_of(operation))
-    keys = [name for key in names for name in redis_keys(namespace, key)]
-    keys += [offers_index(namespace, op[1]) for op in operations if op[0] == "offers"]
-    return len(keys), [*keys, namespace, channel, _encode(operations)]
+class Encoder:
+    """Makes calls of the script, as they go over the wire."""
+
+    def __init__(self, script: Script, namespace: str, channel: str) -> None:
+        self._namespace = namespace
+        self._by_digest = _packed("EVALSHA") + _packed(script.sha.decode())
+        self._by_text = _packed("EVAL") + _packed(script.text.decode())
+        self._who = _packed(namespace) + _packed(channel)
+
+    def __call__(self, operations: Sequence[Operation], *, by_text: bool = False) -> bytes:
+        """Return the call that carries out these operations.
+
+        Args:
+            operations: one after the other.
+            by_text: for a server that does not know the script's digest.
+        """
+        namespace = self._namespace
+        names = dict.fromkeys(key for operation in operations for key in keys_of(operation))
+        keys = [name for key in names for name in redis_keys(namespace, key)]
+        keys += [offers_index(namespace, op[1]) for op in operations if op[0] == "offers"]
+        head = self._by_text if by_text else self._by_digest
+        text = f"*{len(keys) + 6}\r\n{head}{_packed(str(len(keys)))}"
+        text += "".join(map(_packed, keys)) + self._who + _packed(_encode(operations))
+        return text.encode()
+
+
+def _packed(argument: str) -> str:
+    size = len(argument) if argument.isascii() else len(argument.encode())
+    return f"${size}\r\n{argument}\r\n"
+
+
+def is_release(operation: Operation) -> bool:
+    """Whether an operation removes a lease or ticket."""
+    return bool(operation[0] == "release")
 
 
 # -- replies ---------------------------------------------------------------------------------------
@@ -316,7 +343,7 @@ def seconds(field: str) -> float | None:
 
 
 def lines(reply: Iterable[bytes | str]) -> list[str]:
-    """Return the script's reply as text, whatever the connection decodes."""
+    """Return texts as text, whatever the connection decodes."""
     return [line.decode() if isinstance(line, bytes) else line for line in reply]
 
 

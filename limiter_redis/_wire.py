@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -53,60 +52,40 @@ def store_error(error: Exception, where: str) -> StoreError:
     return ours
 
 
-try:
-    _hiredis: Any = importlib.import_module("hiredis")
-except ImportError:  # redis-py does it by itself, more slowly
-    _hiredis = None
-
-
-def packed(connection: Any, command: tuple[Any, ...]) -> Any:
-    """Return a command as it goes over the wire."""
-    if _hiredis is None:
-        return connection.pack_command(*command)
-    return [_hiredis.pack_command(command)]
-
-
-def evalsha(script: Script, keys: int, arguments: Sequence[str]) -> tuple[Any, ...]:
-    """Return the command that calls the script by its digest."""
-    return ("EVALSHA", script.sha, keys, *arguments)
-
-
-def evaluate(script: Script, keys: int, arguments: Sequence[str]) -> tuple[Any, ...]:
-    """Return the command that calls the script by its text, for a server that lost it."""
-    return ("EVAL", script.text, keys, *arguments)
-
-
 class Wire:
     """Calls of one server, from any thread."""
 
-    def __init__(self, client: redis.Redis, namespace: str, where: str, script: Script) -> None:
+    def __init__(
+        self, client: redis.Redis, namespace: str, channel: str, where: str, script: Script
+    ) -> None:
         self._client = client
         self._pool: Any = client.connection_pool
-        self._namespace = namespace
         self._where = where
-        self._script = script
+        self._encode = protocol.Encoder(script, namespace, channel)
 
-    def call(self, channel: str, operations: Sequence[protocol.Operation]) -> list[str]:
+    def call(self, operations: Sequence[protocol.Operation]) -> list[str]:
         """Carry out operations (at most `BATCH`) and return the replies, then the news.
 
         Raises:
             StoreUnavailable: the server cannot be reached.
             StoreError: it answered with an error.
         """
-        keys, arguments = protocol.arguments(self._namespace, channel, operations)
 
         def exchange(connection: Any) -> list[str]:
             try:
-                reply = _command(connection, evalsha(self._script, keys, arguments))
+                reply = _exchange(connection, self._encode(operations))
             except NoScriptError:
-                reply = _command(connection, evaluate(self._script, keys, arguments))
-            return protocol.lines(reply)
+                reply = _exchange(connection, self._encode(operations, by_text=True))
+            text: str = reply.decode()
+            return text.split("\n")
 
         return self._with_connection(exchange)
 
     def command(self, *command: Any) -> Any:
         """Carry out one plain command."""
-        return self._with_connection(lambda connection: _command(connection, command))
+        return self._with_connection(
+            lambda connection: _exchange(connection, connection.pack_command(*command))
+        )
 
     def close(self) -> None:
         """Close the connections."""
@@ -145,6 +124,6 @@ class Wire:
                 time.sleep(POOL_PAUSE)
 
 
-def _command(connection: Any, command: tuple[Any, ...]) -> Any:
-    connection.send_packed_command(packed(connection, command))
+def _exchange(connection: Any, command: Any) -> Any:
+    connection.send_packed_command([command] if isinstance(command, bytes) else command)
     return connection.read_response(disable_decoding=True)

@@ -131,7 +131,9 @@ class RedisStore:
                 if isinstance(own, redis.Redis)
                 else sync_client(self._address, socket_timeout=self._address["socket_timeout"])
             )
-            wire = self._wire = Wire(client, self._namespace, self._where, self._script)
+            wire = self._wire = Wire(
+                client, self._namespace, self.hub.channel, self._where, self._script
+            )
         return wire
 
     def async_wire(self) -> AsyncWire:
@@ -149,18 +151,15 @@ class RedisStore:
             ) from None
         wire = self._async_wires.get(loop)
         if wire is None:
-            own = self._client
-            client = own if isinstance(own, redis.asyncio.Redis) else async_client(self._address)
             for ended in [each for each in self._async_wires if each.is_closed()]:
                 del self._async_wires[ended]
             wire = self._async_wires[loop] = AsyncWire(
-                client,
+                async_client(self._address),
                 self._namespace,
                 self._where,
                 self._script,
                 self.hub,
-                owned=own is not client,
-                timeout=self._address["socket_timeout"] if own is not client else None,
+                timeout=self._address["socket_timeout"],
             )
         return wire
 
@@ -292,11 +291,11 @@ class _SyncFace:
 
     def _carry_out(self, operation: protocol.Operation) -> str:
         store = self._store
-        line, *news = store.wire().call(store.hub.channel, [operation])
+        line, *news = store.wire().call([operation])
         store.hub.hear(news)
         while store.hub.unfinished:
             key = store.hub.unfinished.popitem()[0]
-            _, *news = store.wire().call(store.hub.channel, [protocol.sweep(key)])
+            _, *news = store.wire().call([protocol.sweep(key)])
             store.hub.hear(news)
         return line
 

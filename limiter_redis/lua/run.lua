@@ -20,4 +20,4 @@ if rest then
   rest.save_all()
   for _, line in ipairs(rest.news) do replies[#replies + 1] = line end
 end
-return replies
+return table.concat(replies, '\n')

@@ -95,9 +95,9 @@ class Proxy:
         _end(target)
 
     def _is_to_be_lost(self, data: bytes) -> bool:
-        # Only a reply of the script is one that somebody misses: a list of texts.
+        # Only a reply of the script is one that somebody misses: a text of lines.
         with self._lock:
-            if self.losing <= 0 or not data.startswith(b"*") or b"granted" not in data:
+            if self.losing <= 0 or not data.startswith(b"$") or b"granted" not in data:
                 return False
             self.losing -= 1
             self.lost += 1

@@ -205,21 +205,21 @@ async def test_timeouts_under_every_resolution(
     await all_is_free(limiter)
 
 
-async def test_the_sender_is_cancelled_with_its_connection(own_server: Process) -> None:
-    """Row 26: no reply is taken for the answer to another question."""
+async def test_opening_the_connection_is_cancelled(own_server: Process) -> None:
+    """Row 26: whoever cancels all tasks of a loop does not strand who asks for something."""
     with Proxy(own_server.port) as proxy:
         store = RedisStore(proxy.url)
         limiter = Limiter(store)
-        await (await limiter.acquire(ONE)).release()
+        wire = store.async_wire()
         for number in range(20):
             proxy.hold_up()
-            wire = store.async_wire()
+            proxy.hang_up()
+            await until(lambda: wire._link is None, "the connection is lost")
             asking = asyncio.create_task(limiter.acquire(OTHER))
-            await until(lambda: wire._sender is not None, "it is on its way")  # noqa: B023
+            await until(lambda: wire._opening is not None, "it is being opened")
             await asyncio.sleep(0.002 * (number % 3))
-            sender = wire._sender
-            assert sender is not None
-            sender.cancel()
+            if wire._opening is not None:
+                wire._opening.cancel()
             proxy.let_pass()
             lease = await asyncio.wait_for(asking, 5.0)
             assert lease.keys == (await limiter.key_for(OTHER),)

@@ -540,14 +540,14 @@ def test_one_step_stays_short_however_many_have_died(server: Server, store: Redi
         Request(f"dead-{number}", (Demand(KEY, many // 2),), lease=3600.0) for number in range(many)
     ]
     for start in range(0, many, 128):
-        wire.call("", [protocol.acquire(each) for each in requests[start : start + 128]])
+        wire.call([protocol.acquire(each) for each in requests[start : start + 128]])
     names = protocol.redis_keys("limiter", KEY)
     ended = server.admin.zrange(names[1], 0, -1)
     assert len(ended) == many
     for start in range(0, many, 5000):  # and suddenly their leases have ended
         server.admin.zadd(names[1], dict.fromkeys(ended[start : start + 5000], 1))
     server.admin.config_resetstat()
-    wire.call("", [protocol.sweep(KEY)])
+    wire.call([protocol.sweep(KEY)])
     assert sum(server.commands().values()) < 128 * 30, "a chunk to reap, and one to serve"
     assert server.admin.zcard(names[1]) > many - 1000
     alive = Request("alive", (Demand(KEY, 1),), lease=60)
