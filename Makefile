@@ -54,7 +54,9 @@ IMAGES := redis:6.2,redis:7,redis:8,valkey/valkey:8,valkey/valkey:9
 
 test-containers: $(VENV)/.tools ## run the tests of the Redis store on servers in containers (needs Docker)
 	$(BIN)/python $(PIP) install testcontainers
-	LIMITER_TEST_CONTAINERS=$(IMAGES) $(BIN)/python -m pytest tests/redis $(ARGS)
+	images="$$($(BIN)/python tests/redis/container_images.py $(IMAGES))" && \
+	TESTCONTAINERS_RYUK_DISABLED=true LIMITER_TEST_CONTAINERS="$$images" \
+	  $(BIN)/python -m pytest tests/redis -m every_server $(ARGS)
 
 lint: $(VENV)/.tools ## check style and formatting (ruff)
 	$(BIN)/ruff check .
