@@ -77,7 +77,7 @@ class AsyncWire:
         self._client: Any = client
         self._where = where
         self._hub = hub
-        self._encode = protocol.Encoder(script, namespace, hub.channel)
+        self._encode = protocol.Encoder(script, namespace, hub.process)
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._link: Link | None = None

@@ -62,7 +62,8 @@ class Hub:
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
-        self.channel = f"{namespace}:process:{secrets.token_hex(8)}"
+        self.process = secrets.token_hex(8)
+        self.channel = f"{namespace}:process:{self.process}"
         self.live: dict[str, Live] = {}
         self.looks: dict[str, float] = {}
         """Keys that somebody here waits for, and when their next lease ends (local clock)."""

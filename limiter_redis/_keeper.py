@@ -80,7 +80,7 @@ class Keeper:
         listening = self._connect(_PATIENCE)
         hub = self._hub
         own = self._connect(_PATIENCE)
-        wire = Wire(own, hub.namespace, hub.channel, self._where, self._script)
+        wire = Wire(own, hub.namespace, hub.process, self._where, self._script)
         pubsub: Any = cast(Any, listening).pubsub()
         subscribed = False
         over = threading.Event()

@@ -1,6 +1,6 @@
 """What goes over the wire, and what it means: pure functions, shared by both transports.
 
-Operations travel as JSON, many in one call; replies and news come as lines of fields (see the
+Operations travel as words, many in one call; replies and news come as lines of words (see the
 headers of the `.lua` files). Durations are seconds here and microseconds there.
 """
 
@@ -11,10 +11,11 @@ import functools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from limiter_core.errors import StoreError
+from limiter_core.limits import ConflictResolution
 from limiter_core.requests import (
     Answer,
     Granted,
@@ -22,6 +23,7 @@ from limiter_core.requests import (
     HolderSnapshot,
     KeySnapshot,
     Loss,
+    Mode,
     Notice,
     Queued,
     Refusal,
@@ -33,10 +35,20 @@ from limiter_core.requests import (
 )
 from limiter_redis._script import Script
 
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
-Operation = list[Any]
-"""An operation, as its `.lua` file describes it."""
+class Operation(NamedTuple):
+    """An operation.
+
+    Attributes:
+        text: as its `.lua` file describes it.
+        keys: the limiter keys that it names.
+        scope: the scope whose offers it wants, None for none.
+    """
+
+    text: str
+    keys: tuple[str, ...]
+    scope: str | None = None
+
 
 _LOSSES = {
     "expired": Loss.EXPIRED,
@@ -45,6 +57,9 @@ _LOSSES = {
     "preempted": Loss.PREEMPTED,
 }
 _SAFE = ":@+/=,"
+_PRINTED = "".join(map(chr, range(ord("!"), ord("~") + 1)))
+_MODES = {mode: mode.value for mode in Mode}
+_CONFLICTS = {each: each.value for each in ConflictResolution}
 _REFUSALS = {
     "full": Refusal.FULL,
     "queue": Refusal.QUEUE_FULL,
@@ -58,86 +73,77 @@ _REFUSALS = {
 
 def acquire(request: Request) -> Operation:
     """Return the operation for a request."""
-    return [
-        "acquire",
-        id_word(request.id),
-        request.mode.value,
-        microseconds(request.lease),
-        0 if request.max_hold is None else microseconds(request.max_hold),
-        microseconds(request.claim),
-        request.order or 0,
-        request.payload is not None and (base64.b64encode(request.payload).decode() or "="),
-        _word(request.claimant),
-        _word(request.label) or "-",
-        request.listener is not None,
-        request.fencing_token or 0,
-        [
-            (
-                demand.key,
-                demand.limit,
-                demand.cost,
-                demand.on_conflict.value,
-                demand.priority,
-                "" if demand.group is None else "=" + demand.group,
-                -1 if demand.max_waiting is None else demand.max_waiting,
-            )
-            for demand in request.demands
-        ],
-    ]
+    hold, payload, demands = request.max_hold, request.payload, request.demands
+    text = (
+        f"acquire {id_word(request.id)} {_MODES[request.mode]} {microseconds(request.lease)} "
+        f"{0 if hold is None else microseconds(hold)} {microseconds(request.claim)} "
+        f"{request.order or 0} {'-' if payload is None else _base64(payload)} "
+        f"{_word(request.claimant)} {_word(request.label)} "
+        f"{0 if request.listener is None else 1} {request.fencing_token or 0}"
+    )
+    for key, limit, cost, conflict, priority, group, max_waiting in demands:
+        text += (
+            f" {_key_word(key)} {limit} {cost} {_CONFLICTS[conflict]} {priority} "
+            f"{'-' if group is None else '=' + quote(group, safe=_SAFE)} "
+            f"{-1 if max_waiting is None else max_waiting}"
+        )
+    keys = (demands[0].key,) if len(demands) == 1 else tuple(demand.key for demand in demands)
+    return Operation(text, keys)
 
 
 def release(request_id: str, key: str) -> Operation:
     """Return the operation that removes a lease or ticket."""
-    return ["release", id_word(request_id), key]
+    return Operation(f"release {id_word(request_id)} {_key_word(key)}", (key,))
+
+
+def is_release(operation: Operation) -> bool:
+    """Whether an operation removes a lease or ticket."""
+    return operation.text.startswith("release ")
 
 
 def evict(lease_id: str, key: str) -> Operation:
     """Return the operation that takes a slot back."""
-    return ["evict", id_word(lease_id), key]
+    return Operation(f"evict {id_word(lease_id)} {_key_word(key)}", (key,))
 
 
 def renew(request_id: str, key: str) -> Operation:
     """Return the operation that starts a lease time again; `key` is the request's first."""
-    return ["renew", id_word(request_id), key]
+    return Operation(f"renew {id_word(request_id)} {_key_word(key)}", (key,))
+
+
+def find(request_id: str, key: str) -> Operation:
+    """Return the operation that tells whether a key knows a request."""
+    return Operation(f"find {id_word(request_id)} {_key_word(key)}", (key,))
 
 
 def set_limit(key: str, limit: int | None) -> Operation:
     """Return the operation that overrides the declared limits, or (None) returns to them."""
-    return ["configure", key, "limit", False if limit is None else limit]
+    value = "-" if limit is None else limit
+    return Operation(f"configure {_key_word(key)} limit {value}", (key,))
 
 
 def set_paused(key: str, paused: bool) -> Operation:
     """Return the operation that pauses or resumes a key."""
-    return ["configure", key, "pause", paused]
+    return Operation(f"configure {_key_word(key)} pause {'1' if paused else '-'}", (key,))
 
 
 def sweep(key: str) -> Operation:
     """Return the operation that reaps a key."""
-    return ["sweep", key]
+    return Operation(f"sweep {_key_word(key)}", (key,))
 
 
 def offers(scope: str) -> Operation:
     """Return the operation that offers unclaimed slots of a scope again; "" for no scope."""
-    return ["offers", scope]
+    return Operation(f"offers {scope or '-'}", (), scope)
 
 
 def inspect(key: str) -> Operation:
     """Return the operation that looks at a key."""
-    return ["inspect", key, KeySnapshot.WAITERS_SHOWN]
+    return Operation(f"inspect {_key_word(key)} {KeySnapshot.WAITERS_SHOWN}", (key,))
 
 
-def keys_of(operation: Operation) -> list[str]:
-    """Return the limiter keys that an operation names."""
-    if operation[0] == "acquire":
-        return [demand[0] for demand in operation[12]]
-    if operation[0] == "offers":
-        return []
-    return [operation[1] if operation[0] in ("configure", "sweep", "inspect") else operation[2]]
-
-
-@functools.lru_cache(maxsize=4096)
 def redis_keys(namespace: str, key: str) -> tuple[str, str, str]:
-    """Return the Redis keys of a limiter key: state, ends and queue; as `names` in the prelude."""
+    """Return the Redis keys of a limiter key: state, ends and queue; as `names` in entry.lua."""
     scope, slash, rest = key.partition("/")
     head = f"{{{namespace}:{scope}}}"
     tail = f":{rest}" if slash else ""
@@ -145,7 +151,7 @@ def redis_keys(namespace: str, key: str) -> tuple[str, str, str]:
 
 
 def offers_index(namespace: str, scope: str) -> str:
-    """Return the Redis key of a scope's offers; as `offers_of` in the prelude."""
+    """Return the Redis key of a scope's offers; as `offers_of` in state.lua."""
     return f"{{{namespace}:{scope}}}:offers" if scope else f"{{{namespace}}}:offers"
 
 
@@ -164,11 +170,11 @@ def scope_of(key: str) -> str:
 class Encoder:
     """Makes calls of the script, as they go over the wire."""
 
-    def __init__(self, script: Script, namespace: str, channel: str) -> None:
+    def __init__(self, script: Script, namespace: str, process: str) -> None:
         self._namespace = namespace
         self._by_digest = _packed("EVALSHA") + _packed(script.sha.decode())
         self._by_text = _packed("EVAL") + _packed(script.text.decode())
-        self._who = _packed(namespace) + _packed(channel)
+        self._who = _packed(namespace) + _packed(process)
 
     def __call__(self, operations: Sequence[Operation], *, by_text: bool = False) -> bytes:
         """Return the call that carries out these operations.
@@ -178,23 +184,29 @@ class Encoder:
             by_text: for a server that does not know the script's digest.
         """
         namespace = self._namespace
-        names = dict.fromkeys(key for operation in operations for key in keys_of(operation))
-        keys = [name for key in names for name in redis_keys(namespace, key)]
-        keys += [offers_index(namespace, op[1]) for op in operations if op[0] == "offers"]
+        keys = dict.fromkeys([key for operation in operations for key in operation.keys])
+        names = [_packed_keys(namespace, key) for key in keys]
+        count = 3 * len(names)
+        for operation in operations:
+            if operation.scope is not None:
+                names.append(_packed(offers_index(namespace, operation.scope)))
+                count += 1
         head = self._by_text if by_text else self._by_digest
-        text = f"*{len(keys) + 6}\r\n{head}{_packed(str(len(keys)))}"
-        text += "".join(map(_packed, keys)) + self._who + _packed(_encode(operations))
-        return text.encode()
+        # What is asked is ASCII, so its characters are its bytes.
+        asked = "".join([f"${len(text)}\r\n{text}\r\n" for text, _, _ in operations])
+        return (
+            f"*{count + 5 + len(operations)}\r\n{head}{_packed(str(count))}"
+            f"{''.join(names)}{self._who}{asked}"
+        ).encode()
+
+
+@functools.lru_cache(maxsize=4096)
+def _packed_keys(namespace: str, key: str) -> str:
+    return "".join(_packed(name) for name in redis_keys(namespace, _key_word(key)))
 
 
 def _packed(argument: str) -> str:
-    size = len(argument) if argument.isascii() else len(argument.encode())
-    return f"${size}\r\n{argument}\r\n"
-
-
-def is_release(operation: Operation) -> bool:
-    """Whether an operation removes a lease or ticket."""
-    return bool(operation[0] == "release")
+    return f"${len(argument.encode())}\r\n{argument}\r\n"
 
 
 # -- replies ---------------------------------------------------------------------------------------
@@ -283,7 +295,7 @@ def parse_snapshot(key: str, text: str) -> KeySnapshot:
         (_holder(*holder, now=now) for holder in state["holders"] or ()),
         key=lambda holder: holder.fencing_token,
     )
-    waiters = [_waiter(json.loads(ticket), now) for ticket in state["waiters"] or () if ticket]
+    waiters = [_waiter(*waiter, now=now) for waiter in state["waiters"] or ()]
     declared = {holder.limit for holder in holders} | {waiter.limit for waiter in waiters}
     override = None if state["override"] is False else int(state["override"])
     return KeySnapshot(
@@ -306,7 +318,7 @@ def _holder(lease_id: str, record: str, due: str, *, now: int) -> HolderSnapshot
         cost=int(cost),
         limit=int(limit),
         fencing_token=int(token),
-        held_for=(now - int(since)) / 1_000_000,
+        held_for=(now - int(token if since == "-" else since)) / 1_000_000,
         expires_in=(int(float(due)) - now) / 1_000_000,
         claimed=claimed == "1",
         preempted=preempted == "1",
@@ -314,18 +326,18 @@ def _holder(lease_id: str, record: str, due: str, *, now: int) -> HolderSnapshot
     )
 
 
-def _waiter(ticket: dict[str, Any], now: int) -> WaiterSnapshot:
-    home = ticket["d"][ticket["home"] - 1]
-    group = home.get("group")
+def _waiter(ticket_id: str, record: str, *, now: int) -> WaiterSnapshot:
+    order, sequence, _, _, _, _, _, label, payload, home, _, *demands = record.split(" ")
+    _, limit, cost, _, priority, group, _ = demands[7 * int(home) - 7 : 7 * int(home)]
     return WaiterSnapshot(
-        id=unquote(ticket["id"]),
-        cost=int(home["cost"]),
-        limit=int(home["limit"]),
-        priority=int(home["priority"]),
-        group=None if group is None else group.removeprefix("="),
-        waiting_for=(now - int(ticket["since"])) / 1_000_000,
-        durable=bool(ticket["durable"]),
-        label=_unword(ticket["label"]),
+        id=unquote(ticket_id),
+        cost=int(cost),
+        limit=int(limit),
+        priority=int(priority),
+        group=None if group == "-" else unquote(group[1:]),
+        waiting_for=(now - int(order if sequence == "-" else sequence)) / 1_000_000,
+        durable=payload != "-",
+        label=_unword(label),
     )
 
 
@@ -353,11 +365,21 @@ def id_word(request_id: str) -> str:
     return request_id if plain else quote(request_id, safe=_SAFE)
 
 
+@functools.lru_cache(maxsize=4096)
+def _key_word(key: str) -> str:
+    """Return a key as one word; each that a limiter derives is one."""
+    return quote(key, safe=_PRINTED)
+
+
 @functools.lru_cache(maxsize=1024)
 def _word(text: str) -> str:
     """Return text as one word of printable ASCII; "-" stands for none."""
-    return "%2D" if text == "-" else quote(text, safe=_SAFE)
+    return "%2D" if text == "-" else quote(text, safe=_SAFE) or "-"
 
 
 def _unword(word: str) -> str:
     return "" if word == "-" else unquote(word)
+
+
+def _base64(payload: bytes) -> str:
+    return base64.b64encode(payload).decode() or "="

@@ -56,12 +56,12 @@ class Wire:
     """Calls of one server, from any thread."""
 
     def __init__(
-        self, client: redis.Redis, namespace: str, channel: str, where: str, script: Script
+        self, client: redis.Redis, namespace: str, process: str, where: str, script: Script
     ) -> None:
         self._client = client
         self._pool: Any = client.connection_pool
         self._where = where
-        self._encode = protocol.Encoder(script, namespace, channel)
+        self._encode = protocol.Encoder(script, namespace, process)
 
     def call(self, operations: Sequence[protocol.Operation]) -> list[str]:
         """Carry out operations (at most `BATCH`) and return the replies, then the news.

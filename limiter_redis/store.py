@@ -132,7 +132,7 @@ class RedisStore:
                 else sync_client(self._address, socket_timeout=self._address["socket_timeout"])
             )
             wire = self._wire = Wire(
-                client, self._namespace, self.hub.channel, self._where, self._script
+                client, self._namespace, self.hub.process, self._where, self._script
             )
         return wire
 
@@ -316,11 +316,9 @@ class _SyncFace:
         live = self._store.hub.live.get(request_id)
         if live is not None:
             return live.key
-        word = protocol.id_word(request_id)
-        for name in self._names():
-            for field in (f"h:{word}", f"t:{word}"):
-                if self._store.wire().command("HEXISTS", name, field):
-                    return self._store.key_of(name)
+        for key in self.keys():
+            if self._carry_out(protocol.find(request_id, key)) == "1":
+                return key
         return None
 
 
@@ -427,11 +425,9 @@ class _AsyncFace:
         live = self._store.hub.live.get(request_id)
         if live is not None:
             return live.key
-        word = protocol.id_word(request_id)
-        async for name in self._names():
-            for field in (f"h:{word}", f"t:{word}"):
-                if await self._store.async_wire().command("HEXISTS", name, field):
-                    return self._store.key_of(name)
+        async for key in self.keys():
+            if await self._carry_out(protocol.find(request_id, key)) == "1":
+                return key
         return None
 
 

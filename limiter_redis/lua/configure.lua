@@ -1,20 +1,19 @@
 -- What an operator changes about a key: its limit, or whether it admits at all (S12).
 --
--- operation  "configure", key, what ("limit", "pause"), value (a number, or false: as declared;
---            true or false)
+-- operation  "configure" key what ("limit", "pause") value (a number, or "-": as declared;
+--            1 or "-")
 -- reply      "1"
 
-steps.configure = function(op)
-  local s = load(op[2])
+steps.configure = function(w)
+  local s = load(w[2])
   reap(s)
-  s.changed = true
-  local field = op[3] == 'limit' and 'override' or 'paused'
-  if op[3] == 'limit' then s.override = op[4] or nil else s.paused = op[4] end
-  if op[4] == false then
-    call('HDEL', s.state, field)
+  local value = w[4] ~= '-' and w[4]
+  if w[3] == 'limit' then
+    s.override = tonumber(value or nil)
+    set(s, 'override', value)
   else
-    call('HSET', s.state, field, op[4] == true and '1' or op[4])
-    s.written = true
+    s.paused = value == '1'
+    set(s, 'paused', value)
   end
   outlive(s, now)
   serve({ s.key })

@@ -1,22 +1,24 @@
--- Where every call begins: time, names, and the short way for a key that nobody else uses.
+-- Where every call begins: time, names, and the short ways for a key that nobody else uses.
 --
 -- KEYS     the state, ends and queue of every key that the operations name (see `names`); keys of
 --          a waiter's other limits are derived, and share the hash tag by construction
 -- ARGV[1]  namespace
--- ARGV[2]  the channel of the calling process, "" for none
--- ARGV[3]  JSON list of operations, each a list: its name, then what its file says
--- reply    list of strings: one per operation, then news (see `tell` in prelude.lua); fields
---          separated by spaces
--- time     server TIME; microseconds everywhere, milliseconds only in PEXPIREAT
+-- ARGV[2]  the calling process: the end of the name of its channel
+-- ARGV[3]  and all that follow: an operation each, words with a space between: its name, then what
+--          its file says. A word that would be empty is "-"
+-- reply    one text of lines: one per operation, then news (see `tell` in state.lua)
+-- time     server TIME; microseconds everywhere, milliseconds only in expiries
 -- cost     O(1) for a key that nobody else uses; else O(log n) per operation on a key with n
 --          members. Everything that could be more is bounded by CHUNK
 --
--- The pieces are put together in this order: entry, prelude, one file per step, run. All but this
--- one stand inside of a function that is made when it is needed: most calls do without.
+-- The pieces are put together in this order: entry, what the steps share (state, holders, tickets,
+-- admission, hand_over), one file per step, run. All but this one and run stand inside of a
+-- function that is made when it is needed: most calls do without.
 
-local call = redis.call
-local namespace, own_channel = ARGV[1], ARGV[2]
+local call, match = redis.call, string.match
+local namespace, process = ARGV[1], ARGV[2]
 local GRACE = 60000000 -- keys outlive their last member by this much
+local states = {} -- what the general part holds in memory, by key
 
 local server_time = call('TIME')
 local now = server_time[1] * 1000000 + server_time[2]
@@ -26,53 +28,70 @@ local function int(number) return string.format('%.0f', number) end
 
 -- The Redis keys of a limiter key. Its scope, or else itself, is the hash tag.
 local function names(key)
-  local slash = string.find(key, '/', 1, true)
-  local tag, rest = key, ''
-  if slash then
-    tag, rest = string.sub(key, 1, slash - 1), ':' .. string.sub(key, slash + 1)
-  end
-  local head = '{' .. namespace .. ':' .. tag .. '}'
+  local scope, rest = match(key, '^(.-)/(.*)$')
+  local head = '{' .. namespace .. ':' .. (scope or key) .. '}'
+  rest = rest and ':' .. rest or ''
   return head .. ':state' .. rest, head .. ':ends' .. rest, head .. ':queue' .. rest, head
 end
 
--- A single holder needs no index: its state is one hash, with its id in the field "sole" and the
--- end of its lease in "due". `load` in prelude.lua turns it into the general form when anybody
--- else comes. (Most keys never see a second one; this halves their memory and time.)
+-- A single holder needs no index: its state is one text, and not a hash. `load` in state.lua turns
+-- it into the general form when anybody else comes. (Most keys never see a second one; this takes
+-- a third of the memory and time.) Its words:
+--
+--   id due cost limit since token ends lease process claimant label
+
+local ACQUIRE = '^acquire (%S+) (%l+) (%d+) (%d+) %d+ 0 %- (%S+) (%S+) (%d) (%d+)'
+  .. ' (%S+) (%d+) (%d+) %S+ %S+ %S+ %S+$'
 
 local function acquire_sole(op)
-  local demands = op[13]
-  local d = demands[1]
-  local limit, cost = d[2], d[3]
-  if #demands > 1 or op[8] or op[3] == 'look' or op[7] > 0 or cost > limit then return nil end
-  local id, lease, hold = op[2], op[4], op[5]
-  local state, _, _, head = names(d[1])
-  if call('EXISTS', state, head .. ':ended:' .. id) > 0 then return nil end
-  local token = op[3] == 'reclaim' and op[12] > 0 and op[12] or now
-  local left, ends = lease, 0
-  if hold > 0 then
-    ends = now + hold
-    if hold < left then left = hold end
+  local id, mode, lease, hold, claimant, label, live, token, key, limit, cost = match(op, ACQUIRE)
+  if not id or states[key] or mode == 'look' or tonumber(cost) > tonumber(limit) then return nil end
+  local state, _, _, head = names(key)
+  if call('EXISTS', head .. ':ended:' .. id) == 1 then return nil end
+  local since, left, ends = int(now), tonumber(lease), '0'
+  if mode ~= 'reclaim' or token == '0' then token = since end
+  if hold ~= '0' then
+    ends = int(now + hold)
+    left = math.min(left, hold)
   end
-  local channel = (op[11] and own_channel ~= '') and own_channel or '-'
-  local claimant = op[9] ~= '' and op[9] or '-'
-  local since = int(now)
-  local expires = now + left + GRACE
-  local number = int(token)
-  call('HSET', state, 'sole', id, 'due', int(now + left), 'used', cost, 'token', number,
-    'expires', int(expires), 'h:' .. id, number .. ' ' .. cost .. ' ' .. limit .. ' ' .. since ..
-    ' ' .. int(ends) .. ' ' .. int(lease) .. ' 1 0 ' .. channel .. ' ' .. claimant .. ' ' ..
-    op[10] .. ' ' .. d[1])
-  call('PEXPIREAT', state, int(math.ceil(expires / 1000)))
-  return 'granted ' .. number .. ' ' .. int(left)
+  local due = now + left
+  local record = id .. ' ' .. int(due) .. ' ' .. cost .. ' ' .. limit .. ' ' .. since .. ' ' .. token
+    .. ' ' .. ends .. ' ' .. lease .. ' ' .. (live == '1' and process or '-') .. ' ' .. claimant
+    .. ' ' .. label
+  if not call('SET', state, record, 'NX', 'PXAT', int((due + GRACE) / 1000)) then return nil end
+  return 'granted ' .. token .. ' ' .. int(left)
+end
+
+-- Returns the Redis key and the record if this id is the key's single holder, and its lease lives.
+local function sole(id, key)
+  if states[key] then return nil end
+  local state = names(key)
+  if call('TYPE', state).ok ~= 'string' then return nil end
+  local record = call('GET', state)
+  local holder, due = match(record, '^(%S+) (%d+)')
+  if holder ~= id or tonumber(due) <= now then return nil end
+  return state, record
 end
 
 local function release_sole(op)
-  local state = names(op[3])
-  local sole = call('HMGET', state, 'sole', 'due')
-  if sole[1] ~= op[2] or tonumber(sole[2]) <= now then return nil end
+  local id, key = match(op, '^release (%S+) (%S+)$')
+  local state = sole(id, key)
+  if not state then return nil end
   call('DEL', state)
   return '1'
 end
 
-local short_ways = { acquire = acquire_sole, release = release_sole }
+local function renew_sole(op)
+  local id, key = match(op, '^renew (%S+) (%S+)$')
+  local state, record = sole(id, key)
+  if not state then return nil end
+  local who, ends, lease, rest = match(record, '^%S+ %S+ (%S+ %S+ %S+ %S+) (%d+) (%d+) (.*)$')
+  local due = now + lease
+  if ends ~= '0' then due = math.min(due, tonumber(ends)) end
+  record = id .. ' ' .. int(due) .. ' ' .. who .. ' ' .. ends .. ' ' .. lease .. ' ' .. rest
+  call('SET', state, record, 'PXAT', int((due + GRACE) / 1000))
+  return 'alive'
+end
 
+-- Nil if it takes the general way. So do all operations on a key that went there in this call.
+local short_ways = { acquire = acquire_sole, release = release_sole, renew = renew_sole }

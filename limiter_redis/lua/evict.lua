@@ -1,11 +1,11 @@
 -- Take the slot back from a holder, who is told.
 --
--- operation  "evict", id, key (one of its keys)
+-- operation  "evict" id key (one of its keys)
 -- reply      "1" if there was such a holder, else "0"
 
-steps.evict = function(op)
-  local s = load(op[3])
-  local h = read_holder(s, op[2]) and member(s, op[2]) -- who still waits is not evicted
+steps.evict = function(w)
+  local s = load(w[3])
+  local h = read_holder(s, w[2]) and member(s, w[2]) -- who still waits is not evicted
   if not h then return '0' end
   local work = keys_of(h.keys)
   local t = not h.claimed and read_ticket(load(work[1]), h.id)

@@ -1,27 +1,41 @@
 -- The state of a key.
 --
--- operation  "inspect", key, number of waiters to show
--- reply      JSON: used, queued, override, paused, holders: list of {id, record, due},
---            waiters: list of tickets in order, now
+-- operation  "inspect" key waiters (how many to show)
+-- reply      JSON: now, used, queued, override, paused, holders: list of {id, record, due},
+--            waiters: list of {id, record} in order
+-- cost       O(n) with n holders
 
-steps.inspect = function(op)
-  local s = load(op[2])
+steps.inspect = function(w)
+  local s = load(w[2])
   reap(s)
   local holders, waiters = {}, {}
-  for _, member in ipairs(call('ZRANGE', s.ends, 0, -1)) do
+  local function show(member, due)
+    local id = string.sub(member, 2)
     if string.sub(member, 1, 1) == 'h' then
-      local id = string.sub(member, 2)
-      holders[#holders + 1] = {
-        id, call('HGET', s.state, 'h:' .. id), call('ZSCORE', s.ends, member)
-      }
+      holders[#holders + 1] = { id, get(s, 'h:' .. id), due }
     end
   end
-  for _, member in ipairs(call('ZRANGE', s.queue, 0, op[3] - 1)) do
-    waiters[#waiters + 1] = ticket_record(s, string.sub(member, RANK + 1)) or nil
+  if s.kind == 'string' then -- a single holder stays one
+    for member, due in pairs(s.ends_now) do
+      if due then show(member, int(due)) end
+    end
+  else
+    write_ends(s)
+    local ends = call('ZRANGE', s.ends, 0, -1, 'WITHSCORES')
+    for i = 1, #ends, 2 do show(ends[i], ends[i + 1]) end
+  end
+  write_queue(s)
+  for _, member in ipairs(call('ZRANGE', s.queue, 0, tonumber(w[3]) - 1)) do
+    local id = string.sub(member, RANK + 1)
+    local record = get(s, 't:' .. id)
+    if record and string.sub(record, 1, 1) == '@' then
+      record = get(load(string.sub(record, 2)), 't:' .. id)
+    end
+    if record then waiters[#waiters + 1] = { id, record } end
   end
   return cjson.encode({
-    used = s.used, queued = s.queued, override = s.override or false, paused = s.paused,
-    holders = #holders > 0 and holders or false, waiters = #waiters > 0 and waiters or false,
-    now = int(now)
+    now = int(now), used = s.used, queued = s.queued, override = s.override or false,
+    paused = s.paused, holders = #holders > 0 and holders or false,
+    waiters = #waiters > 0 and waiters or false
   })
 end

@@ -5,15 +5,18 @@ return { steps = steps, save_all = save_all, news = news }
 end -- of general()
 
 local replies, rest = {}, nil
-for i, op in ipairs(cjson.decode(ARGV[3])) do
-  local short_way = short_ways[op[1]]
-  -- Once the general part holds states in memory, every operation has to go through it.
-  local reply = not rest and short_way and short_way(op)
+for i = 3, #ARGV do
+  local op = ARGV[i]
+  local name = match(op, '^%l+')
+  local short_way = short_ways[name]
+  local reply = short_way and short_way(op)
   if not reply then
     rest = rest or general()
-    reply = rest.steps[op[1]](op)
+    local words = {}
+    for word in string.gmatch(op, '%S+') do words[#words + 1] = word end
+    reply = rest.steps[name](words)
   end
-  replies[i] = reply
+  replies[i - 2] = reply
   now = now + 1 -- two steps never happen at the same microsecond (S11)
 end
 if rest then

@@ -416,8 +416,8 @@ def test_trio_is_told_what_to_do_instead(server: Server) -> None:
 
 RIGHTS = (
     "resetkeys ~{limiter* resetchannels &limiter:* -@all"
-    " +evalsha +eval +time +exists +get +set +del +persist +pexpire +pexpireat"
-    " +hget +hset +hdel +hmget +hkeys +hexists"
+    " +evalsha +eval +time +type +exists +get +set +del +persist +pexpire +pexpireat"
+    " +hget +hset +hdel +hmget +hkeys"
     " +zadd +zrem +zrange +zrangebyscore +zscore"
     " +publish +subscribe +unsubscribe"
     " +scan +sadd +smembers +expire +ping +select +hello +client|setinfo"
@@ -486,7 +486,6 @@ def test_no_right_is_asked_for_in_vain() -> None:
     beside_it = {
         "evalsha",
         "eval",
-        "hexists",
         "subscribe",
         "unsubscribe",
         "scan",

@@ -1,0 +1,9 @@
+-- Whether a key knows an id, as a holder or as a ticket.
+--
+-- operation  "find" id key
+-- reply      "1" or "0"
+
+steps.find = function(w)
+  local s = load(w[3])
+  return (get(s, 'h:' .. w[2]) or get(s, 't:' .. w[2])) and '1' or '0'
+end

@@ -1,0 +1,255 @@
+-- The state of a key while a call lasts: read once, changed here, written once (`save_all`).
+--
+-- The rules S1 to S19 are those of limiter_core/store.py; the layout is shown in
+-- docs/redis-layout.md. Names that are not defined here stand in entry.lua.
+
+local function general()
+
+local CHUNK = 128
+local FOREVER = 604800000000 -- how long a durable ticket is kept: 7 days
+local REMEMBER = 60000 -- milliseconds that a ticket's bad end is remembered
+local ARGUMENTS = 1000 -- of one command at the most: Lua cannot pass on more than 8,000
+
+local news = {} -- what others in the calling process have to hear
+local steps = {} -- the operations, by name
+
+-- A word in place of a text that may be empty; back with `untext`.
+local function text(value) if value == '' then return '-' end return value end
+local function untext(value) if value == '-' then return '' end return value end
+
+-- News: to the calling process in the reply, to any other by its channel.
+local function tell(whom, line)
+  if whom == '' then return end
+  if whom == process then
+    news[#news + 1] = line
+  else
+    call('PUBLISH', namespace .. ':process:' .. whom, line)
+  end
+end
+
+-- Fields ------------------------------------------------------------------------------------------
+
+-- Returns a field of a state, false if it is missing.
+local function get(s, field)
+  local value = s.fields[field]
+  if value == nil then
+    value = s.kind == 'hash' and call('HGET', s.state, field)
+    s.fields[field] = value
+  end
+  return value
+end
+
+-- Changes a field of a state; false removes it.
+local function set(s, field, value)
+  s.fields[field] = value
+  s.dirty[field] = true
+  s.changed = true
+end
+
+-- Ends --------------------------------------------------------------------------------------------
+--
+-- Members of the ends are "h" (a holder) or "t" (a waiter) and the id. `s.first` is the earliest of
+-- the ends, or, unless `s.sure`, a bound that no end lies before.
+
+local function set_end(s, member, due, is_new)
+  s.ends_now[member] = due
+  s.ends_changed, s.changed = true, true
+  if due < s.first then
+    s.first, s.sure = due, true
+  elseif not is_new then
+    s.sure = false
+  end
+end
+
+local function drop_end(s, member)
+  s.ends_now[member] = false
+  s.ends_changed, s.changed, s.sure = true, true, false
+end
+
+-- Writes changed members of a sorted set; returns whether some went. New ones come before old ones
+-- go: a set that is never empty keeps its expiry.
+local function write_members(key, now_there, score_of)
+  local added, removed = {}, {}
+  for member, value in pairs(now_there) do
+    if value then
+      added[#added + 1] = score_of(value)
+      added[#added + 1] = member
+    else
+      removed[#removed + 1] = member
+    end
+  end
+  for i = 1, #added, ARGUMENTS do
+    call('ZADD', key, unpack(added, i, math.min(#added, i + ARGUMENTS - 1)))
+  end
+  for i = 1, #removed, ARGUMENTS do
+    call('ZREM', key, unpack(removed, i, math.min(#removed, i + ARGUMENTS - 1)))
+  end
+  return #removed > 0
+end
+
+local function write_ends(s)
+  if not s.ends_changed then return end
+  if write_members(s.ends, s.ends_now, int) then s.had_ends = s.had_ends and s.saving end
+  s.ends_now, s.ends_changed, s.written = {}, false, true
+end
+
+local function end_of(s, member)
+  local due = s.ends_now[member]
+  if due ~= nil then return due end
+  return tonumber(call('ZSCORE', s.ends, member) or nil)
+end
+
+-- The earliest end on a key, `math.huge` if there is none.
+local function first_end(s)
+  if not s.sure then
+    write_ends(s)
+    local first = call('ZRANGE', s.ends, 0, 0, 'WITHSCORES')
+    s.first = tonumber(first[2]) or math.huge
+    s.sure = true
+  end
+  return s.first
+end
+
+-- Microseconds until the earliest known end on a key, "-" if none is known.
+local function next_end(s)
+  if s.used == 0 and s.waiting == 0 then return '-' end
+  local first = first_end(s)
+  if first == math.huge then return '-' end
+  return int(math.max(0, first - now))
+end
+
+-- Queue -------------------------------------------------------------------------------------------
+
+local function set_place(s, member, score)
+  s.queue_now[member] = score
+  s.queue_changed, s.changed, s.front = true, true, nil
+  s.queued = s.queued + (score and 1 or -1)
+end
+
+local function write_queue(s)
+  if not s.queue_changed then return end
+  if write_members(s.queue, s.queue_now, tostring) then s.had_queue = s.had_queue and s.saving end
+  s.queue_now, s.queue_changed, s.written = {}, false, true
+end
+
+-- The member that is served next, and its score; nil if nobody waits here.
+local function first_in_queue(s)
+  if s.queued == 0 then return nil end
+  if not s.front then
+    write_queue(s)
+    s.front = call('ZRANGE', s.queue, 0, 0, 'WITHSCORES')
+  end
+  return s.front[1], tonumber(s.front[2])
+end
+
+-- Keys --------------------------------------------------------------------------------------------
+
+local NUMBERS = { 'used', 'waiting', 'queued', 'token', 'order', 'expires', 'fair' }
+local adopt_sole -- reads the form of a single holder: see holders.lua
+
+local function outlive(s, due)
+  s.changed = true
+  if due + GRACE > s.need then s.need = due + GRACE end
+end
+
+-- Returns the state of a key.
+local function load(key)
+  local s = states[key]
+  if s then return s end
+  local state, ends, queue, head = names(key)
+  s = {
+    key = key, state = state, ends = ends, queue = queue, head = head, need = 0, before = {},
+    fields = {}, dirty = {}, holders = {}, tickets = {}, ends_now = {}, queue_now = {},
+    first = math.huge, sure = true, kind = call('TYPE', state).ok
+  }
+  states[key] = s
+  if s.kind == 'hash' then
+    local m = call('HMGET', state, 'used', 'waiting', 'queued', 'token', 'order', 'expires', 'fair',
+      'override', 'paused')
+    for i, name in ipairs(NUMBERS) do
+      s[name] = tonumber(m[i]) or 0
+      s.before[name] = s[name]
+    end
+    s.override, s.paused = tonumber(m[8]), m[9] == '1'
+    s.had_ends, s.had_queue = s.used > 0, s.queued > 0
+    s.was_kept = s.override or s.paused
+    s.first, s.sure = 0, false
+    return s
+  end
+  for _, name in ipairs(NUMBERS) do s[name], s.before[name] = 0, 0 end
+  s.paused = false
+  if s.kind == 'string' then
+    adopt_sole(s, call('GET', state))
+    s.changed = false -- it keeps its form unless something changes
+  end
+  return s
+end
+
+-- The index of what durable tickets were offered and have to claim (S17): keys, by the end of the
+-- claim time. One per scope; keys without a scope share one.
+local function offers_of(s)
+  if string.find(s.key, '/', 1, true) then return s.head .. ':offers' end
+  return '{' .. namespace .. '}:offers'
+end
+
+local function write_fields(s)
+  if s.kind == 'string' then call('DEL', s.state) end
+  local written, removed = {}, {}
+  for _, name in ipairs(NUMBERS) do
+    if s[name] ~= s.before[name] then
+      written[#written + 1] = name
+      written[#written + 1] = int(s[name])
+      s.before[name] = s[name]
+    end
+  end
+  for field in pairs(s.dirty) do
+    local value = s.fields[field]
+    if value then
+      written[#written + 1] = field
+      written[#written + 1] = value
+    else
+      removed[#removed + 1] = field
+    end
+  end
+  for i = 1, #written, ARGUMENTS do
+    call('HSET', s.state, unpack(written, i, math.min(#written, i + ARGUMENTS - 1)))
+  end
+  if s.kind == 'hash' then
+    for i = 1, #removed, ARGUMENTS do
+      call('HDEL', s.state, unpack(removed, i, math.min(#removed, i + ARGUMENTS - 1)))
+    end
+  end
+  s.dirty, s.kind, s.written = {}, 'hash', true
+end
+
+-- Writes what changed, drops keys that nobody uses (S14), sets expiries that no member outlives.
+local function save_all()
+  for _, s in pairs(states) do
+    if s.changed then
+      if s.used == 0 and s.waiting == 0 and not s.override and not s.paused then
+        if s.kind ~= 'none' or s.written then call('DEL', s.state, s.ends, s.queue) end
+      else
+        s.saving = true
+        local longer = s.need > s.expires
+        -- Longer than needed, so that the next steps need not say it again.
+        if longer then s.expires = s.need + GRACE end
+        write_ends(s)
+        write_queue(s)
+        write_fields(s)
+        local at = int(s.expires / 1000)
+        if s.override or s.paused then
+          call('PERSIST', s.state)
+        elseif longer or s.was_kept then
+          call('PEXPIREAT', s.state, at)
+        end
+        if longer or not s.had_ends then call('PEXPIREAT', s.ends, at) end
+        if s.queued > 0 and (longer or not s.had_queue) then call('PEXPIREAT', s.queue, at) end
+      end
+    end
+  end
+end
+
+-- The number by which a demand is judged (S12).
+local function limit_of(s, demand) return s.override or demand.limit end
+
+local function fits(s, demand) return s.used + demand.cost <= limit_of(s, demand) end
