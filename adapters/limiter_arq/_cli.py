@@ -1,0 +1,35 @@
+"""arq's command line, all options kept, with a `LimitedWorker` in place of its worker."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import arq.cli
+from arq.worker import Worker
+
+from limiter_arq._worker import LimitedWorker
+
+_SETTINGS = {*inspect.signature(Worker).parameters, *inspect.signature(LimitedWorker).parameters}
+
+
+def create_worker(settings_cls: Any, **kwargs: Any) -> LimitedWorker:
+    """Return the worker of a settings class (or dict), as arq's function of this name does."""
+    given = settings_cls if isinstance(settings_cls, dict) else vars(settings_cls)
+    settings: dict[str, Any] = {name: given[name] for name in given if name in _SETTINGS}
+    return LimitedWorker(**{**settings, **kwargs})
+
+
+def run_worker(settings_cls: Any, **kwargs: Any) -> LimitedWorker:
+    """Make the worker of a settings class, and run it."""
+    worker = create_worker(settings_cls, **kwargs)
+    worker.run()
+    return worker
+
+
+def main() -> None:
+    """Run the command line."""
+    command: Any = arq.cli
+    command.create_worker = create_worker
+    command.run_worker = run_worker
+    command.cli(prog_name="python -m limiter_arq")

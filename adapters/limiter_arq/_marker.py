@@ -1,0 +1,170 @@
+"""`@limited`: which limits a job's function is under, and what a strategy sees of a job.
+
+The marker wraps the function, so that a plain arq worker, which knows nothing of limits, refuses
+to run it instead of running it without any.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, ParamSpec, TypeVar, cast
+
+from arq.worker import JobExecutionFailed
+
+from limiter_core import ArgumentView, ConcurrencyLimit, ConfigurationError, Lease, LeaseLost
+from limiter_core.arguments import binder_of
+from limiter_core.requests import Loss
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MARK = "__concurrency_limits__"
+
+FINAL = frozenset({Loss.EVICTED, Loss.OVERRAN})
+"""Losses after which a job is not run again: an operator, or its own `max_hold`, ended it."""
+
+
+class Run:
+    """One run of a job in a `LimitedWorker`: known to the worker, and to the marker in the body.
+
+    Attributes:
+        job_id: arq's.
+        score: the job's place in arq's queue, in milliseconds since the epoch.
+        lease: what was granted; None for a job without limits.
+        refusal: why the body must not run although arq starts it.
+        loss: why the lease is lost, None while it is not.
+        begun: whether the job's function was called.
+        finishing: whether the body is over, and arq notes the job's end.
+    """
+
+    __slots__ = ("begun", "finishing", "job_id", "lease", "loss", "refusal", "score")
+
+    def __init__(self, job_id: str, score: int) -> None:
+        self.job_id = job_id
+        self.score = score
+        self.lease: Lease | None = None
+        self.refusal: Exception | None = None
+        self.loss: Loss | None = None
+        self.begun = False
+        self.finishing = False
+
+    async def release(self) -> None:
+        """Give the slots back; once, however often it is called."""
+        if self.lease is not None:
+            await self.lease.release()
+
+
+current: ContextVar[Run | None] = ContextVar("limiter_arq_run", default=None)
+"""The run that the running code belongs to; None outside of a `LimitedWorker`."""
+
+
+def limited(
+    *limits: ConcurrencyLimit,
+) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+    """Put a job's function under limits; several are taken all or none.
+
+    The body finds its lease in `ctx["lease"]` (for its `fencing_token`, or `check()`). Called
+    directly, as in a unit test, the function runs without a limit; in a worker that is no
+    `LimitedWorker` it raises.
+
+    Args:
+        limits: one or more. An argument's name means a parameter of the function; `ctx` is none.
+
+    Raises:
+        ConfigurationError: no limits, something that is none, or no coroutine function.
+    """
+    for limit in limits:
+        if not isinstance(cast(object, limit), ConcurrencyLimit):
+            raise ConfigurationError(f"limited() takes ConcurrencyLimits, got {limit!r}")
+    if not limits:
+        raise ConfigurationError("limited() needs a ConcurrencyLimit at the least")
+
+    def mark(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        if not inspect.iscoroutinefunction(function):
+            raise ConfigurationError(f"arq runs coroutine functions, and {function!r} is none")
+
+        @functools.wraps(function)
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            run = current.get()
+            if run is None:
+                _refuse_without_worker(function, args)
+            elif not run.begun:
+                run.begun = True
+                return await _run_job(run, function, args, kwargs)
+            return await function(*args, **kwargs)
+
+        setattr(guarded, _MARK, (*limits, *limits_of(function)))
+        return guarded
+
+    return mark
+
+
+def limits_of(function: Any) -> tuple[ConcurrencyLimit, ...]:
+    """Return the limits that a function was marked with; looks through `functools.partial`."""
+    while isinstance(function, functools.partial):
+        function = cast("functools.partial[Any]", function).func
+    found: tuple[ConcurrencyLimit, ...] = getattr(function, _MARK, ())
+    return found
+
+
+_CTX = object()
+
+
+def view_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ArgumentView:
+    """Return what strategies see of a job: the arguments by name, without arq's `ctx`.
+
+    Raises:
+        TypeError: the arguments do not fit the function.
+    """
+    view = binder_of(function)((_CTX, *args), kwargs)
+    arguments: dict[str, Any] = {}
+    for name in view:
+        value: Any = view[name]
+        if value is _CTX:
+            continue
+        if type(value) is tuple and any(each is _CTX for each in cast("tuple[Any]", value)):
+            value = tuple(each for each in cast("tuple[Any]", value) if each is not _CTX)
+        arguments[name] = value
+    return ArgumentView(arguments, view.function_name)
+
+
+def _refuse_without_worker(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    context: Any = args[0] if args else None
+    if isinstance(context, dict) and "job_id" in context:
+        raise RuntimeError(
+            f"{function.__qualname__} is under a concurrency limit, which this worker does not "
+            "know of: run it with `python -m limiter_arq`, or with a LimitedWorker"
+        )
+
+
+async def _run_job(
+    run: Run, function: Callable[..., Awaitable[R]], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> R:
+    """Run the body of a job that was admitted."""
+    if run.refusal is not None:
+        raise run.refusal
+    if run.lease is not None:
+        context: Any = args[0] if args else None
+        if isinstance(context, dict):  # arq's own, made for this run
+            context["lease"] = run.lease
+    try:
+        if run.loss is not None:  # between the grant and the first line
+            raise asyncio.CancelledError
+        return await function(*args, **kwargs)
+    except asyncio.CancelledError:
+        if run.lease is None or run.loss not in FINAL:
+            raise
+        # arq would run a cancelled job again.
+        raise JobExecutionFailed(_why(run.lease)) from None
+
+
+def _why(lease: Lease) -> str:
+    try:
+        lease.check()
+    except LeaseLost as error:
+        return str(error)
+    return "lost the lease"

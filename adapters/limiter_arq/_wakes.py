@@ -1,0 +1,149 @@
+"""Who may run next is started: here at once if there is room, else by another worker.
+
+The process whose step freed a slot hears of the job that got it, be it this worker's or one of
+another queue in the same Redis. Nothing rests on it: a job that nobody woke is offered again by the
+sweep when its claim time is over, and comes back by itself in the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from arq.connections import ArqRedis
+from redis.exceptions import RedisError
+
+from limiter_arq._errands import Errands, logger
+from limiter_arq._shelf import Absent, Parked, Shelf, Taken, channel_of
+from limiter_core.jobs import JobGate
+from limiter_core.requests import Notice
+
+_LISTEN_AGAIN = 1.0
+_KEEP_PLACE_EVERY = 3600.0
+
+Start = Callable[[Sequence[tuple[str, int | None]]], Awaitable[list[Taken | Absent]]]
+
+
+class Wakes:
+    """What one worker does with the jobs that may run next.
+
+    Args:
+        pool: arq's Redis.
+        place: what names that.
+        queue: the worker's queue.
+        shelf: the same, to work with.
+        errands: for what is done beside.
+        start: takes jobs and starts them, as far as there is room.
+        room: says how many jobs could be started.
+        soon: says how many of the worker's jobs are about to end.
+    """
+
+    def __init__(
+        self,
+        pool: ArqRedis,
+        place: str,
+        queue: str,
+        shelf: Shelf,
+        errands: Errands,
+        *,
+        start: Start,
+        room: Callable[[], int],
+        soon: Callable[[], int],
+    ) -> None:
+        self._pool: Any = pool
+        self._place = place
+        self._queue = queue
+        self._shelf = shelf
+        self._errands = errands
+        self._start = start
+        self._room = room
+        self._soon = soon
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._ready: dict[str, tuple[Parked, str]] = {}
+        self.gate: JobGate | None = None
+
+    # -- jobs that may run next -------------------------------------------------------------------
+
+    def hear(self, notice: Notice) -> None:
+        """Hear of a job whose waiting is over: it may run, or is to learn that it may not."""
+        if threading.get_ident() == self._thread:
+            self._hear(notice)
+        else:
+            with suppress(RuntimeError):  # the loop is closed, others will sweep
+                self._loop.call_soon_threadsafe(self._hear, notice)
+
+    def _hear(self, notice: Notice) -> None:
+        self.wake(Parked.from_payload(notice.payload), notice.id)
+
+    def wake(self, parked: Parked, ticket: str) -> None:
+        """Start a job, or have it started."""
+        self._errands.begin(self._wake(parked, ticket))
+
+    def slot_freed(self) -> None:
+        """Start one of those that wait for room in this worker."""
+        if self._ready and self._room() > 0:
+            parked, ticket = self._ready.pop(next(iter(self._ready)))
+            self._errands.begin(self._wake(parked, ticket))
+
+    async def _wake(self, parked: Parked, ticket: str) -> None:
+        mine = parked.queue == self._queue
+        if mine and self._room() > 0:
+            (found,) = await self._start([(parked.job_id, parked.score)])
+            if found is Absent.GONE:
+                await self._drop(ticket)
+            if found is not Absent.NO_ROOM:
+                return
+        # It is due from now on, whoever dies. If a job of ours is about to end, we are the fastest.
+        keep = mine and len(self._ready) < self._soon()
+        if keep:
+            self._ready[parked.job_id] = parked, ticket
+        if not await self._shelf.bring_forward(parked, tell=not keep):
+            self._ready.pop(parked.job_id, None)
+            await self._drop(ticket)
+        elif keep:
+            self.slot_freed()  # if it was before we had noted the job
+
+    async def _drop(self, ticket: str) -> None:
+        """Hand on what was given to a job that is gone: expired, deleted, aborted elsewhere."""
+        if self.gate is not None and ticket:
+            await self.gate.drop(ticket)
+
+    # -- the background ---------------------------------------------------------------------------
+
+    def background(self) -> list[asyncio.Task[None]]:
+        """Begin what goes on as long as the worker runs."""
+        assert self.gate is not None
+        works = self.gate.keep_sweeping(), self._listen(), self._keep_place()
+        return [self._loop.create_task(work) for work in works]
+
+    async def _listen(self) -> None:
+        """Hear from other workers of jobs of this queue that they brought forward."""
+        while True:
+            channel = self._pool.pubsub(ignore_subscribe_messages=True)
+            try:
+                await channel.subscribe(channel_of(self._queue))
+                async for message in channel.listen():
+                    parked = Parked.from_payload(message["data"])
+                    if self._room() > 0:
+                        self._errands.begin(self._start_told(parked))
+            except (RedisError, OSError):
+                logger.debug("listening again", exc_info=True)
+            except ValueError:
+                logger.warning("an unknown message on %s", channel_of(self._queue))
+            finally:
+                with suppress(RedisError, OSError):
+                    await channel.aclose()
+            await asyncio.sleep(_LISTEN_AGAIN)
+
+    async def _start_told(self, parked: Parked) -> None:
+        await self._start([(parked.job_id, parked.score)])
+
+    async def _keep_place(self) -> None:
+        while True:
+            await asyncio.sleep(_KEEP_PLACE_EVERY)
+            with suppress(RedisError, OSError):
+                await self._shelf.keep_place(self._place)
