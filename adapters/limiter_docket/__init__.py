@@ -1,1 +1,28 @@
-"""Concurrency limits for Docket."""
+"""Docket's `ConcurrencyLimit` with every strategy: change the import, keep the code.
+
+    from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConcurrencyStrategy, ConflictResolution
+
+A task that has to wait waits in Docket's own queue and holds no worker; whoever frees the slot
+brings it forward.
+"""
+
+from importlib import import_module
+
+try:
+    import_module("docket")
+except ImportError as error:
+    raise ImportError(
+        'limits for Docket need pydocket: pip install "concurrency-limits[docket]"'
+    ) from error
+
+from limiter_core import LIMIT_BY, ConcurrencyStrategy, ConflictResolution
+from limiter_docket._gates import set_store
+from limiter_docket._limit import ConcurrencyLimit
+
+__all__ = (
+    "LIMIT_BY",
+    "ConcurrencyLimit",
+    "ConcurrencyStrategy",
+    "ConflictResolution",
+    "set_store",
+)

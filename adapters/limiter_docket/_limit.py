@@ -1,0 +1,154 @@
+"""`ConcurrencyLimit` as a dependency of Docket's tasks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Literal, Self, TypedDict, Unpack, cast
+
+from docket import Docket, Worker
+from docket.dependencies import Dependency, current_execution, current_worker
+
+import limiter_core
+from limiter_core.arguments import ArgumentView
+from limiter_core.lease import Lease
+from limiter_core.registry import open_store
+from limiter_core.store import Store
+from limiter_core.strategies import KeySource
+from limiter_docket._gates import gates_of
+from limiter_docket._plan import check, limits_of
+from limiter_docket._run import Run, runs
+
+_Number = int | Callable[[ArgumentView], Any]
+_By = str | Sequence[str] | limiter_core.ConcurrencyStrategy | KeySource | None
+
+
+class Options(TypedDict, total=False):
+    """The options of `limiter_core.ConcurrencyLimit`, which says what each does."""
+
+    on_conflict: limiter_core.ConflictResolution
+    priority: _Number
+    cost: _Number
+    fair_by: _By
+    max_waiting: int | None
+    timeout: float | timedelta | None
+    lease: float | timedelta
+    max_hold: float | timedelta | None
+    on_lost: Literal["cancel", "warn"]
+
+
+class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
+    """At most `max_concurrent` of the tasks that share a key run at once, over all workers.
+
+    A default value, or the metadata of an annotation, of a task's parameter, or one of a worker's
+    `dependencies`. In the body the parameter is the lease: `id`, `fencing_token`, `lost`,
+    `check()`, and `concurrency_key`. Several limits on one task are taken all or none.
+
+    Args:
+        by: who shares the limit: an argument's name, a list of names, a `LIMIT_BY` strategy or an
+            object of your own. None means the annotated parameter, or without one the task. A
+            number is taken for `max_concurrent`.
+        max_concurrent: slots per key, or a function of the arguments that returns them.
+        scope: a sub-namespace for the keys, within the docket.
+        argument_name: another name for `by`, as Docket has it.
+        store: a store or its URL, in place of the docket's.
+        options: all others of `limiter_core.ConcurrencyLimit`.
+
+    Raises:
+        ConfigurationError: a value is not allowed; says what was given and what is allowed.
+    """
+
+    single = False
+    _run: Run
+
+    def __init__(
+        self,
+        by: _By | int = None,
+        max_concurrent: _Number = 1,
+        scope: str | None = None,
+        *,
+        argument_name: str | None = None,
+        store: str | Store | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        count = by if isinstance(by, int) else max_concurrent
+        self._by: _By = argument_name if by is None or isinstance(by, int) else by
+        self.max_concurrent = count
+        self.scope = scope
+        self.store = open_store(store) if isinstance(store, str) else store
+        self.limit = limiter_core.ConcurrencyLimit(
+            self._by, count, scope=scope, **cast(Any, options)
+        )
+        self._options = options
+        self._bound: dict[str, ConcurrencyLimit] = {}
+
+    @property
+    def argument_name(self) -> str | None:
+        """The argument by which it limits, None if that is not all it goes by."""
+        return self._by if isinstance(self._by, str) else None
+
+    @property
+    def concurrency_key(self) -> str:
+        """The key of this run, as `inspect` and `limiter ls` know it; within a task only."""
+        return self._run.key_of(self.limit)
+
+    def bind_to_parameter(self, name: str, value: Any) -> ConcurrencyLimit:  # noqa: ARG002
+        """Return the limit as the metadata of a parameter; the value is looked up with the rest."""
+        if self._by is not None:
+            return self
+        bound = self._bound.get(name)
+        if bound is None:
+            bound = self._bound[name] = ConcurrencyLimit(
+                name, self.max_concurrent, self.scope, store=self.store, **self._options
+            )
+        return bound
+
+    async def __aenter__(self) -> Self:
+        """Admit the task, by all of its limits at once, or have it wait."""
+        execution = current_execution.get()
+        run = runs.get(execution)
+        if run is None:
+            limits = limits_of(ConcurrencyLimit, execution, current_worker.get())
+            run = runs[execution] = Run(self, execution)
+            await run.admit([each.limit for each in limits], [each.store for each in limits])
+        lease = run.granted()
+        running = object.__new__(type(self))  # `self` is shared by all calls
+        vars(running).update(vars(self), _run=run)
+        running._call, running._release = lease._call, lease._release  # noqa: SLF001  (it is one)
+        return running
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the slots back, when the first that was entered is left."""
+        run = runs.get(current_execution.get())
+        if run is not None and run.owner is self:
+            await run.finish(exc_value)
+
+    @classmethod
+    @asynccontextmanager
+    async def worker_lifecycle(cls, docket: Docket, worker: Worker) -> AsyncGenerator[None, None]:
+        """Sweep, and hear cancels, while a worker runs.
+
+        Raises:
+            ConfigurationError: a task has dependencies that would lose it while it waits.
+        """
+        gates = gates_of(docket)
+        async with gates.used():
+            for function in docket.tasks.values():
+                for limit in check(ConcurrencyLimit, function, worker):
+                    await gates.gate(limit.store)
+            yield
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("_run", "_call", "_release"):
+            raise RuntimeError("ConcurrencyLimit not initialized - use within task context")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        return f"<{self.limit!r} of a Docket task>"

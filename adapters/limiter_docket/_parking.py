@@ -1,0 +1,91 @@
+"""Where a task waits: in Docket's own queue, from which two scripts take it and bring it back."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any, NamedTuple, cast
+
+from docket import Docket, Execution
+
+_PARK = resources.files("limiter_docket").joinpath("lua/park.lua").read_text("utf-8")
+_BRING_FORWARD = (
+    resources.files("limiter_docket").joinpath("lua/bring_forward.lua").read_text("utf-8")
+)
+
+_ASKS_WITHIN = 10.0
+"""Seconds after a worker took a task in which it will have asked for its slot, if it lives."""
+
+
+class Note(NamedTuple):
+    """What a run's record says of the last time it was parked.
+
+    Attributes:
+        generation: of the message that goes on with the ticket.
+        name: the message that names the ticket.
+        keys: the limiter's keys.
+    """
+
+    generation: int
+    name: str
+    keys: tuple[str, ...]
+
+
+async def read_note(docket: Docket, key: str) -> Note | None:
+    """Return what was noted when a task was parked; None if it never was."""
+    async with docket.redis() as redis:
+        found = await redis.hget(docket.runs_key(key), "limiter")
+    if found is None:
+        return None
+    generation, name, *keys = found.decode().split(" ")
+    return Note(int(generation), name, tuple(keys))
+
+
+async def waits(docket: Docket, key: str) -> bool:
+    """Whether no worker has the task, as far as its record goes."""
+    async with docket.redis() as redis:
+        return await redis.hget(docket.runs_key(key), "worker") is None
+
+
+async def park(execution: Execution, name: str, keys: tuple[str, ...], at: float) -> str:
+    """Park a delivery until `at` (seconds since the epoch); see park.lua for the answers."""
+    docket, key = execution.docket, execution.key
+    said: str = await _evaluate(
+        docket,
+        key,
+        _PARK,
+        docket.worker_group_name,
+        execution.message_id,
+        str(execution.generation),
+        key,
+        name,
+        repr(at),
+        " ".join(keys),
+        docket.key(f"state:{key}"),
+        _event(key, "scheduled"),
+    )
+    return said
+
+
+async def bring_forward(docket: Docket, key: str, name: str) -> bool:
+    """Wake the task that waits under a ticket; whether there is (or may be) one."""
+    said, *since = await _evaluate(
+        docket, key, _BRING_FORWARD, key, name, docket.key(f"state:{key}"), _event(key, "queued")
+    )
+    if said == b"running" and since[0]:
+        # A worker that died in between keeps the slot no longer than one claim.
+        taken = datetime.fromisoformat(since[0].decode())
+        return abs((datetime.now(UTC) - taken).total_seconds()) < _ASKS_WITHIN
+    return bool(said in (b"woken", b"queued"))
+
+
+async def _evaluate(docket: Docket, key: str, script: str, *arguments: Any) -> Any:
+    keys = (docket.stream_key, docket.queue_key, docket.parked_task_key(key), docket.runs_key(key))
+    async with docket.redis() as redis:
+        reply = await cast(Any, redis).eval(script, len(keys), *keys, *arguments)
+    return reply.decode() if isinstance(reply, bytes) else reply
+
+
+def _event(key: str, state: str) -> str:
+    return json.dumps({"type": "state", "key": key, "state": state})

@@ -1,0 +1,87 @@
+"""Which limits a task has, and what they see of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
+
+from docket import Cooldown, Debounce, Execution, RateLimit, Worker
+from docket.dependencies import (
+    Dependency,
+    _Depends,  # pyright: ignore[reportPrivateUsage]
+    get_annotation_dependencies,
+    get_dependency_parameters,
+)
+from docket.execution import get_signature
+
+from limiter_core.arguments import ArgumentView
+from limiter_core.errors import ConfigurationError
+
+L = TypeVar("L")
+
+
+def view_of(execution: Execution) -> ArgumentView:
+    """Return the arguments of a task, defaults included, dependencies left out.
+
+    Raises:
+        TypeError: they do not fit the function.
+    """
+    bound = get_signature(execution.function).bind(*execution.args, **execution.kwargs)
+    bound.apply_defaults()
+    arguments: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            arguments.update(value)
+        elif not isinstance(value, Dependency):
+            arguments[name] = value
+    return ArgumentView(arguments, execution.function_name)
+
+
+def limits_of(kind: type[L], execution: Execution, worker: Worker) -> list[L]:
+    """Return the limits of a task that are in force for this call, its worker's included."""
+    given: set[str] = set(execution.kwargs)
+    given.update(list(get_signature(execution.function).parameters)[: len(execution.args)])
+    return check(kind, execution.function, worker, frozenset(given))
+
+
+def check(
+    kind: type[L],
+    function: Callable[..., Any],
+    worker: Worker,
+    given: frozenset[str] = frozenset(),
+) -> list[L]:
+    """Return the limits of a function, but of parameters that are given.
+
+    Raises:
+        ConfigurationError: beside them is a dependency that would lose a task while it waits.
+    """
+    found = [*worker.dependencies.values(), *_dependencies(function, given)]
+    limits = [each for each in found if isinstance(each, kind)]
+    for each in found if limits else ():
+        if isinstance(each, Cooldown | Debounce) or (isinstance(each, RateLimit) and each.drop):
+            raise ConfigurationError(
+                f"{getattr(function, '__name__', function)} has a {type(each).__name__} beside a "
+                "ConcurrencyLimit: it would take the task that comes back from waiting for another "
+                "one, and drop it. Put one of the two on a task that adds the other"
+            )
+    return limits
+
+
+def _dependencies(function: Callable[..., Any], given: frozenset[str]) -> Iterator[Any]:
+    for name, dependency in get_dependency_parameters(function).items():
+        if name not in given:
+            yield from _with_its_own(dependency)
+    for name, dependencies in get_annotation_dependencies(function).items():
+        for each in dependencies:
+            yield each.bind_to_parameter(name, None)
+
+
+def _with_its_own(dependency: object) -> Iterator[Any]:
+    yield dependency
+    if isinstance(dependency, _Depends):
+        depends = cast(Any, dependency)
+        own = {**get_dependency_parameters(depends.factory), **depends.bindings}
+        for each in own.values():
+            yield from _with_its_own(each)
