@@ -83,7 +83,7 @@ def acquire(request: Request) -> Operation:
     )
     for key, limit, cost, conflict, priority, group, max_waiting in demands:
         text += (
-            f" {_key_word(key)} {limit} {cost} {_CONFLICTS[conflict]} {priority} "
+            f" {key_word(key)} {limit} {cost} {_CONFLICTS[conflict]} {priority} "
             f"{'-' if group is None else '=' + quote(group, safe=_SAFE)} "
             f"{-1 if max_waiting is None else max_waiting}"
         )
@@ -93,7 +93,7 @@ def acquire(request: Request) -> Operation:
 
 def release(request_id: str, key: str) -> Operation:
     """Return the operation that removes a lease or ticket."""
-    return Operation(f"release {id_word(request_id)} {_key_word(key)}", (key,))
+    return Operation(f"release {id_word(request_id)} {key_word(key)}", (key,))
 
 
 def is_release(operation: Operation) -> bool:
@@ -103,33 +103,33 @@ def is_release(operation: Operation) -> bool:
 
 def evict(lease_id: str, key: str) -> Operation:
     """Return the operation that takes a slot back."""
-    return Operation(f"evict {id_word(lease_id)} {_key_word(key)}", (key,))
+    return Operation(f"evict {id_word(lease_id)} {key_word(key)}", (key,))
 
 
 def renew(request_id: str, key: str) -> Operation:
     """Return the operation that starts a lease time again; `key` is the request's first."""
-    return Operation(f"renew {id_word(request_id)} {_key_word(key)}", (key,))
+    return Operation(f"renew {id_word(request_id)} {key_word(key)}", (key,))
 
 
 def find(request_id: str, key: str) -> Operation:
     """Return the operation that tells whether a key knows a request."""
-    return Operation(f"find {id_word(request_id)} {_key_word(key)}", (key,))
+    return Operation(f"find {id_word(request_id)} {key_word(key)}", (key,))
 
 
 def set_limit(key: str, limit: int | None) -> Operation:
     """Return the operation that overrides the declared limits, or (None) returns to them."""
     value = "-" if limit is None else limit
-    return Operation(f"configure {_key_word(key)} limit {value}", (key,))
+    return Operation(f"configure {key_word(key)} limit {value}", (key,))
 
 
 def set_paused(key: str, paused: bool) -> Operation:
     """Return the operation that pauses or resumes a key."""
-    return Operation(f"configure {_key_word(key)} pause {'1' if paused else '-'}", (key,))
+    return Operation(f"configure {key_word(key)} pause {'1' if paused else '-'}", (key,))
 
 
 def sweep(key: str) -> Operation:
     """Return the operation that reaps a key."""
-    return Operation(f"sweep {_key_word(key)}", (key,))
+    return Operation(f"sweep {key_word(key)}", (key,))
 
 
 def offers(scope: str) -> Operation:
@@ -139,7 +139,7 @@ def offers(scope: str) -> Operation:
 
 def inspect(key: str) -> Operation:
     """Return the operation that looks at a key."""
-    return Operation(f"inspect {_key_word(key)} {KeySnapshot.WAITERS_SHOWN}", (key,))
+    return Operation(f"inspect {key_word(key)} {KeySnapshot.WAITERS_SHOWN}", (key,))
 
 
 def redis_keys(namespace: str, key: str) -> tuple[str, str, str]:
@@ -202,7 +202,7 @@ class Encoder:
 
 @functools.lru_cache(maxsize=4096)
 def _packed_keys(namespace: str, key: str) -> str:
-    return "".join(_packed(name) for name in redis_keys(namespace, _key_word(key)))
+    return "".join(_packed(name) for name in redis_keys(namespace, key_word(key)))
 
 
 def _packed(argument: str) -> str:
@@ -366,7 +366,7 @@ def id_word(request_id: str) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def _key_word(key: str) -> str:
+def key_word(key: str) -> str:
     """Return a key as one word; each that a limiter derives is one."""
     return quote(key, safe=_PRINTED)
 

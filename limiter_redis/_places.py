@@ -1,0 +1,145 @@
+"""Where a store lives: one server, the master that Sentinels name, or a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import redis
+import redis.asyncio
+from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelPool
+from redis.sentinel import SentinelConnectionPool
+
+from limiter_redis._connect import (
+    async_client,
+    quiet_async_settings,
+    quiet_sync_settings,
+    shown,
+    sync_client,
+)
+from limiter_redis._sentinels import AsyncSentinels, Sentinels
+from limiter_redis._slots import HERE, Node
+
+CONNECT_PATIENCE = 2.0
+"""Seconds that a node of a cluster, or a Sentinel, has to take a connection: there are others."""
+
+
+class Place(Protocol):
+    """Where a store lives, and how connections of our own to it are made.
+
+    Attributes:
+        where: the same for people, without secrets.
+        timeout: seconds that a reply may take.
+    """
+
+    where: str
+    timeout: float
+
+    def sync_client(self, node: Node = HERE, *, timeout: float) -> redis.Redis:
+        """Return a client of our own for threads."""
+        ...
+
+    def async_client(self, node: Node = HERE) -> redis.asyncio.Redis:
+        """Return a client of our own for the running event loop."""
+        ...
+
+
+class ServerPlace:
+    """One server."""
+
+    def __init__(self, address: dict[str, Any]) -> None:
+        self._address = address
+        self.where = shown(address)
+        self.timeout: float = address["socket_timeout"]
+
+    def sync_client(self, node: Node = HERE, *, timeout: float) -> redis.Redis:  # noqa: ARG002
+        """Return a client of our own for threads."""
+        return sync_client(self._address, socket_timeout=timeout)
+
+    def async_client(self, node: Node = HERE) -> redis.asyncio.Redis:  # noqa: ARG002
+        """Return a client of our own for the running event loop."""
+        return async_client(self._address)
+
+
+class SentinelPlace:
+    """The master of a service; Sentinels are asked which it is whenever a connection is made.
+
+    Args:
+        service: its name.
+        sentinels: connection settings of the Sentinels.
+        address: those of the master, without host and port.
+    """
+
+    def __init__(
+        self, service: str, sentinels: list[dict[str, Any]], address: dict[str, Any]
+    ) -> None:
+        self._service = service
+        self._sentinels = sentinels
+        self._address = _without(address, "host", "port")
+        self.timeout: float = address["socket_timeout"]
+        scheme = "rediss" if address.get("ssl") else "redis"
+        hosts = ",".join(f"{each['host']}:{each['port']}" for each in sentinels)
+        self.where = f"{scheme}+sentinel://{hosts}/{service}/{address.get('db', 0)}"
+
+    def sync_client(self, node: Node = HERE, *, timeout: float) -> redis.Redis:  # noqa: ARG002
+        """Return a client of our own for threads."""
+        sentinels: Any = Sentinels(self._sentinels, min(timeout, CONNECT_PATIENCE))
+        settings = quiet_sync_settings(self._address, timeout)
+        pool = SentinelConnectionPool(self._service, sentinels, **settings)
+        return redis.Redis(connection_pool=pool)
+
+    def async_client(self, node: Node = HERE) -> redis.asyncio.Redis:  # noqa: ARG002
+        """Return a client of our own for the running event loop."""
+        sentinels: Any = AsyncSentinels(self._sentinels, min(self.timeout, CONNECT_PATIENCE))
+        settings = quiet_async_settings(self._address)
+        pool = AsyncSentinelPool(self._service, sentinels, **settings)
+        return redis.asyncio.Redis(connection_pool=pool)
+
+
+class ClusterPlace:
+    """The nodes of a cluster.
+
+    Args:
+        seeds: nodes to begin with.
+        address: connection settings, the same for all of them.
+        remap: from the address that a node calls its own to the one where it can be reached.
+    """
+
+    def __init__(
+        self,
+        seeds: list[Node],
+        address: dict[str, Any],
+        remap: Callable[[tuple[str, int]], tuple[str, int]] | None = None,
+    ) -> None:
+        self.seeds = seeds
+        self.remap = remap
+        self._address = _without(address, "host", "port", "db")
+        self._address.setdefault("socket_connect_timeout", CONNECT_PATIENCE)
+        self.timeout: float = address["socket_timeout"]
+        scheme = "rediss" if address.get("ssl") else "redis"
+        self.where = f"{scheme}+cluster://{','.join(f'{node.host}:{node.port}' for node in seeds)}"
+
+    def sync_client(self, node: Node = HERE, *, timeout: float) -> redis.Redis:
+        """Return a client of our own for threads, of one node."""
+        connecting = min(timeout, self._address["socket_connect_timeout"])
+        address = {**self._address, "socket_connect_timeout": connecting, **node._asdict()}
+        return sync_client(address, socket_timeout=timeout)
+
+    def async_client(self, node: Node = HERE) -> redis.asyncio.Redis:
+        """Return a client of our own for the running event loop, of one node."""
+        return async_client({**self._address, **node._asdict()})
+
+    def ask_slots(self, node: Node) -> Any:
+        """Return what a node answers to CLUSTER SLOTS."""
+        client = self.sync_client(node, timeout=min(self.timeout, CONNECT_PATIENCE))
+        connection: Any = client.connection_pool.make_connection()
+        try:
+            connection.connect()
+            connection.send_command("CLUSTER", "SLOTS")
+            return connection.read_response(disable_decoding=True)
+        finally:
+            connection.disconnect()
+
+
+def _without(address: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in address.items() if name not in names}

@@ -1,0 +1,104 @@
+"""Who is the master of a service: asked of its Sentinels each time a connection is made.
+
+These stand in for redis-py's own `Sentinel` below its connection pools. They keep no connections:
+the question comes seldom, and in an event loop nobody would close them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.exceptions import RedisError
+from redis.sentinel import MasterNotFoundError
+
+from limiter_redis._connect import quiet_async_settings, quiet_sync_settings
+
+_QUESTION = ("SENTINEL", "get-master-addr-by-name")
+
+
+class Sentinels:
+    """The Sentinels, for threads.
+
+    Args:
+        addresses: connection settings, one for each.
+        timeout: seconds that one has to answer.
+    """
+
+    def __init__(self, addresses: list[dict[str, Any]], timeout: float) -> None:
+        self._addresses = list(addresses)
+        self._timeout = timeout
+
+    def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Return where the master listens.
+
+        Raises:
+            MasterNotFoundError: no Sentinel answers, or none knows the service.
+        """
+        troubles: list[str] = []
+        for address in list(self._addresses):
+            client: Any = redis.Redis(**quiet_sync_settings(address, self._timeout))
+            try:
+                found = client.execute_command(*_QUESTION, service_name)
+            except (RedisError, OSError) as error:
+                troubles.append(_trouble(address, str(error)))
+                continue
+            finally:
+                client.connection_pool.disconnect()
+            if found:
+                _to_front(self._addresses, address)
+                return _place(found)
+            troubles.append(_trouble(address, "does not know it"))
+        raise _not_found(service_name, troubles)
+
+
+class AsyncSentinels:
+    """The Sentinels, for an event loop; see `Sentinels`."""
+
+    def __init__(self, addresses: list[dict[str, Any]], timeout: float) -> None:
+        self._addresses = list(addresses)
+        self._timeout = timeout
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Return where the master listens.
+
+        Raises:
+            MasterNotFoundError: no Sentinel answers, or none knows the service.
+        """
+        troubles: list[str] = []
+        for address in list(self._addresses):
+            settings = quiet_async_settings(address) | {"socket_timeout": self._timeout}
+            client: Any = redis.asyncio.Redis(**settings)
+            try:
+                found = await client.execute_command(*_QUESTION, service_name)
+            except (RedisError, OSError) as error:
+                troubles.append(_trouble(address, str(error)))
+                continue
+            finally:
+                await client.connection_pool.disconnect()
+            if found:
+                _to_front(self._addresses, address)
+                return _place(found)
+            troubles.append(_trouble(address, "does not know it"))
+        raise _not_found(service_name, troubles)
+
+
+def _to_front(addresses: list[dict[str, Any]], address: dict[str, Any]) -> None:
+    """Have the one that answered asked first the next time."""
+    addresses.remove(address)
+    addresses.insert(0, address)
+
+
+def _place(found: Any) -> tuple[str, int]:
+    host, port = found
+    return host.decode() if isinstance(host, bytes) else host, int(port)
+
+
+def _trouble(address: dict[str, Any], said: str) -> str:
+    return f"{address.get('host')}:{address.get('port')}: {said}"
+
+
+def _not_found(service: str, troubles: list[str]) -> Exception:
+    said = "; ".join(troubles)
+    return MasterNotFoundError(f"no Sentinel names the master of {service!r} ({said})")

@@ -1,0 +1,170 @@
+"""Which node of a cluster serves an operation: tags, hash slots, and the map of who owns them."""
+
+from __future__ import annotations
+
+import functools
+import random
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from redis.crc import key_slot
+from redis.exceptions import ConnectionError  # noqa: A004  (redis-py's own)
+
+from limiter_core.errors import ConfigurationError
+from limiter_core.requests import Request
+from limiter_redis import _protocol as protocol
+
+SLOTS = 16384
+
+
+class Node(NamedTuple):
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+
+def tag_of(namespace: str, key: str) -> str:
+    """Return the hash tag of a limiter key, with its braces: all that one step touches has one."""
+    return _tag(namespace, key.partition("/")[0])
+
+
+def tag_of_operation(namespace: str, operation: protocol.Operation) -> str:
+    """Return the hash tag of an operation."""
+    if operation.keys:
+        return _tag(namespace, operation.keys[0].partition("/")[0])
+    return _tag(namespace, operation.scope or "")
+
+
+@functools.lru_cache(maxsize=4096)
+def _tag(namespace: str, scope: str) -> str:
+    # Redis ends it at the first brace, wherever that is.
+    name = protocol.redis_keys(namespace, protocol.key_word(scope))[0]
+    return name.partition("}")[0] + "}"
+
+
+@functools.lru_cache(maxsize=4096)
+def slot_of(tag: str) -> int:
+    """Return the hash slot of a tag, or of a Redis key."""
+    return key_slot(tag.encode())
+
+
+def check_one_slot(request: Request) -> None:
+    """Refuse a request that no single node of a cluster can serve.
+
+    Raises:
+        ConfigurationError: its keys lie in different slots, or it is durable and has no scope.
+    """
+    scopes = {demand.key.partition("/")[0] for demand in request.demands}
+    if len(scopes) > 1:
+        raise ConfigurationError(
+            "in a Redis Cluster, limits that are taken together have to live on one node: give "
+            'all of them the same scope, as in ConcurrencyLimit(..., scope="orders"). Their keys '
+            f"are {', '.join(demand.key for demand in request.demands)}"
+        )
+    if request.payload is not None and not protocol.scope_of(request.demands[0].key):
+        raise ConfigurationError(
+            "in a Redis Cluster, a limit on queued jobs needs a scope, which says on which node "
+            'its index of waiting jobs lives: ConcurrencyLimit(..., scope="jobs"). Its key is '
+            f"{request.demands[0].key}"
+        )
+
+
+class Slots:
+    """The nodes of a cluster, and which of them owns which slot. For any thread.
+
+    Args:
+        seeds: nodes that may be asked at first.
+        ask: returns what a node answers to CLUSTER SLOTS.
+        remap: from the address that a node calls its own to the one where it can be reached.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[Node],
+        ask: Callable[[Node], Any],
+        remap: Callable[[tuple[str, int]], tuple[str, int]] | None = None,
+    ) -> None:
+        self._seeds = list(seeds)
+        self._ask = ask
+        self._remap = remap
+        self._lock = threading.Lock()
+        self._owners: list[Node | None] = [None] * SLOTS
+        self._others: list[Node] = []
+        self.version = 0
+        """How often the map was learnt; 0 as long as nothing is known."""
+
+    def node_of(self, tag: str) -> Node | None:
+        """Return the node that owns a tag, None if that is not known."""
+        return self._owners[slot_of(tag)]
+
+    def masters(self) -> list[Node]:
+        """Return the nodes that own slots."""
+        return sorted({node for node in self._owners if node is not None})
+
+    def moved(self, slot: int, host: str, port: int, told_by: Node) -> None:
+        """Note where a slot went, as the node said that had it before."""
+        self._owners[slot] = self._reachable(host, port, told_by)
+
+    def learn(self, seen: int) -> None:
+        """Ask the nodes who owns what; unless somebody did since the version that was seen.
+
+        Raises:
+            RedisError, OSError: no node answers.
+        """
+        with self._lock:
+            if self.version != seen:
+                return
+            owners = self.masters()
+            random.shuffle(owners)
+            reason: Exception = ConnectionError("the cluster has no nodes")
+            for node in dict.fromkeys([*owners, *self._others, *self._seeds]):
+                try:
+                    self._take(self._ask(node), node)
+                except Exception as error:  # noqa: BLE001
+                    # Whatever it was, the next node may know better.
+                    reason = error
+                else:
+                    self.version += 1
+                    return
+            raise reason
+
+    def _take(self, answer: Any, told_by: Node) -> None:
+        owners: list[Node | None] = [None] * SLOTS
+        others: list[Node] = []
+        for first, last, *nodes in answer:
+            places = [
+                self._reachable(host.decode() if host else "", int(port), told_by)
+                for host, port, *_ in nodes
+            ]
+            owners[first : last + 1] = [places[0]] * (last + 1 - first)
+            others += places[1:]
+        if not any(owners):
+            raise ConnectionError("the node knows of no slots")
+        self._owners, self._others = owners, others
+
+    def _reachable(self, host: str, port: int, told_by: Node) -> Node:
+        # A node that does not know its own name leaves it out.
+        host = told_by.host if host in ("", "?") else host
+        return Node(*self._remap((host, port))) if self._remap else Node(host, port)
+
+
+HERE = Node("", 0)
+"""The one server, where there is only one."""
+
+
+class OneServer(Slots):
+    """The map of a store that has one server: whatever it is asked, it is there."""
+
+    def __init__(self) -> None:
+        super().__init__([HERE], lambda _: [(0, SLOTS - 1, (b"", 0))])
+        self.version = 1
+
+    def node_of(self, tag: str) -> Node | None:  # noqa: ARG002
+        """Return the server."""
+        return HERE
+
+    def masters(self) -> list[Node]:
+        """Return the server."""
+        return [HERE]

@@ -1,0 +1,147 @@
+"""From the URL, or the client, that a user gives to the place where the store lives."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+import redis
+import redis.asyncio
+from redis.sentinel import SentinelConnectionPool
+
+from limiter_core.errors import ConfigurationError
+from limiter_redis._connect import (
+    PLAIN_CONNECTIONS,
+    address_of_connections,
+    address_of_pool,
+    address_of_url,
+)
+from limiter_redis._places import ClusterPlace, Place, SentinelPlace, ServerPlace
+from limiter_redis._slots import Node
+
+_SENTINEL_PORT, _PORT = 26379, 6379
+_PATH_OF_SENTINEL = 2  # parts: service and database
+
+SENTINEL_URL = "redis+sentinel://host:26379,host:26379/service/0"
+CLUSTER_URL = "redis+cluster://host:6379,host:6379"
+
+
+def place_of_url(url: str) -> Place:
+    """Return where the store of a URL lives.
+
+    Raises:
+        ConfigurationError: it cannot be read. (The message keeps its password to itself.)
+    """
+    scheme, _, rest = url.partition("://")
+    base, _, kind = scheme.partition("+")
+    if kind == "cluster":
+        return _cluster_of_url(base, rest)
+    if kind == "sentinel":
+        return _sentinel_of_url(base, rest)
+    return ServerPlace(address_of_url(url))
+
+
+def take_options(url: str, *names: str) -> tuple[str, dict[str, str]]:
+    """Return a URL without some options of its query, and these."""
+    parts = urlsplit(url)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    taken = {name: value for name, value in query if name in names}
+    if not taken:
+        return url, taken
+    left = urlencode([(name, value) for name, value in query if name not in names])
+    return urlunsplit(parts._replace(query=left)), taken
+
+
+def _split(rest: str, port: int, example: str) -> tuple[list[Node], str, str, str]:
+    """Return hosts, "user:password@", path and query of a URL behind its scheme."""
+    head, _, query = rest.partition("?")
+    authority, _, path = head.partition("/")
+    who, at, hosts = authority.rpartition("@")
+    try:
+        parts = [urlsplit(f"//{host}") for host in hosts.split(",")]
+        nodes = [Node(part.hostname or "", part.port or port) for part in parts]
+    except ValueError:
+        nodes = []
+    if not nodes or not all(node.host for node in nodes):
+        raise ConfigurationError(f"hosts and ports cannot be read; expected {example}")
+    return nodes, who + at, path.strip("/"), query
+
+
+def _address(base: str, node: Node, who: str, path: str, query: str) -> dict[str, Any]:
+    host = f"[{node.host}]" if ":" in node.host else node.host
+    return address_of_url(f"{base}://{who}{host}:{node.port}/{path}{'?' if query else ''}{query}")
+
+
+def _cluster_of_url(base: str, rest: str) -> ClusterPlace:
+    nodes, who, path, query = _split(rest, _PORT, CLUSTER_URL)
+    if path not in ("", "0"):
+        raise ConfigurationError(f"a cluster has one database, 0, got {path!r}")
+    return ClusterPlace(nodes, _address(base, nodes[0], who, "", query))
+
+
+def _sentinel_of_url(base: str, rest: str) -> SentinelPlace:
+    rest, asking = take_options(rest, "sentinel_username", "sentinel_password")
+    nodes, who, path, query = _split(rest, _SENTINEL_PORT, SENTINEL_URL)
+    service, _, database = path.partition("/")
+    if not service:
+        raise ConfigurationError(f"the service is missing; expected {SENTINEL_URL}")
+    address = _address(base, nodes[0], who, database, query)
+    common = {name: value for name, value in address.items() if name.startswith("ssl")}
+    common |= {name.removeprefix("sentinel_"): value for name, value in asking.items()}
+    sentinels = [{**common, **node._asdict()} for node in nodes]
+    return SentinelPlace(unquote(service), sentinels, address)
+
+
+def place_of_client(client: object) -> Place:
+    """Return where the server of a user's client lives.
+
+    Raises:
+        ConfigurationError: it is no client, or its connections are not made by their settings.
+    """
+    if isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
+        return _cluster_of_client(client)
+    if not isinstance(client, redis.Redis | redis.asyncio.Redis):
+        name = f"{type(client).__module__}.{type(client).__name__}"
+        raise ConfigurationError(
+            f"client must be a Redis or RedisCluster of redis-py, sync or async, got a {name}"
+        )
+    pool: Any = client.connection_pool
+    if hasattr(pool, "sentinel_manager"):
+        return _sentinel_of_pool(pool)
+    if pool.connection_class not in PLAIN_CONNECTIONS:
+        raise ConfigurationError(
+            "client must be one whose settings say where it connects to, but its connections are "
+            f"of the class {pool.connection_class.__name__}: the store knows TCP, TLS and Unix "
+            "sockets, Sentinel and Cluster, no classes of users"
+        )
+    return ServerPlace(address_of_pool(pool))
+
+
+def _sentinel_of_pool(pool: Any) -> SentinelPlace:
+    if not pool.is_master:
+        raise ConfigurationError(
+            "client must be one of the master, made by Sentinel.master_for: a replica takes no "
+            "writes"
+        )
+    sentinels: list[dict[str, Any]] = [
+        address_of_pool(sentinel.connection_pool) for sentinel in pool.sentinel_manager.sentinels
+    ]
+    return SentinelPlace(pool.service_name, sentinels, address_of_pool(pool))
+
+
+def _cluster_of_client(client: Any) -> ClusterPlace:
+    manager = client.nodes_manager
+    settings: dict[str, Any] = manager.connection_kwargs
+    sync = isinstance(client, redis.RedisCluster)
+    tls = settings.get("ssl") or "SSL" in getattr(settings.get("connection_class"), "__name__", "")
+    if not sync:
+        tls = tls or "SSL" in client.connection_kwargs.get("connection_class", type).__name__
+    nodes = [*manager.startup_nodes.values(), *manager.nodes_cache.values()]
+    seeds = list(dict.fromkeys(Node(str(node.host), int(node.port)) for node in nodes))
+    address = address_of_connections(settings, tls=bool(tls))
+    return ClusterPlace(seeds, address, getattr(manager, "address_remap", None))
+
+
+def is_managed(pool: Any) -> bool:
+    """Whether a pool asks Sentinels where to connect to."""
+    return isinstance(pool, SentinelConnectionPool)
