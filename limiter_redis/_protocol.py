@@ -143,7 +143,7 @@ def inspect(key: str) -> Operation:
 
 
 def redis_keys(namespace: str, key: str) -> tuple[str, str, str]:
-    """Return the Redis keys of a limiter key: state, ends and queue; as `names` in entry.lua."""
+    """Return the Redis keys of a limiter key: state, ends and queue; as `around` in entry.lua."""
     scope, slash, rest = key.partition("/")
     head = f"{{{namespace}:{scope}}}"
     tail = f":{rest}" if slash else ""
@@ -151,7 +151,7 @@ def redis_keys(namespace: str, key: str) -> tuple[str, str, str]:
 
 
 def offers_index(namespace: str, scope: str) -> str:
-    """Return the Redis key of a scope's offers; as `offers_of` in state.lua."""
+    """Return the Redis key of a scope's offers; as `state.offers_of`."""
     return f"{{{namespace}:{scope}}}:offers" if scope else f"{{{namespace}}}:offers"
 
 

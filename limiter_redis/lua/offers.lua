@@ -8,9 +8,9 @@ steps.offers = function(w)
   local due = call('ZRANGEBYSCORE', index, '-inf', int(now), 'LIMIT', 0, CHUNK)
   for _, key in ipairs(due) do
     call('ZREM', index, key)
-    local s = load(key)
-    reap(s)
-    serve({ key })
+    local s = state.load(key)
+    turns.reap(s)
+    turns.serve({ key })
   end
   return tostring(#due)
 end
