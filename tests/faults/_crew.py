@@ -26,6 +26,7 @@ class Member:
         process: its id.
         world: whether its calls are tasks or threads.
         ended: how many bodies it has ended, per key.
+        lost: how many of them were told that their lease is lost.
         holds: the bodies that it is in, by lease id: the slots they hold.
     """
 
@@ -38,6 +39,7 @@ class Member:
         self._file = folder / f"{self.process}.notes"
         self._started = started
         self.ended: Counter[str] = Counter()
+        self.lost = 0
         self.holds: dict[str, dict[str, int]] = {}
         self.since_frozen: float | None = None
         self.gone = False
@@ -59,7 +61,8 @@ class Member:
             if noted["what"] == "begin":
                 self.holds[noted["id"]] = noted["slots"]
             else:
-                self.ended.update(self.holds.pop(noted["id"]))
+                self.ended.update(list(self.holds.pop(noted["id"])))
+                self.lost += noted["lost"]
 
     def in_all(self) -> int:
         """Return how many bodies it has ended, one that held two keys as two."""
@@ -104,7 +107,12 @@ class Member:
 
     def finish(self, patience: float) -> dict[str, Any]:
         """Wait until all its calls, and it, have ended cleanly; returns what it says."""
-        done = self._worker.wait_for("done", patience=patience)
+        try:
+            done = self._worker.wait_for("done", patience=patience)
+        except AssertionError as error:
+            self.tell("tell")
+            calls = "\n".join(self._worker.wait_for("told")["calls"])
+            raise AssertionError(f"{error}\nin {self.world}:\n{calls}") from error
         self._worker.end()
         self.close()
         return done
@@ -142,6 +150,10 @@ class Crew:
         """Those that are neither killed nor frozen."""
         return [m for m in self.members if not m.gone and m.since_frozen is None]
 
+    def of_world(self, world: str) -> Member:
+        """Return one that is alive."""
+        return random.choice([member for member in self.alive if member.world == world])
+
     def kill(self, member: Member) -> None:
         """Kill one, in whatever it does, and note when."""
         self.history.killed[member.process] = member.kill()
@@ -157,14 +169,10 @@ class Crew:
                 f"{key!r} is held on to",
             )
 
-    def let_go(self, members: Iterable[Member]) -> None:
+    def let_go(self) -> None:
         """Have bodies end by themselves again."""
-        for member in members:
+        for member in self.alive:
             member.tell("let go")
-
-    def freeze(self, member: Member) -> None:
-        """Freeze one."""
-        member.freeze()
 
     def thaw(self, member: Member) -> None:
         """Let one go on, and note for how long it stood still."""
@@ -201,6 +209,10 @@ class Crew:
             if not member.gone:
                 member.look()
         return sum(member.ended[key] for member in self.members)
+
+    def lost(self) -> int:
+        """Return how many bodies have been told that their lease is lost."""
+        return sum(member.lost for member in self.members)
 
     def finish(self, patience: float) -> list[dict[str, Any]]:
         """Have all finish; returns what they say at the end."""

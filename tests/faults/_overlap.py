@@ -74,7 +74,7 @@ class History:
     excuses: list[Excuse] = field(default_factory=list)
 
     def thawed(self, process: int, since: float, until: float) -> None:
-        """Note that a process stood still past its leases: excuses what it holds when it goes on."""
+        """Note that a process stood still past its leases; what it holds then is excused."""
         self.frozen.append((process, since, until))
         self.excuses.append(Excuse("frozen", until, since, process))
 
@@ -94,21 +94,26 @@ class Overlap:
     Attributes:
         violations: moments at which too much ran that nothing excuses, told in full.
         peak: per key, the most slots in use at once, excused ones with them.
-        used: seconds of excused overlap, per excuse.
+        used: seconds of excused overlap, per excuse and key.
         reach: seconds from a fault to the end of its last overlap, at the worst.
         allowed: seconds of overlap that each excuse would have allowed, and how many there were.
     """
 
     violations: list[str] = field(default_factory=list)
     peak: dict[str, int] = field(default_factory=dict)
-    used: dict[Excuse, float] = field(default_factory=dict)
+    used: dict[tuple[Excuse, str], float] = field(default_factory=dict)
     reach: float = 0.0
     allowed: tuple[int, float] = (0, 0.0)
 
     @property
     def longest(self) -> float:
-        """The seconds of overlap after the worst fault."""
+        """The seconds of overlap on a key after a fault, at the worst."""
         return max(self.used.values(), default=0.0)
+
+    @property
+    def faults(self) -> int:
+        """After how many faults there was any overlap."""
+        return len({excuse for excuse, _ in self.used})
 
 
 def read(files: Iterable[Path]) -> list[Body]:
@@ -145,13 +150,13 @@ def check(
         for key in body.slots:
             by_key[key].append(body)
     for key, own in by_key.items():
-        _check_key(found, key, own, limits[key], history, lease)
+        _check_key(found, key, own, limit=limits[key], history=history, lease=lease)
         _check_tokens(found, key, own, in_order=limits[key] == 1)
     return found
 
 
 def _check_key(
-    found: Overlap, key: str, bodies: list[Body], limit: int, history: History, lease: float
+    found: Overlap, key: str, bodies: list[Body], *, limit: int, history: History, lease: float
 ) -> None:
     """Go from change to change: what is in use stays the same between two of them."""
     moments = {body.begin for body in bodies} | {body.end for body in bodies}
@@ -185,7 +190,8 @@ def _check_key(
             continue
         for excuse in valid:
             if any(excuse.covers(body) for body in excused):
-                found.used[excuse] = found.used.get(excuse, 0.0) + until - at
+                known = found.used.get((excuse, key), 0.0)
+                found.used[excuse, key] = known + until - at
                 found.reach = max(found.reach, until - excuse.since)
 
 

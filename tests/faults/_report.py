@@ -26,7 +26,7 @@ def _row(figures: Figures) -> tuple[str, ...]:
     overlap = figures.overlap
     excuses, lease = overlap.allowed
     if excuses:
-        used = f"{overlap.longest:.3f} of {lease:g} s, in {len(overlap.used)} of {excuses}"
+        used = f"{overlap.longest:.3f} of {lease:g} s, in {overlap.faults} of {excuses}"
     else:
         used = "none, none allowed"
     errors = ", ".join(f"{count} {name}" for name, count in sorted(figures.errors.items()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -89,7 +89,7 @@ class Trial:
         if script is not None:
             path = folder / "script.lua"
             path.write_bytes(script.text)
-            given["script"] = str(path)
+            given["lua"] = str(path)
         self.crew = Crew(folder, **given)
         self._faults: list[float] = []
         self._began = 0.0
@@ -126,20 +126,22 @@ class Trial:
         # A slot that was handed to one that died lies there for the claim time.
         self.crew.goes_on(LIMITS, BODIES, PATIENCE + self.lease + CLAIM, members)
 
-    def goes_on_after(self, clinging: Iterable[Member]) -> None:
-        """Have those who hold on let go (at the latest now), and wait until all go on."""
+    def let_go(self) -> None:
+        """Have those who hold on let go, after a while, and wait until all go on."""
         # Beside them first, as far as there is room: that is when something would overlap.
         time.sleep(self.lease / 2)
-        self.crew.let_go(clinging)
+        self.crew.let_go()
         self.goes_on()
 
-    def until_none_holds(self) -> None:
-        """Wait until every body in all processes has ended."""
+    def until_none_holds(self, members: Iterable[Member] | None = None) -> None:
+        """Wait until every body (of some members) has ended; who held on does no more."""
 
         def none() -> bool:
-            return not any(member.slots(key) for member in self.crew.alive for key in LIMITS)
+            among = self.crew.alive if members is None else members
+            return not any(member.slots(key) for member in among for key in LIMITS)
 
         until_now(none, "all bodies have ended")
+        self.crew.let_go()
 
     def forgot(self, why: str, moments: tuple[float, float]) -> None:
         """Note that the store forgot all leases between these moments."""
@@ -205,6 +207,11 @@ class Trial:
         for server in servers:
             for name in server.admin.scan_iter(count=1000):
                 assert server.admin.ttl(name) <= self.lease + GRACE, f"S14: {name} stays too long"
+
+
+Deploy = Callable[..., Deployment]
+Begin = Callable[..., Trial]
+"""What the fixtures `deploy` and `trial` give."""
 
 
 def limit_of(key: str, lease: float) -> ConcurrencyLimit:

@@ -6,7 +6,7 @@ one fault after the other (`make test-faults`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 
 from ._deployments import KINDS, Deployment
 from ._report import table
-from ._trial import SECONDS, Figures, Trial
+from ._trial import SECONDS, Begin, Deploy, Figures, Trial
 
 FIGURES = pytest.StashKey[list[Figures]]()
 
@@ -39,7 +39,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture
-def deploy(kind: Any) -> Iterator[Callable[..., Deployment]]:
+def deploy(kind: Any) -> Iterator[Deploy]:
     """Start a deployment with settings of the servers. None outlives the test."""
     started: list[Deployment] = []
 
@@ -53,7 +53,7 @@ def deploy(kind: Any) -> Iterator[Callable[..., Deployment]]:
 
 
 @pytest.fixture
-def trial(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Trial]:
+def trial(request: pytest.FixtureRequest, tmp_path: Path) -> Begin:
     """Make a trial on a deployment; see `Trial` for what it takes."""
 
     def make(deployment: Deployment, **settings: Any) -> Trial:

@@ -8,6 +8,7 @@ neither the limiter nor the store. Lines on its input tell it what to do:
 
     cling       bodies do not end by themselves any more, but when their lease is lost
     let go      they do again
+    tell        say which calls have not ended, and for how long they have been at it
     (nothing)   finish: make no new calls, and end when those that were made have ended
 """
 
@@ -53,6 +54,7 @@ finishing = threading.Event()
 clinging = threading.Event()
 errors: Counter[str] = Counter()
 waits = [0.0]
+calls: dict[int, Call] = {}
 file = os.open(given["notes"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 
@@ -88,12 +90,18 @@ class Call:
     """One call: what it asks for, how long its body takes, and the notes of it."""
 
     def __init__(self, number: int) -> None:
+        calls[number] = self
         self.kind = KINDS[number % len(KINDS)]
         self.limits = limits_of(self.kind)
         # Mostly short ones, so that much happens; some last while others come and go.
         self.steps = 60 if random.random() < 0.03 else random.randint(1, 6)
         self.timeout = random.choice([None, None, None, 2 * given["lease"]])
         self.asked_at = now()
+        self.begun = self.ended = False
+
+    def __str__(self) -> str:
+        state = "ended" if self.ended else "holds" if self.begun else "waits"
+        return f"{state} {self.kind}, asked {now() - self.asked_at:.1f} s ago, {self.timeout=}"
 
     def has_to_do(self) -> bool:
         """Whether the body has another step to make."""
@@ -101,6 +109,7 @@ class Call:
         return self.steps >= 0 or clinging.is_set()
 
     def begins(self, lease: Lease | SyncLease) -> None:
+        self.begun = True
         self.id = lease.id
         at = now()
         waits.append(at - self.asked_at)
@@ -108,6 +117,7 @@ class Call:
 
     def ends(self, lease: Lease | SyncLease) -> None:
         note(what="end", id=self.id, at=now(), lost=lease.lost)
+        self.ended = True
 
     def failed(self, error: LimiterError) -> None:
         errors[type(error).__name__] += 1
@@ -138,7 +148,7 @@ async def in_a_task(limiter: Limiter, number: int) -> None:
             async with limiter.hold(call.limits, timeout=call.timeout) as lease:
                 call.begins(lease)
                 try:
-                    while call.has_to_do():
+                    while call.has_to_do():  # noqa: ASYNC110  (it is work, not a wait)
                         await asyncio.sleep(STEP)
                 finally:
                     call.ends(lease)
@@ -150,9 +160,9 @@ async def in_a_task(limiter: Limiter, number: int) -> None:
 def in_threads(store: Store) -> None:
     limiter = SyncLimiter(store)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        calls = [pool.submit(in_a_thread, limiter, number) for number in range(AT_ONCE)]
-    for call in calls:
-        call.result()
+        callers = [pool.submit(in_a_thread, limiter, number) for number in range(AT_ONCE)]
+    for caller in callers:
+        caller.result()
     store.sync_face().close()
 
 
@@ -175,9 +185,12 @@ def listen() -> None:
     for line in sys.stdin:
         if line == "cling\n":
             clinging.set()
-            continue
-        clinging.clear()
-        if line == "\n":
+        elif line == "let go\n":
+            clinging.clear()
+        elif line == "tell\n":
+            say("told", calls=[str(call) for call in calls.values()])
+        else:
+            clinging.clear()
             finishing.set()
 
 
@@ -187,8 +200,8 @@ def main() -> None:
         move_to_network(given["network"])
     threading.Thread(target=listen, daemon=True).start()
     store: Store
-    if given.get("script"):
-        script = Script.of(Path(given["script"]).read_text(encoding="utf-8"))
+    if given.get("lua"):
+        script = Script.of(Path(given["lua"]).read_text(encoding="utf-8"))
         store = RedisStore(given["url"], script=script)
     else:
         store = open_store(given["url"])
