@@ -163,6 +163,10 @@ async def _run_job(
 ) -> R:
     """Run the body of a job that was admitted."""
     if run.refusal is not None:
+        # The call says it best. If it can be made in spite of all (by way of a decorator that
+        # changes the arguments), the limit could not see them, and it is not run without.
+        coroutine: Any = function(*args, **kwargs)
+        coroutine.close()
         raise run.refusal
     if run.lease is not None:
         context: Any = args[0] if args else None
