@@ -143,6 +143,10 @@ class Endings:
         if can_terminate(pool):
             self._porter.post(lambda: request.terminate(pool))
 
+    def holds_any(self) -> bool:
+        """Whether any task of this worker has a slot."""
+        return bool(self._held)
+
     def release_all(self) -> None:
         """Give all slots back: the process ends, and no body runs any more.
 

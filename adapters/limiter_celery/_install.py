@@ -113,7 +113,7 @@ def _refuse_markers_without_base(app: Any) -> None:
         ConfigurationError: there is such a task; its limits would be ignored.
     """
     for task in app.tasks.values():
-        if getattr(type(task), "limits", None) and not isinstance(task, LimitedTask):
+        if getattr(task, "limits", None) and not isinstance(task, LimitedTask):
             raise ConfigurationError(
                 f"the task {task.name} has limits=..., but no base=LimitedTask: "
                 "they would be ignored"

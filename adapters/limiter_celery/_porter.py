@@ -8,6 +8,7 @@ it up, its ticket in the store does. So it is there at every moment, whoever is 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import random
 from typing import Any
@@ -29,6 +30,9 @@ from limiter_celery._waking import Waking
 from limiter_core import ConfigurationError, ConflictResolution, StoreError
 from limiter_core.jobs import SyncJobGate
 
+logger = logging.getLogger("limiter")
+
+_LOOK_EVERY = 0.25
 _VISIBILITY = 3600.0
 _MARGIN = 600.0
 
@@ -116,6 +120,8 @@ class Porter:
         self.connection += 1
         self.aside.forget_all()
         self.post.connect(consumer)
+        if self.has_semaphore and consumer.hub is not None:
+            consumer.hub.call_repeatedly(_LOOK_EVERY, self._look_for_dead_children)
 
     def learn(self, task: Any, consumer: Any) -> None:
         """Prepare for a task.
@@ -157,6 +163,18 @@ class Porter:
             self.closing = True
             self.endings.release_all()
             self.errands.stop(5.0)
+
+    def _look_for_dead_children(self) -> None:
+        """Have the pool see children that died, whose tasks hold slots.
+
+        It looks when a child's pipe closes. If the system says only a moment later that the child
+        is gone, the pool looks again after five seconds.
+        """
+        try:
+            if self.endings.holds_any():
+                self.worker.pool.maintain_pool()
+        except Exception:  # the worker must not end for it
+            logger.exception("could not look after the pool")
 
     def _end_waiting(self, ticket: str, payload: bytes, reason: str) -> None:
         self.errands.add(lambda: self.waking.refuse(ticket, unpack(payload), reason))

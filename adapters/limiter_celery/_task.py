@@ -55,8 +55,7 @@ def limits_of_task(task: Any) -> tuple[ConcurrencyLimit, ...]:
         ConfigurationError: there are none, or one of them is no limit.
     """
     # Through the class: Celery binds what stands there as if it were a method.
-    kind: Any = type(task)
-    given: object = kind.limits
+    given: object = task.__class__.limits
     if isinstance(given, ConcurrencyLimit):
         return (given,)
     if isinstance(given, Sequence):

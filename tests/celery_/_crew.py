@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from celery import group, states
 
+from limiter_core import SyncLimiter
 from tests.redis._processes import most_at_once
 from tests.redis._tools import until_now
 
@@ -43,18 +45,47 @@ def _app_of(given: dict[str, Any]) -> Any:
             {"url": given["url"], "install": False, "preempting": True}
             | ({"broker": given["broker"]} if "broker" in given else {})
         )
+        _apps[where].backend.on_task_call = lambda *_: None  # `Sent` asks by itself
     return _apps[where]
 
 
 def close_apps() -> None:
     """Close the connections of all apps."""
     for app in _apps.values():
-        app.backend.result_consumer.stop()
         app.backend.client.close()
         app.pool.force_close_all()
         app.close()
         app.log_client.close()
     _apps.clear()
+
+
+class Sent:
+    """A task that was sent: what Celery says of it, without a subscription for its result."""
+
+    def __init__(self, app: Any, task_id: str) -> None:
+        self.id = task_id
+        self._app = app
+
+    @property
+    def state(self) -> str:
+        """Return its state."""
+        return str(self._app.backend.get_task_meta(self.id, cache=False)["status"])
+
+    def ready(self) -> bool:
+        """Whether it has a result."""
+        return self.state in states.READY_STATES
+
+    def get(self) -> Any:
+        """Return its result, or raise it."""
+        until_now(self.ready, f"{self.id} has a result", patience=PATIENCE)
+        result = self._app.backend.get_task_meta(self.id, cache=False)["result"]
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def revoke(self, **options: Any) -> None:
+        """Revoke it."""
+        self._app.control.revoke(self.id, **options)
 
 
 class CeleryWorker:
@@ -111,6 +142,7 @@ class Crew:
         self.app = _app_of(self.given)
         self._log = redis.Redis.from_url(url + "/3", decode_responses=True)
         self.broker = redis.Redis.from_url(url + "/0", decode_responses=True)
+        self.limiter = SyncLimiter(self.given.get("store", url + "/2"))
         self.workers: list[CeleryWorker] = []
 
     def start(self, *, ready: bool = True, **given: Any) -> CeleryWorker:
@@ -122,9 +154,9 @@ class Crew:
             self.until(lambda: f"{name}@test ready" in worker.said(), f"{name} is ready")
         return worker
 
-    def send(self, task: str, *args: Any, **options: Any) -> Any:
+    def send(self, task: str, *args: Any, **options: Any) -> Sent:
         """Send a task, by its name: a producer need not know more."""
-        return self.app.send_task(task, args, **options)
+        return Sent(self.app, self.app.send_task(task, args, **options).id)
 
     def task(self, name: str) -> Any:
         """Return a task, to build chains and groups of."""
@@ -147,7 +179,7 @@ class Crew:
             until_now(condition, name, patience=PATIENCE)
         except AssertionError as error:
             said = "\n".join(worker.said() for worker in self.workers)
-            raise AssertionError(f"{error}\n{said}\n{self.log()}") from None
+            raise AssertionError(f"{error}\n{said}\n{self.log()[-20:]}") from None
 
     def until_began(self, result: Any) -> None:
         """Wait until the body of a task began."""
@@ -164,14 +196,39 @@ class Crew:
         """Wait until tasks have a result, whichever."""
         self.until(lambda: all(result.ready() for result in results), "tasks have a result")
 
+    def follow(self, task: str, user: str, *args: Any) -> tuple[Sent, Sent]:
+        """Send a task, and another that waits for its slot; wait until that ended."""
+        first = self.send(task, user, *args)
+        self.until_began(first)
+        second = self.send("by_user", user)
+        self.until_ended(second)
+        self.until(lambda: self.limiter.inspect(f"user={user}").in_use == 0, "the slot is free")
+        assert self.limiter.inspect(f"user={user}").waiting == 0
+        return first, second
+
+    def group(self, members: list[Any]) -> Any:
+        """Return a group of tasks."""
+        return group(members, app=self.app)
+
+    def spans_by_id(self) -> list[tuple[float, float, str]]:
+        """Return begin and end of each body that ended, and its task's id."""
+        begun: dict[tuple[str, int, int], float] = {}
+        spans: list[tuple[float, float, str]] = []
+        for said in self.log():
+            body = said["id"], said["try"], said["pid"]
+            if said["event"] == "begin":
+                begun[body] = said["at"]
+            elif body in begun:
+                spans.append((begun.pop(body), said["at"], said["id"]))
+        return spans
+
     def spans(self) -> list[tuple[float, float]]:
         """Return begin and end of each body that ended."""
-        ends = {(each["id"], each["try"]): each["at"] for each in self.log("end")}
-        return [
-            (each["at"], ends[each["id"], each["try"]])
-            for each in self.log("begin")
-            if (each["id"], each["try"]) in ends
-        ]
+        return [(begin, end) for begin, end, _ in self.spans_by_id()]
+
+    def most(self, spans: list[tuple[float, float]]) -> int:
+        """Return how many of these overlapped at the worst moment."""
+        return most_at_once(spans)
 
     def most_at_once(self) -> int:
         """Return how many bodies ran at the same time, at most."""
@@ -181,5 +238,6 @@ class Crew:
         """End all."""
         for worker in self.workers:
             worker.close()
+        self.limiter.close()
         self._log.close()
         self.broker.close()

@@ -6,6 +6,7 @@ Everything here runs real `celery worker` processes. `slow` as in tests/redis/co
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -60,3 +61,26 @@ def crew(url: str) -> Iterator[Callable[..., Crew]]:
     yield make
     for each in crews:
         each.close()
+
+
+@pytest.fixture(scope="module", params=["prefork", "threads", "gevent"])
+def shop(running: Process, request: pytest.FixtureRequest) -> Iterator[Crew]:
+    """One worker for all tests of a module; each takes users of its own."""
+    running.admin.flushall()
+    preempting = request.param != "threads"
+    crew = Crew(
+        running.url.removesuffix("/0"),
+        pool=request.param,
+        concurrency=4,
+        preempting=preempting,
+        limiter={"claim": 2.0},
+    )
+    crew.start()
+    yield crew
+    crew.close()
+
+
+@pytest.fixture
+def user() -> str:
+    """A user of whom no other test knows."""
+    return uuid.uuid4().hex[:8]

@@ -21,6 +21,6 @@ def test_one_at_a_time_in_order_and_the_others_hold_nothing(
     shop.until_ended(*results)
     assert [each["id"] for each in shop.log("begin")] == [each.id for each in results]
     assert shop.most_at_once() == 1
-    assert [each.get(timeout=10) for each in results] == [each.id for each in results]
+    assert [each.get() for each in results] == [each.id for each in results]
     tokens = [each["token"] for each in shop.log("begin")]
     assert tokens == sorted(set(tokens))
