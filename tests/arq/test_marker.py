@@ -189,7 +189,7 @@ async def test_a_worker_without_limits_is_arqs_own(pool: ArqRedis, inside: Start
 # -- settings --------------------------------------------------------------------------------------
 
 
-def test_settings_are_read_as_arq_reads_them() -> None:
+async def test_settings_are_read_as_arq_reads_them() -> None:
     class WorkerSettings:
         functions = (sync,)
         max_jobs = 3
