@@ -120,5 +120,5 @@ steps.queued = function(t)
   local home = t.demands[t.home]
   local s = state.load(home.key)
   local limit = s.paused and 0 or state.limit_of(s, home)
-  return 'queued ' .. s.key .. ' ' .. limit .. ' ' .. s.used .. ' ' .. int(t.order) .. ' ' .. state.next_end(s)
+  return 'queued ' .. s.key .. ' ' .. int(limit) .. ' ' .. int(s.used) .. ' ' .. int(t.order) .. ' ' .. state.next_end(s)
 end

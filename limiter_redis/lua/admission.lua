@@ -11,7 +11,7 @@ end
 
 function admission.refusal(s, demand, reason)
   local limit = s.paused and 0 or state.limit_of(s, demand)
-  return 'refused ' .. s.key .. ' ' .. limit .. ' ' .. s.used .. ' ' .. state.next_end(s) .. ' ' .. reason
+  return 'refused ' .. s.key .. ' ' .. int(limit) .. ' ' .. int(s.used) .. ' ' .. state.next_end(s) .. ' ' .. reason
 end
 
 -- The demand because of which a blocked request may not wait, if there is one (§5 of the design).

@@ -10,7 +10,7 @@ function holders.write(s, h)
   s.holders[h.id] = h
   local token = int(h.token)
   local since = h.since == h.token and '-' or int(h.since)
-  state.set(s, 'h:' .. h.id, token .. ' ' .. h.cost .. ' ' .. h.limit .. ' ' .. since .. ' ' ..
+  state.set(s, 'h:' .. h.id, token .. ' ' .. int(h.cost) .. ' ' .. int(h.limit) .. ' ' .. since .. ' ' ..
     int(h.ends) .. ' ' .. int(h.lease) .. (h.claimed and ' 1 ' or ' 0 ') ..
     (h.preempted and '1 ' or '0 ') .. state.text(h.process) .. ' ' .. state.text(h.claimant) .. ' ' .. h.label ..
     ' ' .. (h.keys == s.key and '-' or h.keys))

@@ -34,7 +34,8 @@ steps.inspect = function(w)
     if record then waiting[#waiting + 1] = { id, record } end
   end
   return cjson.encode({
-    now = int(now), used = s.used, queued = s.queued, override = s.override or false,
+    now = int(now), used = int(s.used), queued = s.queued,
+    override = s.override and int(s.override) or false,
     paused = s.paused, holders = #holding > 0 and holding or false,
     waiters = #waiting > 0 and waiting or false
   })

@@ -2,7 +2,7 @@
 --
 -- operation  "renew" id key (its first one)
 -- reply      "alive" | "preempted" | "look" (a slot was handed over: ask again)
---            | "waiting" microseconds-to-next-end ("-") | "lost" reason | "gone" (nobody knows why)
+--            | "waiting" key microseconds-to-next-end ("-") | "lost" reason | "gone" (nobody knows why)
 
 steps.renew = function(w)
   local id, s = w[2], state.load(w[3])
@@ -25,5 +25,5 @@ steps.renew = function(w)
     state.set_end(home, 't' .. id, now + t.lease)
     for _, demand in ipairs(t.demands) do state.outlive(state.load(demand.key), now + t.lease) end
   end
-  return 'waiting ' .. state.next_end(home)
+  return 'waiting ' .. home.key .. ' ' .. state.next_end(home)
 end

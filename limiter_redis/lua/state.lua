@@ -7,7 +7,7 @@ local function general()
 
 local CHUNK = 128
 local FOREVER = 604800000000 -- how long a durable ticket is kept: 7 days
-local REMEMBER = 60000 -- milliseconds that a ticket's bad end is remembered
+local REMEMBER = 60000 -- milliseconds that a bad end is remembered; at least two leases
 local ARGUMENTS = 1000 -- of one command at the most: Lua cannot pass on more than 8,000
 
 local news = {} -- what others in the calling process have to hear
@@ -27,7 +27,7 @@ function state.tell(whom, line)
   if whom == process then
     news[#news + 1] = line
   else
-    call('PUBLISH', namespace .. ':process:' .. whom, line)
+    redis.pcall('PUBLISH', namespace .. ':process:' .. whom, line) -- messages only hint
   end
 end
 
@@ -108,6 +108,10 @@ function state.first_end(s)
   if not s.sure then
     state.write_ends(s)
     local first = call('ZRANGE', s.ends, 0, 0, 'WITHSCORES')
+    if not first[2] and s.used > 0 then -- cannot be, unless the server threw them away
+      state.restore_ends(s)
+      return state.first_end(s)
+    end
     s.first = tonumber(first[2]) or math.huge
     s.sure = true
   end
@@ -142,8 +146,50 @@ function state.first_in_queue(s)
   if not s.front then
     state.write_queue(s)
     s.front = call('ZRANGE', s.queue, 0, 0, 'WITHSCORES')
+    if not s.front[1] then -- cannot be, unless the server threw it away
+      state.restore_queue(s)
+      return state.first_in_queue(s)
+    end
   end
   return s.front[1], tonumber(s.front[2])
+end
+
+-- What a server that is short of memory threw away, while it kept the state: made anew of the
+-- records there, with a whole lease for each.
+
+local function records(s, kind)
+  state.write_fields(s)
+  local fields, found = call('HKEYS', s.state), {}
+  for _, field in ipairs(fields) do
+    if string.sub(field, 1, 2) == kind then found[#found + 1] = string.sub(field, 3) end
+  end
+  return found
+end
+
+function state.restore_ends(s)
+  local used = 0
+  for _, id in ipairs(records(s, 'h:')) do
+    local h = holders.read(s, id)
+    used = used + h.cost
+    state.set_end(s, 'h' .. id, holders.due_of(h, h.lease), true)
+  end
+  for _, id in ipairs(records(s, 't:')) do
+    local t = tickets.read(s, id)
+    if t and not t.durable and t.demands[t.home].key == s.key and not holders.read(s, id) then
+      state.set_end(s, 't' .. id, now + t.lease, true)
+    end
+  end
+  s.used, s.had_ends, s.sure = used, false, true
+end
+
+function state.restore_queue(s)
+  s.queued, s.had_queue = 0, false
+  for _, id in ipairs(records(s, 't:')) do
+    local t = tickets.read(s, id)
+    if t and t.demands[t.home].key == s.key and not holders.read(s, id) then
+      state.set_place(s, tickets.member(t), 0 - t.demands[t.home].priority)
+    end
+  end
 end
 
 -- Keys --------------------------------------------------------------------------------------------
@@ -176,10 +222,11 @@ function state.load(key)
     end
     s.override, s.paused = tonumber(m[8]), m[9] == '1'
     s.had_ends, s.had_queue = s.used > 0, s.queued > 0
-    s.was_kept = s.override or s.paused
+    s.was_kept = s.override or s.paused or false
     s.first, s.sure = 0, false
     return s
   end
+  if s.kind ~= 'string' and s.kind ~= 'none' then error('WRONGTYPE ' .. s.state) end
   for _, name in ipairs(NUMBERS) do s[name], s.before[name] = 0, 0 end
   s.paused = false
   if s.kind == 'string' then
@@ -189,11 +236,9 @@ function state.load(key)
   return s
 end
 
--- The index of what durable tickets were offered and have to claim (S17): keys, by the end of the
--- claim time. One per scope; keys without a scope share one.
-function state.offers_of(s)
-  if string.find(s.key, '/', 1, true) then return s.head .. ':offers' end
-  return '{' .. namespace .. '}:offers'
+-- Keeps for a while how a request ended, for when it asks: at least until its next renewal.
+function state.remember(s, r, how)
+  call('SET', s.head .. ':ended:' .. r.id, how, 'PX', int(math.max(REMEMBER, r.lease / 500)))
 end
 
 function state.write_fields(s)
@@ -233,6 +278,7 @@ function state.save_all()
       if s.used == 0 and s.waiting == 0 and not s.override and not s.paused then
         if s.kind ~= 'none' or s.written then call('DEL', s.state, s.ends, s.queue) end
       else
+        local was_new = s.kind ~= 'hash'
         s.saving = true
         local longer = s.need > s.expires
         -- Longer than needed, so that the next steps need not say it again.
@@ -241,13 +287,20 @@ function state.save_all()
         state.write_queue(s)
         state.write_fields(s)
         local at = int(s.expires / 1000)
-        if s.override or s.paused then
-          call('PERSIST', s.state)
-        elseif longer or s.was_kept then
-          call('PEXPIREAT', s.state, at)
+        local kept = s.override or s.paused
+        -- An operator's word stays for ever, and so must all that belongs to it.
+        local renewed = longer or (s.was_kept and not kept)
+        local persisted = kept and not s.was_kept
+        local function expire(key, existed)
+          if kept then
+            if persisted then call('PERSIST', key) end
+          elseif renewed or not existed then
+            call('PEXPIREAT', key, at)
+          end
         end
-        if longer or not s.had_ends then call('PEXPIREAT', s.ends, at) end
-        if s.queued > 0 and (longer or not s.had_queue) then call('PEXPIREAT', s.queue, at) end
+        expire(s.state, not was_new)
+        expire(s.ends, s.had_ends)
+        expire(s.queue, s.had_queue or s.queued == 0)
       end
     end
   end

@@ -45,7 +45,7 @@ function tickets.write(t)
     int(t.claim), state.text(t.process), state.text(t.claimant), t.label, t.payload, t.home, t.round
   }
   for i, d in ipairs(t.demands) do
-    words[#words + 1] = (i == 1 and '-' or d.key) .. ' ' .. d.limit .. ' ' .. d.cost .. ' ' ..
+    words[#words + 1] = (i == 1 and '-' or d.key) .. ' ' .. int(d.limit) .. ' ' .. int(d.cost) .. ' ' ..
       d.conflict .. ' ' .. d.priority .. ' ' .. (d.group or '-') .. ' ' .. d.max_waiting
   end
   state.set(s, 't:' .. t.id, table.concat(words, ' '))
@@ -109,13 +109,16 @@ function tickets.rank(round, order, sequence)
   return format('%08x%014x%014x', round, order, sequence)
 end
 
+-- The member of its queue that a ticket is.
+function tickets.member(t) return tickets.rank(t.round, t.order, t.sequence) .. t.id end
+
 function tickets.sit_down(t, home)
   local demand = t.demands[home]
   local s = state.load(demand.key)
   t.home = home
   t.round = tickets.next_round(s, demand)
   tickets.enter_round(s, demand, t.round)
-  state.set_place(s, tickets.rank(t.round, t.order, t.sequence) .. t.id, 0 - demand.priority)
+  state.set_place(s, tickets.member(t), 0 - demand.priority)
   if not t.durable then state.set_end(s, 't' .. t.id, t.due or now + t.lease, true) end
   t.due = nil
   tickets.write(t)
@@ -124,7 +127,7 @@ end
 function tickets.stand_up(t)
   local demand = t.demands[t.home]
   local s = state.load(demand.key)
-  state.set_place(s, tickets.rank(t.round, t.order, t.sequence) .. t.id, false)
+  state.set_place(s, tickets.member(t), false)
   if not t.durable then state.drop_end(s, 't' .. t.id) end
   tickets.leave_round(s, demand)
   if s.queued == 0 and demand.group then state.set(s, 'r:' .. demand.priority, false) end
@@ -155,7 +158,7 @@ end
 -- Keeps the bad end of a ticket for when it asks, and tells it. A durable ticket has no process:
 -- whoever ran the step that ended its waiting is told.
 function tickets.remember(t, answer)
-  call('SET', state.load(t.demands[1].key).head .. ':ended:' .. t.id, answer, 'PX', REMEMBER)
+  state.remember(state.load(t.demands[1].key), t, answer)
   if t.durable then news[#news + 1] = 'notice ' .. t.id .. ' ' .. t.payload .. ' ' .. answer end
   state.tell(t.process, 'answer ' .. t.id .. ' ' .. answer)
 end

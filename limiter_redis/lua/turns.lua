@@ -16,8 +16,10 @@ function turns.hand_over(t)
   tickets.write(t)
   if t.durable then
     local s = state.load(t.demands[1].key)
-    call('ZADD', state.offers_of(s), int(now + t.claim), s.key)
-    call('PEXPIRE', state.offers_of(s), int(FOREVER / 1000))
+    if string.find(s.key, '/', 1, true) then -- without a scope there is nowhere to note it
+      call('ZADD', s.head .. ':offers', int(now + t.claim), s.key)
+      call('PEXPIRE', s.head .. ':offers', int(FOREVER / 1000))
+    end
     news[#news + 1] = 'notice ' .. t.id .. ' ' .. t.payload .. ' granted ' .. int(token) .. ' ' ..
       int(t.claim)
   end
@@ -81,7 +83,7 @@ function turns.finish(h, loss)
   local first = state.load(holders.keys_of(h.keys)[1])
   holders.remove(h)
   if h.claimed then
-    call('SET', first.head .. ':ended:' .. h.id, 'lost ' .. loss, 'PX', REMEMBER)
+    state.remember(first, h, 'lost ' .. loss)
     state.tell(h.process, 'lost ' .. h.id .. ' ' .. loss)
   else
     tickets.forget(first, h.id)
