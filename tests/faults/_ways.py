@@ -31,11 +31,26 @@ class TwoWays(Proxy):
         self.heal()
         super().__init__(port)
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        host, port = self._listener.getsockname()
+        return host, port
+
+    def lead_to(self, port: int) -> None:
+        """Lead to another server from now on, and end the connections to the one before."""
+        self._target = ("127.0.0.1", port)
+        self.hang_up()
+
+    def hold_up(self, *ways: bool) -> None:
+        """Let requests, replies, or (if none is named) neither pass."""
+        for way in ways or (REQUESTS, REPLIES):
+            self._open_ways[way].clear()
+
     @contextmanager
     def cut(self, *ways: bool) -> Generator[None]:
-        """Hold up requests, replies, or both."""
-        for way in ways:
-            self._open_ways[way].clear()
+        """Hold up requests, replies, or both, for a while."""
+        self.hold_up(*ways)
         try:
             yield
         finally:
@@ -47,9 +62,9 @@ class TwoWays(Proxy):
             way.set()
 
     def close(self) -> None:
-        """End all connections, and accept no more."""
-        self.heal()
+        """End all connections, and accept no more; what is held up is not delivered."""
         super().close()
+        self.heal()
 
     def _pump(self, source: socket.socket, target: socket.socket, replies: bool) -> None:
         with suppress(OSError):

@@ -1,14 +1,27 @@
-"""The server's clock jumps, under load: a step of NTP, or a failover to a host that is wrong."""
+"""Clocks that are wrong, under load: of the processes, and of the server."""
 
 from __future__ import annotations
 
 import time
 
 from ._clock import SHIFT, SHIFTED, set_clock
+from ._crew import WORLDS
 from ._trial import LIMITS, Begin, Deploy
 
 
-def test_the_clock_jumps(deploy: Deploy, trial: Begin) -> None:
+def test_processes_are_wrong_about_the_time(deploy: Deploy, trial: Begin) -> None:
+    """Row 1: some are an hour ahead, some behind. Nobody's lease ends early, nobody waits longer."""
+    with trial(deploy(), lease=1.0, worlds=WORLDS) as run:
+        run.crew.start("threads", ahead=3600.0)
+        run.crew.start("asyncio", ahead=-3600.0)
+        for _ in run.rounds():
+            run.crew.cling(run.crew.alive[:1], LIMITS)
+            run.let_go()
+    assert run.figures.lost == 0
+    assert set(run.figures.errors) <= {"WaitTimeout"}
+
+
+def test_the_servers_clock_jumps(deploy: Deploy, trial: Begin) -> None:
     """Row 2. Ahead: all leases end at once, and holders are told. Back: nothing is lost."""
     deployment = deploy()
     set_clock(deployment, 0)
