@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,9 +22,8 @@ from tests.redis._servers import Process, Server, binary
 from ._crew import Crew
 from ._inside import Inside
 
-
 ARQS_OWN = {"arq:queue", "arq:abort"}
-"""What arq keeps without an expiry: jobs that a test left in the queue, aborts that came too late."""
+"""What arq keeps without an expiry: jobs that a test left waiting, aborts that came too late."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,13 +31,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    here = os.path.dirname(__file__)
+    here = Path(__file__).parent
     run_slow = os.environ.get("LIMITER_SLOW_TESTS") == "1" or "slow" in config.option.markexpr
     skip = pytest.mark.skip(reason="slow: run it with LIMITER_SLOW_TESTS=1, or with -m slow")
     # arq 0.28 closes its connections in a way that redis-py 5 no longer likes.
     deprecated = pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")
     for item in items:
-        if str(item.path).startswith(here):
+        if here in item.path.parents:
             item.add_marker(deprecated)
             if not run_slow and item.get_closest_marker("slow"):
                 item.add_marker(skip)

@@ -90,7 +90,7 @@ async def outcome(job: Job) -> Any:
         ("bad repr", RuntimeError, [1]),
     ],
 )
-async def test_a_slot_is_given_back(
+async def test_a_slot_is_given_back(  # noqa: PLR0917
     pool: ArqRedis, inside: Start, store: RedisStore, how: str, expected: type, runs: list[int]
 ) -> None:
     tries.clear()

@@ -18,7 +18,7 @@ from ._crew import Crew
 from ._tools import idle
 
 NEVER = {"in_progress": 600, "lease": 60, "claim": 60}
-"""Times far beyond the test's patience: what a shutdown leaves behind would be stuck for so long."""
+"""Times far beyond the patience of a test: what a shutdown leaves behind would be stuck."""
 
 
 @pytest.mark.parametrize(

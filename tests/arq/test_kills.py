@@ -148,9 +148,12 @@ async def test_a_second_delivery_of_a_job_that_runs_starts_no_second_body(
 
 
 async def test_a_second_delivery_does_not_delay_a_retry(pool: ArqRedis, crew: Crew) -> None:
-    await pool.enqueue_job("retry", "job", 3)
+    """It was parked for the rest of the first try's lease, which is over before."""
+    await pool.enqueue_job("retry", "job", 3, 1.0)
     for _ in range(2):
         crew.start(limit=5, in_progress=0.3, lease=60)
+    crew.wait_for("begin", "job")
+    until_now(lambda: crew.parked() == 1, "a second delivery is parked")
     until_now(lambda: crew.server.admin.zcard("arq:queue") == 0, "all is finished")
     assert [note.job_try for note in crew.notes("begin")] == [1, 2, 3]
 

@@ -17,7 +17,7 @@ from typing import Any
 from arq import Retry
 from arq.connections import RedisSettings
 
-from limiter_arq import LIMIT_BY, ConcurrencyLimit, LimitedWorker, limited, _admission, _wakes
+from limiter_arq import LIMIT_BY, ConcurrencyLimit, LimitedWorker, _admission, _wakes, limited
 from limiter_arq._shelf import Shelf
 from limiter_core.jobs import JobGate
 from limiter_core.lease import Lease
@@ -57,9 +57,8 @@ async def block(ctx: dict[Any, Any], name: Any, seconds: float) -> None:
 
 
 @limited(ONE)
-async def retry(ctx: dict[Any, Any], name: Any, times: int) -> None:
-    await note(ctx, "begin", name)
-    await note(ctx, "end", name)
+async def retry(ctx: dict[Any, Any], name: Any, times: int, seconds: float) -> None:
+    await body(ctx, name, seconds)
     if ctx["job_try"] < times:
         raise Retry(defer=0.01)
 
