@@ -158,8 +158,12 @@ class Crew:
         """Kill one, in whatever it does, and note when."""
         self.history.killed[member.process] = member.kill()
 
-    def cling(self, members: Iterable[Member], keys: Iterable[str]) -> None:
-        """Have members hold on to what they get, and wait until they hold slots of these keys."""
+    def cling(self, members: Iterable[Member], keys: Iterable[str]) -> set[str]:
+        """Have members hold on to what they get, until they hold slots of each of these keys.
+
+        Returns:
+            The bodies that they are in, by lease id.
+        """
         members = list(members)
         for member in members:
             member.tell("cling")
@@ -168,6 +172,7 @@ class Crew:
                 lambda: any(member.slots(key) for member in members),  # noqa: B023
                 f"{key!r} is held on to",
             )
+        return {body for member in members for body in member.holds}
 
     def let_go(self) -> None:
         """Have bodies end by themselves again."""
@@ -209,6 +214,13 @@ class Crew:
             if not member.gone:
                 member.look()
         return sum(member.ended[key] for member in self.members)
+
+    def holding(self) -> set[str]:
+        """Return the bodies that members are in at this moment, by lease id."""
+        members = [member for member in self.members if not member.gone]
+        for member in members:
+            member.look()
+        return {body for member in members for body in member.holds}
 
     def lost(self) -> int:
         """Return how many bodies have been told that their lease is lost."""

@@ -133,14 +133,10 @@ class Trial:
         self.crew.let_go()
         self.goes_on()
 
-    def until_none_holds(self, members: Iterable[Member] | None = None) -> None:
-        """Wait until every body (of some members) has ended; who held on does no more."""
-
-        def none() -> bool:
-            among = self.crew.alive if members is None else members
-            return not any(member.slots(key) for member in among for key in LIMITS)
-
-        until_now(none, "all bodies have ended")
+    def until_ended(self, bodies: Iterable[str]) -> None:
+        """Wait until these bodies have ended (by lease id); who held on does no more."""
+        bodies = set(bodies)
+        until_now(lambda: not bodies & self.crew.holding(), "these bodies have ended")
         self.crew.let_go()
 
     def forgot(self, why: str, moments: tuple[float, float]) -> None:

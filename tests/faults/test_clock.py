@@ -10,7 +10,7 @@ from ._trial import LIMITS, Begin, Deploy
 
 
 def test_processes_are_wrong_about_the_time(deploy: Deploy, trial: Begin) -> None:
-    """Row 1: some are an hour ahead, some behind. Nobody's lease ends early, nobody waits longer."""
+    """Row 1: some are an hour ahead, some behind. No lease ends early for it."""
     with trial(deploy(), lease=1.0, worlds=WORLDS) as run:
         run.crew.start("threads", ahead=3600.0)
         run.crew.start("asyncio", ahead=-3600.0)

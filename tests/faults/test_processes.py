@@ -27,12 +27,12 @@ def test_processes_stand_still_for_longer_than_a_lease(deploy: Deploy, trial: Be
     with trial(deploy(), lease=1.0) as run:
         for _ in run.rounds():
             sleepers = [run.crew.of_world(world) for world in WORLDS]
-            run.crew.cling(sleepers, LIMITS)
+            bodies = run.crew.cling(sleepers, LIMITS)
             for sleeper in sleepers:
                 sleeper.freeze()
             run.goes_on()  # which cannot be before leases have ended
             for sleeper in sleepers:
                 run.crew.thaw(sleeper)
-            run.until_none_holds(sleepers)
+            run.until_ended(bodies)
             run.goes_on()
     assert run.figures.lost > 0

@@ -33,14 +33,14 @@ def test_a_restart_with_data(deploy: Deploy, trial: Begin) -> None:
     with trial(deployment, lease=LEASE) as run:
         for number in run.rounds(2):
             seconds = SPELLS[number % 2]
-            run.crew.cling(run.crew.alive[:2], LIMITS)
+            bodies = run.crew.cling(run.crew.alive[:2], LIMITS)
             lost = run.crew.lost()
             restart(deployment, away=seconds)
             if seconds == FOR_A_MOMENT:
                 run.let_go()
                 assert run.crew.lost() == lost
             else:
-                run.until_none_holds()
+                run.until_ended(bodies)
                 run.goes_on()
 
 
@@ -92,9 +92,9 @@ def test_memory_is_full(deploy: Deploy, trial: Begin) -> None:
     deployment = deploy("--maxmemory-policy", "noeviction")
     with trial(deployment, lease=LEASE) as run:
         for _ in run.rounds():
-            run.crew.cling(run.crew.alive[:2], LIMITS)
+            bodies = run.crew.cling(run.crew.alive[:2], LIMITS)
             with setting(deployment, "maxmemory", 1):
-                run.until_none_holds()
+                run.until_ended(bodies)
             run.goes_on()
     assert run.figures.errors["StoreError"] > 0
 
@@ -104,7 +104,7 @@ def test_the_server_is_demoted(deploy: Deploy, trial: Begin) -> None:
     deployment = deploy()
     with trial(deployment, lease=LEASE) as run:
         for number in run.rounds(2):
-            run.crew.cling(run.crew.alive[:2], LIMITS)
+            bodies = run.crew.cling(run.crew.alive[:2], LIMITS)
             lost = run.crew.lost()
             if SPELLS[number % 2] == FOR_A_MOMENT:
                 with read_only(deployment):
@@ -113,7 +113,7 @@ def test_the_server_is_demoted(deploy: Deploy, trial: Begin) -> None:
                 assert run.crew.lost() == lost
             else:
                 with read_only(deployment):
-                    run.until_none_holds()
+                    run.until_ended(bodies)
                 run.goes_on()
     assert "StoreError" not in run.figures.errors
 
@@ -124,14 +124,14 @@ def test_the_server_is_slow(deploy: Deploy, trial: Begin) -> None:
     with trial(deployment, lease=LEASE) as run:
         for number in run.rounds(2):
             seconds = SPELLS[number % 2]
-            run.crew.cling(run.crew.alive[:2], LIMITS)
+            bodies = run.crew.cling(run.crew.alive[:2], LIMITS)
             lost = run.crew.lost()
             pause(deployment, seconds)
             if seconds == FOR_A_MOMENT:
                 run.let_go()
                 assert run.crew.lost() == lost
             else:
-                run.until_none_holds()
+                run.until_ended(bodies)
                 run.goes_on()
 
 
@@ -140,8 +140,8 @@ def test_the_server_stands_still(deploy: Deploy, trial: Begin) -> None:
     deployment = deploy()
     with trial(deployment, lease=LEASE) as run:
         for _ in run.rounds():
-            run.crew.cling(run.crew.alive[:2], LIMITS)
+            bodies = run.crew.cling(run.crew.alive[:2], LIMITS)
             with frozen(deployment):
-                run.until_none_holds()
+                run.until_ended(bodies)
                 time.sleep(FOR_LONG - LEASE)
             run.goes_on()
