@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
 import redis.asyncio
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from limiter_redis import _protocol as protocol
@@ -36,16 +37,18 @@ class _Call:
 
     Attributes:
         asked: the operations.
-        sent_at: when they were sent, on the loop's clock.
+        sent_at: when they were sent.
         again: whether they were sent before, over a connection that then ended.
+        by_text: whether to send the script along, for the server does not know it.
     """
 
-    __slots__ = ("again", "asked", "sent_at")
+    __slots__ = ("again", "asked", "by_text", "sent_at")
 
     def __init__(self, asked: list[_Asked]) -> None:
         self.asked = asked
         self.sent_at = 0.0
         self.again = False
+        self.by_text = False
 
     def fail(self, error: Exception, where: str) -> None:
         """Tell all who asked."""
@@ -87,8 +90,8 @@ class AsyncWire:
         self._flying: deque[_Call] = deque()
         self._grounded: list[_Call] = []
         """Calls that are to be sent anew before any other."""
-        self._unknown: list[_Call] = []
-        """Calls whose script the server did not know, until all that flew with them are back."""
+        self._returned: list[_Call] = []
+        """Calls to be sent once more, but not before all that flew with them are back."""
         self._watch: asyncio.TimerHandle | None = None
         self._lifetime = self._until_the_loop_ends()
         self._lives = False
@@ -113,7 +116,7 @@ class AsyncWire:
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._client.execute_command(*command)
-        except (RedisError, OSError) as error:
+        except Exception as error:
             raise store_error(error, self._where) from error
 
     async def aclose(self) -> None:
@@ -131,7 +134,7 @@ class AsyncWire:
         await self._lifetime.aclose()
 
     def _unanswered(self) -> list[asyncio.Future[str]]:
-        calls = [*self._flying, *self._grounded, *self._unknown]
+        calls = [*self._flying, *self._grounded, *self._returned]
         asked = [*self._gathered, *(each for call in calls for each in call.asked)]
         return [future for _, future in asked if not future.done()]
 
@@ -168,25 +171,26 @@ class AsyncWire:
             return
         while self._grounded and len(self._flying) < IN_FLIGHT:
             self._send(self._link, self._grounded.pop(0))
-        while self._gathered and len(self._flying) < IN_FLIGHT and not self._unknown:
+        while self._gathered and len(self._flying) < IN_FLIGHT and not self._returned:
             call = _Call(self._gathered[:BATCH])
             del self._gathered[:BATCH]
             self._send(self._link, call)
 
-    def _send(self, link: Link, call: _Call, *, by_text: bool = False) -> None:
-        call.sent_at = self._loop.time()
+    def _send(self, link: Link, call: _Call) -> None:
+        operations = [asked.operation for asked in call.asked]
+        link.write(self._encode(operations, by_text=call.by_text))
+        call.sent_at = time.monotonic()
         self._flying.append(call)
         if self._watch is None:
-            self._watch = self._loop.call_at(call.sent_at + self._timeout, self._look_at_the_clock)
-        link.write(self._encode([asked.operation for asked in call.asked], by_text=by_text))
+            self._watch = self._loop.call_later(self._timeout, self._look_at_the_clock)
 
     def _look_at_the_clock(self) -> None:
         self._watch = None
         if not self._flying:
             return
-        ends_at = self._flying[0].sent_at + self._timeout
-        if self._loop.time() < ends_at:
-            self._watch = self._loop.call_at(ends_at, self._look_at_the_clock)
+        left = self._flying[0].sent_at + self._timeout - time.monotonic()
+        if left > 0:
+            self._watch = self._loop.call_later(left, self._look_at_the_clock)
         elif self._link is not None:
             # Whatever it would still say is not the next one's answer.
             self._link.fail(RedisTimeoutError("Timeout reading from the server"))
@@ -198,7 +202,8 @@ class AsyncWire:
             async with asyncio.timeout(self._timeout):
                 await self._live()
                 await link.open(self._client)
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001
+            # Of any kind: a credential provider, for one, may raise what it likes.
             failed = [*self._grounded, _Call(self._gathered)]
             self._grounded, self._gathered = [], []
             for call in failed:
@@ -222,17 +227,24 @@ class AsyncWire:
                 if not future.done():
                     future.set_result(line)
             if len(lines) > len(call.asked):
-                self._hub.hear(lines[len(call.asked) :])
-            if self._unknown:
+                self._hub.hear(lines[len(call.asked) :], call.sent_at)
+            if self._returned:
                 self._repeat_releases(call)
         elif isinstance(reply, NoScriptError):
-            self._unknown.append(call)
+            call.by_text = True
+            self._returned.append(call)
+        elif isinstance(reply, ReadOnlyError) and self._link is not None:
+            call.fail(reply, self._where)
+            self._link.fail(reply)  # it may be another server that is written to by now
+        elif isinstance(reply, ResponseError) and len(call.asked) > 1:
+            # One that cannot be done must not take the others along.
+            self._returned += [_Call([asked]) for asked in call.asked]
         else:
             call.fail(reply, self._where)
-        if self._unknown and not self._flying and self._link is not None:
-            unknown, self._unknown = self._unknown, []
-            for call in unknown:
-                self._send(self._link, call, by_text=True)
+        if self._returned and not self._flying and self._link is not None:
+            returned, self._returned = self._returned, []
+            for each in returned:
+                self._send(self._link, each)
         elif (self._gathered or self._grounded) and not self._flush_is_due:
             # Behind those who were woken, for they ask for more.
             self._flush_is_due = True
@@ -241,13 +253,12 @@ class AsyncWire:
     def _repeat_releases(self, call: _Call) -> None:
         """Have releases follow the acquires that they overtook.
 
-        The script was unknown to the server when the call before this one came, and had come back
-        when this one did.
+        A call before this one came back to be sent again, while this one was done.
         """
         releases = [asked.operation for asked in call.asked if protocol.is_release(asked.operation)]
         if releases:
             asked = [_Asked(each, self._loop.create_future()) for each in releases]
-            self._unknown.append(_Call(asked))
+            self._returned.append(_Call(asked))
 
     def _ended(self, link: Link, error: Exception) -> None:
         """Repeat once what was not answered, over the next connection."""
@@ -256,8 +267,8 @@ class AsyncWire:
         if link is not self._link:
             return
         self._link = None
-        calls = [*self._unknown, *self._flying]
-        self._unknown.clear()
+        calls = [*self._returned, *self._flying]
+        self._returned.clear()
         self._flying.clear()
         for call in calls:
             if call.again:

@@ -15,6 +15,16 @@ from limiter_core.errors import ConfigurationError
 
 SCHEMES = ("redis", "rediss", "unix")
 
+PLAIN_CONNECTIONS = (
+    redis.Connection,
+    redis.SSLConnection,
+    redis.UnixDomainSocketConnection,
+    redis.asyncio.Connection,
+    redis.asyncio.SSLConnection,
+    redis.asyncio.UnixDomainSocketConnection,
+)
+"""The classes of connections whose settings say all about where they lead."""
+
 # What tells how to reach the server and who we are; the rest of a client's settings is about how
 # its owner likes replies, pools and retries.
 _ADDRESS = (
@@ -44,10 +54,14 @@ def address_of_url(url: str) -> dict[str, Any]:
     try:
         pools: Any = redis.ConnectionPool
         pool = pools.from_url(url)
-    except (ValueError, RedisError) as error:
+    except (ValueError, RedisError):
+        # Neither the URL nor what redis-py says of it: a part of the password may be in it.
         scheme = url.partition("://")[0]
+        expected = f"{scheme}://user:password@host:6379/0"
         raise ConfigurationError(
-            f"not a Redis URL ({error}); expected something like {scheme}://host:6379/0"
+            f"not a Redis URL; expected something like "
+            f"{expected if scheme in SCHEMES else 'redis://host:6379/0'} (in a password, a "
+            '"/", "#", "?", "@" or "%" has to be percent-encoded)'
         ) from None
     return address_of_pool(pool)
 

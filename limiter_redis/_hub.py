@@ -1,7 +1,7 @@
 """Who in this process waits or holds: the one place that news of the store goes to.
 
 Shared by both transports and the keeper; no I/O. Its books are dicts whose single operations are
-atomic, so that a hold pays for no lock.
+atomic; a lock guards what takes more than one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import math
 import random
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -71,8 +72,11 @@ class Hub:
         """Keys on which a step left work over (S16)."""
         self.abandoned: dict[str, str] = {}
         """Requests whose caller is gone, and their keys: to be released (S15)."""
+        self.closing = False
+        """Whether the store was closed: what is lost then is not asked for again."""
         self.shortest = math.inf
         """The shortest lease of those alive (or that were, until nobody is)."""
+        self._lock = threading.Lock()
         self._next_due = math.inf
         self._next_expiry = math.inf
         self.on_notice: Callable[[Notice], None] | None = None
@@ -88,16 +92,31 @@ class Hub:
             known.request = request
         else:
             renew_at = now + _renew_after(request.lease, waiting=True)
-            self.live[request.id] = Live(request, request.listener, True, renew_at)
-            self.shortest = min(self.shortest, request.lease)
-            self._next_due = min(self._next_due, renew_at)
+            with self._lock:
+                self.live[request.id] = Live(request, request.listener, True, renew_at)
+                self.shortest = min(self.shortest, request.lease)
+                self._next_due = min(self._next_due, renew_at)
 
     def settle(self, request: Request, line: str, sent_at: float) -> Answer:
         """Return the answer that a reply stands for, and note what follows from it."""
         answer = protocol.parse_answer(line.split(" "))
         if request.listener is None:
             return answer
-        return self._note(request.id, request.lease, answer, sent_at)
+        with self._lock:
+            return self._note(request.id, request.lease, answer, sent_at)
+
+    def withdraw(self, request_id: str) -> Granted | None:
+        """Let go of a request that could not be sent, unless it turns out to be granted.
+
+        Returns:
+            The grant that the news brought while the request was on its way.
+        """
+        with self._lock:
+            live = self.live.get(request_id)
+            if live is None or live.waiting:
+                self.live.pop(request_id, None)
+                return None
+            return Granted(live.token, max(0.0, live.expires_at - time.monotonic()))
 
     def end(self, request_id: str) -> Live | None:
         """Let go of a request: from now on nothing is renewed, and no loss is told."""
@@ -111,7 +130,8 @@ class Hub:
             answer = answer._replace(expires_in=answer.expires_in - margin)
             if live is not None:
                 live.token = answer.fencing_token
-                live.granted_at = sent_at
+                if live.waiting:
+                    live.granted_at = sent_at
                 live.renew_at = sent_at + _renew_after(lease, waiting=False)
                 live.expires_at = sent_at + (answer.expires_in or 0.0)
                 self._next_due = min(self._next_due, live.renew_at)
@@ -126,24 +146,37 @@ class Hub:
 
     # -- news -------------------------------------------------------------------------------------
 
-    def hear(self, lines: Iterable[str]) -> None:
-        """Pass on what the store says beside its replies."""
+    def hear(self, lines: Iterable[str], sent_at: float) -> None:
+        """Pass on what the store says beside its replies.
+
+        Args:
+            lines: the news, one by one. Any of them may be nonsense: the channel is open to all.
+            sent_at: when the step that made them was asked for, or later they cannot have been
+                made; on the local clock. Leases count from then.
+        """
         for line in lines:
-            news = protocol.parse_news(line)
-            if news.notice is not None:
-                if self.on_notice is not None:
-                    self.on_notice(news.notice)
-            elif news.more:
-                self.unfinished[news.id] = None
-            elif (live := self.live.get(news.id)) is not None:
-                if news.loss is not None:
-                    self.lose(live, news.loss)
-                else:
-                    self._wake(live, news.answer)
+            try:
+                self._hear(protocol.parse_news(line), sent_at)
+            except Exception:
+                logger.exception("could not pass on what the store said")
+
+    def _hear(self, news: protocol.News, sent_at: float) -> None:
+        if news.notice is not None:
+            if self.on_notice is not None:
+                self.on_notice(news.notice)
+        elif news.more:
+            self.unfinished[news.id] = None
+        elif (live := self.live.get(news.id)) is not None:
+            if news.loss is not None:
+                self.lose(live, news.loss)
+            else:
+                self._wake(live, news.answer, sent_at)
 
     def lose(self, live: Live, loss: Loss) -> None:
         """Tell a holder that its lease is gone, or under `PREEMPTED` should be let go."""
-        if self.live.get(live.request.id) is live:
+        if live.waiting:
+            self._wake(live, None)  # it was granted, and the word of it was lost: it asks again
+        elif self.live.get(live.request.id) is live:
             if loss is Loss.PREEMPTED:
                 if live.preempted:
                     return
@@ -164,10 +197,24 @@ class Hub:
                 live.renew_at = 0.0
         self._next_due = 0.0
 
-    def _wake(self, live: Live, answer: Answer | None) -> None:
-        if answer is not None:
-            now = time.monotonic()
-            answer = self._note(live.request.id, live.request.lease, answer, now)
+    def dismiss_waiting(self) -> None:
+        """Have all who wait ask again, and forget them until they do."""
+        for live in list(self.live.values()):
+            if live.waiting and self.live.pop(live.request.id, None) is live:
+                live.listener.look_again(None)
+
+    def _wake(self, live: Live, answer: Answer | None, sent_at: float = 0.0) -> None:
+        with self._lock:
+            if self.live.get(live.request.id) is not live:
+                return
+            if isinstance(answer, Granted) and answer.expires_in is not None:
+                # The lease counts from when the step was asked for. News that took long are only
+                # a hint, for the slot may be another's by now: it asks.
+                late = time.monotonic() - sent_at
+                if late > MARGIN / 2 * answer.expires_in:
+                    answer = None
+            if answer is not None:
+                answer = self._note(live.request.id, live.request.lease, answer, sent_at)
         if not live.listener.look_again(answer):
             self.live.pop(live.request.id, None)
             self.abandoned[live.request.id] = live.key
@@ -192,7 +239,8 @@ class Hub:
             self.shortest = math.inf
         # What is due now is renewed now; when next is known only then, so look again soon.
         soonest = min((max(live.renew_at, now) for live in lives), default=math.inf)
-        self._next_due = min(self._next_due, soonest)
+        with self._lock:
+            self._next_due = min(self._next_due, soonest)
         return [live for live in lives if live.renew_at <= now]
 
     def due_looks(self, now: float) -> list[str]:
@@ -211,7 +259,8 @@ class Hub:
         self._next_expiry = math.inf
         holders = [live for live in list(self.live.values()) if not live.waiting]
         soonest = min((live.expires_at for live in holders), default=math.inf)
-        self._next_expiry = min(self._next_expiry, soonest)
+        with self._lock:
+            self._next_expiry = min(self._next_expiry, soonest)
         for live in holders:
             if live.expires_at <= now:
                 max_hold = live.request.max_hold
@@ -236,13 +285,21 @@ class Hub:
             if kind == "preempted":
                 self.lose(live, Loss.PREEMPTED)
         elif kind == "waiting":
-            self.look_at(live.request.demands[0].key, protocol.seconds(rest))
+            key, _, after = rest.partition(" ")
+            self.look_at(key, protocol.seconds(after))
         elif kind == "lost":
             self.lose(live, protocol.parse_loss(rest))
         elif live.waiting:
             self._wake(live, None)  # it asks again, and keeps its place in line
+        elif live.expires_at <= (now := time.monotonic()):
+            self.expire(now)
+        elif self.closing:
+            self.forgotten(live)
         else:  # the store lost its data: the slot is asked for again, by its id (S10)
-            return live.request._replace(mode=Mode.RECLAIM, fencing_token=live.token)
+            hold = live.request.max_hold
+            if hold is not None:
+                hold = max(0.001, hold - (now - live.granted_at))
+            return live.request._replace(mode=Mode.RECLAIM, fencing_token=live.token, max_hold=hold)
         return None
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import redis
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError  # noqa: A004  (redis-py's own)
 
 from limiter_core.errors import StoreError, StoreUnavailable
-from limiter_core.requests import Granted
+from limiter_core.requests import Granted, Request
 from limiter_redis import _protocol as protocol
 from limiter_redis._hub import Hub, Live, logger
 from limiter_redis._script import Script
@@ -29,6 +29,9 @@ _SHORT_LEASE = 1.0
 _IDLE_AFTER = 10.0
 """Seconds without anybody waiting or holding after which the thread ends; the next call starts it
 again."""
+
+_LISTENING_CHECK = 5.0
+"""Seconds after which the connection for messages is asked whether it lives."""
 
 _RECONNECT_PAUSE = 0.1
 _PATIENCE = 2.0
@@ -52,59 +55,67 @@ class Keeper:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
-        self._away = False
+        self._said = ""
+        self._asked_at = self._heard_at = 0.0
         self.listening = False
         """Whether messages are heard now."""
 
     def ensure_running(self) -> None:
         """Start the thread if it does not run."""
+        if self._stopping.is_set():
+            self._stopping.clear()
+            self._hub.closing = False
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._stopping.clear()
                     self._thread = threading.Thread(
                         target=self._run, name="limiter-keeper", daemon=True
                     )
                     self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, if it runs."""
+        """End the thread, if it runs; but not before the last lease was given back or lost.
+
+        Who waits is woken: to ask again starts it anew.
+        """
         thread = self._thread
+        self._hub.closing = True
         self._stopping.set()
-        if thread is not None and thread is not threading.current_thread():
+        self._hub.dismiss_waiting()
+        if thread is not None and thread is not threading.current_thread() and not self._hub.live:
             thread.join(timeout=_PATIENCE)
 
     # -- the thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        over = threading.Event()
+        threading.Thread(
+            target=self._watch_deadlines, args=(over,), name="limiter-deadlines", daemon=True
+        ).start()
         listening = self._connect(_PATIENCE)
+        pubsub: Any = cast(Any, listening).pubsub()
         hub = self._hub
         own = self._connect(_PATIENCE)
         wire = Wire(own, hub.namespace, hub.process, self._where, self._script)
-        pubsub: Any = cast(Any, listening).pubsub()
-        subscribed = False
-        over = threading.Event()
-        deadlines = threading.Thread(
-            target=self._watch_deadlines, args=(over,), name="limiter-deadlines", daemon=True
-        )
-        deadlines.start()
+        wire.reply_lost = hub.recheck_waiting
         idle_since = time.monotonic()
         try:
-            while not self._stopping.is_set():
+            while True:
                 try:
-                    if not subscribed:
-                        pubsub.subscribe(self._hub.channel)
-                        subscribed = True
                     self._listen(pubsub)
-                except (RedisError, OSError):
+                except Exception as error:  # noqa: BLE001
+                    # Whatever it was: leases depend on it that this goes on.
+                    self.listening = False
+                    if hub.live:
+                        self._say("cannot hear messages, will try again", error)
                     pubsub.reset()
-                    subscribed = self.listening = False
-                    self._stopping.wait(_RECONNECT_PAUSE)
+                    time.sleep(_RECONNECT_PAUSE)
                 self._keep(wire)
-                if self._hub.live:
+                if hub.live:
                     idle_since = time.monotonic()
-                elif time.monotonic() - idle_since > _IDLE_AFTER and self._may_end():
-                    return
+                elif self._stopping.is_set() or time.monotonic() - idle_since > _IDLE_AFTER:
+                    if self._may_end():
+                        return
         finally:
             over.set()
             if self._thread in (threading.current_thread(), None):  # else the next one runs already
@@ -134,17 +145,28 @@ class Keeper:
 
     def _listen(self, pubsub: Any) -> None:
         """Pass on one tick's messages."""
-        until = time.monotonic() + self._tick()
+        now = time.monotonic()
+        if not pubsub.subscribed:
+            pubsub.subscribe(self._hub.channel)
+            self._asked_at = self._heard_at = now
+        elif now - self._asked_at > _LISTENING_CHECK:
+            # A connection may be dead without a word: so it is asked for one.
+            if self._heard_at < self._asked_at:
+                raise ConnectionError("no answer on the connection for messages")
+            pubsub.ping()
+            self._asked_at = now
+        until = now + self._tick()
         while (left := until - time.monotonic()) > 0:
             message = pubsub.get_message(timeout=left)
             if message is None:
                 return
+            self._heard_at = time.monotonic()
             if message["type"] == "subscribe":
                 self.listening = True
                 self._hub.recheck_waiting()  # what was said before this, nobody heard
                 return
             if message["type"] == "message":
-                self._hub.hear(protocol.lines([message["data"]]))
+                self._hub.hear(protocol.lines([message["data"]]), self._heard_at)
 
     def _tick(self) -> float:
         return _SHORT_TICK if self._hub.shortest < _SHORT_LEASE else TICK
@@ -160,47 +182,69 @@ class Keeper:
             for start in range(0, len(looks), BATCH):
                 self._look(wire, looks[start : start + BATCH])
             while self._hub.abandoned:
-                operation = protocol.release(*self._hub.abandoned.popitem())
-                self._hub.hear(wire.call([operation])[1:])
+                self._call(wire, [protocol.release(*self._hub.abandoned.popitem())])
         except StoreUnavailable as error:
-            if not self._away:
-                logger.warning("cannot renew leases, will retry until they end: %s", error)
-            self._away = True
-        except StoreError as error:
-            logger.warning("the keeper got an error from the store: %s", error)
-        except Exception:  # noqa: BLE001
+            if self._hub.live:
+                self._say("cannot renew leases, will retry until they end", error)
+        except Exception as error:  # noqa: BLE001
             # It must not end while leases depend on it, whatever a listener or a reply did.
-            logger.exception("the keeper failed, and goes on")
+            self._say("the keeper failed, and goes on", error)
         else:
-            self._away = False
+            self._said = ""
+
+    def _say(self, what: str, error: Exception) -> None:
+        """Warn of a trouble, once as long as it lasts."""
+        if what != self._said:
+            unknown = not isinstance(error, StoreError | RedisError | OSError)
+            logger.warning("%s: %s", what, error, exc_info=error if unknown else None)
+        self._said = what
+
+    def _call(self, wire: Wire, operations: list[protocol.Operation]) -> list[str | None]:
+        """Carry out operations and pass on the news; None in place of a reply that is an error."""
+        sent_at = time.monotonic()
+        try:
+            lines = wire.call(operations)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            if len(operations) == 1:
+                self._say("the keeper got an error from the store", error)
+                return [None]
+            # One that cannot be done must not take the others along.
+            return [line for each in operations for line in self._call(wire, [each])]
+        self._hub.hear(lines[len(operations) :], sent_at)
+        return [*lines[: len(operations)]]
 
     def _renew(self, wire: Wire, lives: list[Live]) -> None:
         sent_at = time.monotonic()
-        operations = [protocol.renew(live.request.id, live.key) for live in lives]
-        lines = wire.call(operations)
-        for live, line in zip(lives, lines, strict=False):
-            request = self._hub.renewed(live, line, sent_at)
-            if request is not None:
-                self._reclaim(wire, live, protocol.acquire(request))
-        self._hub.hear(lines[len(lives) :])
+        lines = self._call(wire, [protocol.renew(live.request.id, live.key) for live in lives])
+        lost = [
+            (live, request)
+            for live, line in zip(lives, lines, strict=True)
+            if line is not None and (request := self._hub.renewed(live, line, sent_at)) is not None
+        ]
+        if lost:
+            self._reclaim(wire, lost)
 
-    def _reclaim(self, wire: Wire, live: Live, operation: protocol.Operation) -> None:
+    def _reclaim(self, wire: Wire, lost: list[tuple[Live, Request]]) -> None:
         sent_at = time.monotonic()
-        line, *news = wire.call([operation])
-        self._hub.hear(news)
-        if self._hub.live.get(live.request.id) is not live:
-            # Released while it was asked for again: nobody wants it any more.
-            wire.call([protocol.release(live.request.id, live.key)])
-            return
-        answer = self._hub.settle(live.request, line, sent_at)
-        if isinstance(answer, Granted):
-            live.listener.lease_renewed(live.expires_at)
-        else:
-            self._hub.forgotten(live)
+        lines = self._call(wire, [protocol.acquire(request) for _, request in lost])
+        for (live, request), line in zip(lost, lines, strict=True):
+            if line is None:
+                continue
+            if self._hub.live.get(live.request.id) is not live:
+                # Released while it was asked for again: nobody wants it any more.
+                self._hub.abandoned[live.request.id] = live.key
+                continue
+            answer = self._hub.settle(request, line, sent_at)
+            if isinstance(answer, Granted):
+                live.listener.lease_renewed(live.expires_at)
+            else:
+                self._hub.forgotten(live)
 
     def _look(self, wire: Wire, keys: list[str]) -> None:
-        lines = wire.call([protocol.sweep(key) for key in keys])
+        lines = self._call(wire, [protocol.sweep(key) for key in keys])
         if any(live.waiting for live in list(self._hub.live.values())):
-            for key, line in zip(keys, lines, strict=False):
-                self._hub.look_at(key, protocol.seconds(line))
-        self._hub.hear(lines[len(keys) :])
+            for key, line in zip(keys, lines, strict=True):
+                if line is not None:
+                    self._hub.look_at(key, protocol.seconds(line))

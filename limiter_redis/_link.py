@@ -24,7 +24,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-Reply = bytes | ResponseError | BusyLoadingError
+Reply = bytes | RedisError
 """The script's text, or what the server said instead."""
 
 _ERRORS: dict[str, type[Any]] = {

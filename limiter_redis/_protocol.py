@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import functools
+import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote, unquote
 
 from limiter_core.errors import StoreError
@@ -34,6 +35,8 @@ from limiter_core.requests import (
     WaiterSnapshot,
 )
 from limiter_redis._script import Script
+
+T = TypeVar("T")
 
 
 class Operation(NamedTuple):
@@ -133,8 +136,8 @@ def sweep(key: str) -> Operation:
 
 
 def offers(scope: str) -> Operation:
-    """Return the operation that offers unclaimed slots of a scope again; "" for no scope."""
-    return Operation(f"offers {scope or '-'}", (), scope)
+    """Return the operation that offers unclaimed slots of a scope again."""
+    return Operation(f"offers {scope}", (), scope)
 
 
 def inspect(key: str) -> Operation:
@@ -143,7 +146,7 @@ def inspect(key: str) -> Operation:
 
 
 def redis_keys(namespace: str, key: str) -> tuple[str, str, str]:
-    """Return the Redis keys of a limiter key: state, ends and queue; as `names` in entry.lua."""
+    """Return the Redis keys of a limiter key: state, ends and queue; as `around` in entry.lua."""
     scope, slash, rest = key.partition("/")
     head = f"{{{namespace}:{scope}}}"
     tail = f":{rest}" if slash else ""
@@ -151,8 +154,8 @@ def redis_keys(namespace: str, key: str) -> tuple[str, str, str]:
 
 
 def offers_index(namespace: str, scope: str) -> str:
-    """Return the Redis key of a scope's offers; as `offers_of` in state.lua."""
-    return f"{{{namespace}:{scope}}}:offers" if scope else f"{{{namespace}}}:offers"
+    """Return the Redis key of a scope's offers."""
+    return f"{{{namespace}:{scope}}}:offers"
 
 
 def key_of(namespace: str, state: str) -> str:
@@ -357,6 +360,13 @@ def seconds(field: str) -> float | None:
 def lines(reply: Iterable[bytes | str]) -> list[str]:
     """Return texts as text, whatever the connection decodes."""
     return [line.decode() if isinstance(line, bytes) else line for line in reply]
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Split items into lists of so many at the most."""
+    iterator = iter(items)
+    while some := list(itertools.islice(iterator, size)):
+        yield some
 
 
 def id_word(request_id: str) -> str:

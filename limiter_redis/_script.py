@@ -12,7 +12,7 @@ _FILES = (
     "holders",
     "tickets",
     "admission",
-    "hand_over",
+    "turns",
     "acquire",
     "release",
     "evict",

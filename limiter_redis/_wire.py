@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -15,7 +16,6 @@ from redis.exceptions import (
     MaxConnectionsError,
     NoScriptError,
     ReadOnlyError,
-    RedisError,
     ResponseError,
     TimeoutError,  # noqa: A004  (redis-py's own)
 )
@@ -36,14 +36,19 @@ POOL_PAUSE = 0.01
 
 UNAVAILABLE = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OSError)
 
+_PASSING = re.compile(
+    r"(?:^|: -?)(?:BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|READONLY|TRYAGAIN) "
+)
+"""How the errors of a server begin, also within a script, that is not itself for a while."""
+
 FOR = ("EVALSHA",) if tuple(map(int, redis.__version__.split(".")[:2])) < (5, 3) else ()
 """What redis-py before 5.3 wants to know of a connection: for which command it is."""
 
 
 def store_error(error: Exception, where: str) -> StoreError:
     """Return our error for one of the driver's, which becomes its cause."""
-    away = isinstance(error, UNAVAILABLE) and not isinstance(
-        error, AuthenticationError | AuthorizationError
+    away = (isinstance(error, UNAVAILABLE) or _PASSING.search(str(error)) is not None) and (
+        not isinstance(error, AuthenticationError | AuthorizationError)
     )
     kind = StoreUnavailable if away else StoreError
     said = f"the store at {where} {'cannot be reached' if away else 'answered'}: {error}"
@@ -61,6 +66,8 @@ class Wire:
         self._client = client
         self._pool: Any = client.connection_pool
         self._where = where
+        self.reply_lost: Callable[[], object] = bool
+        """Is called when a reply may have been lost, and with it news."""
         self._encode = protocol.Encoder(script, namespace, process)
 
     def call(self, operations: Sequence[protocol.Operation]) -> list[str]:
@@ -97,14 +104,20 @@ class Wire:
                 return self._once(exchange)
             except (ConnectionError, OSError):
                 # A connection that lay idle may be dead. All operations may be repeated (S1).
+                self.reply_lost()
                 return self._once(exchange)
-        except (RedisError, OSError) as error:
+        except Exception as error:
+            # Of any kind: a credential provider, for one, may raise what it likes.
+            self.reply_lost()
             raise store_error(error, self._where) from error
 
     def _once(self, exchange: Callable[[Any], R]) -> R:
         connection = self._get_connection()
         try:
             return exchange(connection)
+        except ReadOnlyError:
+            connection.disconnect()  # it may be another server that is written to by now
+            raise
         except ResponseError:
             raise
         except BaseException:

@@ -93,8 +93,6 @@ class Admission:
         try:
             return await self._ask(taken, run, known)
         except asyncio.CancelledError:
-            if run.lease is not None:
-                await run.release()
             await self._errands.finish(self._let_go(taken.job_id, run.score))
             raise
 
@@ -157,7 +155,7 @@ class Admission:
             self._ask_again_at = time.monotonic() + PUT_OFF
             await self._put_off(taken)
             return False
-        except Exception as error:  # whatever a user's function of the call raised
+        except Exception as error:  # noqa: BLE001  (whatever a user's function of the call raised)
             self._ask_again_at = 0.0
             await self._errands.finish(self._refuse(taken, known, error))
             return False

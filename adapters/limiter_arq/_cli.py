@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, cast
 
 import arq.cli
 from arq.worker import Worker
@@ -15,8 +15,10 @@ _SETTINGS = {*inspect.signature(Worker).parameters, *inspect.signature(LimitedWo
 
 def create_worker(settings_cls: Any, **kwargs: Any) -> LimitedWorker:
     """Return the worker of a settings class (or dict), as arq's function of this name does."""
-    given = settings_cls if isinstance(settings_cls, dict) else vars(settings_cls)
-    settings: dict[str, Any] = {name: given[name] for name in given if name in _SETTINGS}
+    given = cast(
+        "dict[str, Any]", settings_cls if isinstance(settings_cls, dict) else vars(settings_cls)
+    )
+    settings = {name: value for name, value in given.items() if name in _SETTINGS}
     return LimitedWorker(**{**settings, **kwargs})
 
 

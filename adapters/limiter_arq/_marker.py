@@ -38,10 +38,24 @@ class Run:
         refusal: why the body must not run although arq starts it.
         loss: why the lease is lost, None while it is not.
         begun: whether the job's function was called.
-        finishing: whether the body is over, and arq notes the job's end.
+        over: whether it ended, and the slots are on their way back.
+        finishing: whether arq notes the job's end.
+        on_over: called once, when the body is over.
+        given_back: the task that gives the slots back.
     """
 
-    __slots__ = ("begun", "finishing", "job_id", "lease", "loss", "refusal", "score")
+    __slots__ = (
+        "begun",
+        "finishing",
+        "given_back",
+        "job_id",
+        "lease",
+        "loss",
+        "on_over",
+        "over",
+        "refusal",
+        "score",
+    )
 
     def __init__(self, job_id: str, score: int) -> None:
         self.job_id = job_id
@@ -49,13 +63,16 @@ class Run:
         self.lease: Lease | None = None
         self.refusal: Exception | None = None
         self.loss: Loss | None = None
-        self.begun = False
-        self.finishing = False
+        self.begun = self.over = self.finishing = False
+        self.on_over: Callable[[Run], object] | None = None
+        self.given_back: asyncio.Task[None] | None = None
 
-    async def release(self) -> None:
-        """Give the slots back; once, however often it is called."""
-        if self.lease is not None:
-            await self.lease.release()
+    def end_body(self) -> None:
+        """Note that the body is over: from now on its slots are not needed."""
+        if not self.over:
+            self.over = True
+            if self.on_over is not None:
+                self.on_over(self)
 
 
 current: ContextVar[Run | None] = ContextVar("limiter_arq_run", default=None)
@@ -146,6 +163,10 @@ async def _run_job(
 ) -> R:
     """Run the body of a job that was admitted."""
     if run.refusal is not None:
+        # The call says it best. If it can be made in spite of all (by way of a decorator that
+        # changes the arguments), the limit could not see them, and it is not run without.
+        coroutine: Any = function(*args, **kwargs)
+        coroutine.close()
         raise run.refusal
     if run.lease is not None:
         context: Any = args[0] if args else None
@@ -160,6 +181,8 @@ async def _run_job(
             raise
         # arq would run a cancelled job again.
         raise JobExecutionFailed(_why(run.lease)) from None
+    finally:
+        run.end_body()
 
 
 def _why(lease: Lease) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -17,14 +17,13 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from limiter_arq._errands import Errands, logger
-from limiter_arq._shelf import Absent, Parked, Shelf, Taken, channel_of
+from limiter_arq._intake import Intake
+from limiter_arq._shelf import Absent, Parked, Shelf, channel_of
 from limiter_core.jobs import JobGate
 from limiter_core.requests import Notice
 
 _LISTEN_AGAIN = 1.0
 _KEEP_PLACE_EVERY = 3600.0
-
-Start = Callable[[Sequence[tuple[str, int | None]]], Awaitable[list[Taken | Absent]]]
 
 
 class Wakes:
@@ -35,32 +34,32 @@ class Wakes:
         place: what names that.
         queue: the worker's queue.
         shelf: the same, to work with.
+        intake: starts jobs.
         errands: for what is done beside.
-        start: takes jobs and starts them, as far as there is room.
-        room: says how many jobs could be started.
-        soon: says how many of the worker's jobs are about to end.
+        ending: says how many of the worker's jobs are about to leave it.
+
+    Attributes:
+        gate: where tickets of jobs that are gone are dropped.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  (collaborators, each once)
         self,
         pool: ArqRedis,
         place: str,
         queue: str,
         shelf: Shelf,
+        intake: Intake,
         errands: Errands,
         *,
-        start: Start,
-        room: Callable[[], int],
-        soon: Callable[[], int],
+        ending: Callable[[], int],
     ) -> None:
         self._pool: Any = pool
         self._place = place
         self._queue = queue
         self._shelf = shelf
         self._errands = errands
-        self._start = start
-        self._room = room
-        self._soon = soon
+        self._intake = intake
+        self._ending = ending
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._ready: dict[str, tuple[Parked, str]] = {}
@@ -83,29 +82,29 @@ class Wakes:
         """Start a job, or have it started."""
         self._errands.begin(self._wake(parked, ticket))
 
-    def slot_freed(self) -> None:
+    def room_came(self) -> None:
         """Start one of those that wait for room in this worker."""
-        if self._ready and self._room() > 0:
+        if self._ready and self._intake.room():
             parked, ticket = self._ready.pop(next(iter(self._ready)))
             self._errands.begin(self._wake(parked, ticket))
 
     async def _wake(self, parked: Parked, ticket: str) -> None:
         mine = parked.queue == self._queue
-        if mine and self._room() > 0:
-            (found,) = await self._start([(parked.job_id, parked.score)])
+        if mine and self._intake.room():
+            (found,) = await self._intake.start([(parked.job_id, parked.score)])
             if found is Absent.GONE:
                 await self._drop(ticket)
             if found is not Absent.NO_ROOM:
                 return
         # It is due from now on, whoever dies. If a job of ours is about to end, we are the fastest.
-        keep = mine and len(self._ready) < self._soon()
+        keep = mine and len(self._ready) < self._ending()
         if keep:
             self._ready[parked.job_id] = parked, ticket
         if not await self._shelf.bring_forward(parked, tell=not keep):
             self._ready.pop(parked.job_id, None)
             await self._drop(ticket)
         elif keep:
-            self.slot_freed()  # if it was before we had noted the job
+            self.room_came()  # if it was before we had noted the job
 
     async def _drop(self, ticket: str) -> None:
         """Hand on what was given to a job that is gone: expired, deleted, aborted elsewhere."""
@@ -114,10 +113,9 @@ class Wakes:
 
     # -- the background ---------------------------------------------------------------------------
 
-    def background(self) -> list[asyncio.Task[None]]:
+    def background(self, gate: JobGate) -> list[asyncio.Task[None]]:
         """Begin what goes on as long as the worker runs."""
-        assert self.gate is not None
-        works = self.gate.keep_sweeping(), self._listen(), self._keep_place()
+        works = gate.keep_sweeping(), self._listen(), self._keep_place()
         return [self._loop.create_task(work) for work in works]
 
     async def _listen(self) -> None:
@@ -128,7 +126,7 @@ class Wakes:
                 await channel.subscribe(channel_of(self._queue))
                 async for message in channel.listen():
                     parked = Parked.from_payload(message["data"])
-                    if self._room() > 0:
+                    if self._intake.room():
                         self._errands.begin(self._start_told(parked))
             except (RedisError, OSError):
                 logger.debug("listening again", exc_info=True)
@@ -140,7 +138,7 @@ class Wakes:
             await asyncio.sleep(_LISTEN_AGAIN)
 
     async def _start_told(self, parked: Parked) -> None:
-        await self._start([(parked.job_id, parked.score)])
+        await self._intake.start([(parked.job_id, parked.score)])
 
     async def _keep_place(self) -> None:
         while True:

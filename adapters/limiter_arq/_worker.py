@@ -8,22 +8,18 @@ run next is started when its slot comes free, not at the next poll.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from signal import SIGUSR1, Signals
 from typing import Any, Literal
 
 from arq.connections import create_pool
 from arq.worker import Worker
-from redis.exceptions import RedisError
 
-from limiter_arq._admission import Admission
 from limiter_arq._errands import Errands, logger
 from limiter_arq._marker import Run, current, limits_of
-from limiter_arq._shelf import Absent, Parked, Shelf, Taken
-from limiter_arq._wakes import Wakes
-from limiter_core import ConfigurationError
-from limiter_core.jobs import CLAIM, JobGate
+from limiter_arq._parts import GateSettings, Parts, open_parts
+from limiter_arq._shelf import Parked, Taken
+from limiter_core.jobs import CLAIM
 from limiter_core.requests import Loss
 from limiter_core.store import Store
 
@@ -61,22 +57,11 @@ class LimitedWorker(Worker):
         **settings: Any,
     ) -> None:
         super().__init__(functions, **settings)
-        self._limiter = limiter
-        self._on_store_error: Literal["raise", "admit"] = on_store_error
-        self._claim = claim
-        self._wait_extends_expiry = wait_extends_expiry
+        self._settings = GateSettings(limiter, on_store_error, claim, wait_extends_expiry)
         self._guards = any(limits_of(each.coroutine) for each in self.functions.values())
         self._errands = Errands()
-        self._shelf: Shelf | None = None
-        self._wakes: Wakes | None = None
-        self._admission: Admission | None = None
-        self._default_store: Any = None
-        self._open = False
-        """Whether arq's loop runs, so that jobs may be started beside it."""
+        self._parts: Parts | None = None
         self._closing = False
-        self._full = False
-        """Whether jobs may be due that were not started for want of room."""
-        self._filling = False
         self._at_gate = 0
         self._none_at_gate = asyncio.Event()
         self._ending = 0
@@ -88,7 +73,7 @@ class LimitedWorker(Worker):
         if not self._guards:
             await super().main()
             return
-        if self._pool is None:  # as arq does
+        if not self._has_pool():  # as arq does
             self._pool = await create_pool(
                 self.redis_settings,
                 job_deserializer=self.job_deserializer,
@@ -96,61 +81,25 @@ class LimitedWorker(Worker):
                 default_queue_name=self.queue_name,
                 expires_extra_ms=self.expires_extra_ms,
             )
-        wakes = self._wakes or await self._open_gate()
-        background = wakes.background()
-        self._open = True
+        if self._parts is None:
+            self._parts = await open_parts(
+                self,
+                self._settings,
+                self._errands,
+                run=self._run,
+                lost=self._lost,
+                ending=lambda: self._ending,
+            )
+        parts = self._parts
+        background = parts.wakes.background(parts.gate)
+        parts.intake.open = True
         try:
             await super().main()
         finally:
-            self._open = False
+            parts.intake.open = False
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
-
-    async def _open_gate(self) -> Wakes:
-        shelf = self._shelf = Shelf(self.pool, self.queue_name)
-        place = await shelf.place()
-        wakes = Wakes(
-            self.pool,
-            place,
-            self.queue_name,
-            shelf,
-            self._errands,
-            start=self._start,
-            room=self._room,
-            soon=lambda: self._ending,
-        )
-        store: str | Store = self._limiter or self._store_of_pool()
-        wakes.gate = gate = JobGate(
-            store,
-            f"arq:{place}",
-            wakes.hear,
-            claim=self._claim,
-            on_store_error=self._on_store_error,
-        )
-        self._admission = Admission(
-            self,
-            gate,
-            place,
-            shelf,
-            self._errands,
-            lost=self._lost,
-            handed_over=wakes.wake,
-            wait_extends_expiry=self._wait_extends_expiry,
-        )
-        self._wakes = wakes
-        return wakes
-
-    def _store_of_pool(self) -> Store:
-        pool: Any = self.pool
-        if "Sentinel" in type(pool.connection_pool).__name__:
-            raise ConfigurationError(
-                "arq finds its Redis by Sentinel, which the Redis store does not: "
-                "give the worker a store, limiter=..."
-            )
-        store: Store = import_module("limiter_redis").RedisStore(client=pool)
-        self._default_store = store
-        return store
 
     def handle_sig(self, signum: Signals) -> None:
         """Shut down as arq does, and start nothing from now on."""
@@ -161,158 +110,86 @@ class LimitedWorker(Worker):
 
     async def close(self) -> None:
         """Close as arq does, once what came free is handed on."""
-        picked = self.allow_pick_jobs
-        if self._pool is not None and self._wakes is not None:
-            if not self._handle_signals:
-                self.handle_sig(SIGUSR1)
-            self._closing = True
-            try:
-                await asyncio.gather(*self.tasks.values())
-            finally:
-                await self._close_gate()
+        picked, parts = self.allow_pick_jobs, self._parts
         try:
+            if parts is not None and self._has_pool():
+                if not self._handle_signals:
+                    self.handle_sig(SIGUSR1)
+                self._closing = True
+                try:
+                    await asyncio.gather(*self.tasks.values())
+                finally:
+                    await self._errands.done(_PATIENCE)
+                    self._parts = None
+                    await parts.aclose()
             await super().close()
         finally:
             self._closing = False
             self.allow_pick_jobs = picked  # for a worker that is run again
 
-    async def _close_gate(self) -> None:
-        await self._errands.done(_PATIENCE)
-        wakes, store = self._wakes, self._default_store
-        self._wakes = self._admission = self._default_store = None
-        if wakes is not None and wakes.gate is not None:
-            await wakes.gate.aclose()
-        if store is not None:
-            await store.async_face().aclose()
+    def _has_pool(self) -> bool:
+        pool: Any = self._pool
+        return pool is not None
 
     # -- taking jobs ------------------------------------------------------------------------------
 
-    def _room(self) -> int:
-        """Return how many jobs could be started now."""
-        if not self._open or not self.allow_pick_jobs:
-            return 0
-        room = self.max_jobs - self.job_counter
-        if self.burst and self.max_burst_jobs >= 0:
-            ended = self.jobs_complete + self.jobs_retried + self.jobs_failed
-            room = min(room, self.max_burst_jobs - ended - self.job_counter)
-        return room
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        """Take jobs that are due, as far as there is room, and start them."""
+        if self._parts is None:
+            await super().start_jobs(job_ids)
+        else:
+            await self._parts.intake.start_due(job_ids)
+
+    async def _poll_iteration(self) -> None:
+        intake = None if self._parts is None else self._parts.intake
+        if intake is not None and not intake.room():
+            intake.full = True  # arq looks for none then
+        await super()._poll_iteration()
+        if self.burst and self.max_burst_jobs >= 0 and self._at_gate:
+            await self._none_at_gate.wait()  # arq counts next what was started
 
     def _jobs_started(self) -> int:
         running = sum(not task.done() for task in self.tasks.values())
         return self.jobs_complete + self.jobs_retried + self.jobs_failed + running
 
-    async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Take jobs that are due, as far as there is room, and start them."""
-        if self._admission is None:
-            await super().start_jobs(job_ids)
-            return
-        running = {job_id for job_id, task in self.tasks.items() if not task.done()}
-        due = [job_id for each in job_ids if (job_id := each.decode()) not in running]
-        some = False
-        while due and (room := self._room()) > 0:
-            found = await self._start([(job_id, None) for job_id in due[:room]])
-            some = some or any(isinstance(each, Taken) for each in found)
-            due = due[room:]
-        self._full = bool(due) or (some and len(job_ids) >= self.queue_read_limit)
-        self._fill()
-
-    async def _start(self, jobs: Sequence[tuple[str, int | None]]) -> list[Taken | Absent]:
-        """Take jobs and start them; those for which there is no room are not tried."""
-        shelf, room = self._shelf, max(0, self._room())
-        found: list[Taken | Absent] = []
-        if shelf is not None and jobs[:room]:
-            self.job_counter += len(jobs[:room])  # at once: others start jobs, too
-            found = await self._errands.finish(self._take(shelf, jobs[:room]))
-        return [*found, *(Absent.NO_ROOM for _ in jobs[len(found) :])]
-
-    async def _take(
-        self, shelf: Shelf, jobs: Sequence[tuple[str, int | None]]
-    ) -> list[Taken | Absent]:
-        """Take jobs for which there is room in the counter; what was taken is never forgotten."""
-        begun = 0
-        for _ in jobs:
-            await self.sem.acquire()  # never waits: it allows one more than the counter does
-        try:
-            found = await shelf.take(jobs, self.in_progress_timeout_s)
-            for each in found:
-                if isinstance(each, Taken):
-                    if self._open and self.allow_pick_jobs:
-                        self._begin(each)
-                        begun += 1
-                    else:  # a signal came in between
-                        await shelf.let_go(each.job_id, each.score, None)
-            return found
-        finally:
-            for _ in jobs[begun:]:
-                self._release_sem_dec_counter_on_complete()
-
-    def _begin(self, taken: Taken) -> None:
-        def ended(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and task.exception() is None:  # else for arq to see
-                if self.tasks.get(taken.job_id) is task:
-                    del self.tasks[taken.job_id]
-            self._release_sem_dec_counter_on_complete()
-            if self._wakes is not None:
-                self._wakes.slot_freed()
-            self._fill()
-
-        task = self.loop.create_task(self._run(taken))
-        self.tasks[taken.job_id] = task
-        task.add_done_callback(ended)
-
-    def _fill(self) -> None:
-        """Start what is due and found no room before: arq itself does so at its next poll."""
-        if self._full and not self._filling and self._room() > 0:
-            self._filling = True
-            self._errands.begin(self._fill_up())
-
-    async def _fill_up(self) -> None:
-        try:
-            while self._full and self._shelf is not None and self._room() > 0:
-                await self.start_jobs(await self._shelf.due(self.queue_read_limit))
-        except (RedisError, OSError):
-            logger.debug("left to the next poll", exc_info=True)
-        finally:
-            self._filling = False
-
-    async def _poll_iteration(self) -> None:
-        self._full = self._full or self._room() <= 0
-        await super()._poll_iteration()
-        if self.burst and self.max_burst_jobs >= 0 and self._at_gate:
-            await self._none_at_gate.wait()  # arq counts next what was started
-
     # -- running one job --------------------------------------------------------------------------
 
     async def run_job(self, job_id: str, score: int) -> None:
         """Run a job that was taken, if it is admitted."""
-        if self._shelf is None:
+        if self._parts is None:
             await super().run_job(job_id, score)
         else:
-            await self._run(await self._shelf.read(job_id, score))
+            await self._run(await self._parts.shelf.read(job_id, score))
 
     async def _run(self, taken: Taken) -> None:
         run = Run(taken.job_id, int(taken.score))
         current.set(run)  # in the context of this job's task, which its body inherits
         if not await self._pass_gate(taken, run):
             return
+        run.on_over = self._give_back
         try:
             await super().run_job(run.job_id, run.score)
         except asyncio.CancelledError:  # before or after the body, by a signal
-            if not run.finishing and self._shelf is not None:
-                await self._errands.finish(self._shelf.let_go(run.job_id, run.score, None))
+            if not run.finishing and self._parts is not None:
+                shelf = self._parts.shelf
+                await self._errands.finish(shelf.let_go(run.job_id, run.score, None))
         finally:
-            if run.finishing:
-                self._ending -= 1
+            run.end_body()
+            self._ending -= 1
             self.aborting_tasks.discard(run.job_id)  # or a later cancellation counted as an abort
-            await self._errands.finish(run.release())
+
+    def _give_back(self, run: Run) -> None:
+        self._ending += 1
+        if run.lease is not None:
+            run.given_back = self._errands.begin(run.lease.release())
 
     async def _pass_gate(self, taken: Taken, run: Run) -> bool:
-        if self._admission is None:
+        if self._parts is None:
             return True
         self._at_gate += 1
         self._none_at_gate.clear()
         try:
-            return await self._admission.admit(taken, run)
+            return await self._parts.admission.admit(taken, run)
         except asyncio.CancelledError:
             return False  # it was put back
         finally:
@@ -320,7 +197,7 @@ class LimitedWorker(Worker):
             if not self._at_gate:
                 self._none_at_gate.set()
 
-    async def finish_job(
+    async def finish_job(  # noqa: PLR0917  (arq's)
         self,
         job_id: str,
         finish: bool,
@@ -330,13 +207,13 @@ class LimitedWorker(Worker):
         incr_score: int | None,
         keep_in_progress: float | None,
     ) -> None:
-        """Note how a job ended, and give its slots back."""
-        run = self._note_ending(job_id)
+        """Note how a job ended, as arq does; its slots are given back before it can come again."""
+        run = self._note_finishing(job_id)
         if run is not None and not finish:
-            # It comes again: its next try must not meet the slots of this one.
-            await run.release()
+            if run.given_back is not None:
+                await asyncio.wait([run.given_back])
             incr_score = await self._true_increment(run, incr_score)
-        ending = super().finish_job(
+        await super().finish_job(
             job_id,
             finish,
             result_data,
@@ -345,34 +222,26 @@ class LimitedWorker(Worker):
             incr_score,
             keep_in_progress,
         )
-        await self._release_beside(run, ending)
 
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
-        """Note that a job could not be run, and give its slots back."""
-        run = self._note_ending(job_id)
-        await self._release_beside(run, super().finish_failed_job(job_id, result_data))
+        """Note that a job could not be run, as arq does."""
+        self._note_finishing(job_id)
+        await super().finish_failed_job(job_id, result_data)
 
-    def _note_ending(self, job_id: str) -> Run | None:
+    def _note_finishing(self, job_id: str) -> Run | None:
         run = current.get()
         if run is None or run.job_id != job_id:
             return None
-        if not run.finishing:
-            run.finishing = True
-            self._ending += 1
+        run.end_body()  # of a body that never began
+        run.finishing = True
         task = asyncio.current_task()
         if task is not None and task is not self.tasks.get(job_id):
             self._errands.add(task)  # arq shields it, and forgets it when a signal comes
         return run
 
-    async def _release_beside(self, run: Run | None, ending: Coroutine[Any, Any, None]) -> None:
-        if run is None or run.lease is None:
-            await ending
-        else:
-            await asyncio.gather(self._errands.begin(run.release()), ending)
-
     async def _true_increment(self, run: Run, increment: int | None) -> int | None:
         """Return what brings a job where arq wants it: a second delivery may have moved it."""
-        score = None if self._shelf is None else await self._shelf.score(run.job_id)
+        score = None if self._parts is None else await self._parts.shelf.score(run.job_id)
         if score is None or score == run.score:
             return increment
         return (increment or 0) + int(run.score - score)
@@ -381,7 +250,7 @@ class LimitedWorker(Worker):
 
     def _lost(self, run: Run, loss: Loss) -> None:
         """Stop the body of a run whose lease is lost."""
-        if run.finishing:
+        if run.over:
             return
         run.loss = loss
         if loss is Loss.PREEMPTED:
@@ -393,9 +262,10 @@ class LimitedWorker(Worker):
 
     async def _cancel_aborted_jobs(self) -> None:
         await super()._cancel_aborted_jobs()
-        if self._shelf is None or self._wakes is None:
+        parts = self._parts
+        if parts is None:
             return
         # `Job.abort` makes a deferred job due before it says that it is to be aborted: in between
         # it may have been parked again.
-        for job_id in await self._shelf.parked_to_abort():
-            self._wakes.wake(Parked(self.queue_name, job_id, 1), "")
+        for job_id in await parts.shelf.parked_to_abort():
+            parts.wakes.wake(Parked(self.queue_name, job_id, 1), "")

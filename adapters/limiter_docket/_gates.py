@@ -38,7 +38,7 @@ class Settings:
     on_store_error: Literal["raise", "admit"] = "raise"
 
 
-_settings: weakref.WeakKeyDictionary[Docket, Settings] = weakref.WeakKeyDictionary()
+_settings: dict[str, Settings] = {}
 _gates: weakref.WeakKeyDictionary[Docket, Gates] = weakref.WeakKeyDictionary()
 # As Docket's own memory:// does: one for each event loop and name.
 _memory: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], Store]]
@@ -46,7 +46,7 @@ _memory = weakref.WeakKeyDictionary()
 
 
 def set_store(
-    docket: Docket,
+    docket: Docket | str,
     store: str | Store | None = None,
     *,
     claim: float = CLAIM,
@@ -56,7 +56,8 @@ def set_store(
     """Say where the limits of a docket's tasks keep their slots; before its worker starts.
 
     Args:
-        docket: the docket. All of its workers have to say the same.
+        docket: the docket, or its name: the module of the tasks can say it, for workers that are
+            started by the `docket` command. All who work one docket have to say the same.
         store: a store or its URL; None for the docket's own Redis.
         claim: seconds that a task which was woken has to reach a worker; then its slot is offered
             again, to itself first. More than a poll and the backlog take.
@@ -69,14 +70,15 @@ def set_store(
         ConfigurationError: no installed store knows the URL.
     """
     opened = open_store(store) if isinstance(store, str) else store
-    _settings[docket] = Settings(opened, claim, backstop, on_store_error)
+    name = docket if isinstance(docket, str) else docket.name
+    _settings[name] = Settings(opened, claim, backstop, on_store_error)
 
 
 def gates_of(docket: Docket) -> Gates:
     """Return the gates of a docket in this event loop."""
     gates = _gates.get(docket)
     if gates is None or gates.loop is not asyncio.get_running_loop():
-        gates = _gates[docket] = Gates(docket, _settings.get(docket, Settings()))
+        gates = _gates[docket] = Gates(docket, _settings.get(docket.name, Settings()))
     return gates
 
 

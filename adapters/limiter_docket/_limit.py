@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -21,6 +22,7 @@ from limiter_docket._gates import gates_of
 from limiter_docket._plan import check, limits_of
 from limiter_docket._run import Run, runs
 
+_SCOPE_LENGTH = 64
 _Number = int | Callable[[ArgumentView], Any]
 _By = str | Sequence[str] | limiter_core.ConcurrencyStrategy | KeySource | None
 
@@ -79,7 +81,7 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
         self.scope = scope
         self.store = open_store(store) if isinstance(store, str) else store
         self.limit = limiter_core.ConcurrencyLimit(
-            self._by, count, scope=scope, **cast(Any, options)
+            self._by, count, scope=_bounded(scope), **cast(Any, options)
         )
         self._options = options
         self._bound: dict[str, ConcurrencyLimit] = {}
@@ -152,3 +154,11 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
 
     def __repr__(self) -> str:
         return f"<{self.limit!r} of a Docket task>"
+
+
+def _bounded(scope: str | None) -> str | None:
+    """Return a scope of a length that the core takes; Docket takes any."""
+    if scope is None or len(scope) <= _SCOPE_LENGTH:
+        return scope or None
+    digest = hashlib.blake2b(scope.encode(), digest_size=8).hexdigest()
+    return f"{scope[: _SCOPE_LENGTH - len(digest) - 1]}#{digest}"

@@ -15,101 +15,101 @@
 steps.acquire = function(w)
   local r = {
     id = w[2], lease = tonumber(w[4]), hold = tonumber(w[5]), claim = tonumber(w[6]),
-    payload = w[8], durable = w[8] ~= '-', claimant = untext(w[9]), label = w[10],
+    payload = w[8], durable = w[8] ~= '-', claimant = state.untext(w[9]), label = w[10],
     process = w[11] == '1' and process or '', demands = {}
   }
   local mode, given_order = w[3], tonumber(w[7])
-  for i = 13, #w, 7 do r.demands[#r.demands + 1] = read_demand(w, i) end
-  local first = load(r.demands[1].key)
-  for _, demand in ipairs(r.demands) do reap(load(demand.key)) end
+  for i = 13, #w, 7 do r.demands[#r.demands + 1] = tickets.read_demand(w, i) end
+  local first = state.load(r.demands[1].key)
+  for _, demand in ipairs(r.demands) do turns.reap(state.load(demand.key)) end
 
-  local h = read_holder(first, r.id)
+  local h = holders.read(first, r.id)
   if h then
-    local left = int(end_of(first, 'h' .. r.id) - now)
+    local left = int(state.end_of(first, 'h' .. r.id) - now)
     if mode == 'look' and not h.claimed then return 'granted ' .. int(h.token) .. ' ' .. left end
     if mode == 'look' or (h.claimed and r.durable and h.claimant ~= r.claimant) then
       return 'held ' .. left
     end
     local due
     for _, demand in ipairs(r.demands) do
-      local s = load(demand.key)
-      local own = read_holder(s, r.id)
+      local s = state.load(demand.key)
+      local own = holders.read(s, r.id)
       if own then
         if not own.claimed then
           own.claimed = true
           own.claimant = r.claimant
           own.ends = r.hold > 0 and now + r.hold or 0
-          forget_ticket(s, r.id)
+          tickets.forget(s, r.id)
         end
         own.process = r.process
-        write_holder(s, own)
-        due = due_of(own, r.lease)
-        set_end(s, 'h' .. r.id, due)
-        outlive(s, due)
+        holders.write(s, own)
+        due = holders.due_of(own, r.lease)
+        state.set_end(s, 'h' .. r.id, due)
+        state.outlive(s, due)
       end
     end
     return 'granted ' .. int(h.token) .. ' ' .. int(due - now)
   end
-  local t = read_ticket(first, r.id)
+  local t = tickets.read(first, r.id)
   if t then
-    local s = load(t.demands[t.home].key)
+    local s = state.load(t.demands[t.home].key)
     if not t.durable and mode ~= 'look' then
-      set_end(s, 't' .. t.id, now + t.lease)
-      for _, demand in ipairs(t.demands) do outlive(load(demand.key), now + t.lease) end
+      state.set_end(s, 't' .. t.id, now + t.lease)
+      for _, demand in ipairs(t.demands) do state.outlive(state.load(demand.key), now + t.lease) end
     end
     return steps.queued(t)
   end
   local ended = call('GET', first.head .. ':ended:' .. r.id) -- it may have waited before (S1)
   if ended and string.sub(ended, 1, 4) ~= 'lost' then return ended end
-  if mode == 'look' then return refusal(first, r.demands[1], 'unknown') end
+  if mode == 'look' then return admission.refusal(first, r.demands[1], 'unknown') end
 
   -- A newcomer.
   local order, sequence = given_order, now
   if order == 0 then
     for _, demand in ipairs(r.demands) do
-      order = math.max(order, load(demand.key).order + 1, now)
+      order = math.max(order, state.load(demand.key).order + 1, now)
     end
   end
   local blocking = {}
   for i, demand in ipairs(r.demands) do
-    local s = load(demand.key)
-    if demand.cost > demand.limit and demand.limit > 0 then return refusal(s, demand, 'cost') end
-    if not fits(s, demand) or (mode ~= 'reclaim'
-        and (s.paused or s.queued > 0) and stands_back(s, demand, order, sequence)) then
+    local s = state.load(demand.key)
+    if demand.cost > demand.limit and demand.limit > 0 then return admission.refusal(s, demand, 'cost') end
+    if not state.fits(s, demand) or (mode ~= 'reclaim'
+        and (s.paused or s.queued > 0) and admission.stands_back(s, demand, order, sequence)) then
       blocking[#blocking + 1] = i
     end
   end
   if #blocking == 0 then
-    local token, due = grant(r, true, mode == 'reclaim' and w[12] ~= '0' and tonumber(w[12]) or nil)
+    local token, due = holders.grant(r, true, mode == 'reclaim' and w[12] ~= '0' and tonumber(w[12]) or nil)
     return 'granted ' .. int(token) .. ' ' .. int(due - now)
   end
-  local refused_by = refusing(mode == 'wait', r.demands, blocking)
+  local refused_by = admission.refusing(mode == 'wait', r.demands, blocking)
   if refused_by then
     local demand = r.demands[refused_by]
-    return refusal(load(demand.key), demand, 'full')
+    return admission.refusal(state.load(demand.key), demand, 'full')
   end
   local home = r.demands[blocking[1]]
-  local s = load(home.key)
+  local s = state.load(home.key)
   local in_queue = SUPERSEDES[home.conflict] and 0 or s.queued
   if home.max_waiting >= 0 and in_queue >= home.max_waiting then
-    return refusal(s, home, 'queue')
+    return admission.refusal(s, home, 'queue')
   end
   t = r
   t.order, t.sequence = order, sequence
   for _, demand in ipairs(r.demands) do
-    local each = load(demand.key)
+    local each = state.load(demand.key)
     if order > each.order then each.order = order end
   end
-  add_ticket(t)
+  tickets.add(t)
   local work = {}
-  if not take_place(t, blocking[1], work) then
-    serve(work)
+  if not admission.take_place(t, blocking[1], work) then
+    turns.serve(work)
     return 'replaced ' .. home.key
   end
   if #work > 0 then
-    serve(work)
-    if read_holder(first, r.id) then return steps.acquire(w) end
-    t = read_ticket(first, r.id)
+    turns.serve(work)
+    if holders.read(first, r.id) then return steps.acquire(w) end
+    t = tickets.read(first, r.id)
     if not t then return call('GET', first.head .. ':ended:' .. r.id) end
   end
   return steps.queued(t)
@@ -118,7 +118,7 @@ end
 -- Where a waiting ticket stands.
 steps.queued = function(t)
   local home = t.demands[t.home]
-  local s = load(home.key)
-  local limit = s.paused and 0 or limit_of(s, home)
-  return 'queued ' .. s.key .. ' ' .. limit .. ' ' .. s.used .. ' ' .. int(t.order) .. ' ' .. next_end(s)
+  local s = state.load(home.key)
+  local limit = s.paused and 0 or state.limit_of(s, home)
+  return 'queued ' .. s.key .. ' ' .. int(limit) .. ' ' .. int(s.used) .. ' ' .. int(t.order) .. ' ' .. state.next_end(s)
 end

@@ -1,21 +1,21 @@
 -- Admission: who may come in now, who waits, and what a newcomer does to others.
 
 -- Whether a waiter, or a pause, stands before a call that would come in now (S3).
-local function stands_back(s, demand, order, sequence)
+function admission.stands_back(s, demand, order, sequence)
   if s.paused then return true end
-  local first, score = first_in_queue(s)
+  local first, score = state.first_in_queue(s)
   if not first then return false end
   if score ~= -demand.priority then return score < -demand.priority end
-  return string.sub(first, 1, RANK) < rank(next_round(s, demand), order, sequence)
+  return string.sub(first, 1, RANK) < tickets.rank(tickets.next_round(s, demand), order, sequence)
 end
 
-local function refusal(s, demand, reason)
-  local limit = s.paused and 0 or limit_of(s, demand)
-  return 'refused ' .. s.key .. ' ' .. limit .. ' ' .. s.used .. ' ' .. next_end(s) .. ' ' .. reason
+function admission.refusal(s, demand, reason)
+  local limit = s.paused and 0 or state.limit_of(s, demand)
+  return 'refused ' .. s.key .. ' ' .. int(limit) .. ' ' .. int(s.used) .. ' ' .. state.next_end(s) .. ' ' .. reason
 end
 
 -- The demand because of which a blocked request may not wait, if there is one (§5 of the design).
-local function refusing(wait, demands, blocking)
+function admission.refusing(wait, demands, blocking)
   if not wait then return blocking[1] end
   for _, i in ipairs(blocking) do
     if demands[i].conflict == 'cancel' then return i end
@@ -23,14 +23,14 @@ local function refusing(wait, demands, blocking)
   return nil
 end
 
-local function each_waiting(s, visit)
+function admission.each(s, visit)
   local ids = {}
-  write_queue(s)
+  state.write_queue(s)
   for _, member in ipairs(call('ZRANGE', s.queue, 0, -1)) do
     ids[#ids + 1] = string.sub(member, RANK + 1)
   end
   if s.waiting > s.queued then -- some sit in the queue of another of their keys
-    write_fields(s)
+    state.write_fields(s)
     for _, field in ipairs(call('HKEYS', s.state)) do
       if string.sub(field, 1, 2) == 't:' then ids[#ids + 1] = string.sub(field, 3) end
     end
@@ -39,28 +39,28 @@ local function each_waiting(s, visit)
   for _, id in ipairs(ids) do
     if not seen[id] then
       seen[id] = true
-      local t = read_ticket(s, id)
-      if t and not read_holder(s, id) then visit(t) end
+      local t = tickets.read(s, id)
+      if t and not holders.read(s, id) then visit(t) end
     end
   end
 end
 
-local function older(a, b)
+function admission.older(a, b)
   return a.order < b.order or (a.order == b.order and a.sequence < b.sequence)
 end
 
 local SUPERSEDES = { cancel_running = true, keep_latest = true }
 
 -- Asks the oldest holders to let go until the demand would fit; adds keys that lost one to `work`.
-local function preempt(s, demand, work)
-  local limit = limit_of(s, demand)
+function admission.preempt(s, demand, work)
+  local limit = state.limit_of(s, demand)
   if s.paused or demand.cost > limit then return end
   local missing = s.used + demand.cost - limit
   local others = {}
-  write_ends(s)
+  state.write_ends(s)
   for _, member in ipairs(call('ZRANGE', s.ends, 0, -1)) do
     if string.sub(member, 1, 1) == 'h' then
-      local h = read_holder(s, string.sub(member, 2))
+      local h = holders.read(s, string.sub(member, 2))
       if h and h.preempted then
         missing = missing - h.cost
       elseif h then
@@ -73,21 +73,21 @@ local function preempt(s, demand, work)
     if missing <= 0 then break end
     missing = missing - h.cost
     if h.claimed then
-      for _, key in ipairs(keys_of(h.keys)) do
-        local own = read_holder(load(key), h.id)
+      for _, key in ipairs(holders.keys_of(h.keys)) do
+        local own = holders.read(state.load(key), h.id)
         if own then
           own.preempted = true
-          write_holder(load(key), own)
+          holders.write(state.load(key), own)
         end
       end
-      tell(h.process, 'lost ' .. h.id .. ' preempted')
+      state.tell(h.process, 'lost ' .. h.id .. ' preempted')
     else -- handed over, but not taken up: for its caller it still waits
-      local t = read_ticket(load(keys_of(h.keys)[1]), h.id)
-      remove_holder(h)
-      for _, key in ipairs(keys_of(h.keys)) do work[#work + 1] = key end
+      local t = tickets.read(state.load(holders.keys_of(h.keys)[1]), h.id)
+      holders.remove(h)
+      for _, key in ipairs(holders.keys_of(h.keys)) do work[#work + 1] = key end
       if t then
-        for _, d in ipairs(t.demands) do forget_ticket(load(d.key), t.id) end
-        remember(t, 'replaced ' .. s.key)
+        for _, d in ipairs(t.demands) do tickets.forget(state.load(d.key), t.id) end
+        tickets.remember(t, 'replaced ' .. s.key)
       end
     end
   end
@@ -95,15 +95,15 @@ end
 
 -- Lets a standing ticket wait in a queue; what that does to others is its resolution. Adds the
 -- keys that have to be served afterwards to `work`. Returns whether the ticket still waits.
-local function take_place(t, home, work)
+function admission.take_place(t, home, work)
   local demand = t.demands[home]
-  local s = load(demand.key)
+  local s = state.load(demand.key)
   if SUPERSEDES[demand.conflict] then
     local replaced = false
     local in_the_way = {}
-    each_waiting(s, function(other)
+    admission.each(s, function(other)
       if other.id == t.id then return end
-      if older(other, t) then
+      if admission.older(other, t) then
         in_the_way[#in_the_way + 1] = other
       else
         for _, d in ipairs(other.demands) do
@@ -112,18 +112,18 @@ local function take_place(t, home, work)
       end
     end)
     if replaced then
-      leave(t)
+      tickets.leave(t)
       for _, d in ipairs(t.demands) do work[#work + 1] = d.key end
-      remember(t, 'replaced ' .. s.key)
+      tickets.remember(t, 'replaced ' .. s.key)
       return false
     end
     work[#work + 1] = s.key
     for _, other in ipairs(in_the_way) do
       for _, d in ipairs(other.demands) do work[#work + 1] = d.key end
-      end_ticket(other, 'replaced ' .. s.key)
+      tickets.finish(other, 'replaced ' .. s.key)
     end
   end
-  sit_down(t, home)
-  if demand.conflict == 'cancel_running' then preempt(s, demand, work) end
+  tickets.sit_down(t, home)
+  if demand.conflict == 'cancel_running' then admission.preempt(s, demand, work) end
   return true
 end

@@ -5,17 +5,17 @@
 -- reply      "1"
 
 steps.configure = function(w)
-  local s = load(w[2])
-  reap(s)
+  local s = state.load(w[2])
+  turns.reap(s)
   local value = w[4] ~= '-' and w[4]
   if w[3] == 'limit' then
     s.override = tonumber(value or nil)
-    set(s, 'override', value)
+    state.set(s, 'override', value)
   else
     s.paused = value == '1'
-    set(s, 'paused', value)
+    state.set(s, 'paused', value)
   end
-  outlive(s, now)
-  serve({ s.key })
+  state.outlive(s, now)
+  turns.serve({ s.key })
   return '1'
 end

@@ -1,21 +1,21 @@
 -- Where every call begins: time, names, and the short ways for a key that nobody else uses.
 --
--- KEYS     the state, ends and queue of every key that the operations name (see `names`); keys of
+-- KEYS     the state, ends and queue of every key that the operations name (see `around`); keys of
 --          a waiter's other limits are derived, and share the hash tag by construction
 -- ARGV[1]  namespace
 -- ARGV[2]  the calling process: the end of the name of its channel
 -- ARGV[3]  and all that follow: an operation each, words with a space between: its name, then what
 --          its file says. A word that would be empty is "-"
--- reply    one text of lines: one per operation, then news (see `tell` in state.lua)
+-- reply    one text of lines: one per operation, then news (see `state.tell`)
 -- time     server TIME; microseconds everywhere, milliseconds only in expiries
 -- cost     O(1) for a key that nobody else uses; else O(log n) per operation on a key with n
 --          members. Everything that could be more is bounded by CHUNK
 --
 -- The pieces are put together in this order: entry, what the steps share (state, holders, tickets,
--- admission, hand_over), one file per step, run. All but this one and run stand inside of a
+-- admission, turns), one file per step, run. All but this one and run stand inside of a
 -- function that is made when it is needed: most calls do without.
 
-local call, match = redis.call, string.match
+local call, match, format = redis.call, string.match, string.format
 local namespace, process = ARGV[1], ARGV[2]
 local GRACE = 60000000 -- keys outlive their last member by this much
 local states = {} -- what the general part holds in memory, by key
@@ -23,15 +23,15 @@ local states = {} -- what the general part holds in memory, by key
 local server_time = call('TIME')
 local now = server_time[1] * 1000000 + server_time[2]
 
--- Numbers above 2^31 lose digits in Lua's own tostring.
-local function int(number) return string.format('%.0f', number) end
+-- Numbers of more than 14 digits lose some in Lua's own tostring.
+local function int(number) return format('%d', number) end
 
--- The Redis keys of a limiter key. Its scope, or else itself, is the hash tag.
-local function names(key)
+-- What begins and what ends the names of a limiter key's Redis keys. Its scope, or else the key
+-- itself, is the hash tag.
+local function around(key)
   local scope, rest = match(key, '^(.-)/(.*)$')
-  local head = '{' .. namespace .. ':' .. (scope or key) .. '}'
-  rest = rest and ':' .. rest or ''
-  return head .. ':state' .. rest, head .. ':ends' .. rest, head .. ':queue' .. rest, head
+  if scope then return '{' .. namespace .. ':' .. scope .. '}', ':' .. rest end
+  return '{' .. namespace .. ':' .. key .. '}', ''
 end
 
 -- A single holder needs no index: its state is one text, and not a hash. `load` in state.lua turns
@@ -46,7 +46,7 @@ local ACQUIRE = '^acquire (%S+) (%l+) (%d+) (%d+) %d+ 0 %- (%S+) (%S+) (%d) (%d+
 local function acquire_sole(op)
   local id, mode, lease, hold, claimant, label, live, token, key, limit, cost = match(op, ACQUIRE)
   if not id or states[key] or mode == 'look' or tonumber(cost) > tonumber(limit) then return nil end
-  local state, _, _, head = names(key)
+  local head, rest = around(key)
   if call('EXISTS', head .. ':ended:' .. id) == 1 then return nil end
   local since, left, ends = int(now), tonumber(lease), '0'
   if mode ~= 'reclaim' or token == '0' then token = since end
@@ -58,14 +58,15 @@ local function acquire_sole(op)
   local record = id .. ' ' .. int(due) .. ' ' .. cost .. ' ' .. limit .. ' ' .. since .. ' ' .. token
     .. ' ' .. ends .. ' ' .. lease .. ' ' .. (live == '1' and process or '-') .. ' ' .. claimant
     .. ' ' .. label
-  if not call('SET', state, record, 'NX', 'PXAT', int((due + GRACE) / 1000)) then return nil end
+  if not call('SET', head .. ':state' .. rest, record, 'NX', 'PXAT', int((due + GRACE) / 1000)) then return nil end
   return 'granted ' .. token .. ' ' .. int(left)
 end
 
 -- Returns the Redis key and the record if this id is the key's single holder, and its lease lives.
 local function sole(id, key)
   if states[key] then return nil end
-  local state = names(key)
+  local head, rest = around(key)
+  local state = head .. ':state' .. rest
   if call('TYPE', state).ok ~= 'string' then return nil end
   local record = call('GET', state)
   local holder, due = match(record, '^(%S+) (%d+)')

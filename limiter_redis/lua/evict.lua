@@ -4,17 +4,17 @@
 -- reply      "1" if there was such a holder, else "0"
 
 steps.evict = function(w)
-  local s = load(w[3])
-  local h = read_holder(s, w[2]) and member(s, w[2]) -- who still waits is not evicted
+  local s = state.load(w[3])
+  local h = holders.read(s, w[2]) and turns.member(s, w[2]) -- who still waits is not evicted
   if not h then return '0' end
-  local work = keys_of(h.keys)
-  local t = not h.claimed and read_ticket(load(work[1]), h.id)
+  local work = holders.keys_of(h.keys)
+  local t = not h.claimed and tickets.read(state.load(work[1]), h.id)
   if t and t.durable then -- a job that has not come for its slot yet is not lost
-    remove_holder(h)
-    pass_over({ t }, work)
+    holders.remove(h)
+    turns.pass_over({ t }, work)
     return '1'
   end
-  end_holder(h, 'evicted')
-  serve(work)
+  turns.finish(h, 'evicted')
+  turns.serve(work)
   return '1'
 end

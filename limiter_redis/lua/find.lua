@@ -4,6 +4,6 @@
 -- reply      "1" or "0"
 
 steps.find = function(w)
-  local s = load(w[3])
-  return (get(s, 'h:' .. w[2]) or get(s, 't:' .. w[2])) and '1' or '0'
+  local s = state.load(w[3])
+  return (state.get(s, 'h:' .. w[2]) or state.get(s, 't:' .. w[2])) and '1' or '0'
 end

@@ -6,22 +6,22 @@
 -- the lease with a "|" between them, "-" if it is this one alone. The end of the lease is in the
 -- ends. A single holder has another form, see entry.lua.
 
-local function write_holder(s, h)
+function holders.write(s, h)
   s.holders[h.id] = h
   local token = int(h.token)
   local since = h.since == h.token and '-' or int(h.since)
-  set(s, 'h:' .. h.id, token .. ' ' .. h.cost .. ' ' .. h.limit .. ' ' .. since .. ' ' ..
+  state.set(s, 'h:' .. h.id, token .. ' ' .. int(h.cost) .. ' ' .. int(h.limit) .. ' ' .. since .. ' ' ..
     int(h.ends) .. ' ' .. int(h.lease) .. (h.claimed and ' 1 ' or ' 0 ') ..
-    (h.preempted and '1 ' or '0 ') .. text(h.process) .. ' ' .. text(h.claimant) .. ' ' .. h.label ..
+    (h.preempted and '1 ' or '0 ') .. state.text(h.process) .. ' ' .. state.text(h.claimant) .. ' ' .. h.label ..
     ' ' .. (h.keys == s.key and '-' or h.keys))
 end
 
 local WORDS = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S) (%S) (%S+) (%S+) (%S+) (%S+)$'
 
-local function read_holder(s, id)
+function holders.read(s, id)
   local h = s.holders[id]
   if h ~= nil then return h or nil end
-  local record = get(s, 'h:' .. id)
+  local record = state.get(s, 'h:' .. id)
   if not record then
     s.holders[id] = false
     return nil
@@ -32,61 +32,62 @@ local function read_holder(s, id)
   h = {
     id = id, token = token, cost = tonumber(cost), limit = tonumber(limit),
     since = tonumber(since) or token, ends = tonumber(ends), lease = tonumber(lease),
-    claimed = claimed == '1', preempted = preempted == '1', process = untext(whose),
-    claimant = untext(claimant), label = label, keys = keys == '-' and s.key or keys
+    claimed = claimed == '1', preempted = preempted == '1', process = state.untext(whose),
+    claimant = state.untext(claimant), label = label, keys = keys == '-' and s.key or keys
   }
   s.holders[id] = h
   return h
 end
 
-adopt_sole = function(s, record)
+-- Reads the form of a single holder.
+function holders.adopt(s, record)
   local w = {}
   for word in string.gmatch(record, '%S+') do w[#w + 1] = word end
   local h = {
     id = w[1], cost = tonumber(w[3]), limit = tonumber(w[4]), since = tonumber(w[5]),
     token = tonumber(w[6]), ends = tonumber(w[7]), lease = tonumber(w[8]), claimed = true,
-    preempted = false, process = untext(w[9]), claimant = untext(w[10]), label = w[11], keys = s.key
+    preempted = false, process = state.untext(w[9]), claimant = state.untext(w[10]), label = w[11], keys = s.key
   }
   local due = tonumber(w[2])
   s.used, s.token = h.cost, h.token
-  write_holder(s, h)
-  set_end(s, 'h' .. h.id, due, true)
-  outlive(s, due)
+  holders.write(s, h)
+  state.set_end(s, 'h' .. h.id, due, true)
+  state.outlive(s, due)
 end
 
-local function keys_of(joined)
+function holders.keys_of(joined)
   if not string.find(joined, '|', 1, true) then return { joined } end
   local keys = {}
   for key in string.gmatch(joined, '[^|]+') do keys[#keys + 1] = key end
   return keys
 end
 
-local function due_of(h, microseconds)
+function holders.due_of(h, microseconds)
   local due = now + microseconds
   if h.ends > 0 and h.ends < due then due = h.ends end
   return due
 end
 
-local function remove_holder(h)
-  for _, key in ipairs(keys_of(h.keys)) do
-    local s = load(key)
-    local own = read_holder(s, h.id)
+function holders.remove(h)
+  for _, key in ipairs(holders.keys_of(h.keys)) do
+    local s = state.load(key)
+    local own = holders.read(s, h.id)
     if own then
       s.used = s.used - own.cost
       s.holders[h.id] = false
-      set(s, 'h:' .. h.id, false)
-      drop_end(s, 'h' .. h.id)
+      state.set(s, 'h:' .. h.id, false)
+      state.drop_end(s, 'h' .. h.id)
     end
   end
 end
 
 -- Gives the slots. `r` is a request or a ticket: id, lease, hold, claim, process, claimant, label,
 -- demands.
-local function grant(r, claimed, token)
+function holders.grant(r, claimed, token)
   if not token then
     token = now
     for _, demand in ipairs(r.demands) do
-      local s = load(demand.key)
+      local s = state.load(demand.key)
       if s.token >= token then token = s.token + 1 end
     end
   end
@@ -94,19 +95,19 @@ local function grant(r, claimed, token)
   for i = 2, #r.demands do joined = joined .. '|' .. r.demands[i].key end
   local due
   for _, demand in ipairs(r.demands) do
-    local s = load(demand.key)
+    local s = state.load(demand.key)
     local h = {
       id = r.id, token = token, cost = demand.cost, limit = demand.limit, since = now, ends = 0,
       lease = r.lease, claimed = claimed, preempted = false, process = r.process,
       claimant = r.claimant, label = r.label, keys = joined
     }
     if claimed and r.hold > 0 then h.ends = now + r.hold end
-    due = due_of(h, claimed and r.lease or r.claim)
+    due = holders.due_of(h, claimed and r.lease or r.claim)
     s.used = s.used + demand.cost
     if token > s.token then s.token = token end
-    write_holder(s, h)
-    set_end(s, 'h' .. r.id, due, true)
-    outlive(s, due)
+    holders.write(s, h)
+    state.set_end(s, 'h' .. r.id, due, true)
+    state.outlive(s, due)
   end
   return token, due
 end

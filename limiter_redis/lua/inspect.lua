@@ -6,13 +6,13 @@
 -- cost       O(n) with n holders
 
 steps.inspect = function(w)
-  local s = load(w[2])
-  reap(s)
-  local holders, waiters = {}, {}
+  local s = state.load(w[2])
+  turns.reap(s)
+  local holding, waiting = {}, {}
   local function show(member, due)
     local id = string.sub(member, 2)
     if string.sub(member, 1, 1) == 'h' then
-      holders[#holders + 1] = { id, get(s, 'h:' .. id), due }
+      holding[#holding + 1] = { id, state.get(s, 'h:' .. id), due }
     end
   end
   if s.kind == 'string' then -- a single holder stays one
@@ -20,22 +20,23 @@ steps.inspect = function(w)
       if due then show(member, int(due)) end
     end
   else
-    write_ends(s)
+    state.write_ends(s)
     local ends = call('ZRANGE', s.ends, 0, -1, 'WITHSCORES')
     for i = 1, #ends, 2 do show(ends[i], ends[i + 1]) end
   end
-  write_queue(s)
+  state.write_queue(s)
   for _, member in ipairs(call('ZRANGE', s.queue, 0, tonumber(w[3]) - 1)) do
     local id = string.sub(member, RANK + 1)
-    local record = get(s, 't:' .. id)
+    local record = state.get(s, 't:' .. id)
     if record and string.sub(record, 1, 1) == '@' then
-      record = get(load(string.sub(record, 2)), 't:' .. id)
+      record = state.get(state.load(string.sub(record, 2)), 't:' .. id)
     end
-    if record then waiters[#waiters + 1] = { id, record } end
+    if record then waiting[#waiting + 1] = { id, record } end
   end
   return cjson.encode({
-    now = int(now), used = s.used, queued = s.queued, override = s.override or false,
-    paused = s.paused, holders = #holders > 0 and holders or false,
-    waiters = #waiters > 0 and waiters or false
+    now = int(now), used = int(s.used), queued = s.queued,
+    override = s.override and int(s.override) or false,
+    paused = s.paused, holders = #holding > 0 and holding or false,
+    waiters = #waiting > 0 and waiting or false
   })
 end

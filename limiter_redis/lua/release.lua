@@ -4,20 +4,20 @@
 -- reply      "1" if there was one, else "0"
 
 steps.release = function(w)
-  local id, s = w[2], load(w[3])
-  local h, t = member(s, id)
+  local id, s = w[2], state.load(w[3])
+  local h, t = turns.member(s, id)
   if h then
-    local work = keys_of(h.keys)
-    remove_holder(h)
-    if not h.claimed then forget_ticket(load(work[1]), id) end
-    serve(work)
+    local work = holders.keys_of(h.keys)
+    holders.remove(h)
+    if not h.claimed then tickets.forget(state.load(work[1]), id) end
+    turns.serve(work)
     return '1'
   end
   if t then
     local work = {}
     for _, demand in ipairs(t.demands) do work[#work + 1] = demand.key end
-    remove_ticket(t)
-    serve(work)
+    tickets.remove(t)
+    turns.serve(work)
     return '1'
   end
   call('DEL', s.head .. ':ended:' .. id)

@@ -2,28 +2,28 @@
 --
 -- operation  "renew" id key (its first one)
 -- reply      "alive" | "preempted" | "look" (a slot was handed over: ask again)
---            | "waiting" microseconds-to-next-end ("-") | "lost" reason | "gone" (nobody knows why)
+--            | "waiting" key microseconds-to-next-end ("-") | "lost" reason | "gone" (nobody knows why)
 
 steps.renew = function(w)
-  local id, s = w[2], load(w[3])
-  local h, t = member(s, id)
+  local id, s = w[2], state.load(w[3])
+  local h, t = turns.member(s, id)
   if h then
     if not h.claimed then return 'look' end -- the claim time is not prolonged
-    local due = due_of(h, h.lease)
-    for _, key in ipairs(keys_of(h.keys)) do
-      local each = load(key)
-      if read_holder(each, id) then
-        set_end(each, 'h' .. id, due)
-        outlive(each, due)
+    local due = holders.due_of(h, h.lease)
+    for _, key in ipairs(holders.keys_of(h.keys)) do
+      local each = state.load(key)
+      if holders.read(each, id) then
+        state.set_end(each, 'h' .. id, due)
+        state.outlive(each, due)
       end
     end
     return h.preempted and 'preempted' or 'alive'
   end
   if not t then return call('GET', s.head .. ':ended:' .. id) or 'gone' end
-  local home = load(t.demands[t.home].key)
+  local home = state.load(t.demands[t.home].key)
   if not t.durable then
-    set_end(home, 't' .. id, now + t.lease)
-    for _, demand in ipairs(t.demands) do outlive(load(demand.key), now + t.lease) end
+    state.set_end(home, 't' .. id, now + t.lease)
+    for _, demand in ipairs(t.demands) do state.outlive(state.load(demand.key), now + t.lease) end
   end
-  return 'waiting ' .. next_end(home)
+  return 'waiting ' .. home.key .. ' ' .. state.next_end(home)
 end

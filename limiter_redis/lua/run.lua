@@ -1,7 +1,7 @@
 -- The end of the general part, and the loop over the operations: each an atomic step, all in one
 -- round trip.
 
-return { steps = steps, save_all = save_all, news = news }
+return { steps = steps, save_all = state.save_all, news = news }
 end -- of general()
 
 local replies, rest = {}, nil

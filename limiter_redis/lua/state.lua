@@ -7,30 +7,34 @@ local function general()
 
 local CHUNK = 128
 local FOREVER = 604800000000 -- how long a durable ticket is kept: 7 days
-local REMEMBER = 60000 -- milliseconds that a ticket's bad end is remembered
+local REMEMBER = 60000 -- milliseconds that a bad end is remembered; at least two leases
 local ARGUMENTS = 1000 -- of one command at the most: Lua cannot pass on more than 8,000
 
 local news = {} -- what others in the calling process have to hear
 local steps = {} -- the operations, by name
 
+-- The functions of this file and of the four that follow. They stand in tables, since it takes Lua
+-- long to make functions that share many locals, and they are made in every call.
+local state, holders, tickets, admission, turns = {}, {}, {}, {}, {}
+
 -- A word in place of a text that may be empty; back with `untext`.
-local function text(value) if value == '' then return '-' end return value end
-local function untext(value) if value == '-' then return '' end return value end
+function state.text(value) if value == '' then return '-' end return value end
+function state.untext(value) if value == '-' then return '' end return value end
 
 -- News: to the calling process in the reply, to any other by its channel.
-local function tell(whom, line)
+function state.tell(whom, line)
   if whom == '' then return end
   if whom == process then
     news[#news + 1] = line
   else
-    call('PUBLISH', namespace .. ':process:' .. whom, line)
+    redis.pcall('PUBLISH', namespace .. ':process:' .. whom, line) -- messages only hint
   end
 end
 
 -- Fields ------------------------------------------------------------------------------------------
 
 -- Returns a field of a state, false if it is missing.
-local function get(s, field)
+function state.get(s, field)
   local value = s.fields[field]
   if value == nil then
     value = s.kind == 'hash' and call('HGET', s.state, field)
@@ -40,7 +44,7 @@ local function get(s, field)
 end
 
 -- Changes a field of a state; false removes it.
-local function set(s, field, value)
+function state.set(s, field, value)
   s.fields[field] = value
   s.dirty[field] = true
   s.changed = true
@@ -51,7 +55,7 @@ end
 -- Members of the ends are "h" (a holder) or "t" (a waiter) and the id. `s.first` is the earliest of
 -- the ends, or, unless `s.sure`, a bound that no end lies before.
 
-local function set_end(s, member, due, is_new)
+function state.set_end(s, member, due, is_new)
   s.ends_now[member] = due
   s.ends_changed, s.changed = true, true
   if due < s.first then
@@ -61,14 +65,14 @@ local function set_end(s, member, due, is_new)
   end
 end
 
-local function drop_end(s, member)
+function state.drop_end(s, member)
   s.ends_now[member] = false
   s.ends_changed, s.changed, s.sure = true, true, false
 end
 
 -- Writes changed members of a sorted set; returns whether some went. New ones come before old ones
 -- go: a set that is never empty keeps its expiry.
-local function write_members(key, now_there, score_of)
+function state.write_members(key, now_there, score_of)
   local added, removed = {}, {}
   for member, value in pairs(now_there) do
     if value then
@@ -87,23 +91,27 @@ local function write_members(key, now_there, score_of)
   return #removed > 0
 end
 
-local function write_ends(s)
+function state.write_ends(s)
   if not s.ends_changed then return end
-  if write_members(s.ends, s.ends_now, int) then s.had_ends = s.had_ends and s.saving end
+  if state.write_members(s.ends, s.ends_now, int) then s.had_ends = s.had_ends and s.saving end
   s.ends_now, s.ends_changed, s.written = {}, false, true
 end
 
-local function end_of(s, member)
+function state.end_of(s, member)
   local due = s.ends_now[member]
   if due ~= nil then return due end
   return tonumber(call('ZSCORE', s.ends, member) or nil)
 end
 
 -- The earliest end on a key, `math.huge` if there is none.
-local function first_end(s)
+function state.first_end(s)
   if not s.sure then
-    write_ends(s)
+    state.write_ends(s)
     local first = call('ZRANGE', s.ends, 0, 0, 'WITHSCORES')
+    if not first[2] and s.used > 0 then -- cannot be, unless the server threw them away
+      state.restore_ends(s)
+      return state.first_end(s)
+    end
     s.first = tonumber(first[2]) or math.huge
     s.sure = true
   end
@@ -111,60 +119,102 @@ local function first_end(s)
 end
 
 -- Microseconds until the earliest known end on a key, "-" if none is known.
-local function next_end(s)
+function state.next_end(s)
   if s.used == 0 and s.waiting == 0 then return '-' end
-  local first = first_end(s)
+  local first = state.first_end(s)
   if first == math.huge then return '-' end
   return int(math.max(0, first - now))
 end
 
 -- Queue -------------------------------------------------------------------------------------------
 
-local function set_place(s, member, score)
+function state.set_place(s, member, score)
   s.queue_now[member] = score
   s.queue_changed, s.changed, s.front = true, true, nil
   s.queued = s.queued + (score and 1 or -1)
 end
 
-local function write_queue(s)
+function state.write_queue(s)
   if not s.queue_changed then return end
-  if write_members(s.queue, s.queue_now, tostring) then s.had_queue = s.had_queue and s.saving end
+  if state.write_members(s.queue, s.queue_now, tostring) then s.had_queue = s.had_queue and s.saving end
   s.queue_now, s.queue_changed, s.written = {}, false, true
 end
 
 -- The member that is served next, and its score; nil if nobody waits here.
-local function first_in_queue(s)
+function state.first_in_queue(s)
   if s.queued == 0 then return nil end
   if not s.front then
-    write_queue(s)
+    state.write_queue(s)
     s.front = call('ZRANGE', s.queue, 0, 0, 'WITHSCORES')
+    if not s.front[1] then -- cannot be, unless the server threw it away
+      state.restore_queue(s)
+      return state.first_in_queue(s)
+    end
   end
   return s.front[1], tonumber(s.front[2])
+end
+
+-- What a server that is short of memory threw away, while it kept the state: made anew of the
+-- records there, with a whole lease for each.
+
+local function records(s, kind)
+  state.write_fields(s)
+  local fields, found = call('HKEYS', s.state), {}
+  for _, field in ipairs(fields) do
+    if string.sub(field, 1, 2) == kind then found[#found + 1] = string.sub(field, 3) end
+  end
+  return found
+end
+
+function state.restore_ends(s)
+  local used = 0
+  for _, id in ipairs(records(s, 'h:')) do
+    local h = holders.read(s, id)
+    used = used + h.cost
+    state.set_end(s, 'h' .. id, holders.due_of(h, h.lease), true)
+  end
+  for _, id in ipairs(records(s, 't:')) do
+    local t = tickets.read(s, id)
+    if t and not t.durable and t.demands[t.home].key == s.key and not holders.read(s, id) then
+      state.set_end(s, 't' .. id, now + t.lease, true)
+    end
+  end
+  s.used, s.had_ends, s.sure = used, false, true
+end
+
+function state.restore_queue(s)
+  s.queued, s.had_queue = 0, false
+  for _, id in ipairs(records(s, 't:')) do
+    local t = tickets.read(s, id)
+    if t and t.demands[t.home].key == s.key and not holders.read(s, id) then
+      state.set_place(s, tickets.member(t), 0 - t.demands[t.home].priority)
+    end
+  end
 end
 
 -- Keys --------------------------------------------------------------------------------------------
 
 local NUMBERS = { 'used', 'waiting', 'queued', 'token', 'order', 'expires', 'fair' }
-local adopt_sole -- reads the form of a single holder: see holders.lua
 
-local function outlive(s, due)
+function state.outlive(s, due)
   s.changed = true
   if due + GRACE > s.need then s.need = due + GRACE end
 end
 
 -- Returns the state of a key.
-local function load(key)
+function state.load(key)
   local s = states[key]
   if s then return s end
-  local state, ends, queue, head = names(key)
+  local head, rest = around(key)
   s = {
-    key = key, state = state, ends = ends, queue = queue, head = head, need = 0, before = {},
-    fields = {}, dirty = {}, holders = {}, tickets = {}, ends_now = {}, queue_now = {},
-    first = math.huge, sure = true, kind = call('TYPE', state).ok
+    key = key, head = head, state = head .. ':state' .. rest, ends = head .. ':ends' .. rest,
+    queue = head .. ':queue' .. rest, need = 0, before = {}, fields = {}, dirty = {}, holders = {},
+    tickets = {}, ends_now = {}, queue_now = {}, first = math.huge, sure = true
   }
+  s.kind = call('TYPE', s.state).ok
   states[key] = s
   if s.kind == 'hash' then
-    local m = call('HMGET', state, 'used', 'waiting', 'queued', 'token', 'order', 'expires', 'fair',
+    local m = call('HMGET', s.state, 'used', 'waiting', 'queued', 'token', 'order', 'expires', 'fair',
       'override', 'paused')
     for i, name in ipairs(NUMBERS) do
       s[name] = tonumber(m[i]) or 0
@@ -172,27 +222,26 @@ local function load(key)
     end
     s.override, s.paused = tonumber(m[8]), m[9] == '1'
     s.had_ends, s.had_queue = s.used > 0, s.queued > 0
-    s.was_kept = s.override or s.paused
+    s.was_kept = s.override or s.paused or false
     s.first, s.sure = 0, false
     return s
   end
+  if s.kind ~= 'string' and s.kind ~= 'none' then error('WRONGTYPE ' .. s.state) end
   for _, name in ipairs(NUMBERS) do s[name], s.before[name] = 0, 0 end
   s.paused = false
   if s.kind == 'string' then
-    adopt_sole(s, call('GET', state))
+    holders.adopt(s, call('GET', s.state))
     s.changed = false -- it keeps its form unless something changes
   end
   return s
 end
 
--- The index of what durable tickets were offered and have to claim (S17): keys, by the end of the
--- claim time. One per scope; keys without a scope share one.
-local function offers_of(s)
-  if string.find(s.key, '/', 1, true) then return s.head .. ':offers' end
-  return '{' .. namespace .. '}:offers'
+-- Keeps for a while how a request ended, for when it asks: at least until its next renewal.
+function state.remember(s, r, how)
+  call('SET', s.head .. ':ended:' .. r.id, how, 'PX', int(math.max(REMEMBER, r.lease / 500)))
 end
 
-local function write_fields(s)
+function state.write_fields(s)
   if s.kind == 'string' then call('DEL', s.state) end
   local written, removed = {}, {}
   for _, name in ipairs(NUMBERS) do
@@ -223,33 +272,41 @@ local function write_fields(s)
 end
 
 -- Writes what changed, drops keys that nobody uses (S14), sets expiries that no member outlives.
-local function save_all()
+function state.save_all()
   for _, s in pairs(states) do
     if s.changed then
       if s.used == 0 and s.waiting == 0 and not s.override and not s.paused then
         if s.kind ~= 'none' or s.written then call('DEL', s.state, s.ends, s.queue) end
       else
+        local was_new = s.kind ~= 'hash'
         s.saving = true
         local longer = s.need > s.expires
         -- Longer than needed, so that the next steps need not say it again.
         if longer then s.expires = s.need + GRACE end
-        write_ends(s)
-        write_queue(s)
-        write_fields(s)
+        state.write_ends(s)
+        state.write_queue(s)
+        state.write_fields(s)
         local at = int(s.expires / 1000)
-        if s.override or s.paused then
-          call('PERSIST', s.state)
-        elseif longer or s.was_kept then
-          call('PEXPIREAT', s.state, at)
+        local kept = s.override or s.paused
+        -- An operator's word stays for ever, and so must all that belongs to it.
+        local renewed = longer or (s.was_kept and not kept)
+        local persisted = kept and not s.was_kept
+        local function expire(key, existed)
+          if kept then
+            if persisted then call('PERSIST', key) end
+          elseif renewed or not existed then
+            call('PEXPIREAT', key, at)
+          end
         end
-        if longer or not s.had_ends then call('PEXPIREAT', s.ends, at) end
-        if s.queued > 0 and (longer or not s.had_queue) then call('PEXPIREAT', s.queue, at) end
+        expire(s.state, not was_new)
+        expire(s.ends, s.had_ends)
+        expire(s.queue, s.had_queue or s.queued == 0)
       end
     end
   end
 end
 
 -- The number by which a demand is judged (S12).
-local function limit_of(s, demand) return s.override or demand.limit end
+function state.limit_of(s, demand) return s.override or demand.limit end
 
-local function fits(s, demand) return s.used + demand.cost <= limit_of(s, demand) end
+function state.fits(s, demand) return s.used + demand.cost <= state.limit_of(s, demand) end

@@ -4,8 +4,8 @@
 -- reply      microseconds to the next end, "-" if none is known
 
 steps.sweep = function(w)
-  local s = load(w[2])
-  reap(s)
-  serve({ s.key })
-  return next_end(s)
+  local s = state.load(w[2])
+  turns.reap(s)
+  turns.serve({ s.key })
+  return state.next_end(s)
 end

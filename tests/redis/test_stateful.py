@@ -56,10 +56,12 @@ def machine(server: Server) -> Iterator[Any]:
 
         def teardown(self) -> None:
             super().teardown()
+            opened[-1].hub.live.clear()
             opened.pop().close()
 
     yield SideBySide
     while opened:
+        opened[-1].hub.live.clear()
         opened.pop().close()
 
 

@@ -1,0 +1,84 @@
+"""`LimitedTask`: the base of tasks that have limits."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+
+from limiter_celery import _celery
+from limiter_celery._settings import settings_of
+from limiter_core import ConcurrencyLimit, ConfigurationError
+from limiter_core.arguments import ArgumentView, Binder
+
+__all__ = ("LimitedTask", "limits_of_task", "view_of")
+
+
+class LimitedTask(_celery.Task):
+    """A task that a worker admits before it runs it::
+
+        @app.task(base=LimitedTask, limits=[ConcurrencyLimit("user_id", max_concurrent=1)])
+        def sync(user_id): ...
+
+    Callers see no difference. In the body, `self.request.limiter_fencing_token` (with `bind=True`)
+    is the fencing token of the task's slot.
+
+    Attributes:
+        limits: a limit, or several that are taken all or none.
+        abstract: Celery's own: this is a base, and no task.
+    """
+
+    abstract = True
+    limits: ClassVar[ConcurrencyLimit | Sequence[ConcurrencyLimit]] = ()
+    Request = "limiter_celery._request:LimitedRequest"
+
+    def start_strategy(self, app: Any, consumer: Any, **kwargs: Any) -> Any:
+        """Prepare the task for a worker; Celery calls it.
+
+        Raises:
+            ConfigurationError: the worker is not to run the task, as it would ignore its limits.
+        """
+        settings = settings_of(app)
+        if settings is None or settings.porter is None:
+            raise ConfigurationError(
+                f"the task {self.name} has limits, but nothing in this worker keeps them: "
+                "call limiter_celery.install(app, store) where the app is made"
+            )
+        settings.porter.learn(self, consumer)
+        return super().start_strategy(app, consumer, **kwargs)
+
+
+def limits_of_task(task: Any) -> tuple[ConcurrencyLimit, ...]:
+    """Return the limits of a task, checked.
+
+    Raises:
+        ConfigurationError: there are none, or one of them is no limit.
+    """
+    # Through the class: Celery binds what stands there as if it were a method.
+    given: object = task.__class__.limits
+    if isinstance(given, ConcurrencyLimit):
+        return (given,)
+    if isinstance(given, Sequence):
+        several = cast(Sequence[object], given)
+        limits = tuple(each for each in several if isinstance(each, ConcurrencyLimit))
+        if limits and len(limits) == len(several):
+            return limits
+    raise ConfigurationError(
+        f"the task {task.name} needs limits=[ConcurrencyLimit(...), ...], got {given!r}"
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _binder(task: Any) -> Binder:
+    binder = Binder(task.run)
+    binder.name = task.name
+    return binder
+
+
+def view_of(task: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> ArgumentView:
+    """Return what strategies see of a call: its arguments, and the task's registered name.
+
+    Raises:
+        TypeError: the arguments do not fit the function.
+    """
+    return _binder(task)(tuple(args), kwargs)

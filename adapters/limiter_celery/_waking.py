@@ -1,0 +1,129 @@
+"""Waking tasks whose turn has come, here if this worker can run them at once, else by the broker.
+
+Only a task that is acknowledged when it begins is woken here: what no broker has is not delivered
+again if this process is killed while it runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from limiter_celery import _celery
+from limiter_celery._parcel import Parcel, unpack
+from limiter_celery._passage import Passage
+from limiter_core import StoreError
+from limiter_core.jobs import error_of
+from limiter_core.requests import Granted, Notice
+
+if TYPE_CHECKING:
+    from limiter_celery._porter import Porter
+
+logger = logging.getLogger("limiter")
+
+_SPARE = 0.8
+"""The part of the claim time in which a task woken here may begin without asking again."""
+
+
+class Waking:
+    """Brings tasks back that waited."""
+
+    def __init__(self, porter: Porter) -> None:
+        self._porter = porter
+        self._lock = threading.Lock()
+        self._coming = 0
+
+    def wake(self, notice: Notice) -> None:
+        """Deliver a task whose waiting is over; from any thread."""
+        porter = self._porter
+        error = error_of(notice)
+        parcel = unpack(notice.payload)
+        porter.waiting_room.forget(notice.id)
+        if error is not None:
+            logger.info("%s is not run: %s", notice.id, error)
+            porter.errands.add(lambda: self.refuse(notice.id, parcel, str(error)))
+        elif isinstance(notice.answer, Granted) and self._serves(parcel):
+            token = notice.answer.fencing_token
+            until = time.monotonic() + porter.settings.claim * _SPARE
+            with self._lock:
+                self._coming += 1
+            porter.post(lambda: self._deliver(parcel, token, until))
+        else:
+            porter.errands.add(lambda: self._send(parcel))
+
+    def _serves(self, parcel: Parcel) -> bool:
+        """Whether a task can begin here and now."""
+        porter = self._porter
+        consumer = porter.consumer
+        if porter.closing or parcel.queue is None or parcel.task not in porter.classes:
+            return False
+        if consumer.blueprint.state != _celery.RUN or porter.app.tasks[parcel.task].acks_late:
+            return False
+        if parcel.queue not in porter.app.amqp.queues.consume_from:
+            return False
+        busy = len(_celery.state.reserved_requests) + self._coming
+        return bool(busy < consumer.pool.num_processes)
+
+    def _deliver(self, parcel: Parcel, token: int, until: float) -> None:
+        """Deliver a task in this process, in the thread of its event loop."""
+        with self._lock:
+            self._coming -= 1
+        if not self._serves(parcel):
+            self._porter.errands.add(lambda: self._send(parcel))
+            return
+        request = self._request(parcel)
+        passage: Passage = request.passage
+        passage.local = True
+        passage.order = parcel.order
+        passage.reserved_until = until
+        request.request_dict["limiter_fencing_token"] = token
+        weakref.finalize(request, self._vanished, passage, parcel).atexit = False
+        if request.revoked():
+            return
+        _celery.state.task_reserved(request)
+        self._porter.consumer.on_task_request(request)
+
+    def _request(self, parcel: Parcel) -> Any:
+        porter = self._porter
+        consumer = porter.consumer
+        message = parcel.message(porter.app)
+        return porter.classes[parcel.task or ""](
+            message,
+            app=porter.app,
+            hostname=consumer.hostname,
+            eventer=consumer.event_dispatcher,
+            task=porter.app.tasks[parcel.task],
+            connection_errors=consumer.connection_errors,
+            headers=message.headers,
+            body=message.body,
+            utc=porter.app.uses_utc_timezone(),
+        )
+
+    def _vanished(self, passage: Passage, parcel: Parcel) -> None:
+        """A request is gone that never began: the connection to the broker broke."""
+        if passage.began_at is None and not passage.over and not passage.overtaken:
+            self._porter.errands.add(lambda: self._send(parcel))
+
+    def _send(self, parcel: Parcel) -> None:
+        """Deliver a task through the broker, to whichever worker is free."""
+        try:
+            parcel.send(self._porter.app)
+        except Exception as error:  # noqa: BLE001  # its ticket is offered again
+            logger.warning("could not wake a task, will try again: %r", error)
+
+    def refuse(self, ticket: str, parcel: Parcel, reason: str) -> None:
+        """Tell of the end of a task that waited in vain: it is REVOKED."""
+        porter = self._porter
+        if parcel.task not in porter.classes:
+            parcel.refused(reason).send(porter.app)
+            return
+        try:
+            porter.marks.set(ticket)
+        except StoreError:
+            logger.debug("the end of %s is not noted", ticket)
+        request = self._request(parcel)
+        request.passage.over = True  # it has no ticket any more
+        request._announce_revoked(reason, False, None, reason == "expired")  # noqa: SLF001

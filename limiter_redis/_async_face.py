@@ -1,0 +1,135 @@
+"""The operations of `RedisStore` for asyncio: those of one turn of the loop are one round trip."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from limiter_core.errors import StoreUnavailable
+from limiter_core.requests import Answer, KeySnapshot, Notice, Renewal, Request
+from limiter_redis import _protocol as protocol
+from limiter_redis._protocol import batched
+from limiter_redis._sync_face import NOTE_LASTS, SCAN_COUNT
+from limiter_redis._wire import BATCH
+
+if TYPE_CHECKING:
+    from limiter_redis.store import RedisStore
+
+
+class AsyncFace:
+    """`RedisStore` for asyncio: the operations of one tick are one round trip."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self._store = store
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    async def acquire(self, request: Request) -> Answer:
+        store = self._store
+        wire = store.async_wire()
+        scope = store.new_scope(request)
+        if scope is not None:
+            await wire.command("SADD", store.scopes_key, scope)
+            await wire.command("EXPIRE", store.scopes_key, NOTE_LASTS)
+            store.noted(scope)
+        store.prepare(request)
+        sent_at = time.monotonic()
+        try:
+            line = await wire.submit(protocol.acquire(request))
+        except StoreUnavailable:
+            granted = store.hub.withdraw(request.id)
+            if granted is None:
+                raise
+            return granted
+        return store.hub.settle(request, line, sent_at)
+
+    async def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:
+        if self._store.is_of_parent(lease_id):
+            return False
+        live = self._store.hub.end(lease_id)
+        key = keys[0] if keys else live.key if live is not None else await self._find(lease_id)
+        return key is not None and await self._carry_out(protocol.release(lease_id, key)) == "1"
+
+    async def renew(self, ids: Sequence[str]) -> Renewal:
+        replies: list[tuple[str, str]] = []
+        for each in ids:
+            key = await self._find(each)
+            line = "gone" if key is None else await self._carry_out(protocol.renew(each, key))
+            replies.append((each, line))
+        return protocol.renewal(replies)
+
+    async def evict(self, lease_id: str) -> bool:
+        key = await self._find(lease_id)
+        return key is not None and await self._carry_out(protocol.evict(lease_id, key)) == "1"
+
+    async def sweep(self) -> None:
+        members = await self._store.async_wire().command("SMEMBERS", self._store.scopes_key)
+        for scope in protocol.lines(members):
+            while int(await self._carry_out(protocol.offers(scope))) >= BATCH:
+                pass
+        async for key in self.keys():
+            await self._carry_out(protocol.sweep(key))
+
+    async def inspect(self, key: str) -> KeySnapshot:
+        return protocol.parse_snapshot(key, await self._carry_out(protocol.inspect(key)))
+
+    async def keys(self) -> AsyncIterator[str]:
+        async for name in self._names():
+            yield self._store.key_of(name)
+
+    async def set_limit(self, key: str, limit: int) -> None:
+        await self._carry_out(protocol.set_limit(key, limit))
+
+    async def reset_limit(self, key: str) -> None:
+        await self._carry_out(protocol.set_limit(key, None))
+
+    async def pause(self, key: str) -> None:
+        await self._carry_out(protocol.set_paused(key, True))
+
+    async def resume(self, key: str) -> None:
+        await self._carry_out(protocol.set_paused(key, False))
+
+    def on_notice(self, callback: Callable[[Notice], None] | None) -> None:
+        self._store.hub.on_notice = callback
+
+    async def aclose(self) -> None:
+        await self._store.aclose()
+
+    async def _carry_out(self, operation: protocol.Operation) -> str:
+        wire = self._store.async_wire()
+        line = await wire.submit(operation)
+        while self._store.hub.unfinished:
+            key = self._store.hub.unfinished.popitem()[0]
+            await wire.submit(protocol.sweep(key))
+        return line
+
+    async def _names(self) -> AsyncIterator[Any]:
+        cursor: Any = 0
+        seen: set[Any] = set()  # SCAN may show a key twice
+        while True:
+            cursor, names = await self._store.async_wire().command(
+                "SCAN", cursor, "MATCH", self._store.pattern("state"), "COUNT", SCAN_COUNT
+            )
+            for name in names:
+                if name not in seen:
+                    yield name
+            seen.update(names)
+            if int(cursor) == 0:
+                return
+
+    async def _find(self, request_id: str) -> str | None:
+        """Return a key of a lease or ticket: from our own books, or by looking at all keys."""
+        live = self._store.hub.live.get(request_id)
+        if live is not None:
+            return live.key
+        keys = [key async for key in self.keys()]
+        for some in batched(keys, BATCH):
+            found = await asyncio.gather(
+                *(self._carry_out(protocol.find(request_id, key)) for key in some)
+            )
+            if "1" in found:
+                return some[found.index("1")]
+        return None

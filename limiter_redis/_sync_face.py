@@ -1,0 +1,138 @@
+"""The operations of `RedisStore` for threads: each is a round trip."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from limiter_core.errors import StoreUnavailable
+from limiter_core.requests import Answer, KeySnapshot, Notice, Renewal, Request
+from limiter_redis import _protocol as protocol
+from limiter_redis._protocol import batched
+from limiter_redis._wire import BATCH
+
+if TYPE_CHECKING:
+    from limiter_redis.store import RedisStore
+
+SCAN_COUNT = 1000
+NOTE_LASTS = 8 * 24 * 3600
+"""Seconds that a scope stays noted for `sweep`: longer than its last durable ticket (S14)."""
+
+
+class SyncFace:
+    """`RedisStore` for threads: each operation is a round trip."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self._store = store
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def acquire(self, request: Request) -> Answer:
+        store = self._store
+        scope = store.new_scope(request)
+        if scope is not None:
+            store.wire().command("SADD", store.scopes_key, scope)
+            store.wire().command("EXPIRE", store.scopes_key, NOTE_LASTS)
+            store.noted(scope)
+        store.prepare(request)
+        sent_at = time.monotonic()
+        try:
+            line = self._carry_out(protocol.acquire(request))
+        except BaseException as error:
+            granted = store.hub.withdraw(request.id)
+            if granted is None or not isinstance(error, StoreUnavailable):
+                store.hub.end(request.id)
+                raise
+            return granted
+        return store.hub.settle(request, line, sent_at)
+
+    def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:
+        if self._store.is_of_parent(lease_id):
+            return False
+        live = self._store.hub.end(lease_id)
+        key = keys[0] if keys else live.key if live is not None else self._find(lease_id)
+        return key is not None and self._carry_out(protocol.release(lease_id, key)) == "1"
+
+    def renew(self, ids: Sequence[str]) -> Renewal:
+        found = [(each, self._find(each)) for each in ids]
+        return protocol.renewal(
+            (each, "gone" if key is None else self._carry_out(protocol.renew(each, key)))
+            for each, key in found
+        )
+
+    def evict(self, lease_id: str) -> bool:
+        key = self._find(lease_id)
+        return key is not None and self._carry_out(protocol.evict(lease_id, key)) == "1"
+
+    def sweep(self) -> None:
+        members = self._store.wire().command("SMEMBERS", self._store.scopes_key)
+        for scope in protocol.lines(members):
+            while int(self._carry_out(protocol.offers(scope))) >= BATCH:
+                pass
+        for key in self.keys():
+            self._carry_out(protocol.sweep(key))
+
+    def inspect(self, key: str) -> KeySnapshot:
+        return protocol.parse_snapshot(key, self._carry_out(protocol.inspect(key)))
+
+    def keys(self) -> Iterator[str]:
+        for name in self._names():
+            yield self._store.key_of(name)
+
+    def set_limit(self, key: str, limit: int) -> None:
+        self._carry_out(protocol.set_limit(key, limit))
+
+    def reset_limit(self, key: str) -> None:
+        self._carry_out(protocol.set_limit(key, None))
+
+    def pause(self, key: str) -> None:
+        self._carry_out(protocol.set_paused(key, True))
+
+    def resume(self, key: str) -> None:
+        self._carry_out(protocol.set_paused(key, False))
+
+    def on_notice(self, callback: Callable[[Notice], None] | None) -> None:
+        self._store.hub.on_notice = callback
+
+    def close(self) -> None:
+        self._store.close()
+
+    def _carry_out(self, operation: protocol.Operation) -> str:
+        (line,) = self._carry_out_all([operation])
+        return line
+
+    def _carry_out_all(self, operations: list[protocol.Operation]) -> list[str]:
+        hub, wire = self._store.hub, self._store.wire()
+        sent_at = time.monotonic()
+        lines = wire.call(operations)
+        hub.hear(lines[len(operations) :], sent_at)
+        while hub.unfinished:
+            key = hub.unfinished.popitem()[0]
+            sent_at = time.monotonic()
+            hub.hear(wire.call([protocol.sweep(key)])[1:], sent_at)
+        return lines[: len(operations)]
+
+    def _names(self) -> Iterator[Any]:
+        cursor: Any = 0
+        seen: set[Any] = set()  # SCAN may show a key twice
+        while True:
+            cursor, names = self._store.wire().command(
+                "SCAN", cursor, "MATCH", self._store.pattern("state"), "COUNT", SCAN_COUNT
+            )
+            yield from (name for name in names if name not in seen)
+            seen.update(names)
+            if int(cursor) == 0:
+                return
+
+    def _find(self, request_id: str) -> str | None:
+        """Return a key of a lease or ticket: from our own books, or by looking at all keys."""
+        live = self._store.hub.live.get(request_id)
+        if live is not None:
+            return live.key
+        for keys in batched(self.keys(), BATCH):
+            found = self._carry_out_all([protocol.find(request_id, key) for key in keys])
+            if "1" in found:
+                return keys[found.index("1")]
+        return None

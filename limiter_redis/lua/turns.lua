@@ -1,0 +1,165 @@
+-- Whose turn it is: what came free goes to the waiters whose turn it is, in the same step.
+
+function turns.hand_over(t)
+  local demand = t.demands[t.home]
+  tickets.serve_round(state.load(demand.key), demand, t.round)
+  tickets.remove(t)
+  if t.process ~= '' and t.process == process then
+    -- The waiter lives in the calling process: the reply tells it, so the slot is taken up.
+    local token, due = holders.grant(t, true)
+    state.tell(t.process, 'answer ' .. t.id .. ' granted ' .. int(token) .. ' ' .. int(due - now))
+    return
+  end
+  -- Any other has to come for it. The request is kept until then: who does not come queues up
+  -- again (S17).
+  local token = holders.grant(t, false)
+  tickets.write(t)
+  if t.durable then
+    local s = state.load(t.demands[1].key)
+    if string.find(s.key, '/', 1, true) then -- without a scope there is nowhere to note it
+      call('ZADD', s.head .. ':offers', int(now + t.claim), s.key)
+      call('PEXPIRE', s.head .. ':offers', int(FOREVER / 1000))
+    end
+    news[#news + 1] = 'notice ' .. t.id .. ' ' .. t.payload .. ' granted ' .. int(token) .. ' ' ..
+      int(t.claim)
+  end
+  state.tell(t.process, 'answer ' .. t.id .. ' look')
+end
+
+-- Hands what is free on these keys to the waiters whose turn it is (S6).
+function turns.serve(work)
+  local budget = CHUNK
+  while #work > 0 do
+    local s = state.load(table.remove(work))
+    while true do
+      local member = state.first_in_queue(s)
+      if not member then break end
+      local t = tickets.read(s, string.sub(member, RANK + 1))
+      if not t then -- cannot be; but a queue must not stop at a member without a ticket
+        state.set_place(s, member, false)
+        s.waiting = math.max(0, s.waiting - 1)
+      else
+        local home = t.demands[t.home]
+        if s.paused or not state.fits(s, home) then break end -- a wide waiter blocks those behind (S8)
+        if budget == 0 then -- the rest in a step of its own (S16)
+          news[#news + 1] = 'more ' .. s.key
+          break
+        end
+        budget = budget - 1
+        local blocking, dead = {}, tickets.is_dead(s, t)
+        for i, d in ipairs(t.demands) do
+          if i ~= t.home then
+            local other = state.load(d.key)
+            if not state.fits(other, d) or admission.stands_back(other, d, t.order, t.sequence) then
+              blocking[#blocking + 1] = i
+            end
+          end
+        end
+        if dead then
+          tickets.remove(t)
+          for _, d in ipairs(t.demands) do
+            if d.key ~= s.key then work[#work + 1] = d.key end
+          end
+        elseif #blocking == 0 then
+          turns.hand_over(t)
+        else
+          local refused_by = admission.refusing(true, t.demands, blocking)
+          if refused_by then
+            local d = t.demands[refused_by]
+            tickets.finish(t, admission.refusal(state.load(d.key), d, 'full'))
+          else
+            t.due = not t.durable and state.end_of(s, 't' .. t.id) or nil -- moving is no renewal
+            tickets.stand_up(t)
+            admission.take_place(t, blocking[1], work)
+          end
+        end
+      end
+    end
+  end
+end
+
+-- Removes a holder that did not ask for it, and tells it.
+function turns.finish(h, loss)
+  local first = state.load(holders.keys_of(h.keys)[1])
+  holders.remove(h)
+  if h.claimed then
+    state.remember(first, h, 'lost ' .. loss)
+    state.tell(h.process, 'lost ' .. h.id .. ' ' .. loss)
+  else
+    tickets.forget(first, h.id)
+    state.tell(h.process, 'answer ' .. h.id .. ' look')
+  end
+end
+
+-- Serves the next (S6); jobs that did not come for their slot keep their arrival order (S17).
+function turns.pass_over(lapsed, freed)
+  local again = {}
+  for i, key in ipairs(freed) do again[i] = key end
+  turns.serve(freed)
+  for _, t in ipairs(lapsed) do
+    tickets.add(t)
+    tickets.sit_down(t, 1)
+  end
+  if #lapsed > 0 then turns.serve(again) end
+end
+
+-- Drops what ended on a key (S2), a chunk at most (S16).
+function turns.reap(s)
+  if s.reaped_at == now then return end
+  s.reaped_at = now
+  if s.first > now or state.first_end(s) > now then
+    s.unreaped = false
+    return
+  end
+  state.write_ends(s)
+  local ended = call('ZRANGEBYSCORE', s.ends, '-inf', int(now), 'LIMIT', 0, CHUNK)
+  s.unreaped = #ended == CHUNK
+  if s.unreaped then news[#news + 1] = 'more ' .. s.key end
+  local freed, lapsed = {}, {}
+  for _, member in ipairs(ended) do
+    local id = string.sub(member, 2)
+    if string.sub(member, 1, 1) == 't' then
+      local t = tickets.read(s, id)
+      if t then
+        tickets.remove(t)
+        for _, d in ipairs(t.demands) do freed[#freed + 1] = d.key end
+      else
+        state.drop_end(s, member)
+      end
+    else
+      local h = holders.read(s, id)
+      if h then
+        for _, key in ipairs(holders.keys_of(h.keys)) do freed[#freed + 1] = key end
+        local t = not h.claimed and tickets.read(state.load(holders.keys_of(h.keys)[1]), id)
+        if t and t.durable then
+          holders.remove(h)
+          lapsed[#lapsed + 1] = t
+        else
+          turns.finish(h, (h.ends > 0 and h.ends <= now) and 'overran' or 'expired')
+        end
+      else
+        state.drop_end(s, member)
+      end
+    end
+  end
+  turns.pass_over(lapsed, freed)
+end
+
+-- Returns the holder and the ticket of an id that are still there once all its keys are reaped.
+function turns.member(s, id)
+  turns.reap(s)
+  local h = holders.read(s, id)
+  local t = not (h and h.claimed) and tickets.read(s, id) or nil
+  local keys = {}
+  if h then
+    keys = holders.keys_of(h.keys)
+  elseif t then
+    for i, demand in ipairs(t.demands) do keys[i] = demand.key end
+  end
+  if #keys > 1 then
+    for _, key in ipairs(keys) do turns.reap(state.load(key)) end
+    h = holders.read(s, id)
+    t = not (h and h.claimed) and tickets.read(s, id) or nil
+  end
+  return h, t
+end

@@ -1,0 +1,174 @@
+"""Worker processes killed at every point, and servers that start again: no job lost, none too many.
+
+`in_progress` is the time after which arq gives a job of a dead worker to another, 310 s by default.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from arq.connections import ArqRedis, RedisSettings, create_pool
+
+from limiter_redis import RedisStore
+from tests.redis._servers import Process
+from tests.redis._tools import until_now
+
+from ._crew import Crew
+
+JOBS = 6
+SHORT = {"in_progress": 1.5, "lease": 1.5, "claim": 1.5}
+BEFORE_THE_RESULT = {
+    "before the release",
+    "after the release",
+    "before the next is brought forward",
+    "before the result",
+}
+
+
+async def enqueue(pool: ArqRedis, count: int, seconds: float = 0.0) -> None:
+    for number in range(count):
+        await pool.enqueue_job("work", number, seconds)
+
+
+async def all_is_given_back(crew: Crew) -> None:
+    """No holder, no ticket, no in-progress mark is left."""
+    store = RedisStore(crew.server.url)
+    face = store.async_face()
+    for key in [key async for key in face.keys()]:
+        state = await face.inspect(key)
+        assert (state.in_use, state.waiting) == (0, 0), state
+    await store.aclose()
+    until_now(lambda: not crew.server.admin.keys("arq:in-progress:*"), "no job is in progress")
+
+
+@pytest.mark.parametrize(
+    "dies",
+    [
+        "before the park",
+        "after the park",
+        "with the slot",
+        "before the release",
+        "after the release",
+        "before the next is brought forward",
+        "before the result",
+        "after the result",
+    ],
+)
+async def test_killed_at_a_point(pool: ArqRedis, crew: Crew, dies: str) -> None:
+    await enqueue(pool, JOBS, 0.01)
+    victim = crew.start(dies=dies, **SHORT)
+    assert victim.ended() == -signal.SIGKILL, victim.errors()
+    crew.start(**SHORT)
+    crew.wait_for_ends(JOBS)
+    until_now(lambda: crew.server.admin.zcard("arq:queue") == 0, "all are finished")
+    assert crew.most_at_once() == 1
+    twice = {name: times for name, times in Counter(crew.names("end")).items() if times > 1}
+    # A body that ended in a worker that died before arq noted it runs again, as under arq alone.
+    assert len(twice) <= (dies in BEFORE_THE_RESULT)
+    await all_is_given_back(crew)
+
+
+async def test_killed_while_it_runs(pool: ArqRedis, crew: Crew) -> None:
+    await enqueue(pool, 3, 0.5)
+    victim = crew.start(**SHORT)
+    crew.wait_for("begin", 0)
+    crew.start(**SHORT)
+    victim.kill()
+    crew.wait_for_ends(3)
+    assert crew.most_at_once() == 1
+    assert Counter(crew.names("begin")) == {0: 2, 1: 1, 2: 1}
+    await all_is_given_back(crew)
+
+
+@pytest.mark.parametrize(
+    ("limit", "jobs", "kills"),
+    [
+        (2, 25, 3),
+        pytest.param(1, 60, 8, marks=pytest.mark.slow),
+        pytest.param(2, 60, 8, marks=pytest.mark.slow),
+        pytest.param(3, 60, 8, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.timeout(120)
+async def test_random_kills(pool: ArqRedis, crew: Crew, limit: int, jobs: int, kills: int) -> None:
+    dice = random.Random(limit)
+    settings = {"limit": limit, **SHORT}
+    await enqueue(pool, jobs, 0.03)
+    alive = [crew.start(**settings) for _ in range(2)]
+    for _ in range(kills):
+        goal = min(jobs - 2, len(crew.names("end")) + dice.randint(1, 5))
+        until_now(lambda goal=goal: len(crew.names("end")) >= goal, f"{goal} jobs end")
+        alive.pop(0).kill()
+        alive.append(crew.start(**settings))
+    crew.wait_for_ends(jobs, patience=60)
+    until_now(lambda: crew.server.admin.zcard("arq:queue") == 0, "all are finished")
+    assert crew.most_at_once() <= limit
+    await all_is_given_back(crew)
+
+
+@pytest.mark.timeout(120)
+async def test_the_server_is_killed_and_comes_back(own_server: Callable[..., Process]) -> None:
+    """With an append-only file neither arq's queue nor the tickets are lost; workers restart."""
+    server = own_server("--appendonly", "yes", "--appendfsync", "always")
+    crew = Crew(server)
+    try:
+        pool = await create_pool(RedisSettings.from_dsn(server.url))
+        await enqueue(pool, 12, 0.2)
+        await pool.aclose()
+        crew.start(**SHORT)
+        crew.wait_for_ends(2)
+        until_now(lambda: crew.parked() >= 5, "jobs are parked")
+        server.kill()
+        for worker in crew.workers:  # arq's worker does not outlive its Redis
+            worker.ended()
+        server.start()
+        crew.start(**SHORT)
+        crew.wait_for_ends(12)
+        assert crew.most_at_once() == 1
+        await all_is_given_back(crew)
+    finally:
+        crew.close()
+
+
+async def test_a_second_delivery_of_a_job_that_runs_starts_no_second_body(
+    pool: ArqRedis, crew: Crew
+) -> None:
+    """arq's mark of a running job lapses: there is room under the limit, but the job is known."""
+    await enqueue(pool, 1, 2.0)
+    for _ in range(2):
+        crew.start(limit=5, in_progress=0.3)
+    crew.wait_for_ends(1)
+    until_now(lambda: crew.server.admin.zcard("arq:queue") == 0, "all is finished")
+    assert crew.names("begin") == [0]
+    await all_is_given_back(crew)
+
+
+async def test_a_second_delivery_does_not_delay_a_retry(pool: ArqRedis, crew: Crew) -> None:
+    """It was parked for the rest of the first try's lease, which is over before."""
+    await pool.enqueue_job("retry", "job", 3, 1.0)
+    for _ in range(2):
+        crew.start(limit=5, in_progress=0.3, lease=60)
+    crew.wait_for("begin", "job")
+    until_now(lambda: crew.parked() == 1, "a second delivery is parked")
+    until_now(lambda: crew.server.admin.zcard("arq:queue") == 0, "all is finished")
+    assert [note.job_try for note in crew.notes("begin")] == [1, 2, 3]
+
+
+async def test_data_of_the_store_is_lost(pool: ArqRedis, crew: Crew) -> None:
+    """Jobs that wait come back by themselves."""
+    await enqueue(pool, 4, 0.1)
+    await pool.enqueue_job("work", "long", 1000, _job_id="long", _defer_by=-10)
+    worker = crew.start(lease=60, backstop=2)
+    crew.wait_for("begin", "long")
+    until_now(lambda: crew.parked() == 4, "four are parked")
+    worker.kill()
+    await pool.zrem("arq:queue", "long")
+    for name in crew.server.admin.scan_iter("{limiter*"):
+        crew.server.admin.delete(name)
+    crew.start(lease=60, backstop=2)
+    crew.wait_for_ends(4)
+    assert crew.most_at_once() == 1

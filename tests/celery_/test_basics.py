@@ -1,0 +1,26 @@
+"""The way of a task through its limits, in real workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from ._crew import Crew
+
+POOLS = ("prefork", "threads", "gevent", "solo")
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_one_at_a_time_in_order_and_the_others_hold_nothing(
+    crew: Callable[..., Crew], pool: str
+) -> None:
+    shop = crew(pool=pool, concurrency=4)
+    shop.start()
+    results = [shop.send("by_user", 1, 0.05) for _ in range(10)]
+    shop.until_ended(*results)
+    assert [each["id"] for each in shop.log("begin")] == [each.id for each in results]
+    assert shop.most_at_once() == 1
+    assert [each.get() for each in results] == [each.id for each in results]
+    tokens = [each["token"] for each in shop.log("begin")]
+    assert tokens == sorted(set(tokens))

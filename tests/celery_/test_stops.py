@@ -1,0 +1,101 @@
+"""Bodies that are stopped from outside: time limits, signals, the end of their worker."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from ._crew import Crew, Sent
+
+
+@pytest.fixture
+def prefork(crew: Callable[..., Crew]) -> Crew:
+    """A worker with children."""
+    shop = crew(concurrency=3, limiter={"claim": 2.0})
+    shop.start()
+    return shop
+
+
+def gap(shop: Crew, second: Sent, since: float) -> float:
+    """Return how long it took until the second body began."""
+    return float(shop.log("begin", second.id)[0]["at"]) - since
+
+
+@pytest.mark.parametrize(
+    ("task", "state", "within"),
+    [("soft", "FAILURE", 2.0), ("hard", "FAILURE", 3.0), ("dies", "FAILURE", 4.0)],
+)
+def test_time_limits_and_killed_children(
+    prefork: Crew, task: str, state: str, within: float
+) -> None:
+    sent_at = time.time()
+    first, second = prefork.follow(task, "eve")
+    prefork.until_ready(first)
+    assert first.state == state
+    assert gap(prefork, second, sent_at) < within + 2.0
+
+
+@pytest.mark.parametrize(("name", "within"), [("TERM", 8.0), ("KILL", 3.0), ("USR1", 3.0)])
+def test_a_running_task_that_is_terminated(prefork: Crew, name: str, within: float) -> None:
+    first = prefork.send("by_user", "eve", 30.0)
+    prefork.until_began(first)
+    second = prefork.send("by_user", "eve")
+    prefork.until(lambda: prefork.limiter.inspect("user=eve").waiting == 1, "the next waits")
+    at = time.time()
+    first.revoke(terminate=True, signal=f"SIG{name}")
+    prefork.until_ended(second)
+    assert gap(prefork, second, at) < within
+    prefork.until_ready(first)
+    prefork.until(lambda: prefork.limiter.inspect("user=eve").in_use == 0, "the slot is free")
+
+
+def test_a_child_that_will_not_end_keeps_its_slot(prefork: Crew) -> None:
+    first = prefork.send("stubborn", "eve", 1.5)
+    prefork.until_began(first)
+    second = prefork.send("by_user", "eve")
+    first.revoke(terminate=True)
+    prefork.until_ended(second)
+    assert prefork.most_at_once() == 1
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_warm_shutdown_hands_on_to_another_worker(crew: Callable[..., Crew], pool: str) -> None:
+    shop = crew(pool=pool, limiter={"claim": 30.0})
+    old = shop.start()
+    first = shop.send("by_user", "eve", 1.0)
+    shop.until_began(first)
+    rest = [shop.send("by_user", "eve", 0.1) for _ in range(3)]
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 3, "three wait")
+    shop.start()
+    old.signal(signal.SIGTERM)
+    shop.until_ended(first, *rest)
+    assert old.wait() == 0
+    assert [each["id"] for each in shop.log("begin")] == [each.id for each in (first, *rest)]
+    assert shop.most_at_once() == 1
+    ends, begins = shop.log("end"), shop.log("begin")
+    assert begins[1]["at"] - ends[0]["at"] < 2.0
+
+
+@pytest.mark.parametrize("task", ["by_user", "late"])
+def test_a_cold_shutdown_hands_on_to_another_worker(crew: Callable[..., Crew], task: str) -> None:
+    shop = crew(transport={"visibility_timeout": 5}, limiter={"claim": 5.0})
+    old = shop.start()
+    first = shop.send(task, "eve", 3.0)
+    shop.until_began(first)
+    second = shop.send("by_user", "eve")
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 1, "the next waits")
+    old.signal(signal.SIGQUIT)
+    old.wait()
+    killed_at = time.time()
+    shop.start()
+    shop.until_ended(second)
+    assert gap(shop, second, killed_at) < 15.0
+    if task == "late":  # its message was not acknowledged: another worker runs it again
+        shop.until_ended(first)
+        assert len(shop.log("begin", first.id)) == 2
+    else:  # Celery's own promise: a task that is acknowledged early runs once at most
+        assert len(shop.log("begin", first.id)) == 1
+    assert shop.most_at_once() == 1

@@ -1,0 +1,163 @@
+"""Tasks that wait: what they hold, how they leave, and who is not let in to wait at all."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from celery.exceptions import TaskRevokedError
+
+from ._crew import Crew
+
+
+def waiting(shop: Crew, user: str) -> int:
+    """Return how many tasks wait for the user."""
+    return shop.limiter.inspect(f"user={user}").waiting
+
+
+def occupy(shop: Crew, user: str, task: str = "by_user", seconds: float = 1.0, *more: Any) -> Any:
+    """Have the user's slot taken."""
+    holder = shop.send(task, user, *more, seconds)
+    shop.until_began(holder)
+    return holder
+
+
+def test_waiting_tasks_hold_nothing_and_others_start_at_once(shop: Crew, user: str) -> None:
+    holder = occupy(shop, user, seconds=2.0)
+    waiters = [shop.send("by_user", user) for _ in range(30)]
+    shop.until(lambda: waiting(shop, user) == 30, "30 tasks wait")
+    shop.until(lambda: shop.broker.hlen("unacked") <= 1, "none is left unacknowledged")
+    inspect = shop.app.control.inspect(["w0@test"], timeout=10, limit=1)
+    assert [len(each) for each in inspect.reserved().values()] == [0]
+    assert [len(each) for each in inspect.scheduled().values()] == [0]
+    assert shop.broker.llen("celery") == 0
+    assert {each.state for each in waiters} == {"PENDING"}
+    sent_at = time.time()
+    free = shop.send("free")
+    shop.until_began(free)
+    assert shop.log("begin", free.id)[0]["at"] - sent_at < 1.0
+    assert not shop.log("end", holder.id)
+    shop.until_ended(holder, *waiters)
+    ids = [each["id"] for each in shop.log("begin") if each.get("user") == user]
+    assert ids == [each.id for each in (holder, *waiters)]
+    shop.until(lambda: shop.limiter.inspect(f"user={user}").in_use == 0, "the slot is free")
+
+
+def test_a_revoked_task_leaves_at_once(shop: Crew, user: str) -> None:
+    holder = occupy(shop, user)
+    first, second = shop.send("by_user", user), shop.send("by_user", user)
+    shop.until(lambda: waiting(shop, user) == 2, "both wait")
+    first.revoke()
+    shop.until(lambda: waiting(shop, user) == 1, "the revoked one left")
+    assert not shop.log("end", holder.id)
+    shop.until_ended(second)
+    shop.until_ready(first)
+    assert first.state == "REVOKED"
+    assert not shop.began(first)
+
+
+def test_a_revoked_retry_leaves_at_once(shop: Crew, user: str) -> None:
+    task = shop.send("retries", user, 0.3)
+    shop.until_began(task)
+    holder = shop.send("by_user", user, 1.5)
+    shop.until(lambda: waiting(shop, user) == 1, "another waits for the slot")
+    shop.until_began(holder)
+    shop.until(lambda: waiting(shop, user) == 1, "the retry waits")
+    task.revoke()
+    shop.until(lambda: waiting(shop, user) == 0, "the retry left")
+    assert not shop.log("end", holder.id)
+    shop.until_ready(task)
+    assert task.state == "REVOKED"
+    assert len(shop.log("begin", task.id)) == 1
+
+
+def test_expires_is_honoured_in_time(shop: Crew, user: str) -> None:
+    holder = occupy(shop, user, seconds=2.5)
+    late = shop.send("by_user", user, expires=0.6)
+    shop.until_ready(late)
+    assert late.state == "REVOKED"
+    assert not shop.log("end", holder.id)
+    shop.until_ended(holder)
+    assert waiting(shop, user) == 0
+    assert not shop.began(late)
+
+
+def test_the_limits_own_timeout_ends_the_waiting(shop: Crew, user: str) -> None:
+    holder = occupy(shop, user, "impatient", 2.0)
+    late = shop.send("impatient", user)
+    shop.until_ready(late)
+    assert late.state == "REVOKED"
+    with pytest.raises(TaskRevokedError, match="timed out waiting"):
+        late.get()
+    assert not shop.log("end", holder.id)
+    shop.until_ended(holder)
+
+
+def test_cancel_refuses_at_once(shop: Crew, user: str) -> None:
+    holder = occupy(shop, user, "cancel", 0.7)
+    refused = shop.send("cancel", user)
+    with pytest.raises(TaskRevokedError, match="1 of 1 slots in use"):
+        refused.get()
+    assert not shop.log("end", holder.id)
+    shop.until_ready(holder)
+    assert holder.state == "SUCCESS"
+
+
+def test_keep_latest_supersedes_who_waits(shop: Crew, user: str) -> None:
+    holder = occupy(shop, user, "keep_latest", 1.0)
+    older = shop.send("keep_latest", user)
+    shop.until(lambda: waiting(shop, user) == 1, "one waits")
+    latest = shop.send("keep_latest", user)
+    shop.until_ready(older)
+    assert older.state == "REVOKED"
+    shop.until_ready(holder, latest)
+    assert [holder.state, latest.state] == ["SUCCESS", "SUCCESS"]
+
+
+def test_priorities(shop: Crew, user: str) -> None:
+    holder = occupy(shop, user, "priority", 0.7, 0)
+    shop.until_began(holder)
+    waiters = [shop.send("priority", user, rank) for rank in (1, 5, 3, 5)]
+    shop.until(lambda: waiting(shop, user) == 4, "four wait")
+    shop.until_ended(*waiters)
+    mine = {each.id for each in waiters}
+    assert [each["rank"] for each in shop.log("begin") if each["id"] in mine] == [5, 5, 3, 1]
+
+
+def test_the_latest_preempts_who_runs(shop: Crew, user: str) -> None:
+    if shop.given["pool"] == "threads":
+        pytest.skip("threads cannot be stopped; see test_a_pool_of_threads_refuses_to_preempt")
+    old = occupy(shop, user, "cancel_running", 30.0)
+    new = shop.send("cancel_running", user)
+    shop.until_ended(new)
+    shop.until_ready(old)
+    assert old.state == "REVOKED"
+    assert not shop.log("end", old.id)
+
+
+def test_per_tenant_limits(shop: Crew, user: str) -> None:
+    tasks = [shop.send("tenant", user, 3, 0.5) for _ in range(3)]
+    shop.until(lambda: all(map(shop.began, tasks)), "all three run")
+    assert not shop.log("end", tasks[0].id)
+    shop.until_ended(*tasks)
+
+
+def test_what_operators_say_counts(shop: Crew, user: str) -> None:
+    shop.limiter.pause(f"user={user}")
+    task = shop.send("by_user", user)
+    shop.until(lambda: waiting(shop, user) == 1, "it waits")
+    shop.limiter.resume(f"user={user}")
+    shop.until_ended(task)
+
+
+def test_a_strategy_that_fails_fails_its_task(shop: Crew, user: str) -> None:
+    wrong, broken = shop.send("wrong_key", user), shop.send("broken_number", user)
+    with pytest.raises(Exception, match="no argument 'no_such_argument'"):
+        wrong.get()
+    with pytest.raises(Exception, match="the tenant's table is gone"):
+        broken.get()
+    assert [wrong.state, broken.state] == ["FAILURE", "FAILURE"]
+    misfit = shop.send("by_user", user, 0.0, "too", "many")
+    with pytest.raises(TypeError):
+        misfit.get()

@@ -1,0 +1,210 @@
+"""The app of the tests: made in each worker, and in the tests themselves to send tasks.
+
+Each body notes its begin and its end in a list of the server, with the time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import Any
+
+import redis
+from celery import Celery, Task
+from celery.exceptions import Ignore, Reject
+
+from limiter_celery import (
+    LIMIT_BY,
+    ConcurrencyLimit,
+    ConflictResolution,
+    LimitedTask,
+    install,
+)
+
+LOG = "test:log"
+
+
+def note(client: Any, event: str, task: Any, **more: Any) -> None:
+    said = {"event": event, "at": time.time(), "id": task.request.id, "pid": os.getpid()}
+    client.rpush(LOG, json.dumps(said | {"try": task.request.retries} | more))
+
+
+def spend(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, 0.05))
+
+
+def make_app(given: dict[str, Any]) -> Celery:
+    url = given["url"]
+    app = Celery(
+        "shop",
+        broker=given.get("broker", url + "/0"),
+        backend=given.get("backend", url + "/1"),
+    )
+    app.conf.update(
+        broker_connection_retry_on_startup=True,
+        worker_hijack_root_logger=True,
+        result_expires=600,
+        **given.get("conf", {}),
+    )
+    app.conf.broker_transport_options = given.get("transport", {})
+    log = redis.Redis.from_url(url + "/3")
+    if given.get("install", True):
+        install(app, given.get("store", url + "/2"), **given.get("limiter", {}))
+    lease = given.get("lease", 30.0)
+
+    def one(by: Any = None, number: Any = 1, **more: Any) -> ConcurrencyLimit:
+        return ConcurrencyLimit(by, max_concurrent=number, lease=lease, **more)
+
+    def body(self: Task, seconds: float, **more: Any) -> str:
+        token = getattr(self.request, "limiter_fencing_token", None)
+        note(log, "begin", self, token=token, **more)
+        spend(seconds)
+        note(log, "end", self)
+        return self.request.id
+
+    options: dict[str, Any] = {"bind": True, "base": LimitedTask}
+    number = given.get("number", 1)
+
+    @app.task(name="by_user", limits=[one("user", number)], **options)
+    def by_user(self, user, seconds=0.0):
+        return body(self, seconds, user=user)
+
+    @app.task(name="late", limits=[one("user", number)], acks_late=True, **options)
+    def late(self, user, seconds=0.0):
+        return body(self, seconds, user=user)
+
+    @app.task(
+        name="late_requeued",
+        limits=[one("user")],
+        acks_late=True,
+        reject_on_worker_lost=True,
+        **options,
+    )
+    def late_requeued(self, user, seconds=0.0):
+        return body(self, seconds, user=user)
+
+    @app.task(
+        name="several",
+        limits=[one("user", 1), one(LIMIT_BY.constant("crm"), given.get("crm", 2))],
+        **options,
+    )
+    def several(self, user, seconds=0.0):
+        return body(self, seconds, user=user)
+
+    @app.task(name="free", bind=True)
+    def free(self, seconds=0.0):
+        return body(self, seconds)
+
+    @app.task(name="cancel", limits=one("user", on_conflict=ConflictResolution.CANCEL), **options)
+    def cancel(self, user, seconds=0.0):
+        return body(self, seconds)
+
+    @app.task(
+        name="keep_latest",
+        limits=one("user", on_conflict=ConflictResolution.KEEP_LATEST),
+        **options,
+    )
+    def keep_latest(self, user, seconds=0.0):
+        return body(self, seconds)
+
+    @app.task(
+        name="priority",
+        limits=one(
+            "user",
+            on_conflict=ConflictResolution.PRIORITY,
+            priority=lambda call: call["rank"],
+        ),
+        **options,
+    )
+    def priority(self, user, rank, seconds=0.0):
+        return body(self, seconds, rank=rank)
+
+    if given.get("preempting"):
+
+        @app.task(
+            name="cancel_running",
+            limits=one("user", on_conflict=ConflictResolution.CANCEL_RUNNING),
+            **options,
+        )
+        def cancel_running(self, user, seconds=0.0):
+            return body(self, seconds)
+
+    @app.task(name="impatient", limits=one("user", timeout=0.7), **options)
+    def impatient(self, user, seconds=0.0):
+        return body(self, seconds)
+
+    @app.task(name="wrong_key", limits=one("no_such_argument"), **options)
+    def wrong_key(self, user):
+        return body(self, 0.0)
+
+    def broken(_view):
+        raise RuntimeError("the tenant's table is gone")
+
+    @app.task(name="broken_number", limits=one("user", broken), **options)
+    def broken_number(self, user):
+        return body(self, 0.0)
+
+    @app.task(name="tenant", limits=one("user", lambda call: call["plan"]), **options)
+    def tenant(self, user, plan=1, seconds=0.0):
+        return body(self, seconds)
+
+    @app.task(name="fails", limits=one("user"), **options)
+    def fails(self, user):
+        body(self, 0.0)
+        raise ValueError("on purpose")
+
+    @app.task(name="retries", limits=one("user"), max_retries=2, **options)
+    def retries(self, user, seconds=0.0):
+        body(self, seconds)
+        if self.request.retries < 2:
+            raise self.retry(countdown=0)
+        return "third time lucky"
+
+    @app.task(name="ignores", limits=one("user"), **options)
+    def ignores(self, user):
+        body(self, 0.0)
+        raise Ignore
+
+    @app.task(name="rejects", limits=one("user"), acks_late=True, **options)
+    def rejects(self, user, requeue=False):
+        body(self, 0.0)
+        if requeue and log.incr(f"test:rejected:{self.request.id}") > 1:
+            return "run again"
+        raise Reject("on purpose", requeue=requeue)
+
+    @app.task(name="soft", limits=one("user"), soft_time_limit=0.5, **options)
+    def soft(self, user):
+        return body(self, 30.0)
+
+    @app.task(name="hard", limits=one("user"), time_limit=1, **options)
+    def hard(self, user):
+        return body(self, 30.0)
+
+    @app.task(name="dies", limits=one("user"), **options)
+    def dies(self, user):
+        note(log, "begin", self)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @app.task(name="stubborn", limits=one("user"), **options)
+    def stubborn(self, user, seconds=1.5):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return body(self, seconds)
+
+    @app.task(name="busy", limits=one("user"), **options)
+    def busy(self, user, seconds=1.0):
+        note(log, "begin", self)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pass
+        note(log, "end", self)
+
+    @app.task(name="gather")
+    def gather(results):
+        return results
+
+    app.log_client = log
+    return app

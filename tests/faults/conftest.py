@@ -1,0 +1,64 @@
+"""Fixtures of the trials, and the table of what they measured.
+
+Each scenario runs for a few seconds; with `LIMITER_FAULT_SECONDS=30` it goes on for so long, with
+one fault after the other (`make test-faults`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ._deployments import KINDS, Deployment
+from ._report import table
+from ._trial import SECONDS, Begin, Deploy, Figures, Trial
+
+FIGURES = pytest.StashKey[list[Figures]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "trial" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(SECONDS + 120))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "kind" in metafunc.fixturenames:
+        metafunc.parametrize("kind", KINDS, ids=lambda kind: kind.__name__.lower())
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    figures = config.stash.get(FIGURES, [])
+    if figures:
+        terminalreporter.section("what was measured under faults")
+        for line in table(figures):
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def deploy(kind: Any) -> Iterator[Deploy]:
+    """Start a deployment with settings of the servers. None outlives the test."""
+    started: list[Deployment] = []
+
+    def start_one(*settings: str) -> Deployment:
+        started.append(kind(*settings))
+        return started[-1]
+
+    yield start_one
+    for each in started:
+        each.close()
+
+
+@pytest.fixture
+def trial(request: pytest.FixtureRequest, tmp_path: Path) -> Begin:
+    """Make a trial on a deployment; see `Trial` for what it takes."""
+
+    def make(deployment: Deployment, **settings: Any) -> Trial:
+        figures = Figures(request.node.name)
+        request.config.stash.setdefault(FIGURES, []).append(figures)
+        return Trial(deployment, tmp_path, figures, **settings)
+
+    return make

@@ -1,0 +1,81 @@
+"""Connections that end, and ways to the server that are cut, for some of the processes."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import pytest
+
+from tests.redis._tools import until_now
+
+from ._crew import WORLDS, Member
+from ._deployments import Deployment, kill_clients
+from ._trial import LIMITS, Begin, Deploy, Trial
+from ._ways import REPLIES, REQUESTS, Network, TwoWays, why_no_networks
+
+LEASE = 2.0
+
+
+def test_connections_are_killed(deploy: Deploy, trial: Begin) -> None:
+    """Rows 15, 26: CLIENT KILL of all connections and subscriptions, in a storm; nobody notices."""
+    deployment = deploy()
+    with trial(deployment, lease=LEASE) as run:
+        for _ in run.rounds(2):
+            run.crew.cling(run.crew.alive[:2], LIMITS)
+            storm(deployment, connections=40)
+            run.let_go()
+    assert run.figures.lost == 0
+    assert set(run.figures.errors) <= {"WaitTimeout"}
+
+
+def storm(deployment: Deployment, connections: int) -> None:
+    """Hang up on clients as soon as they are back, so many times in all."""
+    killed = 0
+
+    def enough() -> bool:
+        nonlocal killed
+        killed += sum(kill_clients(deployment, kind) for kind in ("normal", "pubsub"))
+        return killed >= connections
+
+    until_now(enough, f"{connections} connections were killed")
+
+
+def cut_off(run: Trial, far: list[Member], cut: AbstractContextManager[object]) -> None:
+    """Cut some off while they hold: they are told in time, the others get in, and all go on."""
+    bodies = run.crew.cling(far, LIMITS)
+    lost = run.crew.lost()
+    with cut:
+        run.until_ended(bodies)
+        run.goes_on([member for member in run.crew.alive if member not in far])
+    assert run.crew.lost() > lost
+    run.goes_on()
+
+
+def test_some_are_cut_off_by_a_proxy(deploy: Deploy, trial: Begin) -> None:
+    """Rows 21, 28, 29: who is cut off stops before its leases end, and only then others get in.
+
+    In turns: nothing passes, no requests, no replies.
+    """
+    deployment = deploy()
+    if "proxy" not in deployment.can:
+        pytest.skip("its clients learn addresses that lead past the proxy")
+    # The proxy outlives the trial, in which all that was cut off has to find its way back.
+    way = TwoWays(deployment.primaries()[0].port)
+    with way as proxy, trial(deployment, lease=LEASE, worlds=WORLDS) as run:
+        far = run.crew.start(*WORLDS, url=f"{proxy.url}?socket_timeout=1")
+        for number in run.rounds(3):
+            ways = ((REQUESTS, REPLIES), (REQUESTS,), (REPLIES,))[number % 3]
+            cut_off(run, far, proxy.cut(*ways))
+
+
+def test_some_are_cut_off_in_a_network_of_their_own(deploy: Deploy, trial: Begin) -> None:
+    """The same with packets that are lost in the kernel: of both directions, or of one."""
+    if (why := why_no_networks()) is not None:
+        pytest.skip(why)
+    with Network() as network:
+        deployment = deploy("--bind", f"127.0.0.1 {network.host}", "--protected-mode", "no")
+        with trial(deployment, lease=LEASE, worlds=WORLDS) as run:
+            url = deployment.url.replace("127.0.0.1", network.host)
+            far = run.crew.start(*WORLDS, url=f"{url}?socket_timeout=1", network=network.name)
+            for number in run.rounds():
+                cut_off(run, far, network.unplugged() if number % 2 == 0 else network.deaf())

@@ -1,0 +1,147 @@
+"""A server that restarts, forgets, is full, is demoted, or takes its time, under load."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from ._deployments import (
+    KEEPING,
+    flush_all,
+    frozen,
+    pause,
+    read_only,
+    restart,
+    setting,
+)
+from ._trial import LIMITS, Begin, Deploy
+
+LEASE = 2.0
+"""Long enough for a tenth of it, by which holders are told before its end, to be long on a busy
+machine."""
+
+FOR_A_MOMENT = 0.4
+FOR_LONG = 2.5
+SPELLS = (FOR_A_MOMENT, FOR_LONG)
+"""Seconds: for the one nothing is lost, since a lease has at least two thirds left; for the other
+every lease ends."""
+
+
+def test_a_restart_with_data(deploy: Deploy, trial: Begin) -> None:
+    """Row 16: who holds and waits is still known; who cannot renew is told in time."""
+    deployment = deploy(*KEEPING)
+    with trial(deployment, lease=LEASE) as run:
+        for number in run.rounds(2):
+            seconds = SPELLS[number % 2]
+            bodies = run.crew.cling(run.crew.alive[:2], LIMITS)
+            lost = run.crew.lost()
+            restart(deployment, away=seconds)
+            if seconds == FOR_A_MOMENT:
+                run.let_go()
+                assert run.crew.lost() == lost
+            else:
+                run.until_ended(bodies)
+                run.goes_on()
+
+
+def test_a_restart_without_data(deploy: Deploy, trial: Begin) -> None:
+    """S10, S11; rows 16, 22: more may run than may, for a lease; all goes on by itself."""
+    deployment = deploy()
+    with trial(deployment, lease=1.0) as run:
+        for _ in run.rounds(2):
+            run.crew.cling(run.crew.alive[:2], LIMITS)
+            run.forgot("restarted", restart(deployment))
+            run.let_go()
+
+
+def test_all_data_is_deleted(deploy: Deploy, trial: Begin) -> None:
+    """S10, S11; row 22: FLUSHALL. The excess ends within a lease, and tokens go on rising."""
+    deployment = deploy()
+    with trial(deployment, lease=1.0) as run:
+        for _ in run.rounds(2):
+            run.crew.cling(run.crew.alive[:2], LIMITS)
+            run.forgot("flushed", flush_all(deployment))
+            run.let_go()
+
+
+def test_scripts_are_flushed_all_the_time(deploy: Deploy, trial: Begin) -> None:
+    """Rows 16, 17: nobody notices."""
+    deployment = deploy()
+    with trial(deployment, lease=1.0) as run:
+        over = threading.Event()
+
+        def flush() -> None:
+            while not over.wait(0.001):
+                for server in deployment.primaries():
+                    server.admin.script_flush()
+
+        flusher = threading.Thread(target=flush)
+        flusher.start()
+        try:
+            for _ in run.rounds(3):
+                run.goes_on()
+        finally:
+            over.set()
+            flusher.join()
+    assert run.figures.lost == 0
+    assert set(run.figures.errors) <= {"WaitTimeout"}
+
+
+def test_memory_is_full(deploy: Deploy, trial: Begin) -> None:
+    """Noeviction: nobody new gets in, who cannot renew is told in time, releases go on."""
+    deployment = deploy("--maxmemory-policy", "noeviction")
+    with trial(deployment, lease=LEASE) as run:
+        for _ in run.rounds():
+            bodies = run.crew.cling(run.crew.alive[:2], LIMITS)
+            with setting(deployment, "maxmemory", 1):
+                run.until_ended(bodies)
+            run.goes_on()
+    assert run.figures.errors["StoreError"] > 0
+
+
+def test_the_server_is_demoted(deploy: Deploy, trial: Begin) -> None:
+    """A read-only replica is as good as away: calls wait, holders are told in time."""
+    deployment = deploy()
+    with trial(deployment, lease=LEASE) as run:
+        for number in run.rounds(2):
+            bodies = run.crew.cling(run.crew.alive[:2], LIMITS)
+            lost = run.crew.lost()
+            if SPELLS[number % 2] == FOR_A_MOMENT:
+                with read_only(deployment):
+                    time.sleep(FOR_A_MOMENT)
+                run.let_go()
+                assert run.crew.lost() == lost
+            else:
+                with read_only(deployment):
+                    run.until_ended(bodies)
+                run.goes_on()
+    assert "StoreError" not in run.figures.errors
+
+
+def test_the_server_is_slow(deploy: Deploy, trial: Begin) -> None:
+    """CLIENT PAUSE: for a moment, nothing is lost; longer, and holders are told in time."""
+    deployment = deploy()
+    with trial(deployment, lease=LEASE) as run:
+        for number in run.rounds(2):
+            seconds = SPELLS[number % 2]
+            bodies = run.crew.cling(run.crew.alive[:2], LIMITS)
+            lost = run.crew.lost()
+            pause(deployment, seconds)
+            if seconds == FOR_A_MOMENT:
+                run.let_go()
+                assert run.crew.lost() == lost
+            else:
+                run.until_ended(bodies)
+                run.goes_on()
+
+
+def test_the_server_stands_still(deploy: Deploy, trial: Begin) -> None:
+    """SIGSTOP of the server for longer than a lease, as on a host that swaps or is moved."""
+    deployment = deploy()
+    with trial(deployment, lease=LEASE) as run:
+        for _ in run.rounds():
+            bodies = run.crew.cling(run.crew.alive[:2], LIMITS)
+            with frozen(deployment):
+                run.until_ended(bodies)
+                time.sleep(FOR_LONG - LEASE)
+            run.goes_on()
