@@ -68,14 +68,19 @@ def address_of_url(url: str) -> dict[str, Any]:
 
 def address_of_pool(pool: Any) -> dict[str, Any]:
     """Return the connection settings of a pool, sync or async."""
-    given: dict[str, Any] = pool.connection_kwargs
+    kind = pool.connection_class.__name__
+    address = address_of_connections(pool.connection_kwargs, tls="SSL" in kind)
+    if "Unix" in kind:
+        address["unix_socket_path"] = address.pop("path")
+    return address
+
+
+def address_of_connections(given: dict[str, Any], *, tls: bool) -> dict[str, Any]:
+    """Return the connection settings of what redis-py makes connections with."""
     address = {name: given[name] for name in _ADDRESS if given.get(name) is not None}
-    kind = pool.connection_class
-    if "SSL" in kind.__name__:
+    if tls:
         address["ssl"] = True
         address |= {name: value for name, value in given.items() if name.startswith("ssl_")}
-    if "Unix" in kind.__name__:
-        address["unix_socket_path"] = address.pop("path")
     timeout = given.get("socket_timeout")
     address["socket_timeout"] = timeout if isinstance(timeout, int | float) else SOCKET_TIMEOUT
     return address
@@ -83,8 +88,12 @@ def address_of_pool(pool: Any) -> dict[str, Any]:
 
 def sync_client(address: dict[str, Any], *, socket_timeout: float) -> redis.Redis:
     """Return a client of our own for threads. It does not retry: its callers know until when."""
-    settings: Any = {**address, "socket_timeout": socket_timeout, "retry": Retry(NoBackoff(), 0)}
-    return redis.Redis(**settings)
+    return redis.Redis(**quiet_sync_settings(address, socket_timeout))
+
+
+def quiet_sync_settings(address: dict[str, Any], socket_timeout: float) -> dict[str, Any]:
+    """Return the settings of connections for threads that do not retry."""
+    return {**address, "socket_timeout": socket_timeout, "retry": Retry(NoBackoff(), 0)}
 
 
 def async_client(address: dict[str, Any]) -> redis.asyncio.Redis:
@@ -92,13 +101,17 @@ def async_client(address: dict[str, Any]) -> redis.asyncio.Redis:
 
     Nor does it time its replies, which costs redis-py a task for each: whoever uses it does.
     """
-    settings: Any = {
+    return redis.asyncio.Redis(**quiet_async_settings(address))
+
+
+def quiet_async_settings(address: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of connections for an event loop that neither retry nor time replies."""
+    return {
         **address,
         "protocol": 2,
         "retry": AsyncRetry(NoBackoff(), 0),
         "socket_timeout": None,
     }
-    return redis.asyncio.Redis(**settings)
 
 
 def shown(address: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 redis-py opens the connection, with all that TLS, passwords and databases take; from then on bytes
 pass here without it, since its way costs several times what the script does. Only what the
-script answers is understood: a text, or an error.
+script and WAIT answer is understood: a text, a number, or an error.
 """
 
 from __future__ import annotations
@@ -13,29 +13,39 @@ from typing import Any
 
 import redis.asyncio
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
     ConnectionError,  # noqa: A004  (redis-py's own)
     InvalidResponse,
+    MasterDownError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 
 Reply = bytes | RedisError
 """The script's text, or what the server said instead."""
 
 _ERRORS: dict[str, type[Any]] = {
+    "ASK": AskError,
+    "CLUSTERDOWN": ClusterDownError,
     "LOADING": BusyLoadingError,
+    "MASTERDOWN": MasterDownError,
+    "MOVED": MovedError,
     "NOAUTH": AuthenticationError,
     "NOPERM": NoPermissionError,
     "NOSCRIPT": NoScriptError,
     "READONLY": ReadOnlyError,
+    "TRYAGAIN": TryAgainError,
     "WRONGPASS": AuthenticationError,
 }
-_TEXT, _ERROR = b"$-"
+_TEXT, _ERROR, _NUMBER = b"$-:"
 
 
 class Link(asyncio.Protocol):
@@ -108,6 +118,8 @@ class Link(asyncio.Protocol):
                 self._hear(data[begin:end])
             elif data[start] == _ERROR:
                 self._hear(_error(data[start + 1 : end].decode(errors="replace")))
+            elif data[start] == _NUMBER:
+                self._hear(data[start + 1 : end])
             else:
                 self.fail(InvalidResponse("the script answered neither a text nor an error"))
                 return

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ from limiter_core.requests import Request
 from limiter_redis import _protocol as protocol
 
 SLOTS = 16384
+_OLD_AFTER = 1.0
 
 
 class Node(NamedTuple):
@@ -92,6 +95,7 @@ class Slots:
         self._lock = threading.Lock()
         self._owners: list[Node | None] = [None] * SLOTS
         self._others: list[Node] = []
+        self._learnt_at = -math.inf
         self.version = 0
         """How often the map was learnt; 0 as long as nothing is known."""
 
@@ -106,6 +110,10 @@ class Slots:
     def moved(self, slot: int, host: str, port: int, told_by: Node) -> None:
         """Note where a slot went, as the node said that had it before."""
         self._owners[slot] = self._reachable(host, port, told_by)
+
+    def is_old(self) -> bool:
+        """Whether it is time to look whether more has changed than a redirection told of."""
+        return time.monotonic() - self._learnt_at > _OLD_AFTER
 
     def learn(self, seen: int) -> None:
         """Ask the nodes who owns what; unless somebody did since the version that was seen.
@@ -126,6 +134,7 @@ class Slots:
                     # Whatever it was, the next node may know better.
                     reason = error
                 else:
+                    self._learnt_at = time.monotonic()
                     self.version += 1
                     return
             raise reason

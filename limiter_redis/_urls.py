@@ -7,7 +7,6 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import redis
 import redis.asyncio
-from redis.sentinel import SentinelConnectionPool
 
 from limiter_core.errors import ConfigurationError
 from limiter_redis._connect import (
@@ -20,7 +19,6 @@ from limiter_redis._places import ClusterPlace, Place, SentinelPlace, ServerPlac
 from limiter_redis._slots import Node
 
 _SENTINEL_PORT, _PORT = 26379, 6379
-_PATH_OF_SENTINEL = 2  # parts: service and database
 
 SENTINEL_URL = "redis+sentinel://host:26379,host:26379/service/0"
 CLUSTER_URL = "redis+cluster://host:6379,host:6379"
@@ -132,16 +130,9 @@ def _sentinel_of_pool(pool: Any) -> SentinelPlace:
 def _cluster_of_client(client: Any) -> ClusterPlace:
     manager = client.nodes_manager
     settings: dict[str, Any] = manager.connection_kwargs
-    sync = isinstance(client, redis.RedisCluster)
-    tls = settings.get("ssl") or "SSL" in getattr(settings.get("connection_class"), "__name__", "")
-    if not sync:
-        tls = tls or "SSL" in client.connection_kwargs.get("connection_class", type).__name__
+    kind = settings.get("connection_class")
+    tls = bool(settings.get("ssl")) or (kind is not None and "SSL" in kind.__name__)
     nodes = [*manager.startup_nodes.values(), *manager.nodes_cache.values()]
     seeds = list(dict.fromkeys(Node(str(node.host), int(node.port)) for node in nodes))
-    address = address_of_connections(settings, tls=bool(tls))
+    address = address_of_connections(settings, tls=tls)
     return ClusterPlace(seeds, address, getattr(manager, "address_remap", None))
-
-
-def is_managed(pool: Any) -> bool:
-    """Whether a pool asks Sentinels where to connect to."""
-    return isinstance(pool, SentinelConnectionPool)

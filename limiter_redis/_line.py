@@ -1,0 +1,202 @@
+"""A line to one node of a cluster: one connection of an event loop, and the calls on it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import Any, NamedTuple, Protocol
+
+import redis.asyncio
+from redis.exceptions import ReadOnlyError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from limiter_redis import _protocol as protocol
+from limiter_redis._link import Link, Reply
+from limiter_redis._redirects import Grants, MinReplicas, Tries, grants_of
+from limiter_redis._slots import Node
+
+IN_FLIGHT = 512
+"""Calls that may be on their way to a node at once. Each has another tag, so none orders others."""
+
+
+class Asked(NamedTuple):
+    """An operation, and who wants its reply."""
+
+    operation: protocol.Operation
+    future: asyncio.Future[str]
+
+
+class Call:
+    """Operations of one tag that travel together.
+
+    Attributes:
+        tag: of all their keys.
+        asked: the operations.
+        tries: how often it was sent.
+        sent_at: when it was sent.
+        by_text: whether to send the script along, for the node does not know it.
+    """
+
+    __slots__ = ("asked", "by_text", "sent_at", "tag", "tries")
+
+    def __init__(self, tag: str, asked: list[Asked], give_up_at: float) -> None:
+        self.tag = tag
+        self.asked = asked
+        self.tries = Tries(give_up_at)
+        self.sent_at = 0.0
+        self.by_text = False
+
+
+class Confirmation(NamedTuple):
+    """A question on its way: how many replicas have what a call was granted."""
+
+    call: Call
+    lines: list[str]
+    grants: Grants
+    sent_at: float
+
+
+class Answering(Protocol):
+    """Who deals with what comes of calls."""
+
+    def heard(self, line: Line, call: Call, lines: list[str]) -> None:
+        """A call was carried out."""
+
+    def refused(self, line: Line, call: Call, error: Exception) -> None:
+        """A call was not carried out; or, if the connection ended, perhaps it was."""
+
+    def confirmed(self, line: Line, question: Confirmation, replicas: int) -> None:
+        """So many replicas have what was granted."""
+
+
+class Line:
+    """One connection to one node, opened when it is needed."""
+
+    def __init__(
+        self,
+        node: Node,
+        client: redis.asyncio.Redis,
+        encode: protocol.Encoder,
+        answering: Answering,
+        *,
+        timeout: float,
+        connect_timeout: float,
+        min_replicas: MinReplicas | None,
+    ) -> None:
+        self.node = node
+        self._client: Any = client
+        self._encode = encode
+        self._answering = answering
+        self._timeout = timeout + (0.0 if min_replicas is None else min_replicas.timeout)
+        self._connect_timeout = connect_timeout
+        self._min_replicas = min_replicas
+        self._loop = asyncio.get_running_loop()
+        self._link: Link | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._waiting: deque[Call] = deque()
+        self._flying: deque[Call | Confirmation] = deque()
+        self._watch: asyncio.TimerHandle | None = None
+
+    def send(self, call: Call) -> None:
+        """Send a call, when the connection is there and has room."""
+        if self._link is not None and len(self._flying) < IN_FLIGHT:
+            self._write(self._link, call)
+            return
+        self._waiting.append(call)
+        if self._link is None and self._opening is None:
+            self._opening = self._loop.create_task(self._open())
+
+    def fail(self, error: Exception) -> None:
+        """End the connection, if there is one: the next call opens another."""
+        if self._link is not None:
+            self._link.fail(error)
+
+    async def aclose(self) -> None:
+        """Close the connection, without a word to anybody."""
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+            await asyncio.sleep(0)  # the loop lets go of the socket in its next turn
+        await self._client.aclose()
+
+    def _write(self, link: Link, call: Call) -> None:
+        operations = [asked.operation for asked in call.asked]
+        link.write(self._encode(operations, by_text=call.by_text))
+        call.sent_at = time.monotonic()
+        self._flying.append(call)
+        if self._watch is None:
+            self._watch = self._loop.call_later(self._timeout, self._look_at_the_clock)
+
+    def _look_at_the_clock(self) -> None:
+        self._watch = None
+        if not self._flying:
+            return
+        left = self._flying[0].sent_at + self._timeout - time.monotonic()
+        if left > 0:
+            self._watch = self._loop.call_later(left, self._look_at_the_clock)
+        else:
+            # Whatever it would still say is not the next one's answer.
+            self.fail(RedisTimeoutError("Timeout reading from the server"))
+
+    async def _open(self) -> None:
+        link = Link(self._hear, self._ended)
+        try:
+            # Connecting counts too: a server may take the connection, and say nothing.
+            async with asyncio.timeout(self._connect_timeout):
+                await link.open(self._client)
+        except Exception as error:  # noqa: BLE001
+            # Of any kind: a credential provider, for one, may raise what it likes.
+            self._opening = None
+            waiting, self._waiting = self._waiting, deque()
+            for call in waiting:
+                self._answering.refused(self, call, error)
+        else:
+            self._opening = None
+            self._link = link
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._waiting and self._link is not None and len(self._flying) < IN_FLIGHT:
+            self._write(self._link, self._waiting.popleft())
+
+    def _hear(self, reply: Reply) -> None:
+        expected = self._flying.popleft()
+        if isinstance(expected, Confirmation):
+            count = int(reply) if isinstance(reply, bytes) else 0
+            self._answering.confirmed(self, expected, count)
+        elif isinstance(reply, bytes):
+            lines = reply.decode().split("\n")
+            if self._min_replicas is None or not self._ask_replicas(expected, lines):
+                self._answering.heard(self, expected, lines)
+        else:
+            self._answering.refused(self, expected, reply)
+            if isinstance(reply, ReadOnlyError):
+                self.fail(reply)  # it may be another server that is written to by now
+        if self._waiting:
+            self._flush()
+
+    def _ask_replicas(self, call: Call, lines: list[str]) -> bool:
+        """Have replicas confirm a call's grants, if there are any."""
+        grants = grants_of([asked.operation for asked in call.asked], lines)
+        if grants is None or self._link is None or self._min_replicas is None:
+            return False
+        self._link.write(protocol.packed_command(*self._min_replicas.command()))
+        self._flying.append(Confirmation(call, lines, grants, time.monotonic()))
+        return True
+
+    def _ended(self, link: Link, error: Exception) -> None:
+        if link is not self._link:
+            return
+        self._link = None
+        flying, self._flying = self._flying, deque()
+        waiting, self._waiting = self._waiting, deque()
+        for expected in (*flying, *waiting):
+            if isinstance(expected, Confirmation):
+                self._answering.confirmed(self, expected, 0)
+            else:
+                self._answering.refused(self, expected, error)

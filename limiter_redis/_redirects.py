@@ -1,0 +1,159 @@
+"""What the answer of a node means for a call: whether it is to be sent again, and where.
+
+A step of the script touches keys that it finds out about as it goes, and it must find all of them
+or none. While a slot is moved key by key its keys lie on two nodes; then no node may carry out any
+step on it: `CLOSED_SLOT` has the old one refuse, and the new one is not asked (no ASKING) before
+the slot is its own. So a slot that moves is closed until it has arrived, and calls wait for that.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MovedError,
+    ReadOnlyError,
+    TryAgainError,
+)
+
+from limiter_core.errors import StoreUnavailable
+from limiter_redis import _protocol as protocol
+from limiter_redis._hub import Hub
+from limiter_redis._script import Script
+from limiter_redis._wire import UNAVAILABLE
+
+_PAUSE = 0.02
+_LONGEST_PAUSE = 0.2
+_MOVES = 3
+"""Redirections of a call that are followed at once; then the nodes do not agree, and it waits."""
+
+CLOSED_SLOT = """\
+do -- Before anything else: is the slot on its way to another node? Then this key is not ours to see.
+  local seen = redis.pcall('EXISTS', string.match(KEYS[1], '^{.-}') .. ':none')
+  if type(seen) == 'table' and seen.err then
+    return redis.error_reply('TRYAGAIN the slot is on its way to another node')
+  end
+end
+"""
+
+
+def in_slots(script: Script) -> Script:
+    """Return the script as it goes to the nodes of a cluster."""
+    return Script.of(CLOSED_SLOT + script.text.decode())
+
+
+class Tries:
+    """How often a call was sent, and until when it may be sent again.
+
+    Args:
+        give_up_at: when the caller's patience ends, on the caller's clock.
+    """
+
+    __slots__ = ("_failed", "_moves", "give_up_at")
+
+    def __init__(self, give_up_at: float) -> None:
+        self.give_up_at = give_up_at
+        self._moves = 0
+        self._failed = 0
+
+    def pause_after(self, error: Exception, now: float) -> float | None:
+        """Return the seconds after which to send it again, None for never."""
+        if isinstance(error, MovedError) and self._moves < _MOVES:
+            self._moves += 1
+            return 0.0
+        if not passes(error):
+            return None
+        # A reply that is lost is asked for once more in any case: the connection may have been dead
+        # for long.
+        if now >= self.give_up_at and self._failed:
+            return None
+        pause = min(_LONGEST_PAUSE, _PAUSE * 2.0 ** min(self._failed, 8))
+        self._failed += 1
+        return pause * random.uniform(0.5, 1.0)  # noqa: S311  (jitter)
+
+
+def passes(error: Exception) -> bool:
+    """Whether what a node said, or that it could not be reached, is likely to pass."""
+    if isinstance(error, AuthenticationError | AuthorizationError):
+        return False
+    passing = AskError | BusyLoadingError | ClusterDownError | ReadOnlyError | TryAgainError
+    return isinstance(error, (passing, *UNAVAILABLE))
+
+
+def is_about_the_map(error: Exception) -> bool:
+    """Whether slots may belong to other nodes than the map says."""
+    if isinstance(error, MovedError):  # an AskError to redis-py
+        return True
+    return not isinstance(error, AskError | TryAgainError | BusyLoadingError)
+
+
+class MinReplicas(NamedTuple):
+    """How many replicas have to have a grant before it counts, and how long they may take."""
+
+    count: int
+    timeout: float
+
+    def command(self) -> tuple[str, int, int]:
+        """Return what asks for it, behind the step on its connection."""
+        return "WAIT", self.count, max(1, round(self.timeout * 1000))
+
+    def missed(self, confirmed: int) -> StoreUnavailable:
+        """Return what a caller hears whose grant is not safe."""
+        return StoreUnavailable(
+            f"only {confirmed} of {self.count} replicas confirmed the grant within "
+            f"{self.timeout} s; it was given back"
+        )
+
+
+class Grants(NamedTuple):
+    """What a reply grants to the calling process.
+
+    Attributes:
+        places: of the operations that got slots.
+        waiters: ids, as the script writes them, of waiters who were handed some.
+    """
+
+    places: list[int]
+    waiters: list[str]
+
+
+def grants_of(operations: Sequence[protocol.Operation], lines: Sequence[str]) -> Grants | None:
+    """Return what a reply of the script grants, None if it grants nothing."""
+    places = [
+        place
+        for place, operation in enumerate(operations)
+        if lines[place].startswith("granted ") and operation.text.split(" ", 3)[2] != "look"
+    ]
+    news = [line.split(" ", 3) for line in lines[len(operations) :] if line.startswith("answer ")]
+    waiters = [words[1] for words in news if words[2] == "granted"]
+    return Grants(places, waiters) if places or waiters else None
+
+
+def give_back(
+    operations: Sequence[protocol.Operation], lines: list[str], grants: Grants, hub: Hub
+) -> list[protocol.Operation]:
+    """Return the releases of what replicas did not confirm.
+
+    The waiters among them are told to look again, in `lines`: they keep their places by their
+    arrival orders.
+    """
+    releases: list[protocol.Operation] = []
+    for place in grants.places:
+        word, key = operations[place].text.split(" ", 2)[1], operations[place].keys[0]
+        releases.append(protocol.release(unquote(word), key))
+    for word in grants.waiters:
+        live = hub.live.get(unquote(word))
+        if live is not None:  # else its release is on its way
+            releases.append(protocol.release(unquote(word), live.key))
+        for place, line in enumerate(lines):
+            if line.startswith(f"answer {word} granted "):
+                lines[place] = f"answer {word} look"
+    return releases

@@ -1,0 +1,252 @@
+"""Calls of the script by threads, each to the node that owns its keys; see `Wire`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from redis.exceptions import (
+    ClusterDownError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    ResponseError,
+)
+
+from limiter_core.errors import StoreError
+from limiter_redis import _protocol as protocol
+from limiter_redis._hub import Hub
+from limiter_redis._places import Place
+from limiter_redis._redirects import (
+    Grants,
+    MinReplicas,
+    Tries,
+    give_back,
+    grants_of,
+    is_about_the_map,
+)
+from limiter_redis._script import Script
+from limiter_redis._slots import Node, Slots, tag_of_operation
+from limiter_redis._wire import FOR, store_error
+
+
+class _Errand:
+    """What goes to one node in one piece: a call of the script, or a plain command.
+
+    Attributes:
+        tag: of its keys; or a node, if it goes there whatever it owns.
+        operations: of the script, with their places among all that were asked.
+        reply: what came back last.
+    """
+
+    def __init__(self, tag: str | Node, give_up_at: float, command: Sequence[Any] = ()) -> None:
+        self.tag = tag
+        self.command = command
+        self.operations: list[protocol.Operation] = []
+        self.places: list[int] = []
+        self.by_text = False
+        self.reply: Any = None
+        self.tries = Tries(give_up_at)
+
+
+class RoutedWire:
+    """Calls of the nodes of a cluster, from any thread.
+
+    Args:
+        place: where they are.
+        slots: who owns what.
+        hub: who hears news.
+        script: the script.
+        timeout: seconds that a reply may take, and that a call is repeated.
+        min_replicas: how many replicas have to confirm a grant; None: it is not asked.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        slots: Slots,
+        hub: Hub,
+        script: Script,
+        *,
+        timeout: float,
+        min_replicas: MinReplicas | None = None,
+    ) -> None:
+        self._place = place
+        self._slots = slots
+        self._hub = hub
+        self._encode = protocol.Encoder(script, hub.namespace, hub.process)
+        self._timeout = timeout
+        self._min_replicas = min_replicas
+        self._pools: dict[Node, Any] = {}
+        self.reply_lost: Callable[[], object] = bool
+        """Is called when a reply may have been lost, and with it news."""
+
+    def call(self, operations: Sequence[protocol.Operation]) -> list[str]:
+        """Carry out operations and return the replies, then the news; see `Wire.call`."""
+        give_up_at = time.monotonic() + self._timeout
+        errands: dict[str, _Errand] = {}
+        for place, operation in enumerate(operations):
+            tag = tag_of_operation(self._hub.namespace, operation)
+            errand = errands.get(tag)
+            if errand is None:
+                errand = errands[tag] = _Errand(tag, give_up_at)
+            errand.operations.append(operation)
+            errand.places.append(place)
+        self._run([*errands.values()])
+        lines = [""] * len(operations)
+        for errand in errands.values():
+            for place, line in zip(errand.places, errand.reply, strict=False):
+                lines[place] = line
+            lines += errand.reply[len(errand.places) :]
+        return lines
+
+    def command(self, *command: Any, node: Node | None = None) -> Any:
+        """Carry out one plain command, at a node or where its key is."""
+        where = command[1] if node is None else node
+        errand = _Errand(where, time.monotonic() + self._timeout, command)
+        self._run([errand])
+        return errand.reply
+
+    def nodes(self) -> Sequence[Node]:
+        """Return the nodes that have keys."""
+        try:
+            self._slots.learn(0)
+        except Exception as error:
+            raise store_error(error, self._place.where) from error
+        return self._slots.masters()
+
+    def close(self) -> None:
+        """Close the connections."""
+        while self._pools:
+            self._pools.popitem()[1].disconnect()
+
+    # -- the way there ----------------------------------------------------------------------------
+
+    def _run(self, errands: list[_Errand]) -> None:
+        """Have errands done, or raise."""
+        while errands:
+            seen = self._slots.version
+            self._send(errands)
+            again: list[_Errand] = []
+            pause = 0.0
+            trouble: Exception | None = None
+            for errand in errands:
+                error = errand.reply
+                if not isinstance(error, Exception):
+                    continue
+                if isinstance(error, StoreError):  # not confirmed by replicas
+                    raise error
+                if not isinstance(error, ResponseError):
+                    self.reply_lost()
+                if isinstance(error, NoScriptError) and not errand.by_text:
+                    errand.by_text = True
+                    again.append(errand)
+                    continue
+                wait = errand.tries.pause_after(error, time.monotonic())
+                if wait is None:
+                    raise store_error(error, self._place.where) from error
+                pause = max(pause, wait)
+                again.append(errand)
+                if is_about_the_map(error) and (wait or self._slots.is_old()):
+                    trouble = error
+            if trouble is not None:
+                self._learn(seen)
+            if pause:
+                time.sleep(pause)
+            errands = again
+
+    def _learn(self, seen: int) -> Exception | None:
+        try:
+            self._slots.learn(seen)
+        except Exception as error:  # noqa: BLE001
+            return error
+        return None
+
+    def _send(self, errands: list[_Errand]) -> None:
+        by_node: dict[Node, list[_Errand]] = {}
+        error: Exception | None = None
+        if self._slots.version == 0:
+            error = self._learn(0)
+        for errand in errands:
+            tag = errand.tag
+            node = self._slots.node_of(tag) if isinstance(tag, str) else tag
+            if node is None:
+                errand.reply = error or ClusterDownError("no node owns the slot of " + str(tag))
+            else:
+                by_node.setdefault(node, []).append(errand)
+        for node, some in by_node.items():
+            for errand in some:
+                errand.reply = None
+            try:
+                self._exchange(node, some)
+            except Exception as failure:  # noqa: BLE001
+                # Of any kind: a credential provider, for one, may raise what it likes.
+                for errand in some:
+                    if errand.reply is None or self._min_replicas is not None:
+                        errand.reply = failure
+
+    def _exchange(self, node: Node, errands: list[_Errand]) -> None:
+        pool = self._pools.get(node)
+        if pool is None:
+            waits = 0.0 if self._min_replicas is None else self._min_replicas.timeout
+            client = self._place.sync_client(node, timeout=self._timeout + waits)
+            pool = self._pools.setdefault(node, client.connection_pool)
+        connection = pool.get_connection(*FOR)
+        try:
+            for errand in errands:
+                connection.send_packed_command(self._packed(connection, errand))
+            for errand in errands:
+                errand.reply = self._read(connection, errand, node)
+            if self._min_replicas is not None:
+                self._confirm(connection, node, errands, self._min_replicas)
+        except BaseException:
+            connection.disconnect()  # whatever it would still say is not the next one's answer
+            raise
+        finally:
+            pool.release(connection)
+
+    def _packed(self, connection: Any, errand: _Errand) -> Any:
+        if errand.command:
+            return connection.pack_command(*errand.command)
+        return [self._encode(errand.operations, by_text=errand.by_text)]
+
+    def _read(self, connection: Any, errand: _Errand, node: Node) -> Any:
+        try:
+            reply = connection.read_response(disable_decoding=True)
+        except MovedError as error:
+            self._slots.moved(error.slot_id, error.host, error.port, node)
+            return error
+        except ReadOnlyError:
+            raise  # and the connection ends: it may be another server that is written to by now
+        except ResponseError as error:
+            return error
+        return reply if errand.command else reply.decode().split("\n")
+
+    # -- replicas ---------------------------------------------------------------------------------
+
+    def _confirm(
+        self, connection: Any, node: Node, errands: list[_Errand], least: MinReplicas
+    ) -> None:
+        """Have replicas confirm what was granted, or give it back."""
+        found: list[tuple[_Errand, Grants]] = []
+        for errand in errands:
+            if errand.operations and isinstance(errand.reply, list):
+                grants = grants_of(errand.operations, cast("list[str]", errand.reply))
+                if grants is not None:
+                    found.append((errand, grants))
+        if not found:
+            return
+        connection.send_packed_command(connection.pack_command(*least.command()))
+        confirmed = int(connection.read_response())
+        if confirmed >= least.count:
+            return
+        for errand, grants in found:
+            lines: list[str] = errand.reply
+            releases = give_back(errand.operations, lines, grants, self._hub)
+            if releases:
+                connection.send_packed_command([self._encode(releases)])
+                lines += self._read(connection, errand, node)[len(releases) :]
+            if grants.places:
+                self._hub.hear(lines[len(errand.operations) :], time.monotonic())
+                errand.reply = least.missed(confirmed)
