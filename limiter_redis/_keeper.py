@@ -34,6 +34,7 @@ _LISTENING_CHECK = 5.0
 """Seconds after which the connection for messages is asked whether it lives."""
 
 _RECONNECT_PAUSE = 0.1
+_DEAF = "cannot hear messages, will try again"
 _PATIENCE = 2.0
 """Seconds that a reply, or a connection, may take: a renewal must be over long before a lease."""
 
@@ -55,7 +56,7 @@ class Keeper:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
-        self._said = ""
+        self._said: set[str] = set()
         self._asked_at = self._heard_at = 0.0
         self.listening = False
         """Whether messages are heard now."""
@@ -107,7 +108,7 @@ class Keeper:
                     # Whatever it was: leases depend on it that this goes on.
                     self.listening = False
                     if hub.live:
-                        self._say("cannot hear messages, will try again", error)
+                        self._say(_DEAF, error)
                     pubsub.reset()
                     time.sleep(_RECONNECT_PAUSE)
                 self._keep(wire)
@@ -163,6 +164,7 @@ class Keeper:
             self._heard_at = time.monotonic()
             if message["type"] == "subscribe":
                 self.listening = True
+                self._said.discard(_DEAF)
                 self._hub.recheck_waiting()  # what was said before this, nobody heard
                 return
             if message["type"] == "message":
@@ -189,15 +191,13 @@ class Keeper:
         except Exception as error:  # noqa: BLE001
             # It must not end while leases depend on it, whatever a listener or a reply did.
             self._say("the keeper failed, and goes on", error)
-        else:
-            self._said = ""
 
     def _say(self, what: str, error: Exception) -> None:
         """Warn of a trouble, once as long as it lasts."""
-        if what != self._said:
+        if what not in self._said:
             unknown = not isinstance(error, StoreError | RedisError | OSError)
             logger.warning("%s: %s", what, error, exc_info=error if unknown else None)
-        self._said = what
+        self._said.add(what)
 
     def _call(self, wire: Wire, operations: list[protocol.Operation]) -> list[str | None]:
         """Carry out operations and pass on the news; None in place of a reply that is an error."""
@@ -212,6 +212,7 @@ class Keeper:
                 return [None]
             # One that cannot be done must not take the others along.
             return [line for each in operations for line in self._call(wire, [each])]
+        self._said &= {_DEAF}  # the rest is over
         self._hub.hear(lines[len(operations) :], sent_at)
         return [*lines[: len(operations)]]
 

@@ -101,6 +101,7 @@ class RedisStore:
         self._async_wires: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncWire] = (
             weakref.WeakKeyDictionary()
         )
+        self._last_async_wire: AsyncWire | None = None
         self._scopes: dict[str, float] = {}
 
     def __repr__(self) -> str:
@@ -157,6 +158,9 @@ class RedisStore:
                 "the Redis store speaks asyncio, as redis-py does; in trio run a SyncLimiter in a "
                 "thread (anyio.to_thread.run_sync)"
             ) from None
+        wire = self._last_async_wire
+        if wire is not None and wire.loop is loop:
+            return wire
         wire = self._async_wires.get(loop)
         if wire is None:
             wire = AsyncWire(
@@ -171,6 +175,7 @@ class RedisStore:
                 for ended in [each for each in self._async_wires if each.is_closed()]:
                     del self._async_wires[ended]
                 self._async_wires[loop] = wire
+        self._last_async_wire = wire
         return wire
 
     def prepare(self, request: Request) -> None:
@@ -219,6 +224,7 @@ class RedisStore:
         """Give up connections and the keeper, in an event loop."""
         await asyncio.get_running_loop().run_in_executor(None, self.close)
         wire = self._async_wires.pop(asyncio.get_running_loop(), None)
+        self._last_async_wire = None
         if wire is not None:
             await wire.aclose()
 
