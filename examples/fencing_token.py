@@ -27,6 +27,7 @@ It prints::
 import fcntl
 import importlib
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -75,6 +76,7 @@ class Ledger:
 
 def change(name: str, amount: int, url: str, ledger: Ledger, way: Connection) -> None:
     """Change the balance while holding the account's only slot."""
+    logging.getLogger("limiter").setLevel(logging.ERROR)  # a loss is told below
     account = ledger.path.name
     one_at_a_time = ConcurrencyLimit(
         LIMIT_BY.constant("ledger"), 1, scope=account, lease=LEASE, timeout=20
@@ -113,13 +115,15 @@ def main(url: str) -> None:
 
         first, to_first = begin("first", +50)
         os.kill(first.pid, signal.SIGSTOP)
-        print("first is frozen for longer than its lease", flush=True)
-        to_first.send("go on")
-        second, to_second = begin("second", -30)  # served when the lease of the first has ended
-        to_second.send("go on")
-        second.join()
-        print("first goes on", flush=True)
-        os.kill(first.pid, signal.SIGCONT)
+        try:
+            print("first is frozen for longer than its lease", flush=True)
+            to_first.send("go on")
+            second, to_second = begin("second", -30)  # served when the first's lease has ended
+            to_second.send("go on")
+            second.join()
+            print("first goes on", flush=True)
+        finally:
+            os.kill(first.pid, signal.SIGCONT)
         first.join()
         print(f"in the ledger: {ledger.read()}")
 

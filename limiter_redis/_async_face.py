@@ -12,6 +12,7 @@ from limiter_core.requests import Answer, KeySnapshot, Notice, Renewal, Request
 from limiter_redis import _protocol as protocol
 from limiter_redis._protocol import batched
 from limiter_redis._sync_face import NOTE_LASTS, SCAN_COUNT
+from limiter_redis._slots import check_one_slot
 from limiter_redis._wire import BATCH
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class AsyncFace:
 
     async def acquire(self, request: Request) -> Answer:
         store = self._store
+        if store.one_slot:
+            check_one_slot(request)
         wire = store.async_wire()
         scope = store.new_scope(request)
         if scope is not None:
@@ -107,18 +110,18 @@ class AsyncFace:
         return line
 
     async def _names(self) -> AsyncIterator[Any]:
-        cursor: Any = 0
+        wire = self._store.async_wire()
         seen: set[Any] = set()  # SCAN may show a key twice
-        while True:
-            cursor, names = await self._store.async_wire().command(
-                "SCAN", cursor, "MATCH", self._store.pattern("state"), "COUNT", SCAN_COUNT
-            )
-            for name in names:
-                if name not in seen:
-                    yield name
-            seen.update(names)
-            if int(cursor) == 0:
-                return
+        pattern = self._store.pattern("state")
+        for node in await wire.nodes():
+            cursor: Any = None
+            while cursor is None or int(cursor) != 0:
+                scan = ("SCAN", cursor or 0, "MATCH", pattern, "COUNT", SCAN_COUNT)
+                cursor, names = await wire.command(*scan, node=node)
+                for name in names:
+                    if name not in seen:
+                        yield name
+                seen.update(names)
 
     async def _find(self, request_id: str) -> str | None:
         """Return a key of a lease or ticket: from our own books, or by looking at all keys."""

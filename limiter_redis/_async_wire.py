@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, NamedTuple
 
 import redis.asyncio
@@ -16,6 +16,7 @@ from limiter_redis import _protocol as protocol
 from limiter_redis._hub import Hub
 from limiter_redis._link import Link, Reply
 from limiter_redis._script import Script
+from limiter_redis._slots import HERE, Node
 from limiter_redis._wire import BATCH, store_error
 
 CLOSING_PATIENCE = 5.0
@@ -23,6 +24,9 @@ CLOSING_PATIENCE = 5.0
 
 IN_FLIGHT = 2
 """Calls that may be on their way at once: while the server does one, the next is written."""
+
+WORTH_SPLITTING = 16
+"""Operations that are worth a call of their own."""
 
 
 class _Asked(NamedTuple):
@@ -82,7 +86,7 @@ class AsyncWire:
         self._hub = hub
         self._encode = protocol.Encoder(script, namespace, hub.process)
         self._timeout = timeout
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._link: Link | None = None
         self._opening: asyncio.Task[None] | None = None
         self._gathered: list[_Asked] = []
@@ -99,18 +103,22 @@ class AsyncWire:
 
     def submit(self, operation: protocol.Operation) -> asyncio.Future[str]:
         """Have an operation carried out; the future is its reply."""
-        future: asyncio.Future[str] = self._loop.create_future()
+        future: asyncio.Future[str] = self.loop.create_future()
         self._gathered.append(_Asked(operation, future))
         if not self._flush_is_due:
             if self._flying or self._link is None or len(self._hub.live) > 1:
                 # Let come along what others ask in this turn.
                 self._flush_is_due = True
-                self._loop.call_soon(self._flush)
+                self.loop.call_soon(self._flush)
             else:
                 self._flush()
         return future
 
-    async def command(self, *command: Any) -> Any:
+    async def nodes(self) -> Sequence[Node]:
+        """Return the one server."""
+        return [HERE]
+
+    async def command(self, *command: Any, node: Node | None = None) -> Any:  # noqa: ARG002
         """Carry out one plain command, beside the operations."""
         await self._live()
         try:
@@ -125,9 +133,9 @@ class AsyncWire:
         What was asked before is carried out first, in bounded time: it may be a release that
         nobody waits for any more.
         """
-        deadline = self._loop.time() + CLOSING_PATIENCE
+        deadline = self.loop.time() + CLOSING_PATIENCE
         while futures := self._unanswered():
-            left = deadline - self._loop.time()
+            left = deadline - self.loop.time()
             if left <= 0:
                 break
             await asyncio.wait(futures, timeout=left)
@@ -167,13 +175,16 @@ class AsyncWire:
         self._flush_is_due = False
         if self._link is None:
             if self._opening is None:
-                self._opening = self._loop.create_task(self._open())
+                self._opening = self.loop.create_task(self._open())
             return
         while self._grounded and len(self._flying) < IN_FLIGHT:
             self._send(self._link, self._grounded.pop(0))
         while self._gathered and len(self._flying) < IN_FLIGHT and not self._returned:
-            call = _Call(self._gathered[:BATCH])
-            del self._gathered[:BATCH]
+            # In as many calls as may fly: so the replies of one are read while the next is done.
+            share = -(-len(self._gathered) // (IN_FLIGHT - len(self._flying)))
+            size = min(BATCH, max(WORTH_SPLITTING, share))
+            call = _Call(self._gathered[:size])
+            del self._gathered[:size]
             self._send(self._link, call)
 
     def _send(self, link: Link, call: _Call) -> None:
@@ -182,7 +193,7 @@ class AsyncWire:
         call.sent_at = time.monotonic()
         self._flying.append(call)
         if self._watch is None:
-            self._watch = self._loop.call_later(self._timeout, self._look_at_the_clock)
+            self._watch = self.loop.call_later(self._timeout, self._look_at_the_clock)
 
     def _look_at_the_clock(self) -> None:
         self._watch = None
@@ -190,7 +201,7 @@ class AsyncWire:
             return
         left = self._flying[0].sent_at + self._timeout - time.monotonic()
         if left > 0:
-            self._watch = self._loop.call_later(left, self._look_at_the_clock)
+            self._watch = self.loop.call_later(left, self._look_at_the_clock)
         elif self._link is not None:
             # Whatever it would still say is not the next one's answer.
             self._link.fail(RedisTimeoutError("Timeout reading from the server"))
@@ -248,7 +259,7 @@ class AsyncWire:
         elif (self._gathered or self._grounded) and not self._flush_is_due:
             # Behind those who were woken, for they ask for more.
             self._flush_is_due = True
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
 
     def _repeat_releases(self, call: _Call) -> None:
         """Have releases follow the acquires that they overtook.
@@ -257,7 +268,7 @@ class AsyncWire:
         """
         releases = [asked.operation for asked in call.asked if protocol.is_release(asked.operation)]
         if releases:
-            asked = [_Asked(each, self._loop.create_future()) for each in releases]
+            asked = [_Asked(each, self.loop.create_future()) for each in releases]
             self._returned.append(_Call(asked))
 
     def _ended(self, link: Link, error: Exception) -> None:

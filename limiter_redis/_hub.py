@@ -61,9 +61,9 @@ class Live:
 class Hub:
     """The live requests of this process, and what to do at which time."""
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, *, sharded: bool = False) -> None:
         self.namespace = namespace
-        self.process = secrets.token_hex(8)
+        self.process = ("s" if sharded else "") + secrets.token_hex(8)
         self.channel = f"{namespace}:process:{self.process}"
         self.live: dict[str, Live] = {}
         self.looks: dict[str, float] = {}
@@ -72,6 +72,8 @@ class Hub:
         """Keys on which a step left work over (S16)."""
         self.abandoned: dict[str, str] = {}
         """Requests whose caller is gone, and their keys: to be released (S15)."""
+        self.queued: Callable[[str], object] | None = None
+        """Is called with the key that somebody here begins to wait for."""
         self.closing = False
         """Whether the store was closed: what is lost then is not asked for again."""
         self.shortest = math.inf
@@ -140,6 +142,8 @@ class Hub:
         elif isinstance(answer, Queued):
             self.look_at(answer.key, answer.look_again)
             answer = answer._replace(look_again=None)  # the keeper does, for all who wait
+            if self.queued is not None:
+                self.queued(answer.key)
         else:
             self.live.pop(request_id, None)
         return answer
@@ -202,6 +206,13 @@ class Hub:
         for live in list(self.live.values()):
             if live.waiting and self.live.pop(live.request.id, None) is live:
                 live.listener.look_again(None)
+
+    def recheck(self, concerned: Callable[[Live], bool]) -> None:
+        """Have tickets and leases renewed at once of which messages may have been missed."""
+        for live in list(self.live.values()):
+            if concerned(live):
+                live.renew_at = 0.0
+        self._next_due = 0.0
 
     def _wake(self, live: Live, answer: Answer | None, sent_at: float = 0.0) -> None:
         with self._lock:
@@ -306,4 +317,4 @@ class Hub:
 def _renew_after(lease: float, *, waiting: bool) -> float:
     """Return the seconds until the next renewal: a third of the lease, with some jitter."""
     interval = min(lease / 3, _LOOK_EVERY) if waiting else lease / 3
-    return interval * random.uniform(0.8, 1.0)  # noqa: S311
+    return interval * (0.8 + 0.2 * random.random())  # noqa: S311

@@ -18,8 +18,7 @@ from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.requests import Granted, Request
 from limiter_redis import _protocol as protocol
 from limiter_redis._hub import Hub, Live, logger
-from limiter_redis._script import Script
-from limiter_redis._wire import BATCH, Wire
+from limiter_redis._wire import BATCH, Way
 
 TICK = 0.1
 """Seconds between looks at the clock; the bound on how late a renewal can be."""
@@ -34,7 +33,8 @@ _LISTENING_CHECK = 5.0
 """Seconds after which the connection for messages is asked whether it lives."""
 
 _RECONNECT_PAUSE = 0.1
-_PATIENCE = 2.0
+_DEAF = "cannot hear messages, will try again"
+PATIENCE = 2.0
 """Seconds that a reply, or a connection, may take: a renewal must be over long before a lease."""
 
 
@@ -45,17 +45,15 @@ class Keeper:
         self,
         hub: Hub,
         connect: Callable[[float], redis.Redis],
-        where: str,
-        script: Script,
+        new_wire: Callable[[float], Way],
     ) -> None:
         self._hub = hub
         self._connect = connect
-        self._where = where
-        self._script = script
+        self._new_wire = new_wire
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
-        self._said = ""
+        self._said: set[str] = set()
         self._asked_at = self._heard_at = 0.0
         self.listening = False
         """Whether messages are heard now."""
@@ -83,7 +81,7 @@ class Keeper:
         self._stopping.set()
         self._hub.dismiss_waiting()
         if thread is not None and thread is not threading.current_thread() and not self._hub.live:
-            thread.join(timeout=_PATIENCE)
+            thread.join(timeout=PATIENCE)
 
     # -- the thread -------------------------------------------------------------------------------
 
@@ -92,25 +90,12 @@ class Keeper:
         threading.Thread(
             target=self._watch_deadlines, args=(over,), name="limiter-deadlines", daemon=True
         ).start()
-        listening = self._connect(_PATIENCE)
-        pubsub: Any = cast(Any, listening).pubsub()
         hub = self._hub
-        own = self._connect(_PATIENCE)
-        wire = Wire(own, hub.namespace, hub.process, self._where, self._script)
-        wire.reply_lost = hub.recheck_waiting
+        turn, close = self._begin()
         idle_since = time.monotonic()
         try:
             while True:
-                try:
-                    self._listen(pubsub)
-                except Exception as error:  # noqa: BLE001
-                    # Whatever it was: leases depend on it that this goes on.
-                    self.listening = False
-                    if hub.live:
-                        self._say("cannot hear messages, will try again", error)
-                    pubsub.reset()
-                    time.sleep(_RECONNECT_PAUSE)
-                self._keep(wire)
+                turn()
                 if hub.live:
                     idle_since = time.monotonic()
                 elif self._stopping.is_set() or time.monotonic() - idle_since > _IDLE_AFTER:
@@ -121,9 +106,32 @@ class Keeper:
             if self._thread in (threading.current_thread(), None):  # else the next one runs already
                 self._thread = None
                 self.listening = False
+            close()
+
+    def _begin(self) -> tuple[Callable[[], None], Callable[[], None]]:
+        """Return what is to be done in each turn, and at the end."""
+        listening = self._connect(PATIENCE)
+        pubsub: Any = cast(Any, listening).pubsub()
+        wire = self._new_wire(PATIENCE)
+
+        def turn() -> None:
+            try:
+                self._listen(pubsub)
+            except Exception as error:  # noqa: BLE001
+                # Whatever it was: leases depend on it that this goes on.
+                self.listening = False
+                if self._hub.live:
+                    self._say(_DEAF, error)
+                pubsub.reset()
+                time.sleep(_RECONNECT_PAUSE)
+            self._keep(wire)
+
+        def close() -> None:
             pubsub.close()
             listening.connection_pool.disconnect()
             wire.close()
+
+        return turn, close
 
     def _watch_deadlines(self, over: threading.Event) -> None:
         # In a thread of its own: who waits for a server that says nothing cannot tell holders in
@@ -163,6 +171,7 @@ class Keeper:
             self._heard_at = time.monotonic()
             if message["type"] == "subscribe":
                 self.listening = True
+                self._said.discard(_DEAF)
                 self._hub.recheck_waiting()  # what was said before this, nobody heard
                 return
             if message["type"] == "message":
@@ -171,7 +180,7 @@ class Keeper:
     def _tick(self) -> float:
         return _SHORT_TICK if self._hub.shortest < _SHORT_LEASE else TICK
 
-    def _keep(self, wire: Wire) -> None:
+    def _keep(self, wire: Way) -> None:
         """Renew what is due, look at keys whose time is up, give up what could not be renewed."""
         now = time.monotonic()
         try:
@@ -189,17 +198,15 @@ class Keeper:
         except Exception as error:  # noqa: BLE001
             # It must not end while leases depend on it, whatever a listener or a reply did.
             self._say("the keeper failed, and goes on", error)
-        else:
-            self._said = ""
 
     def _say(self, what: str, error: Exception) -> None:
         """Warn of a trouble, once as long as it lasts."""
-        if what != self._said:
+        if what not in self._said:
             unknown = not isinstance(error, StoreError | RedisError | OSError)
             logger.warning("%s: %s", what, error, exc_info=error if unknown else None)
-        self._said = what
+        self._said.add(what)
 
-    def _call(self, wire: Wire, operations: list[protocol.Operation]) -> list[str | None]:
+    def _call(self, wire: Way, operations: list[protocol.Operation]) -> list[str | None]:
         """Carry out operations and pass on the news; None in place of a reply that is an error."""
         sent_at = time.monotonic()
         try:
@@ -212,10 +219,11 @@ class Keeper:
                 return [None]
             # One that cannot be done must not take the others along.
             return [line for each in operations for line in self._call(wire, [each])]
+        self._said &= {_DEAF}  # the rest is over
         self._hub.hear(lines[len(operations) :], sent_at)
         return [*lines[: len(operations)]]
 
-    def _renew(self, wire: Wire, lives: list[Live]) -> None:
+    def _renew(self, wire: Way, lives: list[Live]) -> None:
         sent_at = time.monotonic()
         lines = self._call(wire, [protocol.renew(live.request.id, live.key) for live in lives])
         lost = [
@@ -226,7 +234,7 @@ class Keeper:
         if lost:
             self._reclaim(wire, lost)
 
-    def _reclaim(self, wire: Wire, lost: list[tuple[Live, Request]]) -> None:
+    def _reclaim(self, wire: Way, lost: list[tuple[Live, Request]]) -> None:
         sent_at = time.monotonic()
         lines = self._call(wire, [protocol.acquire(request) for _, request in lost])
         for (live, request), line in zip(lost, lines, strict=True):
@@ -242,7 +250,7 @@ class Keeper:
             else:
                 self._hub.forgotten(live)
 
-    def _look(self, wire: Wire, keys: list[str]) -> None:
+    def _look(self, wire: Way, keys: list[str]) -> None:
         lines = self._call(wire, [protocol.sweep(key) for key in keys])
         if any(live.waiting for live in list(self._hub.live.values())):
             for key, line in zip(keys, lines, strict=True):

@@ -16,7 +16,6 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import quote, unquote
 
 from limiter_core.errors import StoreError
-from limiter_core.limits import ConflictResolution
 from limiter_core.requests import (
     Answer,
     Granted,
@@ -24,7 +23,6 @@ from limiter_core.requests import (
     HolderSnapshot,
     KeySnapshot,
     Loss,
-    Mode,
     Notice,
     Queued,
     Refusal,
@@ -61,8 +59,6 @@ _LOSSES = {
 }
 _SAFE = ":@+/=,"
 _PRINTED = "".join(map(chr, range(ord("!"), ord("~") + 1)))
-_MODES = {mode: mode.value for mode in Mode}
-_CONFLICTS = {each: each.value for each in ConflictResolution}
 _REFUSALS = {
     "full": Refusal.FULL,
     "queue": Refusal.QUEUE_FULL,
@@ -77,8 +73,9 @@ _REFUSALS = {
 def acquire(request: Request) -> Operation:
     """Return the operation for a request."""
     hold, payload, demands = request.max_hold, request.payload, request.demands
+    # `_value_`: `value` costs a Python call.
     text = (
-        f"acquire {id_word(request.id)} {_MODES[request.mode]} {microseconds(request.lease)} "
+        f"acquire {id_word(request.id)} {request.mode._value_} {microseconds(request.lease)} "
         f"{0 if hold is None else microseconds(hold)} {microseconds(request.claim)} "
         f"{request.order or 0} {'-' if payload is None else _base64(payload)} "
         f"{_word(request.claimant)} {_word(request.label)} "
@@ -86,7 +83,7 @@ def acquire(request: Request) -> Operation:
     )
     for key, limit, cost, conflict, priority, group, max_waiting in demands:
         text += (
-            f" {key_word(key)} {limit} {cost} {_CONFLICTS[conflict]} {priority} "
+            f" {_key_word(key)} {limit} {cost} {conflict._value_} {priority} "
             f"{'-' if group is None else '=' + quote(group, safe=_SAFE)} "
             f"{-1 if max_waiting is None else max_waiting}"
         )
@@ -96,7 +93,7 @@ def acquire(request: Request) -> Operation:
 
 def release(request_id: str, key: str) -> Operation:
     """Return the operation that removes a lease or ticket."""
-    return Operation(f"release {id_word(request_id)} {key_word(key)}", (key,))
+    return Operation(f"release {id_word(request_id)} {_key_word(key)}", (key,))
 
 
 def is_release(operation: Operation) -> bool:
@@ -106,33 +103,33 @@ def is_release(operation: Operation) -> bool:
 
 def evict(lease_id: str, key: str) -> Operation:
     """Return the operation that takes a slot back."""
-    return Operation(f"evict {id_word(lease_id)} {key_word(key)}", (key,))
+    return Operation(f"evict {id_word(lease_id)} {_key_word(key)}", (key,))
 
 
 def renew(request_id: str, key: str) -> Operation:
     """Return the operation that starts a lease time again; `key` is the request's first."""
-    return Operation(f"renew {id_word(request_id)} {key_word(key)}", (key,))
+    return Operation(f"renew {id_word(request_id)} {_key_word(key)}", (key,))
 
 
 def find(request_id: str, key: str) -> Operation:
     """Return the operation that tells whether a key knows a request."""
-    return Operation(f"find {id_word(request_id)} {key_word(key)}", (key,))
+    return Operation(f"find {id_word(request_id)} {_key_word(key)}", (key,))
 
 
 def set_limit(key: str, limit: int | None) -> Operation:
     """Return the operation that overrides the declared limits, or (None) returns to them."""
     value = "-" if limit is None else limit
-    return Operation(f"configure {key_word(key)} limit {value}", (key,))
+    return Operation(f"configure {_key_word(key)} limit {value}", (key,))
 
 
 def set_paused(key: str, paused: bool) -> Operation:
     """Return the operation that pauses or resumes a key."""
-    return Operation(f"configure {key_word(key)} pause {'1' if paused else '-'}", (key,))
+    return Operation(f"configure {_key_word(key)} pause {'1' if paused else '-'}", (key,))
 
 
 def sweep(key: str) -> Operation:
     """Return the operation that reaps a key."""
-    return Operation(f"sweep {key_word(key)}", (key,))
+    return Operation(f"sweep {_key_word(key)}", (key,))
 
 
 def offers(scope: str) -> Operation:
@@ -142,7 +139,7 @@ def offers(scope: str) -> Operation:
 
 def inspect(key: str) -> Operation:
     """Return the operation that looks at a key."""
-    return Operation(f"inspect {key_word(key)} {KeySnapshot.WAITERS_SHOWN}", (key,))
+    return Operation(f"inspect {_key_word(key)} {KeySnapshot.WAITERS_SHOWN}", (key,))
 
 
 def redis_keys(namespace: str, key: str) -> tuple[str, str, str]:
@@ -156,6 +153,18 @@ def redis_keys(namespace: str, key: str) -> tuple[str, str, str]:
 def offers_index(namespace: str, scope: str) -> str:
     """Return the Redis key of a scope's offers."""
     return f"{{{namespace}:{scope}}}:offers"
+
+
+@functools.lru_cache(maxsize=4096)
+def tag_of_scope(namespace: str, scope: str) -> str:
+    """Return the hash tag, with its braces, of a scope or of a key without one."""
+    # Redis ends it at the first brace, wherever that is.
+    return f"{{{namespace}:{_key_word(scope)}".partition("}")[0] + "}"
+
+
+def packed_command(*command: str | int) -> bytes:
+    """Return a plain command, as it goes over the wire."""
+    return f"*{len(command)}\r\n{''.join(_packed(str(word)) for word in command)}".encode()
 
 
 def key_of(namespace: str, state: str) -> str:
@@ -205,7 +214,7 @@ class Encoder:
 
 @functools.lru_cache(maxsize=4096)
 def _packed_keys(namespace: str, key: str) -> str:
-    return "".join(_packed(name) for name in redis_keys(namespace, key_word(key)))
+    return "".join(_packed(name) for name in redis_keys(namespace, _key_word(key)))
 
 
 def _packed(argument: str) -> str:
@@ -376,7 +385,7 @@ def id_word(request_id: str) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def key_word(key: str) -> str:
+def _key_word(key: str) -> str:
     """Return a key as one word; each that a limiter derives is one."""
     return quote(key, safe=_PRINTED)
 

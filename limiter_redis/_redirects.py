@@ -24,7 +24,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from limiter_core.errors import StoreUnavailable
+from limiter_core.errors import ConfigurationError, StoreUnavailable
 from limiter_redis import _protocol as protocol
 from limiter_redis._hub import Hub
 from limiter_redis._script import Script
@@ -111,6 +111,41 @@ class MinReplicas(NamedTuple):
             f"only {confirmed} of {self.count} replicas confirmed the grant within "
             f"{self.timeout} s; it was given back"
         )
+
+
+def checked_min_replicas(given: object) -> MinReplicas | None:
+    """Return what a user asks for.
+
+    Raises:
+        ConfigurationError: it is no pair of a number of 1 or more and seconds.
+    """
+    if given is None:
+        return None
+    match given:
+        case (int(count), int() | float() as timeout) if count >= 1 and timeout > 0:
+            return MinReplicas(count, float(timeout))
+        case _:
+            raise ConfigurationError(
+                "min_replicas is a pair: how many replicas (1 or more), and the seconds they may "
+                f"take, as in (1, 0.1); got {given!r}"
+            )
+
+
+def min_replicas_of(query: dict[str, str]) -> tuple[int, float] | None:
+    """Return what a URL asks for.
+
+    Raises:
+        ConfigurationError: these are no numbers, or there is a timeout alone.
+    """
+    if not query:
+        return None
+    try:
+        return int(query["min_replicas"]), float(query.get("min_replicas_timeout", "0.1"))
+    except (KeyError, ValueError):
+        raise ConfigurationError(
+            "a URL asks for replicas by min_replicas=1&min_replicas_timeout=0.1 (in seconds), got "
+            f"{query!r}"
+        ) from None
 
 
 class Grants(NamedTuple):

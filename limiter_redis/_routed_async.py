@@ -70,7 +70,7 @@ class RoutedAsyncWire:
         self._encode = protocol.Encoder(script, hub.namespace, hub.process)
         self._commands = commands
         self._min_replicas = min_replicas
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._lines: dict[Node, Line] = {}
         self._lanes: dict[str, _Lane] = {}
         self._ready: dict[str, _Lane] = {}
@@ -85,24 +85,24 @@ class RoutedAsyncWire:
 
     def submit(self, operation: protocol.Operation) -> asyncio.Future[str]:
         """Have an operation carried out; the future is its reply."""
-        future: asyncio.Future[str] = self._loop.create_future()
+        future: asyncio.Future[str] = self.loop.create_future()
         self._gather(tag_of_operation(self._hub.namespace, operation), [Asked(operation, future)])
         return future
 
     async def command(self, *command: Any, node: Node | None = None) -> Any:
         """Carry out one plain command, at a node or where its key is."""
         call = self._commands.command
-        return await self._loop.run_in_executor(None, lambda: call(*command, node=node))
+        return await self.loop.run_in_executor(None, lambda: call(*command, node=node))
 
     async def nodes(self) -> Sequence[Node]:
         """Return the nodes that have keys."""
-        return await self._loop.run_in_executor(None, self._commands.nodes)
+        return await self.loop.run_in_executor(None, self._commands.nodes)
 
     async def aclose(self) -> None:
         """Close the connections; what was asked before is carried out first, in bounded time."""
-        deadline = self._loop.time() + CLOSING_PATIENCE
+        deadline = self.loop.time() + CLOSING_PATIENCE
         while futures := self._unanswered():
-            left = deadline - self._loop.time()
+            left = deadline - self.loop.time()
             if left <= 0:
                 break
             await asyncio.wait(futures, timeout=left)
@@ -128,6 +128,7 @@ class RoutedAsyncWire:
                     timer.cancel()
             for line in self._lines.values():
                 await line.aclose()
+            self._commands.close()
 
     async def _live(self) -> None:
         await anext(self._lifetime)
@@ -145,7 +146,7 @@ class RoutedAsyncWire:
                 if len(self._hub.live) > 1:
                     # Let come along what others ask in this turn.
                     self._flush_is_due = True
-                    self._loop.call_soon(self._flush)
+                    self.loop.call_soon(self._flush)
                 else:
                     self._flush()
 
@@ -174,7 +175,7 @@ class RoutedAsyncWire:
         line = self._lines.get(node)
         if line is None:
             if self._lives is None:
-                self._lives = self._loop.create_task(self._live())
+                self._lives = self.loop.create_task(self._live())
             line = self._lines[node] = Line(
                 node,
                 self._place.async_client(node),
@@ -223,7 +224,7 @@ class RoutedAsyncWire:
                     future.exception()  # if its task has gone nobody else will look at it
             # Before all that is asked from now on: who was refused may ask again at once.
             lane = self._lanes[call.tag]
-            lane.gathered[:0] = [Asked(each, self._loop.create_future()) for each in releases]
+            lane.gathered[:0] = [Asked(each, self.loop.create_future()) for each in releases]
         self.heard(line, call, lines)
 
     def _put_off(self, call: Call, error: Exception) -> None:
@@ -234,7 +235,7 @@ class RoutedAsyncWire:
             return
         if is_about_the_map(error) and (pause or self._slots.is_old()):
             self._learn()
-        self._aside[call] = self._loop.call_later(pause, self._send_again, call)
+        self._aside[call] = self.loop.call_later(pause, self._send_again, call)
 
     def _send_again(self, call: Call) -> None:
         self._aside.pop(call, None)
@@ -264,7 +265,7 @@ class RoutedAsyncWire:
         if not self._flush_is_due:
             # Behind those who were woken, for they ask for more.
             self._flush_is_due = True
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
 
     # -- the map ----------------------------------------------------------------------------------
 
@@ -285,7 +286,7 @@ class RoutedAsyncWire:
         except Exception as error:  # noqa: BLE001
             trouble = error
         try:
-            self._loop.call_soon_threadsafe(self._learnt, trouble)
+            self.loop.call_soon_threadsafe(self._learnt, trouble)
         except RuntimeError:
             pass  # the loop has ended
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from importlib import resources
 
-_FILES = (
-    "entry",
-    "state",
-    "holders",
-    "tickets",
-    "admission",
-    "turns",
+_SHARED = ("state", "holders", "tickets", "admission", "turns")
+_STEPS = (
     "acquire",
     "release",
     "evict",
@@ -22,7 +18,10 @@ _FILES = (
     "find",
     "offers",
     "inspect",
-    "run",
+)
+_FUNCTION = re.compile(
+    r"^function (?P<name>[a-z]+\.[a-z_]+)(?P<rest>\([^\n]* end$|\(.*?^end$)",
+    re.MULTILINE | re.DOTALL,
 )
 
 
@@ -41,8 +40,17 @@ class Script:
 
 
 def _load() -> str:
-    folder = resources.files("limiter_redis") / "lua"
-    return "\n".join((folder / f"{name}.lua").read_text("utf-8") for name in _FILES)
+    general = "\n".join(_read(name) for name in _SHARED + _STEPS)
+    made = [
+        f"if name == '{each['name']}' then return function{each['rest']} end\n"
+        for each in _FUNCTION.finditer(general)
+    ]
+    make = f"local function make(name)\n{''.join(made)}end\n"
+    return "\n".join((_read("entry"), _FUNCTION.sub("", general), make, _read("run")))
+
+
+def _read(name: str) -> str:
+    return (resources.files("limiter_redis") / "lua" / f"{name}.lua").read_text("utf-8")
 
 
 SCRIPT = Script.of(_load())

@@ -30,21 +30,14 @@ class Node(NamedTuple):
 
 def tag_of(namespace: str, key: str) -> str:
     """Return the hash tag of a limiter key, with its braces: all that one step touches has one."""
-    return _tag(namespace, key.partition("/")[0])
+    return protocol.tag_of_scope(namespace, key.partition("/")[0])
 
 
 def tag_of_operation(namespace: str, operation: protocol.Operation) -> str:
     """Return the hash tag of an operation."""
     if operation.keys:
-        return _tag(namespace, operation.keys[0].partition("/")[0])
-    return _tag(namespace, operation.scope or "")
-
-
-@functools.lru_cache(maxsize=4096)
-def _tag(namespace: str, scope: str) -> str:
-    # Redis ends it at the first brace, wherever that is.
-    name = protocol.redis_keys(namespace, protocol.key_word(scope))[0]
-    return name.partition("}")[0] + "}"
+        return tag_of(namespace, operation.keys[0])
+    return protocol.tag_of_scope(namespace, operation.scope or "")
 
 
 @functools.lru_cache(maxsize=4096)

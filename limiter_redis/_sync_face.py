@@ -10,6 +10,7 @@ from limiter_core.errors import StoreUnavailable
 from limiter_core.requests import Answer, KeySnapshot, Notice, Renewal, Request
 from limiter_redis import _protocol as protocol
 from limiter_redis._protocol import batched
+from limiter_redis._slots import check_one_slot
 from limiter_redis._wire import BATCH
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class SyncFace:
 
     def acquire(self, request: Request) -> Answer:
         store = self._store
+        if store.one_slot:
+            check_one_slot(request)
         scope = store.new_scope(request)
         if scope is not None:
             store.wire().command("SADD", store.scopes_key, scope)
@@ -115,16 +118,16 @@ class SyncFace:
         return lines[: len(operations)]
 
     def _names(self) -> Iterator[Any]:
-        cursor: Any = 0
+        wire = self._store.wire()
         seen: set[Any] = set()  # SCAN may show a key twice
-        while True:
-            cursor, names = self._store.wire().command(
-                "SCAN", cursor, "MATCH", self._store.pattern("state"), "COUNT", SCAN_COUNT
-            )
-            yield from (name for name in names if name not in seen)
-            seen.update(names)
-            if int(cursor) == 0:
-                return
+        pattern = self._store.pattern("state")
+        for node in wire.nodes():
+            cursor: Any = None
+            while cursor is None or int(cursor) != 0:
+                scan = ("SCAN", cursor or 0, "MATCH", pattern, "COUNT", SCAN_COUNT)
+                cursor, names = wire.command(*scan, node=node)
+                yield from (name for name in names if name not in seen)
+                seen.update(names)
 
     def _find(self, request_id: str) -> str | None:
         """Return a key of a lease or ticket: from our own books, or by looking at all keys."""

@@ -90,6 +90,10 @@ def _sentinel_of_url(base: str, rest: str) -> SentinelPlace:
     return SentinelPlace(unquote(service), sentinels, address)
 
 
+Client = redis.Redis | redis.asyncio.Redis | redis.RedisCluster | redis.asyncio.RedisCluster
+"""The clients of redis-py that a store may be made of."""
+
+
 def place_of_client(client: object) -> Place:
     """Return where the server of a user's client lives.
 

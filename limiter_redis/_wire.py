@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import redis
 from redis.exceptions import (
@@ -23,6 +23,7 @@ from redis.exceptions import (
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_redis import _protocol as protocol
 from limiter_redis._script import Script
+from limiter_redis._slots import HERE, Node
 
 R = TypeVar("R")
 
@@ -57,6 +58,28 @@ def store_error(error: Exception, where: str) -> StoreError:
     return ours
 
 
+class Way(Protocol):
+    """A way for threads, to one server or to many."""
+
+    reply_lost: Callable[[], object]
+
+    def call(self, operations: Sequence[protocol.Operation]) -> list[str]:
+        """Carry out operations and return the replies, then the news; see `Wire.call`."""
+        ...
+
+    def command(self, *command: Any, node: Node | None = None) -> Any:
+        """Carry out one plain command, at a node or where its key is."""
+        ...
+
+    def nodes(self) -> Sequence[Node]:
+        """Return the nodes that have keys."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
 class Wire:
     """Calls of one server, from any thread."""
 
@@ -66,6 +89,8 @@ class Wire:
         self._client = client
         self._pool: Any = client.connection_pool
         self._where = where
+        self.is_borrowed = False
+        """Whether the client is a user's, who will close it."""
         self.reply_lost: Callable[[], object] = bool
         """Is called when a reply may have been lost, and with it news."""
         self._encode = protocol.Encoder(script, namespace, process)
@@ -88,15 +113,20 @@ class Wire:
 
         return self._with_connection(exchange)
 
-    def command(self, *command: Any) -> Any:
+    def nodes(self) -> Sequence[Node]:
+        """Return the one server."""
+        return [HERE]
+
+    def command(self, *command: Any, node: Node | None = None) -> Any:  # noqa: ARG002
         """Carry out one plain command."""
         return self._with_connection(
             lambda connection: _exchange(connection, connection.pack_command(*command))
         )
 
     def close(self) -> None:
-        """Close the connections."""
-        self._pool.disconnect()
+        """Close the connections, unless they are somebody else's."""
+        if not self.is_borrowed:
+            self._pool.disconnect()
 
     def _with_connection(self, exchange: Callable[[Any], R]) -> R:
         try:

@@ -19,24 +19,15 @@ from limiter_core.requests import Request
 from limiter_core.store import AsyncStore, Capabilities, SyncStore
 from limiter_redis import _protocol as protocol
 from limiter_redis._async_face import AsyncFace
-from limiter_redis._async_wire import AsyncWire
-from limiter_redis._connect import (
-    PLAIN_CONNECTIONS,
-    address_of_pool,
-    address_of_url,
-    async_client,
-    shown,
-    sync_client,
-)
-from limiter_redis._hub import Hub
-from limiter_redis._keeper import Keeper
+from limiter_redis._redirects import checked_min_replicas, min_replicas_of
 from limiter_redis._script import SCRIPT, Script
 from limiter_redis._sync_face import SyncFace
-from limiter_redis._wire import Wire
+from limiter_redis._urls import Client, place_of_client, place_of_url, take_options
+from limiter_redis._ways import AsyncWay, ways_to
+from limiter_redis._wire import Way
 
 __all__ = ("RedisStore", "store_from_url")
 
-_CAPABILITIES = Capabilities(sure_release=True)
 _NOTE_AGAIN = 3600.0
 _stores: weakref.WeakSet[RedisStore] = weakref.WeakSet()
 
@@ -53,13 +44,18 @@ class RedisStore:
     store closes it, by `close()` or `await aclose()` (`contextlib.closing`, `aclosing`).
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`, as redis-py reads them.
-        client: in place of a URL, a `redis.Redis` or `redis.asyncio.Redis` that you have: its
-            settings say how to reach the server. The pool of a `redis.Redis` is also used for what
-            threads ask; all else connects by itself, with one connection per event loop and two
-            of the keeper. One that a Sentinel or a cluster made is refused: as yet the store
-            speaks to one server.
+        url: `redis://`, `rediss://` or `unix://`, as redis-py reads them;
+            `redis+sentinel://host:port,host:port/service/db` or
+            `redis+cluster://host:port,host:port`, or with `rediss` for TLS.
+        client: in place of a URL, a client of redis-py that you have, sync or async: a `Redis`, one
+            that `Sentinel.master_for` made, or a `RedisCluster`. Its settings say how to reach the
+            servers. The pool of a `redis.Redis` is also used for what threads ask; all else
+            connects by itself, with one connection per event loop and two of the keeper (in a
+            cluster: to each node).
         namespace: stands at the front of every Redis key and channel, 1 to 64 characters.
+        min_replicas: how many replicas have to have a grant before it counts, and the seconds they
+            may take for it. Where fewer have it in time the slot is given back, and
+            `StoreUnavailable` is raised (and, as ever, a call that may wait tries again).
         script: for tests of the store itself, which put a clock of their own in.
 
     Raises:
@@ -70,8 +66,9 @@ class RedisStore:
         self,
         url: str | None = None,
         *,
-        client: redis.Redis | redis.asyncio.Redis | None = None,
+        client: Client | None = None,
         namespace: str = "limiter",
+        min_replicas: tuple[int, float] | None = None,
         script: Script = SCRIPT,
     ) -> None:
         if (url is None) == (client is None):
@@ -80,36 +77,36 @@ class RedisStore:
         self._client = client
         self._script = script
         if url is not None:
-            self._address = address_of_url(url)
+            self._place = place_of_url(url)
         else:
-            self._address = address_of_pool(_pool_of(client))
-        self._where = shown(self._address)
+            self._place = place_of_client(client)
+        self._min_replicas = checked_min_replicas(min_replicas)
         self._parents: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._begin()
         _stores.add(self)
 
     def _begin(self) -> None:
-        self.hub = Hub(self._namespace)
-        self.keeper = Keeper(
-            self.hub,
-            lambda timeout: sync_client(self._address, socket_timeout=timeout),
-            self._where,
-            self._script,
+        self._ways = ways_to(
+            self._place, self._client, self._namespace, self._script, self._min_replicas
         )
-        self._wire: Wire | None = None
-        self._async_wires: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncWire] = (
+        self.hub, self.keeper = self._ways.hub, self._ways.keeper
+        self.one_slot = not self._ways.capabilities.spans_scopes
+        """Whether all keys of a request have to have one scope."""
+        self._wire: Way | None = None
+        self._async_wires: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncWay] = (
             weakref.WeakKeyDictionary()
         )
+        self._last_async_wire: AsyncWay | None = None
         self._scopes: dict[str, float] = {}
 
     def __repr__(self) -> str:
-        return f"<RedisStore {self._where} namespace={self._namespace!r}>"
+        return f"<RedisStore {self._place.where} namespace={self._namespace!r}>"
 
     @property
     def capabilities(self) -> Capabilities:
-        """All."""
-        return _CAPABILITIES
+        """All; but in a cluster all keys of a request have to have one scope."""
+        return self._ways.capabilities
 
     @property
     def namespace(self) -> str:
@@ -126,25 +123,17 @@ class RedisStore:
 
     # -- for the faces ----------------------------------------------------------------------------
 
-    def wire(self) -> Wire:
+    def wire(self) -> Way:
         """Return the way to the server for threads."""
         wire = self._wire
         if wire is None:
             with self._lock:
                 wire = self._wire
                 if wire is None:
-                    wire = self._wire = self._new_wire()
+                    wire = self._wire = self._ways.new_wire(self._place.timeout)
         return wire
 
-    def _new_wire(self) -> Wire:
-        client, timeout = self._client, self._address["socket_timeout"]
-        if not isinstance(client, redis.Redis):
-            client = sync_client(self._address, socket_timeout=timeout)
-        wire = Wire(client, self._namespace, self.hub.process, self._where, self._script)
-        wire.reply_lost = self.hub.recheck_waiting
-        return wire
-
-    def async_wire(self) -> AsyncWire:
+    def async_wire(self) -> AsyncWay:
         """Return the way to the server for the running event loop.
 
         Raises:
@@ -157,20 +146,17 @@ class RedisStore:
                 "the Redis store speaks asyncio, as redis-py does; in trio run a SyncLimiter in a "
                 "thread (anyio.to_thread.run_sync)"
             ) from None
+        wire = self._last_async_wire
+        if wire is not None and wire.loop is loop:
+            return wire
         wire = self._async_wires.get(loop)
         if wire is None:
-            wire = AsyncWire(
-                async_client(self._address),
-                self._namespace,
-                self._where,
-                self._script,
-                self.hub,
-                timeout=self._address["socket_timeout"],
-            )
+            wire = self._ways.new_async_wire()
             with self._lock:
                 for ended in [each for each in self._async_wires if each.is_closed()]:
                     del self._async_wires[ended]
                 self._async_wires[loop] = wire
+        self._last_async_wire = wire
         return wire
 
     def prepare(self, request: Request) -> None:
@@ -211,7 +197,7 @@ class RedisStore:
     def close(self) -> None:
         """Give up connections and the keeper; the latter once nobody waits or holds any more."""
         self.keeper.stop()
-        if self._wire is not None and not isinstance(self._client, redis.Redis):
+        if self._wire is not None:
             self._wire.close()
         self._wire = None
 
@@ -219,6 +205,7 @@ class RedisStore:
         """Give up connections and the keeper, in an event loop."""
         await asyncio.get_running_loop().run_in_executor(None, self.close)
         wire = self._async_wires.pop(asyncio.get_running_loop(), None)
+        self._last_async_wire = None
         if wire is not None:
             await wire.aclose()
 
@@ -234,27 +221,15 @@ class RedisStore:
 
 
 def store_from_url(url: str) -> RedisStore:
-    """Return the store of a `redis://`, `rediss://` or `unix://` URL.
+    """Return the store of a URL; see `RedisStore`.
+
+    Its query may also have `min_replicas`, and `min_replicas_timeout` (in seconds).
 
     Raises:
-        ConfigurationError: redis-py cannot read it.
+        ConfigurationError: it cannot be read.
     """
-    return RedisStore(url)
-
-
-def _pool_of(client: object) -> Any:
-    if isinstance(client, redis.Redis | redis.asyncio.Redis):
-        pool: Any = client.connection_pool
-        if pool.connection_class in PLAIN_CONNECTIONS:
-            return pool
-        name = pool.connection_class.__name__
-        raise ConfigurationError(
-            f"client must be one that connects to one server by itself, but this one's connections "
-            f"are of the class {name}: the store knows TCP, TLS and Unix sockets, no Sentinel, no "
-            "cluster and no classes of users"
-        )
-    name = f"{type(client).__module__}.{type(client).__name__}"
-    raise ConfigurationError(f"client must be a redis.Redis or redis.asyncio.Redis, got a {name}")
+    url, least = take_options(url, "min_replicas", "min_replicas_timeout")
+    return RedisStore(url, min_replicas=min_replicas_of(least))
 
 
 def _checked_namespace(namespace: object) -> str:

@@ -75,26 +75,31 @@ class Intake:
         self.full = bool(due) or (some and len(job_ids) >= self._worker.queue_read_limit)
         self.fill()
 
-    async def start(self, jobs: Sequence[tuple[str, int | None]]) -> list[Taken | Absent]:
+    async def start(
+        self, jobs: Sequence[tuple[str, int | None]], stale_after: float | None = None
+    ) -> list[Taken | Absent]:
         """Take jobs and start them; those for which there is no room are not tried.
 
         Args:
             jobs: ids, each with the score that it comes back to, or None to leave it.
+            stale_after: see `Shelf.take`.
         """
         jobs, left = jobs[: (room := self.room())], jobs[room:]
         found: list[Taken | Absent] = []
         if jobs:
             self._worker.job_counter += len(jobs)  # at once: others start jobs, too
-            found = await self._take(jobs)
+            found = await self._take(jobs, stale_after)
         return [*found, *(Absent.NO_ROOM for _ in left)]
 
-    async def _take(self, jobs: Sequence[tuple[str, int | None]]) -> list[Taken | Absent]:
+    async def _take(
+        self, jobs: Sequence[tuple[str, int | None]], stale_after: float | None
+    ) -> list[Taken | Absent]:
         worker = self._worker
         begun = 0
         try:
             for _ in jobs:
                 await worker.sem.acquire()  # never waits: it allows one more than the counter does
-            found = await self._shelf.take(jobs, worker.in_progress_timeout_s)
+            found = await self._shelf.take(jobs, worker.in_progress_timeout_s, stale_after)
             for each in found:
                 if isinstance(each, Taken):
                     if self.open and worker.allow_pick_jobs:

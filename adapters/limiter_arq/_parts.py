@@ -42,6 +42,7 @@ class Parts(NamedTuple):
     async def aclose(self) -> None:
         """Hear no more, and close the store if it is ours."""
         await self.gate.aclose()
+        await self.shelf.aclose()
         if self.default_store is not None:
             await self.default_store.aclose()
 
@@ -75,7 +76,16 @@ async def open_parts(
     if store is None:
         store = default = _store_of(worker.pool)
     intake = Intake(worker, shelf, errands, run)
-    wakes = Wakes(worker.pool, place, worker.queue_name, shelf, intake, errands, ending=ending)
+    wakes = Wakes(
+        worker.pool,
+        place,
+        worker.queue_name,
+        shelf,
+        intake,
+        errands,
+        ending=ending,
+        claim=settings.claim,
+    )
     gate = JobGate(
         store,
         # Whoever can wake these jobs: all workers of this Redis, by whatever address they know it.

@@ -30,17 +30,20 @@ _PLACE_LASTS = 30 * 24 * 3600
 _TAKE = """
 -- Take jobs, as arq's `Worker.start_jobs` does, and read all that the gate asks for.
 -- KEYS: the queue, the set of aborts, then for each job: in-progress, job, retry.
--- ARGV: now (ms), life of in-progress (ms), then for each job: its id, its new score or "".
+-- ARGV: now (ms), life of in-progress (ms), the age (ms) from which that is the mark of a dead
+--   worker, or "", then for each job: its id, its new score or "".
 -- Reply: for each job {0} it is gone, {2} somebody runs it, {3} it is not due, or
 --   {1, score, job or false, its life (ms), tries or false, score of its abort or false}.
 local replies = {}
 for i = 1, (#KEYS - 2) / 3 do
   local running, job, retry = KEYS[3 * i], KEYS[3 * i + 1], KEYS[3 * i + 2]
-  local id, moved = ARGV[2 * i + 1], ARGV[2 * i + 2]
+  local id, moved = ARGV[2 * i + 2], ARGV[2 * i + 3]
   local score = redis.call("ZSCORE", KEYS[1], id)
+  local left = redis.call("PTTL", running)
+  local stale = tonumber(ARGV[3]) and ARGV[2] - left > tonumber(ARGV[3])
   if not score then
     replies[i] = {0}
-  elseif redis.call("EXISTS", running) == 1 then
+  elseif left ~= -2 and not stale then
     replies[i] = {2}
   else
     if moved ~= "" then
@@ -132,7 +135,13 @@ class Shelf:
     def __init__(self, pool: ArqRedis, queue: str) -> None:
         self._pool: Any = pool  # redis-py's own types leave much open
         self._queue = queue
-        self._take = self._pool.register_script(_TAKE)
+        # On a connection of its own: getting one from redis-py's pool costs more than the command.
+        self._line = self._pool.client()
+        self._take = self._line.register_script(_TAKE)
+
+    async def aclose(self) -> None:
+        """Give the connection back."""
+        await self._line.aclose(close_connection_pool=False)
 
     async def place(self) -> str:
         """Return what names this Redis, whatever address it has: all its workers read the same."""
@@ -152,16 +161,21 @@ class Shelf:
         return found
 
     async def take(
-        self, jobs: Sequence[tuple[str, int | None]], lasts: float
+        self,
+        jobs: Sequence[tuple[str, int | None]],
+        lasts: float,
+        stale_after: float | None = None,
     ) -> list[Taken | Absent]:
         """Take jobs, all in one step.
 
         Args:
             jobs: ids, each with the score that it comes back to, or None to leave it.
             lasts: seconds after which arq counts a job as abandoned.
+            stale_after: seconds after which we do, for jobs that are known not to run; None: never.
         """
         keys = [self._queue, abort_jobs_ss]
-        args: list[Any] = [timestamp_ms(), int(lasts * 1000)]
+        stale: Any = "" if stale_after is None else int(stale_after * 1000)
+        args: list[Any] = [timestamp_ms(), int(lasts * 1000), stale]
         for job_id, score in jobs:
             keys += [
                 in_progress_key_prefix + job_id,

@@ -37,6 +37,7 @@ class Wakes:
         intake: starts jobs.
         errands: for what is done beside.
         ending: says how many of the worker's jobs are about to leave it.
+        claim: seconds that a slot is kept for a job.
 
     Attributes:
         gate: where tickets of jobs that are gone are dropped.
@@ -52,6 +53,7 @@ class Wakes:
         errands: Errands,
         *,
         ending: Callable[[], int],
+        claim: float,
     ) -> None:
         self._pool: Any = pool
         self._place = place
@@ -60,6 +62,7 @@ class Wakes:
         self._errands = errands
         self._intake = intake
         self._ending = ending
+        self._stale_after = claim / 2
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._ready: dict[str, tuple[Parked, str]] = {}
@@ -91,7 +94,10 @@ class Wakes:
     async def _wake(self, parked: Parked, ticket: str) -> None:
         mine = parked.queue == self._queue
         if mine and self._intake.room():
-            (found,) = await self._intake.start([(parked.job_id, parked.score)])
+            # Its slot is still kept for it, so it does not run: if arq's mark says so for long, the
+            # worker that set it died on the way. (If it is only slow, it will find the slot held.)
+            stale_after = self._stale_after if ticket else None
+            (found,) = await self._intake.start([(parked.job_id, parked.score)], stale_after)
             if found is Absent.GONE:
                 await self._drop(ticket)
             if found is not Absent.NO_ROOM:

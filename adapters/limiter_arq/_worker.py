@@ -23,6 +23,8 @@ from limiter_core.jobs import CLAIM
 from limiter_core.requests import Loss
 from limiter_core.store import Store
 
+_RESULT_WAITS = 0.2
+"""Seconds that a result waits for the slots to be given back, when the store is slow."""
 _PATIENCE = 5.0
 """Seconds that closing waits until what came free is handed on."""
 
@@ -207,11 +209,13 @@ class LimitedWorker(Worker):
         incr_score: int | None,
         keep_in_progress: float | None,
     ) -> None:
-        """Note how a job ended, as arq does; its slots are given back before it can come again."""
+        """Note how a job ended, as arq does, once its slots are free for others."""
         run = self._note_finishing(job_id)
+        if run is not None and run.given_back is not None:
+            # Whoever sees the result finds the slot free; and starting the next goes first. But if
+            # it comes again, its next try must not meet the slots of this one, however long it is.
+            await asyncio.wait([run.given_back], timeout=_RESULT_WAITS if finish else None)
         if run is not None and not finish:
-            if run.given_back is not None:
-                await asyncio.wait([run.given_back])
             incr_score = await self._true_increment(run, incr_score)
         await super().finish_job(
             job_id,

@@ -12,7 +12,7 @@
 --            "replaced" key | "held" microseconds-left
 -- cost       O(log n); under "cancel_running" and "keep_latest" O(n)
 
-steps.acquire = function(w)
+function steps.acquire(w)
   local r = {
     id = w[2], lease = tonumber(w[4]), hold = tonumber(w[5]), claim = tonumber(w[6]),
     payload = w[8], durable = w[8] ~= '-', claimant = state.untext(w[9]), label = w[10],
@@ -116,7 +116,7 @@ steps.acquire = function(w)
 end
 
 -- Where a waiting ticket stands.
-steps.queued = function(t)
+function steps.queued(t)
   local home = t.demands[t.home]
   local s = state.load(home.key)
   local limit = s.paused and 0 or state.limit_of(s, home)

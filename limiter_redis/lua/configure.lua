@@ -4,7 +4,7 @@
 --            1 or "-")
 -- reply      "1"
 
-steps.configure = function(w)
+function steps.configure(w)
   local s = state.load(w[2])
   turns.reap(s)
   local value = w[4] ~= '-' and w[4]

@@ -3,7 +3,7 @@
 -- operation  "evict" id key (one of its keys)
 -- reply      "1" if there was such a holder, else "0"
 
-steps.evict = function(w)
+function steps.evict(w)
   local s = state.load(w[3])
   local h = holders.read(s, w[2]) and turns.member(s, w[2]) -- who still waits is not evicted
   if not h then return '0' end

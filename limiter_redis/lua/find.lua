@@ -3,7 +3,7 @@
 -- operation  "find" id key
 -- reply      "1" or "0"
 
-steps.find = function(w)
+function steps.find(w)
   local s = state.load(w[3])
   return (state.get(s, 'h:' .. w[2]) or state.get(s, 't:' .. w[2])) and '1' or '0'
 end

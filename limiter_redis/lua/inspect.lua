@@ -5,7 +5,7 @@
 --            waiters: list of {id, record} in order
 -- cost       O(n) with n holders
 
-steps.inspect = function(w)
+function steps.inspect(w)
   local s = state.load(w[2])
   turns.reap(s)
   local holding, waiting = {}, {}

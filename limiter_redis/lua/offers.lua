@@ -3,7 +3,7 @@
 -- operation  "offers" scope
 -- reply      the number of keys that were looked at; if it is CHUNK there may be more
 
-steps.offers = function(w)
+function steps.offers(w)
   local index = '{' .. namespace .. ':' .. w[2] .. '}:offers'
   local due = call('ZRANGEBYSCORE', index, '-inf', int(now), 'LIMIT', 0, CHUNK)
   for _, key in ipairs(due) do

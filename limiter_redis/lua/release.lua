@@ -3,7 +3,7 @@
 -- operation  "release" id key (one of its keys)
 -- reply      "1" if there was one, else "0"
 
-steps.release = function(w)
+function steps.release(w)
   local id, s = w[2], state.load(w[3])
   local h, t = turns.member(s, id)
   if h then

@@ -4,7 +4,7 @@
 -- reply      "alive" | "preempted" | "look" (a slot was handed over: ask again)
 --            | "waiting" key microseconds-to-next-end ("-") | "lost" reason | "gone" (nobody knows why)
 
-steps.renew = function(w)
+function steps.renew(w)
   local id, s = w[2], state.load(w[3])
   local h, t = turns.member(s, id)
   if h then

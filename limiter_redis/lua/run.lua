@@ -1,6 +1,12 @@
 -- The end of the general part, and the loop over the operations: each an atomic step, all in one
 -- round trip.
 
+lazy.__index = function(functions, name)
+  local made = make(functions[1] .. name)
+  functions[name] = made
+  return made
+end
+
 return { steps = steps, save_all = state.save_all, news = news }
 end -- of general()
 

@@ -11,21 +11,28 @@ local REMEMBER = 60000 -- milliseconds that a bad end is remembered; at least tw
 local ARGUMENTS = 1000 -- of one command at the most: Lua cannot pass on more than 8,000
 
 local news = {} -- what others in the calling process have to hear
-local steps = {} -- the operations, by name
 
--- The functions of this file and of the four that follow. They stand in tables, since it takes Lua
--- long to make functions that share many locals, and they are made in every call.
-local state, holders, tickets, admission, turns = {}, {}, {}, {}, {}
+-- The functions of this file and of those that follow. To make them all takes Lua longer than most
+-- calls last, so each is made when it is first asked for: `make`, which _script.py puts together
+-- of them, does it by name.
+local lazy = {}
+local function functions_of(file) return setmetatable({ file .. '.' }, lazy) end
+local state, holders, tickets = functions_of('state'), functions_of('holders'), functions_of('tickets')
+local admission, turns = functions_of('admission'), functions_of('turns')
+local steps = functions_of('steps') -- the operations
 
 -- A word in place of a text that may be empty; back with `untext`.
 function state.text(value) if value == '' then return '-' end return value end
 function state.untext(value) if value == '-' then return '' end return value end
 
--- News: to the calling process in the reply, to any other by its channel.
+-- News: to the calling process in the reply, to any other by its channel. Processes that use a
+-- cluster have names with an "s" in front, and listen at the node that has the tag of the step.
 function state.tell(whom, line)
   if whom == '' then return end
   if whom == process then
     news[#news + 1] = line
+  elseif string.sub(whom, 1, 1) == 's' then
+    redis.pcall('SPUBLISH', match(KEYS[1], '^{.-}') .. ':process:' .. whom, line)
   else
     redis.pcall('PUBLISH', namespace .. ':process:' .. whom, line) -- messages only hint
   end

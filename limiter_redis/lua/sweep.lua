@@ -3,7 +3,7 @@
 -- operation  "sweep" key
 -- reply      microseconds to the next end, "-" if none is known
 
-steps.sweep = function(w)
+function steps.sweep(w)
   local s = state.load(w[2])
   turns.reap(s)
   turns.serve({ s.key })

@@ -15,7 +15,7 @@ from arq.connections import ArqRedis, RedisSettings, create_pool
 
 from limiter_redis import RedisStore
 from tests.redis._servers import Process
-from tests.redis._tools import until_now
+from tests.redis._tools import until_now, until_true
 
 from ._crew import Crew
 
@@ -70,6 +70,26 @@ async def test_killed_at_a_point(pool: ArqRedis, crew: Crew, dies: str) -> None:
     # A body that ended in a worker that died before arq noted it runs again, as under arq alone.
     assert len(twice) <= (dies in BEFORE_THE_RESULT)
     await all_is_given_back(crew)
+
+
+@pytest.mark.parametrize("dies", ["before the park", "with the slot"])
+async def test_a_dead_worker_s_mark_does_not_hold_up_the_line(
+    pool: ArqRedis, crew: Crew, dies: str
+) -> None:
+    """Its jobs are in progress for arq, which waits five minutes; the others pass them by."""
+    long = {"in_progress": 600, "lease": 1.5, "claim": 1.0}
+    await enqueue(pool, JOBS, 0.01)
+    victim = crew.start(dies=dies, worker={"max_jobs": 3}, **long)
+    assert victim.ended() == -signal.SIGKILL, victim.errors()
+    crew.start(**long)
+    # Three never got as far as asking for a slot, or had it: these are arq's to give to another.
+    await until_true(lambda: nobody_waits(crew), "all that asked for a slot have run")
+    assert len(crew.names("end")) >= JOBS - 1
+    assert crew.most_at_once() == 1
+
+
+async def nobody_waits(crew: Crew) -> bool:
+    return crew.parked() == 0 and len(crew.names("end")) >= JOBS - 1
 
 
 async def test_killed_while_it_runs(pool: ArqRedis, crew: Crew) -> None:

@@ -1,0 +1,232 @@
+"""The keeper of a store in a cluster: hands out what is due to a thread for each node."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+
+from limiter_core.errors import StoreUnavailable
+from limiter_redis import _protocol as protocol
+from limiter_redis._ear import Ear
+from limiter_redis._hub import Hub, Live
+from limiter_redis._keeper import PATIENCE, Keeper
+from limiter_redis._places import ClusterPlace
+from limiter_redis._protocol import batched
+from limiter_redis._shard import Shard
+from limiter_redis._slots import Node, Slots, tag_of
+from limiter_redis._wire import BATCH, Way
+
+_CENSUS = 0.3
+"""Seconds between looks at all that live, for tags that have to be heard."""
+
+_POLL = 0.3
+"""Seconds, about, between looks at all who wait, where servers have no sharded channels."""
+
+_LEARN_AGAIN = 0.2
+"""Seconds between looks at who owns what, while something is wrong with it."""
+
+
+class ClusterKeeper(Keeper):
+    """Keeps alive what the hub knows of, wherever it lies."""
+
+    def __init__(
+        self, hub: Hub, place: ClusterPlace, slots: Slots, new_wire: Callable[[float], Way]
+    ) -> None:
+        super().__init__(hub, lambda timeout: place.sync_client(timeout=timeout), new_wire)
+        self._place = place
+        self._slots = slots
+        self._due_now = threading.Event()
+        self._urgent: dict[str, None] = {}
+        self._shards: dict[Node | None, Shard] = {}
+        self._work: Way | None = None
+        self._polls = False
+        self._poll_at = self._census_at = self._learn_at = 0.0
+        self._map_is_wrong = False
+        hub.queued = self.heed
+
+    def heed(self, key: str) -> None:
+        """Hear what is said under a key's tag, as soon as may be."""
+        tag = tag_of(self._hub.namespace, key)
+        node = self._slots.node_of(tag)
+        shard = self._shards.get(node)
+        if shard is None or tag not in shard.hearing:
+            self._urgent[tag] = None
+            self._due_now.set()
+
+    def hears(self, key: str) -> bool:
+        """Whether what is said under a key's tag is heard now."""
+        tag = tag_of(self._hub.namespace, key)
+        return any(tag in shard.hearing for shard in list(self._shards.values()))
+
+    def stop(self) -> None:
+        """End the threads; see `Keeper.stop`."""
+        self._due_now.set()
+        super().stop()
+
+    # -- the thread that hands out ----------------------------------------------------------------
+
+    def _begin(self) -> tuple[Callable[[], None], Callable[[], None]]:
+        wire = self._work = self._new_wire(PATIENCE)
+        self._shards = {}
+
+        def close() -> None:
+            shards, self._shards = self._shards, {}
+            for shard in shards.values():
+                shard.stop()
+            for shard in shards.values():
+                shard.join(PATIENCE)
+            wire.close()
+
+        return self._hand_out, close
+
+    def _hand_out(self) -> None:
+        self._due_now.wait(self._tick())
+        self._due_now.clear()
+        try:
+            self._hand_out_now(time.monotonic())
+        except Exception as error:  # noqa: BLE001
+            self._say("the keeper failed, and goes on", error)
+
+    def _hand_out_now(self, now: float) -> None:
+        hub = self._hub
+        if self._slots.version == 0 or self._map_is_wrong:
+            self._learn(now)
+        if self._polls and now >= self._poll_at:
+            self._poll_at = now + _POLL * random.uniform(0.5, 1.0)  # noqa: S311  (jitter)
+            hub.recheck_waiting()
+        urgent = list(self._urgent)
+        for tag in urgent:
+            self._urgent.pop(tag, None)
+        self._want(urgent, at_once=True)
+        if now >= self._census_at and not self._polls:
+            self._census_at = now + _CENSUS
+            self._want({self._tag(live.key) for live in list(hub.live.values())}, at_once=False)
+        due: defaultdict[Node | None, list[Live]] = defaultdict(list)
+        for live in hub.due(now):
+            due[self._slots.node_of(self._tag(live.key))].append(live)
+        for node, lives in due.items():
+            self._give(node, lambda shard, lives=lives: shard.give(lives=lives, at_once=True))
+        for key in hub.due_looks(now):
+            node = self._slots.node_of(self._tag(key))
+            self._give(node, lambda shard, key=key: shard.give(looks=[key], at_once=True))
+        while hub.abandoned:
+            request_id, key = hub.abandoned.popitem()
+            release = [protocol.release(request_id, key)]
+            node = self._slots.node_of(self._tag(key))
+            self._give(node, lambda shard, release=release: shard.give(releases=release))
+
+    def _tag(self, key: str) -> str:
+        return tag_of(self._hub.namespace, key)
+
+    def _want(self, tags: Iterable[str], *, at_once: bool) -> None:
+        by_node: defaultdict[Node | None, list[str]] = defaultdict(list)
+        if self._polls:
+            return
+        for tag in tags:
+            by_node[self._slots.node_of(tag)].append(tag)
+        for node, some in by_node.items():
+            if node is not None:
+                self._give(
+                    node, lambda shard, some=some: shard.give(tags=some, at_once=at_once)
+                )
+
+    def _give(self, node: Node | None, give: Callable[[Shard], bool]) -> None:
+        shard = self._shards.get(node)
+        if shard is None or not give(shard):
+            shard = self._shards[node] = self._new_shard(node)
+            give(shard)
+
+    def _new_shard(self, node: Node | None) -> Shard:
+        if node is None:
+            return Shard(self, None, "unowned")
+        return Shard(
+            self,
+            lambda: Ear(self._place.sync_client(node, timeout=PATIENCE)),
+            f"{node.host}:{node.port}",
+        )
+
+    def _learn(self, now: float) -> None:
+        if now < self._learn_at:
+            return
+        self._learn_at = now + _LEARN_AGAIN
+        self._map_is_wrong = False
+        try:
+            self._slots.learn(self._slots.version)
+        except Exception as error:  # noqa: BLE001
+            if self._hub.live:
+                self._say("cannot learn which node has what, will try again", error)
+        self._census_at = 0.0
+
+    # -- for the threads of the nodes -------------------------------------------------------------
+
+    def renew(self, lives: list[Live]) -> None:
+        """Renew leases and tickets."""
+        for some in batched(lives, BATCH):
+            self._carefully(lambda some=some: self._renew(self._wire(), some))
+
+    def look(self, keys: list[str]) -> None:
+        """Look at keys whose time is up."""
+        for some in batched(keys, BATCH):
+            self._carefully(lambda some=some: self._look(self._wire(), some))
+
+    def give_back(self, releases: list[protocol.Operation]) -> None:
+        """Release what nobody wants any more."""
+        for some in batched(releases, BATCH):
+            self._carefully(lambda some=some: self._call(self._wire(), some))
+
+    def hear(self, messages: list[bytes]) -> None:
+        """Pass on messages."""
+        self._hub.hear(protocol.lines(messages), time.monotonic())
+
+    def heard_from_now_on(self, tags: set[str]) -> None:
+        """Have those looked at again who missed what was said before: the leases, too."""
+        self.listening = True
+        self._hub.recheck(lambda live: self._tag(live.key) in tags)
+        self._due_now.set()
+
+    def elsewhere(self) -> None:
+        """Have it learnt anew which node has what."""
+        self._map_is_wrong = True
+        self._due_now.set()
+
+    def deaf(self, error: Exception | None) -> None:
+        """Note why nothing is heard at some node."""
+        if error is not None and self._hub.live:
+            self._say("cannot hear messages, will try again", error)
+
+    def without_channels(self, error: Exception) -> None:
+        """Look at all who wait from time to time, since the servers have no sharded channels."""
+        if not self._polls:
+            self._say("no sharded pub/sub here, will look instead", error)
+        self._polls = True
+
+    def channel(self, tag: str) -> bytes:
+        """Return the channel of this process under a tag."""
+        return f"{tag}:process:{self._hub.process}".encode()
+
+    def tick(self) -> float:
+        """Return the seconds between looks at the clock."""
+        return self._tick()
+
+    def _wire(self) -> Way:
+        assert self._work is not None
+        return self._work
+
+    def _carefully(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except StoreUnavailable as error:
+            if self._hub.live:
+                self._say("cannot renew leases, will retry until they end", error)
+            self.elsewhere()
+        except Exception as error:  # noqa: BLE001
+            # It must not end while leases depend on it, whatever a listener or a reply did.
+            self._say("the keeper failed, and goes on", error)
+        else:
+            self._said = ""
+
+

@@ -1,0 +1,119 @@
+"""The channels that a process hears at one node of a cluster (sharded pub/sub: Redis 7, Valkey)."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import redis
+from redis.exceptions import ConnectionError, ResponseError  # noqa: A004  (redis-py's own)
+
+from limiter_redis._wire import FOR
+
+_CHECK = 5.0
+"""Seconds after which the connection is asked whether it lives."""
+
+_SUBSCRIBED, _UNSUBSCRIBED, _MESSAGE = b"ssubscribe", b"sunsubscribe", b"smessage"
+
+
+class Ear:
+    """One connection, which hears channels.
+
+    Attributes:
+        heard: messages.
+        confirmed: channels that are heard from now on.
+        refused: what the node said to channels that it does not have.
+        taken: channels whose slot has left the node.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._pool: Any = client.connection_pool
+        self._connection: Any = None
+        self._asked: deque[tuple[bytes, bytes]] = deque()
+        self._asked_at = self._heard_at = 0.0
+        self.heard: list[bytes] = []
+        self.confirmed: list[bytes] = []
+        self.refused: list[tuple[bytes, ResponseError]] = []
+        self.taken: list[bytes] = []
+
+    def open(self) -> None:
+        """Connect.
+
+        Raises:
+            RedisError, OSError: the node cannot be reached.
+        """
+        self._connection = self._pool.get_connection(*FOR)
+        self._connection.connect()
+        self._asked_at = self._heard_at = time.monotonic()
+
+    def close(self) -> None:
+        """End the connection: nothing is heard any more."""
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._connection = None
+        self._pool.disconnect()
+        self._asked.clear()
+
+    def subscribe(self, channels: Iterable[bytes]) -> None:
+        """Ask to hear channels."""
+        self._ask(b"SSUBSCRIBE", _SUBSCRIBED, channels)
+
+    def unsubscribe(self, channels: Iterable[bytes]) -> None:
+        """Ask not to hear channels any more."""
+        self._ask(b"SUNSUBSCRIBE", _UNSUBSCRIBED, channels)
+
+    def _ask(self, verb: bytes, answer: bytes, channels: Iterable[bytes]) -> None:
+        for channel in channels:
+            self._connection.send_command(verb, channel)
+            self._asked.append((answer, channel))
+
+    def listen(self, seconds: float, woken: Any) -> None:
+        """Hear what comes, or wait until it does.
+
+        Args:
+            seconds: to wait at the most.
+            woken: a socket that ends the waiting, too.
+
+        Raises:
+            RedisError, OSError: the connection has ended.
+        """
+        now = time.monotonic()
+        if now - self._asked_at > _CHECK:
+            # A connection may be dead without a word: so it is asked for one.
+            if self._heard_at < self._asked_at:
+                raise ConnectionError("no answer on the connection for messages")
+            self._connection.send_command("PING")
+            self._asked_at = now
+        if not self._hear_all():
+            select.select([self._connection._sock, woken], [], [], seconds)  # noqa: SLF001
+            self._hear_all()
+
+    def _hear_all(self) -> bool:
+        anything = False
+        while self._connection.can_read(0):
+            anything = True
+            try:
+                reply = self._connection.read_response(disable_decoding=True)
+            except ResponseError as error:
+                if not self._asked:
+                    raise
+                self.refused.append((self._asked.popleft()[1], error))
+            else:
+                if isinstance(reply, list):
+                    self._take(*reply[:3])
+        if anything:
+            self._heard_at = time.monotonic()
+        return anything
+
+    def _take(self, kind: bytes, channel: bytes, said: Any = None) -> None:
+        if kind == _MESSAGE:
+            self.heard.append(said)
+        elif self._asked and self._asked[0] == (kind, channel):
+            self._asked.popleft()
+            if kind == _SUBSCRIBED:
+                self.confirmed.append(channel)
+        elif kind == _UNSUBSCRIBED:
+            self.taken.append(channel)

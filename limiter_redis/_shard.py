@@ -1,0 +1,251 @@
+"""What the keeper does at one node of a cluster: a thread that renews, and hears messages.
+
+One for each node, so that a node that is away holds up nobody but those whose keys it has.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Protocol
+
+from redis.exceptions import MovedError
+
+from limiter_redis import _protocol as protocol
+from limiter_redis._ear import Ear
+from limiter_redis._hub import Live
+
+LINGER = 5.0
+"""Seconds that a channel is still heard when nobody here waits or holds under its tag any more."""
+
+_IDLE_AFTER = 10.0
+_PAUSE = 0.2
+
+
+class Doing(Protocol):
+    """The keeper, as it is seen from a node."""
+
+    def renew(self, lives: list[Live]) -> None:
+        """Renew leases and tickets."""
+
+    def look(self, keys: list[str]) -> None:
+        """Look at keys whose time is up."""
+
+    def give_back(self, releases: list[protocol.Operation]) -> None:
+        """Release what nobody wants any more."""
+
+    def hear(self, messages: list[bytes]) -> None:
+        """Pass on messages."""
+
+    def heard_from_now_on(self, tags: set[str]) -> None:
+        """Have those looked at again who missed what was said before."""
+
+    def elsewhere(self) -> None:
+        """Have it learnt anew which node has what."""
+
+    def deaf(self, error: Exception | None) -> None:
+        """Note why nothing is heard here; None: all is well."""
+
+    def without_channels(self, error: Exception) -> None:
+        """Note that the servers have no sharded channels."""
+
+    def channel(self, tag: str) -> bytes:
+        """Return the channel of this process under a tag."""
+        ...
+
+    def tick(self) -> float:
+        """Return the seconds between looks at the clock."""
+        ...
+
+
+class Shard:
+    """A thread for one node.
+
+    Attributes:
+        ended: whether it has ended, for want of work.
+    """
+
+    def __init__(self, doing: Doing, new_ear: Callable[[], Ear] | None, name: str) -> None:
+        self._doing = doing
+        self._new_ear = new_ear
+        self._ear: Ear | None = None
+        self._lock = threading.Lock()
+        self._wanted: dict[str, float] = {}
+        """Tags, and when somebody was seen to need to hear of them."""
+        self._asked: dict[bytes, str] = {}
+        """Channels that were asked for, and their tags."""
+        self.hearing: set[str] = set()
+        """Tags that are heard."""
+        self._lives: dict[str, Live] = {}
+        self._looks: dict[str, None] = {}
+        self._releases: list[protocol.Operation] = []
+        self._wake_end, self._sleep_end = socket.socketpair()
+        self._wake_end.setblocking(False)
+        self._sleep_end.setblocking(False)
+        self._retry_at = 0.0
+        self._busy_at = time.monotonic()
+        self._stopping = False
+        self.ended = False
+        self._thread = threading.Thread(target=self._run, name=f"limiter-{name}", daemon=True)
+        self._thread.start()
+
+    # -- for the keeper ---------------------------------------------------------------------------
+
+    def give(
+        self,
+        *,
+        tags: Iterable[str] = (),
+        lives: Iterable[Live] = (),
+        looks: Iterable[str] = (),
+        releases: Iterable[protocol.Operation] = (),
+        at_once: bool = False,
+    ) -> bool:
+        """Give it something to do; whether it still takes it."""
+        now = time.monotonic()
+        with self._lock:
+            if self.ended:
+                return False
+            for tag in tags:
+                self._wanted[tag] = now
+            self._lives.update((live.request.id, live) for live in lives)
+            self._looks.update(dict.fromkeys(looks))
+            self._releases += releases
+        if at_once:
+            with suppress(OSError):  # it is full of wake-ups, or closed
+                self._wake_end.send(b"!")
+        return True
+
+    def stop(self) -> None:
+        """Have it end."""
+        self._stopping = True
+        with suppress(OSError):
+            self._wake_end.send(b"!")
+
+    def join(self, seconds: float) -> None:
+        """Wait until it has ended."""
+        if self._thread is not threading.current_thread():
+            self._thread.join(seconds)
+
+    # -- the thread -------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._turn()
+                if self._may_end():
+                    return
+        finally:
+            with self._lock:
+                self.ended = True
+            self._hang_up()
+            self._wake_end.close()
+            self._sleep_end.close()
+
+    def _may_end(self) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            if self._wanted or self._lives or self._looks or self._releases:
+                self._busy_at = now
+            elif now - self._busy_at > _IDLE_AFTER:
+                self.ended = True
+        return self.ended
+
+    def _turn(self) -> None:
+        try:
+            self._listen(self._doing.tick())
+        except Exception as error:  # noqa: BLE001
+            # Whatever it was: leases depend on it that this goes on.
+            self._hang_up()
+            self._retry_at = time.monotonic() + _PAUSE
+            self._doing.deaf(error)
+            self._doing.elsewhere()
+        with self._lock:
+            lives, self._lives = list(self._lives.values()), {}
+            looks, self._looks = list(self._looks), {}
+            releases, self._releases = self._releases, []
+        if lives:
+            self._doing.renew(lives)
+        if looks:
+            self._doing.look(looks)
+        if releases:
+            self._doing.give_back(releases)
+
+    def _hang_up(self) -> None:
+        self._asked.clear()
+        self.hearing.clear()
+        if self._ear is not None:
+            self._ear.close()
+            self._ear = None
+
+    def _listen(self, tick: float) -> None:
+        """Pass on one tick's messages."""
+        now = time.monotonic()
+        with self._lock:
+            for tag in [tag for tag, at in self._wanted.items() if now - at > LINGER]:
+                del self._wanted[tag]
+            wanted = list(self._wanted)
+        if self._ear is None:
+            if not wanted or self._new_ear is None or now < self._retry_at:
+                self._sleep(tick)
+                return
+            ear = self._new_ear()
+            self._ear = ear  # first: so that it is closed, whatever happens
+            ear.open()
+            self._doing.deaf(None)
+        ear = self._ear
+        channels = {self._doing.channel(tag): tag for tag in wanted}
+        new = {channel: tag for channel, tag in channels.items() if channel not in self._asked}
+        old = [channel for channel in self._asked if channel not in channels]
+        self._asked.update(new)
+        ear.subscribe(new)
+        for channel in old:
+            self.hearing.discard(self._asked.pop(channel))
+        ear.unsubscribe(old)
+        ear.listen(tick, self._sleep_end)
+        self._drain()
+        self._take_in(ear)
+
+    def _take_in(self, ear: Ear) -> None:
+        heard, ear.heard = ear.heard, []
+        confirmed, ear.confirmed = ear.confirmed, []
+        refused, ear.refused = ear.refused, []
+        taken, ear.taken = ear.taken, []
+        if heard:
+            self._doing.hear(heard)
+        if confirmed:
+            tags = {self._asked[channel] for channel in confirmed if channel in self._asked}
+            self.hearing |= tags
+            self._doing.heard_from_now_on(tags)
+        gone = [*taken, *(channel for channel, _ in refused)]
+        if gone:
+            self._forget(gone)
+            self._doing.elsewhere()
+        for _, error in refused:
+            if not isinstance(error, MovedError):
+                self._doing.without_channels(error)
+                return
+
+    def _forget(self, channels: list[bytes]) -> None:
+        """Forget channels of slots that went elsewhere: whoever still needs them says so."""
+        with self._lock:
+            for channel in channels:
+                tag = self._asked.pop(channel, None)
+                if tag is not None:
+                    self.hearing.discard(tag)
+                    self._wanted.pop(tag, None)
+
+    def _sleep(self, seconds: float) -> None:
+        self._sleep_end.settimeout(seconds)
+        try:
+            self._sleep_end.recv(1024)
+        except TimeoutError:
+            pass
+        finally:
+            self._sleep_end.setblocking(False)
+
+    def _drain(self) -> None:
+        with suppress(BlockingIOError):
+            self._sleep_end.recv(1024)

@@ -1,0 +1,200 @@
+"""The ways from a process to the place where its store lives: one server, or many."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import redis
+
+from limiter_core.store import Capabilities
+from limiter_redis import _protocol as protocol
+from limiter_redis._async_wire import AsyncWire
+from limiter_redis._cluster_keeper import ClusterKeeper
+from limiter_redis._hub import Hub
+from limiter_redis._keeper import Keeper
+from limiter_redis._places import ClusterPlace, Place
+from limiter_redis._redirects import MinReplicas, in_slots
+from limiter_redis._routed_async import RoutedAsyncWire
+from limiter_redis._routed_wire import RoutedWire
+from limiter_redis._script import Script
+from limiter_redis._slots import Node, OneServer, Slots
+from limiter_redis._wire import Way, Wire
+
+
+class AsyncWay(Protocol):
+    """A way for one event loop, to one server or to many; see `AsyncWire`."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def submit(self, operation: protocol.Operation) -> asyncio.Future[str]:
+        """Have an operation carried out; the future is its reply."""
+        ...
+
+    async def command(self, *command: Any, node: Node | None = None) -> Any:
+        """Carry out one plain command, at a node or where its key is."""
+        ...
+
+    async def nodes(self) -> Sequence[Node]:
+        """Return the nodes that have keys."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections, when what was asked before is done."""
+        ...
+
+
+class Ways(Protocol):
+    """What a store is made of, in one process. Nothing connects before it is used."""
+
+    capabilities: Capabilities
+    hub: Hub
+    keeper: Keeper
+
+    def new_wire(self, timeout: float) -> Way:
+        """Return a way for threads."""
+        ...
+
+    def new_async_wire(self) -> AsyncWay:
+        """Return a way for the running event loop."""
+        ...
+
+
+def ways_to(
+    place: Place,
+    client: object,
+    namespace: str,
+    script: Script,
+    min_replicas: MinReplicas | None,
+) -> Ways:
+    """Return the ways to a place.
+
+    Args:
+        place: where the store lives.
+        client: the user's, if there is one.
+        namespace: of the store.
+        script: the store's.
+        min_replicas: how many replicas have to confirm a grant.
+    """
+    if isinstance(place, ClusterPlace):
+        return _ClusterWays(place, namespace, script, min_replicas)
+    if min_replicas is not None:
+        return _CarefulWays(place, namespace, script, min_replicas)
+    return _PlainWays(place, client, namespace, script)
+
+
+class _PlainWays:
+    """The ways to one server."""
+
+    capabilities = Capabilities(sure_release=True)
+
+    def __init__(self, place: Place, client: object, namespace: str, script: Script) -> None:
+        self._place = place
+        self._client = client if isinstance(client, redis.Redis) else None
+        self._script = script
+        self.hub = Hub(namespace)
+        self.keeper = Keeper(
+            self.hub, lambda timeout: place.sync_client(timeout=timeout), self._new_wire
+        )
+
+    def new_wire(self, timeout: float) -> Way:
+        if self._client is not None:
+            return self._wire(self._client, theirs=True)
+        return self._new_wire(timeout)
+
+    def _new_wire(self, timeout: float) -> Way:
+        return self._wire(self._place.sync_client(timeout=timeout), theirs=False)
+
+    def _wire(self, client: redis.Redis, *, theirs: bool) -> Way:
+        hub, where = self.hub, self._place.where
+        wire = Wire(client, hub.namespace, hub.process, where, self._script)
+        wire.reply_lost = hub.recheck_waiting
+        wire.is_borrowed = theirs
+        return wire
+
+    def new_async_wire(self) -> AsyncWay:
+        hub, place = self.hub, self._place
+        return AsyncWire(
+            place.async_client(),
+            hub.namespace,
+            place.where,
+            self._script,
+            hub,
+            timeout=place.timeout,
+        )
+
+
+class _RoutedWays:
+    """What the ways through a map of slots have in common."""
+
+    capabilities: Capabilities
+    keeper: Keeper
+
+    def __init__(
+        self,
+        place: Place,
+        slots: Slots,
+        hub: Hub,
+        script: Script,
+        min_replicas: MinReplicas | None,
+    ) -> None:
+        self._place = place
+        self._slots = slots
+        self.hub = hub
+        self._script = script
+        self._min_replicas = min_replicas
+
+    def new_wire(self, timeout: float) -> RoutedWire:
+        wire = RoutedWire(
+            self._place,
+            self._slots,
+            self.hub,
+            self._script,
+            timeout=timeout,
+            min_replicas=self._min_replicas,
+        )
+        wire.reply_lost = self.hub.recheck_waiting
+        return wire
+
+    def new_async_wire(self) -> AsyncWay:
+        return RoutedAsyncWire(
+            self._place,
+            self._slots,
+            self.hub,
+            self._script,
+            self.new_wire(self._place.timeout),
+            min_replicas=self._min_replicas,
+        )
+
+
+class _CarefulWays(_RoutedWays):
+    """The ways to one server whose replicas have to confirm grants."""
+
+    capabilities = Capabilities(sure_release=True)
+
+    def __init__(
+        self, place: Place, namespace: str, script: Script, min_replicas: MinReplicas
+    ) -> None:
+        super().__init__(place, OneServer(), Hub(namespace), script, min_replicas)
+        self.keeper = Keeper(
+            self.hub, lambda timeout: place.sync_client(timeout=timeout), self.new_wire
+        )
+
+
+class _ClusterWays(_RoutedWays):
+    """The ways to a cluster."""
+
+    capabilities = Capabilities(spans_scopes=False, sure_release=True)
+
+    def __init__(
+        self,
+        place: ClusterPlace,
+        namespace: str,
+        script: Script,
+        min_replicas: MinReplicas | None,
+    ) -> None:
+        slots = Slots(place.seeds, place.ask_slots, place.remap)
+        hub = Hub(namespace, sharded=True)
+        super().__init__(place, slots, hub, in_slots(script), min_replicas)
+        self.keeper = ClusterKeeper(self.hub, place, slots, self.new_wire)
