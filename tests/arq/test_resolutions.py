@@ -332,12 +332,10 @@ async def test_a_dropped_cron_run_is_not_enqueued_again(
     async def nightly(ctx: dict[Any, Any]) -> None:
         stage.begun.append("nightly")
 
-    await inside([stage.of(refusing)])
-    await send(pool, "first")
-    await stage.begins("first")
     jobs = [cron(nightly, second=set(range(60)), microsecond=0)]
-    one_worker = await inside([], cron_jobs=jobs)
-    await until(lambda: one_worker.jobs_failed >= 1, "a run is dropped")
+    await send(pool, "first")
+    worker = await inside([stage.of(refusing)], cron_jobs=jobs)
+    await until(lambda: worker.jobs_failed >= 1, "a run is dropped")
     marks = await pool.keys("arq:in-progress:cron:*")
     assert marks
     assert 10_000 < await pool.pttl(marks[0]) <= 60_000
@@ -349,11 +347,9 @@ async def test_cron_jobs_wait_and_run(pool: ArqRedis, inside: Start, stage: Stag
     async def nightly(ctx: dict[Any, Any]) -> None:
         stage.begun.append("nightly")
 
-    await inside([stage.of(ONE)])
-    await send(pool, "first")
-    await stage.begins("first")
     jobs = [cron(nightly, second=set(range(60)), microsecond=0)]
-    await inside([], cron_jobs=jobs)
+    await send(pool, "first")
+    await inside([stage.of(ONE)], cron_jobs=jobs)
     await until_true(lambda: some_cron_is_parked(pool), "a run waits")
     assert "nightly" not in stage.begun
     stage.door("first").set()
