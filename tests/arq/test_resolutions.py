@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from arq import Retry
 from arq.connections import ArqRedis
 from arq.cron import cron
 from arq.jobs import Job, JobStatus
@@ -202,6 +203,30 @@ async def test_a_full_queue_and_a_timeout(
     stage.door("first").set()
     assert await outcome(first) == "first ended"
     await idle(store)
+
+
+async def test_a_retry_has_its_own_time_to_wait(
+    pool: ArqRedis, inside: Start, stage: Stage, store: RedisStore
+) -> None:
+    """The time that its first try ran for is no waiting."""
+
+    @limited(one(timeout=2))
+    async def work(ctx: dict[Any, Any], who: str, seconds: float) -> str:
+        stage.begun.append(who)
+        await asyncio.sleep(seconds)
+        if who == "first" and ctx["job_try"] == 1:
+            raise Retry
+        return who
+
+    await inside([func(work, name="work")])
+    first = await send(pool, "first", 2.5, to="work")
+    await stage.begins("first")
+    await asyncio.sleep(1.5)
+    second = await send(pool, "second", 0.5, to="work")
+    await until_true(lambda: waits(store), "the second waits")
+    assert await outcome(second) == "second"
+    assert await outcome(first) == "first"
+    assert stage.begun == ["first", "second", "first"]
 
 
 async def test_priority_orders_those_that_wait(
