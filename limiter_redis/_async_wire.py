@@ -107,9 +107,7 @@ class AsyncWire:
         self._gathered.append(_Asked(operation, future))
         if not self._flush_is_due:
             if self._flying or self._link is None or len(self._hub.live) > 1:
-                # Let come along what others ask in this turn.
-                self._flush_is_due = True
-                self.loop.call_soon(self._flush)
+                self._plan_flush()
             else:
                 self._flush()
         return future
@@ -169,6 +167,16 @@ class AsyncWire:
             await self._client.aclose()
 
     # -- sending ----------------------------------------------------------------------------------
+
+    def _plan_flush(self) -> None:
+        """Send soon, with what others ask in this turn of the loop: those that a reply woke."""
+        self._flush_is_due = True
+        # And in the next one, if there are others: who was handed a slot may let go of it there.
+        flush = self._flush if len(self._hub.live) <= 1 else self._flush_in_next_turn
+        self.loop.call_soon(flush)
+
+    def _flush_in_next_turn(self) -> None:
+        self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """Send what was gathered, as far as it may fly now."""
@@ -257,9 +265,7 @@ class AsyncWire:
             for each in returned:
                 self._send(self._link, each)
         elif (self._gathered or self._grounded) and not self._flush_is_due:
-            # Behind those who were woken, for they ask for more.
-            self._flush_is_due = True
-            self.loop.call_soon(self._flush)
+            self._plan_flush()
 
     def _repeat_releases(self, call: _Call) -> None:
         """Have releases follow the acquires that they overtook.

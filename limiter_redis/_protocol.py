@@ -58,6 +58,7 @@ _LOSSES = {
     "preempted": Loss.PREEMPTED,
 }
 _SAFE = ":@+/=,"
+_ANY = "surrogatepass"  # a lone surrogate is no text, but it may stand in a str
 _PRINTED = "".join(map(chr, range(ord("!"), ord("~") + 1)))
 _REFUSALS = {
     "full": Refusal.FULL,
@@ -84,7 +85,7 @@ def acquire(request: Request) -> Operation:
     for key, limit, cost, conflict, priority, group, max_waiting in demands:
         text += (
             f" {_key_word(key)} {limit} {cost} {conflict._value_} {priority} "
-            f"{'-' if group is None else '=' + quote(group, safe=_SAFE)} "
+            f"{'-' if group is None else '=' + quote(group, safe=_SAFE, errors=_ANY)} "
             f"{-1 if max_waiting is None else max_waiting}"
         )
     keys = (demands[0].key,) if len(demands) == 1 else tuple(demand.key for demand in demands)
@@ -285,7 +286,7 @@ def parse_news(line: str) -> News:
     kind, subject, *rest = line.split(" ")
     if kind == "more":
         return News(subject, more=True)
-    subject = unquote(subject)
+    subject = unquote(subject, errors=_ANY)
     if kind == "answer":
         return News(subject, None if rest[0] == "look" else parse_answer(rest))
     if kind == "lost":
@@ -326,7 +327,7 @@ def parse_snapshot(key: str, text: str) -> KeySnapshot:
 def _holder(lease_id: str, record: str, due: str, *, now: int) -> HolderSnapshot:
     token, cost, limit, since, _, _, claimed, preempted, _, _, label, _ = record.split(" ")
     return HolderSnapshot(
-        id=unquote(lease_id),
+        id=unquote(lease_id, errors=_ANY),
         cost=int(cost),
         limit=int(limit),
         fencing_token=int(token),
@@ -342,11 +343,11 @@ def _waiter(ticket_id: str, record: str, *, now: int) -> WaiterSnapshot:
     order, sequence, _, _, _, _, _, label, payload, home, _, *demands = record.split(" ")
     _, limit, cost, _, priority, group, _ = demands[7 * int(home) - 7 : 7 * int(home)]
     return WaiterSnapshot(
-        id=unquote(ticket_id),
+        id=unquote(ticket_id, errors=_ANY),
         cost=int(cost),
         limit=int(limit),
         priority=int(priority),
-        group=None if group == "-" else unquote(group[1:]),
+        group=None if group == "-" else unquote(group[1:], errors=_ANY),
         waiting_for=(now - int(order if sequence == "-" else sequence)) / 1_000_000,
         durable=payload != "-",
         label=_unword(label),
@@ -381,23 +382,23 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def id_word(request_id: str) -> str:
     """Return an id, which may be any text, as one word; that of a limiter is one."""
     plain = request_id.isascii() and request_id.replace("-", "").isalnum()
-    return request_id if plain else quote(request_id, safe=_SAFE)
+    return request_id if plain else quote(request_id, safe=_SAFE, errors=_ANY)
 
 
 @functools.lru_cache(maxsize=4096)
 def _key_word(key: str) -> str:
     """Return a key as one word; each that a limiter derives is one."""
-    return quote(key, safe=_PRINTED)
+    return quote(key, safe=_PRINTED, errors=_ANY)
 
 
 @functools.lru_cache(maxsize=1024)
 def _word(text: str) -> str:
     """Return text as one word of printable ASCII; "-" stands for none."""
-    return "%2D" if text == "-" else quote(text, safe=_SAFE) or "-"
+    return "%2D" if text == "-" else quote(text, safe=_SAFE, errors=_ANY) or "-"
 
 
 def _unword(word: str) -> str:
-    return "" if word == "-" else unquote(word)
+    return "" if word == "-" else unquote(word, errors=_ANY)
 
 
 def _base64(payload: bytes) -> str:

@@ -93,7 +93,8 @@ class Admission:
         try:
             return await self._ask(taken, run, known)
         except asyncio.CancelledError:
-            await self._errands.finish(self._let_go(taken.job_id, run.score))
+            if not run.settled:
+                await self._errands.finish(self._let_go(taken.job_id, run.score))
             raise
 
     def _read(self, taken: Taken, run: Run) -> _Known | None:
@@ -157,10 +158,12 @@ class Admission:
             return False
         except Exception as error:  # noqa: BLE001  (whatever a user's function of the call raised)
             self._ask_again_at = 0.0
+            run.settled = True  # once begun, these go to their end
             await self._errands.finish(self._refuse(taken, known, error))
             return False
         self._ask_again_at = 0.0
         if isinstance(outcome, Waiting):
+            run.settled = True
             await self._errands.finish(self._park(taken, known, parked, outcome, ticket))
             return False
         if isinstance(outcome, Held):

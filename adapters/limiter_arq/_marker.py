@@ -37,6 +37,7 @@ class Run:
         lease: what was granted; None for a job without limits.
         refusal: why the body must not run although arq starts it.
         loss: why the lease is lost, None while it is not.
+        settled: whether a job that does not run now was parked or finished.
         begun: whether the job's function was called.
         over: whether it ended, and the slots are on their way back.
         finishing: whether arq notes the job's end.
@@ -55,6 +56,7 @@ class Run:
         "over",
         "refusal",
         "score",
+        "settled",
     )
 
     def __init__(self, job_id: str, score: int) -> None:
@@ -63,7 +65,7 @@ class Run:
         self.lease: Lease | None = None
         self.refusal: Exception | None = None
         self.loss: Loss | None = None
-        self.begun = self.over = self.finishing = False
+        self.settled = self.begun = self.over = self.finishing = False
         self.on_over: Callable[[Run], object] | None = None
         self.given_back: asyncio.Task[None] | None = None
 

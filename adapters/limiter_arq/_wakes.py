@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -22,7 +22,7 @@ from limiter_arq._shelf import Absent, Parked, Shelf, channel_of
 from limiter_core.jobs import JobGate
 from limiter_core.requests import Notice
 
-_LISTEN_AGAIN = 1.0
+_GO_ON_AFTER = 1.0
 _KEEP_PLACE_EVERY = 3600.0
 
 
@@ -121,27 +121,23 @@ class Wakes:
 
     def background(self, gate: JobGate) -> list[asyncio.Task[None]]:
         """Begin what goes on as long as the worker runs."""
-        works = gate.keep_sweeping(), self._listen(), self._keep_place()
-        return [self._loop.create_task(work) for work in works]
+        works = gate.keep_sweeping, self._listen, self._keep_place
+        return [self._loop.create_task(_for_ever(work)) for work in works]
 
     async def _listen(self) -> None:
         """Hear from other workers of jobs of this queue that they brought forward."""
-        while True:
-            channel = self._pool.pubsub(ignore_subscribe_messages=True)
-            try:
-                await channel.subscribe(channel_of(self._queue))
-                async for message in channel.listen():
-                    parked = Parked.from_payload(message["data"])
-                    if self._intake.room():
-                        self._errands.begin(self._start_told(parked))
-            except (RedisError, OSError):
-                logger.debug("listening again", exc_info=True)
-            except ValueError:
-                logger.warning("an unknown message on %s", channel_of(self._queue))
-            finally:
-                with suppress(RedisError, OSError):
-                    await channel.aclose()
-            await asyncio.sleep(_LISTEN_AGAIN)
+        channel = self._pool.pubsub(ignore_subscribe_messages=True)
+        try:
+            await channel.subscribe(channel_of(self._queue))
+            async for message in channel.listen():
+                parked = Parked.from_payload(message["data"])
+                if self._intake.room():
+                    self._errands.begin(self._start_told(parked))
+        except (RedisError, OSError):
+            logger.debug("listening again", exc_info=True)
+        finally:
+            with suppress(RedisError, OSError):
+                await channel.aclose()
 
     async def _start_told(self, parked: Parked) -> None:
         await self._intake.start([(parked.job_id, parked.score)])
@@ -151,3 +147,12 @@ class Wakes:
             await asyncio.sleep(_KEEP_PLACE_EVERY)
             with suppress(RedisError, OSError):
                 await self._shelf.keep_place(self._place)
+
+
+async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await work()
+        except Exception:  # noqa: BLE001  (no fault of one round ends all of them)
+            logger.exception("%s goes on", getattr(work, "__name__", work))
+        await asyncio.sleep(_GO_ON_AFTER)

@@ -8,8 +8,8 @@ run next is started when its slot comes free, not at the next poll.
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Sequence
-from signal import SIGUSR1, Signals
 from typing import Any, Literal
 
 from arq.connections import create_pool
@@ -18,7 +18,7 @@ from arq.worker import Worker
 from limiter_arq._errands import Errands, logger
 from limiter_arq._marker import Run, current, limits_of
 from limiter_arq._parts import GateSettings, Parts, open_parts
-from limiter_arq._shelf import Parked, Taken
+from limiter_arq._shelf import Parked, Shelf, Taken
 from limiter_core.jobs import CLAIM
 from limiter_core.requests import Loss
 from limiter_core.store import Store
@@ -103,7 +103,7 @@ class LimitedWorker(Worker):
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
 
-    def handle_sig(self, signum: Signals) -> None:
+    def handle_sig(self, signum: signal.Signals) -> None:
         """Shut down as arq does, and start nothing from now on."""
         if self._closing:
             return
@@ -116,7 +116,7 @@ class LimitedWorker(Worker):
         try:
             if parts is not None and self._has_pool():
                 if not self._handle_signals:
-                    self.handle_sig(SIGUSR1)
+                    self.handle_sig(signal.SIGUSR1)
                 self._closing = True
                 try:
                     await asyncio.gather(*self.tasks.values())
@@ -173,12 +173,18 @@ class LimitedWorker(Worker):
             await super().run_job(run.job_id, run.score)
         except asyncio.CancelledError:  # before or after the body, by a signal
             if not run.finishing and self._parts is not None:
-                shelf = self._parts.shelf
-                await self._errands.finish(shelf.let_go(run.job_id, run.score, None))
+                await self._errands.finish(self._abandon(run, self._parts.shelf))
         finally:
             run.end_body()
             self._ending -= 1
             self.aborting_tasks.discard(run.job_id)  # or a later cancellation counted as an abort
+
+    async def _abandon(self, run: Run, shelf: Shelf) -> None:
+        """Put a job back that arq forgets: whoever takes it must find its slots free."""
+        run.end_body()
+        if run.given_back is not None:
+            await asyncio.wait([run.given_back])
+        await shelf.let_go(run.job_id, run.score, None)
 
     def _give_back(self, run: Run) -> None:
         self._ending += 1

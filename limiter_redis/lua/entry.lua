@@ -29,9 +29,10 @@ local function int(number) return format('%d', number) end
 -- What begins and what ends the names of a limiter key's Redis keys. Its scope, or else the key
 -- itself, is the hash tag.
 local function around(key)
-  local scope, rest = match(key, '^(.-)/(.*)$')
-  if scope then return '{' .. namespace .. ':' .. scope .. '}', ':' .. rest end
-  return '{' .. namespace .. ':' .. key .. '}', ''
+  local slash = string.find(key, '/', 1, true)
+  if not slash then return '{' .. namespace .. ':' .. key .. '}', '' end
+  return '{' .. namespace .. ':' .. string.sub(key, 1, slash - 1) .. '}',
+    ':' .. string.sub(key, slash + 1)
 end
 
 -- A single holder needs no index: its state is one text, and not a hash. `load` in state.lua turns

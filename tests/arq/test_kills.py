@@ -20,7 +20,7 @@ from tests.redis._tools import until_now, until_true
 from ._crew import Crew
 
 JOBS = 6
-SHORT = {"in_progress": 1.5, "lease": 1.5, "claim": 1.5}
+SHORT = {"in_progress": 1.0, "lease": 1.0, "claim": 1.0}
 BEFORE_THE_RESULT = {
     "before the release",
     "after the release",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -184,6 +186,16 @@ async def test_a_worker_without_limits_is_arqs_own(pool: ArqRedis, inside: Start
     assert await job.result(timeout=20, poll_delay=0.02) == "plain"
     assert worker._parts is None
     assert not await pool.exists("arq:limiter:place")
+
+
+def test_a_missing_arq_is_told_by_the_name_of_the_extra() -> None:
+    script = "import sys; sys.modules['arq'] = None; import limiter_arq"
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert 'ImportError: the arq adapter needs arq 0.28: pip install "concurrency-limits[arq]"' in (
+        run.stderr
+    )
 
 
 # -- settings --------------------------------------------------------------------------------------

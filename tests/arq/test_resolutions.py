@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from arq import Retry
 from arq.connections import ArqRedis
 from arq.cron import cron
 from arq.jobs import Job, JobStatus
@@ -204,6 +205,30 @@ async def test_a_full_queue_and_a_timeout(
     await idle(store)
 
 
+async def test_a_retry_has_its_own_time_to_wait(
+    pool: ArqRedis, inside: Start, stage: Stage, store: RedisStore
+) -> None:
+    """The time that its first try ran for is no waiting."""
+
+    @limited(one(timeout=2))
+    async def work(ctx: dict[Any, Any], who: str, seconds: float) -> str:
+        stage.begun.append(who)
+        await asyncio.sleep(seconds)
+        if who == "first" and ctx["job_try"] == 1:
+            raise Retry
+        return who
+
+    await inside([func(work, name="work")])
+    first = await send(pool, "first", 2.5, to="work")
+    await stage.begins("first")
+    await asyncio.sleep(1.5)
+    second = await send(pool, "second", 0.5, to="work")
+    await until_true(lambda: waits(store), "the second waits")
+    assert await outcome(second) == "second"
+    assert await outcome(first) == "first"
+    assert stage.begun == ["first", "second", "first"]
+
+
 async def test_priority_orders_those_that_wait(
     pool: ArqRedis, inside: Start, stage: Stage, store: RedisStore
 ) -> None:
@@ -332,12 +357,10 @@ async def test_a_dropped_cron_run_is_not_enqueued_again(
     async def nightly(ctx: dict[Any, Any]) -> None:
         stage.begun.append("nightly")
 
-    await inside([stage.of(refusing)])
-    await send(pool, "first")
-    await stage.begins("first")
     jobs = [cron(nightly, second=set(range(60)), microsecond=0)]
-    one_worker = await inside([], cron_jobs=jobs)
-    await until(lambda: one_worker.jobs_failed >= 1, "a run is dropped")
+    await send(pool, "first")
+    worker = await inside([stage.of(refusing)], cron_jobs=jobs)
+    await until(lambda: worker.jobs_failed >= 1, "a run is dropped")
     marks = await pool.keys("arq:in-progress:cron:*")
     assert marks
     assert 10_000 < await pool.pttl(marks[0]) <= 60_000
@@ -349,11 +372,9 @@ async def test_cron_jobs_wait_and_run(pool: ArqRedis, inside: Start, stage: Stag
     async def nightly(ctx: dict[Any, Any]) -> None:
         stage.begun.append("nightly")
 
-    await inside([stage.of(ONE)])
-    await send(pool, "first")
-    await stage.begins("first")
     jobs = [cron(nightly, second=set(range(60)), microsecond=0)]
-    await inside([], cron_jobs=jobs)
+    await send(pool, "first")
+    await inside([stage.of(ONE)], cron_jobs=jobs)
     await until_true(lambda: some_cron_is_parked(pool), "a run waits")
     assert "nightly" not in stage.begun
     stage.door("first").set()

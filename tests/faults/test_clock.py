@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
+
+from limiter_core import SyncLimiter
+from limiter_core.requests import Demand, Request
+from limiter_redis import RedisStore
 
 from ._clock import SHIFT, SHIFTED, set_clock
 from ._crew import WORLDS
-from ._trial import LIMITS, Begin, Deploy
+from ._trial import LIMITS, Begin, Deploy, limit_of
 
 
 def test_processes_are_wrong_about_the_time(deploy: Deploy, trial: Begin) -> None:
@@ -39,3 +44,21 @@ def test_the_servers_clock_jumps(deploy: Deploy, trial: Begin) -> None:
                 set_clock(deployment, 0)
                 run.let_go()
                 assert run.crew.lost() == lost
+
+
+def test_after_a_jump_back_the_dead_keep_their_slots_for_longer(deploy: Deploy) -> None:
+    """Row 2: their leases end when the clock said so; and an idle key begins with a lower token."""
+    deployment = deploy()
+    set_clock(deployment, 60)
+    with closing(RedisStore(deployment.url, script=SHIFTED)) as store:
+        limiter, face = SyncLimiter(store), store.sync_face()
+        with limiter.hold(limit_of("three", 1.0)) as lease:
+            token = lease.fencing_token
+        # Nobody listens for it, so nobody renews it: as if its process had died.
+        face.acquire(Request("dead", (Demand("one", 1),), lease=1.0))
+        set_clock(deployment, 0)
+        [holder] = face.inspect("one").holders
+        assert holder.expires_in is not None
+        assert holder.expires_in > 55
+        with limiter.hold(limit_of("three", 1.0)) as lease:
+            assert lease.fencing_token < token

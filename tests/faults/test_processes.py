@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
+
+import pytest
 
 from ._crew import WORLDS
 from ._trial import LIMITS, Begin, Deploy
@@ -22,6 +25,7 @@ def test_processes_are_killed(deploy: Deploy, trial: Begin) -> None:
     assert run.figures.lost == 0
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="cannot see who stands still")
 def test_processes_stand_still_for_longer_than_a_lease(deploy: Deploy, trial: Begin) -> None:
     """S2, S10; rows 8, 13, 28: SIGSTOP, then SIGCONT. Others get in, and who wakes is told."""
     with trial(deploy(), lease=1.0) as run:

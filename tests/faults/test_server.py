@@ -23,8 +23,8 @@ machine."""
 FOR_A_MOMENT = 0.4
 FOR_LONG = 2.5
 SPELLS = (FOR_A_MOMENT, FOR_LONG)
-"""Seconds: for the one nothing is lost, since a lease has at least two thirds left; for the other
-every lease ends."""
+"""Seconds: for the one nothing is lost, since a holder can always wait for more than half of its
+lease; for the other every lease ends."""
 
 
 def test_a_restart_with_data(deploy: Deploy, trial: Begin) -> None:
@@ -88,7 +88,7 @@ def test_scripts_are_flushed_all_the_time(deploy: Deploy, trial: Begin) -> None:
 
 
 def test_memory_is_full(deploy: Deploy, trial: Begin) -> None:
-    """Noeviction: nobody new gets in, who cannot renew is told in time, releases go on."""
+    """Noeviction: nobody new gets in, and who cannot renew is told in time."""
     deployment = deploy("--maxmemory-policy", "noeviction")
     with trial(deployment, lease=LEASE) as run:
         for _ in run.rounds():

@@ -46,6 +46,7 @@ HOSTILE = (
     "💥",
     "%2D",
     "answer x look",
+    "\ud800",
 )
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30) | st.sampled_from(HOSTILE)
@@ -80,7 +81,10 @@ def test_what_a_caller_writes_stays_where_it_belongs(
             key = limiter.key_for(limit, arguments)
             assert list(limiter.keys()) == [key]
             waiting = Request(
-                "waiter", (Demand(key, 1, group=group),), label=label, payload=label.encode()
+                "waiter",
+                (Demand(key, 1, group=group),),
+                label=label,
+                payload=label.encode(errors="surrogatepass"),
             )
             store.sync_face().acquire(waiting)
             snapshot = limiter.inspect(limit, arguments)

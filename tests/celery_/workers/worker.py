@@ -27,6 +27,8 @@ if __name__ == "__main__":
     app = load("shop").make_app(given)
     if given.get("faults"):
         load("faults").break_at(given["faults"], given)
+    if given["url"] != given.get("broker", given["url"]):
+        load("faults").break_connection_on_signal(app)
     arguments = ["worker", "--without-mingle", "--without-gossip", "-l", given.get("log", "INFO")]
     arguments += ["-n", f"{given['name']}@test", "-P", given["pool"]]
     arguments += ["-c", str(given["concurrency"]), *given.get("options", [])]

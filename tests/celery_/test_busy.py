@@ -1,0 +1,104 @@
+"""Workers that have more to do than they have hands for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from ._crew import Crew
+
+
+@pytest.mark.parametrize("claim", [30.0, 1.0])
+@pytest.mark.parametrize("task", ["by_user", "late"])
+@pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
+def test_a_task_that_was_woken_while_the_pool_is_busy_runs_once(
+    crew: Callable[..., Crew], pool: str, task: str, claim: float
+) -> None:
+    shop = crew(pool=pool, concurrency=2, limiter={"claim": claim})
+    shop.start()
+    holder = shop.send(task, "eve", 0.5)
+    shop.until_began(holder)
+    waiters = [shop.send(task, "eve", 0.1) for _ in range(3)]
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 3, "three wait")
+    free = [shop.send("free", 1.5) for _ in range(4)]
+    shop.until_ended(holder, *waiters, *free)
+    limited = [each for each in shop.log("begin") if each.get("user") == "eve"]
+    ids = [each["id"] for each in limited]
+    assert sorted(ids) == sorted(each.id for each in (holder, *waiters))
+    assert shop.most([(b, e) for b, e, i in shop.spans_by_id() if i in ids]) == 1
+    if claim > 1.0:  # else a slot is passed on meanwhile, and the next in line overtakes
+        assert ids == [each.id for each in (holder, *waiters)]
+
+
+def test_a_busy_worker_passes_on_what_it_cannot_begin(crew: Callable[..., Crew]) -> None:
+    shop = crew(concurrency=1, limiter={"claim": 1.0})
+    shop.start()
+    lease = shop.limiter.acquire(shop.task("late").limits[0], {"user": "eve"})
+    waiter = shop.send("late", "eve", 0.1)
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 1, "it waits")
+    busy = shop.send("free", 6.0)
+    shop.until_began(busy)
+    lease.release()
+    shop.until(lambda: shop.limiter.inspect("user=eve").in_use == 1, "its turn has come")
+    shop.start()  # a worker that is free
+    shop.until_ended(waiter)
+    assert not shop.log("end", busy.id)
+    assert len(shop.log("begin", waiter.id)) == 1
+
+
+def test_a_thread_is_asked_for_before_a_slot(crew: Callable[..., Crew]) -> None:
+    """A task that waits for a thread holds no slot that another worker could use."""
+    shop = crew(pool="threads", concurrency=1)
+    shop.start()
+    busy = shop.send("free", 6.0)
+    shop.until_began(busy)
+    here = shop.send("by_user", "eve", 0.1)
+    shop.until(lambda: shop.broker.llen("celery") == 0, "the busy worker has it")
+    assert shop.limiter.inspect("user=eve").in_use == 0
+    shop.start()
+    more = [shop.send("by_user", "eve", 0.1) for _ in range(8)]  # of which the other gets some
+    shop.until(lambda: any(map(shop.began, more)), "another worker has the slot")
+    assert not shop.log("end", busy.id)
+    shop.until_ended(here)
+
+
+def test_a_backlog_of_other_tasks_does_not_delay_the_next(crew: Callable[..., Crew]) -> None:
+    shop = crew(concurrency=2)
+    shop.start()
+    tasks = [shop.send("by_user", "eve", 0.1) for _ in range(5)]
+    shop.until_began(tasks[0])
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 4, "four wait")
+    backlog = [shop.send("free", 0.1) for _ in range(100)]
+    shop.until_ended(*tasks)
+    ended = {each["id"] for each in shop.log("end")}
+    assert len(ended & {each.id for each in backlog}) < 80
+
+
+@pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
+def test_a_thousand_that_wait_and_one_that_need_not(crew: Callable[..., Crew], pool: str) -> None:
+    shop = crew(pool=pool, concurrency=2)
+    lease = shop.limiter.acquire(shop.task("by_user").limits[0], {"user": "eve"})
+    for _ in range(1000):
+        shop.send("by_user", "eve")
+    shop.start()
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 1000, "all wait")
+    sent_at = time.time()
+    free = shop.send("free")
+    shop.until_began(free)
+    assert shop.log("begin", free.id)[0]["at"] - sent_at < 1.0
+    assert shop.broker.hlen("unacked") <= 1
+    lease.release()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])
+def test_a_long_body_keeps_its_slot(crew: Callable[..., Crew], pool: str) -> None:
+    shop = crew(pool=pool, lease=1.0)
+    shop.start()
+    first = shop.send("busy", "eve", 4.0)
+    shop.until_began(first)
+    second = shop.send("busy", "eve", 0.1)
+    shop.start()
+    shop.until_ended(second)
+    assert shop.most_at_once() == 1

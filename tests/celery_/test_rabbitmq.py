@@ -1,0 +1,73 @@
+"""RabbitMQ as broker: where it is installed."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ._crew import Crew
+from ._rabbit import Rabbit, program
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Rabbit]:
+    """A broker for the tests of this module."""
+    binary = program()
+    if binary is None:
+        pytest.skip("there is no rabbitmq-server")
+    server = Rabbit(binary)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def rabbit(broker: Rabbit) -> Rabbit:
+    """The broker, empty."""
+    broker.empty()
+    return broker
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_tasks_wait_and_run_in_order(crew: Callable[..., Crew], rabbit: Rabbit, pool: str) -> None:
+    shop = crew(broker=rabbit.url, pool=pool, concurrency=2)
+    shop.start()
+    tasks = [shop.send(task, "eve", 0.05) for task in ("by_user", "late") * 5]
+    shop.until_ended(*tasks)
+    assert shop.most_at_once() == 1
+    begun = [each["id"] for each in shop.log("begin")]
+    assert sorted(begun) == sorted(each.id for each in tasks)
+
+
+def test_a_worker_that_is_killed_loses_no_task(crew: Callable[..., Crew], rabbit: Rabbit) -> None:
+    """RabbitMQ delivers again at once; so the first copies meet a lease that still lives."""
+    shop = crew(broker=rabbit.url, lease=2.0, limiter={"claim": 2.0})
+    old = shop.start()
+    first = shop.send("late", "eve", 3.0)
+    shop.until_began(first)
+    rest = [shop.send("late", "eve", 0.1) for _ in range(4)]
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 4, "four wait")
+    old.kill()
+    shop.start()
+    shop.until_ended(*rest)
+    shop.until(lambda: len(shop.log("begin", first.id)) == 2, "the first runs again")
+    assert all(len(shop.log("begin", each.id)) == 1 for each in rest)
+
+
+def test_the_connection_breaks_while_a_task_runs(crew: Callable[..., Crew], rabbit: Rabbit) -> None:
+    """Its message comes a second time, meets the lease, and is dropped when the body is over."""
+    shop = crew(broker=rabbit.url, concurrency=2, lease=3.0)
+    worker = shop.start()
+    first = shop.send("late", "eve", 4.0)
+    shop.until_began(first)
+    worker.signal(signal.SIGUSR2)  # has it close its connection
+    shop.until(lambda: "Connection to broker lost" in worker.said(), "the connection broke")
+    second = shop.send("by_user", "eve", 0.1)
+    shop.until_ended(first, second)
+    time.sleep(3.0)  # for the copy
+    assert len(shop.log("begin", first.id)) == 1
+    assert shop.most_at_once() == 1

@@ -1,0 +1,102 @@
+"""What the tests of the Docket adapter share: a quick worker, and looks behind the scenes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from docket import Docket, Worker
+
+from limiter_core import Limiter
+from limiter_docket._gates import gates_of
+from tests.redis._processes import most_at_once
+from tests.redis._servers import Server
+from tests.redis._tools import until, until_true
+
+__all__ = ("Book", "finish", "limiter_of", "most_at_once", "quick", "slots_in_use", "until")
+__all__ += ("until_true", "working")
+
+
+class Book:
+    """What the bodies of a test's tasks did."""
+
+    def __init__(self) -> None:
+        self.began: list[Any] = []
+        self.bodies: list[tuple[float, float]] = []
+        self.go_on = asyncio.Event()
+        """What bodies wait for that are to be held."""
+
+    async def body(self, what: Any, seconds: float = 0.01) -> None:
+        """Take a while."""
+        self.began.append(what)
+        start = time.monotonic()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.bodies.append((start, time.monotonic()))
+
+    async def hold(self, what: Any) -> None:
+        """Take until the test says so."""
+        self.began.append(what)
+        start = time.monotonic()
+        try:
+            await self.go_on.wait()
+        finally:
+            self.bodies.append((start, time.monotonic()))
+
+
+def quick(docket: Docket, **options: Any) -> Worker:
+    """Return a worker that looks for work without delay."""
+    given: dict[str, Any] = {
+        "minimum_check_interval": timedelta(milliseconds=10),
+        "scheduling_resolution": timedelta(milliseconds=20),
+        **options,
+    }
+    return Worker(docket, **given)
+
+
+async def finish(docket: Docket, **options: Any) -> None:
+    """Have a worker do all that there is to do."""
+    async with quick(docket, **options) as worker:
+        await worker.run_until_finished()
+
+
+@asynccontextmanager
+async def working(docket: Docket, **options: Any) -> AsyncIterator[Worker]:
+    """Have a worker at work for a while; it ends as with SIGTERM."""
+    async with quick(docket, **options) as worker:
+        running = asyncio.ensure_future(worker.run_forever())
+        try:
+            yield worker
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+async def limiter_of(docket: Docket) -> Limiter:
+    """Return a limiter on the store of a docket's limits, while a worker is at work."""
+    gate = await gates_of(docket).gate(None)
+    return Limiter(gate.store)
+
+
+def parked(docket: Docket, number: int) -> Callable[[], Awaitable[bool]]:
+    """Return the condition that so many tasks are parked."""
+
+    async def are() -> bool:
+        async with docket.redis() as redis:
+            return await redis.zcard(docket.queue_key) == number
+
+    return are
+
+
+def slots_in_use(server: Server) -> list[str]:
+    """Return the limiter's keys that have holders or waiters."""
+    return [
+        name
+        for name in server.admin.scan_iter(count=1000)
+        if ".limits" in name and ":state" in name
+    ]

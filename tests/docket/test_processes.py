@@ -1,0 +1,153 @@
+"""Real `docket worker` processes on a real server: shared limits, and kill -9 at every point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from docket import Docket
+
+from tests.docket._workers import Fleet
+from tests.docket.workers import shop
+
+POINTS = [
+    "running",
+    "before admission",
+    "after admission",
+    "before parking",
+    "after parking",
+    "before the second look",
+    "after the second look",
+    "before the notice",
+    "before waking",
+    "after waking",
+]
+
+
+async def add_bills(
+    fleet: Fleet, number: int, *, customers: int = 1, seconds: float = 0.02
+) -> None:
+    async with Docket(name=fleet.name, url=fleet.server.url) as docket:
+        for each in range(number):
+            await docket.add(shop.bill)(each, each % customers, seconds)
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_worker_killed_at_any_point_loses_no_task(
+    fleet: Callable[..., Fleet], point: str
+) -> None:
+    crew = fleet()
+    await add_bills(crew, 5, seconds=0.1)
+    victim = crew.start(kill_at=point)
+    crew.wait(lambda: victim.dead, f"it dies at {point!r}")
+
+    crew.start()
+    crew.start()
+    crew.wait_until_idle()
+
+    assert sorted({what for what, _ in crew.events("end")}) == list("01234")
+    begun = [what for what, _ in crew.events("begin")]
+    # Only what ran in the killed worker begins a second time: that is Docket's promise.
+    assert len(begun) <= 6, begun
+    assert crew.most_at_once() == 1
+
+
+async def test_two_hundred_tasks_over_four_workers(fleet: Callable[..., Fleet]) -> None:
+    crew = fleet()
+    async with Docket(name=crew.name, url=crew.server.url) as docket:
+        for each in range(100):
+            await docket.add(shop.sync)(each, each % 20, f"region {each % 4}")
+            await docket.add(shop.bill)(100 + each, 1000 + each % 20, 0.005)
+        await docket.add(shop.flaky)(200)
+    for _ in range(4):
+        crew.start()
+    crew.wait_until_idle()
+
+    ended = [what for what, _ in crew.events("end")]
+    assert sorted(ended) == sorted([*map(str, range(200)), "200:1", "200:2", "200:3"])
+    assert crew.most_at_once_of(lambda n: n.isdigit() and int(n) < 100 and int(n) % 20 == 0) == 1
+    assert crew.most_at_once_of(lambda n: n.isdigit() and int(n) < 100 and int(n) % 4 == 0) <= 3
+    assert crew.most_at_once_of(lambda n: n.isdigit() and int(n) >= 100 and int(n) % 20 == 3) == 1
+
+
+async def test_nobody_overtakes_with_four_workers(fleet: Callable[..., Fleet]) -> None:
+    crew = fleet()
+    for _ in range(4):
+        crew.start()
+    await add_bills(crew, 40, seconds=0.02)
+    crew.wait_until_idle()
+    order = [int(what) for what, _ in crew.events("begin")]
+    # The first few are asked for by four workers at once; after that the line is the line.
+    assert order[8:] == sorted(order[8:]), order
+
+
+async def test_a_retry_keeps_its_budget_while_it_waits(fleet: Callable[..., Fleet]) -> None:
+    crew = fleet()
+    async with Docket(name=crew.name, url=crew.server.url) as docket:
+        for each in range(3):
+            await docket.add(shop.flaky)(each)
+    crew.start()
+    crew.start()
+    crew.wait_until_idle()
+    attempts = sorted(what for what, _ in crew.events("end"))
+    assert attempts == sorted(f"{each}:{attempt}" for each in range(3) for attempt in (1, 2, 3))
+    assert crew.most_at_once() == 1
+
+
+async def test_sigterm_lets_bodies_end_and_hands_their_slots_on(
+    fleet: Callable[..., Fleet],
+) -> None:
+    crew = fleet()
+    await add_bills(crew, 2, seconds=0.5)
+    first = crew.start()
+    crew.wait_for("begin", 1)
+    second = crew.start()
+    assert first.terminate() == 0
+    assert len(crew.events("end")) >= 1  # it was waited for
+    crew.wait_until_idle()
+    assert sorted(what for what, _ in crew.events("begin")) == ["0", "1"]
+    assert second.terminate() == 0
+
+
+async def test_a_blocked_event_loop_keeps_its_slot(fleet: Callable[..., Fleet]) -> None:
+    crew = fleet()
+    async with Docket(name=crew.name, url=crew.server.url) as docket:
+        await docket.add(shop.blocking)(0, 4.0)  # the lease is 1.5 s, the redelivery after 2 s
+        await docket.add(shop.blocking)(1, 0.01)
+    crew.start()
+    crew.start()
+    crew.wait_until_idle()
+    assert sorted(what for what, _ in crew.events("begin")) == ["0", "1"]
+    assert crew.most_at_once() == 1
+
+
+async def test_the_latest_wins_over_processes(fleet: Callable[..., Fleet]) -> None:
+    crew = fleet()
+    async with Docket(name=crew.name, url=crew.server.url) as docket:
+        crew.start()
+        crew.start()
+        await docket.add(shop.newest, key="old")(1)
+        crew.wait_for("begin", 1)
+        await docket.add(shop.newest, key="new")(9)
+        crew.wait_until_idle()
+        assert [what for what, _ in crew.events("end")] == ["1", "9"]
+        old, new = await docket.get_execution("old"), await docket.get_execution("new")
+        assert old is not None
+        assert new is not None
+        assert (old.state.value, new.state.value) == ("cancelled", "completed")
+    assert crew.most_at_once() == 1
+
+
+async def test_what_waits_outlives_the_loss_of_all_limiter_data(
+    fleet: Callable[..., Fleet],
+) -> None:
+    crew = fleet()
+    await add_bills(crew, 5, seconds=0.5)
+    crew.start(backstop=2.0)
+    crew.wait_for("begin", 1)
+    crew.wait(lambda: crew.server.admin.zcard(f"{crew.name}:queue") == 4, "four wait")
+    for name in crew.server.admin.keys(f"{{{crew.name}.limits*"):
+        crew.server.admin.delete(name)
+    crew.wait_until_idle()
+    assert sorted(what for what, _ in crew.events("end")) == list("01234")
+    assert crew.most_at_once() == 1

@@ -1,0 +1,350 @@
+"""What happens to tasks that wait: their order, what ends their waiting, and what Docket sees."""
+
+# ruff: noqa: B008
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from docket import Agenda, Docket, Execution, ExecutionCancelled
+from docket.execution import Disposition, ExecutionState
+
+from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConflictResolution
+from tests.docket._tools import (
+    Book,
+    finish,
+    limiter_of,
+    most_at_once,
+    parked,
+    quick,
+    until,
+    until_true,
+    working,
+)
+
+
+def holding(book: Book, **options: Any) -> Any:
+    """Return a task whose bodies are held, one at a time."""
+
+    async def task(
+        n: int, c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("k"), 1, **options)
+    ) -> None:
+        await book.hold(n)
+
+    return task
+
+
+async def states(*executions: Execution) -> list[str]:
+    for each in executions:
+        await each.sync()
+    return [each.state.value for each in executions]
+
+
+async def waiting_in(docket: Docket, key: str = "k") -> int:
+    snapshot = await (await limiter_of(docket)).inspect(key)
+    return snapshot.waiting
+
+
+async def test_they_run_in_the_order_in_which_they_were_added(any_docket: Docket) -> None:
+    book = Book()
+
+    async def bill(n: int, c: ConcurrencyLimit = ConcurrencyLimit(max_concurrent=1)):
+        await book.body(n, 0.001)
+
+    for each in range(60):
+        await any_docket.add(bill)(each)
+    await finish(any_docket)
+    assert book.began == list(range(60))
+
+
+async def test_a_waiting_task_holds_no_worker(any_docket: Docket) -> None:
+    book = Book()
+    free: list[int] = []
+
+    async def unlimited(n: int):
+        free.append(n)
+
+    task = holding(book)
+    for each in range(20):
+        await any_docket.add(task)(each)
+    async with working(any_docket, concurrency=2):
+        await until_true(parked(any_docket, 19), "nineteen wait")
+        await any_docket.add(unlimited)(1)
+        await until(lambda: free, "the unlimited task runs")
+        assert book.began == [0]
+        book.go_on.set()
+        await until(lambda: len(book.began) == 20, "all run")
+
+
+async def test_priority_and_fair_order(any_docket: Docket) -> None:
+    book = Book()
+
+    async def ranked(
+        n: int,
+        rank: int,
+        c: ConcurrencyLimit = ConcurrencyLimit(
+            LIMIT_BY.constant("k"),
+            on_conflict=ConflictResolution.PRIORITY,
+            priority=lambda args: args["rank"],
+        ),
+    ):
+        await book.hold(n)
+
+    async with working(any_docket):
+        await any_docket.add(ranked)(0, 0)
+        await until(lambda: book.began, "the first runs")
+        for n, rank in enumerate((1, 9, 5, 9), start=1):
+            await any_docket.add(ranked)(n, rank)
+        await until_true(parked(any_docket, 4), "four wait")
+        book.go_on.set()
+        await until(lambda: len(book.began) == 5, "all run")
+    assert book.began == [0, 2, 4, 3, 1]
+
+
+async def test_the_tenants_take_turns(any_docket: Docket) -> None:
+    book = Book()
+
+    async def task(
+        tenant: str,
+        c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("k"), fair_by="tenant"),
+    ):
+        await book.hold(tenant)
+
+    async with working(any_docket):
+        await any_docket.add(task)("a")
+        await until(lambda: book.began, "the first runs")
+        for tenant in ("a", "a", "a", "b"):
+            await any_docket.add(task)(tenant)
+        await until_true(parked(any_docket, 4), "four wait")
+        book.go_on.set()
+        await until(lambda: len(book.began) == 5, "all run")
+    assert book.began.index("b") < 4
+
+
+async def test_a_cancelled_one_loses_its_ticket_at_once(any_docket: Docket) -> None:
+    book = Book()
+    task = holding(book)
+    async with working(any_docket):
+        first = await any_docket.add(task)(0)
+        await until(lambda: book.began, "the first runs")
+        second = await any_docket.add(task)(1)
+        third = await any_docket.add(task)(2)
+        await until_true(parked(any_docket, 2), "two wait")
+        await any_docket.cancel(second.key)
+
+        async def only_one() -> bool:
+            return await waiting_in(any_docket) == 1
+
+        await until_true(only_one, "one ticket is left")
+        book.go_on.set()
+        await until(lambda: 2 in book.began, "the third runs")
+    assert await states(first, second, third) == ["completed", "cancelled", "completed"]
+    with pytest.raises(ExecutionCancelled):
+        await second.get_result()
+    assert book.began == [0, 2]
+
+
+async def test_a_cancelled_holder_hands_its_slot_on(any_docket: Docket) -> None:
+    book = Book()
+    task = holding(book)
+    async with working(any_docket):
+        first = await any_docket.add(task)(0)
+        await until(lambda: book.began, "the first runs")
+        await any_docket.add(task)(1)
+        await until_true(parked(any_docket, 1), "one waits")
+        await any_docket.cancel(first.key)
+        await until(lambda: book.began == [0, 1], "the second runs")
+        book.go_on.set()
+    assert await states(first) == ["cancelled"]
+    assert most_at_once(book.bodies) == 1
+
+
+async def test_cancel_drops_the_newcomer(any_docket: Docket) -> None:
+    book = Book()
+    task = holding(book, on_conflict=ConflictResolution.CANCEL)
+    async with working(any_docket):
+        first = await any_docket.add(task)(0)
+        await until(lambda: book.began, "the first runs")
+        second = await any_docket.add(task)(1)
+        with pytest.raises(ExecutionCancelled):
+            await second.get_result(timeout=timedelta(seconds=10))
+        book.go_on.set()
+        await first.get_result(timeout=timedelta(seconds=10))
+    assert book.began == [0]
+
+
+async def test_keep_latest_cancels_those_that_waited(any_docket: Docket) -> None:
+    book = Book()
+    task = holding(book, on_conflict=ConflictResolution.KEEP_LATEST)
+    async with working(any_docket):
+        added = [await any_docket.add(task)(0)]
+        await until(lambda: book.began, "the first runs")
+        for each in (1, 2, 3):
+            added.append(await any_docket.add(task)(each))
+            await until_true(parked(any_docket, 1), "one waits")
+        for each in added[1:3]:
+            with pytest.raises(ExecutionCancelled):
+                await each.get_result(timeout=timedelta(seconds=10))
+        book.go_on.set()
+        await added[3].get_result(timeout=timedelta(seconds=10))
+    assert book.began == [0, 3]
+
+
+async def test_the_latest_wins(any_docket: Docket) -> None:
+    book = Book()
+    task = holding(book, on_conflict=ConflictResolution.CANCEL_RUNNING)
+    async with working(any_docket):
+        first = await any_docket.add(task)(0)
+        await until(lambda: book.began, "the first runs")
+        second = await any_docket.add(task)(1)
+        await until(lambda: book.began == [0, 1], "the second runs")
+        book.go_on.set()
+        await second.get_result(timeout=timedelta(seconds=10))
+    assert await states(first, second) == ["cancelled", "completed"]
+    assert most_at_once(book.bodies) == 1
+
+
+async def test_a_full_line_and_a_long_wait_end_in_cancelled(any_docket: Docket) -> None:
+    book = Book()
+    task = holding(book, max_waiting=1, timeout=0.5)
+    async with working(any_docket):
+        await any_docket.add(task)(0)
+        await until(lambda: book.began, "the first runs")
+        impatient = await any_docket.add(task)(1)
+        await until_true(parked(any_docket, 1), "one waits")
+        surplus = await any_docket.add(task)(2)
+        for each in (surplus, impatient):
+            with pytest.raises(ExecutionCancelled):
+                await each.get_result(timeout=timedelta(seconds=10))
+        book.go_on.set()
+    assert book.began == [0]
+
+
+async def test_the_same_key_is_added_once_while_it_waits(any_docket: Docket) -> None:
+    book = Book()
+    task = holding(book)
+    async with working(any_docket):
+        await any_docket.add(task, key="a")(0)
+        await until(lambda: book.began, "the first runs")
+        await any_docket.add(task, key="b")(1)
+        await until_true(parked(any_docket, 1), "one waits")
+        again = await any_docket.add(task, key="b")(2)
+        assert again.disposition is Disposition.ALREADY_SCHEDULED
+        book.go_on.set()
+        await until(lambda: len(book.began) == 2, "both run")
+    assert book.began == [0, 1]
+
+
+async def test_a_replaced_one_has_a_ticket_of_its_own(any_docket: Docket) -> None:
+    book = Book()
+    task = holding(book)
+    async with working(any_docket):
+        await any_docket.add(task, key="a")(0)
+        await until(lambda: book.began, "the first runs")
+        await any_docket.add(task, key="b")(1)
+        await until_true(parked(any_docket, 1), "one waits")
+        await any_docket.replace(task, datetime.now(UTC), "b")(2)
+
+        async def both_wait() -> bool:
+            return await waiting_in(any_docket) == 2
+
+        await until_true(both_wait, "the ticket of the replaced one is still there")
+        book.go_on.set()
+        await until(lambda: 2 in book.began, "the replacement runs")
+
+        async def nobody_waits() -> bool:
+            return await waiting_in(any_docket) == 0
+
+        await until_true(nobody_waits, "no ticket is left")
+    assert book.began == [0, 2]
+
+
+async def test_after_clear_the_slot_goes_to_those_added_later(any_docket: Docket) -> None:
+    book = Book()
+    task = holding(book)
+    async with working(any_docket):
+        await any_docket.add(task)(0)
+        await until(lambda: book.began, "the first runs")
+        for each in range(1, 30):
+            await any_docket.add(task)(each)
+        await until_true(parked(any_docket, 29), "all wait")
+        await any_docket.clear()
+        await any_docket.add(task)(99)
+        await until_true(parked(any_docket, 1), "one waits")
+        book.go_on.set()
+        await until(lambda: len(book.began) == 2, "the new one runs", patience=5)
+    assert book.began == [0, 99]
+
+
+async def test_a_struck_one_lets_the_next_pass(docket: Docket) -> None:
+    from limiter_docket import set_store
+
+    set_store(docket, claim=0.5)
+    book = Book()
+    task = holding(book)
+    async with working(docket):
+        await docket.add(task)(0)
+        await until(lambda: book.began, "the first runs")
+        struck = await docket.add(task)(13)
+        await docket.add(task)(2)
+        await until_true(parked(docket, 2), "two wait")
+        await docket.strike(task, "n", "==", 13)
+        await asyncio.sleep(0)
+        book.go_on.set()
+        await until(lambda: 2 in book.began, "the next one runs")
+    assert await states(struck) == ["cancelled"]
+    assert book.began == [0, 2]
+
+
+async def test_an_agenda_is_scattered_and_limited(any_docket: Docket) -> None:
+    book = Book()
+
+    async def bill(n: int, c: ConcurrencyLimit = ConcurrencyLimit(max_concurrent=1)):
+        await book.body(n)
+
+    agenda = Agenda()
+    for each in range(5):
+        agenda.add(bill)(each)
+    await agenda.scatter(any_docket, over=timedelta(milliseconds=200))
+    await finish(any_docket)
+    assert sorted(book.began) == [0, 1, 2, 3, 4]
+    assert most_at_once(book.bodies) == 1
+
+
+async def test_what_docket_shows_of_a_waiting_task(docket: Docket) -> None:
+    book = Book()
+    task = holding(book)
+    async with working(docket):
+        await docket.add(task)(0)
+        await until(lambda: book.began, "the first runs")
+        when = datetime.now(UTC)
+        waiting = await docket.add(task, when=when)(1)
+        await until_true(parked(docket, 1), "one waits")
+        await waiting.sync()
+        assert waiting.state is ExecutionState.SCHEDULED
+        assert (waiting.worker, waiting.started_at) == (None, None)
+        snapshot = await docket.snapshot()
+        assert [each.key for each in snapshot.future] == [waiting.key]
+        assert [each.when for each in snapshot.future] == [when]  # as it was wanted
+        limiter = await limiter_of(docket)
+        state = await limiter.inspect("k")
+        assert [each.label for each in state.waiters] == [f"task({waiting.key})"]
+        book.go_on.set()
+        await waiting.get_result(timeout=timedelta(seconds=10))
+
+
+async def test_two_workers_on_one_docket_object_share_the_line(any_docket: Docket) -> None:
+    book = Book()
+
+    async def bill(n: int, c: ConcurrencyLimit = ConcurrencyLimit(max_concurrent=1)):
+        await book.body(n, 0.002)
+
+    for each in range(20):
+        await any_docket.add(bill)(each)
+    async with quick(any_docket, name="a") as one, quick(any_docket, name="b") as two:
+        await asyncio.gather(one.run_until_finished(), two.run_until_finished())
+    assert sorted(book.began) == list(range(20))
+    assert most_at_once(book.bodies) == 1
