@@ -226,7 +226,5 @@ class ClusterKeeper(Keeper):
         except Exception as error:  # noqa: BLE001
             # It must not end while leases depend on it, whatever a listener or a reply did.
             self._say("the keeper failed, and goes on", error)
-        else:
-            self._said = ""
 
 

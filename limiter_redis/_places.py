@@ -115,6 +115,7 @@ class ClusterPlace:
         self.remap = remap
         self._address = _without(address, "host", "port", "db")
         self._address.setdefault("socket_connect_timeout", CONNECT_PATIENCE)
+        self._address["protocol"] = 2  # under 3, redis-py keeps some replies to itself
         self.timeout: float = address["socket_timeout"]
         scheme = "rediss" if address.get("ssl") else "redis"
         self.where = f"{scheme}+cluster://{','.join(f'{node.host}:{node.port}' for node in seeds)}"
