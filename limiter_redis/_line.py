@@ -97,6 +97,8 @@ class Line:
         self._waiting: deque[Call] = deque()
         self._flying: deque[Call | Confirmation] = deque()
         self._watch: asyncio.TimerHandle | None = None
+        self._teaching: Call | None = None
+        """The last call that took the script along."""
 
     def send(self, call: Call) -> None:
         """Send a call, when the connection is there and has room."""
@@ -106,6 +108,13 @@ class Line:
         self._waiting.append(call)
         if self._link is None and self._opening is None:
             self._opening = self._loop.create_task(self._open())
+
+    def teach(self, call: Call) -> None:
+        """Send a call again to a node that did not know the script, and does after the first."""
+        if self._teaching is None or self._teaching not in (*self._waiting, *self._flying):
+            self._teaching = call
+            call.by_text = True
+        self.send(call)
 
     def fail(self, error: Exception) -> None:
         """End the connection, if there is one: the next call opens another."""

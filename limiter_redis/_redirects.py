@@ -18,17 +18,15 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
-    ClusterDownError,
     MovedError,
-    ReadOnlyError,
     TryAgainError,
 )
 
-from limiter_core.errors import ConfigurationError, StoreUnavailable
+from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable
 from limiter_redis import _protocol as protocol
 from limiter_redis._hub import Hub
 from limiter_redis._script import Script
-from limiter_redis._wire import UNAVAILABLE
+from limiter_redis._wire import UNAVAILABLE, store_error
 
 _PAUSE = 0.02
 _LONGEST_PAUSE = 0.2
@@ -84,8 +82,17 @@ def passes(error: Exception) -> bool:
     """Whether what a node said, or that it could not be reached, is likely to pass."""
     if isinstance(error, AuthenticationError | AuthorizationError):
         return False
-    passing = AskError | BusyLoadingError | ClusterDownError | ReadOnlyError | TryAgainError
-    return isinstance(error, (passing, *UNAVAILABLE))
+    return isinstance(error, (AskError, *UNAVAILABLE))
+
+
+def failure(error: Exception, where: str) -> StoreError:
+    """Return our error for one that did not pass in time."""
+    if isinstance(error, AskError):  # also a MovedError: the nodes do not agree
+        moving = f"slot {error.slot_id} is on its way to {error.host}:{error.port}"
+        ours = StoreUnavailable(f"the store at {where} cannot be reached: {moving}")
+        ours.__cause__ = error
+        return ours
+    return store_error(error, where)
 
 
 def is_about_the_map(error: Exception) -> bool:

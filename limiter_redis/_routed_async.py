@@ -14,11 +14,11 @@ from limiter_redis import _protocol as protocol
 from limiter_redis._hub import Hub
 from limiter_redis._line import Asked, Call, Confirmation, Line
 from limiter_redis._places import CONNECT_PATIENCE, Place
-from limiter_redis._redirects import MinReplicas, give_back, is_about_the_map
+from limiter_redis._redirects import MinReplicas, failure, give_back, is_about_the_map
 from limiter_redis._routed_wire import RoutedWire
 from limiter_redis._script import Script
 from limiter_redis._slots import Node, Slots, tag_of_operation
-from limiter_redis._wire import BATCH, store_error
+from limiter_redis._wire import BATCH
 
 CLOSING_PATIENCE = 5.0
 """Seconds that closing waits for what was asked before."""
@@ -203,8 +203,7 @@ class RoutedAsyncWire:
         if isinstance(error, MovedError):
             self._slots.moved(error.slot_id, error.host, error.port, line.node)
         elif isinstance(error, NoScriptError) and not call.by_text:
-            call.by_text = True
-            line.send(call)
+            line.teach(call)
             return
         elif not isinstance(error, ResponseError):
             self._hub.recheck_waiting()  # the news that came with lost replies are lost
@@ -250,7 +249,7 @@ class RoutedAsyncWire:
         else:
             for _, future in call.asked:
                 if not future.done():
-                    future.set_exception(store_error(error, self._place.where))
+                    future.set_exception(failure(error, self._place.where))
                     future.exception()  # if its task has gone nobody else will look at it
         self._over(call)
 

@@ -22,6 +22,7 @@ from limiter_redis._redirects import (
     Grants,
     MinReplicas,
     Tries,
+    failure,
     give_back,
     grants_of,
     is_about_the_map,
@@ -145,7 +146,7 @@ class RoutedWire:
                     continue
                 wait = errand.tries.pause_after(error, time.monotonic())
                 if wait is None:
-                    raise store_error(error, self._place.where) from error
+                    raise failure(error, self._place.where) from error
                 pause = max(pause, wait)
                 again.append(errand)
                 if is_about_the_map(error) and (wait or self._slots.is_old()):

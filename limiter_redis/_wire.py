@@ -12,12 +12,14 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    ClusterDownError,
     ConnectionError,  # noqa: A004  (redis-py's own)
     MaxConnectionsError,
     NoScriptError,
     ReadOnlyError,
     ResponseError,
     TimeoutError,  # noqa: A004  (redis-py's own)
+    TryAgainError,
 )
 
 from limiter_core.errors import StoreError, StoreUnavailable
@@ -35,7 +37,15 @@ POOL_PATIENCE = 5.0
 
 POOL_PAUSE = 0.01
 
-UNAVAILABLE = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OSError)
+UNAVAILABLE = (
+    ConnectionError,
+    TimeoutError,
+    BusyLoadingError,
+    ClusterDownError,
+    ReadOnlyError,
+    TryAgainError,
+    OSError,
+)
 
 _PASSING = re.compile(
     r"(?:^|: -?)(?:BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|READONLY|TRYAGAIN) "

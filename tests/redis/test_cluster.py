@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -13,12 +12,13 @@ import redis
 import redis.asyncio
 
 from limiter_core import ConcurrencyLimit, ConfigurationError, Limiter, SyncLimiter
-from limiter_core.requests import Demand, Granted, Queued, Request
-from limiter_core.testing import AsyncStoreContract, RecordingListener, Scenario, SyncStoreContract
+from limiter_core.requests import Demand, Queued, Request
+from limiter_core.testing import AsyncStoreContract, Scenario, SyncStoreContract
 from limiter_redis import RedisStore
 
 from ._clusters import FAKED, Cluster, ClusterClock, counted, flush
 from ._processes import Worker
+from ._spread import Crew
 from ._tools import until, until_now
 
 PER_CUSTOMER = ConcurrencyLimit("customer", max_concurrent=1)
@@ -95,3 +95,148 @@ class TestContractInAnEventLoop(OnACluster, AsyncStoreContract):
             await store.async_face().reset_limit(key)
             await store.async_face().resume(key)
         await store.aclose()
+
+
+# -- one slot for a step ---------------------------------------------------------------------------
+
+
+def test_limits_without_a_common_scope_are_refused(store: RedisStore) -> None:
+    """Before anything is sent, with a word on what to do."""
+    limiter = SyncLimiter(store)
+    other = ConcurrencyLimit("region", max_concurrent=1)
+    with pytest.raises(ConfigurationError, match="same scope"):
+        limiter.acquire([PER_CUSTOMER, other], {"customer": 1, "region": "eu"})
+    assert list(limiter.keys()) == []
+
+
+async def test_limits_with_a_common_scope_are_taken_together(cluster: Cluster) -> None:
+    """On the one node that has them."""
+    customer = ConcurrencyLimit("customer", max_concurrent=1, scope="orders")
+    region = ConcurrencyLimit("region", max_concurrent=1, scope="orders")
+    async with Limiter(RedisStore(cluster.url)) as limiter:
+        async with limiter.hold([customer, region], {"customer": 1, "region": "eu"}):
+            assert sorted([key async for key in limiter.keys()]) == [
+                "orders/customer=1",
+                "orders/region=eu",
+            ]
+
+
+def test_queued_jobs_need_a_scope(store: RedisStore) -> None:
+    """It says where the index of those that wait lives."""
+    with pytest.raises(ConfigurationError, match="scope"):
+        store.sync_face().acquire(Request("job", (Demand("key", 1),), payload=b"job"))
+
+
+def test_the_sweep_offers_on_every_node(cluster: Cluster, store: RedisStore) -> None:
+    """S17: what nobody claimed is offered again, whoever sweeps."""
+    face = store.sync_face()
+    keys = [f"scope{number}/key" for number in range(9)]
+    for key in keys:
+        face.acquire(Request(f"holder-{key}", (Demand(key, 1),)))
+        job = Request(f"job-{key}", (Demand(key, 1),), payload=b"job", claim=0.05)
+        assert isinstance(face.acquire(job), Queued)
+        face.release(f"holder-{key}", (key,))
+    other = RedisStore(cluster.url)
+    offered: list[str] = []
+    other.sync_face().on_notice(lambda notice: offered.append(notice.id))
+
+    def all_are_offered() -> bool:
+        other.sync_face().sweep()
+        return {f"job-{key}" for key in keys} <= set(offered)
+
+    until_now(all_are_offered, "all jobs are offered again")
+    for key in keys:
+        face.release(f"job-{key}", (key,))
+    other.close()
+
+
+# -- all nodes, evenly -----------------------------------------------------------------------------
+
+
+async def test_unrelated_limits_spread_over_the_nodes(cluster: Cluster) -> None:
+    """Each node has about a third of the work, and nothing goes over the cluster's bus."""
+    async with Limiter(RedisStore(cluster.url)) as limiter:
+
+        async def call(number: int) -> None:
+            async with limiter.hold(PER_CUSTOMER, {"customer": number}):
+                pass
+
+        await asyncio.gather(*(call(number) for number in range(30)))  # all know the script
+        with counted(cluster, "evalsha", "publish") as counts:
+            await asyncio.gather(*(call(number) for number in range(3000)))
+    shares = [count["evalsha"] for count in counts.values()]
+    assert len(shares) == 3, counts
+    assert min(shares) > 0.85 * 2000
+    assert max(shares) < 1.15 * 2000
+    assert all(count["publish"] == 0 for count in counts.values())
+
+
+def test_processes_take_turns_on_all_nodes(cluster: Cluster, start: Callable[..., Worker]) -> None:
+    """Hand-overs between processes, by sharded channels: no message goes over the bus."""
+    with counted(cluster, "spublish", "publish") as counts:
+        crew = Crew(start, cluster.url)
+        time.sleep(2)
+        crew.finish()
+    crew.check()
+    assert not crew.failures
+    assert sum(len(bodies) for bodies in crew.bodies.values()) > 300
+    assert all(count["spublish"] for count in counts.values())
+    assert not any(count["publish"] for count in counts.values())
+    for server in cluster.primaries():
+        assert server.admin.cluster("info").get("cluster_stats_messages_publish_sent", "0") == "0"
+        assert not list(server.admin.scan_iter("{limiter*"))
+
+
+@pytest.mark.parametrize("world", ["async", "sync"])
+async def test_a_waiter_in_another_process_is_woken_at_once(
+    world: str, cluster: Cluster, store: RedisStore
+) -> None:
+    """Long before it would look by itself."""
+    other = RedisStore(cluster.url)
+    holder = SyncLimiter(store).acquire(PER_CUSTOMER, {"customer": 7})
+    assert holder is not None
+    key = "customer=7"
+    if world == "async":
+        waiting = asyncio.create_task(Limiter(other).acquire(PER_CUSTOMER, {"customer": 7}))
+    else:
+        waiter = SyncLimiter(other)
+        waiting = asyncio.create_task(
+            asyncio.to_thread(waiter.acquire, PER_CUSTOMER, {"customer": 7})
+        )
+    await until(lambda: other.keeper.hears(key), "it hears")  # type: ignore[attr-defined]
+    await asyncio.sleep(0.2)  # the look that follows is over
+    released_at = time.monotonic()
+    await asyncio.to_thread(holder.release)
+    lease: Any = await waiting
+    assert time.monotonic() - released_at < 1.0
+    await asyncio.to_thread(SyncLimiter(other).evict, lease.id)
+    await other.aclose()
+
+
+# -- clients ---------------------------------------------------------------------------------------
+
+
+async def test_clients_that_users_have(cluster: Cluster) -> None:
+    """Their settings say where the nodes are."""
+    port = cluster.primaries()[0].port
+    sync = redis.RedisCluster(host="127.0.0.1", port=port)
+    with SyncLimiter(RedisStore(client=sync)) as limiter:
+        with limiter.hold(PER_CUSTOMER, {"customer": 1}):
+            pass
+    sync.close()
+    client = redis.asyncio.RedisCluster(host="127.0.0.1", port=port)
+    async with Limiter(RedisStore(client=client)) as alimiter:
+        async with alimiter.hold(PER_CUSTOMER, {"customer": 1}):
+            pass
+    await client.aclose()
+
+
+def test_urls() -> None:
+    """Several nodes, with names, passwords and options; and what cannot be."""
+    store = RedisStore("redis+cluster://user:se%2Fcret@one:7000,two,[::1]:7002/?socket_timeout=3")
+    assert repr(store) == (
+        "<RedisStore redis+cluster://one:7000,two:6379,::1:7002 namespace='limiter'>"
+    )
+    for wrong in ("redis+cluster://", "redis+cluster://one:x", "redis+cluster://one/3"):
+        with pytest.raises(ConfigurationError):
+            RedisStore(wrong)
