@@ -41,6 +41,8 @@ class ClusterKeeper(Keeper):
         self._slots = slots
         self._due_now = threading.Event()
         self._urgent: dict[str, None] = {}
+        self._waited_for: dict[str, None] = {}
+        """Tags under which somebody was queued."""
         self._shards: dict[Node | None, Shard] = {}
         self._work: Way | None = None
         self._polls = False
@@ -51,6 +53,7 @@ class ClusterKeeper(Keeper):
     def heed(self, key: str) -> None:
         """Hear what is said under a key's tag, as soon as may be."""
         tag = tag_of(self._hub.namespace, key)
+        self._waited_for[tag] = None
         node = self._slots.node_of(tag)
         shard = self._shards.get(node)
         if shard is None or tag not in shard.hearing:
@@ -104,7 +107,7 @@ class ClusterKeeper(Keeper):
         self._want(urgent, at_once=True)
         if now >= self._census_at and not self._polls:
             self._census_at = now + _CENSUS
-            self._want({self._tag(live.key) for live in list(hub.live.values())}, at_once=False)
+            self._want(self._to_be_heard(now), at_once=False)
         due: defaultdict[Node | None, list[Live]] = defaultdict(list)
         for live in hub.due(now):
             due[self._slots.node_of(self._tag(live.key))].append(live)
@@ -118,6 +121,23 @@ class ClusterKeeper(Keeper):
             release = [protocol.release(request_id, key)]
             node = self._slots.node_of(self._tag(key))
             self._give(node, lambda shard, release=release: shard.give(releases=release))
+
+    def _to_be_heard(self, now: float) -> set[str]:
+        """Return the tags under which somebody waits, or has held for a while.
+
+        Most calls are over before anybody could have something to tell them.
+        """
+        waited_for: set[str] = set()
+        held: set[str] = set()
+        for live in list(self._hub.live.values()):
+            if not live.waiting:
+                if now - live.granted_at > _CENSUS:
+                    held.add(self._tag(live.key))
+            elif (tag := self._tag(live.key)) in self._waited_for:
+                waited_for.add(tag)
+        for tag in [tag for tag in self._waited_for if tag not in waited_for]:
+            self._waited_for.pop(tag, None)
+        return waited_for | held
 
     def _tag(self, key: str) -> str:
         return tag_of(self._hub.namespace, key)
