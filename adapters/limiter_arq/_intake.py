@@ -59,6 +59,10 @@ class Intake:
             room = min(room, worker.max_burst_jobs - ended - worker.job_counter)
         return max(0, room)
 
+    def runs(self, job_id: str) -> bool:
+        """Whether the body of this job runs in this worker."""
+        return job_id in self._worker.job_tasks
+
     async def start_due(self, job_ids: Sequence[bytes]) -> None:
         """Start jobs that are due, as far as there is room; safe from cancellation."""
         tasks = self._worker.tasks

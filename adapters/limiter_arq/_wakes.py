@@ -93,6 +93,8 @@ class Wakes:
 
     async def _wake(self, parked: Parked, ticket: str) -> None:
         mine = parked.queue == self._queue
+        if mine and self._intake.runs(parked.job_id):
+            return  # it lost its lease, and does not care: its next try has to wait for its end
         if mine and self._intake.room():
             # Its slot is still kept for it, so it does not run: if arq's mark says so for long, the
             # worker that set it died on the way. (If it is only slow, it will find the slot held.)

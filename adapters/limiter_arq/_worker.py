@@ -107,12 +107,13 @@ class LimitedWorker(Worker):
         """Shut down as arq does, and start nothing from now on."""
         if self._closing:
             return
-        self.allow_pick_jobs = False  # or what a cancelled job frees would start here
+        if self._parts is not None:
+            self._parts.intake.open = False  # or what a cancelled job frees would start here
         super().handle_sig(signum)
 
     async def close(self) -> None:
         """Close as arq does, once what came free is handed on."""
-        picked, parts = self.allow_pick_jobs, self._parts
+        parts = self._parts
         try:
             if parts is not None and self._has_pool():
                 if not self._handle_signals:
@@ -127,7 +128,6 @@ class LimitedWorker(Worker):
             await super().close()
         finally:
             self._closing = False
-            self.allow_pick_jobs = picked  # for a worker that is run again
 
     def _has_pool(self) -> bool:
         pool: Any = self._pool

@@ -18,6 +18,7 @@ from limiter_celery._admission import Admission
 from limiter_celery._aside import Aside
 from limiter_celery._endings import Endings
 from limiter_celery._errands import Errands
+from limiter_celery._green import is_gevent, keep_in_system_thread
 from limiter_celery._marks import Marks
 from limiter_celery._parcel import unpack
 from limiter_celery._pools import admits_in_pool, can_terminate
@@ -100,6 +101,8 @@ class Porter:
             on_store_error="admit" if settings.on_store_error == "admit" else "raise",
             label=str(worker.hostname),
         )
+        if self.pool_is_green and is_gevent():
+            keep_in_system_thread(self.gate.store, settings.name)
         face = self.gate.store.sync_face()
         remember = settings.remember
         lasts = self.visibility + _MARGIN if remember is None else float(remember)

@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from limiter_celery._green import MainHub, is_gevent
+
 logger = logging.getLogger("limiter")
 
 
@@ -21,12 +23,15 @@ class Post:
         self._letters: collections.deque[Callable[[], object]] = collections.deque()
         self._consumer: Any = None
         self._pipe: tuple[int, int] | None = None
+        self._main: MainHub | None = None
 
     def connect(self, consumer: Any) -> None:
         """Use the event loop of this consumer, which may be the one of before, made empty."""
         self._consumer = consumer
         hub = consumer.hub
         if hub is None:
+            if self._main is None and is_gevent():
+                self._main = MainHub(self._deliver)
             return
         if self._pipe is None:
             self._pipe = os.pipe()
@@ -45,6 +50,8 @@ class Post:
                 pass  # it is full of wake-ups
             except OSError:
                 logger.debug("the worker's event loop is gone")
+        elif self._main is not None:
+            self._main.wake()
         else:
             self._consumer.timer.call_after(0, self._deliver)
 

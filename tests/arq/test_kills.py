@@ -154,6 +154,27 @@ async def test_the_server_is_killed_and_comes_back(own_server: Callable[..., Pro
         crew.close()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_a_store_of_its_own_is_killed_and_comes_back(
+    pool: ArqRedis, crew: Crew, own_server: Callable[..., Process]
+) -> None:
+    """arq's Redis goes on, and so do the workers."""
+    keeper = own_server("--appendonly", "yes", "--appendfsync", "always")
+    settings = {"limiter": keeper.url, "in_progress": 600, "lease": 5.0, "claim": 1.0}
+    await enqueue(pool, 15, 0.2)
+    for _ in range(2):
+        crew.start(**settings)
+    for ended in (2, 6):
+        crew.wait_for_ends(ended)
+        keeper.restart()
+    crew.wait_for_ends(15)
+    until_now(lambda: crew.server.admin.zcard("arq:queue") == 0, "all are finished")
+    assert crew.most_at_once() == 1
+    assert sorted(crew.names("begin")) == list(range(15)), "each once"
+    assert {note.job_try for note in crew.notes()} == {1}
+
+
 async def test_a_second_delivery_of_a_job_that_runs_starts_no_second_body(
     pool: ArqRedis, crew: Crew
 ) -> None:

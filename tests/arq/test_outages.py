@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -227,6 +228,7 @@ async def test_a_worker_is_run_again(pool: ArqRedis, store: RedisStore) -> None:
             await worker.async_run()
             for job in jobs:
                 assert await result(job) == 1
+            worker.handle_sig(signal.SIGUSR1)
             await worker.close()
 
 

@@ -210,7 +210,7 @@ async def test_a_retry_has_its_own_time_to_wait(
 ) -> None:
     """The time that its first try ran for is no waiting."""
 
-    @limited(one(timeout=2))
+    @limited(one(timeout=1.5))
     async def work(ctx: dict[Any, Any], who: str, seconds: float) -> str:
         stage.begun.append(who)
         await asyncio.sleep(seconds)
@@ -219,10 +219,10 @@ async def test_a_retry_has_its_own_time_to_wait(
         return who
 
     await inside([func(work, name="work")])
-    first = await send(pool, "first", 2.5, to="work")
+    first = await send(pool, "first", 1.8, to="work")
     await stage.begins("first")
-    await asyncio.sleep(1.5)
-    second = await send(pool, "second", 0.5, to="work")
+    await asyncio.sleep(1.2)
+    second = await send(pool, "second", 0.3, to="work")
     await until_true(lambda: waits(store), "the second waits")
     assert await outcome(second) == "second"
     assert await outcome(first) == "first"

@@ -45,7 +45,9 @@ def _app_of(given: dict[str, Any]) -> Any:
             {"url": given["url"], "install": False, "preempting": True}
             | ({"broker": given["broker"]} if "broker" in given else {})
         )
-        _apps[where].backend.on_task_call = lambda *_: None  # `Sent` asks by itself
+        # `Sent` asks by itself; nothing subscribes for results.
+        _apps[where].backend.on_task_call = lambda *_: None
+        _apps[where].backend.remove_pending_result = lambda *_: None
     return _apps[where]
 
 

@@ -94,11 +94,28 @@ def test_a_thousand_that_wait_and_one_that_need_not(crew: Callable[..., Crew], p
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])
 def test_a_long_body_keeps_its_slot(crew: Callable[..., Crew], pool: str) -> None:
+    """It computes, without a pause in which another greenlet could renew its lease."""
     shop = crew(pool=pool, lease=1.0)
     shop.start()
     first = shop.send("busy", "eve", 4.0)
     shop.until_began(first)
+    shop.until(lambda: shop.limiter.inspect("user=eve").in_use == 1, "it took its slot")
+    token = shop.limiter.inspect("user=eve").holders[0].fencing_token
+    while not shop.log("end", first.id):
+        now = shop.limiter.inspect("user=eve").holders
+        assert [each.fencing_token for each in now] == [token] or shop.log("end", first.id)
+        time.sleep(0.05)
     second = shop.send("busy", "eve", 0.1)
-    shop.start()
     shop.until_ended(second)
+
+
+def test_a_woken_body_in_green_threads_keeps_its_slot(crew: Callable[..., Crew]) -> None:
+    shop = crew(pool="gevent", lease=1.0)
+    shop.start()
+    first = shop.send("by_user", "eve", 0.5)
+    shop.until_began(first)
+    second = shop.send("busy", "eve", 3.0)
+    third = shop.send("by_user", "eve", 0.1)
+    shop.until_ended(first, second, third)
     assert shop.most_at_once() == 1
+    assert "lost its slot" not in shop.workers[0].said()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -169,3 +170,28 @@ def test_tasks_are_admitted_without_the_store_if_so_wished(
     tasks = [shop.send("by_user", "eve", 0.1) for _ in range(3)]
     shop.until_ended(*tasks)
     durable.start()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_workers_are_killed_again_and_again(crew: Callable[..., Crew], number: int) -> None:
+    shop = crew(transport=FAST, lease=2.0, number=number, limiter={"claim": 2.0})
+    chance = random.Random(number)
+    tasks = [shop.send("late", "eve", 0.15) for _ in range(60)]
+    workers = [shop.start(), shop.start()]
+    for _ in range(8):
+        time.sleep(chance.uniform(0.2, 1.5))
+        workers.pop(0).kill()
+        workers.append(shop.start())
+    give_up_at = time.monotonic() + 90
+    ids = {each.id for each in tasks}
+    while ids - {each["id"] for each in shop.log("end")}:
+        assert time.monotonic() < give_up_at, "some tasks never ended"
+        time.sleep(0.1)
+    assert shop.most_at_once() <= number
+    shop.until(lambda: shop.limiter.inspect("user=eve").in_use == 0, "all slots are free")
+    assert shop.limiter.inspect("user=eve").waiting == 0
+    # Twice runs only what a worker had in hand when it was killed.
+    begins = collections.Counter(each["id"] for each in shop.log("begin"))
+    assert sum(begins.values()) <= 60 + 8 * number

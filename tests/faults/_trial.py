@@ -26,6 +26,9 @@ from ._overlap import Body, Overlap, check, read
 SECONDS = float(os.environ.get("LIMITER_FAULT_SECONDS", "0"))
 """How long the load and the faults of each scenario last, at the least."""
 
+CREW = WORLDS * 2 if SECONDS else (*WORLDS, "asyncio")
+"""The processes of a trial; for a short one fewer, since to start them takes most of its time."""
+
 BODIES = 8
 """How many bodies prove that it goes on: more than may be in the middle of one on a key."""
 
@@ -75,7 +78,7 @@ class Trial:
         lease: float,
         script: Script | None = None,
         url: str | None = None,
-        worlds: tuple[str, ...] = WORLDS * 2,
+        worlds: tuple[str, ...] = CREW,
         leaves: tuple[str, ...] = (),
     ) -> None:
         self.deployment = deployment

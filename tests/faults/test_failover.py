@@ -23,6 +23,7 @@ def test_a_failover_that_loses_writes(pair: Pair, trial: Begin) -> None:
     with trial(pair, lease=2.0) as run:
         for _ in run.rounds():
             pair.fall_behind()
+            run.goes_on()  # so that slots are in other hands than the replica knows
             run.crew.cling(run.crew.alive[:2], LIMITS)
             run.forgot("failed over", pair.failover())
             run.let_go()

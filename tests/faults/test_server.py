@@ -48,7 +48,7 @@ def test_a_restart_without_data(deploy: Deploy, trial: Begin) -> None:
     """S10, S11; rows 16, 22: more may run than may, for a lease; all goes on by itself."""
     deployment = deploy()
     with trial(deployment, lease=1.0) as run:
-        for _ in run.rounds(2):
+        for _ in run.rounds():
             run.crew.cling(run.crew.alive[:2], LIMITS)
             run.forgot("restarted", restart(deployment))
             run.let_go()
@@ -58,7 +58,7 @@ def test_all_data_is_deleted(deploy: Deploy, trial: Begin) -> None:
     """S10, S11; row 22: FLUSHALL. The excess ends within a lease, and tokens go on rising."""
     deployment = deploy()
     with trial(deployment, lease=1.0) as run:
-        for _ in run.rounds(2):
+        for _ in run.rounds():
             run.crew.cling(run.crew.alive[:2], LIMITS)
             run.forgot("flushed", flush_all(deployment))
             run.let_go()

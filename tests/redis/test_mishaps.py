@@ -240,6 +240,22 @@ def test_what_the_server_threw_away_is_made_anew(
     store.close()
 
 
+def test_a_renewal_serves_what_was_left_over(server: Server, store: RedisStore) -> None:
+    """S6, S16: the news that there is more to do may be lost."""
+    face = store.sync_face()
+    face.acquire(Request("holder", (Demand(KEY, 1),)))
+    for name in ("first", "second"):
+        face.acquire(Request(name, (Demand(KEY, 1),)))
+    server.admin.hset("{limiter:one}:state", "override", 2)  # and nobody is served
+    assert face.inspect(KEY).waiting == 2
+    face.renew(["second"])
+    assert face.inspect(KEY).waiting == 1
+    assert isinstance(face.acquire(Request("first", (Demand(KEY, 1),))), Granted)
+    face.reset_limit(KEY)
+    for name in ("holder", "first", "second"):
+        face.release(name, (KEY,))
+
+
 async def test_a_bad_key_harms_only_its_own_callers(server: Server, astore: RedisStore) -> None:
     """Operations travel together, and fail alone."""
     server.admin.lpush("{limiter:bad}:state", "not ours")
