@@ -11,8 +11,8 @@ from limiter_core.errors import StoreUnavailable
 from limiter_core.requests import Answer, KeySnapshot, Notice, Renewal, Request
 from limiter_redis import _protocol as protocol
 from limiter_redis._protocol import batched
-from limiter_redis._sync_face import NOTE_LASTS, SCAN_COUNT
 from limiter_redis._slots import check_one_slot
+from limiter_redis._sync_face import NOTE_LASTS, SCAN_COUNT
 from limiter_redis._wire import BATCH
 
 if TYPE_CHECKING:

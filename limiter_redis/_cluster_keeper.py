@@ -7,7 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-
+from typing import TypeVar
 
 from limiter_core.errors import StoreUnavailable
 from limiter_redis import _protocol as protocol
@@ -16,9 +16,11 @@ from limiter_redis._hub import Hub, Live
 from limiter_redis._keeper import PATIENCE, Keeper
 from limiter_redis._places import ClusterPlace
 from limiter_redis._protocol import batched
-from limiter_redis._shard import Shard
+from limiter_redis._shard import Shard, Work
 from limiter_redis._slots import Node, Slots, tag_of
 from limiter_redis._wire import BATCH, Way
+
+T = TypeVar("T")
 
 _CENSUS = 0.3
 """Seconds between looks at all that live, for tags that have to be heard."""
@@ -112,15 +114,13 @@ class ClusterKeeper(Keeper):
         for live in hub.due(now):
             due[self._slots.node_of(self._tag(live.key))].append(live)
         for node, lives in due.items():
-            self._give(node, lambda shard, lives=lives: shard.give(lives=lives, at_once=True))
+            self._give(node, Work(lives=lives, at_once=True))
         for key in hub.due_looks(now):
-            node = self._slots.node_of(self._tag(key))
-            self._give(node, lambda shard, key=key: shard.give(looks=[key], at_once=True))
+            self._give(self._slots.node_of(self._tag(key)), Work(looks=[key], at_once=True))
         while hub.abandoned:
             request_id, key = hub.abandoned.popitem()
-            release = [protocol.release(request_id, key)]
-            node = self._slots.node_of(self._tag(key))
-            self._give(node, lambda shard, release=release: shard.give(releases=release))
+            work = Work(releases=[protocol.release(request_id, key)])
+            self._give(self._slots.node_of(self._tag(key)), work)
 
     def _to_be_heard(self, now: float) -> set[str]:
         """Return the tags under which somebody waits, or has held for a while.
@@ -143,22 +143,20 @@ class ClusterKeeper(Keeper):
         return tag_of(self._hub.namespace, key)
 
     def _want(self, tags: Iterable[str], *, at_once: bool) -> None:
-        by_node: defaultdict[Node | None, list[str]] = defaultdict(list)
         if self._polls:
             return
+        by_node: defaultdict[Node | None, list[str]] = defaultdict(list)
         for tag in tags:
             by_node[self._slots.node_of(tag)].append(tag)
         for node, some in by_node.items():
             if node is not None:
-                self._give(
-                    node, lambda shard, some=some: shard.give(tags=some, at_once=at_once)
-                )
+                self._give(node, Work(tags=some, at_once=at_once))
 
-    def _give(self, node: Node | None, give: Callable[[Shard], bool]) -> None:
+    def _give(self, node: Node | None, work: Work) -> None:
         shard = self._shards.get(node)
-        if shard is None or not give(shard):
+        if shard is None or not shard.give(work):
             shard = self._shards[node] = self._new_shard(node)
-            give(shard)
+            shard.give(work)
 
     def _new_shard(self, node: Node | None) -> Shard:
         if node is None:
@@ -186,17 +184,17 @@ class ClusterKeeper(Keeper):
     def renew(self, lives: list[Live]) -> None:
         """Renew leases and tickets."""
         for some in batched(lives, BATCH):
-            self._carefully(lambda some=some: self._renew(self._wire(), some))
+            self._carefully(self._renew, some)
 
     def look(self, keys: list[str]) -> None:
         """Look at keys whose time is up."""
         for some in batched(keys, BATCH):
-            self._carefully(lambda some=some: self._look(self._wire(), some))
+            self._carefully(self._look, some)
 
     def give_back(self, releases: list[protocol.Operation]) -> None:
         """Release what nobody wants any more."""
         for some in batched(releases, BATCH):
-            self._carefully(lambda some=some: self._call(self._wire(), some))
+            self._carefully(self._call, some)
 
     def hear(self, messages: list[bytes]) -> None:
         """Pass on messages."""
@@ -232,13 +230,10 @@ class ClusterKeeper(Keeper):
         """Return the seconds between looks at the clock."""
         return self._tick()
 
-    def _wire(self) -> Way:
+    def _carefully(self, work: Callable[[Way, list[T]], object], items: list[T]) -> None:
         assert self._work is not None
-        return self._work
-
-    def _carefully(self, work: Callable[[], object]) -> None:
         try:
-            work()
+            work(self._work, items)
         except StoreUnavailable as error:
             if self._hub.live:
                 self._say("cannot renew leases, will retry until they end", error)
@@ -246,5 +241,3 @@ class ClusterKeeper(Keeper):
         except Exception as error:  # noqa: BLE001
             # It must not end while leases depend on it, whatever a listener or a reply did.
             self._say("the keeper failed, and goes on", error)
-
-

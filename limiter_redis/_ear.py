@@ -16,6 +16,7 @@ from limiter_redis._wire import FOR
 _CHECK = 5.0
 """Seconds after which the connection is asked whether it lives."""
 
+_PARTS = 3
 _SUBSCRIBED, _UNSUBSCRIBED, _MESSAGE = b"ssubscribe", b"sunsubscribe", b"smessage"
 
 
@@ -102,13 +103,15 @@ class Ear:
                     raise
                 self.refused.append((self._asked.popleft()[1], error))
             else:
-                if isinstance(reply, list):
-                    self._take(*reply[:3])
+                self._take(reply)
         if anything:
             self._heard_at = time.monotonic()
         return anything
 
-    def _take(self, kind: bytes, channel: bytes, said: Any = None) -> None:
+    def _take(self, reply: Any) -> None:
+        if isinstance(reply, bytes) or len(reply) < _PARTS:  # an answer to PING
+            return
+        kind, channel, said = reply
         if kind == _MESSAGE:
             self.heard.append(said)
         elif self._asked and self._asked[0] == (kind, channel):

@@ -85,15 +85,15 @@ class SentinelPlace:
         """Return a client of our own for threads."""
         sentinels: Any = Sentinels(self._sentinels, min(timeout, CONNECT_PATIENCE))
         settings = quiet_sync_settings(self._address, timeout)
-        pool = SentinelConnectionPool(self._service, sentinels, **settings)
-        return redis.Redis(connection_pool=pool)
+        pools: Any = SentinelConnectionPool
+        return redis.Redis(connection_pool=pools(self._service, sentinels, **settings))
 
     def async_client(self, node: Node = HERE) -> redis.asyncio.Redis:  # noqa: ARG002
         """Return a client of our own for the running event loop."""
         sentinels: Any = AsyncSentinels(self._sentinels, min(self.timeout, CONNECT_PATIENCE))
         settings = quiet_async_settings(self._address)
-        pool = AsyncSentinelPool(self._service, sentinels, **settings)
-        return redis.asyncio.Redis(connection_pool=pool)
+        pools: Any = AsyncSentinelPool
+        return redis.asyncio.Redis(connection_pool=pools(self._service, sentinels, **settings))
 
 
 class ClusterPlace:

@@ -34,7 +34,7 @@ _MOVES = 3
 """Redirections of a call that are followed at once; then the nodes do not agree, and it waits."""
 
 CLOSED_SLOT = """\
-do -- Before anything else: is the slot on its way to another node? Then this key is not ours to see.
+do -- Is the slot on its way to another node? Then this key, which nobody has, is not ours to see.
   local seen = redis.pcall('EXISTS', string.match(KEYS[1], '^{.-}') .. ':none')
   if type(seen) == 'table' and seen.err then
     return redis.error_reply('TRYAGAIN the slot is on its way to another node')
@@ -88,7 +88,7 @@ def passes(error: Exception) -> bool:
 def failure(error: Exception, where: str) -> StoreError:
     """Return our error for one that did not pass in time."""
     if isinstance(error, AskError):  # also a MovedError: the nodes do not agree
-        moving = f"slot {error.slot_id} is on its way to {error.host}:{error.port}"
+        moving = f"a slot is on its way to another node ({error})"
         ours = StoreUnavailable(f"the store at {where} cannot be reached: {moving}")
         ours.__cause__ = error
         return ours
@@ -105,17 +105,17 @@ def is_about_the_map(error: Exception) -> bool:
 class MinReplicas(NamedTuple):
     """How many replicas have to have a grant before it counts, and how long they may take."""
 
-    count: int
+    least: int
     timeout: float
 
     def command(self) -> tuple[str, int, int]:
         """Return what asks for it, behind the step on its connection."""
-        return "WAIT", self.count, max(1, round(self.timeout * 1000))
+        return "WAIT", self.least, max(1, round(self.timeout * 1000))
 
     def missed(self, confirmed: int) -> StoreUnavailable:
         """Return what a caller hears whose grant is not safe."""
         return StoreUnavailable(
-            f"only {confirmed} of {self.count} replicas confirmed the grant within "
+            f"only {confirmed} of {self.least} replicas confirmed the grant within "
             f"{self.timeout} s; it was given back"
         )
 

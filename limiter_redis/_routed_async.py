@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import ClusterDownError, MovedError, NoScriptError, ResponseError
@@ -25,8 +26,9 @@ CLOSING_PATIENCE = 5.0
 
 
 class _Lane:
-    """The operations of one tag. One call of a tag is on its way at a time: none overtakes another,
-    whatever way it is sent around.
+    """The operations of one tag.
+
+    One call of a tag is on its way at a time: none overtakes another, whatever way it is sent.
 
     Attributes:
         gathered: what is asked meanwhile.
@@ -201,7 +203,7 @@ class RoutedAsyncWire:
     def refused(self, line: Line, call: Call, error: Exception) -> None:
         """Send a call again, if that may help."""
         if isinstance(error, MovedError):
-            self._slots.moved(error.slot_id, error.host, error.port, line.node)
+            self._slots.moved(error, line.node)
         elif isinstance(error, NoScriptError) and not call.by_text:
             line.teach(call)
             return
@@ -209,11 +211,11 @@ class RoutedAsyncWire:
             self._hub.recheck_waiting()  # the news that came with lost replies are lost
         self._put_off(call, error)
 
-    def confirmed(self, line: Line, question: Confirmation, replicas: int) -> None:  # noqa: ARG002
+    def confirmed(self, line: Line, question: Confirmation, replicas: int) -> None:
         """Hand out what replicas have; give back what they have not."""
         call, lines, grants, _ = question
         least = self._min_replicas
-        if least is not None and replicas < least.count:
+        if least is not None and replicas < least.least:
             operations = [asked.operation for asked in call.asked]
             releases = give_back(operations, lines, grants, self._hub)
             for place in grants.places:
@@ -284,10 +286,8 @@ class RoutedAsyncWire:
             self._slots.learn(seen)
         except Exception as error:  # noqa: BLE001
             trouble = error
-        try:
+        with suppress(RuntimeError):  # the loop has ended
             self.loop.call_soon_threadsafe(self._learnt, trouble)
-        except RuntimeError:
-            pass  # the loop has ended
 
     def _learnt(self, trouble: Exception | None) -> None:
         self._learning = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 from redis.exceptions import (
     ClusterDownError,
@@ -181,11 +181,11 @@ class RoutedWire:
                 errand.reply = None
             try:
                 self._exchange(node, some)
-            except Exception as failure:  # noqa: BLE001
+            except Exception as trouble:  # noqa: BLE001
                 # Of any kind: a credential provider, for one, may raise what it likes.
                 for errand in some:
                     if errand.reply is None or self._min_replicas is not None:
-                        errand.reply = failure
+                        errand.reply = trouble
 
     def _exchange(self, node: Node, errands: list[_Errand]) -> None:
         pool = self._pools.get(node)
@@ -216,7 +216,7 @@ class RoutedWire:
         try:
             reply = connection.read_response(disable_decoding=True)
         except MovedError as error:
-            self._slots.moved(error.slot_id, error.host, error.port, node)
+            self._slots.moved(error, node)
             return error
         except ReadOnlyError:
             raise  # and the connection ends: it may be another server that is written to by now
@@ -232,15 +232,15 @@ class RoutedWire:
         """Have replicas confirm what was granted, or give it back."""
         found: list[tuple[_Errand, Grants]] = []
         for errand in errands:
-            if errand.operations and isinstance(errand.reply, list):
-                grants = grants_of(errand.operations, cast("list[str]", errand.reply))
+            if errand.operations and not isinstance(errand.reply, Exception):
+                grants = grants_of(errand.operations, errand.reply)
                 if grants is not None:
                     found.append((errand, grants))
         if not found:
             return
         connection.send_packed_command(connection.pack_command(*least.command()))
         confirmed = int(connection.read_response())
-        if confirmed >= least.count:
+        if confirmed >= least.least:
             return
         for errand, grants in found:
             lines: list[str] = errand.reply

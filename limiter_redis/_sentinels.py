@@ -68,7 +68,8 @@ class AsyncSentinels:
         """
         troubles: list[str] = []
         for address in list(self._addresses):
-            settings = quiet_async_settings(address) | {"socket_timeout": self._timeout}
+            settings: Any = quiet_async_settings(address)
+            settings["socket_timeout"] = self._timeout
             client: Any = redis.asyncio.Redis(**settings)
             try:
                 found = await client.execute_command(*_QUESTION, service_name)

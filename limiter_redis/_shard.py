@@ -8,9 +8,9 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from redis.exceptions import MovedError
 
@@ -23,6 +23,24 @@ LINGER = 5.0
 
 _IDLE_AFTER = 10.0
 _PAUSE = 0.2
+
+
+class Work(NamedTuple):
+    """What there is to do at a node.
+
+    Attributes:
+        tags: to be heard.
+        lives: to be renewed.
+        looks: keys to be looked at.
+        releases: to be carried out.
+        at_once: whether to wake the thread for it.
+    """
+
+    tags: Sequence[str] = ()
+    lives: Sequence[Live] = ()
+    looks: Sequence[str] = ()
+    releases: Sequence[protocol.Operation] = ()
+    at_once: bool = False
 
 
 class Doing(Protocol):
@@ -94,34 +112,28 @@ class Shard:
 
     # -- for the keeper ---------------------------------------------------------------------------
 
-    def give(
-        self,
-        *,
-        tags: Iterable[str] = (),
-        lives: Iterable[Live] = (),
-        looks: Iterable[str] = (),
-        releases: Iterable[protocol.Operation] = (),
-        at_once: bool = False,
-    ) -> bool:
+    def give(self, work: Work) -> bool:
         """Give it something to do; whether it still takes it."""
         now = time.monotonic()
         with self._lock:
             if self.ended:
                 return False
-            for tag in tags:
+            for tag in work.tags:
                 self._wanted[tag] = now
-            self._lives.update((live.request.id, live) for live in lives)
-            self._looks.update(dict.fromkeys(looks))
-            self._releases += releases
-        if at_once:
-            with suppress(OSError):  # it is full of wake-ups, or closed
-                self._wake_end.send(b"!")
+            self._lives.update((live.request.id, live) for live in work.lives)
+            self._looks.update(dict.fromkeys(work.looks))
+            self._releases += work.releases
+        if work.at_once:
+            self._wake()
         return True
 
     def stop(self) -> None:
         """Have it end."""
         self._stopping = True
-        with suppress(OSError):
+        self._wake()
+
+    def _wake(self) -> None:
+        with suppress(OSError):  # it is full of wake-ups, or closed
             self._wake_end.send(b"!")
 
     def join(self, seconds: float) -> None:

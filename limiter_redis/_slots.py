@@ -100,9 +100,9 @@ class Slots:
         """Return the nodes that own slots."""
         return sorted({node for node in self._owners if node is not None})
 
-    def moved(self, slot: int, host: str, port: int, told_by: Node) -> None:
-        """Note where a slot went, as the node said that had it before."""
-        self._owners[slot] = self._reachable(host, port, told_by)
+    def moved(self, error: Any, told_by: Node) -> None:
+        """Note where a slot went, as the `MovedError` of the node says that had it before."""
+        self._owners[error.slot_id] = self._reachable(error.host, error.port, told_by)
 
     def is_old(self) -> bool:
         """Whether it is time to look whether more has changed than a redirection told of."""

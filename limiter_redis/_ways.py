@@ -48,9 +48,20 @@ class AsyncWay(Protocol):
 class Ways(Protocol):
     """What a store is made of, in one process. Nothing connects before it is used."""
 
-    capabilities: Capabilities
-    hub: Hub
-    keeper: Keeper
+    @property
+    def capabilities(self) -> Capabilities:
+        """What a store on them can do."""
+        ...
+
+    @property
+    def hub(self) -> Hub:
+        """Who in this process waits or holds."""
+        ...
+
+    @property
+    def keeper(self) -> Keeper:
+        """Who keeps them alive."""
+        ...
 
     def new_wire(self, timeout: float) -> Way:
         """Return a way for threads."""

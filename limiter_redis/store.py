@@ -9,10 +9,6 @@ import sys
 import threading
 import time
 import weakref
-from typing import Any
-
-import redis
-import redis.asyncio
 
 from limiter_core.errors import ConfigurationError
 from limiter_core.requests import Request

@@ -131,9 +131,7 @@ class Mover:
         target: Any = new.admin.cluster("myid")
         for server in (new, old, *self._cluster.primaries()):
             self._set(server, "NODE", target)
-        until_now(
-            lambda: owner_of(self._cluster, self._name) is new, "the slot has a new owner"
-        )
+        until_now(lambda: owner_of(self._cluster, self._name) is new, "the slot has a new owner")
 
     def _set(self, server: Process, *state: Any) -> None:
         server.admin.execute_command("CLUSTER", "SETSLOT", self.slot, *state)

@@ -24,7 +24,7 @@ class Crew:
         self._workers = [
             start("spread.py", **{"async": True, "at_once": 8, "body": 0.002}, **given),
             start("spread.py", **{"async": True, "at_once": 8, "body": 0.002}, **given),
-            start("spread.py", **{"at_once": 4, "body": 0.002}, **given),
+            start("spread.py", at_once=4, body=0.002, **given),
         ]
         for worker in self._workers:
             worker.wait_for("begins")

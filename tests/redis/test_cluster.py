@@ -113,12 +113,10 @@ async def test_limits_with_a_common_scope_are_taken_together(cluster: Cluster) -
     """On the one node that has them."""
     customer = ConcurrencyLimit("customer", max_concurrent=1, scope="orders")
     region = ConcurrencyLimit("region", max_concurrent=1, scope="orders")
-    async with Limiter(RedisStore(cluster.url)) as limiter:
-        async with limiter.hold([customer, region], {"customer": 1, "region": "eu"}):
-            assert sorted([key async for key in limiter.keys()]) == [
-                "orders/customer=1",
-                "orders/region=eu",
-            ]
+    given = {"customer": 1, "region": "eu"}
+    async with Limiter(cluster.url) as limiter, limiter.hold([customer, region], given):
+        keys = [key async for key in limiter.keys()]
+    assert sorted(keys) == ["orders/customer=1", "orders/region=eu"]
 
 
 def test_queued_jobs_need_a_scope(store: RedisStore) -> None:
@@ -220,15 +218,15 @@ async def test_clients_that_users_have(cluster: Cluster) -> None:
     """Their settings say where the nodes are."""
     port = cluster.primaries()[0].port
     sync = redis.RedisCluster(host="127.0.0.1", port=port)
-    with SyncLimiter(RedisStore(client=sync)) as limiter:
-        with limiter.hold(PER_CUSTOMER, {"customer": 1}):
-            pass
-    sync.close()
+    store = RedisStore(client=sync)
+    with SyncLimiter(store).hold(PER_CUSTOMER, {"customer": 1}):
+        sync.close()
+    store.close()
     client = redis.asyncio.RedisCluster(host="127.0.0.1", port=port)
-    async with Limiter(RedisStore(client=client)) as alimiter:
-        async with alimiter.hold(PER_CUSTOMER, {"customer": 1}):
-            pass
-    await client.aclose()
+    store = RedisStore(client=client)
+    async with Limiter(store).hold(PER_CUSTOMER, {"customer": 1}):
+        await client.aclose()
+    await store.aclose()
 
 
 def test_urls() -> None:

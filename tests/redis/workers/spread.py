@@ -1,6 +1,6 @@
 """A process in which many calls take turns under limits that lie all over a cluster.
 
-    spread.py '{"url": ..., "async": true, "keys": ["a", ...], "lease": 2, "at_once": 8, "body": 0.001}'
+    spread.py '{"url": ..., "async": true, "keys": ["a"], "lease": 2, "at_once": 8, "body": 0.001}'
 
 Goes on until a line comes on its input. Notes the begin and the end of each body, with the time of
 the clock that all processes share, and says them at the end: {key: [[begin, end, token], ...]}.
