@@ -91,7 +91,7 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.tools: $(VENV)/.installed
 	$(BIN)/python $(PIP) install --group dev
-	$(BIN)/python $(PIP) install --no-deps 'arq>=0.28,<0.29' # for the checkers to see
+	$(BIN)/python $(PIP) install --no-deps 'arq>=0.28,<0.29' 'saq>=0.26,<0.27' # for the checkers to see
 	@touch $@
 
 # A peer that cannot be had here (some are compiled) is no reason not to measure the others.

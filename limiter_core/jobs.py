@@ -27,6 +27,7 @@ import time
 from limiter_core._async_calls import AsyncioCall
 from limiter_core._async_engine import RELEASE_PATIENCE, AsyncEngine
 from limiter_core._engine import OnStoreError
+from limiter_core._errands import Errands
 from limiter_core._job_parts import (
     CLAIM,
     Desk,
@@ -51,7 +52,7 @@ from limiter_core.lease import Lease, SyncLease
 from limiter_core.requests import Answer, Granted, Held, Request
 from limiter_core.store import Store
 
-__all__ = ("CLAIM", "Held", "Job", "JobGate", "SyncJobGate", "Waiting", "error_of")
+__all__ = ("CLAIM", "Errands", "Held", "Job", "JobGate", "SyncJobGate", "Waiting", "error_of")
 
 SWEEP_EVERY = 1.0
 """Seconds between two looks for tickets that nobody claimed and leases that nobody renewed."""

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "limiter_celery": {"limiter_core", "limiter_redis", "limiter_celery"}
     | {"billiard", "celery", "kombu", "vine"},
     "limiter_arq": {"limiter_core", "limiter_redis", "limiter_arq", "arq", "click", "redis"},
+    "limiter_saq": {"limiter_core", "limiter_redis", "limiter_saq", "saq", "redis"},
     # The demo simulates a load on a memory store with a clock of its own.
     "limiter_cli": CORE | {"limiter_cli", "limiter_memory", "rich", "trio", "typer"},
 }

