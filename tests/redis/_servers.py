@@ -173,8 +173,11 @@ def open_source(name: str) -> Server:
 
 
 def binary() -> str | None:
-    """Return the program of a server that tests may mistreat, None if there is none."""
-    return _wheel() or shutil.which("redis-server")
+    """Return the program of a server that tests may mistreat, None if there is none.
+
+    `LIMITER_TEST_PROGRAM` names another than that of the wheel.
+    """
+    return os.environ.get("LIMITER_TEST_PROGRAM") or _wheel() or shutil.which("redis-server")
 
 
 def _wheel() -> str | None:
