@@ -9,8 +9,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import redis
-from redis.exceptions import ConnectionError, ResponseError  # noqa: A004  (redis-py's own)
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004  (redis-py's own)
+    RedisError,
+    ResponseError,
+)
 
+from limiter_redis._link import understood
 from limiter_redis._wire import FOR
 
 _CHECK = 5.0
@@ -37,7 +42,7 @@ class Ear:
         self._asked_at = self._heard_at = 0.0
         self.heard: list[bytes] = []
         self.confirmed: list[bytes] = []
-        self.refused: list[tuple[bytes, ResponseError]] = []
+        self.refused: list[tuple[bytes, RedisError]] = []
         self.taken: list[bytes] = []
 
     def open(self) -> None:
@@ -101,7 +106,7 @@ class Ear:
             except ResponseError as error:
                 if not self._asked:
                     raise
-                self.refused.append((self._asked.popleft()[1], error))
+                self.refused.append((self._asked.popleft()[1], understood(error)))
             else:
                 self._take(reply)
         if anything:

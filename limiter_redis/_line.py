@@ -96,18 +96,25 @@ class Line:
         self._opening: asyncio.Task[None] | None = None
         self._waiting: deque[Call] = deque()
         self._flying: deque[Call | Confirmation] = deque()
+        self._out: list[bytes] = []
         self._watch: asyncio.TimerHandle | None = None
         self._teaching: Call | None = None
         """The last call that took the script along."""
 
     def send(self, call: Call) -> None:
-        """Send a call, when the connection is there and has room."""
+        """Send a call with the next `push`, when the connection is there and has room."""
         if self._link is not None and len(self._flying) < IN_FLIGHT:
-            self._write(self._link, call)
+            self._put(call)
             return
         self._waiting.append(call)
         if self._link is None and self._opening is None:
             self._opening = self._loop.create_task(self._open())
+
+    def push(self) -> None:
+        """Have on its way what was sent: all of a turn together, each write costs a system call."""
+        if self._out and self._link is not None:
+            self._link.write(b"".join(self._out))
+        self._out.clear()
 
     def teach(self, call: Call) -> None:
         """Send a call again to a node that did not know the script, and does after the first."""
@@ -115,6 +122,7 @@ class Line:
             self._teaching = call
             call.by_text = True
         self.send(call)
+        self.push()
 
     def fail(self, error: Exception) -> None:
         """End the connection, if there is one: the next call opens another."""
@@ -133,9 +141,9 @@ class Line:
             await asyncio.sleep(0)  # the loop lets go of the socket in its next turn
         await self._client.aclose()
 
-    def _write(self, link: Link, call: Call) -> None:
+    def _put(self, call: Call) -> None:
         operations = [asked.operation for asked in call.asked]
-        link.write(self._encode(operations, by_text=call.by_text))
+        self._out.append(self._encode(operations, by_text=call.by_text))
         call.sent_at = time.monotonic()
         self._flying.append(call)
         if self._watch is None:
@@ -171,7 +179,8 @@ class Line:
 
     def _flush(self) -> None:
         while self._waiting and self._link is not None and len(self._flying) < IN_FLIGHT:
-            self._write(self._link, self._waiting.popleft())
+            self._put(self._waiting.popleft())
+        self.push()
 
     def _hear(self, reply: Reply) -> None:
         expected = self._flying.popleft()
@@ -194,6 +203,7 @@ class Line:
         grants = grants_of([asked.operation for asked in call.asked], lines)
         if grants is None or self._link is None or self._min_replicas is None:
             return False
+        self.push()  # what was put there before has its place in line
         self._link.write(protocol.packed_command(*self._min_replicas.command()))
         self._flying.append(Confirmation(call, lines, grants, time.monotonic()))
         return True
@@ -202,6 +212,7 @@ class Line:
         if link is not self._link:
             return
         self._link = None
+        self._out.clear()
         flying, self._flying = self._flying, deque()
         waiting, self._waiting = self._waiting, deque()
         for expected in (*flying, *waiting):

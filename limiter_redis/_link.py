@@ -131,6 +131,14 @@ class Link(asyncio.Protocol):
         self.fail(exc or ConnectionError("Connection closed by server."))
 
 
+def understood(error: ResponseError) -> RedisError:
+    """Return a server's error as one of its class; not all versions of redis-py know them all."""
+    if type(error) is not ResponseError:
+        return error
+    found: RedisError = _error(str(error))
+    return found
+
+
 def _error(said: str) -> Any:
     kind, _, rest = said.partition(" ")
     known = _ERRORS.get(kind)

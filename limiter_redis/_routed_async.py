@@ -154,19 +154,23 @@ class RoutedAsyncWire:
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        while self._ready:
-            tag, lane = self._ready.popitem()
+        ready, self._ready = self._ready, {}
+        calls: list[Call] = []
+        give_up_at = time.monotonic() + self._place.timeout
+        for tag, lane in ready.items():
             size = 1 if lane.singly else BATCH
             lane.singly = max(0, lane.singly - 1)
-            give_up_at = time.monotonic() + self._place.timeout
-            call = lane.call = Call(tag, lane.gathered[:size], give_up_at)
+            lane.call = Call(tag, lane.gathered[:size], give_up_at)
             del lane.gathered[:size]
-            self._send(call)
+            calls.append(lane.call)
+        self._send_now(calls)
 
-    def _send(self, call: Call) -> None:
+    def _send(self, call: Call, touched: set[Line]) -> None:
         node = self._slots.node_of(call.tag)
         if node is not None:
-            self._line(node).send(call)
+            line = self._line(node)
+            line.send(call)
+            touched.add(line)
         elif self._slots.version == 0:
             self._aside[call] = None
             self._learn()
@@ -240,7 +244,14 @@ class RoutedAsyncWire:
 
     def _send_again(self, call: Call) -> None:
         self._aside.pop(call, None)
-        self._send(call)
+        self._send_now([call])
+
+    def _send_now(self, calls: list[Call]) -> None:
+        touched: set[Line] = set()
+        for call in calls:
+            self._send(call, touched)
+        for line in touched:
+            line.push()
 
     def _give_up(self, call: Call, error: Exception) -> None:
         if isinstance(error, ResponseError) and len(call.asked) > 1:
@@ -291,9 +302,11 @@ class RoutedAsyncWire:
 
     def _learnt(self, trouble: Exception | None) -> None:
         self._learning = False
-        for call in [call for call, timer in self._aside.items() if timer is None]:
+        calls = [call for call, timer in self._aside.items() if timer is None]
+        for call in calls:
             del self._aside[call]
-            if trouble is None:
-                self._send(call)
-            else:
+        if trouble is None:
+            self._send_now(calls)
+        else:
+            for call in calls:
                 self._put_off(call, trouble)

@@ -17,6 +17,7 @@ from redis.exceptions import (
 from limiter_core.errors import StoreError
 from limiter_redis import _protocol as protocol
 from limiter_redis._hub import Hub
+from limiter_redis._link import understood
 from limiter_redis._places import Place
 from limiter_redis._redirects import (
     Grants,
@@ -215,13 +216,13 @@ class RoutedWire:
     def _read(self, connection: Any, errand: _Errand, node: Node) -> Any:
         try:
             reply = connection.read_response(disable_decoding=True)
-        except MovedError as error:
-            self._slots.moved(error, node)
-            return error
         except ReadOnlyError:
             raise  # and the connection ends: it may be another server that is written to by now
         except ResponseError as error:
-            return error
+            said = understood(error)
+            if isinstance(said, MovedError):
+                self._slots.moved(said, node)
+            return said
         return reply if errand.command else reply.decode().split("\n")
 
     # -- replicas ---------------------------------------------------------------------------------
