@@ -9,18 +9,22 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from limiter_core.errors import StoreUnavailable
+from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_redis import _protocol as protocol
 from limiter_redis._ear import Ear
 from limiter_redis._hub import Hub, Live
 from limiter_redis._keeper import PATIENCE, Keeper
 from limiter_redis._places import ClusterPlace
 from limiter_redis._protocol import batched
+from limiter_redis._routed_wire import RoutedWire
 from limiter_redis._shard import Shard, Work
 from limiter_redis._slots import Node, Slots, tag_of
 from limiter_redis._wire import BATCH, Way
 
 T = TypeVar("T")
+
+KEEPERS_PATIENCE = 0.2
+"""Seconds that a renewal is repeated before those behind it go on; its turn comes again soon."""
 
 _CENSUS = 0.3
 """Seconds between looks at all that live, for tags that have to be heard."""
@@ -36,9 +40,10 @@ class ClusterKeeper(Keeper):
     """Keeps alive what the hub knows of, wherever it lies."""
 
     def __init__(
-        self, hub: Hub, place: ClusterPlace, slots: Slots, new_wire: Callable[[float], Way]
+        self, hub: Hub, place: ClusterPlace, slots: Slots, new_wire: Callable[[float], RoutedWire]
     ) -> None:
         super().__init__(hub, lambda timeout: place.sync_client(timeout=timeout), new_wire)
+        self._new_work = new_wire
         self._place = place
         self._slots = slots
         self._due_now = threading.Event()
@@ -46,10 +51,11 @@ class ClusterKeeper(Keeper):
         self._waited_for: dict[str, None] = {}
         """Tags under which somebody was queued."""
         self._shards: dict[Node | None, Shard] = {}
-        self._work: Way | None = None
+        self._work: RoutedWire | None = None
         self._polls = False
         self._poll_at = self._census_at = self._learn_at = 0.0
         self._map_is_wrong = False
+        self._learner: threading.Thread | None = None
         hub.queued = self.heed
 
     def heed(self, key: str) -> None:
@@ -75,11 +81,10 @@ class ClusterKeeper(Keeper):
     # -- the thread that hands out ----------------------------------------------------------------
 
     def _begin(self) -> tuple[Callable[[], None], Callable[[], None]]:
-        wire = self._work = self._new_wire(PATIENCE)
-        self._shards = {}
+        wire = self._work = self._new_work(PATIENCE)
+        shards = self._shards = {}
 
         def close() -> None:
-            shards, self._shards = self._shards, {}
             for shard in shards.values():
                 shard.stop()
             for shard in shards.values():
@@ -171,13 +176,22 @@ class ClusterKeeper(Keeper):
         if now < self._learn_at:
             return
         self._learn_at = now + _LEARN_AGAIN
+        if self._learner is not None and self._learner.is_alive():
+            return
         self._map_is_wrong = False
+        # In a thread of its own: a node that says nothing must not hold up work at the others.
+        self._learner = threading.Thread(target=self._learn_now, name="limiter-slots", daemon=True)
+        self._learner.start()
+
+    def _learn_now(self) -> None:
         try:
             self._slots.learn(self._slots.version)
         except Exception as error:  # noqa: BLE001
+            self._map_is_wrong = True
             if self._hub.live:
                 self._say("cannot learn which node has what, will try again", error)
         self._census_at = 0.0
+        self._due_now.set()
 
     # -- for the threads of the nodes -------------------------------------------------------------
 
@@ -230,14 +244,30 @@ class ClusterKeeper(Keeper):
         """Return the seconds between looks at the clock."""
         return self._tick()
 
+    def _call(self, wire: Way, operations: list[protocol.Operation]) -> list[str | None]:
+        """Carry out operations and pass on the news; None in place of a reply that is an error.
+
+        One slot that is away must not take the others along.
+        """
+        sent_at = time.monotonic()
+        assert isinstance(wire, RoutedWire)
+        lines, news = wire.call_each(operations)
+        self._hub.hear(news, sent_at)
+        trouble = next((line for line in lines if isinstance(line, StoreError)), None)
+        if isinstance(trouble, StoreUnavailable):
+            self.elsewhere()
+            if self._hub.live:
+                self._say("cannot renew some leases, will retry until they end", trouble)
+        elif trouble is not None:
+            self._say("the keeper got an error from the store", trouble)
+        else:
+            self._no_trouble()
+        return [None if isinstance(line, StoreError) else line for line in lines]
+
     def _carefully(self, work: Callable[[Way, list[T]], object], items: list[T]) -> None:
         assert self._work is not None
         try:
             work(self._work, items)
-        except StoreUnavailable as error:
-            if self._hub.live:
-                self._say("cannot renew leases, will retry until they end", error)
-            self.elsewhere()
         except Exception as error:  # noqa: BLE001
             # It must not end while leases depend on it, whatever a listener or a reply did.
             self._say("the keeper failed, and goes on", error)

@@ -206,6 +206,9 @@ class Keeper:
             logger.warning("%s: %s", what, error, exc_info=error if unknown else None)
         self._said.add(what)
 
+    def _no_trouble(self) -> None:
+        self._said &= {_DEAF}  # the rest is over
+
     def _call(self, wire: Way, operations: list[protocol.Operation]) -> list[str | None]:
         """Carry out operations and pass on the news; None in place of a reply that is an error."""
         sent_at = time.monotonic()
@@ -219,7 +222,7 @@ class Keeper:
                 return [None]
             # One that cannot be done must not take the others along.
             return [line for each in operations for line in self._call(wire, [each])]
-        self._said &= {_DEAF}  # the rest is over
+        self._no_trouble()
         self._hub.hear(lines[len(operations) :], sent_at)
         return [*lines[: len(operations)]]
 

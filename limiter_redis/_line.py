@@ -98,6 +98,7 @@ class Line:
         self._flying: deque[Call | Confirmation] = deque()
         self._out: list[bytes] = []
         self._watch: asyncio.TimerHandle | None = None
+        self._closed = False
         self._teaching: Call | None = None
         """The last call that took the script along."""
 
@@ -131,6 +132,7 @@ class Line:
 
     async def aclose(self) -> None:
         """Close the connection, without a word to anybody."""
+        self._closed = True
         if self._watch is not None:
             self._watch.cancel()
         if self._opening is not None:
@@ -166,6 +168,13 @@ class Line:
             # Connecting counts too: a server may take the connection, and say nothing.
             async with asyncio.timeout(self._connect_timeout):
                 await link.open(self._client)
+        except asyncio.CancelledError:
+            # Halfway, since the loop ends: it is opened anew for what was asked; also if nobody
+            # waits for that any more, for it may be a release.
+            self._opening = None
+            if self._waiting and not self._closed:
+                self._opening = self._loop.create_task(self._open())
+            raise
         except Exception as error:  # noqa: BLE001
             # Of any kind: a credential provider, for one, may raise what it likes.
             self._opening = None

@@ -60,7 +60,8 @@ class RoutedWire:
         slots: who owns what.
         hub: who hears news.
         script: the script.
-        timeout: seconds that a reply may take, and that a call is repeated.
+        timeout: seconds that a reply may take.
+        patience: seconds that a call is repeated; default, as long.
         min_replicas: how many replicas have to confirm a grant; None: it is not asked.
     """
 
@@ -72,6 +73,7 @@ class RoutedWire:
         script: Script,
         *,
         timeout: float,
+        patience: float | None = None,
         min_replicas: MinReplicas | None = None,
     ) -> None:
         self._place = place
@@ -79,6 +81,7 @@ class RoutedWire:
         self._hub = hub
         self._encode = protocol.Encoder(script, hub.namespace, hub.process)
         self._timeout = timeout
+        self._patience = timeout if patience is None else patience
         self._min_replicas = min_replicas
         self._pools: dict[Node, Any] = {}
         self.reply_lost: Callable[[], object] = bool
@@ -86,7 +89,18 @@ class RoutedWire:
 
     def call(self, operations: Sequence[protocol.Operation]) -> list[str]:
         """Carry out operations and return the replies, then the news; see `Wire.call`."""
-        give_up_at = time.monotonic() + self._timeout
+        lines, news = self.call_each(operations)
+        for line in lines:
+            if isinstance(line, StoreError):
+                self._hub.hear(news, time.monotonic())
+                raise line
+        return [line for line in lines if isinstance(line, str)] + news
+
+    def call_each(
+        self, operations: Sequence[protocol.Operation]
+    ) -> tuple[list[str | StoreError], list[str]]:
+        """Carry out operations; return for each the reply, or why there is none, and the news."""
+        give_up_at = time.monotonic() + self._patience
         errands: dict[str, _Errand] = {}
         for place, operation in enumerate(operations):
             tag = tag_of_operation(self._hub.namespace, operation)
@@ -96,18 +110,23 @@ class RoutedWire:
             errand.operations.append(operation)
             errand.places.append(place)
         self._run([*errands.values()])
-        lines = [""] * len(operations)
+        lines: list[str | StoreError] = [""] * len(operations)
+        news: list[str] = []
         for errand in errands.values():
-            for place, line in zip(errand.places, errand.reply, strict=False):
-                lines[place] = line
-            lines += errand.reply[len(errand.places) :]
-        return lines
+            reply = errand.reply
+            for at, place in enumerate(errand.places):
+                lines[place] = reply if isinstance(reply, StoreError) else reply[at]
+            if not isinstance(reply, StoreError):
+                news += reply[len(errand.places) :]
+        return lines, news
 
     def command(self, *command: Any, node: Node | None = None) -> Any:
         """Carry out one plain command, at a node or where its key is."""
         where = command[1] if node is None else node
-        errand = _Errand(where, time.monotonic() + self._timeout, command)
+        errand = _Errand(where, time.monotonic() + self._patience, command)
         self._run([errand])
+        if isinstance(errand.reply, StoreError):
+            raise errand.reply
         return errand.reply
 
     def nodes(self) -> Sequence[Node]:
@@ -126,28 +145,29 @@ class RoutedWire:
     # -- the way there ----------------------------------------------------------------------------
 
     def _run(self, errands: list[_Errand]) -> None:
-        """Have errands done, or raise."""
+        """Have errands done, or find out why that cannot be."""
         while errands:
             seen = self._slots.version
             self._send(errands)
             again: list[_Errand] = []
             pause = 0.0
             trouble: Exception | None = None
+            taught = False
             for errand in errands:
                 error = errand.reply
-                if not isinstance(error, Exception):
-                    continue
-                if isinstance(error, StoreError):  # not confirmed by replicas
-                    raise error
+                if not isinstance(error, Exception) or isinstance(error, StoreError):
+                    continue  # done, or not confirmed by replicas
                 if not isinstance(error, ResponseError):
                     self.reply_lost()
                 if isinstance(error, NoScriptError) and not errand.by_text:
-                    errand.by_text = True
+                    # One takes the script along, the others come behind it.
+                    errand.by_text, taught = not taught, True
                     again.append(errand)
                     continue
                 wait = errand.tries.pause_after(error, time.monotonic())
                 if wait is None:
-                    raise failure(error, self._place.where) from error
+                    errand.reply = failure(error, self._place.where)
+                    continue
                 pause = max(pause, wait)
                 again.append(errand)
                 if is_about_the_map(error) and (wait or self._slots.is_old()):

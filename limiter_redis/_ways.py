@@ -11,7 +11,7 @@ import redis
 from limiter_core.store import Capabilities
 from limiter_redis import _protocol as protocol
 from limiter_redis._async_wire import AsyncWire
-from limiter_redis._cluster_keeper import ClusterKeeper
+from limiter_redis._cluster_keeper import KEEPERS_PATIENCE, ClusterKeeper
 from limiter_redis._hub import Hub
 from limiter_redis._keeper import Keeper
 from limiter_redis._places import ClusterPlace, Place
@@ -156,13 +156,14 @@ class _RoutedWays:
         self._script = script
         self._min_replicas = min_replicas
 
-    def new_wire(self, timeout: float) -> RoutedWire:
+    def new_wire(self, timeout: float, patience: float | None = None) -> RoutedWire:
         wire = RoutedWire(
             self._place,
             self._slots,
             self.hub,
             self._script,
             timeout=timeout,
+            patience=patience,
             min_replicas=self._min_replicas,
         )
         wire.reply_lost = self.hub.recheck_waiting
@@ -208,4 +209,6 @@ class _ClusterWays(_RoutedWays):
         slots = Slots(place.seeds, place.ask_slots, place.remap)
         hub = Hub(namespace, sharded=True)
         super().__init__(place, slots, hub, in_slots(script), min_replicas)
-        self.keeper = ClusterKeeper(self.hub, place, slots, self.new_wire)
+        self.keeper = ClusterKeeper(
+            self.hub, place, slots, lambda timeout: self.new_wire(timeout, KEEPERS_PATIENCE)
+        )
