@@ -147,6 +147,13 @@ class Gates:
         task.add_done_callback(self._done)
         return task
 
+    async def drop_ticket(self, key: str, generation: int | None = None) -> None:
+        """Drop the ticket of a task that waited, in this generation or at all."""
+        note = await read_note(self._docket, key)
+        if note is not None and generation in (None, note.generation):
+            for gate in list(self._open.values()):
+                await gate.drop(ticket_of(self._docket, key, note.name), note.keys)
+
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -190,19 +197,13 @@ class Gates:
                     async for message in pubsub.listen():
                         if message["type"] == "pmessage":
                             data = message["data"]
-                            await self._cancelled(
-                                data.decode() if isinstance(data, bytes) else data
-                            )
+                            key = data.decode() if isinstance(data, bytes) else data
+                            if await waits(docket, key):
+                                await self.drop_ticket(key)
             except (RedisError, StoreError) as error:
                 # What it misses meanwhile is dropped when its turn comes.
                 logger.warning("docket %s: cannot hear cancels: %s", docket.name, error)
             await asyncio.sleep(1)
-
-    async def _cancelled(self, key: str) -> None:
-        note = await read_note(self._docket, key)
-        if note is not None and await waits(self._docket, key):
-            for gate in list(self._open.values()):
-                await gate.drop(ticket_of(self._docket, key, note.name), note.keys)
 
 
 def ticket_of(docket: Docket, key: str, name: str) -> str:

@@ -48,6 +48,13 @@ async def waits(docket: Docket, key: str) -> bool:
         return await redis.hget(docket.runs_key(key), "worker") is None
 
 
+async def is_there(execution: Execution) -> bool:
+    """Whether the message of a delivery is not acknowledged yet."""
+    async with execution.docket.redis() as redis:
+        stream, message = execution.docket.stream_key, cast(Any, execution.message_id)
+        return bool(await cast(Any, redis).xrange(stream, message, message))
+
+
 async def park(execution: Execution, name: str, keys: tuple[str, ...], at: float) -> str:
     """Park a delivery until `at` (seconds since the epoch); see park.lua for the answers."""
     docket, key = execution.docket, execution.key

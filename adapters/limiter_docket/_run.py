@@ -26,7 +26,7 @@ from limiter_core.limits import ConcurrencyLimit as Limit
 from limiter_core.requests import Loss
 from limiter_core.store import Store
 from limiter_docket._gates import gates_of, ticket_of
-from limiter_docket._parking import bring_forward, park, read_note
+from limiter_docket._parking import bring_forward, is_there, park, read_note
 from limiter_docket._plan import view_of
 
 logger = logging.getLogger("limiter")
@@ -126,6 +126,8 @@ class Run:
         except StoreError as error:
             work = self._wait(gate, name, None, _about(_COME_BACK))
             raise await self._to_the_end(work) from error
+        if execution.redelivered and not isinstance(outcome, Waiting):
+            await self._refuse_what_ended(outcome)
         if isinstance(outcome, Lease):
             return outcome
         if isinstance(outcome, Held):
@@ -135,6 +137,23 @@ class Run:
         if outcome.patience is not None:
             at = min(at, time.time() + outcome.patience)
         raise await self._to_the_end(self._wait(gate, name, outcome, at))
+
+    async def _refuse_what_ended(self, outcome: Lease | Held) -> None:
+        """Refuse a redelivery whose first run ended while it was on its way."""
+        execution = self._execution
+        try:
+            if await is_there(execution):
+                return
+            # Docket's claim has put it down as running again.
+            if execution.error is not None:
+                await execution.mark_as_failed(execution.error, execution.result_key)
+            elif execution.completed_at is not None:
+                await execution.mark_as_completed(execution.result_key)
+        except RedisError as error:
+            logger.warning("could not look after %s: %s", execution.key, error)
+        if isinstance(outcome, Lease):
+            await outcome.release()
+        raise AdmissionBlocked(execution, "its own run, which has ended", handled=True)
 
     async def _name(self) -> str:
         """Return the message that names the ticket of this attempt: this one, or the first."""
