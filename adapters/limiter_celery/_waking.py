@@ -58,7 +58,9 @@ class Waking:
         """Whether a task can begin here and now."""
         porter = self._porter
         consumer = porter.consumer
-        if porter.closing or parcel.queue is None or parcel.task not in porter.classes:
+        if consumer is None or porter.closing or parcel.queue is None:
+            return False
+        if parcel.task not in porter.classes:
             return False
         if consumer.blueprint.state != _celery.RUN or porter.app.tasks[parcel.task].acks_late:
             return False

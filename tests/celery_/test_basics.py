@@ -15,7 +15,7 @@ POOLS = ("prefork", "threads", "gevent", "solo")
 def test_one_at_a_time_in_order_and_the_others_hold_nothing(
     crew: Callable[..., Crew], pool: str
 ) -> None:
-    shop = crew(pool=pool, concurrency=4)
+    shop = crew(pool=pool, concurrency=4, base_of_all=True)
     shop.start()
     results = [shop.send("by_user", 1, 0.05) for _ in range(10)]
     shop.until_ended(*results)
@@ -24,3 +24,4 @@ def test_one_at_a_time_in_order_and_the_others_hold_nothing(
     assert [each.get() for each in results] == [each.id for each in results]
     tokens = [each["token"] for each in shop.log("begin")]
     assert tokens == sorted(set(tokens))
+    shop.until_ended(shop.send("free"))
