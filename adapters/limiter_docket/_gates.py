@@ -6,23 +6,25 @@ import asyncio
 import hashlib
 import logging
 import weakref
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 from docket import Docket
 from redis.exceptions import RedisError
 
 from limiter_core.errors import ConfigurationError, StoreError
-from limiter_core.jobs import CLAIM, JobGate
+from limiter_core.jobs import CLAIM, Errands, JobGate
 from limiter_core.registry import open_store
 from limiter_core.requests import Notice
 from limiter_core.store import Store
 from limiter_docket._parking import bring_forward, read_note, waits
 
-T = TypeVar("T")
 logger = logging.getLogger("limiter")
+
+_PATIENCE = 5.0
+"""Seconds that what is under way may take when the gates are closed."""
 
 BACKSTOP = 300.0
 """Seconds after which a parked task asks again, even if nobody woke it."""
@@ -87,17 +89,18 @@ class Gates:
 
     Attributes:
         loop: the event loop that they belong to.
+        errands: what is done for tasks beside their runs.
         settings: what `set_store` said.
     """
 
     def __init__(self, docket: Docket, settings: Settings) -> None:
         self.loop = asyncio.get_running_loop()
+        self.errands = Errands()
         self.settings = settings
         self._docket = docket
         self._open: dict[Store | None, JobGate] = {}
         self._users = 0
         self._background: set[asyncio.Task[Any]] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._turn = asyncio.Lock()
 
     @asynccontextmanager
@@ -115,8 +118,8 @@ class Gates:
 
     async def leave(self) -> None:
         """Close the gates if nobody else is in."""
-        while self._users == 1 and self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._users == 1:
+            await self.errands.done(_PATIENCE)
         self._users -= 1
         if self._users:
             return
@@ -140,13 +143,6 @@ class Gates:
                 gate = self._open[store] = self._opened(opened)
         return gate
 
-    def run(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Carry out some work to its end, whoever cancels."""
-        task = self.loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
     async def drop_ticket(self, key: str, generation: int | None = None) -> None:
         """Drop the ticket of a task that waited, in this generation or at all."""
         note = await read_note(self._docket, key)
@@ -154,14 +150,9 @@ class Gates:
             for gate in list(self._open.values()):
                 await gate.drop(ticket_of(self._docket, key, note.name), note.keys)
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.warning("docket %s: %s", self._docket.name, error)
-
     def _opened(self, store: Store) -> JobGate:
         def noticed(notice: Notice) -> None:  # from any thread
-            self.loop.call_soon_threadsafe(lambda: self.run(self._wake(gate, notice)))
+            self.errands.begin_soon(lambda: self._wake(gate, notice))
 
         settings = self.settings
         gate = JobGate(

@@ -7,7 +7,7 @@ import logging
 import random
 import time
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from docket import Execution
@@ -125,7 +125,7 @@ class Run:
             raise AdmissionBlocked(execution, str(refusal), reschedule=False) from refusal
         except StoreError as error:
             work = self._wait(gate, name, None, _about(_COME_BACK))
-            raise await self._to_the_end(work) from error
+            raise await self._gates.errands.finish(work) from error
         if execution.redelivered and not isinstance(outcome, Waiting):
             await self._refuse_what_ended(outcome)
         if isinstance(outcome, Lease):
@@ -136,7 +136,7 @@ class Run:
         at = _about(self._gates.settings.backstop)
         if outcome.patience is not None:
             at = min(at, time.time() + outcome.patience)
-        raise await self._to_the_end(self._wait(gate, name, outcome, at))
+        raise await self._gates.errands.finish(self._wait(gate, name, outcome, at))
 
     async def _refuse_what_ended(self, outcome: Lease | Held) -> None:
         """Refuse a redelivery whose first run ended while it was on its way."""
@@ -192,9 +192,6 @@ class Run:
         logger.warning("could not park %s, it is delivered again: %s", self._execution.key, error)
         return AdmissionBlocked(self._execution, "Redis, which is away", handled=True)
 
-    async def _to_the_end(self, work: Coroutine[Any, Any, AdmissionBlocked]) -> AdmissionBlocked:
-        return await asyncio.shield(self._gates.run(work))
-
     def _lost(self, loss: Loss) -> None:  # from any thread
         self._gates.loop.call_soon_threadsafe(self._stop, loss)
 
@@ -203,7 +200,7 @@ class Run:
         if self._over or getattr(self._execution, "_ended", False) or self._task is None:
             return
         if loss is Loss.PREEMPTED:
-            self._gates.run(self._execution.docket.cancel(self._execution.key))
+            self._gates.errands.begin(self._execution.docket.cancel(self._execution.key))
         else:
             self._stopped = True
             self._task.cancel(f"the lease is lost: {loss.value}")
