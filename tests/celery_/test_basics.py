@@ -17,7 +17,10 @@ def test_one_at_a_time_in_order_and_the_others_hold_nothing(
 ) -> None:
     shop = crew(pool=pool, concurrency=4, base_of_all=True)
     shop.start()
-    results = [shop.send("by_user", 1, 0.05) for _ in range(10)]
+    # Who finds a free slot is not told of those that are on their way: so the first one takes it.
+    first = shop.send("by_user", 1, 0.5)
+    shop.until_began(first)
+    results = [first, *(shop.send("by_user", 1, 0.05) for _ in range(9))]
     shop.until_ended(*results)
     assert [each["id"] for each in shop.log("begin")] == [each.id for each in results]
     assert shop.most_at_once() == 1
