@@ -9,13 +9,14 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import redis
 import redis.asyncio
 
 from limiter_core.errors import ConfigurationError
-from limiter_core.requests import Request
+from limiter_core.requests import Notice, Request
 from limiter_core.store import AsyncStore, Capabilities, SyncStore
 from limiter_redis import _protocol as protocol
 from limiter_redis._async_face import AsyncFace
@@ -97,6 +98,7 @@ class RedisStore:
             self._where,
             self._script,
         )
+        self.hub.on_undelivered = self.keeper.ensure_running
         self._wire: Wire | None = None
         self._async_wires: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncWire] = (
             weakref.WeakKeyDictionary()
@@ -182,6 +184,12 @@ class RedisStore:
         """Note a request before it is sent."""
         if request.listener is not None:
             self.hub.begin(request, time.monotonic())
+            self.keeper.ensure_running()
+
+    def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
+        """Have notices sent to a function, also those that other processes cannot deliver."""
+        self.hub.on_notice = callback
+        if callback is not None:
             self.keeper.ensure_running()
 
     def new_scope(self, request: Request) -> str | None:
