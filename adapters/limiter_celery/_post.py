@@ -56,6 +56,10 @@ class Post:
         elif self._consumer is not None:
             self._consumer.timer.call_after(0, self._deliver)
 
+    def is_elsewhere(self) -> bool:
+        """Whether the caller is in another thread than all greenlets: locks do not reach there."""
+        return self._main is not None and self._main.is_elsewhere()
+
     def _read(self, *_: Any) -> None:
         if self._pipe is not None:
             try:

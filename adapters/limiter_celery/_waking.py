@@ -39,6 +39,9 @@ class Waking:
     def wake(self, notice: Notice) -> None:
         """Deliver a task whose waiting is over; from any thread."""
         porter = self._porter
+        if porter.post.is_elsewhere():
+            porter.post(lambda: self.wake(notice))
+            return
         error = error_of(notice)
         parcel = unpack(notice.payload)
         porter.waiting_room.forget(notice.id)
