@@ -23,6 +23,9 @@ from limiter_docket._parking import bring_forward, read_note, waits
 
 logger = logging.getLogger("limiter")
 
+_REMEMBERED = 1000
+"""Tasks of which it is remembered that they were woken."""
+
 _PATIENCE = 5.0
 """Seconds that what is under way may take when the gates are closed."""
 
@@ -99,6 +102,7 @@ class Gates:
         self.settings = settings
         self._docket = docket
         self._open: dict[Store | None, JobGate] = {}
+        self._woken: dict[str, tuple[int, str]] = {}
         self._users = 0
         self._background: set[asyncio.Task[Any]] = set()
         self._turn = asyncio.Lock()
@@ -143,6 +147,20 @@ class Gates:
                 gate = self._open[store] = self._opened(opened)
         return gate
 
+    def remember(self, key: str, name: str, generation: int) -> None:
+        """Note what a woken task's ticket is named by: it may well run in this process."""
+        self._woken[key] = generation, name
+        if len(self._woken) > _REMEMBERED:
+            del self._woken[next(iter(self._woken))]
+
+    async def name_of(self, key: str, generation: int) -> str | None:
+        """Return the message that names the ticket of a task that goes on; None for a new one."""
+        known = self._woken.pop(key, None)
+        if known is not None and known[0] == generation:
+            return known[1]
+        note = await read_note(self._docket, key)
+        return note.name if note is not None and note.generation == generation else None
+
     async def drop_ticket(self, key: str, generation: int | None = None) -> None:
         """Drop the ticket of a task that waited, in this generation or at all."""
         note = await read_note(self._docket, key)
@@ -172,9 +190,11 @@ class Gates:
         name, _, key = notice.payload.decode().partition(" ")
         try:
             async with self._turn:  # in the order in which they were served
-                there = await bring_forward(self._docket, key, name)
-            if not there:
+                generation = await bring_forward(self._docket, key, name)
+            if generation is None:
                 await gate.drop(notice.id)
+            elif generation:
+                self.remember(key, name, generation)
         except (RedisError, StoreError) as error:
             logger.warning("could not wake %s, it is offered again: %s", key, error)
 

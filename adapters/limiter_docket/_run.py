@@ -26,7 +26,7 @@ from limiter_core.limits import ConcurrencyLimit as Limit
 from limiter_core.requests import Loss
 from limiter_core.store import Store
 from limiter_docket._gates import gates_of, ticket_of
-from limiter_docket._parking import bring_forward, is_there, park, read_note
+from limiter_docket._parking import bring_forward, is_there, park
 from limiter_docket._plan import view_of
 
 logger = logging.getLogger("limiter")
@@ -159,9 +159,9 @@ class Run:
         """Return the message that names the ticket of this attempt: this one, or the first."""
         execution = self._execution
         if execution.generation > 1:
-            note = await read_note(execution.docket, execution.key)
-            if note is not None and note.generation == execution.generation:
-                return note.name
+            name = await self._gates.name_of(execution.key, execution.generation)
+            if name is not None:
+                return name
         message: Any = execution.message_id
         return message.decode() if isinstance(message, bytes) else str(message)
 
@@ -178,7 +178,8 @@ class Run:
                 if said != "parked":
                     await gate.drop(waiting.request.id, keys)
                 elif await gate.handed_over(waiting):
-                    await bring_forward(docket, key, name)
+                    generation = await bring_forward(docket, key, name)
+                    self._gates.remember(key, name, generation or 0)
         except RedisError as error:
             return self._left_alone(error)
         except StoreError as error:

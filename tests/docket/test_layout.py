@@ -64,12 +64,12 @@ async def test_bringing_forward_is_what_the_scheduler_does(any_docket: Docket) -
     first = await delivered(any_docket, "a")
     name = first.message_id.decode()
     await park(first, name, ("k",), datetime.now(UTC).timestamp() + 3600)
-    assert await bring_forward(any_docket, "a", "0-1") is False, "another ticket's task"
-    assert await bring_forward(any_docket, "a", name) is True
+    assert await bring_forward(any_docket, "a", "0-1") is None, "another ticket's task"
+    assert await bring_forward(any_docket, "a", name) == 2
     after = await keys_of(any_docket, "a")
     assert (after["parked"], after["queue"], after["stream"]) == ({}, None, 1)
     assert after["run"][b"state"] == b"queued"
-    assert await bring_forward(any_docket, "a", name) is True, "it is on its way"
+    assert await bring_forward(any_docket, "a", name) == 0, "it is on its way"
 
     async with any_docket.redis() as redis:
         [[_, [[message_id, message]]]] = await redis.xreadgroup(
@@ -81,9 +81,9 @@ async def test_bringing_forward_is_what_the_scheduler_does(any_docket: Docket) -
     assert (again.args, again.kwargs, again.attempt) == ((1,), {"times": 2}, 1)
     assert again.generation == 2
     assert await again.claim("w")
-    assert await bring_forward(any_docket, "a", name) is True, "a worker has it"
+    assert await bring_forward(any_docket, "a", name) == 0, "a worker has it"
     await again.mark_as_completed()
-    assert await bring_forward(any_docket, "a", name) is False
+    assert await bring_forward(any_docket, "a", name) is None
 
 
 async def test_what_was_cancelled_or_replaced_meanwhile_is_not_parked(any_docket: Docket) -> None:
@@ -98,7 +98,7 @@ async def test_what_was_cancelled_or_replaced_meanwhile_is_not_parked(any_docket
     assert await park(replaced, replaced.message_id.decode(), ("k",), at) == "gone"
     after = await keys_of(any_docket, "b")
     assert (before["parked"], before["run"]) == (after["parked"], after["run"])
-    assert await bring_forward(any_docket, "b", replaced.message_id.decode()) is False
+    assert await bring_forward(any_docket, "b", replaced.message_id.decode()) is None
 
     ended = await delivered(any_docket, "c")
     await ended.mark_as_completed()
@@ -108,8 +108,8 @@ async def test_what_was_cancelled_or_replaced_meanwhile_is_not_parked(any_docket
 async def test_a_worker_that_died_before_it_asked_keeps_no_slot(any_docket: Docket) -> None:
     taken = await delivered(any_docket, "a")
     name = taken.message_id.decode()
-    assert await bring_forward(any_docket, "a", name) is True, "it was taken just now"
+    assert await bring_forward(any_docket, "a", name) == 0, "it was taken just now"
     async with any_docket.redis() as redis:
         long_ago = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
         await redis.hset(any_docket.runs_key("a"), "started_at", long_ago)
-    assert await bring_forward(any_docket, "a", name) is False
+    assert await bring_forward(any_docket, "a", name) is None
