@@ -54,9 +54,11 @@ class Engine:
     def request(self, call: Call, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
         """Return the request of a new call."""
         lease, max_hold, label = terms.lease, terms.max_hold, self._label
+        # A waiter that died delays the next no longer than a holder that did.
+        claim = min(CLAIM, lease)
         # By position: this is made for every call.
         return Request(
-            new_id(), demands, lease, mode, max_hold, CLAIM, None, None, "", label, None, call
+            new_id(), demands, lease, mode, max_hold, claim, None, None, "", label, None, call
         )
 
     def check_open(self) -> None:

@@ -6,11 +6,12 @@ import logging
 import threading
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from limiter_core._call import Call, refusal_error
+from limiter_core._call import refusal_error
 from limiter_core._identity import new_id
 from limiter_core._prepare import Limits
 from limiter_core.arguments import ArgumentView
@@ -21,6 +22,7 @@ from limiter_core.requests import (
     Demand,
     Granted,
     Held,
+    Listener,
     Loss,
     Mode,
     Notice,
@@ -32,6 +34,9 @@ from limiter_core.requests import (
 from limiter_core.store import AsyncStore, Store, SyncStore
 
 logger = logging.getLogger("limiter")
+
+REMEMBERED = 10_000
+"""Tickets of which a gate remembers a key."""
 
 CLAIM = 30.0
 """Seconds that a woken job has to reach a worker: more than a poll and a backlog take."""
@@ -113,11 +118,20 @@ class Desk:
             raise ConfigurationError(f"a gate needs a name, of one line of text, got {name!r}")
         self.name = name
         self.claim = claim
-        self._mark = name.encode() + b"\0"
         self._unsure: dict[str, str] = {}
+        self._keys: OrderedDict[str, str] = OrderedDict()
 
-    def request(self, job: Job, demands: tuple[Demand, ...], terms: Terms, label: str) -> Request:
+    def request(
+        self,
+        job: Job,
+        demands: tuple[Demand, ...],
+        terms: Terms,
+        label: str,
+        listener: Listener,
+    ) -> Request:
         """Return the request of a delivery."""
+        key = demands[0].key
+        self.remember(job.ticket, key)
         return Request(
             id=job.ticket,
             demands=demands,
@@ -125,12 +139,24 @@ class Desk:
             max_hold=terms.max_hold,
             claim=self.claim,
             order=job.order,
-            payload=self._mark + job.payload,
+            payload=b"\0".join((self.name.encode(), key.encode(), job.payload)),
             # Each delivery is one of its own, so that a second one never shares the slot of the
             # first (S18); but an ask that got no answer is repeated, not told that it is held.
             claimant=self._unsure.get(job.ticket) or new_id(),
             label=job.label or label,
+            listener=listener,
         )
+
+    def remember(self, ticket: str, key: str) -> None:
+        """Note a key of a ticket: a store that has to find it by its id alone has much to do."""
+        self._keys[ticket] = key
+        if len(self._keys) > REMEMBERED:
+            self._keys.popitem(last=False)
+
+    def keys_of(self, ticket: str) -> tuple[str, ...]:
+        """Return what is known of a ticket's keys, to drop it."""
+        key = self._keys.pop(ticket, None)
+        return () if key is None else (key,)
 
     def unsure(self, request: Request) -> None:
         """Note that the store may have answered, unheard."""
@@ -206,50 +232,50 @@ class _Router:
     """Takes the notices of one store to the gates of this process, by the name in the payload."""
 
     def __init__(self) -> None:
-        self._wakes: dict[bytes, list[Wake]] = {}
+        self._gates: list[tuple[Desk, Wake]] = []
 
-    def add(self, name: str, wake: Wake) -> None:
-        self._wakes.setdefault(name.encode(), []).append(wake)
+    def __bool__(self) -> bool:
+        return bool(self._gates)
 
-    def remove(self, name: str, wake: Wake) -> None:
-        wakes = self._wakes.get(name.encode(), [])
-        if wake in wakes:
-            wakes.remove(wake)
+    def add(self, desk: Desk, wake: Wake) -> None:
+        self._gates.append((desk, wake))
 
-    def __call__(self, notice: Notice) -> None:
-        name, _, payload = notice.payload.partition(b"\0")
-        wakes = self._wakes.get(name)
-        if not wakes:
-            # Another framework's job. It is offered again when its claim time is over.
-            logger.debug("nobody in this process can wake %s of %r", notice.id, name)
-            return
+    def remove(self, desk: Desk, wake: Wake) -> None:
+        if (desk, wake) in self._gates:
+            self._gates.remove((desk, wake))
+
+    def __call__(self, notice: Notice) -> bool:
+        name, _, rest = notice.payload.partition(b"\0")
+        key, _, payload = rest.partition(b"\0")
+        found = [gate for gate in self._gates if gate[0].name.encode() == name]
+        if not found:
+            return False  # another framework's job
+        desk, wake = found[-1]
+        desk.remember(notice.id, key.decode())
         try:
-            wakes[-1](replace(notice, payload=payload))
+            wake(replace(notice, payload=payload))
         except Exception:  # the thread that ran the step has nothing to do with it
             logger.exception("could not wake %s", notice.id)
+        return True
 
 
 _routers: weakref.WeakKeyDictionary[Store, _Router] = weakref.WeakKeyDictionary()
 _routers_lock = threading.Lock()
 
 
-def listen(store: Store, face: AsyncStore | SyncStore, name: str, wake: Wake) -> None:
-    """Have the notices of a name sent to a gate."""
+def listen(store: Store, face: AsyncStore | SyncStore, desk: Desk, wake: Wake) -> None:
+    """Have the notices of a gate's name sent to it."""
     with _routers_lock:
         router = _routers.setdefault(store, _Router())
-        router.add(name, wake)
-    face.on_notice(router)
+        router.add(desk, wake)
+        face.on_notice(router)
 
 
-def unlisten(store: Store, name: str, wake: Wake) -> None:
+def unlisten(store: Store, face: AsyncStore | SyncStore, desk: Desk, wake: Wake) -> None:
     """Send a gate no more notices."""
     with _routers_lock:
         router = _routers.get(store)
         if router is not None:
-            router.remove(name, wake)
-
-
-def note_grant(call: Call, request: Request, granted: Granted, sent_at: float) -> None:
-    """Note the grant in the call that now holds it."""
-    call.request = request
-    call.grant(granted, sent_at)
+            router.remove(desk, wake)
+            if not router:
+                face.on_notice(None)

@@ -41,7 +41,6 @@ from limiter_core._job_parts import (
     is_parked,
     listen,
     look_request,
-    note_grant,
     out_of_patience,
     unlisten,
 )
@@ -97,7 +96,7 @@ class JobGate:
         self._desk = Desk(name, claim)
         self._wake = wake
         self._outage = Outage(name)
-        listen(self._engine.store, self._face, name, wake)
+        listen(self._engine.store, self._face, self._desk, wake)
 
     @property
     def store(self) -> Store:
@@ -130,7 +129,7 @@ class JobGate:
         terms = terms_of(limits, None)
         call = _AsyncJobCall(asyncio.current_task(), terms, self._face.now)
         call.on_loss = on_lost
-        request = self._desk.request(job, demands, terms, engine.label)
+        call.request = request = self._desk.request(job, demands, terms, engine.label, call)
         try:
             outcome = self._desk.outcome(
                 request, await self._ask(request, call), terms, time.time()
@@ -140,7 +139,7 @@ class JobGate:
                     await self._face.release(request.id, [demand.key for demand in demands])
                     raise out_of_patience(outcome)
         except StoreUnavailable as error:
-            call.request, call.settled = request, True
+            call.settled = True
             if not engine.admits(error):
                 raise
             return Lease(call, engine.give_back)
@@ -149,20 +148,15 @@ class JobGate:
         return outcome
 
     async def _ask(self, request: Request, call: _AsyncJobCall) -> Answer:
-        """Ask, and from a grant on have the lease kept; to the end, whoever cancels."""
+        """Ask, and learn the answer, whoever cancels."""
         answer: list[Answer] = []
-        call.request = request
 
         async def ask() -> None:
             try:
+                sent_at = call.now()
                 answer.append(await self._face.acquire(request))
                 if isinstance(answer[0], Granted):
-                    # Only now does anybody here listen: a ticket needs no process behind it.
-                    kept = request._replace(listener=call)
-                    sent_at = call.now()
-                    answer[0] = await self._face.acquire(kept)
-                    if isinstance(answer[0], Granted):
-                        note_grant(call, kept, answer[0], sent_at)
+                    call.grant(answer[0], sent_at)
             except StoreError as error:
                 self._desk.unsure(request)
                 self._outage.began(error)
@@ -190,12 +184,14 @@ class JobGate:
         return not is_parked(answer)
 
     async def drop(self, ticket: str, keys: tuple[str, ...] = ()) -> bool:
-        """Remove a ticket whose job is gone, and hand on what it was given; by its id alone.
+        """Remove a ticket whose job is gone, and hand on what it was given.
+
+        Its id is enough; where a notice told of it, or it was asked for here, it is found at once.
 
         Returns:
             Whether there was one.
         """
-        return await self._face.release(ticket, keys)
+        return await self._face.release(ticket, keys or self._desk.keys_of(ticket))
 
     async def sweep(self) -> None:
         """Wake what nobody woke: jobs of dead workers, slots that nobody claimed."""
@@ -215,7 +211,7 @@ class JobGate:
     async def aclose(self) -> None:
         """Hear no more notices; a store that was made from a URL is closed."""
         engine = self._engine
-        unlisten(engine.store, self._desk.name, self._wake)
+        unlisten(engine.store, self._face, self._desk, self._wake)
         if engine.owns_store and not engine.closed:
             engine.closed = True
             await self._face.aclose()
@@ -242,7 +238,7 @@ class SyncJobGate:
         self._desk = Desk(name, claim)
         self._wake = wake
         self._outage = Outage(name)
-        listen(self._engine.store, self._face, name, wake)
+        listen(self._engine.store, self._face, self._desk, wake)
 
     @property
     def store(self) -> Store:
@@ -257,7 +253,7 @@ class SyncJobGate:
         terms = terms_of(limits, None)
         call = _SyncJobCall(terms, self._face.now)
         call.on_loss = on_lost
-        request = self._desk.request(job, demands, terms, engine.label)
+        call.request = request = self._desk.request(job, demands, terms, engine.label, call)
         try:
             outcome = self._desk.outcome(request, self._ask(request, call), terms, time.time())
             if isinstance(outcome, Waiting) and outcome.patience is not None:
@@ -265,7 +261,7 @@ class SyncJobGate:
                     self._face.release(request.id, [demand.key for demand in demands])
                     raise out_of_patience(outcome)
         except StoreUnavailable as error:
-            call.request, call.settled = request, True
+            call.settled = True
             if not engine.admits(error):
                 raise
             return SyncLease(call, engine.give_back)
@@ -275,14 +271,10 @@ class SyncJobGate:
 
     def _ask(self, request: Request, call: _SyncJobCall) -> Answer:
         try:
+            sent_at = call.now()
             answer = self._face.acquire(request)
             if isinstance(answer, Granted):
-                # Only now does anybody here listen: a ticket needs no process behind it.
-                kept = request._replace(listener=call)
-                sent_at = call.now()
-                answer = self._face.acquire(kept)
-                if isinstance(answer, Granted):
-                    note_grant(call, kept, answer, sent_at)
+                call.grant(answer, sent_at)
         except StoreError as error:
             self._desk.unsure(request)
             self._outage.began(error)
@@ -296,7 +288,7 @@ class SyncJobGate:
 
     def drop(self, ticket: str, keys: tuple[str, ...] = ()) -> bool:
         """Remove a ticket whose job is gone, and hand on; see `JobGate.drop`."""
-        return self._face.release(ticket, keys)
+        return self._face.release(ticket, keys or self._desk.keys_of(ticket))
 
     def sweep(self) -> None:
         """Wake what nobody woke. An outage is logged once, and raised."""
@@ -310,7 +302,7 @@ class SyncJobGate:
     def close(self) -> None:
         """Hear no more notices; a store that was made from a URL is closed."""
         engine = self._engine
-        unlisten(engine.store, self._desk.name, self._wake)
+        unlisten(engine.store, self._face, self._desk, self._wake)
         if engine.owns_store and not engine.closed:
             engine.closed = True
             self._face.close()

@@ -133,7 +133,8 @@ class Request(NamedTuple):
             is granted it again, any other is told that the lease is held.
         label: says who asks, for `inspect`; never interpreted.
         fencing_token: under `Mode.RECLAIM`, the token the lease had.
-        listener: who hears in this process; None for nobody.
+        listener: who hears in this process; None for nobody. That of a durable request hears of
+            the lease only: while it waits nobody is behind it.
     """
 
     id: str

@@ -142,7 +142,11 @@ class SyncStore(Protocol):
         ...
 
     def sweep(self) -> None:
-        """Reap all that ended unnoticed, on every key, and offer unclaimed slots again (S17)."""
+        """Look after the durable tickets that nobody else does (S17): any process may, often.
+
+        Reaps what ended on the keys on which one waits, and serves them; offers unclaimed slots
+        again. Costs little where nothing is due. (For others their own processes look.)
+        """
         ...
 
     def inspect(self, key: str) -> KeySnapshot:
@@ -169,10 +173,12 @@ class SyncStore(Protocol):
         """End a pause, and admit the waiters that fit."""
         ...
 
-    def on_notice(self, callback: Callable[[Notice], None] | None) -> None:
+    def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         """Have this process's notices of durable tickets sent to `callback` (S17).
 
-        Called from the thread that ran the step, after it; it must not raise.
+        Called from the thread that ran the step, after it; it must not raise. It returns False
+        for a ticket that nobody in this process can wake: a store that reaches other processes
+        tells those then, and they are called as well. None: no more notices.
         """
         ...
 
@@ -235,7 +241,7 @@ class AsyncStore(Protocol):
         """End a pause."""
         ...
 
-    def on_notice(self, callback: Callable[[Notice], None] | None) -> None:
+    def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         """Have notices of durable tickets sent to `callback`; see `SyncStore.on_notice`."""
         ...
 

@@ -218,7 +218,10 @@ class Machine(Queues):
             if in_queue >= home.max_waiting:
                 return self._refused(request, home, now, Refusal.QUEUE_FULL)
         ends = None if request.listener is not None else _ticket_end(request, now)
-        ticket = Ticket(request, order, self._sequence, now, ends, home)
+        waiting = request
+        if request.payload is not None and request.listener is not None:
+            waiting = request._replace(listener=None)  # a job waits with nobody behind it
+        ticket = Ticket(waiting, order, self._sequence, now, ends, home)
         board.add_ticket(ticket)
         to_serve = self._take_place(ticket, home, now)
         if not to_serve:

@@ -53,7 +53,7 @@ class MemoryStore:
         self._put_off: deque[str] = deque()
         """What that thread was told to release in the midst of its step."""
         self._machine = Machine()
-        self._notify: Callable[[Notice], None] | None = None
+        self._notify: Callable[[Notice], object] | None = None
         _stores.add(self)
 
     @property
@@ -143,7 +143,7 @@ class MemoryStore:
         """End a pause, and admit the waiters that fit."""
         self._step(lambda machine, now: machine.set_paused(key, False, now))
 
-    def on_notice(self, callback: Callable[[Notice], None] | None) -> None:
+    def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         """Have the notices of durable tickets sent to `callback`."""
         self._notify = callback
 
@@ -252,7 +252,7 @@ class _AsyncFace:
     async def resume(self, key: str) -> None:
         self._store.resume(key)
 
-    def on_notice(self, callback: Callable[[Notice], None] | None) -> None:
+    def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         self._store.on_notice(callback)
 
     async def aclose(self) -> None:

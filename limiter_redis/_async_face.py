@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from limiter_core.errors import StoreUnavailable
@@ -69,12 +69,11 @@ class AsyncFace:
         return key is not None and await self._carry_out(protocol.evict(lease_id, key)) == "1"
 
     async def sweep(self) -> None:
-        members = await self._store.async_wire().command("SMEMBERS", self._store.scopes_key)
-        for scope in protocol.lines(members):
-            while int(await self._carry_out(protocol.offers(scope))) >= BATCH:
-                pass
-        async for key in self.keys():
-            await self._carry_out(protocol.sweep(key))
+        noted = await self._store.async_wire().command("SMEMBERS", self._store.scopes_key)
+        scopes: list[str] = ["", *protocol.lines(noted)]
+        while scopes:
+            done = [int(n) for n in await self._carry_out_all(map(protocol.offers, scopes))]
+            scopes = [scope for scope, n in zip(scopes, done, strict=True) if n >= BATCH]
 
     async def inspect(self, key: str) -> KeySnapshot:
         return protocol.parse_snapshot(key, await self._carry_out(protocol.inspect(key)))
@@ -95,19 +94,24 @@ class AsyncFace:
     async def resume(self, key: str) -> None:
         await self._carry_out(protocol.set_paused(key, False))
 
-    def on_notice(self, callback: Callable[[Notice], None] | None) -> None:
-        self._store.hub.on_notice = callback
+    def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
+        self._store.on_notice(callback)
 
     async def aclose(self) -> None:
         await self._store.aclose()
 
     async def _carry_out(self, operation: protocol.Operation) -> str:
+        (line,) = await self._carry_out_all([operation])
+        return line
+
+    async def _carry_out_all(self, operations: Iterable[protocol.Operation]) -> list[str]:
         wire = self._store.async_wire()
-        line = await wire.submit(operation)
+        replies = [wire.submit(operation) for operation in operations]
+        lines: list[str] = [await reply for reply in replies]  # they travel together anyhow
         while self._store.hub.unfinished:
             key = self._store.hub.unfinished.popitem()[0]
             await wire.submit(protocol.sweep(key))
-        return line
+        return lines
 
     async def _names(self) -> AsyncIterator[Any]:
         wire = self._store.async_wire()

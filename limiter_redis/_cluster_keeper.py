@@ -18,7 +18,7 @@ from limiter_redis._places import ClusterPlace
 from limiter_redis._protocol import batched
 from limiter_redis._routed_wire import RoutedWire
 from limiter_redis._shard import Shard, Work
-from limiter_redis._slots import Node, Slots, tag_of
+from limiter_redis._slots import Node, Slots, common_tag, tag_of
 from limiter_redis._wire import BATCH, Way
 
 T = TypeVar("T")
@@ -126,6 +126,9 @@ class ClusterKeeper(Keeper):
             request_id, key = hub.abandoned.popitem()
             work = Work(releases=[protocol.release(request_id, key)])
             self._give(self._slots.node_of(self._tag(key)), work)
+        while hub.undelivered:
+            work = Work(notices=[hub.undelivered.pop()], at_once=True)
+            self._give(self._slots.node_of(common_tag(hub.namespace)), work)
 
     def _to_be_heard(self, now: float) -> set[str]:
         """Return the tags under which somebody waits, or has held for a while.
@@ -142,6 +145,8 @@ class ClusterKeeper(Keeper):
                 waited_for.add(tag)
         for tag in [tag for tag in self._waited_for if tag not in waited_for]:
             self._waited_for.pop(tag, None)
+        if self._hub.on_notice is not None:
+            held.add(common_tag(self._hub.namespace))
         return waited_for | held
 
     def _tag(self, key: str) -> str:
@@ -210,9 +215,22 @@ class ClusterKeeper(Keeper):
         for some in batched(releases, BATCH):
             self._carefully(self._call, some)
 
-    def hear(self, messages: list[bytes]) -> None:
+    def hear(self, messages: list[tuple[bytes, bytes]]) -> None:
         """Pass on messages."""
-        self._hub.hear(protocol.lines(messages), time.monotonic())
+        notices = self._hub.notices.encode()
+        for channel, said in messages:
+            if channel == notices:
+                self._hub.hear_undelivered(said.decode())
+            else:
+                self._hub.hear([said.decode()], time.monotonic())
+
+    def pass_on(self, notices: list[str]) -> None:
+        """Tell other processes of jobs that nobody here can wake; else the sweep finds them."""
+        for line in notices:
+            self._carefully(self._publish, [line])
+
+    def _publish(self, wire: Way, lines: list[str]) -> None:
+        wire.command("SPUBLISH", self._hub.notices, *lines)
 
     def heard_from_now_on(self, tags: set[str]) -> None:
         """Have those looked at again who missed what was said before: the leases, too."""
@@ -238,6 +256,8 @@ class ClusterKeeper(Keeper):
 
     def channel(self, tag: str) -> bytes:
         """Return the channel of this process under a tag."""
+        if tag == common_tag(self._hub.namespace):
+            return self._hub.notices.encode()
         return f"{tag}:process:{self._hub.process}".encode()
 
     def tick(self) -> float:

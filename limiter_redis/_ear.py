@@ -29,7 +29,7 @@ class Ear:
     """One connection, which hears channels.
 
     Attributes:
-        heard: messages.
+        heard: messages, each with its channel in front.
         confirmed: channels that are heard from now on.
         refused: what the node said to channels that it does not have.
         taken: channels whose slot has left the node.
@@ -40,7 +40,7 @@ class Ear:
         self._connection: Any = None
         self._asked: deque[tuple[bytes, bytes]] = deque()
         self._asked_at = self._heard_at = 0.0
-        self.heard: list[bytes] = []
+        self.heard: list[tuple[bytes, bytes]] = []
         self.confirmed: list[bytes] = []
         self.refused: list[tuple[bytes, RedisError]] = []
         self.taken: list[bytes] = []
@@ -118,7 +118,7 @@ class Ear:
             return
         kind, channel, said = reply
         if kind == _MESSAGE:
-            self.heard.append(said)
+            self.heard.append((channel, said))
         elif self._asked and self._asked[0] == (kind, channel):
             self._asked.popleft()
             if kind == _SUBSCRIBED:

@@ -81,7 +81,11 @@ class Hub:
         self._lock = threading.Lock()
         self._next_due = math.inf
         self._next_expiry = math.inf
-        self.on_notice: Callable[[Notice], None] | None = None
+        self.on_notice: Callable[[Notice], object] | None = None
+        self.notices = f"{{{namespace}}}:notices" if sharded else f"{namespace}:notices"
+        """The channel of notices that a process could not deliver; all that can wake jobs hear."""
+        self.undelivered: list[str] = []
+        self.on_undelivered: Callable[[], object] = lambda: None
 
     # -- a request's way --------------------------------------------------------------------------
 
@@ -140,7 +144,10 @@ class Hub:
                 self._next_expiry = min(self._next_expiry, live.expires_at)
                 live.waiting = False  # last: from now on the keeper looks at its end
         elif isinstance(answer, Queued):
-            self.look_at(answer.key, answer.look_again)
+            if live is not None and live.request.payload is not None:
+                del self.live[request_id]  # it waits with nobody behind it
+            else:
+                self.look_at(answer.key, answer.look_again)
             answer = answer._replace(look_again=None)  # the keeper does, for all who wait
             if self.queued is not None:
                 self.queued(answer.key)
@@ -160,15 +167,30 @@ class Hub:
         """
         for line in lines:
             try:
-                self._hear(protocol.parse_news(line), sent_at)
+                news = protocol.parse_news(line)
+                if news.notice is None:
+                    self._hear(news, sent_at)
+                elif not self.deliver(news.notice):
+                    self.undelivered.append(line)
+                    self.on_undelivered()
             except Exception:
                 logger.exception("could not pass on what the store said")
 
+    def deliver(self, notice: Notice) -> bool:
+        """Pass on a notice; whether somebody in this process can wake its job."""
+        return self.on_notice is not None and self.on_notice(notice) is not False
+
+    def hear_undelivered(self, line: str) -> None:
+        """Pass on a notice that another process could not deliver."""
+        try:
+            notice = protocol.parse_news(line).notice
+            if notice is not None:
+                self.deliver(notice)
+        except Exception:
+            logger.exception("could not pass on what another process said")
+
     def _hear(self, news: protocol.News, sent_at: float) -> None:
-        if news.notice is not None:
-            if self.on_notice is not None:
-                self.on_notice(news.notice)
-        elif news.more:
+        if news.more:
             self.unfinished[news.id] = None
         elif (live := self.live.get(news.id)) is not None:
             if news.loss is not None:

@@ -96,7 +96,7 @@ class Keeper:
         try:
             while True:
                 turn()
-                if hub.live:
+                if hub.live or (hub.on_notice and not self._stopping.is_set()):
                     idle_since = time.monotonic()
                 elif self._stopping.is_set() or time.monotonic() - idle_since > _IDLE_AFTER:
                     if self._may_end():
@@ -145,7 +145,7 @@ class Keeper:
     def _may_end(self) -> bool:
         with self._lock:
             self._thread = None
-            if not self._hub.live:
+            if not self._hub.live and not self._hub.undelivered:
                 return True
             # Somebody came in between, and saw a thread that runs: so it does.
             self._thread = threading.current_thread()
@@ -157,6 +157,8 @@ class Keeper:
         if not pubsub.subscribed:
             pubsub.subscribe(self._hub.channel)
             self._asked_at = self._heard_at = now
+        elif self._hub.on_notice and self._hub.notices.encode() not in pubsub.channels:
+            pubsub.subscribe(self._hub.notices)
         elif now - self._asked_at > _LISTENING_CHECK:
             # A connection may be dead without a word: so it is asked for one.
             if self._heard_at < self._asked_at:
@@ -174,7 +176,9 @@ class Keeper:
                 self._said.discard(_DEAF)
                 self._hub.recheck_waiting()  # what was said before this, nobody heard
                 return
-            if message["type"] == "message":
+            if message["type"] == "message" and message["channel"] == self._hub.notices.encode():
+                self._hub.hear_undelivered(message["data"].decode())
+            elif message["type"] == "message":
                 self._hub.hear(protocol.lines([message["data"]]), self._heard_at)
 
     def _tick(self) -> float:
@@ -190,6 +194,8 @@ class Keeper:
             looks = self._hub.due_looks(now)
             for start in range(0, len(looks), BATCH):
                 self._look(wire, looks[start : start + BATCH])
+            while self._hub.undelivered:
+                wire.command("PUBLISH", self._hub.notices, self._hub.undelivered.pop())
             while self._hub.abandoned:
                 self._call(wire, [protocol.release(*self._hub.abandoned.popitem())])
         except StoreUnavailable as error:

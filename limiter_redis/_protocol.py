@@ -134,8 +134,8 @@ def sweep(key: str) -> Operation:
 
 
 def offers(scope: str) -> Operation:
-    """Return the operation that offers unclaimed slots of a scope again."""
-    return Operation(f"offers {scope}", (), scope)
+    """Return the operation that looks after the durable tickets of a scope; "" for no scope."""
+    return Operation(f"offers {scope or '-'}", (), scope)
 
 
 def inspect(key: str) -> Operation:
@@ -152,8 +152,8 @@ def redis_keys(namespace: str, key: str) -> tuple[str, str, str]:
 
 
 def offers_index(namespace: str, scope: str) -> str:
-    """Return the Redis key of a scope's offers."""
-    return f"{{{namespace}:{scope}}}:offers"
+    """Return the Redis key of a scope's offers; "" for the keys without one."""
+    return f"{{{namespace}:{scope}}}:offers" if scope else f"{{{namespace}}}:offers"
 
 
 @functools.lru_cache(maxsize=4096)

@@ -33,6 +33,7 @@ class Work(NamedTuple):
         lives: to be renewed.
         looks: keys to be looked at.
         releases: to be carried out.
+        notices: for other processes.
         at_once: whether to wake the thread for it.
     """
 
@@ -40,6 +41,7 @@ class Work(NamedTuple):
     lives: Sequence[Live] = ()
     looks: Sequence[str] = ()
     releases: Sequence[protocol.Operation] = ()
+    notices: Sequence[str] = ()
     at_once: bool = False
 
 
@@ -55,8 +57,11 @@ class Doing(Protocol):
     def give_back(self, releases: list[protocol.Operation]) -> None:
         """Release what nobody wants any more."""
 
-    def hear(self, messages: list[bytes]) -> None:
+    def hear(self, messages: list[tuple[bytes, bytes]]) -> None:
         """Pass on messages."""
+
+    def pass_on(self, notices: list[str]) -> None:
+        """Tell other processes of jobs that nobody here can wake."""
 
     def heard_from_now_on(self, tags: set[str]) -> None:
         """Have those looked at again who missed what was said before."""
@@ -100,6 +105,7 @@ class Shard:
         self._lives: dict[str, Live] = {}
         self._looks: dict[str, None] = {}
         self._releases: list[protocol.Operation] = []
+        self._notices: list[str] = []
         self._wake_end, self._sleep_end = socket.socketpair()
         self._wake_end.setblocking(False)
         self._sleep_end.setblocking(False)
@@ -123,6 +129,7 @@ class Shard:
             self._lives.update((live.request.id, live) for live in work.lives)
             self._looks.update(dict.fromkeys(work.looks))
             self._releases += work.releases
+            self._notices += work.notices
         if work.at_once:
             self._wake()
         return True
@@ -159,7 +166,7 @@ class Shard:
     def _may_end(self) -> bool:
         now = time.monotonic()
         with self._lock:
-            if self._wanted or self._lives or self._looks or self._releases:
+            if self._wanted or self._lives or self._looks or self._releases or self._notices:
                 self._busy_at = now
             elif now - self._busy_at > _IDLE_AFTER:
                 self.ended = True
@@ -178,12 +185,15 @@ class Shard:
             lives, self._lives = list(self._lives.values()), {}
             looks, self._looks = list(self._looks), {}
             releases, self._releases = self._releases, []
+            notices, self._notices = self._notices, []
         if lives:
             self._doing.renew(lives)
         if looks:
             self._doing.look(looks)
         if releases:
             self._doing.give_back(releases)
+        if notices:
+            self._doing.pass_on(notices)
 
     def _hang_up(self) -> None:
         self._asked.clear()

@@ -37,7 +37,14 @@ def tag_of_operation(namespace: str, operation: protocol.Operation) -> str:
     """Return the hash tag of an operation."""
     if operation.keys:
         return tag_of(namespace, operation.keys[0])
-    return protocol.tag_of_scope(namespace, operation.scope or "")
+    if operation.scope:
+        return protocol.tag_of_scope(namespace, operation.scope)
+    return common_tag(namespace)
+
+
+def common_tag(namespace: str) -> str:
+    """Return the hash tag of what belongs to no key and no scope."""
+    return f"{{{namespace}}}"
 
 
 @functools.lru_cache(maxsize=4096)

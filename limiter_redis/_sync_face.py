@@ -70,12 +70,12 @@ class SyncFace:
         return key is not None and self._carry_out(protocol.evict(lease_id, key)) == "1"
 
     def sweep(self) -> None:
-        members = self._store.wire().command("SMEMBERS", self._store.scopes_key)
-        for scope in protocol.lines(members):
-            while int(self._carry_out(protocol.offers(scope))) >= BATCH:
-                pass
-        for key in self.keys():
-            self._carry_out(protocol.sweep(key))
+        noted = self._store.wire().command("SMEMBERS", self._store.scopes_key)
+        for some in batched(["", *protocol.lines(noted)], BATCH):
+            scopes = some
+            while scopes:
+                done = self._carry_out_all([protocol.offers(scope) for scope in scopes])
+                scopes = [s for s, n in zip(scopes, done, strict=True) if int(n) >= BATCH]
 
     def inspect(self, key: str) -> KeySnapshot:
         return protocol.parse_snapshot(key, self._carry_out(protocol.inspect(key)))
@@ -96,8 +96,8 @@ class SyncFace:
     def resume(self, key: str) -> None:
         self._carry_out(protocol.set_paused(key, False))
 
-    def on_notice(self, callback: Callable[[Notice], None] | None) -> None:
-        self._store.hub.on_notice = callback
+    def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
+        self._store.on_notice(callback)
 
     def close(self) -> None:
         self._store.close()

@@ -171,10 +171,15 @@ class Wire:
         while True:
             try:
                 return self._pool.get_connection(*FOR)
-            except MaxConnectionsError:
-                if time.monotonic() > deadline:
+            except ConnectionError as error:
+                if not _is_full(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(POOL_PAUSE)
+
+
+def _is_full(error: ConnectionError) -> bool:
+    """Whether it is the user's pool that has no connection now (redis-py 5 has no class for it)."""
+    return isinstance(error, MaxConnectionsError) or "Too many connections" in str(error)
 
 
 def _exchange(connection: Any, command: Any) -> Any:

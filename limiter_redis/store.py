@@ -9,9 +9,10 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 
 from limiter_core.errors import ConfigurationError
-from limiter_core.requests import Request
+from limiter_core.requests import Notice, Request
 from limiter_core.store import AsyncStore, Capabilities, SyncStore
 from limiter_redis import _protocol as protocol
 from limiter_redis._async_face import AsyncFace
@@ -89,6 +90,7 @@ class RedisStore:
         self.hub, self.keeper = self._ways.hub, self._ways.keeper
         self.one_slot = not self._ways.capabilities.spans_scopes
         """Whether all keys of a request have to have one scope."""
+        self.hub.on_undelivered = self.keeper.ensure_running
         self._wire: Way | None = None
         self._async_wires: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncWay] = (
             weakref.WeakKeyDictionary()
@@ -159,6 +161,12 @@ class RedisStore:
         """Note a request before it is sent."""
         if request.listener is not None:
             self.hub.begin(request, time.monotonic())
+            self.keeper.ensure_running()
+
+    def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
+        """Have notices sent to a function, also those that other processes cannot deliver."""
+        self.hub.on_notice = callback
+        if callback is not None:
             self.keeper.ensure_running()
 
     def new_scope(self, request: Request) -> str | None:

@@ -138,6 +138,9 @@ class Endings:
 
     def stop_body(self, request: Any, loss: Loss) -> None:
         """End a body that has lost its slot, where the pool can."""
+        if self._porter.post.is_elsewhere():
+            self._porter.post(lambda: self.stop_body(request, loss))
+            return
         logger.warning("%s[%s] lost its slot: %s", request.name, request.id, loss.value)
         pool = self._porter.worker.pool
         if can_terminate(pool):

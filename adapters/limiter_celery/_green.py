@@ -1,21 +1,22 @@
 """Leases in a worker whose threads are green: a body that computes stops all of them.
 
-So the keeper, which renews the leases, has to run in a thread of the system. It is a thread like
-any other for the store: but what gevent makes of a thread is a greenlet of the system's thread that
-started it. So one is started first that does nothing else; in there a lease of our own is taken,
-which has the store start its keeper there, and keeps it busy, so that it never ends.
+So the store's keeper, which renews the leases, has to run in a thread of the system. What gevent
+makes of a thread is a greenlet of the system's thread that started it: so one is started that does
+nothing else than to start the keeper, which makes its connections there. They must not be mixed
+with those of the main thread: gevent waits for a socket in the thread that opened it.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-import threading
+import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from limiter_core import ConcurrencyLimit, StoreError, SyncLimiter
+from limiter_core.lease import SyncLease
 from limiter_core.store import Store
 from limiter_core.strategies import LIMIT_BY
 
@@ -31,35 +32,41 @@ def is_gevent() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
-def keep_in_system_thread(store: Store, name: str) -> None:
+def keep_in_system_thread(store: Store, name: str) -> SyncLease | None:
     """Have the store's keeper run in a thread of the system, as long as this process lives.
 
     Args:
-        store: the store.
-        name: of the key that its own lease is on.
+        store: the store; one without a keeper needs nothing.
+        name: of the key that a lease of our own is on, so that the keeper is never idle: it would
+            end, and be started again in the thread of whoever needs it next.
+
+    Returns:
+        That lease.
     """
-    ready = threading.Event()
-    limit = ConcurrencyLimit(LIMIT_BY.constant(f"{name}:workers"), _MANY)
+    keeper: Any = getattr(store, "keeper", None)
+    if keeper is None:
+        return None
+    started: list[bool] = []  # plain: locks of gevent are for one thread
 
     def keep() -> None:
-        limiter = SyncLimiter(store)
-        never = threading.Event()
+        keeper.ensure_running()
+        started.append(True)
         while True:
-            try:
-                lease = limiter.acquire(limit, timeout=_PATIENCE)
-            except (StoreError, TimeoutError):
-                ready.set()
-                never.wait(1.0)
-                continue
-            ready.set()
-            while not lease.lost:
-                never.wait(1.0)
+            time.sleep(3600.0)  # gevent's own: it lets the keeper run meanwhile
 
-    start_system_thread(keep)
-    ready.wait(_PATIENCE)
+    _start_system_thread(keep)
+    give_up_at = time.monotonic() + _PATIENCE
+    while not started and time.monotonic() < give_up_at:
+        time.sleep(0.01)
+    limit = ConcurrencyLimit(LIMIT_BY.constant(f"{name}:workers"), _MANY, timeout=_PATIENCE)
+    try:
+        return SyncLimiter(store).acquire(limit)
+    except (StoreError, TimeoutError) as error:
+        logger.warning("a body that computes for long will lose its slot: %s", error)
+        return None
 
 
-def start_system_thread(run: Callable[[], object]) -> None:
+def _start_system_thread(run: Callable[[], object]) -> None:
     """Start a thread of the system, whatever gevent has made of threads."""
     monkey: Any = import_module("gevent.monkey")
     start: Any = monkey.get_original("_thread", "start_new_thread")
@@ -83,8 +90,16 @@ class MainHub:
 
     def __init__(self, deliver: Callable[[], object]) -> None:
         gevent: Any = import_module("gevent")
+        self._system_thread: Any = import_module("gevent.monkey").get_original(
+            "threading", "get_ident"
+        )
+        self._made_in = self._system_thread()
         self._watcher: Any = gevent.get_hub().loop.async_()
         self._watcher.start(lambda: gevent.spawn(deliver))
+
+    def is_elsewhere(self) -> bool:
+        """Whether the caller is in another thread of the system."""
+        return bool(self._system_thread() != self._made_in)
 
     def wake(self) -> None:
         """Say that there is something to do."""

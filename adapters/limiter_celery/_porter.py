@@ -102,7 +102,7 @@ class Porter:
             label=str(worker.hostname),
         )
         if self.pool_is_green and is_gevent():
-            keep_in_system_thread(self.gate.store, settings.name)
+            self._presence = keep_in_system_thread(self.gate.store, settings.name)
         face = self.gate.store.sync_face()
         remember = settings.remember
         lasts = self.visibility + _MARGIN if remember is None else float(remember)

@@ -32,6 +32,7 @@ class Post:
         if hub is None:
             if self._main is None and is_gevent():
                 self._main = MainHub(self._deliver)
+            consumer.timer.call_after(0, self._deliver)  # what came before there was a consumer
             return
         if self._pipe is None:
             self._pipe = os.pipe()
@@ -52,8 +53,12 @@ class Post:
                 logger.debug("the worker's event loop is gone")
         elif self._main is not None:
             self._main.wake()
-        else:
+        elif self._consumer is not None:
             self._consumer.timer.call_after(0, self._deliver)
+
+    def is_elsewhere(self) -> bool:
+        """Whether the caller is in another thread than all greenlets: locks do not reach there."""
+        return self._main is not None and self._main.is_elsewhere()
 
     def _read(self, *_: Any) -> None:
         if self._pipe is not None:

@@ -38,6 +38,10 @@ class LimitedTask(_celery.Task):
         Raises:
             ConfigurationError: the worker is not to run the task, as it would ignore its limits.
         """
+        if self.__class__.limits == ():
+            # A base of all tasks, `Celery(task_cls=LimitedTask)`, is the base of Celery's own, too.
+            self.Request = "celery.worker.request:Request"
+            return super().start_strategy(app, consumer, **kwargs)
         settings = settings_of(app)
         if settings is None or settings.porter is None:
             raise ConfigurationError(

@@ -39,6 +39,9 @@ class Waking:
     def wake(self, notice: Notice) -> None:
         """Deliver a task whose waiting is over; from any thread."""
         porter = self._porter
+        if porter.post.is_elsewhere():
+            porter.post(lambda: self.wake(notice))
+            return
         error = error_of(notice)
         parcel = unpack(notice.payload)
         porter.waiting_room.forget(notice.id)
@@ -58,7 +61,9 @@ class Waking:
         """Whether a task can begin here and now."""
         porter = self._porter
         consumer = porter.consumer
-        if porter.closing or parcel.queue is None or parcel.task not in porter.classes:
+        if consumer is None or porter.closing or parcel.queue is None:
+            return False
+        if parcel.task not in porter.classes:
             return False
         if consumer.blueprint.state != _celery.RUN or porter.app.tasks[parcel.task].acks_late:
             return False

@@ -6,23 +6,28 @@ import asyncio
 import hashlib
 import logging
 import weakref
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 from docket import Docket
 from redis.exceptions import RedisError
 
 from limiter_core.errors import ConfigurationError, StoreError
-from limiter_core.jobs import CLAIM, JobGate
+from limiter_core.jobs import CLAIM, Errands, JobGate
 from limiter_core.registry import open_store
 from limiter_core.requests import Notice
 from limiter_core.store import Store
 from limiter_docket._parking import bring_forward, read_note, waits
 
-T = TypeVar("T")
 logger = logging.getLogger("limiter")
+
+_REMEMBERED = 1000
+"""Tasks of which it is remembered that they were woken."""
+
+_PATIENCE = 5.0
+"""Seconds that what is under way may take when the gates are closed."""
 
 BACKSTOP = 300.0
 """Seconds after which a parked task asks again, even if nobody woke it."""
@@ -87,17 +92,19 @@ class Gates:
 
     Attributes:
         loop: the event loop that they belong to.
+        errands: what is done for tasks beside their runs.
         settings: what `set_store` said.
     """
 
     def __init__(self, docket: Docket, settings: Settings) -> None:
         self.loop = asyncio.get_running_loop()
+        self.errands = Errands()
         self.settings = settings
         self._docket = docket
         self._open: dict[Store | None, JobGate] = {}
+        self._woken: dict[str, tuple[int, str]] = {}
         self._users = 0
         self._background: set[asyncio.Task[Any]] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._turn = asyncio.Lock()
 
     @asynccontextmanager
@@ -115,8 +122,8 @@ class Gates:
 
     async def leave(self) -> None:
         """Close the gates if nobody else is in."""
-        while self._users == 1 and self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._users == 1:
+            await self.errands.done(_PATIENCE)
         self._users -= 1
         if self._users:
             return
@@ -140,21 +147,30 @@ class Gates:
                 gate = self._open[store] = self._opened(opened)
         return gate
 
-    def run(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Carry out some work to its end, whoever cancels."""
-        task = self.loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
+    def remember(self, key: str, name: str, generation: int) -> None:
+        """Note what a woken task's ticket is named by: it may well run in this process."""
+        self._woken[key] = generation, name
+        if len(self._woken) > _REMEMBERED:
+            del self._woken[next(iter(self._woken))]
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.warning("docket %s: %s", self._docket.name, error)
+    async def name_of(self, key: str, generation: int) -> str | None:
+        """Return the message that names the ticket of a task that goes on; None for a new one."""
+        known = self._woken.pop(key, None)
+        if known is not None and known[0] == generation:
+            return known[1]
+        note = await read_note(self._docket, key)
+        return note.name if note is not None and note.generation == generation else None
+
+    async def drop_ticket(self, key: str, generation: int | None = None) -> None:
+        """Drop the ticket of a task that waited, in this generation or at all."""
+        note = await read_note(self._docket, key)
+        if note is not None and generation in (None, note.generation):
+            for gate in list(self._open.values()):
+                await gate.drop(ticket_of(self._docket, key, note.name), note.keys)
 
     def _opened(self, store: Store) -> JobGate:
         def noticed(notice: Notice) -> None:  # from any thread
-            self.loop.call_soon_threadsafe(lambda: self.run(self._wake(gate, notice)))
+            self.errands.begin_soon(lambda: self._wake(gate, notice))
 
         settings = self.settings
         gate = JobGate(
@@ -174,9 +190,11 @@ class Gates:
         name, _, key = notice.payload.decode().partition(" ")
         try:
             async with self._turn:  # in the order in which they were served
-                there = await bring_forward(self._docket, key, name)
-            if not there:
+                generation = await bring_forward(self._docket, key, name)
+            if generation is None:
                 await gate.drop(notice.id)
+            elif generation:
+                self.remember(key, name, generation)
         except (RedisError, StoreError) as error:
             logger.warning("could not wake %s, it is offered again: %s", key, error)
 
@@ -190,19 +208,13 @@ class Gates:
                     async for message in pubsub.listen():
                         if message["type"] == "pmessage":
                             data = message["data"]
-                            await self._cancelled(
-                                data.decode() if isinstance(data, bytes) else data
-                            )
+                            key = data.decode() if isinstance(data, bytes) else data
+                            if await waits(docket, key):
+                                await self.drop_ticket(key)
             except (RedisError, StoreError) as error:
                 # What it misses meanwhile is dropped when its turn comes.
                 logger.warning("docket %s: cannot hear cancels: %s", docket.name, error)
             await asyncio.sleep(1)
-
-    async def _cancelled(self, key: str) -> None:
-        note = await read_note(self._docket, key)
-        if note is not None and await waits(self._docket, key):
-            for gate in list(self._open.values()):
-                await gate.drop(ticket_of(self._docket, key, note.name), note.keys)
 
 
 def ticket_of(docket: Docket, key: str, name: str) -> str:

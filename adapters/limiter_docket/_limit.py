@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypedDict, Unpack, cast
 
 from docket import Docket, Worker
 from docket.dependencies import Dependency, current_execution, current_worker
+from uncalled_for import current_frame
 
 import limiter_core
 from limiter_core.arguments import ArgumentView
@@ -112,6 +113,12 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
         execution = current_execution.get()
         run = runs.get(execution)
         if run is None:
+            # What failed before, or put the task off, has decided: it will not run this time.
+            for failure in current_frame().failures.values():
+                if not execution.redelivered:  # or it may hold what it was given before
+                    gates = gates_of(execution.docket)
+                    await gates.drop_ticket(execution.key, execution.generation)
+                raise failure
             limits = limits_of(ConcurrencyLimit, execution, current_worker.get())
             run = runs[execution] = Run(self, execution)
             await run.admit([each.limit for each in limits], [each.store for each in limits])

@@ -48,6 +48,13 @@ async def waits(docket: Docket, key: str) -> bool:
         return await redis.hget(docket.runs_key(key), "worker") is None
 
 
+async def is_there(execution: Execution) -> bool:
+    """Whether the message of a delivery is not acknowledged yet."""
+    async with execution.docket.redis() as redis:
+        stream, message = execution.docket.stream_key, cast(Any, execution.message_id)
+        return bool(await cast(Any, redis).xrange(stream, message, message))
+
+
 async def park(execution: Execution, name: str, keys: tuple[str, ...], at: float) -> str:
     """Park a delivery until `at` (seconds since the epoch); see park.lua for the answers."""
     docket, key = execution.docket, execution.key
@@ -68,16 +75,23 @@ async def park(execution: Execution, name: str, keys: tuple[str, ...], at: float
     return said
 
 
-async def bring_forward(docket: Docket, key: str, name: str) -> bool:
-    """Wake the task that waits under a ticket; whether there is (or may be) one."""
-    said, *since = await _evaluate(
+async def bring_forward(docket: Docket, key: str, name: str) -> int | None:
+    """Wake the task that waits under a ticket.
+
+    Returns:
+        Its generation; 0 if it is on its way already; None if there is none (any more).
+    """
+    said, *more = await _evaluate(
         docket, key, _BRING_FORWARD, key, name, docket.key(f"state:{key}"), _event(key, "queued")
     )
-    if said == b"running" and since[0]:
+    if said == b"woken":
+        return int(more[0])
+    if said == b"running" and more[0]:
         # A worker that died in between keeps the slot no longer than one claim.
-        taken = datetime.fromisoformat(since[0].decode())
-        return abs((datetime.now(UTC) - taken).total_seconds()) < _ASKS_WITHIN
-    return bool(said in (b"woken", b"queued"))
+        taken = datetime.fromisoformat(more[0].decode())
+        there = abs((datetime.now(UTC) - taken).total_seconds()) < _ASKS_WITHIN
+        return 0 if there else None
+    return 0 if said == b"queued" else None
 
 
 async def _evaluate(docket: Docket, key: str, script: str, *arguments: Any) -> Any:

@@ -57,10 +57,12 @@ def check(
     Raises:
         ConfigurationError: beside them is a dependency that would lose a task while it waits.
     """
-    found = [*worker.dependencies.values(), *_dependencies(function, given)]
+    of_worker = list(worker.dependencies.values())
+    found = [*of_worker, *_dependencies(function, given)]
     limits = [each for each in found if isinstance(each, kind)]
     for each in found if limits else ():
-        if isinstance(each, Cooldown | Debounce) or (isinstance(each, RateLimit) and each.drop):
+        rate = isinstance(each, RateLimit)
+        if isinstance(each, Cooldown | Debounce) or (rate and (each.drop or each in of_worker)):
             raise ConfigurationError(
                 f"{getattr(function, '__name__', function)} has a {type(each).__name__} beside a "
                 "ConcurrencyLimit: it would take the task that comes back from waiting for another "

@@ -7,7 +7,7 @@ import logging
 import random
 import time
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from docket import Execution
@@ -26,7 +26,7 @@ from limiter_core.limits import ConcurrencyLimit as Limit
 from limiter_core.requests import Loss
 from limiter_core.store import Store
 from limiter_docket._gates import gates_of, ticket_of
-from limiter_docket._parking import bring_forward, park, read_note
+from limiter_docket._parking import bring_forward, is_there, park
 from limiter_docket._plan import view_of
 
 logger = logging.getLogger("limiter")
@@ -125,7 +125,9 @@ class Run:
             raise AdmissionBlocked(execution, str(refusal), reschedule=False) from refusal
         except StoreError as error:
             work = self._wait(gate, name, None, _about(_COME_BACK))
-            raise await self._to_the_end(work) from error
+            raise await self._gates.errands.finish(work) from error
+        if execution.redelivered and not isinstance(outcome, Waiting):
+            await self._refuse_what_ended(outcome)
         if isinstance(outcome, Lease):
             return outcome
         if isinstance(outcome, Held):
@@ -134,15 +136,32 @@ class Run:
         at = _about(self._gates.settings.backstop)
         if outcome.patience is not None:
             at = min(at, time.time() + outcome.patience)
-        raise await self._to_the_end(self._wait(gate, name, outcome, at))
+        raise await self._gates.errands.finish(self._wait(gate, name, outcome, at))
+
+    async def _refuse_what_ended(self, outcome: Lease | Held) -> None:
+        """Refuse a redelivery whose first run ended while it was on its way."""
+        execution = self._execution
+        try:
+            if await is_there(execution):
+                return
+            # Docket's claim has put it down as running again.
+            if execution.error is not None:
+                await execution.mark_as_failed(execution.error, execution.result_key)
+            elif execution.completed_at is not None:
+                await execution.mark_as_completed(execution.result_key)
+        except RedisError as error:
+            logger.warning("could not look after %s: %s", execution.key, error)
+        if isinstance(outcome, Lease):
+            await outcome.release()
+        raise AdmissionBlocked(execution, "its own run, which has ended", handled=True)
 
     async def _name(self) -> str:
         """Return the message that names the ticket of this attempt: this one, or the first."""
         execution = self._execution
         if execution.generation > 1:
-            note = await read_note(execution.docket, execution.key)
-            if note is not None and note.generation == execution.generation:
-                return note.name
+            name = await self._gates.name_of(execution.key, execution.generation)
+            if name is not None:
+                return name
         message: Any = execution.message_id
         return message.decode() if isinstance(message, bytes) else str(message)
 
@@ -159,7 +178,8 @@ class Run:
                 if said != "parked":
                     await gate.drop(waiting.request.id, keys)
                 elif await gate.handed_over(waiting):
-                    await bring_forward(docket, key, name)
+                    generation = await bring_forward(docket, key, name)
+                    self._gates.remember(key, name, generation or 0)
         except RedisError as error:
             return self._left_alone(error)
         except StoreError as error:
@@ -173,9 +193,6 @@ class Run:
         logger.warning("could not park %s, it is delivered again: %s", self._execution.key, error)
         return AdmissionBlocked(self._execution, "Redis, which is away", handled=True)
 
-    async def _to_the_end(self, work: Coroutine[Any, Any, AdmissionBlocked]) -> AdmissionBlocked:
-        return await asyncio.shield(self._gates.run(work))
-
     def _lost(self, loss: Loss) -> None:  # from any thread
         self._gates.loop.call_soon_threadsafe(self._stop, loss)
 
@@ -184,7 +201,7 @@ class Run:
         if self._over or getattr(self._execution, "_ended", False) or self._task is None:
             return
         if loss is Loss.PREEMPTED:
-            self._gates.run(self._execution.docket.cancel(self._execution.key))
+            self._gates.errands.begin(self._execution.docket.cancel(self._execution.key))
         else:
             self._stopped = True
             self._task.cancel(f"the lease is lost: {loss.value}")

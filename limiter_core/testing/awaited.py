@@ -69,7 +69,7 @@ class AwaitedStore:
         """End a pause."""
         self._store.resume(key)
 
-    def on_notice(self, callback: Callable[[Notice], None] | None) -> None:
+    def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         """Have notices of durable tickets sent to `callback`."""
         self._store.on_notice(callback)
 

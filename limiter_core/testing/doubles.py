@@ -111,7 +111,7 @@ class _Double:
     def resume(self, key: str) -> None:
         """Do nothing."""
 
-    def on_notice(self, callback: Callable[[Notice], None] | None) -> None:
+    def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         """Do nothing: no ticket is ever handed a slot here."""
 
     def close(self) -> None:

@@ -122,11 +122,26 @@ class World(Moves):
         self.serve([key], now)
 
     def sweep(self, now: float) -> None:
-        """Reap every key, one after the other or all at once (S17)."""
-        if len(keys := self._keys_with_ended(now)) > 1 and self.choose(2):
-            self._reap_together(keys, now)
-        while keys := self._keys_with_ended(now):
+        """Reap the keys on which jobs wait or were handed a slot, in any order or at once (S17).
+
+        The others too, or not: their processes look after themselves.
+        """
+        if self.choose(2):
+            if len(keys := self._keys_with_ended(now)) > 1 and self.choose(2):
+                self._reap_together(keys, now)
+            while keys := self._keys_with_ended(now):
+                self.reap([keys[self.choose(len(keys))]], now)
+        while keys := sorted(self._keys_of_jobs().intersection(self._keys_with_ended(now))):
             self.reap([keys[self.choose(len(keys))]], now)
+
+    def _keys_of_jobs(self) -> set[str]:
+        waiting = {waiter.home for waiter in self.waiters if waiter.request.payload is not None}
+        offered = (
+            holder.request
+            for holder in self.holders
+            if not holder.claimed and holder.request.payload is not None
+        )
+        return waiting.union(*map(keys_of, offered))
 
     # -- time --------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ function steps.acquire(w)
       if own then
         if not own.claimed then
           own.claimed = true
+          s.offered = s.offered - 1
           own.claimant = r.claimant
           own.ends = r.hold > 0 and now + r.hold or 0
           tickets.forget(s, r.id)
@@ -95,6 +96,7 @@ function steps.acquire(w)
     return admission.refusal(s, home, 'queue')
   end
   t = r
+  if t.durable then t.process = '' end -- it waits with nobody behind it
   t.order, t.sequence = order, sequence
   for _, demand in ipairs(r.demands) do
     local each = state.load(demand.key)

@@ -74,6 +74,7 @@ function holders.remove(h)
     local own = holders.read(s, h.id)
     if own then
       s.used = s.used - own.cost
+      if not own.claimed then s.offered = s.offered - 1 end
       s.holders[h.id] = false
       state.set(s, 'h:' .. h.id, false)
       state.drop_end(s, 'h' .. h.id)
@@ -104,10 +105,12 @@ function holders.grant(r, claimed, token)
     if claimed and r.hold > 0 then h.ends = now + r.hold end
     due = holders.due_of(h, claimed and r.lease or r.claim)
     s.used = s.used + demand.cost
+    if not claimed then s.offered = s.offered + 1 end
     if token > s.token then s.token = token end
     holders.write(s, h)
     state.set_end(s, 'h' .. r.id, due, true)
     state.outlive(s, due)
+    if s.jobs > 0 then state.note(s, due) end
   end
   return token, due
 end

@@ -7,6 +7,7 @@ local function general()
 
 local CHUNK = 128
 local FOREVER = 604800000000 -- how long a durable ticket is kept: 7 days
+local UNKNOWN = 60000000 -- when to look at a key of which no end is known
 local REMEMBER = 60000 -- milliseconds that a bad end is remembered; at least two leases
 local ARGUMENTS = 1000 -- of one command at the most: Lua cannot pass on more than 8,000
 
@@ -174,10 +175,10 @@ local function records(s, kind)
 end
 
 function state.restore_ends(s)
-  local used = 0
+  local used, offered = 0, 0
   for _, id in ipairs(records(s, 'h:')) do
     local h = holders.read(s, id)
-    used = used + h.cost
+    used, offered = used + h.cost, offered + (h.claimed and 0 or 1)
     state.set_end(s, 'h' .. id, holders.due_of(h, h.lease), true)
   end
   for _, id in ipairs(records(s, 't:')) do
@@ -186,7 +187,7 @@ function state.restore_ends(s)
       state.set_end(s, 't' .. id, now + t.lease, true)
     end
   end
-  s.used, s.had_ends, s.sure = used, false, true
+  s.used, s.offered, s.had_ends, s.sure = used, offered, false, true
 end
 
 function state.restore_queue(s)
@@ -201,7 +202,7 @@ end
 
 -- Keys --------------------------------------------------------------------------------------------
 
-local NUMBERS = { 'used', 'waiting', 'queued', 'token', 'order', 'expires', 'fair' }
+local NUMBERS = { 'used', 'waiting', 'queued', 'token', 'order', 'expires', 'fair', 'jobs', 'offered' }
 
 function state.outlive(s, due)
   s.changed = true
@@ -222,12 +223,12 @@ function state.load(key)
   states[key] = s
   if s.kind == 'hash' then
     local m = call('HMGET', s.state, 'used', 'waiting', 'queued', 'token', 'order', 'expires', 'fair',
-      'override', 'paused')
+      'jobs', 'offered', 'override', 'paused')
     for i, name in ipairs(NUMBERS) do
       s[name] = tonumber(m[i]) or 0
       s.before[name] = s[name]
     end
-    s.override, s.paused = tonumber(m[8]), m[9] == '1'
+    s.override, s.paused = tonumber(m[10]), m[11] == '1'
     s.had_ends, s.had_queue = s.used > 0, s.queued > 0
     s.was_kept = s.override or s.paused or false
     s.first, s.sure = 0, false
@@ -241,6 +242,19 @@ function state.load(key)
     s.changed = false -- it keeps its form unless something changes
   end
   return s
+end
+
+-- The index of the keys on which a durable ticket waits, or was handed a slot, by the time at which
+-- somebody has to look there (S17). One per scope; keys without a scope share one.
+function state.index_of(scope)
+  return '{' .. namespace .. (scope == '' and '' or ':' .. scope) .. '}:offers'
+end
+
+-- Notes when to look at a key; at the latest in a minute.
+function state.note(s, at)
+  local index = state.index_of(match(s.key, '^(.-)/') or '')
+  call('ZADD', index, 'LT', int(math.min(at, now + UNKNOWN)), s.key)
+  call('PEXPIRE', index, int(FOREVER / 1000))
 end
 
 -- Keeps for a while how a request ended, for when it asks: at least until its next renewal.

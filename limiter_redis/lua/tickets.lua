@@ -61,6 +61,7 @@ function tickets.add(t)
   for i, demand in ipairs(t.demands) do
     local s = state.load(demand.key)
     s.waiting = s.waiting + 1
+    if t.durable then s.jobs = s.jobs + 1 end
     if i > 1 then
       state.set(s, 't:' .. t.id, '@' .. t.demands[1].key)
       s.tickets[t.id] = nil
@@ -119,7 +120,11 @@ function tickets.sit_down(t, home)
   t.round = tickets.next_round(s, demand)
   tickets.enter_round(s, demand, t.round)
   state.set_place(s, tickets.member(t), 0 - demand.priority)
-  if not t.durable then state.set_end(s, 't' .. t.id, t.due or now + t.lease, true) end
+  if t.durable then
+    state.note(s, state.first_end(s))
+  else
+    state.set_end(s, 't' .. t.id, t.due or now + t.lease, true)
+  end
   t.due = nil
   tickets.write(t)
 end
@@ -138,6 +143,7 @@ function tickets.leave(t)
   for _, demand in ipairs(t.demands) do
     local s = state.load(demand.key)
     s.waiting = s.waiting - 1
+    if t.durable then s.jobs = s.jobs - 1 end
     tickets.forget(s, t.id)
   end
 end

@@ -15,11 +15,7 @@ function turns.hand_over(t)
   local token = holders.grant(t, false)
   tickets.write(t)
   if t.durable then
-    local s = state.load(t.demands[1].key)
-    if string.find(s.key, '/', 1, true) then -- without a scope there is nowhere to note it
-      call('ZADD', s.head .. ':offers', int(now + t.claim), s.key)
-      call('PEXPIRE', s.head .. ':offers', int(FOREVER / 1000))
-    end
+    state.note(state.load(t.demands[1].key), now + t.claim)
     news[#news + 1] = 'notice ' .. t.id .. ' ' .. t.payload .. ' granted ' .. int(token) .. ' ' ..
       int(t.claim)
   end
@@ -43,6 +39,7 @@ function turns.serve(work)
         if s.paused or not state.fits(s, home) then break end -- a wide waiter blocks those behind (S8)
         if budget == 0 then -- the rest in a step of its own (S16)
           news[#news + 1] = 'more ' .. s.key
+          if t.durable then state.note(s, now) end
           break
         end
         budget = budget - 1

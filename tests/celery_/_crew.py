@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class CeleryWorker:
     """One worker: its main process, and the children of that."""
 
     def __init__(self, given: dict[str, Any]) -> None:
-        self._output = tempfile.TemporaryFile()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed in `close`
         self.process = subprocess.Popen(
             [sys.executable, str(WORKERS / "worker.py"), json.dumps(given)],
             stdin=subprocess.DEVNULL,
@@ -115,10 +116,8 @@ class CeleryWorker:
 
     def kill(self) -> None:
         """Kill it and its children."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait(PATIENCE)
 
     def close(self) -> None:

@@ -63,7 +63,10 @@ def crew(url: str) -> Iterator[Callable[..., Crew]]:
         each.close()
 
 
-@pytest.fixture(scope="module", params=["prefork", "threads", "gevent"])
+_LATER = (pytest.param(each, marks=pytest.mark.slow) for each in ("threads", "gevent"))
+
+
+@pytest.fixture(scope="module", params=["prefork", *_LATER])
 def shop(running: Process, request: pytest.FixtureRequest) -> Iterator[Crew]:
     """One worker for all tests of a module; each takes users of its own."""
     running.admin.flushall()

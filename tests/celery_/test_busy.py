@@ -10,8 +10,8 @@ import pytest
 from ._crew import Crew
 
 
-@pytest.mark.parametrize("claim", [30.0, 1.0])
-@pytest.mark.parametrize("task", ["by_user", "late"])
+@pytest.mark.parametrize("claim", [30.0, pytest.param(1.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("task", ["late", pytest.param("by_user", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
 def test_a_task_that_was_woken_while_the_pool_is_busy_runs_once(
     crew: Callable[..., Crew], pool: str, task: str, claim: float
@@ -61,7 +61,7 @@ def test_a_thread_is_asked_for_before_a_slot(crew: Callable[..., Crew]) -> None:
     more = [shop.send("by_user", "eve", 0.1) for _ in range(8)]  # of which the other gets some
     shop.until(lambda: any(map(shop.began, more)), "another worker has the slot")
     assert not shop.log("end", busy.id)
-    shop.until_ended(here)
+    assert not shop.began(here)
 
 
 def test_a_backlog_of_other_tasks_does_not_delay_the_next(crew: Callable[..., Crew]) -> None:
@@ -92,7 +92,10 @@ def test_a_thousand_that_wait_and_one_that_need_not(crew: Callable[..., Crew], p
     lease.release()
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])
+@pytest.mark.parametrize(
+    "pool",
+    ["gevent", *(pytest.param(each, marks=pytest.mark.slow) for each in ("prefork", "threads"))],
+)
 def test_a_long_body_keeps_its_slot(crew: Callable[..., Crew], pool: str) -> None:
     """It computes, without a pause in which another greenlet could renew its lease."""
     shop = crew(pool=pool, lease=1.0)
@@ -109,6 +112,7 @@ def test_a_long_body_keeps_its_slot(crew: Callable[..., Crew], pool: str) -> Non
     shop.until_ended(second)
 
 
+@pytest.mark.slow
 def test_a_woken_body_in_green_threads_keeps_its_slot(crew: Callable[..., Crew]) -> None:
     shop = crew(pool="gevent", lease=1.0)
     shop.start()

@@ -210,3 +210,10 @@ def test_limits_and_priority_functions_are_no_methods() -> None:
     limit = ConcurrencyLimit("user", lambda call: call["plan"])
     task = app.task(base=LimitedTask, limits=limit, name="sync", shared=False)(body)
     assert limits_of_task(app.tasks[task.name]) == (limit,)
+
+
+def test_the_redis_store_has_a_keeper_that_may_be_started_in_a_thread_of_ours() -> None:
+    from limiter_redis import RedisStore
+
+    store = RedisStore("redis://nowhere.invalid:1/0")
+    assert parameters(store.keeper.ensure_running) == []

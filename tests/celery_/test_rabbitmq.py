@@ -58,6 +58,7 @@ def test_a_worker_that_is_killed_loses_no_task(crew: Callable[..., Crew], rabbit
     assert all(len(shop.log("begin", each.id)) == 1 for each in rest)
 
 
+@pytest.mark.slow
 def test_the_connection_breaks_while_a_task_runs(crew: Callable[..., Crew], rabbit: Rabbit) -> None:
     """Its message comes a second time, meets the lease, and is dropped when the body is over."""
     shop = crew(broker=rabbit.url, concurrency=2, lease=3.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -52,6 +53,25 @@ def test_a_running_task_that_is_terminated(prefork: Crew, name: str, within: flo
     prefork.until(lambda: prefork.limiter.inspect("user=eve").in_use == 0, "the slot is free")
 
 
+def test_a_task_that_is_rejected_since_its_child_was_killed_runs_again(prefork: Crew) -> None:
+    first = prefork.send("late_requeued", "eve", 1.0)
+    prefork.until_began(first)
+    second = prefork.send("late_requeued", "eve", 0.1)
+    prefork.until(lambda: prefork.limiter.inspect("user=eve").waiting == 1, "the next waits")
+    os.kill(prefork.log("begin", first.id)[0]["pid"], signal.SIGKILL)
+    prefork.until_ended(first, second)
+    assert [len(prefork.log("begin", each.id)) for each in (first, second)] == [2, 1]
+    assert prefork.most_at_once() == 1
+    # Also one that waited, and was woken: it is no less than any other in its queue.
+    holder = prefork.send("by_user", "eve", 0.5)
+    prefork.until_began(holder)
+    third = prefork.send("late_requeued", "eve", 1.0)
+    prefork.until_began(third)
+    os.kill(prefork.log("begin", third.id)[0]["pid"], signal.SIGKILL)
+    prefork.until_ended(third)
+    assert len(prefork.log("begin", third.id)) == 2
+
+
 def test_a_child_that_will_not_end_keeps_its_slot(prefork: Crew) -> None:
     first = prefork.send("stubborn", "eve", 1.5)
     prefork.until_began(first)
@@ -61,7 +81,7 @@ def test_a_child_that_will_not_end_keeps_its_slot(prefork: Crew) -> None:
     assert prefork.most_at_once() == 1
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
 def test_a_warm_shutdown_hands_on_to_another_worker(crew: Callable[..., Crew], pool: str) -> None:
     shop = crew(pool=pool, limiter={"claim": 30.0})
     old = shop.start()
@@ -79,6 +99,7 @@ def test_a_warm_shutdown_hands_on_to_another_worker(crew: Callable[..., Crew], p
     assert begins[1]["at"] - ends[0]["at"] < 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["by_user", "late"])
 def test_a_cold_shutdown_hands_on_to_another_worker(crew: Callable[..., Crew], task: str) -> None:
     shop = crew(transport={"visibility_timeout": 5}, limiter={"claim": 5.0})

@@ -9,6 +9,7 @@ import pytest
 
 from limiter_core.requests import Demand, Granted, Held, Notice, Queued, Request
 from limiter_core.store import SyncStore
+from limiter_core.testing.listener import RecordingListener
 from limiter_redis import RedisStore
 
 from ._fake_time import FAKED, ServerClock
@@ -219,3 +220,72 @@ def test_a_real_claim_time_passes(server: Server) -> None:
     until_now(offered_again, "it is offered again")
     party.face.release("second")
     party.store.close()
+
+
+def test_a_sweep_costs_what_is_due(server: Server, here: Party, clock: ServerClock) -> None:
+    """S16, S17: each worker runs it every second, also beside a million keys of others."""
+    for number in range(500):
+        server.admin.set(f"others:{number}", number, px=60_000)
+        request = Request(f"holder-{number}", (Demand(f"jobs/{number}", 1),))
+        here.face.acquire(request)
+    here.face.acquire(job("first"))
+    here.face.acquire(job("second"))
+    before = server.commands()
+    for _ in range(10):
+        here.face.sweep()
+    after = server.commands()
+    assert after.get("scan", 0) == before.get("scan", 0)
+    assert after["evalsha"] - before["evalsha"] == 10
+    assert after["zscore"] - before.get("zscore", 0) < 10
+    clock.advance(31)  # the holder died
+    here.face.sweep()
+    assert here.noticed() == ["second"]
+
+
+def test_a_process_that_cannot_wake_a_job_tells_those_that_can(
+    server: Server, clock: ServerClock
+) -> None:
+    """S17: a web process frees the slot that a worker's job waits for."""
+    worker, web = Party(server, script=FAKED), RedisStore(server.url, script=FAKED)
+    try:
+        listener = RecordingListener()
+        request = Request("call", (Demand(KEY, 1),), listener=listener)
+        assert isinstance(web.sync_face().acquire(request), Granted)
+        assert isinstance(worker.face.acquire(job("job")), Queued)
+        until_now(lambda: server.admin.pubsub_numsub("limiter:notices")[0][1], "the worker listens")
+        web.sync_face().release("call")
+        until_now(lambda: worker.notices, "the worker was told")
+        assert worker.noticed() == ["job"]
+        assert isinstance(worker.face.acquire(job("job")), Granted)
+        worker.face.release("job")
+    finally:
+        worker.store.close()
+        web.close()
+
+
+def test_a_notice_that_nobody_can_deliver_is_passed_on_once(
+    server: Server, clock: ServerClock
+) -> None:
+    """Workers of two frameworks share a store: neither can wake the other's jobs."""
+    one, other = Party(server, script=FAKED), Party(server, script=FAKED)
+    try:
+        heard: list[str] = []
+
+        def refuse(notice: Notice) -> bool:
+            heard.append(notice.id)
+            return False
+
+        one.face.on_notice(refuse)
+        one.face.acquire(job("first"))
+        one.face.acquire(job("second"))
+        until_now(lambda: server.admin.pubsub_numsub("limiter:notices")[0][1] == 2, "both listen")
+        one.face.release("first")
+        until_now(lambda: other.notices, "the other was told")
+        until_now(lambda: len(heard) == 2, "the first heard itself")
+        other.face.acquire(job("second"))
+        other.face.release("second")
+        assert heard == ["second", "second"]
+        assert other.noticed() == ["second"]
+    finally:
+        one.store.close()
+        other.store.close()

@@ -28,7 +28,7 @@ from limiter_redis._hub import Hub
 
 from ._fake_time import FAKED, ServerClock
 from ._proxy import Proxy
-from ._servers import Process, Server
+from ._servers import Process, Server, binary
 from ._tools import until, until_now
 
 ONE = ConcurrencyLimit(LIMIT_BY.constant("one"), lease=60)
@@ -300,18 +300,17 @@ def test_limits_of_any_size(store: RedisStore) -> None:
         face.release(name, (KEY,))
 
 
-def test_a_durable_ticket_without_a_scope_touches_one_slot(
-    server: Server, store: RedisStore
-) -> None:
-    """Cluster: all that a step touches is under one hash tag."""
+def test_a_durable_ticket_of_a_scope_touches_one_slot(server: Server, store: RedisStore) -> None:
+    """Cluster: all that a step touches is under one hash tag; but for the list of scopes."""
     face = store.sync_face()
-    face.acquire(Request("holder", (Demand(KEY, 1),)))
-    face.acquire(Request("job", (Demand(KEY, 1),), payload=b"job", claim=0.05))
-    face.release("holder", (KEY,))
-    names = set(server.admin.scan_iter("{limiter*"))
-    assert {name.partition("}")[0] for name in names} == {"{limiter:one"}
-    assert isinstance(face.acquire(Request("job", (Demand(KEY, 1),), payload=b"job")), Granted)
-    face.release("job", (KEY,))
+    key = f"jobs/{KEY}"
+    face.acquire(Request("holder", (Demand(key, 1),)))
+    face.acquire(Request("job", (Demand(key, 1),), payload=b"job", claim=0.05))
+    face.release("holder", (key,))
+    names = set(server.admin.scan_iter("{limiter*")) - {"{limiter}:scopes"}
+    assert {name.partition("}")[0] for name in names} == {"{limiter:jobs"}
+    assert isinstance(face.acquire(Request("job", (Demand(key, 1),), payload=b"job")), Granted)
+    face.release("job", (key,))
 
 
 # -- processes and connections ---------------------------------------------------------------------
@@ -464,3 +463,30 @@ def test_max_hold_goes_on_over_a_loss_of_data() -> None:
     hub.live["h"].expires_at = hub._next_expiry = 0.0
     assert hub.renewed(hub.live["h"], "gone", time.monotonic()) is None
     assert somebody.losses
+
+
+def test_a_server_that_is_full_still_takes_releases() -> None:
+    """Also of a slot that somebody waits for, and renewals: only newcomers are refused."""
+    program = binary()
+    assert program is not None
+    server = Process(program, "--maxmemory-policy", "noeviction")
+    here, there = RedisStore(server.url), RedisStore(server.url)
+    try:
+        ours, theirs = here.sync_face(), there.sync_face()
+        listener = Somebody()
+        request = Request("holder", (Demand("key", 1),), 20.0, listener=listener)
+        assert isinstance(ours.acquire(request), Granted)
+        waiter = Request("waiter", (Demand("key", 1),), 20.0)
+        assert isinstance(theirs.acquire(waiter), Queued)
+        server.admin.config_set("maxmemory", 1)
+        assert not ours.renew(["holder"]).gone
+        assert ours.release("holder", ("key",))
+        with pytest.raises(StoreError):
+            ours.acquire(Request("newcomer", (Demand("other", 1),), 20.0))
+        server.admin.config_set("maxmemory", 0)
+        assert isinstance(theirs.acquire(waiter), Granted)
+        assert theirs.release("waiter", ("key",))
+    finally:
+        here.close()
+        there.close()
+        server.close()

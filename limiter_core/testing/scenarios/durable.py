@@ -314,3 +314,20 @@ def a_job_hears_from_when_it_asks_with_a_listener(stage: Stage) -> Steps[None]:
     assert (yield from stage.evict("job"))
     yield from stage.eventually("the holder was told", lambda: listener.losses)
     assert listener.losses == [Loss.EVICTED]
+
+
+@scenario("S17", needs=DURABLE)
+def a_job_that_waits_has_nobody_behind_it(stage: Stage) -> Steps[None]:
+    """Whoever asked with a listener hears nothing more until another delivery is granted."""
+    yield from stage.take(stage.request(id="holder"))
+    listener = RecordingListener()
+    yield from stage.wait(stage.request(id="job", payload=b"job", listener=listener))
+    yield from stage.release("holder")
+    assert _noticed(stage) == ["job"]
+    stage.clock.advance(6)
+    yield from stage.sweep()
+    assert _noticed(stage) == ["job"], "not taken up by itself: it is offered again"
+    yield from stage.take(stage.request(id="job", payload=b"job", listener=listener))
+    assert not listener.woken
+    yield from stage.evict("job")
+    yield from stage.eventually("the holder was told", lambda: listener.losses)

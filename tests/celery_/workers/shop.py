@@ -37,12 +37,14 @@ def spend(seconds: float) -> None:
         time.sleep(min(left, 0.05))
 
 
-def make_app(given: dict[str, Any]) -> Celery:
+def make_app(given: dict[str, Any]) -> Celery:  # noqa: PLR0915  # a list of tasks
     url = given["url"]
     app = Celery(
         "shop",
         broker=given.get("broker", url + "/0"),
         backend=given.get("backend", url + "/1"),
+        # As the base of all tasks it is that of Celery's own, too, which have no limits.
+        task_cls=LimitedTask if given.get("base_of_all") else None,
     )
     app.conf.update(
         broker_connection_retry_on_startup=True,
@@ -66,7 +68,8 @@ def make_app(given: dict[str, Any]) -> Celery:
         note(log, "end", self)
         return self.request.id
 
-    options: dict[str, Any] = {"bind": True, "base": LimitedTask}
+    # Shared tasks would be found in every app that a test makes.
+    options: dict[str, Any] = {"bind": True, "base": LimitedTask, "shared": False}
     number = given.get("number", 1)
 
     @app.task(name="by_user", limits=[one("user", number)], **options)
@@ -95,7 +98,7 @@ def make_app(given: dict[str, Any]) -> Celery:
     def several(self, user, seconds=0.0):
         return body(self, seconds, user=user)
 
-    @app.task(name="free", bind=True)
+    @app.task(name="free", bind=True, shared=False)
     def free(self, seconds=0.0):
         return body(self, seconds)
 
@@ -202,7 +205,7 @@ def make_app(given: dict[str, Any]) -> Celery:
             pass
         note(log, "end", self)
 
-    @app.task(name="gather")
+    @app.task(name="gather", shared=False)
     def gather(results):
         return results
 

@@ -1,0 +1,115 @@
+"""Our scripts leave Docket's keys as Docket's own scripts would: a new release of it is noticed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from docket import Docket, Execution
+
+from limiter_docket._parking import Note, bring_forward, park, read_note
+
+
+async def bill(n: int, *, times: int = 1) -> None: ...
+
+
+async def delivered(docket: Docket, key: str) -> Execution:
+    """Add a task, and take it as a worker does."""
+    await docket.add(bill, key=key)(1, times=2)
+    async with docket.redis() as redis:
+        await docket._ensure_stream_and_group()
+        [[_, [[message_id, message]]]] = await redis.xreadgroup(
+            docket.worker_group_name, "w", {docket.stream_key: ">"}, 1
+        )
+    execution = await Execution.from_message(docket, message, message_id=message_id)
+    assert await execution.claim("w")
+    return execution
+
+
+async def keys_of(docket: Docket, key: str) -> dict[str, Any]:
+    async with docket.redis() as redis:
+        return {
+            "parked": await redis.hgetall(docket.parked_task_key(key)),
+            "run": await redis.hgetall(docket.runs_key(key)),
+            "queue": await redis.zscore(docket.queue_key, key),
+            "stream": await redis.xlen(docket.stream_key),
+        }
+
+
+async def test_parking_is_rescheduling(any_docket: Docket) -> None:
+    theirs, ours = await delivered(any_docket, "a"), await delivered(any_docket, "b")
+    at = datetime.now(UTC) + timedelta(hours=1)
+    wanted = ours.when
+    theirs.when = at
+    await theirs.schedule(reschedule_message=theirs.message_id)
+    name = ours.message_id.decode()
+    assert await park(ours, name, ("k", "s/j"), at.timestamp()) == "parked"
+
+    left, right = await keys_of(any_docket, "a"), await keys_of(any_docket, "b")
+    assert right["parked"].pop(b"limiter") == name.encode()
+    assert right["run"].pop(b"limiter") == b"2 " + name.encode() + b" k s/j"
+    # It keeps the time for which it was wanted; only its place in the queue is later.
+    assert right["parked"].pop(b"when") == wanted.isoformat().encode()
+    assert float(right["run"].pop(b"when")) == wanted.timestamp()
+    for each, field in (("parked", b"when"), ("run", b"when")):
+        del left[each][field]
+    assert left["parked"].pop(b"key") == b"a"
+    assert right["parked"].pop(b"key") == b"b"
+    assert float(left["run"].pop(b"known")) == float(right["run"].pop(b"known"))
+    assert left == right
+    assert await read_note(any_docket, "b") == Note(2, name, ("k", "s/j"))
+
+
+async def test_bringing_forward_is_what_the_scheduler_does(any_docket: Docket) -> None:
+    first = await delivered(any_docket, "a")
+    name = first.message_id.decode()
+    await park(first, name, ("k",), datetime.now(UTC).timestamp() + 3600)
+    assert await bring_forward(any_docket, "a", "0-1") is None, "another ticket's task"
+    assert await bring_forward(any_docket, "a", name) == 2
+    after = await keys_of(any_docket, "a")
+    assert (after["parked"], after["queue"], after["stream"]) == ({}, None, 1)
+    assert after["run"][b"state"] == b"queued"
+    assert await bring_forward(any_docket, "a", name) == 0, "it is on its way"
+
+    async with any_docket.redis() as redis:
+        [[_, [[message_id, message]]]] = await redis.xreadgroup(
+            any_docket.worker_group_name, "w", {any_docket.stream_key: ">"}, 1
+        )
+    assert b"limiter" not in message
+    assert message_id.decode() == after["run"][b"stream_id"].decode()
+    again = await Execution.from_message(any_docket, message, message_id=message_id)
+    assert (again.args, again.kwargs, again.attempt) == ((1,), {"times": 2}, 1)
+    assert again.generation == 2
+    assert await again.claim("w")
+    assert await bring_forward(any_docket, "a", name) == 0, "a worker has it"
+    await again.mark_as_completed()
+    assert await bring_forward(any_docket, "a", name) is None
+
+
+async def test_what_was_cancelled_or_replaced_meanwhile_is_not_parked(any_docket: Docket) -> None:
+    at = datetime.now(UTC).timestamp() + 3600
+    cancelled = await delivered(any_docket, "a")
+    await any_docket.cancel("a")
+    assert await park(cancelled, cancelled.message_id.decode(), ("k",), at) == "cancelled"
+
+    replaced = await delivered(any_docket, "b")
+    await any_docket.replace(bill, datetime.now(UTC) + timedelta(hours=2), "b")(3)
+    before = await keys_of(any_docket, "b")
+    assert await park(replaced, replaced.message_id.decode(), ("k",), at) == "gone"
+    after = await keys_of(any_docket, "b")
+    assert (before["parked"], before["run"]) == (after["parked"], after["run"])
+    assert await bring_forward(any_docket, "b", replaced.message_id.decode()) is None
+
+    ended = await delivered(any_docket, "c")
+    await ended.mark_as_completed()
+    assert await park(ended, ended.message_id.decode(), ("k",), at) == "gone"
+
+
+async def test_a_worker_that_died_before_it_asked_keeps_no_slot(any_docket: Docket) -> None:
+    taken = await delivered(any_docket, "a")
+    name = taken.message_id.decode()
+    assert await bring_forward(any_docket, "a", name) == 0, "it was taken just now"
+    async with any_docket.redis() as redis:
+        long_ago = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+        await redis.hset(any_docket.runs_key("a"), "started_at", long_ago)
+    assert await bring_forward(any_docket, "a", name) is None

@@ -1,0 +1,356 @@
+"""Limits beside Docket's other dependencies, lost leases, redeliveries, stores that are away."""
+
+# ruff: noqa: B008
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from docket import (
+    Cooldown,
+    Cron,
+    CurrentExecution,
+    Debounce,
+    Depends,
+    Docket,
+    Execution,
+    ExponentialRetry,
+    Perpetual,
+    RateLimit,
+    Retry,
+    Timeout,
+    Worker,
+)
+
+from limiter_core import ConfigurationError, LeaseLost
+from limiter_docket import LIMIT_BY, ConcurrencyLimit, set_store
+from limiter_redis import RedisStore
+from tests.docket._tools import (
+    Book,
+    finish,
+    limiter_of,
+    most_at_once,
+    parked,
+    quick,
+    until,
+    until_true,
+    working,
+)
+from tests.redis._servers import Process
+
+
+@pytest.mark.parametrize(
+    "retry", [Retry(attempts=3), ExponentialRetry(3, timedelta(milliseconds=1))], ids=["r", "e"]
+)
+async def test_waiting_spends_no_attempt(any_docket: Docket, retry: Retry) -> None:
+    book = Book()
+
+    async def flaky(
+        n: int,
+        execution: Execution = CurrentExecution(),
+        retry: Retry = retry,
+        c: ConcurrencyLimit = ConcurrencyLimit(max_concurrent=1),
+    ):
+        await book.body((n, execution.attempt))
+        raise RuntimeError("so it goes")
+
+    for each in range(4):
+        await any_docket.add(flaky)(each)
+    await finish(any_docket)
+    assert sorted(book.began) == [(n, attempt) for n in range(4) for attempt in (1, 2, 3)]
+    assert most_at_once(book.bodies) == 1
+
+
+async def test_a_perpetual_task_goes_on_and_takes_turns(any_docket: Docket) -> None:
+    book = Book()
+
+    async def forever(
+        n: int,
+        perpetual: Perpetual = Perpetual(),
+        c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("k")),
+    ):
+        await book.body(n, 0.001)
+        if book.began.count(n) == 10:
+            perpetual.cancel()
+
+    await any_docket.add(forever, key="one")(1)
+    await any_docket.add(forever, key="two")(2)
+    await finish(any_docket)
+    assert sorted(book.began) == [1] * 10 + [2] * 10
+    assert most_at_once(book.bodies) == 1
+
+
+async def test_cron_beside_a_limit(docket: Docket) -> None:
+    book = Book()
+
+    async def tick(
+        cron: Cron = Cron("* * * * *", automatic=False),
+        c: ConcurrencyLimit = ConcurrencyLimit(),
+    ):
+        book.began.append(c.concurrency_key)
+
+    await docket.add(tick, key="tick")()
+    async with working(docket):
+        await until(lambda: book.began, "it ticks")
+        await until_true(parked(docket, 1), "the next is scheduled")
+        assert await (await limiter_of(docket)).inspect("tick()")
+    assert book.began == ["tick()"]
+
+
+async def test_a_timeout_gives_the_slot_back(any_docket: Docket) -> None:
+    book = Book()
+
+    async def slow(
+        n: int,
+        timeout: Timeout = Timeout(timedelta(milliseconds=50)),
+        c: ConcurrencyLimit = ConcurrencyLimit(),
+    ):
+        await book.body(n, 30)
+
+    for each in range(3):
+        await any_docket.add(slow)(each)
+    await finish(any_docket)
+    assert sorted(book.began) == [0, 1, 2]
+    assert most_at_once(book.bodies) == 1
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_dependency_that_fails_gives_the_slot_back(any_docket: Docket, first: bool) -> None:
+    def broken() -> None:
+        raise RuntimeError("no connection")
+
+    async def before(
+        d: None = Depends(broken), c: ConcurrencyLimit = ConcurrencyLimit("n"), n: int = 1
+    ):
+        raise AssertionError("never")
+
+    async def after(
+        c: ConcurrencyLimit = ConcurrencyLimit("n"), d: None = Depends(broken), n: int = 1
+    ):
+        raise AssertionError("never")
+
+    async def well(c: ConcurrencyLimit = ConcurrencyLimit("n"), n: int = 1):
+        return "done"
+
+    failed = await any_docket.add(before if first else after)()
+    done = await any_docket.add(well)()
+    await finish(any_docket)
+    assert await done.get_result() == "done"
+    with pytest.raises(ExceptionGroup):
+        await failed.get_result()
+
+
+async def test_a_lost_lease_cancels_the_body_and_fails_the_task(any_docket: Docket) -> None:
+    book = Book()
+
+    async def bill(n: int, c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("k"))):
+        try:
+            await book.hold(c.id)
+        except asyncio.CancelledError:
+            assert c.lost
+            with pytest.raises(LeaseLost):
+                c.check()
+            raise
+
+    async with working(any_docket):
+        execution = await any_docket.add(bill)(1)
+        await until(lambda: book.began, "it runs")
+        await (await limiter_of(any_docket)).evict(book.began[0])
+        with pytest.raises(LeaseLost):
+            await execution.get_result(timeout=timedelta(seconds=10))
+
+
+async def test_a_lost_lease_is_retried(any_docket: Docket) -> None:
+    book = Book()
+
+    async def bill(
+        timeout: Timeout = Timeout(timedelta(seconds=30)),
+        retry: Retry = Retry(attempts=2),
+        c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("k")),
+    ):
+        if book.began:
+            return "done"
+        return await book.hold(c.id)
+
+    async with working(any_docket):
+        execution = await any_docket.add(bill)()
+        await until(lambda: book.began, "it runs")
+        await (await limiter_of(any_docket)).evict(book.began[0])
+        assert await execution.get_result(timeout=timedelta(seconds=10)) == "done"
+
+
+async def test_only_warned_of_a_lost_lease_the_body_goes_on(any_docket: Docket) -> None:
+    book = Book()
+
+    async def bill(
+        c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("k"), on_lost="warn"),
+    ):
+        await book.hold(c.id)
+        return c.lost
+
+    async with working(any_docket):
+        execution = await any_docket.add(bill)()
+        await until(lambda: book.began, "it runs")
+        limiter = await limiter_of(any_docket)
+        await limiter.evict(book.began[0])
+        book.go_on.set()
+        assert await execution.get_result(timeout=timedelta(seconds=10)) is True
+
+
+async def test_a_redelivery_of_what_still_runs_does_not_run_twice(docket: Docket) -> None:
+    book = Book()
+
+    async def bill(n: int, c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("k"))):
+        await book.hold(n)
+
+    options: dict[str, Any] = {"redelivery_timeout": timedelta(milliseconds=200)}
+    async with (
+        quick(docket, name="deaf", **options) as deaf,
+        quick(docket, name="b", **options) as b,
+    ):
+        # It does not say that it still works: its message is given to the other.
+        deaf._renew_leases = _nothing  # type: ignore[method-assign]
+        first = asyncio.ensure_future(deaf.run_forever())
+        execution = await docket.add(bill)(1)
+        await until(lambda: book.began, "it runs")
+        other = asyncio.ensure_future(b.run_forever())
+
+        async def redelivered() -> bool:
+            async with docket.redis() as redis:
+                pending = await redis.xpending_range(
+                    docket.stream_key, docket.worker_group_name, "-", "+", 10
+                )
+            return bool(pending and pending[0]["times_delivered"] >= 3)
+
+        await until_true(redelivered, "it is delivered again, and again")
+        assert book.began == [1]
+        book.go_on.set()
+        await execution.get_result(timeout=timedelta(seconds=10))
+
+        async def acknowledged() -> bool:
+            async with docket.redis() as redis:
+                return await redis.xlen(docket.stream_key) == 0
+
+        await until_true(acknowledged, "the message is gone")
+        for each in (first, other):
+            each.cancel()
+        await asyncio.gather(first, other, return_exceptions=True)
+    assert book.began == [1]
+
+
+async def _nothing(*_: Any) -> None:
+    """Renew nothing."""
+
+
+@pytest.mark.parametrize("beside", [Cooldown(timedelta(seconds=1)), Debounce(timedelta(seconds=1))])
+async def test_what_would_lose_a_waiting_task_is_refused(any_docket: Docket, beside: Any) -> None:
+    async def bill(c: ConcurrencyLimit = ConcurrencyLimit(), d: Any = beside):
+        raise AssertionError("never")
+
+    any_docket.register(bill)
+    async with Worker(any_docket) as worker:
+        with pytest.raises(ConfigurationError, match=f"bill has a {type(beside).__name__}"):
+            await worker.run_until_finished()
+
+
+async def test_what_would_lose_a_task_is_refused_also_on_a_task_that_comes_later(
+    docket: Docket,
+) -> None:
+    async def bill(
+        c: ConcurrencyLimit = ConcurrencyLimit(),
+        d: RateLimit = RateLimit(1, per=timedelta(seconds=1), drop=True),
+    ):
+        raise AssertionError("never")
+
+    async def first():
+        return "here"
+
+    async with working(docket):
+        here = await docket.add(first)()
+        assert await here.get_result(timeout=timedelta(seconds=10)) == "here"
+        execution = await docket.add(bill)()
+        with pytest.raises(ExceptionGroup) as caught:
+            await execution.get_result(timeout=timedelta(seconds=10))
+    assert isinstance(caught.value.exceptions[0], ConfigurationError)
+
+
+@pytest.mark.parametrize("limit_first", [True, False])
+async def test_a_rate_limit_beside_a_limit_loses_nothing(docket: Docket, limit_first: bool) -> None:
+    book = Book()
+    rate = RateLimit(3, per=timedelta(milliseconds=300))
+
+    async def one(n: int, c: ConcurrencyLimit = ConcurrencyLimit(), r: RateLimit = rate):
+        await book.body(n)
+
+    async def two(n: int, r: RateLimit = rate, c: ConcurrencyLimit = ConcurrencyLimit()):
+        await book.body(n)
+
+    task = one if limit_first else two
+    for each in range(6):
+        await docket.add(task)(each)
+    await finish(docket)
+    assert sorted(book.began) == [0, 1, 2, 3, 4, 5]
+    assert most_at_once(book.bodies) == 1
+
+
+async def test_an_outage_of_the_store_keeps_the_tasks(docket: Docket, own_server: Process) -> None:
+    book = Book()
+
+    async def bill(n: int, c: ConcurrencyLimit = ConcurrencyLimit(max_concurrent=1)):
+        await book.body(n)
+
+    async def unlimited():
+        book.began.append("unlimited")
+
+    store = RedisStore(own_server.url)
+    set_store(docket, store)
+    own_server.kill()
+    async with working(docket):
+        for each in range(3):
+            await docket.add(bill)(each)
+        await until_true(parked(docket, 3), "all wait for the store")
+        await docket.add(unlimited)()
+        await until(lambda: book.began == ["unlimited"], "others run")
+        own_server.start()
+        await until(lambda: len(book.began) == 4, "all run")
+    assert sorted(book.began[1:]) == [0, 1, 2]
+    await store.aclose()
+
+
+async def test_a_store_may_be_done_without(docket: Docket, own_server: Process) -> None:
+    book = Book()
+
+    async def bill(n: int, c: ConcurrencyLimit = ConcurrencyLimit(max_concurrent=1)):
+        assert c.fencing_token == 0
+        await book.body(n)
+
+    store = RedisStore(own_server.url)
+    set_store(docket, store, on_store_error="admit")
+    own_server.kill()
+    for each in range(3):
+        await docket.add(bill)(each)
+    await finish(docket)
+    assert sorted(book.began) == [0, 1, 2]
+    own_server.start()
+    await store.aclose()
+
+
+async def test_a_docket_that_remembers_nothing_waits_as_well(
+    server: Any,
+) -> None:
+    book = Book()
+
+    async def bill(n: int, c: ConcurrencyLimit = ConcurrencyLimit(max_concurrent=1)):
+        await book.body(n)
+
+    async with Docket(name="forgetful", url=server.url, execution_ttl=timedelta(0)) as docket:
+        for each in range(5):
+            await docket.add(bill, key="same" if each == 4 else f"k{each}")(each)
+        await finish(docket)
+        assert sorted(book.began) == [0, 1, 2, 3, 4]
+        async with docket.redis() as redis:
+            assert not await redis.keys(f"{docket.prefix}:runs:*")
+            assert not await redis.keys(f"{docket.prefix}:k*")
