@@ -51,7 +51,7 @@ class OnACluster:
 
     @pytest.fixture
     def clock(self, cluster: Cluster) -> ClusterClock:
-        return ClusterClock(cluster, "{fake:contract}")
+        return ClusterClock(cluster, "{fake:contract}", "{fake}")
 
     @pytest.fixture
     def forget(self, cluster: Cluster, clock: ClusterClock) -> Callable[[], object]:
@@ -148,6 +148,30 @@ def test_the_sweep_offers_on_every_node(cluster: Cluster, store: RedisStore) -> 
     for key in keys:
         face.release(f"job-{key}", (key,))
     other.close()
+
+
+def test_who_cannot_wake_a_job_tells_those_who_can(cluster: Cluster, store: RedisStore) -> None:
+    """Over a sharded channel."""
+    face = store.sync_face()
+    worker = RedisStore(cluster.url)
+    woken: list[str] = []
+    worker.sync_face().on_notice(lambda notice: woken.append(notice.id))
+
+    def listens() -> bool:
+        channels = [
+            channel
+            for server in cluster.primaries()
+            for channel in server.admin.execute_command("PUBSUB", "SHARDCHANNELS")
+        ]
+        return "{limiter}:notices" in channels
+
+    until_now(listens, "the worker listens")
+    face.acquire(Request("holder", (Demand("jobs/key", 1),)))
+    face.acquire(Request("job", (Demand("jobs/key", 1),), payload=b"job"))
+    face.release("holder", ("jobs/key",))
+    until_now(lambda: woken == ["job"], "the worker is told of the job")
+    face.release("job", ("jobs/key",))
+    worker.close()
 
 
 # -- all nodes, evenly -----------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def test_slots_move_under_load(cluster: Cluster, start: Callable[..., Worker]) -
     crew.finish()
     crew.check()
     assert not crew.failures
-    assert moves > 8
+    assert moves >= 4
     crew.went_on(moved_at)
 
 
