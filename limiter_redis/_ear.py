@@ -36,6 +36,7 @@ class Ear:
     """
 
     def __init__(self, client: redis.Redis) -> None:
+        self._client = client  # one that is collected hangs up for all who use its pool
         self._pool: Any = client.connection_pool
         self._connection: Any = None
         self._asked: deque[tuple[bytes, bytes]] = deque()

@@ -93,7 +93,7 @@ class SentinelPlace:
         sentinels: Any = AsyncSentinels(self._sentinels, min(self.timeout, CONNECT_PATIENCE))
         settings = quiet_async_settings(self._address)
         pools: Any = AsyncSentinelPool
-        return redis.asyncio.Redis(connection_pool=pools(self._service, sentinels, **settings))
+        return redis.asyncio.Redis.from_pool(pools(self._service, sentinels, **settings))
 
 
 class ClusterPlace:

@@ -83,7 +83,8 @@ class RoutedWire:
         self._timeout = timeout
         self._patience = timeout if patience is None else patience
         self._min_replicas = min_replicas
-        self._pools: dict[Node, Any] = {}
+        # Clients, and not their pools: one that is collected hangs up for all who use its pool.
+        self._clients: dict[Node, Any] = {}
         self.reply_lost: Callable[[], object] = bool
         """Is called when a reply may have been lost, and with it news."""
 
@@ -139,8 +140,8 @@ class RoutedWire:
 
     def close(self) -> None:
         """Close the connections."""
-        while self._pools:
-            self._pools.popitem()[1].disconnect()
+        while self._clients:
+            self._clients.popitem()[1].connection_pool.disconnect()
 
     # -- the way there ----------------------------------------------------------------------------
 
@@ -209,11 +210,12 @@ class RoutedWire:
                         errand.reply = trouble
 
     def _exchange(self, node: Node, errands: list[_Errand]) -> None:
-        pool = self._pools.get(node)
-        if pool is None:
+        client = self._clients.get(node)
+        if client is None:
             waits = 0.0 if self._min_replicas is None else self._min_replicas.timeout
             client = self._place.sync_client(node, timeout=self._timeout + waits)
-            pool = self._pools.setdefault(node, client.connection_pool)
+            client = self._clients.setdefault(node, client)
+        pool = client.connection_pool
         connection = pool.get_connection(*FOR)
         try:
             for errand in errands:

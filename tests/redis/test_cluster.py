@@ -264,3 +264,43 @@ def test_urls() -> None:
     for wrong in ("redis+cluster://", "redis+cluster://one:x", "redis+cluster://one/3"):
         with pytest.raises(ConfigurationError):
             RedisStore(wrong)
+
+
+RIGHTS = (
+    "~{limiter:*}:* ~{limiter}:* resetchannels &{limiter:*}:process:* &{limiter}:notices "
+    "-@all +select +ping +hello +client|setinfo +evalsha +eval +ssubscribe +sunsubscribe +spublish "
+    "+cluster|slots +scan +sadd +smembers +expire +time +type +exists +get +set +del +hget +hmget "
+    "+hset +hdel +hkeys +zadd +zrem +zrange +zrangebyscore +zscore +pexpire +pexpireat +persist"
+)
+
+
+async def test_the_rights_that_a_limiter_needs(cluster: Cluster) -> None:
+    """Those of the page on the layout; nothing is denied on any node."""
+    for server in cluster.primaries():
+        server.admin.execute_command(
+            "ACL", "SETUSER", "limiter", "reset", "on", ">secret", *RIGHTS.split()
+        )
+        server.admin.execute_command("ACL", "LOG", "RESET")
+    store = RedisStore(cluster.url.replace("://", "://limiter:secret@"))
+    other = RedisStore(cluster.url.replace("://", "://limiter:secret@"))
+    limiter, sync = Limiter(store), SyncLimiter(other)
+    for number in range(9):
+        lease = await limiter.acquire(PER_CUSTOMER, {"customer": number})
+        waiting = asyncio.create_task(
+            asyncio.to_thread(sync.acquire, PER_CUSTOMER, {"customer": number})
+        )
+        await until(lambda: other.keeper.hears(f"customer={number}"), "it hears")  # type: ignore[attr-defined] # noqa: B023
+        await lease.release()
+        got = await asyncio.wait_for(waiting, 5)
+        await asyncio.to_thread(got.release)
+    face = store.async_face()
+    face.on_notice(lambda notice: None)
+    await face.acquire(Request("job", (Demand("jobs/key", 1),), payload=b"job"))
+    await face.sweep()
+    await face.release("job", ("jobs/key",))
+    assert [key async for key in face.keys()] == []
+    await store.aclose()
+    await other.aclose()
+    for server in cluster.primaries():
+        assert server.admin.execute_command("ACL", "LOG") == []
+        server.admin.execute_command("ACL", "DELUSER", "limiter")
