@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 # Without arq, which needs redis-py 5: it has an environment of its own.
 EXTRAS := .[celery,cli,docket,redis]
 # The adapters for these can be imported all the same, and the checkers see their types.
-SEEN := 'arq>=0.28,<0.29' 'saq>=0.26,<0.27'
+SEEN := 'arq>=0.28,<0.29' croniter 'saq>=0.26,<0.27'
 PIP := -m pip --quiet --disable-pip-version-check
 VERSION_OF := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 
