@@ -15,6 +15,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Without arq, which needs redis-py 5: it has an environment of its own.
 EXTRAS := .[celery,cli,docket,redis]
+# The adapters for these can be imported all the same, and the checkers see their types.
+SEEN := 'arq>=0.28,<0.29' croniter 'saq>=0.26,<0.27'
 PIP := -m pip --quiet --disable-pip-version-check
 VERSION_OF := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 
@@ -24,7 +26,7 @@ found = $(firstword $(foreach python,python$(1) $(wildcard $(PYENV_ROOT)/version
   $(if $(filter $(1),$(shell $(python) $(VERSION_OF) 2>/dev/null)),$(python))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-here test-slow test-containers lint types bench fix clean
+.PHONY: help demo test test-here test-redis-5 test-slow test-faults test-containers lint types bench fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,10 +34,15 @@ help: ## list the targets
 demo: $(VENV)/.installed ## replay a log of calls under limits, and show who held what when
 	$(BIN)/limiter demo $(ARGS)
 
-test: test-here $(TESTED:%=test-%) ## run all tests, on each of Python 3.11 and 3.13 that is present
+test: test-here test-redis-5 $(TESTED:%=test-%) ## run all tests, on each of Python 3.11 and 3.13 that is present
 
 test-here: $(VENV)/.tools
 	$(BIN)/python -m pytest $(ARGS)
+
+# What needs redis-py 5 (arq, and SAQ needs one below 8), and the Redis store on that redis-py.
+test-redis-5: $(VENV)-redis-5/.installed
+	$(VENV)-redis-5/bin/python -m pytest tests/arq tests/saq tests/redis/test_contract.py tests/redis/test_connections.py \
+	  "tests/project/test_examples.py::test_example[arq_one_per_customer]" $(ARGS)
 
 # One of the tested versions, unless .venv has run it already.
 test-%: $(VENV)/.tools
@@ -48,6 +55,9 @@ test-%: $(VENV)/.tools
 
 test-slow: $(VENV)/.tools ## run the long tests of the Redis store as well
 	LIMITER_SLOW_TESTS=1 $(BIN)/python -m pytest tests/redis $(ARGS)
+
+test-faults: $(VENV)/.tools ## try what each fault does, under load, for long
+	LIMITER_FAULT_SECONDS=20 $(BIN)/python -m pytest tests/faults $(ARGS)
 
 # The servers that the Redis store promises to run on.
 IMAGES := redis:6.2,redis:7,redis:8,valkey/valkey:8,valkey/valkey:9
@@ -91,7 +101,7 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.tools: $(VENV)/.installed
 	$(BIN)/python $(PIP) install --group dev
-	$(BIN)/python $(PIP) install --no-deps 'arq>=0.28,<0.29' 'saq>=0.26,<0.27' # for the checkers to see
+	$(BIN)/python $(PIP) install --no-deps $(SEEN)
 	@touch $@
 
 # A peer that cannot be had here (some are compiled) is no reason not to measure the others.
@@ -99,10 +109,17 @@ $(VENV)/.bench: $(VENV)/.tools
 	@$(BIN)/python $(PIP) install --group bench && touch $@ || \
 	  echo "not all peers could be installed; going on without them"
 
+$(VENV)-redis-5/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-redis-5
+	$(VENV)-redis-5/bin/python $(PIP) install --upgrade 'pip>=25.1'
+	$(VENV)-redis-5/bin/python $(PIP) install --editable '.[arq,cli,saq]' --group test
+	@touch $@
+
 $(VENV)-%/.installed: pyproject.toml
 	$(call found,$*) -m venv $(VENV)-$*
 	$(VENV)-$*/bin/python $(PIP) install --upgrade 'pip>=25.1'
 	$(VENV)-$*/bin/python $(PIP) install --editable '$(EXTRAS)' --group test
+	$(VENV)-$*/bin/python $(PIP) install --no-deps $(SEEN)
 	@touch $@
 
 # Made on the way by a pattern, yet to be kept.

@@ -49,4 +49,4 @@ def _without_secrets(url: str) -> str:
     if not at:
         return url
     scheme, separator, _ = head.partition("://")
-    return f"{scheme}{separator}***@{tail}"
+    return f"{scheme}://***@{tail}" if separator else f"***@{tail}"

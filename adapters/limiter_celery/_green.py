@@ -15,15 +15,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from limiter_core import ConcurrencyLimit, StoreError, SyncLimiter
-from limiter_core.lease import SyncLease
 from limiter_core.store import Store
-from limiter_core.strategies import LIMIT_BY
 
 logger = logging.getLogger("limiter")
 
-_PATIENCE = 5.0
-_MANY = 2**31 - 1
+_PATIENCE = 2.0
 
 
 def is_gevent() -> bool:
@@ -32,20 +28,17 @@ def is_gevent() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
-def keep_in_system_thread(store: Store, name: str) -> SyncLease | None:
+def keep_in_system_thread(store: Store) -> None:
     """Have the store's keeper run in a thread of the system, as long as this process lives.
+
+    Before the gate is made: a store that gives notices keeps its keeper running.
 
     Args:
         store: the store; one without a keeper needs nothing.
-        name: of the key that a lease of our own is on, so that the keeper is never idle: it would
-            end, and be started again in the thread of whoever needs it next.
-
-    Returns:
-        That lease.
     """
     keeper: Any = getattr(store, "keeper", None)
     if keeper is None:
-        return None
+        return
     started: list[bool] = []  # plain: locks of gevent are for one thread
 
     def keep() -> None:
@@ -55,15 +48,11 @@ def keep_in_system_thread(store: Store, name: str) -> SyncLease | None:
             time.sleep(3600.0)  # gevent's own: it lets the keeper run meanwhile
 
     _start_system_thread(keep)
+    # Nothing else happens until it is at work: what it imports for that, another thread of the
+    # system must not import at the same time, since gevent's locks of imports do not reach there.
     give_up_at = time.monotonic() + _PATIENCE
-    while not started and time.monotonic() < give_up_at:
+    while not (started and keeper.listening) and time.monotonic() < give_up_at:
         time.sleep(0.01)
-    limit = ConcurrencyLimit(LIMIT_BY.constant(f"{name}:workers"), _MANY, timeout=_PATIENCE)
-    try:
-        return SyncLimiter(store).acquire(limit)
-    except (StoreError, TimeoutError) as error:
-        logger.warning("a body that computes for long will lose its slot: %s", error)
-        return None
 
 
 def _start_system_thread(run: Callable[[], object]) -> None:

@@ -30,6 +30,7 @@ from limiter_celery._waiting import WaitingRoom
 from limiter_celery._waking import Waking
 from limiter_core import ConfigurationError, ConflictResolution, StoreError
 from limiter_core.jobs import SyncJobGate
+from limiter_core.registry import open_store
 
 logger = logging.getLogger("limiter")
 
@@ -93,16 +94,17 @@ class Porter:
         self.admits_in_pool = admits_in_pool(worker.pool)
         self.has_semaphore = worker.process_task == worker._process_task_sem  # noqa: SLF001
         settings = self.settings
+        store = open_store(settings.store) if isinstance(settings.store, str) else settings.store
+        if self.pool_is_green and is_gevent():
+            keep_in_system_thread(store)
         self.gate = SyncJobGate(
-            settings.store,
+            store,
             settings.name,
             self.waking.wake,
             claim=settings.claim,
             on_store_error="admit" if settings.on_store_error == "admit" else "raise",
             label=str(worker.hostname),
         )
-        if self.pool_is_green and is_gevent():
-            self._presence = keep_in_system_thread(self.gate.store, settings.name)
         face = self.gate.store.sync_face()
         remember = settings.remember
         lasts = self.visibility + _MARGIN if remember is None else float(remember)

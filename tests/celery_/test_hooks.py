@@ -217,3 +217,5 @@ def test_the_redis_store_has_a_keeper_that_may_be_started_in_a_thread_of_ours() 
 
     store = RedisStore("redis://nowhere.invalid:1/0")
     assert parameters(store.keeper.ensure_running) == []
+    # Giving notices keeps it running, in the thread in which it began.
+    assert "on_notice" in source(type(store.keeper)._run)

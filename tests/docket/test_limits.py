@@ -13,7 +13,16 @@ from docket.execution import ExecutionState
 
 from limiter_core import ConfigurationError
 from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConcurrencyStrategy
-from tests.docket._tools import Book, finish, limiter_of, most_at_once, parked, until_true, working
+from tests.docket._tools import (
+    Book,
+    finish,
+    limiter_of,
+    most_at_once,
+    parked,
+    until,
+    until_true,
+    working,
+)
 
 
 async def test_code_written_for_docket_keeps_working(any_docket: Docket) -> None:
@@ -285,6 +294,7 @@ async def test_an_operator_raises_a_limit_for_those_who_wait(any_docket: Docket)
         await until_true(parked(any_docket, 2), "two wait")
         await limiter.set_limit("ops", 10)
         await until_true(parked(any_docket, 0), "nobody waits")
+        await until(lambda: len(book.began) == 5, "all run")
         await limiter.reset_limit("ops")
         book.go_on.set()
     assert sorted(book.began) == [0, 1, 2, 3, 4]

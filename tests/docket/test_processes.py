@@ -13,14 +13,14 @@ from tests.docket.workers import shop
 POINTS = [
     "running",
     "before admission",
-    "after admission",
+    pytest.param("after admission", marks=pytest.mark.slow),
     "before parking",
     "after parking",
     "before the second look",
-    "after the second look",
+    pytest.param("after the second look", marks=pytest.mark.slow),
     "before the notice",
     "before waking",
-    "after waking",
+    pytest.param("after waking", marks=pytest.mark.slow),
 ]
 
 

@@ -9,10 +9,16 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import redis
 
 from tests.project._tree import ROOT
 
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted(
+    path
+    for path in (ROOT / "examples").glob("*.py")
+    # What arq does is deprecated in redis-py 6 and newer; `make test` has an environment for it.
+    if int(redis.__version__.split(".")[0]) < 6 or not path.name.startswith("arq_")
+)
 
 
 def promised(script: Path) -> str:
