@@ -15,11 +15,11 @@ from typing import Any, Literal
 from arq.connections import create_pool
 from arq.worker import Worker
 
-from limiter_arq._errands import Errands, logger
+from limiter_arq._log import logger
 from limiter_arq._marker import Run, current, limits_of
 from limiter_arq._parts import GateSettings, Parts, open_parts
 from limiter_arq._shelf import Parked, Shelf, Taken
-from limiter_core.jobs import CLAIM
+from limiter_core.jobs import CLAIM, Errands
 from limiter_core.requests import Loss
 from limiter_core.store import Store
 
@@ -61,7 +61,7 @@ class LimitedWorker(Worker):
         super().__init__(functions, **settings)
         self._settings = GateSettings(limiter, on_store_error, claim, wait_extends_expiry)
         self._guards = any(limits_of(each.coroutine) for each in self.functions.values())
-        self._errands = Errands()
+        self._errands = Errands(logger)
         self._parts: Parts | None = None
         self._closing = False
         self._at_gate = 0
