@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+
+from limiter_core.errors import StoreError
 
 R = TypeVar("R")
 
@@ -15,33 +18,45 @@ logger = logging.getLogger("limiter")
 class Errands:
     """Tasks that outlive those who began them, and are waited for when the worker ends.
 
-    What goes wrong in one is logged: whatever it was to hand on is offered again.
+    What goes wrong in one is logged: whatever it was to hand on is offered again. All belong to
+    one event loop.
 
-    Raises:
-        RuntimeError: no event loop runs; all of them belong to the running one.
+    Args:
+        log: where to; the limiter's own logger unless given.
     """
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, log: logging.Logger = logger) -> None:
+        self._log = log
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        with contextlib.suppress(RuntimeError):  # it may be made before its loop runs
+            self._loop = asyncio.get_running_loop()
 
     def begin(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
         """Have some work done."""
+        self._loop = asyncio.get_running_loop()
         task = self._loop.create_task(work)
-        self._tasks.add(task)
+        self.add(task)
         task.add_done_callback(self._ended)
         return task
 
     def begin_soon(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Have some work done; from any thread, also when the event loop is gone already."""
+        assert self._loop is not None, "nothing has begun yet, so no event loop is known"
         try:
             self._loop.call_soon_threadsafe(lambda: self.begin(work()))
         except RuntimeError:
-            logger.debug("an event loop ended before its last errand")
+            self._log.debug("an event loop ended before its last errand")
+
+    def add(self, task: asyncio.Task[Any]) -> None:
+        """Wait for this task, too."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def finish(self, work: Coroutine[Any, Any, R]) -> R:
         """Do some work to its end even if the caller is cancelled, who is so only afterwards."""
-        task = self.begin(work)
+        task = asyncio.get_running_loop().create_task(work)
+        self.add(task)
         cancelled: asyncio.CancelledError | None = None
         while not task.done():
             try:
@@ -49,18 +64,26 @@ class Errands:
             except asyncio.CancelledError as error:
                 cancelled = error
         if cancelled is not None:
+            self._ended(task)
             raise cancelled
         return task.result()
 
     async def done(self, seconds: float) -> None:
         """Wait until all is done, what is begun meanwhile included; so many seconds at most."""
-        give_up_at = self._loop.time() + seconds
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + seconds
         mine = asyncio.current_task()
-        while (waiting := self._tasks - {mine}) and self._loop.time() < give_up_at:
-            await asyncio.wait(waiting, timeout=give_up_at - self._loop.time())
+        while (waiting := self._tasks - {mine}) and loop.time() < give_up_at:
+            await asyncio.wait(waiting, timeout=give_up_at - loop.time())
             await asyncio.sleep(0)  # their callbacks, which may begin more
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.warning("could not hand a job on, it is offered again: %r", error)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        # What fails for want of a connection needs no traceback; a mistake does.
+        away = isinstance(error, OSError | StoreError) or "redis" in type(error).__module__
+        self._log.warning(
+            "could not hand a job on, it is offered again: %s",
+            error,
+            exc_info=None if away else error,
+        )

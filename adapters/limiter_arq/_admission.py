@@ -17,11 +17,11 @@ from arq.utils import timestamp_ms
 from arq.worker import JobExecutionFailed, Worker
 from redis.exceptions import RedisError
 
-from limiter_arq._errands import Errands, logger
+from limiter_arq._log import logger
 from limiter_arq._marker import Run, limits_of, view_of
 from limiter_arq._shelf import Parked, Shelf, Taken, is_parked
 from limiter_core import ConcurrencyLimit, LimiterError, LimitReached, StoreError, Superseded
-from limiter_core.jobs import Held, Job, JobGate, Waiting
+from limiter_core.jobs import Errands, Held, Job, JobGate, Waiting
 from limiter_core.requests import Loss
 
 FIRST_BACKSTOP, LAST_BACKSTOP = 30.0, 600.0

@@ -13,8 +13,9 @@ from typing import Any
 from arq.worker import Worker
 from redis.exceptions import RedisError
 
-from limiter_arq._errands import Errands, logger
+from limiter_arq._log import logger
 from limiter_arq._shelf import Absent, Shelf, Taken
+from limiter_core.jobs import Errands
 
 
 class Intake:

@@ -16,10 +16,10 @@ from typing import Any
 from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
-from limiter_arq._errands import Errands, logger
 from limiter_arq._intake import Intake
+from limiter_arq._log import logger
 from limiter_arq._shelf import Absent, Parked, Shelf, channel_of
-from limiter_core.jobs import JobGate
+from limiter_core.jobs import Errands, JobGate
 from limiter_core.requests import Notice
 
 _GO_ON_AFTER = 1.0

@@ -15,11 +15,11 @@ from typing import Any, Literal
 from arq.connections import create_pool
 from arq.worker import Worker
 
-from limiter_arq._errands import Errands, logger
+from limiter_arq._log import logger
 from limiter_arq._marker import Run, current, limits_of
 from limiter_arq._parts import GateSettings, Parts, open_parts
 from limiter_arq._shelf import Parked, Shelf, Taken
-from limiter_core.jobs import CLAIM
+from limiter_core.jobs import CLAIM, Errands
 from limiter_core.requests import Loss
 from limiter_core.store import Store
 
@@ -61,11 +61,13 @@ class LimitedWorker(Worker):
         super().__init__(functions, **settings)
         self._settings = GateSettings(limiter, on_store_error, claim, wait_extends_expiry)
         self._guards = any(limits_of(each.coroutine) for each in self.functions.values())
-        self._errands = Errands()
+        self._errands = Errands(logger)
         self._parts: Parts | None = None
         self._closing = False
         self._at_gate = 0
         self._none_at_gate = asyncio.Event()
+        self._admitted = 0
+        self._starting = False
         self._ending = 0
 
     # -- from start to end ------------------------------------------------------------------------
@@ -146,12 +148,21 @@ class LimitedWorker(Worker):
         intake = None if self._parts is None else self._parts.intake
         if intake is not None and not intake.room():
             intake.full = True  # arq looks for none then
-        await super()._poll_iteration()
+        self._starting = True
+        try:
+            await super()._poll_iteration()
+        finally:
+            self._starting = False
         if self.burst and self.max_burst_jobs >= 0 and self._at_gate:
             await self._none_at_gate.wait()  # arq counts next what was started
 
     def _jobs_started(self) -> int:
-        running = sum(not task.done() for task in self.tasks.values())
+        # arq asks twice in a burst of so many jobs: how many more to start, where those at the gate
+        # may still come in; and whether it was enough, where only bodies count.
+        if self._starting:
+            running = sum(not task.done() for task in self.tasks.values())
+        else:
+            running = self._admitted - self._ending
         return self.jobs_complete + self.jobs_retried + self.jobs_failed + running
 
     # -- running one job --------------------------------------------------------------------------
@@ -169,6 +180,7 @@ class LimitedWorker(Worker):
         if not await self._pass_gate(taken, run):
             return
         run.on_over = self._give_back
+        self._admitted += 1
         try:
             await super().run_job(run.job_id, run.score)
         except asyncio.CancelledError:  # before or after the body, by a signal
@@ -177,6 +189,7 @@ class LimitedWorker(Worker):
         finally:
             run.end_body()
             self._ending -= 1
+            self._admitted -= 1
             self.aborting_tasks.discard(run.job_id)  # or a later cancellation counted as an abort
 
     async def _abandon(self, run: Run, shelf: Shelf) -> None:

@@ -91,7 +91,8 @@ class Shop:
 
     def left(self) -> list[str]:
         """Return the keys that the limiter left."""
-        return [name for name in self.server.admin.scan_iter("{limiter*") if ":scopes" not in name]
+        states = self.server.admin.scan_iter("{limiter*}:state")
+        return list(states)
 
     async def close(self) -> None:
         """Stop all workers."""
