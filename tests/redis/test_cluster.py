@@ -11,7 +11,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from limiter_core import ConcurrencyLimit, ConfigurationError, Limiter, SyncLimiter
+from limiter_core import LIMIT_BY, ConcurrencyLimit, ConfigurationError, Limiter, SyncLimiter
 from limiter_core.requests import Demand, Queued, Request
 from limiter_core.testing import AsyncStoreContract, Scenario, SyncStoreContract
 from limiter_redis import RedisStore
@@ -20,6 +20,7 @@ from ._clusters import FAKED, Cluster, ClusterClock, counted, flush
 from ._processes import Worker
 from ._spread import Crew
 from ._tools import until, until_now
+from .test_cancellation import AWAITS, MOMENTS, cancelled_at
 
 PER_CUSTOMER = ConcurrencyLimit("customer", max_concurrent=1)
 
@@ -304,3 +305,37 @@ async def test_the_rights_that_a_limiter_needs(cluster: Cluster) -> None:
     for server in cluster.primaries():
         assert server.admin.execute_command("ACL", "LOG") == []
         server.admin.execute_command("ACL", "DELUSER", "limiter")
+
+
+# -- cancellation ----------------------------------------------------------------------------------
+
+
+async def test_a_cancellation_at_every_await(cluster: Cluster) -> None:
+    """S15; rows 9, 10, 27: of one who takes two slots, and of one who waits; nothing is left."""
+    one = ConcurrencyLimit(LIMIT_BY.constant("one"), scope="s", max_concurrent=1, lease=60)
+    other = ConcurrencyLimit(LIMIT_BY.constant("two"), scope="s", max_concurrent=1, lease=60)
+    store = RedisStore(cluster.url)
+    limiter = Limiter(store)
+
+    async def hold() -> None:
+        async with limiter.hold([one, other]):
+            await asyncio.sleep(0)
+
+    far = 0
+    for nth, turns, times in MOMENTS:
+        if await cancelled_at(hold, nth, turns, times):
+            far = nth
+        holder = await limiter.acquire(one, timeout=5)
+        first = asyncio.create_task(cancelled_at(hold, nth, turns, times))
+        second = asyncio.create_task(hold())
+        await asyncio.sleep(0.001)
+        await holder.release()
+        await asyncio.wait_for(asyncio.gather(first, second), 5)
+        async with limiter.hold([one, other], timeout=5) as lease:
+            snapshot = await limiter.inspect(one)
+            assert [each.id for each in snapshot.holders] == [lease.id]
+            assert snapshot.waiting == 0
+    assert 2 < far < AWAITS - 1
+    await until(lambda: not store.hub.live, "nobody waits or holds")
+    assert [key async for key in limiter.keys()] == []
+    await store.aclose()
