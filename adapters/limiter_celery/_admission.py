@@ -52,7 +52,7 @@ class Admission:
         if passage.overtaken or request.revoked():
             return False
         if passage.is_reserved():
-            return True
+            return passage.submit() or not passage.local
         if passage.local:
             # It came too late: the slot may be another's by now, and its ticket tells of it.
             passage.overtaken = True

@@ -96,7 +96,8 @@ class Endings:
             if not passage.marked and self._may_have_copies(request):
                 self._mark(passage)
         if passage.lease is not None:
-            passage.lease.release()
+            with self._porter.waking.own_step():
+                passage.lease.release()
         elif passage.local or passage.woken:
             # Its turn had come, but it is not to run: it was revoked, or has expired.
             self._porter.errands.add(lambda: self._discard(request))

@@ -24,27 +24,28 @@ class Errands:
         self._wake = threading.Condition()
         self._due: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
-        self._running = False
+        self._ended = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin."""
-        self._running = True
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def add(self, errand: Callable[[], object], after: float = 0.0) -> None:
-        """Have something done; from any thread."""
+        """Have something done; from any thread. Not any more, once it has ended."""
         with self._wake:
+            if self._ended:
+                return
             at = time.monotonic() + after
             heapq.heappush(self._due, (at, next(self._numbers), errand))
             self._wake.notify()
 
     def stop(self, patience: float) -> None:
-        """End, as soon as all that is due has been done, or after so many seconds."""
+        """End, once all has been done, also what is not due yet; or after so many seconds."""
         thread = self._thread
         with self._wake:
-            self._running = False
+            self._ended = True
             self._wake.notify()
         if thread is not None and thread is not threading.current_thread():
             thread.join(patience)
@@ -60,8 +61,8 @@ class Errands:
         with self._wake:
             while True:
                 left = self._due[0][0] - time.monotonic() if self._due else None
-                if left is not None and left <= 0:
+                if self._due and (self._ended or (left is not None and left <= 0)):
                     return heapq.heappop(self._due)[2]
-                if not self._running:
+                if self._ended:
                     return None
                 self._wake.wait(left)

@@ -74,7 +74,7 @@ class LimiterStep(_celery.StartStopStep):
 
     def close(self, worker: Any) -> None:  # noqa: ARG002
         """Wake no more tasks in this worker: it is about to end."""
-        self._porter.closing = True
+        self._porter.stop_waking()
 
     def stop(self, worker: Any) -> None:
         """Go on until the process ends: bodies may still run, and hand their slots on."""

@@ -25,6 +25,7 @@ class Passage:
         local: it was woken in this process: no broker has its message, only the ticket.
         reserved_until: until when its slot is kept for it though it was not taken up (local
             clock); of a local one.
+        submitted: it was given to the pool, or is about to be.
         lease: its slot, once it was taken up.
         overtaken: it was handed on; this delivery is not to run.
         began_at: when its body began (local clock).
@@ -48,6 +49,7 @@ class Passage:
         self.order: int = _order_of(request) if origin is None else origin[3]
         self.redelivered = bool(request.delivery_info.get("redelivered"))
         self.local = False
+        self.submitted = False
         self.reserved_until = 0.0
         self.lease: SyncLease | None = None
         self.overtaken = False
@@ -66,6 +68,18 @@ class Passage:
     def is_reserved(self) -> bool:
         """Whether a slot is kept for it, without a question to the store."""
         return self.lease is not None or (self.local and time.monotonic() < self.reserved_until)
+
+    def submit(self) -> bool:
+        """Note that it goes to the pool; False if it was handed on before."""
+        with self.lock:
+            self.submitted = not self.overtaken
+            return self.submitted
+
+    def hand_on(self) -> bool:
+        """Note that another delivery takes its place; False if it is in the pool already."""
+        with self.lock:
+            self.overtaken = self.overtaken or not self.submitted
+            return self.overtaken
 
     def finish(self) -> bool:
         """Note the end; False if it was noted before."""

@@ -155,9 +155,16 @@ class Porter:
         """Have waiting tasks end that were revoked."""
         self.errands.add(lambda: self.waiting_room.revoke(task_ids))
 
+    def stop_waking(self) -> None:
+        """Wake no more tasks in this worker: it is about to end."""
+        if not self.closing:
+            self.closing = True
+            self.waking.close()
+            self.post.deliver()
+
     def close(self) -> None:
         """End."""
-        self.closing = True
+        self.stop_waking()
         self.errands.stop(5.0)
         self._sweeps.stop(1.0)
         if self.worker is not None:
@@ -165,7 +172,7 @@ class Porter:
 
     def _at_exit(self) -> None:
         if os.getpid() == self._pid:  # else it is a child of the pool
-            self.closing = True
+            self.stop_waking()
             self.endings.release_all()
             self.errands.stop(5.0)
 
@@ -186,7 +193,8 @@ class Porter:
 
     def _sweep(self) -> None:
         try:
-            self.gate.sweep()
+            with self.waking.own_step():
+                self.gate.sweep()
         except StoreError:  # said once, by the gate
             pass
         finally:

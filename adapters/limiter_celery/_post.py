@@ -31,8 +31,8 @@ class Post:
         hub = consumer.hub
         if hub is None:
             if self._main is None and is_gevent():
-                self._main = MainHub(self._deliver)
-            consumer.timer.call_after(0, self._deliver)  # what came before there was a consumer
+                self._main = MainHub(self.deliver)
+            consumer.timer.call_after(0, self.deliver)  # what came before there was a consumer
             return
         if self._pipe is None:
             self._pipe = os.pipe()
@@ -54,7 +54,7 @@ class Post:
         elif self._main is not None:
             self._main.wake()
         elif self._consumer is not None:
-            self._consumer.timer.call_after(0, self._deliver)
+            self._consumer.timer.call_after(0, self.deliver)
 
     def is_elsewhere(self) -> bool:
         """Whether the caller is in another thread than all greenlets: locks do not reach there."""
@@ -67,9 +67,10 @@ class Post:
                     pass
             except OSError:  # nothing left
                 pass
-        self._deliver()
+        self.deliver()
 
-    def _deliver(self) -> None:
+    def deliver(self) -> None:
+        """Do what there is to do; in the thread of the event loop."""
         for _ in range(len(self._letters)):
             try:
                 letter = self._letters.popleft()

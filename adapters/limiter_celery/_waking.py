@@ -10,6 +10,8 @@ import logging
 import threading
 import time
 import weakref
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from limiter_celery import _celery
@@ -27,6 +29,10 @@ logger = logging.getLogger("limiter")
 _SPARE = 0.8
 """The part of the claim time in which a task woken here may begin without asking again."""
 
+_LAST_POLL = 1.5
+"""Seconds for which a worker that is about to end may still take a message off a Redis broker, with
+the question for messages that was under way when it stopped to listen to the answer."""
+
 
 class Waking:
     """Brings tasks back that waited."""
@@ -35,6 +41,32 @@ class Waking:
         self._porter = porter
         self._lock = threading.Lock()
         self._coming = 0
+        self._own = threading.local()
+        self._closed_at = 0.0
+        self._here: weakref.WeakKeyDictionary[Any, Parcel] = weakref.WeakKeyDictionary()
+
+    def close(self) -> None:
+        """Hand on what was woken here and did not begin: this worker is about to end."""
+        self._closed_at = time.monotonic()
+        for request, parcel in list(self._here.items()):
+            if request.passage.began_at is None and request.passage.hand_on():
+                self._send_later(parcel)
+
+    def _send_later(self, parcel: Parcel) -> None:
+        left = self._closed_at + _LAST_POLL - time.monotonic() if self._closed_at else 0.0
+        self._porter.errands.add(lambda: self._send(parcel), max(left, 0.0))
+
+    @contextmanager
+    def own_step(self) -> Generator[None]:
+        """Mark a step of this process: of what it wakes, nobody else is told.
+
+        Of a step of a process that cannot wake tasks, all workers may be told.
+        """
+        self._own.step = True
+        try:
+            yield
+        finally:
+            self._own.step = False
 
     def wake(self, notice: Notice) -> None:
         """Deliver a task whose waiting is over; from any thread."""
@@ -48,14 +80,18 @@ class Waking:
         if error is not None:
             logger.info("%s is not run: %s", notice.id, error)
             porter.errands.add(lambda: self.refuse(notice.id, parcel, str(error)))
-        elif isinstance(notice.answer, Granted) and self._serves(parcel):
+        elif (
+            isinstance(notice.answer, Granted)
+            and getattr(self._own, "step", False)
+            and self._serves(parcel)
+        ):
             token = notice.answer.fencing_token
             until = time.monotonic() + porter.settings.claim * _SPARE
             with self._lock:
                 self._coming += 1
             porter.post(lambda: self._deliver(parcel, token, until))
         else:
-            porter.errands.add(lambda: self._send(parcel))
+            self._send_later(parcel)
 
     def _serves(self, parcel: Parcel) -> bool:
         """Whether a task can begin here and now."""
@@ -77,7 +113,7 @@ class Waking:
         with self._lock:
             self._coming -= 1
         if not self._serves(parcel):
-            self._porter.errands.add(lambda: self._send(parcel))
+            self._send_later(parcel)
             return
         request = self._request(parcel)
         passage: Passage = request.passage
@@ -86,6 +122,7 @@ class Waking:
         passage.reserved_until = until
         request.request_dict["limiter_fencing_token"] = token
         weakref.finalize(request, self._vanished, passage, parcel).atexit = False
+        self._here[request] = parcel
         if request.revoked():
             return
         _celery.state.task_reserved(request)
@@ -110,7 +147,7 @@ class Waking:
     def _vanished(self, passage: Passage, parcel: Parcel) -> None:
         """A request is gone that never began: the connection to the broker broke."""
         if passage.began_at is None and not passage.over and not passage.overtaken:
-            self._porter.errands.add(lambda: self._send(parcel))
+            self._send_later(parcel)
 
     def _send(self, parcel: Parcel) -> None:
         """Deliver a task through the broker, to whichever worker is free."""

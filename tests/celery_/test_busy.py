@@ -123,3 +123,24 @@ def test_a_woken_body_in_green_threads_keeps_its_slot(crew: Callable[..., Crew])
     shop.until_ended(first, second, third)
     assert shop.most_at_once() == 1
     assert "lost its slot" not in shop.workers[0].said()
+
+
+def test_a_slot_that_nobody_of_the_workers_freed_is_given_once(
+    crew: Callable[..., Crew],
+) -> None:
+    """All workers are told of it: the one that frees it is no worker."""
+    shop = crew(limiter={"claim": 20.0})
+    shop.start()
+    shop.start()
+    users = [f"eve{n}" for n in range(8)]
+    for user in users:
+        shop.limiter.pause(f"user={user}")
+    tasks = [shop.send("by_user", user, 0.3) for user in users]
+    shop.until(
+        lambda: all(shop.limiter.inspect(f"user={user}").waiting for user in users), "all wait"
+    )
+    for user in users:
+        shop.limiter.resume(f"user={user}")
+    shop.until_ended(*tasks)
+    time.sleep(1.0)  # for copies
+    assert [len(shop.log("begin", each.id)) for each in tasks] == [1] * 8
