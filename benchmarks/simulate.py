@@ -213,7 +213,7 @@ def plot(found: dict[str, list[tuple[float, Report]]], path: Path) -> None:
     for label, which in (("median", 0), ("99 of 100 below", 1)):
         delays = [1e3 * _middle_and_end(report.idle)[which] for _, report in points]
         idle.plot([100 * report.load for _, report in points], delays, marker="o", label=label)
-    idle.set(xlabel="one server is busy, %", ylabel="a handed-over slot is idle, ms", ylim=(0, None))
+    idle.set(xlabel="one server is busy, %", ylabel="a slot is idle, ms", ylim=(0, None))
     idle.legend(frameon=False)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})

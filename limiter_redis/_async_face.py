@@ -43,7 +43,7 @@ class AsyncFace:
         try:
             line = await wire.submit(protocol.acquire(request))
         except StoreUnavailable:
-            granted = store.hub.withdraw(request.id)
+            granted = store.hub.withdraw(request)
             if granted is None:
                 raise
             return granted

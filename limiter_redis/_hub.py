@@ -94,6 +94,8 @@ class Hub:
         if request.listener is None:
             return
         known = self.live.get(request.id)
+        if known is not None and known.listener is not request.listener:
+            return  # a second delivery of a job that runs here: it is told so, and changes nothing
         if known is not None:
             known.request = request
         else:
@@ -106,21 +108,24 @@ class Hub:
     def settle(self, request: Request, line: str, sent_at: float) -> Answer:
         """Return the answer that a reply stands for, and note what follows from it."""
         answer = protocol.parse_answer(line.split(" "))
-        if request.listener is None:
+        live = self.live.get(request.id)
+        if request.listener is None or (live and live.listener is not request.listener):
             return answer
         with self._lock:
             return self._note(request.id, request.lease, answer, sent_at)
 
-    def withdraw(self, request_id: str) -> Granted | None:
+    def withdraw(self, request: Request) -> Granted | None:
         """Let go of a request that could not be sent, unless it turns out to be granted.
 
         Returns:
             The grant that the news brought while the request was on its way.
         """
         with self._lock:
-            live = self.live.get(request_id)
-            if live is None or live.waiting:
-                self.live.pop(request_id, None)
+            live = self.live.get(request.id)
+            if live is None or live.listener is not request.listener:
+                return None
+            if live.waiting:
+                del self.live[request.id]
                 return None
             return Granted(live.token, max(0.0, live.expires_at - time.monotonic()))
 

@@ -44,9 +44,8 @@ class SyncFace:
         try:
             line = self._carry_out(protocol.acquire(request))
         except BaseException as error:
-            granted = store.hub.withdraw(request.id)
+            granted = store.hub.withdraw(request)
             if granted is None or not isinstance(error, StoreUnavailable):
-                store.hub.end(request.id)
                 raise
             return granted
         return store.hub.settle(request, line, sent_at)

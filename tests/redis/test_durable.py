@@ -289,3 +289,26 @@ def test_a_notice_that_nobody_can_deliver_is_passed_on_once(
     finally:
         one.store.close()
         other.store.close()
+
+
+def test_a_second_delivery_to_the_process_that_runs_the_job(server: Server) -> None:
+    """S18: it is told so; and the first one's lease is renewed as before."""
+    store = RedisStore(server.url)
+    face = store.sync_face()
+    try:
+        first, second = RecordingListener(), RecordingListener()
+        request = job("job", lease=0.6, claimant="delivery-1", listener=first)
+        granted = face.acquire(request)
+        assert isinstance(granted, Granted)
+        again = request._replace(claimant="delivery-2", listener=second)
+        assert isinstance(face.acquire(again), Held)
+        token = granted.fencing_token
+        until_now(
+            lambda: len(first.ends) >= 4, "the first lease was renewed, for longer than it is"
+        )
+        (holder,) = face.inspect(KEY).holders
+        assert holder.fencing_token == token
+        assert not first.losses
+        assert face.release("job")
+    finally:
+        store.close()

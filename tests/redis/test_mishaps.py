@@ -94,13 +94,13 @@ def test_an_ask_that_fails_does_not_take_a_grant_away() -> None:
     hub = Hub("limiter")
     waiting(hub)
     hub.hear(["answer w granted 7 10000000"], time.monotonic())
-    granted = hub.withdraw("w")
+    granted = hub.withdraw(hub.live["w"].request)
     assert granted is not None
     assert granted.fencing_token == 7
     assert "w" in hub.live, "it is renewed"
     hub.end("w")
     waiting(hub)
-    assert hub.withdraw("w") is None
+    assert hub.withdraw(hub.live["w"].request) is None
     assert hub.live == {}
 
 
