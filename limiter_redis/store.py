@@ -25,6 +25,7 @@ from limiter_redis._wire import Way
 
 __all__ = ("RedisStore", "store_from_url")
 
+NAMESPACE = "limiter"
 _NOTE_AGAIN = 3600.0
 _stores: weakref.WeakSet[RedisStore] = weakref.WeakSet()
 
@@ -64,7 +65,7 @@ class RedisStore:
         url: str | None = None,
         *,
         client: Client | None = None,
-        namespace: str = "limiter",
+        namespace: str = NAMESPACE,
         min_replicas: tuple[int, float] | None = None,
         script: Script = SCRIPT,
     ) -> None:
@@ -227,13 +228,15 @@ class RedisStore:
 def store_from_url(url: str) -> RedisStore:
     """Return the store of a URL; see `RedisStore`.
 
-    Its query may also have `min_replicas`, and `min_replicas_timeout` (in seconds).
+    Its query may also have `namespace`, `min_replicas`, and `min_replicas_timeout` (in seconds).
 
     Raises:
         ConfigurationError: it cannot be read.
     """
     url, least = take_options(url, "min_replicas", "min_replicas_timeout")
-    return RedisStore(url, min_replicas=min_replicas_of(least))
+    url, given = take_options(url, "namespace")
+    namespace = given.get("namespace", NAMESPACE)
+    return RedisStore(url, min_replicas=min_replicas_of(least), namespace=namespace)
 
 
 def _checked_namespace(namespace: object) -> str:

@@ -16,7 +16,14 @@ from limiter_core import LIMIT_BY, ConcurrencyLimit, ConcurrencyStrategy, Confli
 from tests.project._tree import ROOT, Block, code_blocks
 from tests.redis._servers import open_source, sources
 
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/redis-layout.md", "docs/reliability.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/redis-layout.md",
+    "docs/reliability.md",
+    "docs/scale.md",
+)
 REDIS_IN_PAGES = "redis://localhost:6379/0"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -568,3 +568,14 @@ async def test_an_error_says_where_the_store_is_and_why_it_is_away() -> None:
         assert isinstance(caught.value.__cause__, redis.ConnectionError | OSError)
     assert not store.hub.live
     await store.aclose()
+
+
+def test_a_url_may_name_the_namespace(server: Server) -> None:
+    """So that the operator's command sees what a framework keeps in one of its own."""
+    shop, other = SyncLimiter(f"{server.url}?namespace=shop.limits"), SyncLimiter(server.url)
+    with shop, other, shop.hold(ConcurrencyLimit(LIMIT_BY.constant("one"))):
+        assert list(shop.keys()) == ["one"]
+        assert list(other.keys()) == []
+        assert list(server.admin.scan_iter("{shop.limits:*")) == ["{shop.limits:one}:state"]
+    with pytest.raises(ConfigurationError, match="namespace must not contain"):
+        SyncLimiter(f"{server.url}?namespace=a:b")
