@@ -44,17 +44,24 @@ test-redis-5: $(VENV)-redis-5/.installed
 	$(VENV)-redis-5/bin/python -m pytest tests/arq tests/saq tests/redis/test_contract.py tests/redis/test_connections.py \
 	  "tests/project/test_examples.py::test_example[arq_one_per_customer]" $(ARGS)
 
+# What depends on the Python: not once more what kills and restarts processes for minutes.
+ELSEWHERE := tests/core tests/stores tests/cli tests/project tests/redis/test_contract.py \
+  tests/redis/test_connections.py tests/redis/test_durable.py tests/docket/test_limits.py \
+  tests/celery_/test_basics.py
+
 # One of the tested versions, unless .venv has run it already.
 test-%: $(VENV)/.tools
 	@ran="$$($(BIN)/python $(VERSION_OF))"; \
 	if [ "$$ran" = "$*" ]; then :; \
 	elif [ -n "$(call found,$*)" ]; then \
 	  { $(MAKE) --no-print-directory --question $(VENV)-$*/.installed || $(MAKE) --no-print-directory $(VENV)-$*/.installed; } && \
-	  echo "$(VENV)-$*/bin/python -m pytest $(ARGS)" && $(VENV)-$*/bin/python -m pytest $(ARGS); \
+	  echo "$(VENV)-$*/bin/python -m pytest $(or $(ARGS),$(ELSEWHERE))" && \
+	  $(VENV)-$*/bin/python -m pytest $(or $(ARGS),$(ELSEWHERE)); \
 	else echo "Python $* not found: the tests ran on $$ran, not on $*"; fi
 
-test-slow: $(VENV)/.tools ## run the long tests of the Redis store as well
-	LIMITER_SLOW_TESTS=1 $(BIN)/python -m pytest tests/redis $(ARGS)
+test-slow: $(VENV)/.tools $(VENV)-redis-5/.installed ## run the long tests as well
+	LIMITER_SLOW_TESTS=1 $(BIN)/python -m pytest tests/redis tests/docket tests/celery_ $(ARGS)
+	LIMITER_SLOW_TESTS=1 $(VENV)-redis-5/bin/python -m pytest tests/arq tests/saq $(ARGS)
 
 test-faults: $(VENV)/.tools ## try what each fault does, under load, for long
 	LIMITER_FAULT_SECONDS=20 $(BIN)/python -m pytest tests/faults $(ARGS)
