@@ -1,7 +1,7 @@
 """What the store may run on, and how a test mistreats it: one interface for all of them.
 
-A scenario is written against `Deployment`. `KINDS` are those that the Redis store speaks to; a kind
-that is added there runs through every scenario that its `can` allows.
+A scenario is written against `Deployment`, and takes what it runs on from the fixture `deploy`: one
+server, and with the mark `on_every_deployment`, in a long run, those of _replicated.py as well.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -29,12 +29,9 @@ class Deployment(Protocol):
 
     Attributes:
         url: what a store is given.
-        can: faults that make sense for it, beside those that every server knows: "proxy" (it has
-            one address, and everything passes there), "failover".
     """
 
     url: str
-    can: ClassVar[frozenset[str]]
 
     def primaries(self) -> list[Process]:
         """Return the servers that take writes now."""
@@ -52,8 +49,6 @@ class Standalone:
         settings: its settings; `KEEPING` makes it write down everything at once.
     """
 
-    can: ClassVar[frozenset[str]] = frozenset({"proxy"})
-
     def __init__(self, *settings: str) -> None:
         self._server = Process(server_program(), *settings)
         self.url = self._server.url
@@ -68,10 +63,6 @@ class Standalone:
 
 
 KEEPING = ("--appendonly", "yes", "--appendfsync", "always")
-
-KINDS: tuple[type[Standalone], ...] = (Standalone,)
-"""To come: `Cluster` and `Sentinel` of _replicated.py, once the store follows them."""
-
 
 # -- what can be done to any of them ---------------------------------------------------------------
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import redis
 
@@ -31,8 +34,6 @@ class Pair:
     So it is with a managed server that moves its name, or with a load balancer in front: clients
     know one address, and after a failover find another server there.
     """
-
-    can: ClassVar[frozenset[str]] = frozenset({"failover"})
 
     def __init__(self, *settings: str) -> None:
         self._settings = (*_AT_ONCE, *settings)
@@ -81,8 +82,6 @@ class Pair:
 class Sentinel:
     """A primary, a replica and three sentinels, which agree on a failover by themselves."""
 
-    can: ClassVar[frozenset[str]] = frozenset({"failover"})
-
     def __init__(self, *settings: str) -> None:
         program = server_program()
         self._servers: list[Process] = []
@@ -99,34 +98,79 @@ class Sentinel:
         except BaseException:
             self.close()
             raise
+        self._behind: Process | None = None
         addresses = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self._sentinels)
         self.url = f"redis+sentinel://{addresses}/{SERVICE}/0"
 
     def primaries(self) -> list[Process]:
         """Return the server that the sentinels name."""
-        port = self._named()
-        return [server for server in self._servers if server.port == port]
+        state: Any = self._sentinels[0].admin.sentinel_get_master_addr_by_name(SERVICE)
+        return [server for server in self._servers if server.port == int(state[1])]
+
+    def fall_behind(self) -> None:
+        """From now on the replica gets nothing, and the primary does not mind."""
+        self.until_whole()
+        [primary] = self.primaries()
+        self._behind = self._other_than(primary)
+        cut_replication(primary, self._behind)
 
     def failover(self) -> tuple[float, float]:
-        """Kill the primary, and wait until the sentinels name another; the old one comes back."""
+        """Kill the primary, and wait until the sentinels name another; the old one comes back.
+
+        Returns:
+            The moments before and after; before and after that it was whole.
+        """
+        if self._behind is None:
+            self.until_whole()
         before = time.monotonic()
         [old] = self.primaries()
         old.kill()
-        until_now(lambda: self._named() != old.port, "the sentinels name another primary")
-        [new] = self.primaries()
-        until_now(lambda: new.admin.role()[0] == "master", "it is one")
-        promoted = time.monotonic()
+        promoted = self._until_promoted(old)
         old.start()
         return before, promoted
+
+    @contextmanager
+    def stands_still(self) -> Generator[Callable[[], float]]:
+        """Freeze the primary; gives what waits for the other one's promotion, and says when."""
+        self.until_whole()
+        [old] = self.primaries()
+        with old.frozen():
+            yield lambda: self._until_promoted(old)
+
+    def until_whole(self) -> None:
+        """Wait until the old primary follows the new one, and all sentinels know."""
+        until_now(self._know_each_other, "the sentinels know each other and the replica")
+        [primary] = self.primaries()
+        replica = self._other_than(primary)
+        if replica.admin.role()[0] == "master":
+            # Sentinels, too, would do this; but ten seconds later.
+            replica.admin.replicaof("127.0.0.1", primary.port)
+        until_follows(replica, primary)
 
     def close(self) -> None:
         """Kill all."""
         for process in (*self._sentinels, *self._servers):
             process.close()
 
-    def _named(self) -> int:
-        state: Any = self._sentinels[0].admin.sentinel_get_master_addr_by_name(SERVICE)
-        return int(state[1])
+    def _until_promoted(self, old: Process) -> float:
+        new = self._other_than(old)
+        until_now(lambda: self._named() == {new.port}, "all sentinels name the other server")
+        until_now(lambda: new.admin.role()[0] == "master", "it is a primary")
+        if self._behind is not None:
+            mend_replication(self._behind)
+            self._behind = None
+        return time.monotonic()
+
+    def _other_than(self, server: Process) -> Process:
+        [other] = [each for each in self._servers if each is not server]
+        return other
+
+    def _named(self) -> set[int]:
+        named: set[int] = set()
+        for sentinel in self._sentinels:
+            state: Any = sentinel.admin.sentinel_get_master_addr_by_name(SERVICE)
+            named.add(int(state[1]))
+        return named
 
     def _know_each_other(self) -> bool:
         states = [sentinel.admin.sentinel_master(SERVICE) for sentinel in self._sentinels]
@@ -139,11 +183,11 @@ class Sentinel:
 class Cluster:
     """Three primaries with a replica each."""
 
-    can: ClassVar[frozenset[str]] = frozenset({"failover"})
-
     def __init__(self, *settings: str) -> None:
         program = server_program()
         self._servers: list[Process] = []
+        self._behind: Process | None = None
+        self._victim: Process | None = None
         try:
             for _ in range(6):
                 bus = ("--cluster-port", str(_free_port()))  # else 10,000 above, where none may be
@@ -160,20 +204,83 @@ class Cluster:
         """Return the nodes that serve slots now."""
         return [server for server in self._alive() if server.admin.role()[0] == "master"]
 
+    def fall_behind(self) -> None:
+        """From now on the replica of one primary gets nothing: of the next that fails over."""
+        self.until_whole()
+        self._victim = self._some_primary()
+        self._behind = self._replica_of(self._victim)
+        cut_replication(self._victim, self._behind)
+
     def failover(self) -> tuple[float, float]:
-        """Kill a primary, and wait until its replica has taken over; the old one comes back."""
+        """Kill a primary, and wait until its replica has taken over; the old one comes back.
+
+        Returns:
+            The moments before and after; before that it was whole.
+        """
+        if self._victim is None:
+            self.until_whole()
+        old = self._victim or self._some_primary()
+        self._victim = None
+        new = self._behind or self._replica_of(old)
         before = time.monotonic()
-        old = self.primaries()[0]
         old.kill()
-        until_now(lambda: len(self.primaries()) == 3 and self._is_up(), "a replica took over")
-        promoted = time.monotonic()
+        promoted = self._until_promoted(old, new)
         old.start()
         return before, promoted
+
+    def failover_by_order(self) -> None:
+        """Have a replica take over from a primary that lives, and wait until it has."""
+        self.until_whole()
+        new = self._replica_of(self._some_primary())
+        new.admin.execute_command("CLUSTER", "FAILOVER")
+        until_now(lambda: new.admin.role()[0] == "master", "the replica has taken over")
+
+    @contextmanager
+    def stands_still(self) -> Generator[Callable[[], float]]:
+        """Freeze a primary; gives what waits for its replica's promotion, and says when."""
+        self.until_whole()
+        old = self._some_primary()
+        new = self._replica_of(old)
+        with old.frozen():
+            yield lambda: self._until_promoted(old, new)
+
+    def until_whole(self) -> None:
+        """Wait until there are three primaries again, which replicas follow."""
+
+        def whole() -> bool:
+            roles = [server.admin.role() for server in self._servers]
+            replicas = [role for role in roles if role[0] == "slave"]
+            ports = {role[2] for role in replicas if role[3] == "connected"}
+            return len(replicas) == 3 and len(ports) == 3 and self._is_up()
+
+        until_now(whole, "the cluster is whole")
 
     def close(self) -> None:
         """Kill all."""
         for server in self._servers:
             server.close()
+
+    def _some_primary(self) -> Process:
+        """Return one that has something to lose, if there is any."""
+        primaries = self.primaries()
+        return random.choice([each for each in primaries if each.admin.dbsize()] or primaries)
+
+    def _replica_of(self, primary: Process) -> Process:
+        roles = {server.port: server.admin.role() for server in self._alive()}
+        return next(
+            server
+            for server in self._servers
+            if roles[server.port][0] == "slave" and roles[server.port][2] == primary.port
+        )
+
+    def _until_promoted(self, old: Process, new: Process) -> float:
+        until_now(lambda: new.admin.role()[0] == "master", "the replica is a primary")
+        others = [server for server in self._servers if server is not old]
+        until_now(lambda: self._is_up(others), "all that live know")
+        if self._behind is not None:
+            mend_replication(self._behind)
+            self._behind = None
+        return time.monotonic()
 
     def _join(self) -> None:
         """Make a cluster of them."""
@@ -202,8 +309,9 @@ class Cluster:
             alive.append(server)
         return alive
 
-    def _is_up(self) -> bool:
-        infos = [server.admin.cluster("info") for server in self._alive()]
+    def _is_up(self, servers: Iterable[Process] | None = None) -> bool:
+        servers = self._alive() if servers is None else servers
+        infos = [server.admin.cluster("info") for server in servers]
         return all(
             info["cluster_state"] == "ok" and info["cluster_slots_ok"] == str(_SLOTS)
             for info in infos
@@ -242,3 +350,24 @@ def until_in_step(replica: Process) -> None:
         return bool(replica.admin.info("replication").get("master_link_status") == "up")
 
     until_now(linked, "the replica follows", patience=PATIENCE)
+
+
+def until_follows(replica: Process, primary: Process) -> None:
+    """Wait until a server is in step as a replica of this other one."""
+
+    def follows() -> bool:
+        role = replica.admin.role()
+        return bool(role[0] == "slave" and role[2] == primary.port and role[3] == "connected")
+
+    until_now(follows, "the old primary follows the new one", patience=PATIENCE)
+
+
+def cut_replication(primary: Process, replica: Process) -> None:
+    """End it for good, in a way of which neither makes anything but a bad connection."""
+    replica.admin.config_set("masterauth", "a password that nobody asks for")
+    primary.admin.execute_command("CLIENT", "KILL", "TYPE", "replica")
+
+
+def mend_replication(replica: Process) -> None:
+    """Have a server replicate again, whenever it is a replica."""
+    replica.admin.config_set("masterauth", "")

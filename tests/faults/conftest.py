@@ -6,17 +6,24 @@ one fault after the other (`make test-faults`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ._deployments import KINDS, Deployment
+from ._deployments import Deployment, Standalone
+from ._replicated import Cluster, Sentinel
 from ._report import table
 from ._trial import SECONDS, Begin, Deploy, Figures, Trial
 
 FIGURES = pytest.StashKey[list[Figures]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "on_every_deployment: in a long run on Sentinel and on Cluster, too"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,7 +34,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kind" in metafunc.fixturenames:
-        metafunc.parametrize("kind", KINDS, ids=lambda kind: kind.__name__.lower())
+        kinds: list[Any] = [Standalone]
+        if SECONDS and metafunc.definition.get_closest_marker("on_every_deployment"):
+            kinds += [Sentinel, Cluster]
+        metafunc.parametrize("kind", kinds, ids=lambda kind: kind.__name__.lower())
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -53,12 +63,22 @@ def deploy(kind: Any) -> Iterator[Deploy]:
 
 
 @pytest.fixture
-def trial(request: pytest.FixtureRequest, tmp_path: Path) -> Begin:
+def figures(request: pytest.FixtureRequest) -> Callable[[], Figures]:
+    """Make a row of the table."""
+
+    def make() -> Figures:
+        figures = Figures(request.node.name)
+        request.config.stash.setdefault(FIGURES, []).append(figures)
+        return figures
+
+    return make
+
+
+@pytest.fixture
+def trial(figures: Callable[[], Figures], tmp_path: Path) -> Begin:
     """Make a trial on a deployment; see `Trial` for what it takes."""
 
     def make(deployment: Deployment, **settings: Any) -> Trial:
-        figures = Figures(request.node.name)
-        request.config.stash.setdefault(FIGURES, []).append(figures)
-        return Trial(deployment, tmp_path, figures, **settings)
+        return Trial(deployment, tmp_path, figures(), **settings)
 
     return make

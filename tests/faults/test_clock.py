@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from contextlib import closing
 
+import pytest
+
 from limiter_core import SyncLimiter
 from limiter_core.requests import Demand, Request
 from limiter_redis import RedisStore
 
-from ._clock import SHIFT, SHIFTED, set_clock
+from ._clock import SHIFTED, SHIFTS, set_clock
 from ._crew import WORLDS
 from ._trial import LIMITS, Begin, Deploy, limit_of
 
 
+@pytest.mark.on_every_deployment
 def test_processes_are_wrong_about_the_time(deploy: Deploy, trial: Begin) -> None:
     """Row 1: some are an hour ahead, some behind. No lease ends early for it."""
     with trial(deploy(), lease=1.0, worlds=WORLDS) as run:
@@ -26,11 +29,12 @@ def test_processes_are_wrong_about_the_time(deploy: Deploy, trial: Begin) -> Non
     assert set(run.figures.errors) <= {"WaitTimeout"}
 
 
+@pytest.mark.on_every_deployment
 def test_the_servers_clock_jumps(deploy: Deploy, trial: Begin) -> None:
     """Row 2. Ahead: all leases end at once, and holders are told. Back: nothing is lost."""
     deployment = deploy()
     set_clock(deployment, 0)
-    with trial(deployment, lease=1.0, script=SHIFTED, leaves=(SHIFT,)) as run:
+    with trial(deployment, lease=1.0, script=SHIFTED, leaves=SHIFTS) as run:
         for number in run.rounds(2):
             run.crew.cling(run.crew.alive[:2], LIMITS)
             lost = run.crew.lost()
@@ -46,6 +50,7 @@ def test_the_servers_clock_jumps(deploy: Deploy, trial: Begin) -> None:
                 assert run.crew.lost() == lost
 
 
+@pytest.mark.on_every_deployment
 def test_after_a_jump_back_the_dead_keep_their_slots_for_longer(deploy: Deploy) -> None:
     """Row 2: their leases end when the clock said so; and an idle key begins with a lower token."""
     deployment = deploy()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
 
 import pytest
 
+from tests.project._tree import ROOT
+
 from ._replicated import Cluster, Pair, Sentinel
 from ._trial import LIMITS, SECONDS, Begin
+
+LEASE = 2.0
+
+in_the_long_run = pytest.mark.skipif(
+    SECONDS == 0, reason="takes long: run it with LIMITER_FAULT_SECONDS=30"
+)
 
 
 @pytest.fixture
@@ -20,7 +28,7 @@ def pair() -> Iterator[Pair]:
 
 def test_a_failover_that_loses_writes(pair: Pair, trial: Begin) -> None:
     """S10, S11; rows 16, 21: whom the new primary does not know overlaps for a lease at most."""
-    with trial(pair, lease=2.0) as run:
+    with trial(pair, lease=LEASE) as run:
         for _ in run.rounds():
             pair.fall_behind()
             run.goes_on()  # so that slots are in other hands than the replica knows
@@ -29,12 +37,66 @@ def test_a_failover_that_loses_writes(pair: Pair, trial: Begin) -> None:
             run.let_go()
 
 
-@pytest.mark.skipif(SECONDS == 0, reason="takes long: run it with LIMITER_FAULT_SECONDS=30")
-@pytest.mark.parametrize("kind_of", [Sentinel, Cluster])
-def test_deployments_fail_over(kind_of: Callable[[], Any]) -> None:
-    """What the scenarios are to run on, once the store follows a failover by itself."""
-    with closing(kind_of()) as deployment:
-        before = {server.port for server in deployment.primaries()}
-        deployment.failover()
-        after = {server.port for server in deployment.primaries()}
-        assert len(after - before) == 1
+@pytest.fixture(params=[Sentinel, Cluster], ids=lambda kind: kind.__name__.lower())
+def replicated(request: pytest.FixtureRequest) -> Iterator[Sentinel | Cluster]:
+    with closing(request.param()) as deployment:
+        yield deployment
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with closing(Cluster()) as cluster:
+        yield cluster
+
+
+def test_a_primary_is_killed(replicated: Sentinel | Cluster, trial: Begin) -> None:
+    """S10, S11; row 21: kill -9, and the store follows the failover. In turns: the replica has got
+    nothing for a while, and whatever replication had let it have.
+    """
+    with trial(replicated, lease=LEASE) as run:
+        for number in run.rounds():
+            if number % 2 == 0:
+                replicated.fall_behind()
+                run.goes_on()
+            run.crew.cling(run.crew.alive[:2], LIMITS)
+            run.forgot("failed over", replicated.failover())
+            run.let_go()
+        replicated.until_whole()
+
+
+@in_the_long_run
+def test_a_primary_stands_still(replicated: Sentinel | Cluster, trial: Begin) -> None:
+    """SIGSTOP of a primary: it is promoted away, and what it had not passed on is lost.
+
+    It stands still until clients have given it up, so that nobody is at work on it when it goes on.
+    """
+    with trial(replicated, lease=LEASE, url=f"{replicated.url}?socket_timeout=1") as run:
+        for _ in run.rounds():
+            run.crew.cling(run.crew.alive[:2], LIMITS)
+            before = time.monotonic()
+            with replicated.stands_still() as until_promoted:
+                run.forgot("promoted away", (before, until_promoted()))
+                run.let_go()
+        replicated.until_whole()
+
+
+@in_the_long_run
+def test_a_replica_takes_over_by_order(cluster: Cluster, trial: Begin) -> None:
+    """CLUSTER FAILOVER hands over all that was written: nobody is told, and nobody overlaps."""
+    with trial(cluster, lease=LEASE) as run:
+        for _ in run.rounds():
+            run.crew.cling(run.crew.alive[:2], LIMITS)
+            cluster.failover_by_order()
+            run.let_go()
+        cluster.until_whole()
+    assert run.figures.lost == 0
+    assert set(run.figures.errors) <= {"WaitTimeout"}
+
+
+def test_what_an_order_to_sentinels_may_cost_is_written_down() -> None:
+    """SENTINEL FAILOVER of a primary that lives: two are writable for longer than a lease."""
+    page = " ".join((ROOT / "docs" / "cluster.md").read_text(encoding="utf-8").split())
+    assert (
+        "`SENTINEL FAILOVER` of a master that is alive leaves it writable for up to ten seconds"
+        in page
+    )

@@ -16,6 +16,7 @@ from ._ways import REPLIES, REQUESTS, Network, TwoWays, why_no_networks
 LEASE = 2.0
 
 
+@pytest.mark.on_every_deployment
 def test_connections_are_killed(deploy: Deploy, trial: Begin) -> None:
     """Rows 15, 26: CLIENT KILL of all connections and subscriptions, in a storm; nobody notices."""
     deployment = deploy()
@@ -57,8 +58,6 @@ def test_some_are_cut_off_by_a_proxy(deploy: Deploy, trial: Begin) -> None:
     In turns: no replies pass, no requests, nothing.
     """
     deployment = deploy()
-    if "proxy" not in deployment.can:
-        pytest.skip("its clients learn addresses that lead past the proxy")
     # The proxy outlives the trial, in which all that was cut off has to find its way back.
     way = TwoWays(deployment.primaries()[0].port)
     with way as proxy, trial(deployment, lease=LEASE, worlds=WORLDS) as run:

@@ -11,6 +11,7 @@ from ._crew import WORLDS
 from ._trial import LIMITS, Begin, Deploy
 
 
+@pytest.mark.on_every_deployment
 def test_processes_are_killed(deploy: Deploy, trial: Begin) -> None:
     """S2, S6; rows 5, 6, 7: kill -9 while they hold and wait: nothing overlaps, nothing is lost."""
     with trial(deploy(), lease=1.0) as run:
@@ -25,6 +26,7 @@ def test_processes_are_killed(deploy: Deploy, trial: Begin) -> None:
     assert run.figures.lost == 0
 
 
+@pytest.mark.on_every_deployment
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="cannot see who stands still")
 def test_processes_stand_still_for_longer_than_a_lease(deploy: Deploy, trial: Begin) -> None:
     """S2, S10; rows 8, 13, 28: SIGSTOP, then SIGCONT. Others get in, and who wakes is told."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 from ._deployments import (
     KEEPING,
     flush_all,
@@ -54,6 +56,7 @@ def test_a_restart_without_data(deploy: Deploy, trial: Begin) -> None:
             run.let_go()
 
 
+@pytest.mark.on_every_deployment
 def test_all_data_is_deleted(deploy: Deploy, trial: Begin) -> None:
     """S10, S11; row 22: FLUSHALL. The excess ends within a lease, and tokens go on rising."""
     deployment = deploy()
@@ -64,6 +67,7 @@ def test_all_data_is_deleted(deploy: Deploy, trial: Begin) -> None:
             run.let_go()
 
 
+@pytest.mark.on_every_deployment
 def test_scripts_are_flushed_all_the_time(deploy: Deploy, trial: Begin) -> None:
     """Rows 16, 17: nobody notices."""
     deployment = deploy()
@@ -87,15 +91,18 @@ def test_scripts_are_flushed_all_the_time(deploy: Deploy, trial: Begin) -> None:
     assert set(run.figures.errors) <= {"WaitTimeout"}
 
 
+@pytest.mark.on_every_deployment
 def test_memory_is_full(deploy: Deploy, trial: Begin) -> None:
-    """Noeviction: nobody new gets in, and who cannot renew is told in time."""
+    """Noeviction: nobody new gets in; who holds keeps its slot, and can give it back."""
     deployment = deploy("--maxmemory-policy", "noeviction")
     with trial(deployment, lease=LEASE) as run:
         for _ in run.rounds():
-            bodies = run.crew.cling(run.crew.alive[:2], LIMITS)
+            run.crew.cling(run.crew.alive[:2], LIMITS)
+            lost = run.crew.lost()
             with setting(deployment, "maxmemory", 1):
-                run.until_ended(bodies)
-            run.goes_on()
+                time.sleep(2 * LEASE)
+            run.let_go()
+            assert run.crew.lost() == lost
     assert run.figures.errors["StoreError"] > 0
 
 

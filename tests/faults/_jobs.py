@@ -1,0 +1,172 @@
+"""Workers of job queues: started, killed, and what their jobs have noted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.project._tree import ROOT
+from tests.redis._servers import PATIENCE
+
+from ._overlap import Body, History, read
+
+
+@dataclass(frozen=True, slots=True)
+class Framework:
+    """How to run one.
+
+    Attributes:
+        module: with its jobs, in workers/.
+        command: what runs a worker of them, after `python -m`.
+        database: of the server, where the slots are.
+        namespace: of the store's keys.
+    """
+
+    module: str
+    command: tuple[str, ...]
+    database: int = 0
+    namespace: str = "limiter"
+
+
+_MODULES = "tests.faults.workers"
+
+DOCKET = Framework(
+    f"{_MODULES}.docket_jobs",
+    (
+        *("docket", "worker", "--docket", "faults", "--url", "{url}"),
+        *("--tasks", f"{_MODULES}.docket_jobs:tasks", "--redelivery-timeout", "2s"),
+    ),
+    namespace="faults.limits",
+)
+CELERY = Framework(
+    f"{_MODULES}.celery_jobs",
+    (
+        *("celery", "-A", f"{_MODULES}.celery_jobs", "worker", "-c", "2", "-n", "{name}@faults"),
+        *("--without-mingle", "--without-gossip", "-l", "WARNING"),
+    ),
+    database=2,
+)
+ARQ = Framework(f"{_MODULES}.arq_jobs", ("limiter_arq", f"{_MODULES}.arq_jobs.WorkerSettings"))
+
+
+class Worker:
+    """One worker: its main process, the children of that, and a folder for their notes."""
+
+    def __init__(self, framework: Framework, url: str, folder: Path) -> None:
+        self.folder = folder
+        self.died_at: float | None = None
+        folder.mkdir()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `close`)
+        command = [part.format(url=url, name=folder.name) for part in framework.command]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            env={**_environment(url), "JOBS_NOTES": str(folder)},
+            start_new_session=True,
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs; a worker may end with its broker."""
+        if self._process.poll() is not None and self.died_at is None:
+            self.kill()  # children that are left
+        return self.died_at is None
+
+    def kill(self) -> None:
+        """Kill it and its children, as the system does when memory runs out."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(PATIENCE)
+        if self.died_at is None:
+            self.died_at = time.monotonic()
+
+    def said(self) -> str:
+        """Return the end of what it logged."""
+        self._output.seek(0)
+        return self._output.read()[-3000:].decode(errors="replace")
+
+    def close(self) -> None:
+        """Remove it."""
+        self.kill()
+        self._output.close()
+
+
+class Workers:
+    """Those of one framework, at one server.
+
+    Args:
+        framework: whose.
+        url: of the server.
+        folder: for their notes.
+    """
+
+    def __init__(self, framework: Framework, url: str, folder: Path) -> None:
+        self._framework = framework
+        self._url = url
+        self._folder = folder
+        self._all: list[Worker] = []
+
+    def enqueue(self, count: int) -> None:
+        """Enqueue jobs, from a process that ends then."""
+        subprocess.run(
+            [sys.executable, "-m", self._framework.module],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            timeout=60,
+            env={**_environment(self._url), "JOBS_COUNT": str(count)},
+        )
+
+    def see_to(self, count: int) -> list[Worker]:
+        """Have so many at work, as a supervisor would; returns them, the oldest first."""
+        while len(alive := [worker for worker in self._all if worker.alive]) < count:
+            folder = self._folder / f"worker-{len(self._all)}"
+            self._all.append(Worker(self._framework, self._url, folder))
+        return alive
+
+    def done(self) -> set[int]:
+        """Return the jobs whose bodies have come to their end."""
+        done: set[int] = set()
+        for path in self._files():
+            text = path.read_text(encoding="utf-8")
+            for line in text[: text.rfind("\n") + 1].splitlines():
+                noted = json.loads(line)
+                if noted["what"] == "end" and noted["done"]:
+                    done.add(noted["job"])
+        return done
+
+    def bodies(self, history: History) -> list[Body]:
+        """Return all bodies, and note in the history when those ended that died with a worker."""
+        for worker in self._all:
+            if worker.died_at is not None:
+                for path in worker.folder.glob("*.notes"):
+                    history.killed[int(path.stem)] = worker.died_at
+        return read(self._files())
+
+    def said(self) -> str:
+        """Return what the last of them logged."""
+        return "\n".join(worker.said() for worker in self._all[-3:])
+
+    def close(self) -> None:
+        """Remove all."""
+        for worker in self._all:
+            worker.close()
+
+    def _files(self) -> Iterable[Path]:
+        return self._folder.glob("worker-*/*.notes")
+
+
+def _environment(url: str) -> dict[str, str]:
+    return {**os.environ, "JOBS_URL": url, "PYTHONDONTWRITEBYTECODE": "1"}

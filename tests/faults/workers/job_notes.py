@@ -1,0 +1,55 @@
+"""What the bodies of queued jobs note, for the witness: as workers/holder.py does it.
+
+Each worker has a folder, and each of its processes a file there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+URL = os.environ.get("JOBS_URL", "redis://localhost:6379/0")
+FOLDER = os.environ.get("JOBS_NOTES", "")
+COUNT = int(os.environ.get("JOBS_COUNT", "0"))
+
+LIMITS = {"one": 1, "two": 2}
+KINDS = ({"one": 1}, {"two": 1}, {"one": 1, "two": 1})
+"""What jobs hold, in turns."""
+
+LEASE = 2.0
+CLAIM = 1.5
+BODY = 0.15
+
+
+def note(**facts: Any) -> None:
+    """Write a line; it is in the file even if this process is killed right after."""
+    path = Path(FOLDER) / f"{os.getpid()}.notes"
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        os.write(file, json.dumps(facts).encode() + b"\n")
+    finally:
+        os.close(file)
+
+
+def now() -> float:
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+@contextmanager
+def noted(number: int, token: int, lost: Callable[[], bool] = lambda: False) -> Generator[None]:
+    """Note begin and end of a job's body."""
+    name = uuid.uuid4().hex
+    slots = {**KINDS[number % len(KINDS)], f"job {number}": 1}
+    note(what="begin", id=name, at=now(), slots=slots, token=token)
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        note(what="end", id=name, at=now(), lost=lost(), job=number, done=done)
