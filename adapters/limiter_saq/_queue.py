@@ -2,6 +2,9 @@
 
 The gate stands in `dequeue`, before SAQ counts an attempt. A job that has to wait is parked as
 SAQ's own `scheduled`, far ahead; SAQ brings it back by itself then, should nobody have woken it.
+
+A slot is free when SAQ notes the end of the job. A body that does not let itself be cancelled at
+its `timeout` (a function that is no coroutine cannot be) runs on: SAQ does not wait for it.
 """
 
 from __future__ import annotations
@@ -9,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, suppress
 from importlib import resources
 from typing import Any
 
+from redis.exceptions import RedisError
 from saq.job import Job as SaqJob
 from saq.job import Status
 from saq.queue.redis import RedisQueue
@@ -19,14 +24,14 @@ from saq.queue.redis import RedisQueue
 from limiter_core import ArgumentView, Lease, LimitReached, StoreError, Superseded
 from limiter_core.arguments import Binder
 from limiter_core.jobs import Errands, Held, Job, JobGate
-from limiter_core.requests import Notice
+from limiter_core.requests import Loss, Notice
 from limiter_core.store import Store
 
 BACKSTOP = 300.0
 """Seconds after which a parked job asks again even if nobody woke it."""
 
 _LUA = resources.files("limiter_saq") / "lua"
-_PARK, _WAKE = ((_LUA / f"{name}.lua").read_text("utf-8") for name in ("park", "wake"))
+_PARK, _WAKE, _UNPARK = ((_LUA / f"{n}.lua").read_text() for n in ("park", "wake", "unpark"))
 
 
 class LimitedQueue(RedisQueue):
@@ -36,7 +41,8 @@ class LimitedQueue(RedisQueue):
         redis: as for `RedisQueue`; a connection's `socket_timeout` has to be None there.
         limits: for a job's function, by its name or itself, a limit or a list of them. Give the
             function where a strategy looks at an argument that has a default.
-        limiter: the store of the limits, or its URL; None for the queue's own Redis.
+        limiter: the store of the limits, or its URL; None for the queue's own Redis. Queues of one
+            name in several Redises need one each, or a namespace of it.
         settings: those of `RedisQueue`.
     """
 
@@ -52,7 +58,7 @@ class LimitedQueue(RedisQueue):
         self._limits = {getattr(f, "__qualname__", f): limit for f, limit in limits.items()}
         self._binders = {f.__qualname__: Binder(f) for f in limits if not isinstance(f, str)}
         self._limiter = limiter
-        self._leases: dict[str, tuple[SaqJob, Lease]] = {}
+        self._leases: dict[int, tuple[SaqJob, Lease]] = {}  # by the delivery that got it
         self._open: tuple[JobGate, Errands] | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -67,18 +73,17 @@ class LimitedQueue(RedisQueue):
             if job is None or limits is None:
                 return job
             try:
-                if await errands.finish(self._admit(job, limits)):
+                if await errands.finish(self._admit(job, limits, asyncio.current_task())):
                     return job
             except asyncio.CancelledError:  # the worker stops, whatever the answer was
-                if job.key in self._leases:
-                    await self._park(job, 1.0)
-                    await self._let_go(job)
+                if id(job) in self._leases:  # its slot is free when this task has ended
+                    await errands.finish(self._park(job, 1.0))
                 raise
 
-    async def _admit(self, job: SaqJob, limits: Any) -> bool:
+    async def _admit(self, job: SaqJob, limits: Any, worker: Any) -> bool:
         try:
-            return await self._ask(job, limits)
-        except StoreError:  # the gate has logged it
+            return await self._ask(job, limits, worker)
+        except (StoreError, RedisError):  # the gate has logged it; or the queue's own was away
             await self._park(job, 1.0)
         except (LimitReached, Superseded) as refusal:
             await self.finish(job, Status.ABORTED, error=str(refusal))
@@ -86,27 +91,37 @@ class LimitedQueue(RedisQueue):
             await self.finish(job, Status.FAILED, error=repr(error))
         return False
 
-    async def _ask(self, job: SaqJob, limits: Any) -> bool:
+    async def _ask(self, job: SaqJob, limits: Any, worker: asyncio.Task[Any]) -> bool:
         gate, errands = self._opened()
         ticket = _ticket_of(job)
-        enqueued = max(job.queued * 1000, job.scheduled * 1_000_000)
+        # A job that ran before waits from now on, or its limit's `timeout` would be long over.
+        enqueued = None if job.attempts else max(job.queued * 1000, job.scheduled * 1_000_000)
         ask = Job(ticket, limits, self._view(job), job.id.encode(), enqueued, job.function)
         outcome = await gate.admit(
-            ask, lambda loss: errands.begin_soon(lambda: self.abort(job, loss.value))
+            ask, lambda loss: errands.begin_soon(lambda: self._stop(job, loss, worker))
         )
         if isinstance(outcome, Lease):
-            self._leases[job.key] = job, outcome
+            self._leases[id(job)] = job, outcome
+            # However SAQ's task for this job ends, also if it tells the queue nothing of it.
+            worker.add_done_callback(lambda _: errands.begin(self._letting_go(job).aclose()))
         elif isinstance(outcome, Held):
             await self._park(job, outcome.expires_in or BACKSTOP)
         elif not await self._park(job, min(outcome.patience or BACKSTOP, BACKSTOP)):
             await gate.drop(ticket)  # it was aborted meanwhile
-        elif await gate.handed_over(outcome):
-            await self._wake(job.id, ticket)
-        return job.key in self._leases
+        else:
+            with suppress(StoreError):  # it is offered again
+                if await gate.handed_over(outcome):
+                    errands.begin(self._wake(job.id, ticket))
+        return id(job) in self._leases
 
     async def _park(self, job: SaqJob, seconds: float) -> bool:
         arguments = (job.id, time.time() + max(1.0, seconds), self.serialize(job))
-        return bool(await self.redis.eval(_PARK, 2, self._incomplete, self._active, *arguments))
+        if await self.redis.eval(_PARK, 2, self._incomplete, self._active, *arguments):
+            return True
+        stored = await self.job(job.key)
+        if stored is not None and stored.status is Status.ABORTING:  # at the gate, unseen
+            await self.finish_abort(stored)
+        return False
 
     async def _wake(self, job_id: str, ticket: str) -> None:
         if not await self.redis.eval(_WAKE, 2, self._incomplete, self._queued, job_id):
@@ -138,40 +153,49 @@ class LimitedQueue(RedisQueue):
     # -- every way out -----------------------------------------------------------------------------
 
     async def _retry(self, job: SaqJob, error: str | None) -> None:
-        await super()._retry(job, error)
-        await self._let_go(job)
+        async with self._letting_go(job):
+            await super()._retry(job, error)
 
-    async def _finish(
-        self, job: SaqJob, status: Status, *, result: Any = None, error: str | None = None
-    ) -> None:
-        await super()._finish(job, status, result=result, error=error)
-        await self._let_go(job)
+    async def _finish(self, job: SaqJob, status: Status, **ended: Any) -> None:
+        async with self._letting_go(job):
+            await super()._finish(job, status, **ended)
+
+    async def _stop(self, job: SaqJob, loss: Loss, worker: asyncio.Task[Any]) -> None:
+        if id(job) not in self._leases:
+            return  # it is over
+        if loss in (Loss.PREEMPTED, Loss.EVICTED, Loss.OVERRAN):
+            await self.abort(job, loss.value)
+        else:
+            worker.cancel()  # SAQ has it run again, as when a worker stops
 
     async def abort(self, job: SaqJob, error: str, ttl: float = 5) -> None:
         """Abort a job, also one that waits for its slot: nobody would, SAQ has it as scheduled."""
-        at = await self.redis.zscore(self._incomplete, job.id)
+        keys = (self._incomplete, job.id)
+        waits = job.function in self._limits and await self.redis.eval(_UNPARK, 1, *keys)
         await super().abort(job, error, ttl)
-        if at:
-            await self.finish(job, Status.ABORTED, error=error)
-            await self.redis.delete(job.abort_id)
+        if waits:
+            await self.finish_abort(job)
             await self._opened()[0].drop(_ticket_of(job))
 
-    async def _let_go(self, job: SaqJob) -> None:
+    def _letting_go(self, job: SaqJob) -> AsyncExitStack:
         # Only of the delivery that was admitted here. What a sweep ends is another object: its body
         # may still run, and if its worker is dead its lease ends by itself.
-        ours, lease = self._leases.get(job.key, (None, None))
-        if ours is job and lease is not None:
-            del self._leases[job.key]
-            await lease.release()
+        end = AsyncExitStack()
+        _, lease = self._leases.pop(id(job), (None, None))
+        if lease is not None:
+            end.push_async_callback(lease.release)
+        return end
 
     async def disconnect(self) -> None:
         """Give back what is left, and close the gate and the connections."""
         if self._open is not None and self._sweeper is not None:
-            (gate, errands), self._open = self._open, None
+            gate, errands = self._open
             self._sweeper.cancel()
             for job, _ in list(self._leases.values()):
-                await self._let_go(job)
+                await self._letting_go(job).aclose()
+            await asyncio.sleep(0)  # what was woken begins
             await errands.done(5.0)
+            self._open = None  # only now: what is woken last may need the gate
             await gate.aclose()
             if self._limiter is None:
                 await gate.store.async_face().aclose()
@@ -179,4 +203,5 @@ class LimitedQueue(RedisQueue):
 
 
 def _ticket_of(job: SaqJob) -> str:
-    return f"{job.id}#{job.attempts}"
+    # The key of a job that ended may be enqueued again before its slot is back.
+    return f"{job.id}#{job.queued}#{job.attempts}"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import time
 from collections.abc import Callable
 from subprocess import Popen
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 from saq.job import Status
 from saq.queue.redis import RedisQueue
 
+from limiter_core.errors import StoreUnavailable
 from limiter_core.requests import Loss
 from limiter_saq import LIMIT_BY, ConcurrencyLimit, ConflictResolution
 from tests.redis._servers import Server
@@ -97,8 +101,9 @@ async def test_a_job_that_waits_can_be_aborted(shop: Shop) -> None:
     shop.gate.clear()
     queue = shop.queue(ONE)
     shop.work(queue)
-    first, second, third = [await queue.enqueue("job", user=1, name=n) for n in range(3)]
-    assert first is not None
+    await queue.enqueue("job", user=1, name=0)
+    await until("the first runs", lambda: shop.running)
+    second, third = [await queue.enqueue("job", user=1, name=n) for n in (1, 2)]
     assert second is not None
     assert third is not None
     await until("both wait", lambda: parked(shop) == 2)
@@ -224,3 +229,191 @@ async def test_a_worker_that_stops_leaves_no_slot_taken(shop: Shop, limits: Any)
     await other.sweep()
     await until("all jobs ran", lambda: len(set(shop.ran)) == 20)
     assert shop.most == 1
+
+
+# -- what ends otherwise than SAQ notes it --------------------------------------------------------
+
+
+async def test_a_key_that_is_enqueued_again_at_once_does_not_meet_its_last_run(shop: Shop) -> None:
+    """SAQ tells that a job ended before its slot is back."""
+    queue = shop.queue(ONE)
+    shop.work(queue)
+    gate = queue._opened()[0]
+    loop = asyncio.get_running_loop()
+    release = gate.store.async_face().release
+
+    async def slow(*arguments: Any) -> bool:
+        await asyncio.sleep(0.2)
+        return await release(*arguments)
+
+    gate._face.release = slow  # type: ignore[method-assign]
+    began = loop.time()
+    for number in range(3):
+        while await queue.enqueue("job", key="nightly", user=1, name=number) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    await until("all ran", lambda: shop.ran == [0, 1, 2])
+    assert loop.time() - began < 10.0  # not a lease each
+
+
+async def test_a_hiccup_of_the_queue_fails_no_job(shop: Shop) -> None:
+    shop.gate.clear()
+    queue = shop.queue(ONE)
+    shop.work(queue)
+    await queue.enqueue("job", user=1, name="first")
+    await until("the first runs", lambda: shop.running)
+    evaluate, failures = queue.redis.eval, [RedisConnectionError("reset by peer")]
+
+    async def eval_(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await evaluate(*arguments)
+
+    queue.redis.eval = eval_
+    second = await queue.enqueue("job", user=1, name="second")
+    assert second is not None
+    await until("the second is parked", lambda: parked(shop) == 1)
+    shop.gate.set()
+    await second.refresh(10.0)
+    assert second.status is Status.COMPLETE
+
+
+async def test_a_job_aborted_at_the_gate_is_ended(shop: Shop) -> None:
+    """It is neither queued nor running then: SAQ leaves its end to whoever has it."""
+    shop.gate.clear()
+    queue = shop.queue(ONE)
+    shop.work(queue)
+    await queue.enqueue("job", user=1, name="first")
+    await until("the first runs", lambda: shop.running)
+    gate = queue._opened()[0]
+    at_gate, go_on, admit = asyncio.Event(), asyncio.Event(), gate.admit
+
+    async def slow(*arguments: Any) -> Any:
+        outcome = await admit(*arguments)
+        at_gate.set()
+        await go_on.wait()
+        return outcome
+
+    gate.admit = slow  # type: ignore[method-assign]
+    second = await queue.enqueue("job", user=1, name="second")
+    assert second is not None
+    await at_gate.wait()
+    await queue.abort(second, "no longer needed")
+    go_on.set()
+    await second.refresh(5.0)
+    assert (second.status, second.error) == (Status.ABORTED, "no longer needed")
+    assert 0 < shop.server.admin.ttl(second.id) <= second.ttl
+    shop.gate.set()
+    await until("nothing is left", lambda: not shop.left())
+    assert shop.ran == ["first"]
+
+
+async def test_a_worker_cut_short_before_the_body_keeps_no_slot(shop: Shop) -> None:
+    """SAQ forgets such a job without a word to the queue; its own sweep finds it."""
+    queue = shop.queue(ONE)
+    cut = [True]
+
+    async def before(_: Any) -> None:
+        if cut:
+            cut.pop()
+            raise asyncio.CancelledError
+
+    worker = shop.work(queue)
+    worker.before_process = [before]
+    await queue.enqueue("job", user=1, name="cut")
+    await until("it was cut short", lambda: not cut)
+    await queue.enqueue("job", user=1, name="other")
+    await until("another one runs", lambda: "other" in shop.ran)
+
+
+async def test_a_lost_lease_has_the_job_run_again(shop: Shop) -> None:
+    """Nobody wanted it to end: it is no abort."""
+    shop.gate.clear()
+    queue = shop.queue(ONE)
+    shop.work(queue)
+    job = await queue.enqueue("job", user=1, name="kept")
+    assert job is not None
+    await until("it runs", lambda: shop.running)
+    ((_, lease),) = queue._leases.values()
+    lease._call.lease_lost(Loss.EXPIRED)
+    await until("it was stopped", lambda: queue.retried == 1)
+    shop.gate.set()
+    await job.refresh(10.0)
+    assert (job.status, job.attempts) == (Status.COMPLETE, 2)
+    assert shop.ran == ["kept"]
+
+
+async def test_a_retry_has_the_whole_timeout_to_wait(shop: Shop) -> None:
+    queue = shop.queue(ConcurrencyLimit("user", max_concurrent=1, timeout=3.0))
+    job = await queue.enqueue("job", user=1, name="again", fails=1, retries=2)
+    assert job is not None
+    job.queued -= 60_000  # it ran for a minute
+    shop.server.admin.set(job.id, queue.serialize(job))
+    shop.work(queue)
+    await until("its first attempt ended", lambda: queue.retried == 1)
+    await job.refresh(10.0)
+    assert job.status is Status.COMPLETE
+    # And behind another one:
+    shop.gate.clear()
+    await queue.enqueue("job", user=1, name="other")
+    await until("the other runs", lambda: shop.running == ["other"])
+    late = queue.copy(job)
+    late.key, late.attempts, late.status, late.completed = "late", 1, Status.QUEUED, 0
+    late.retries = 3
+    await queue.retry(late, "as SAQ does")
+    await until("it waits", lambda: parked(shop) == 1)
+    shop.gate.set()
+    await late.refresh(10.0)
+    assert late.status is Status.COMPLETE
+
+
+async def test_two_deliveries_of_a_job_in_one_process_have_a_slot_each(shop: Shop) -> None:
+    """SAQ's sweep gives a job that is stuck to a worker again, be it the same."""
+    shop.gate.clear()
+    queue = shop.queue(ConcurrencyLimit("user", max_concurrent=2))
+    shop.work(queue)
+    job = await queue.enqueue("job", user=1, name="stuck", retries=5)
+    assert job is not None
+    await until("it runs", lambda: shop.running)
+    swept = await queue.job(job.key)
+    assert swept is not None
+    await queue.retry(swept, "swept")
+    await until("it runs twice", lambda: len(shop.running) == 2)
+    shop.gate.set()
+    await until("nothing is left", lambda: not shop.left())
+
+
+async def test_a_store_that_fails_at_the_second_look_changes_nothing(shop: Shop) -> None:
+    """The job is parked already: it may have been woken meanwhile, and run elsewhere."""
+    shop.gate.clear()
+    queue = shop.queue(ONE)
+    shop.work(queue)
+    await queue.enqueue("job", user=1, name="first")
+    await until("the first runs", lambda: shop.running)
+
+    async def away(_: Any) -> bool:
+        raise StoreUnavailable("gone")
+
+    queue._opened()[0].handed_over = away  # type: ignore[method-assign]
+    await queue.enqueue("job", user=1, name="second")
+    await until("the second is parked", lambda: parked(shop) == 1)
+    await asyncio.sleep(0.1)
+    ((_, at),) = shop.server.admin.zrangebyscore(
+        "saq:default:incomplete", 1, "inf", withscores=True
+    )
+    assert at - time.time() > 60
+    shop.gate.set()
+    await until("both ran", lambda: len(shop.ran) == 2)
+
+
+async def test_disconnecting_hands_on_and_stays_closed(shop: Shop) -> None:
+    queue = shop.queue(ONE)
+    await queue.enqueue("job", user=1, name="first")
+    second = await queue.enqueue("job", user=1, name="second")
+    assert second is not None
+    assert await queue.dequeue(timeout=1.0) is not None
+    assert await queue.dequeue(timeout=0.1) is None
+    assert parked(shop) == 1
+    shop.server.admin.zrem("saq:default:incomplete", second.id)  # it is gone: its turn is dropped
+    await queue.disconnect()
+    assert queue._open is None
+    assert not shop.left()
