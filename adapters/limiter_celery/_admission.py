@@ -52,7 +52,7 @@ class Admission:
         if passage.overtaken or request.revoked():
             return False
         if passage.is_reserved():
-            return passage.submit() or not passage.local
+            return True
         if passage.local:
             # It came too late: the slot may be another's by now, and its ticket tells of it.
             passage.overtaken = True
@@ -69,6 +69,8 @@ class Admission:
         try:
             return self._ask(request)
         except StoreError:
+            # Its ticket may wait all the same, or have the slot: then it is woken besides.
+            passage.unsure = True
             self._away_until = time.monotonic() + PAUSE
             self._porter.aside.put(request, PAUSE)
         except (LimitReached, Superseded) as error:
@@ -99,9 +101,11 @@ class Admission:
             self._meet_holder(request, outcome)
             return False
         try:
-            if passage.suspicious:
+            if isinstance(outcome, SyncLease) and not outcome.fencing_token:
+                passage.unsure = True  # admitted without the store, which may have heard of it
+            elif passage.suspicious:
                 # Asked with the slot, or the place in line, in hand: nobody ends it meanwhile.
-                if porter.marks.is_set(job.ticket):
+                if self._is_over(passage):
                     self.leave(outcome)
                     _give_up(request)
                     return False
@@ -118,10 +122,19 @@ class Admission:
         porter.endings.hold(request, outcome)
         return True
 
+    def _is_over(self, passage: Passage) -> bool:
+        """Whether a delivery is a copy of one that came to its end."""
+        ago = self._porter.marks.set_ago(passage.ticket)
+        if ago is None:
+            return False
+        # Else an end from before it came is that of a task of the same id, sent earlier.
+        copied = passage.woken or passage.redelivered
+        return copied or ago < time.monotonic() - passage.made_at
+
     def _meet_holder(self, request: Any, held: Held) -> None:
         """Deal with a delivery of a task that another delivery runs."""
         passage: Passage = request.passage
-        if passage.woken and not passage.redelivered:
+        if passage.woken and not passage.redelivered and not passage.unsure:
             _give_up(request)  # the delivery that runs has a message of its own
         else:
             left = _HELD_PAUSE if held.expires_in is None else held.expires_in + 0.1

@@ -143,9 +143,34 @@ class Endings:
             self._porter.post(lambda: self.stop_body(request, loss))
             return
         logger.warning("%s[%s] lost its slot: %s", request.name, request.id, loss.value)
-        pool = self._porter.worker.pool
-        if can_terminate(pool):
-            self._porter.post(lambda: request.terminate(pool))
+        self._porter.post(lambda: self._stop(request, loss))
+
+    def _stop(self, request: Any, loss: Loss) -> None:
+        passage: Passage = request.passage
+        lease, pool = passage.lease, self._porter.worker.pool
+        if passage.over:
+            return
+        if passage.submitted or lease is None:
+            if can_terminate(pool):
+                request.terminate(pool)
+        elif loss is Loss.PREEMPTED:
+            request._announce_revoked(loss.value, False, None, False)  # noqa: SLF001
+        else:
+            # It waits for a process, and asks once more when there is one.
+            passage.lease = None
+            self._let_go(passage)
+            lease.release()
+
+    def reconnected(self) -> None:
+        """Give back the slots of tasks that did not begin, and whose messages are gone.
+
+        Their broker delivers them again, on the new connection or to another worker.
+        """
+        for passage, _ in list(self._held.values()):
+            if passage.connection != self._porter.connection and passage.hand_on():
+                self._let_go(passage)
+                if passage.finish() and passage.lease is not None:
+                    self._porter.errands.add(passage.lease.release)
 
     def holds_any(self) -> bool:
         """Whether any task of this worker has a slot."""

@@ -33,12 +33,14 @@ class Marks:
         if self._lasts > 0:
             self._face.acquire(self._request(ticket, Mode.TRY))
 
-    def is_set(self, ticket: str) -> bool:
-        """Whether a task is over."""
+    def set_ago(self, ticket: str) -> float | None:
+        """Return for how many seconds a task has been over, None if it is not."""
         if self._lasts <= 0:
-            return False
+            return None
         answer = self._face.acquire(self._request(ticket, Mode.LOOK))
-        return isinstance(answer, Granted | Held)
+        if not isinstance(answer, Granted | Held):
+            return None
+        return 0.0 if answer.expires_in is None else max(self._lasts - answer.expires_in, 0.0)
 
     def clear(self, ticket: str) -> None:
         """Forget that it is over: the same task was sent once more, on purpose."""

@@ -22,10 +22,12 @@ class Passage:
             microseconds since the epoch.
         woken: it waited, and this is a delivery made for its grant.
         redelivered: the broker delivers it again.
+        unsure: the store may have done what this delivery asked for, unheard.
         local: it was woken in this process: no broker has its message, only the ticket.
         reserved_until: until when its slot is kept for it though it was not taken up (local
             clock); of a local one.
         submitted: it was given to the pool, or is about to be.
+        made_at: when it was received (local clock).
         lease: its slot, once it was taken up.
         overtaken: it was handed on; this delivery is not to run.
         began_at: when its body began (local clock).
@@ -48,6 +50,8 @@ class Passage:
         self.woken = origin is not None
         self.order: int = _order_of(request) if origin is None else origin[3]
         self.redelivered = bool(request.delivery_info.get("redelivered"))
+        self.unsure = False
+        self.made_at = time.monotonic()
         self.local = False
         self.submitted = False
         self.reserved_until = 0.0
@@ -63,7 +67,7 @@ class Passage:
     @property
     def suspicious(self) -> bool:
         """Whether another copy of the message may have been seen to its end."""
-        return self.woken or self.redelivered
+        return self.woken or self.redelivered or self.unsure
 
     def is_reserved(self) -> bool:
         """Whether a slot is kept for it, without a question to the store."""

@@ -85,6 +85,8 @@ class _Run:
             request.porter.admission.enter(request)
         except _celery.TaskRevokedError:
             return _LEFT
+        if not request.passage.submit():
+            return _LEFT
         try:
             request.on_accepted(self._pid, self._time)
             return trace(*args)

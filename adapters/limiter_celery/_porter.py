@@ -84,6 +84,7 @@ class Porter:
         self.admission = Admission(self)
         self.waking = Waking(self)
         self._sweeps = Errands("limiter-celery-sweep")
+        self._looking: Any = None
         self._pid = os.getpid()
 
     def start(self, worker: Any) -> None:
@@ -124,9 +125,13 @@ class Porter:
         """Use the new connection of the consumer."""
         self.connection += 1
         self.aside.forget_all()
+        self.endings.reconnected()
+        self.waking.hand_on()
         self.post.connect(consumer)
         if self.has_semaphore and consumer.hub is not None:
-            consumer.hub.call_repeatedly(_LOOK_EVERY, self._look_for_dead_children)
+            if self._looking is not None:  # some releases of Celery keep it, others do not
+                self._looking.cancel()
+            self._looking = consumer.hub.call_repeatedly(_LOOK_EVERY, self._look_for_dead_children)
 
     def learn(self, task: Any, consumer: Any) -> None:
         """Prepare for a task.

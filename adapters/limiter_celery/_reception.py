@@ -52,9 +52,8 @@ class Reception:
 
         def look() -> None:
             late = waiting()
-            if late is None or late.passage.began_at is not None or late.passage.over:
+            if late is None or late.passage.over or not late.passage.hand_on():
                 return
-            late.passage.overtaken = True
             late.reject(requeue=True)
             self._porter.endings.ended(late, done=False)
             _celery.state.task_ready(late)

@@ -96,6 +96,8 @@ def _admitted(execute: Any) -> Any:
         if self.porter.admits_in_pool:
             return submit(self, pool)
         self.porter.admission.enter(self)
+        if not self.passage.submit():
+            raise _celery.TaskRevokedError(self.id)
         return execute(self, pool, **kwargs)
 
     return execute_using_pool

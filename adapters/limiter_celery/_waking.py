@@ -33,6 +33,9 @@ _LAST_POLL = 1.5
 """Seconds for which a worker that is about to end may still take a message off a Redis broker, with
 the question for messages that was under way when it stopped to listen to the answer."""
 
+_LONGEST_PAUSE = 30.0
+"""Seconds, at most, between two attempts to tell of the end of a task."""
+
 
 class Waking:
     """Brings tasks back that waited."""
@@ -48,8 +51,13 @@ class Waking:
     def close(self) -> None:
         """Hand on what was woken here and did not begin: this worker is about to end."""
         self._closed_at = time.monotonic()
+        self.hand_on()
+
+    def hand_on(self) -> None:
+        """Have what was woken here, and did not begin, begin elsewhere."""
         for request, parcel in list(self._here.items()):
-            if request.passage.began_at is None and request.passage.hand_on():
+            passage: Passage = request.passage
+            if not passage.over and not passage.overtaken and passage.hand_on():
                 self._send_later(parcel)
 
     def _send_later(self, parcel: Parcel) -> None:
@@ -156,8 +164,19 @@ class Waking:
         except Exception as error:  # noqa: BLE001  # its ticket is offered again
             logger.warning("could not wake a task, will try again: %r", error)
 
-    def refuse(self, ticket: str, parcel: Parcel, reason: str) -> None:
-        """Tell of the end of a task that waited in vain: it is REVOKED."""
+    def refuse(self, ticket: str, parcel: Parcel, reason: str, pause: float = 0.5) -> None:
+        """Tell of the end of a task that waited in vain: it is REVOKED.
+
+        Nobody else knows of it any more: so it is tried until it is told.
+        """
+        try:
+            self._refuse(ticket, parcel, reason)
+        except Exception as error:  # noqa: BLE001  # of the broker's driver, or the backend's
+            logger.warning("could not tell of the end of %s, will try again: %r", ticket, error)
+            longer = min(pause * 2, _LONGEST_PAUSE)
+            self._porter.errands.add(lambda: self.refuse(ticket, parcel, reason, longer), pause)
+
+    def _refuse(self, ticket: str, parcel: Parcel, reason: str) -> None:
         porter = self._porter
         if parcel.task not in porter.classes:
             parcel.refused(reason).send(porter.app)

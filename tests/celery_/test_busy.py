@@ -48,6 +48,32 @@ def test_a_busy_worker_passes_on_what_it_cannot_begin(crew: Callable[..., Crew])
     assert len(shop.log("begin", waiter.id)) == 1
 
 
+@pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
+def test_a_slot_that_is_lost_before_the_task_began_is_asked_for_again(
+    crew: Callable[..., Crew], pool: str
+) -> None:
+    """Its body never ran: it is not terminated, as one would be that runs without its slot."""
+    shop = crew(pool=pool, concurrency=1, lease=1.0)
+    shop.start()
+    lease = shop.limiter.acquire(shop.task("late").limits[0], {"user": "eve"})
+    waiter = shop.send("late", "eve", 0.1)
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 1, "it waits")
+    busy = shop.send("free", 4.0)
+    shop.until_began(busy)
+    lease.release()
+    shop.until(
+        lambda: any(each.claimed for each in shop.limiter.inspect("user=eve").holders),
+        "it has its slot, and waits for a process",
+    )
+    shop.limiter.evict(shop.limiter.inspect("user=eve").holders[0].id)
+    shop.until(lambda: "lost its slot" in shop.workers[0].said(), "the worker knows")
+    assert not shop.log("end", busy.id)
+    shop.until_ended(waiter)
+    shop.until_ready(waiter)
+    assert waiter.state == "SUCCESS"
+    assert len(shop.log("begin", waiter.id)) == 1
+
+
 def test_a_thread_is_asked_for_before_a_slot(crew: Callable[..., Crew]) -> None:
     """A task that waits for a thread holds no slot that another worker could use."""
     shop = crew(pool="threads", concurrency=1)

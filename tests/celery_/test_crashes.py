@@ -166,15 +166,42 @@ def test_the_store_alone_is_away(
     assert set(begins.values()) == {1}
 
 
+@pytest.mark.parametrize("task", ["by_user", "late"])
 def test_tasks_are_admitted_without_the_store_if_so_wished(
-    crew: Callable[..., Crew], durable: Process, url: str
+    crew: Callable[..., Crew], durable: Process, url: str, task: str
 ) -> None:
     durable.kill()
     shop = crew(url=url, store=durable.url, limiter={"on_store_error": "admit"})
     shop.start()
-    tasks = [shop.send("by_user", "eve", 0.1) for _ in range(3)]
+    tasks = [shop.send(task, "eve", 0.1) for _ in range(3)]
     shop.until_ended(*tasks)
     durable.start()
+
+
+def test_the_connection_breaks_while_a_woken_task_waits_for_a_process(
+    crew: Callable[..., Crew], durable: Process, url: str
+) -> None:
+    """Its slot is given back, or what the broker delivers to another worker would meet it."""
+    shop = crew(url=url, broker=durable.url, transport=FAST, concurrency=1)
+    worker = shop.start()
+    lease = shop.limiter.acquire(shop.task("late").limits[0], {"user": "eve"})
+    waiter = shop.send("late", "eve", 0.1)
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 1, "it waits")
+    busy = shop.send("free", 20.0)
+    shop.until_began(busy)
+    lease.release()
+    shop.until(
+        lambda: any(each.claimed for each in shop.limiter.inspect("user=eve").holders),
+        "it has its slot, and waits for a process",
+    )
+    shop.app.control.cancel_consumer("celery.granted", destination=["w0@test"])
+    shop.until(lambda: "Canceling queue celery.granted" in worker.said(), "it stopped")
+    durable.admin.client_kill_filter(_type="normal", skipme=True)
+    shop.until(lambda: "Connection to broker lost" in worker.said(), "the connection broke")
+    shop.start()
+    shop.until_ended(waiter)
+    assert not shop.log("end", busy.id)
+    assert len(shop.log("begin", waiter.id)) == 1
 
 
 @pytest.mark.slow

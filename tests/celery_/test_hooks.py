@@ -18,6 +18,7 @@ from kombu.common import QoS
 
 from limiter_celery import ConcurrencyLimit, ConflictResolution, LimitedTask, install
 from limiter_celery._pools import admits_in_pool, can_terminate
+from limiter_celery._porter import Porter
 from limiter_celery._request import LimitedRequest
 from limiter_celery._settings import settings_of
 from limiter_celery._task import limits_of_task, view_of
@@ -219,3 +220,18 @@ def test_the_redis_store_has_a_keeper_that_may_be_started_in_a_thread_of_ours() 
     assert parameters(store.keeper.ensure_running) == []
     # Giving notices keeps it running, in the thread in which it began.
     assert "on_notice" in source(type(store.keeper)._run)
+
+
+def test_a_new_connection_leaves_no_timer_of_the_last() -> None:
+    app = make_app()
+    install(app, "redis://nowhere.invalid:1/0")
+    settings = settings_of(app)
+    assert settings is not None
+    porter = Porter(app, settings)
+    porter.has_semaphore = True
+    hub = Hub()
+    given = type("Consumer", (), {"hub": hub})()
+    for _ in range(3):
+        porter.connected(given)
+    assert len([each for each in hub.timer.queue if not each.entry.canceled]) == 1
+    hub.close()

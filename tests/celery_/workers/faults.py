@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import signal
+from collections.abc import Callable
 from typing import Any
 
 from limiter_celery import _admission, _endings, _waking
+from limiter_celery._marks import Marks
+from limiter_celery._request import LimitedRequest
 from limiter_celery._waiting import WaitingRoom
+from limiter_core import StoreUnavailable
 from limiter_core.jobs import SyncJobGate
+from limiter_redis._sync_face import SyncFace
 
 
 def die() -> None:
@@ -52,7 +58,64 @@ POINTS = {
 }
 
 
+def lose_replies(owner: Any, name: str, lost: Callable[[int], bool]) -> None:
+    """Have some calls carried out without their callers' hearing of it: the store went away."""
+    function = getattr(owner, name)
+    calls = itertools.count(1)
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        if lost(next(calls)):
+            raise StoreUnavailable("its reply was lost")
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def lose_ask() -> None:
+    """The second ask is carried out, its reply lost."""
+    lose_replies(SyncJobGate, "admit", lambda number: number == 2)
+
+
+def lose_look() -> None:
+    """The store goes away when a woken task has its slot, and is not yet back to take it back."""
+    look, carry_out = Marks.set_ago, SyncFace._carry_out
+
+    def away(*_: Any) -> Any:
+        raise StoreUnavailable("it went away")
+
+    def away_once(*_: Any) -> Any:
+        SyncFace._carry_out = carry_out
+        away()
+
+    def go_away(*_: Any) -> Any:
+        Marks.set_ago, SyncFace._carry_out = look, away_once
+        away()
+
+    Marks.set_ago = go_away
+
+
+def lose_end() -> None:
+    """The backend is away when the first task is to be REVOKED."""
+    tell = LimitedRequest._announce_revoked
+    calls = itertools.count(1)
+
+    def announce(*args: Any) -> None:
+        if next(calls) == 1:
+            raise ConnectionError("the backend is away")
+        tell(*args)
+
+    LimitedRequest._announce_revoked = announce  # type: ignore[method-assign]
+
+
+LOSSES = {"lose_ask": lose_ask, "lose_look": lose_look, "lose_end": lose_end}
+
+
 def break_at(point: str, given: dict[str, Any]) -> None:
+    if point in LOSSES:
+        LOSSES[point]()
+        return
     owner, name, count, after, only = POINTS[point]
     wrap(owner, name, count, after=after, only=only)
 

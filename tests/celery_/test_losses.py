@@ -1,0 +1,49 @@
+"""What is asked is done and its answer lost, or cannot be told: of the store, of the backend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from ._crew import Crew
+
+
+@pytest.mark.parametrize("task", ["by_user", "late"])
+def test_a_task_whose_place_in_line_it_did_not_hear_of_runs_once(
+    crew: Callable[..., Crew], task: str
+) -> None:
+    """Its ticket waits, and so does its message: the one that comes second is a copy."""
+    shop = crew(faults="lose_ask")
+    shop.start()
+    first = shop.send("by_user", "eve", 0.4)
+    shop.until_began(first)
+    second = shop.send(task, "eve", 0.05)
+    shop.until_ended(first, second)
+    time.sleep(2.0)  # for the copy
+    assert len(shop.log("begin", second.id)) == 1
+    shop.until(lambda: shop.limiter.inspect("user=eve").in_use == 0, "the slot is free")
+
+
+def test_a_woken_task_that_met_an_outage_is_not_lost(crew: Callable[..., Crew]) -> None:
+    """The slot that it could not give back is not that of another delivery."""
+    shop = crew(faults="lose_look", lease=3.0)
+    shop.start()
+    first = shop.send("late", "eve", 0.4)
+    shop.until_began(first)
+    second = shop.send("late", "eve", 0.05)
+    shop.until_ended(first, second)
+    assert len(shop.log("begin", second.id)) == 1
+
+
+def test_the_end_of_a_task_that_waited_is_told_once_it_can_be(crew: Callable[..., Crew]) -> None:
+    """It has no message and no ticket any more: who took it out is the last who knows."""
+    shop = crew(faults="lose_end")
+    shop.start()
+    holder = shop.send("by_user", "eve", 2.0)
+    shop.until_began(holder)
+    expired = shop.send("by_user", "eve", expires=0.3)
+    shop.until_ready(expired)
+    assert expired.state == "REVOKED"
+    shop.until_ended(holder)
