@@ -135,8 +135,11 @@ class Admission:
         if self._ask_again_at:  # one asks for all whether the store is back
             self._ask_again_at = now + PUT_OFF
         parked = Parked(self._worker.queue_name, taken.job_id, run.score)
-        # A job that ran before waits from now on, or its limit's `timeout` would be long over.
-        again = taken.tries and any(limit.timeout is not None for limit in known.limits)
+        # A job that ran before waits from now on, or its limit's `timeout` would be long over; so
+        # does one that was put off: when it was due is not known any more. (A ticket that there is
+        # keeps its place and its time.)
+        again = taken.tries or taken.score != run.score
+        again = again and any(limit.timeout is not None for limit in known.limits)
         job = Job(
             ticket,
             known.limits,

@@ -83,7 +83,8 @@ async def open_parts(
         intake,
         errands,
         ending=ending,
-        claim=settings.claim,
+        # Where jobs run without a slot, one may do so while its ticket comes to its turn.
+        stale_after=None if settings.on_store_error == "admit" else settings.claim / 2,
     )
     gate = JobGate(
         store,

@@ -37,7 +37,8 @@ class Wakes:
         intake: starts jobs.
         errands: for what is done beside.
         ending: says how many of the worker's jobs are about to leave it.
-        claim: seconds that a slot is kept for a job.
+        stale_after: seconds after which arq's mark of a job that runs, on one whose slot is kept
+            for it, is taken for a dead worker's; None: never.
 
     Attributes:
         gate: where tickets of jobs that are gone are dropped.
@@ -53,7 +54,7 @@ class Wakes:
         errands: Errands,
         *,
         ending: Callable[[], int],
-        claim: float,
+        stale_after: float | None,
     ) -> None:
         self._pool: Any = pool
         self._place = place
@@ -62,7 +63,7 @@ class Wakes:
         self._errands = errands
         self._intake = intake
         self._ending = ending
-        self._stale_after = claim / 2
+        self._stale_after = stale_after
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._ready: dict[str, tuple[Parked, str]] = {}

@@ -145,6 +145,79 @@ async def test_a_lease_lost_in_an_outage_stops_the_body_and_the_job_runs_again(
     assert begun == [1, 2]
 
 
+async def test_a_deferred_job_that_an_outage_put_off_waits_its_timeout(
+    pool: ArqRedis, inside: Start, own_server: Callable[..., Process]
+) -> None:
+    """The time at which it was due is lost with its place in arq's queue: it waits from then on."""
+    server = own_server("--appendonly", "yes", "--appendfsync", "always")
+    door = asyncio.Event()
+
+    @limited(ConcurrencyLimit(LIMIT_BY.constant("brief"), 1, timeout=3.0))
+    async def hold(ctx: dict[Any, Any]) -> str:
+        await door.wait()
+        return "held"
+
+    worker = await inside([func(hold, name="hold")], limiter=server.url)
+    first = await pool.enqueue_job("hold")
+    await until(lambda: worker.job_tasks, "it runs")
+    server.kill()
+    job = await pool.enqueue_job("hold", _defer_by=3.2)
+    await until_true(lambda: all_parked(pool, 1), "it is put back")
+    server.start()
+    other = RedisStore(server.url)
+
+    async def it_waits() -> bool:
+        return (await other.async_face().inspect("brief")).waiting == 1
+
+    try:
+        await until_true(it_waits, "it waits")
+    finally:
+        await other.aclose()
+    door.set()
+    assert await result(first) == "held"
+    assert await result(job) == "held"
+
+
+async def test_a_job_that_runs_without_a_slot_is_not_taken_for_a_dead_workers(
+    pool: ArqRedis, inside: Start, own_server: Callable[..., Process]
+) -> None:
+    """Its old ticket comes to its turn while it runs: arq's mark still keeps others away."""
+    server = own_server("--appendonly", "yes", "--appendfsync", "always")
+    begun: list[str] = []
+    doors = {"first": asyncio.Event(), "second": asyncio.Event()}
+
+    @limited(ConcurrencyLimit(LIMIT_BY.constant("brief"), 1, lease=60.0))
+    async def hold(ctx: dict[Any, Any], name: str) -> str:
+        begun.append(name)
+        await doors[name].wait()
+        return name
+
+    settings = {"limiter": server.url, "on_store_error": "admit", "claim": 0.4, "max_jobs": 1}
+    workers = [await inside([func(hold, name="hold")], **settings) for _ in range(2)]
+    first = await pool.enqueue_job("hold", "first")
+    await until(lambda: begun == ["first"], "the first runs")
+    second = await pool.enqueue_job("hold", "second")
+    await until_true(lambda: some_parked(pool), "the second waits")
+    server.kill()
+    assert second is not None
+    await pool.zadd("arq:queue", {second.job_id: 1.5})  # it comes back by itself
+    await until(lambda: begun == ["first", "second"], "it runs without a slot")
+    await asyncio.sleep(0.5)  # longer than half of the claim
+    server.start()
+    doors["first"].set()
+    assert await result(first) == "first"
+    await asyncio.sleep(2.0)  # its turn comes, and its claim lapses
+    assert begun == ["first", "second"]
+    doors["second"].set()
+    assert await result(second) == "second"
+    assert sum(worker.jobs_complete for worker in workers) == 2
+
+
+async def some_parked(pool: ArqRedis) -> bool:
+    scores = await pool.zrange("arq:queue", 0, -1, withscores=True)
+    return any(score % 1 == 0.5 for _, score in scores)
+
+
 # -- serializers -----------------------------------------------------------------------------------
 
 
