@@ -17,9 +17,9 @@ from redis.exceptions import RedisError
 from limiter_core.errors import ConfigurationError, StoreError
 from limiter_core.jobs import CLAIM, Errands, JobGate
 from limiter_core.registry import open_store
-from limiter_core.requests import Notice
+from limiter_core.requests import Granted, Notice
 from limiter_core.store import Store
-from limiter_docket._parking import bring_forward, read_note, waits
+from limiter_docket._parking import bring_forward, read_note, was_cancelled
 
 logger = logging.getLogger("limiter")
 
@@ -190,7 +190,10 @@ class Gates:
         name, _, key = notice.payload.decode().partition(" ")
         try:
             async with self._turn:  # in the order in which they were served
-                generation = await bring_forward(self._docket, key, name)
+                answer = notice.answer
+                # A token is no less than the store's clock when the slot was offered (S11).
+                offered_at = answer.fencing_token / 1e6 if isinstance(answer, Granted) else 0.0
+                generation = await bring_forward(self._docket, key, name, offered_at)
             if generation is None:
                 await gate.drop(notice.id)
             elif generation:
@@ -209,7 +212,7 @@ class Gates:
                         if message["type"] == "pmessage":
                             data = message["data"]
                             key = data.decode() if isinstance(data, bytes) else data
-                            if await waits(docket, key):
+                            if await was_cancelled(docket, key):
                                 await self.drop_ticket(key)
             except (RedisError, StoreError) as error:
                 # What it misses meanwhile is dropped when its turn comes.

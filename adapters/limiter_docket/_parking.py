@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib import resources
 from typing import Any, NamedTuple, cast
 
@@ -42,9 +42,11 @@ async def read_note(docket: Docket, key: str) -> Note | None:
     return Note(int(generation), name, tuple(keys))
 
 
-async def waits(docket: Docket, key: str) -> bool:
-    """Whether no worker has the task, as far as its record goes."""
+async def was_cancelled(docket: Docket, key: str) -> bool:
+    """Whether the task was cancelled while no worker had it, and not added again since."""
     async with docket.redis() as redis:
+        if await redis.hget(docket.runs_key(key), "state") != b"cancelled":
+            return False
         return await redis.hget(docket.runs_key(key), "worker") is None
 
 
@@ -71,12 +73,19 @@ async def park(execution: Execution, name: str, keys: tuple[str, ...], at: float
         " ".join(keys),
         docket.key(f"state:{key}"),
         _event(key, "scheduled"),
+        "" if execution.started_at is None else execution.started_at.isoformat(),
     )
     return said
 
 
-async def bring_forward(docket: Docket, key: str, name: str) -> int | None:
+async def bring_forward(docket: Docket, key: str, name: str, offered_at: float = 0.0) -> int | None:
     """Wake the task that waits under a ticket.
+
+    Args:
+        docket: the docket.
+        key: the task's key.
+        name: the message that names the ticket.
+        offered_at: when its slot was offered, in seconds since the epoch.
 
     Returns:
         Its generation; 0 if it is on its way already; None if there is none (any more).
@@ -87,10 +96,10 @@ async def bring_forward(docket: Docket, key: str, name: str) -> int | None:
     if said == b"woken":
         return int(more[0])
     if said == b"running" and more[0]:
-        # A worker that died in between keeps the slot no longer than one claim.
-        taken = datetime.fromisoformat(more[0].decode())
-        there = abs((datetime.now(UTC) - taken).total_seconds()) < _ASKS_WITHIN
-        return 0 if there else None
+        # A worker that died in between keeps the slot no longer than one claim. Not by the time
+        # it is now: a notice that comes late must not take the slot from a body that runs.
+        taken = datetime.fromisoformat(more[0].decode()).timestamp()
+        return None if offered_at > taken + _ASKS_WITHIN else 0
     return 0 if said == b"queued" else None
 
 

@@ -124,13 +124,24 @@ class Run:
         except (LimitReached, Superseded) as refusal:
             raise AdmissionBlocked(execution, str(refusal), reschedule=False) from refusal
         except StoreError as error:
+            if execution.redelivered:  # its first run may go on
+                raise self._left_alone(error) from error
             work = self._wait(gate, name, None, _about(_COME_BACK))
             raise await self._gates.errands.finish(work) from error
         if execution.redelivered and not isinstance(outcome, Waiting):
-            await self._refuse_what_ended(outcome)
+            try:
+                await self._refuse_what_ended()
+            except BaseException:
+                if isinstance(outcome, Lease):
+                    await outcome.release()
+                raise
         if isinstance(outcome, Lease):
             return outcome
         if isinstance(outcome, Held):
+            if not execution.redelivered:  # it was granted before, and nobody heard the answer
+                ends_in = outcome.expires_in or self._gates.settings.backstop
+                work = self._wait(gate, name, None, time.time() + ends_in)
+                raise await self._gates.errands.finish(work)
             # The run that holds the slots acknowledges the message; if it dies, it comes again.
             raise AdmissionBlocked(execution, "its own run, which goes on", handled=True)
         at = _about(self._gates.settings.backstop)
@@ -138,7 +149,7 @@ class Run:
             at = min(at, time.time() + outcome.patience)
         raise await self._gates.errands.finish(self._wait(gate, name, outcome, at))
 
-    async def _refuse_what_ended(self, outcome: Lease | Held) -> None:
+    async def _refuse_what_ended(self) -> None:
         """Refuse a redelivery whose first run ended while it was on its way."""
         execution = self._execution
         try:
@@ -151,8 +162,6 @@ class Run:
                 await execution.mark_as_completed(execution.result_key)
         except RedisError as error:
             logger.warning("could not look after %s: %s", execution.key, error)
-        if isinstance(outcome, Lease):
-            await outcome.release()
         raise AdmissionBlocked(execution, "its own run, which has ended", handled=True)
 
     async def _name(self) -> str:
@@ -175,11 +184,14 @@ class Run:
         try:
             said = await park(execution, name, keys, at)
             if waiting is not None:
-                if said != "parked":
-                    await gate.drop(waiting.request.id, keys)
-                elif await gate.handed_over(waiting):
+                gone = said in ("cancelled", "gone")
+                if said == "parked" and await gate.handed_over(waiting):
                     generation = await bring_forward(docket, key, name)
-                    self._gates.remember(key, name, generation or 0)
+                    gone = generation is None
+                    if generation:
+                        self._gates.remember(key, name, generation)
+                if gone:
+                    await gate.drop(waiting.request.id, keys)
         except RedisError as error:
             return self._left_alone(error)
         except StoreError as error:
@@ -188,7 +200,7 @@ class Run:
         why = "a concurrency limit" if waiting is None else f"the limit on {waiting.key}"
         return AdmissionBlocked(execution, why, handled=said != "cancelled", reschedule=False)
 
-    def _left_alone(self, error: RedisError) -> AdmissionBlocked:
+    def _left_alone(self, error: RedisError | StoreError) -> AdmissionBlocked:
         """Leave the message where it is: it is delivered again."""
         logger.warning("could not park %s, it is delivered again: %s", self._execution.key, error)
         return AdmissionBlocked(self._execution, "Redis, which is away", handled=True)
@@ -201,10 +213,17 @@ class Run:
         if self._over or getattr(self._execution, "_ended", False) or self._task is None:
             return
         if loss is Loss.PREEMPTED:
-            self._gates.errands.begin(self._execution.docket.cancel(self._execution.key))
+            self._gates.errands.begin(self._give_way(self._task))
         else:
             self._stopped = True
             self._task.cancel(f"the lease is lost: {loss.value}")
+
+    async def _give_way(self, task: asyncio.Task[Any]) -> None:
+        """Cancel this run for a newer one; which may have its key, and is to live."""
+        if not await self._execution.is_superseded():
+            await self._execution.docket.cancel(self._execution.key)
+        elif not self._over:
+            task.cancel("a newer call takes the slot")
 
 
 def _about(seconds: float) -> float:

@@ -108,8 +108,8 @@ async def test_what_was_cancelled_or_replaced_meanwhile_is_not_parked(any_docket
 async def test_a_worker_that_died_before_it_asked_keeps_no_slot(any_docket: Docket) -> None:
     taken = await delivered(any_docket, "a")
     name = taken.message_id.decode()
-    assert await bring_forward(any_docket, "a", name) == 0, "it was taken just now"
-    async with any_docket.redis() as redis:
-        long_ago = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
-        await redis.hset(any_docket.runs_key("a"), "started_at", long_ago)
-    assert await bring_forward(any_docket, "a", name) is None
+    assert taken.started_at is not None
+    since = taken.started_at.timestamp()
+    assert await bring_forward(any_docket, "a", name, since - 9) == 0, "it came for this slot"
+    assert await bring_forward(any_docket, "a", name, since + 9) == 0, "it may be about to ask"
+    assert await bring_forward(any_docket, "a", name, since + 11) is None

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 from docket import Agenda, Docket, Execution, ExecutionCancelled
 from docket.execution import Disposition, ExecutionState
 
-from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConflictResolution
+from limiter_core.jobs import JobGate
+from limiter_core.requests import Notice
+from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConflictResolution, _parking, _run
+from limiter_docket._gates import Gates, gates_of
 from tests.docket._tools import (
     Book,
     finish,
@@ -207,6 +211,112 @@ async def test_the_latest_wins(any_docket: Docket) -> None:
         await second.get_result(timeout=timedelta(seconds=10))
     assert await states(first, second) == ["cancelled", "completed"]
     assert most_at_once(book.bodies) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_the_latest_wins_also_if_it_replaces_the_run_it_stops(
+    any_docket: Docket, workers: int
+) -> None:
+    book = Book()
+    task = holding(book, on_conflict=ConflictResolution.CANCEL_RUNNING)
+    async with AsyncExitStack() as stack:
+        for each in range(workers):
+            await stack.enter_async_context(working(any_docket, name=f"w{each}"))
+        stack.callback(book.go_on.set)
+        await any_docket.add(task, key="a")(0)
+        await until(lambda: book.began, "the first runs")
+        await any_docket.replace(task, datetime.now(UTC), "a")(1)
+        await until(lambda: book.began == [0, 1], "the second runs", patience=5)
+    assert most_at_once(book.bodies) == 1
+
+
+async def test_a_cancel_that_is_heard_late_spares_what_was_added_since(any_docket: Docket) -> None:
+    book = Book()
+    task = holding(book)
+    async with working(any_docket):
+        await any_docket.add(task)(0)
+        await until(lambda: book.began, "the first runs")
+        await any_docket.add(task, key="b")(1)
+        await until_true(parked(any_docket, 1), "one waits")
+        await any_docket._publish(any_docket.cancel_channel("b"), "b")
+        await asyncio.sleep(0.2)
+        waiting = await waiting_in(any_docket)
+        book.go_on.set()
+        await until(lambda: len(book.began) == 2, "both run", patience=5)
+    assert waiting == 1
+
+
+async def test_a_notice_that_comes_late_takes_no_slot_from_a_body(
+    docket: Docket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_parking, "_ASKS_WITHIN", 0.05)
+    book = Book()
+    task = holding(book)
+    notices: list[tuple[JobGate, Notice]] = []
+    wake = Gates._wake
+
+    async def noted(self: Gates, gate: JobGate, notice: Notice) -> None:
+        notices.append((gate, notice))
+        await wake(self, gate, notice)
+
+    monkeypatch.setattr(Gates, "_wake", noted)
+    async with working(docket):
+        first = await docket.add(task)(0)
+        await until(lambda: book.began, "the first runs")
+        await docket.add(task)(1)
+        await docket.add(task)(2)
+        await until_true(parked(docket, 2), "two wait")
+        await docket.cancel(first.key)
+        await until(lambda: len(book.began) == 2, "the second runs")
+        await asyncio.sleep(0.1)
+        await wake(gates_of(docket), *notices[-1])
+        await asyncio.sleep(0.2)
+        book.go_on.set()
+        await until(lambda: len(book.began) == 3, "all run")
+    assert most_at_once(book.bodies) == 1
+
+
+async def test_a_delivery_that_is_too_late_to_park_leaves_the_ticket_to_the_other(
+    docket: Docket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = Book()
+    task = holding(book)
+    park, halted, go_on = _run.park, asyncio.Event(), asyncio.Event()
+
+    async def slow(execution: Execution, *arguments: Any) -> str:
+        if execution.key == "b" and not execution.redelivered:
+            halted.set()
+            await go_on.wait()
+        said = await park(execution, *arguments)
+        answers.append(said)
+        return said
+
+    answers: list[str] = []
+    monkeypatch.setattr(_run, "park", slow)
+    options: dict[str, Any] = {"redelivery_timeout": timedelta(milliseconds=200)}
+    async with quick(docket, name="a", **options) as one, quick(docket, name="b", **options) as two:
+        monkeypatch.setattr(one, "_renew_leases", _nothing)
+        running = [asyncio.ensure_future(one.run_forever())]
+        await docket.add(task, key="a")(0)
+        await until(lambda: book.began, "the first runs")
+        await docket.add(task, key="b")(1)
+        await until(halted.is_set, "the second is about to park")
+        running.append(asyncio.ensure_future(two.run_forever()))
+        await until_true(parked(docket, 1), "another delivery of it is parked")
+        go_on.set()
+        await until(lambda: "moved" in answers, "the other has heard so")
+        waiting = await waiting_in(docket)
+        book.go_on.set()
+        await until(lambda: len(book.began) == 2, "both run", patience=5)
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+    assert waiting == 1
+    assert book.began == [0, 1]
+
+
+async def _nothing(*_: Any) -> None:
+    """Renew nothing."""
 
 
 async def test_a_full_line_and_a_long_wait_end_in_cancelled(any_docket: Docket) -> None:

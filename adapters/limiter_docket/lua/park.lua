@@ -7,8 +7,9 @@
 -- KEYS   the docket's stream and queue; the task's parked data and run
 -- ARGV   worker group; id and generation of the message; task key; name: the message that names the
 --        ticket; when to come back, in seconds since the epoch; the ticket's keys, with spaces
---        between; state channel and event
+--        between; state channel and event; since when the worker has it
 -- reply  "parked" | "cancelled": the task was cancelled meanwhile, its message is still there
+--        | "moved": another delivery of it goes on with the ticket
 --        | "gone": the message is not there, or a newer run has the key
 -- cost   O(log n)
 
@@ -17,13 +18,20 @@ local group, id, generation = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local key, name, at, limits, channel, event = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 
 local found = redis.call('XRANGE', stream, id, id)[1]
-if not found then return 'gone' end
+local state = redis.call('HGET', runs, 'state')
+if not found then
+  local note = (redis.call('HGET', runs, 'generation') or '') .. ' ' .. name .. ' '
+  local ours = string.sub(redis.call('HGET', runs, 'limiter') or '', 1, #note) == note
+  local goes_on = state == 'scheduled' or state == 'queued' or state == 'running'
+  return ours and goes_on and 'moved' or 'gone'
+end
 if tonumber(redis.call('HGET', runs, 'generation') or '0') > generation then
   redis.call('XACK', stream, group, id)
   redis.call('XDEL', stream, id)
   return 'gone'
 end
-if redis.call('HGET', runs, 'state') == 'cancelled' then return 'cancelled' end
+if state == 'cancelled' then return 'cancelled' end
+if (redis.call('HGET', runs, 'started_at') or ARGV[10]) ~= ARGV[10] then return 'moved' end
 
 redis.call('XACK', stream, group, id)
 redis.call('XDEL', stream, id)
