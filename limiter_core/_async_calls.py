@@ -159,7 +159,7 @@ class AsyncioCall(AsyncCall):
                     cancelled = error
         if not task.done():
             task.cancel()
-            raise TimeoutError
+            raise TimeoutError if cancelled is None else cancelled
         if cancelled is None:
             await task
         elif task.exception() is None:  # the cancellation goes first; a failure is looked at here

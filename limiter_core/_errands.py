@@ -73,6 +73,7 @@ class Errands:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + seconds
         mine = asyncio.current_task()
+        await asyncio.sleep(0)  # what was to begin soon begins
         while (waiting := self._tasks - {mine}) and loop.time() < give_up_at:
             await asyncio.wait(waiting, timeout=give_up_at - loop.time())
             await asyncio.sleep(0)  # their callbacks, which may begin more

@@ -21,7 +21,7 @@ from limiter_core import (
     Superseded,
     WaitTimeout,
 )
-from limiter_core.jobs import Held, Job, JobGate, SyncJobGate, Waiting, error_of
+from limiter_core.jobs import Errands, Held, Job, JobGate, SyncJobGate, Waiting, error_of
 from limiter_core.requests import Answer, Granted, Loss, Notice, Request
 from limiter_core.store import Capabilities
 from limiter_core.testing import AwaitedStore, FakeClock
@@ -416,3 +416,40 @@ def test_a_notice_may_come_from_any_thread(gate: Gate, store: MemoryStore) -> No
     thread.start()
     thread.join()
     assert gate.woken() == ["second"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_errand_that_was_to_begin_soon_is_waited_for(anyio_backend: str) -> None:
+    """The last release of a worker wakes the next job, and then the worker closes."""
+    errands, done = Errands(), []
+
+    async def wake() -> None:
+        await asyncio.sleep(0)
+        done.append("woken")
+
+    errands.begin_soon(wake)
+    await errands.done(5.0)
+    assert done == ["woken"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_outlives_a_store_that_says_nothing(
+    anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stops a job at the gate is heard, also when the gate gives the store up."""
+    monkeypatch.setattr("limiter_core.jobs.RELEASE_PATIENCE", 0.05)
+    reached = asyncio.Event()
+
+    class Silent(AwaitedStore):
+        async def acquire(self, request: Request) -> Answer:
+            reached.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    face = MemoryStore().sync_face()
+    gate = JobGate(Faces(face, Silent(face)), "queue", lambda _: None, on_store_error="admit")
+    asking = asyncio.create_task(gate.admit(job("only")))
+    await reached.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
