@@ -243,6 +243,7 @@ class Cluster:
         new = self._replica_of(old)
         with old.frozen():
             yield lambda: self._until_promoted(old, new)
+        until_now(lambda: old.admin.role()[0] == "slave", "it has heard of it")
 
     def until_whole(self) -> None:
         """Wait until there are three primaries again, which replicas follow."""

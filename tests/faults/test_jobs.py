@@ -104,7 +104,8 @@ def until(condition: Callable[[], object], name: str, workers: Workers) -> None:
     try:
         until_now(holds, name, patience=PATIENCE)
     except AssertionError as error:
-        raise AssertionError(f"{error}\n{sorted(workers.done())}\n{workers.said()}") from None
+        missing = sorted(set(range(JOBS)) - workers.done())
+        raise AssertionError(f"{error}\nnot done: {missing}\n{workers.said()}") from None
 
 
 def until_nothing_is_held(framework: Framework, server: Process, workers: Workers) -> float:

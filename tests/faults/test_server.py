@@ -97,13 +97,13 @@ def test_scripts_are_flushed_all_the_time(deploy: Deploy, trial: Begin) -> None:
 def test_a_hundred_leases_are_renewed_after_scripts_were_flushed(deploy: Deploy) -> None:
     """Row 17: all that is sent at once finds the script gone, on each node, and none is lost."""
     deployment = deploy()
-    limit = ConcurrencyLimit("key", lease=LEASE)
+    limit = ConcurrencyLimit("key", lease=1.2)
     with SyncLimiter(deployment.url) as limiter:
         leases = [limiter.acquire(limit, {"key": number}) for number in range(100)]
         for _ in range(4):
             for server in deployment.primaries():
                 server.admin.script_flush()
-            time.sleep(LEASE / 3)
+            time.sleep(0.4)
         for number, lease in enumerate(leases):
             lease.check()
             [holder] = limiter.inspect(limit, {"key": number}).holders

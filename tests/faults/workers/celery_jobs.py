@@ -22,6 +22,9 @@ app.conf.update(
         "visibility_timeout": 3,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
+        # A worker that is killed while it looks for such messages keeps others from it for so long:
+        # by default for five minutes.
+        "unacked_mutex_expire": 2,
     },
 )
 install(app, STORE, claim=CLAIM)
