@@ -186,12 +186,13 @@ class JobGate:
     async def drop(self, ticket: str, keys: tuple[str, ...] = ()) -> bool:
         """Remove a ticket whose job is gone, and hand on what it was given.
 
-        Its id is enough; where a notice told of it, or it was asked for here, it is found at once.
+        One that was admitted keeps its lease: only `release` gives that back. Its id is enough;
+        where a notice told of it, or it was asked for here, it is found at once.
 
         Returns:
             Whether there was one.
         """
-        return await self._face.release(ticket, keys or self._desk.keys_of(ticket))
+        return await self._face.withdraw(ticket, keys or self._desk.keys_of(ticket))
 
     async def sweep(self) -> None:
         """Wake what nobody woke: jobs of dead workers, slots that nobody claimed."""
@@ -288,7 +289,7 @@ class SyncJobGate:
 
     def drop(self, ticket: str, keys: tuple[str, ...] = ()) -> bool:
         """Remove a ticket whose job is gone, and hand on; see `JobGate.drop`."""
-        return self._face.release(ticket, keys or self._desk.keys_of(ticket))
+        return self._face.withdraw(ticket, keys or self._desk.keys_of(ticket))
 
     def sweep(self) -> None:
         """Wake what nobody woke. An outage is logged once, and raised."""

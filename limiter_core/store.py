@@ -137,6 +137,17 @@ class SyncStore(Protocol):
         """Start the lease time of these leases and tickets again (S10)."""
         ...
 
+    def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
+        """Remove a ticket, or a slot that it was handed and nobody took up yet (S15, S19).
+
+        As `release`, but a lease that was taken up stays: so whoever hears late that a job has
+        nobody to wake takes nothing from one that runs.
+
+        Returns:
+            Whether there was one.
+        """
+        ...
+
     def evict(self, lease_id: str) -> bool:
         """Take the slot back from a holder, who is told; whether there was such a holder."""
         ...
@@ -209,12 +220,16 @@ class AsyncStore(Protocol):
         """Start lease times again; see `SyncStore.renew`."""
         ...
 
+    async def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
+        """Remove a ticket that nobody took up; see `SyncStore.withdraw`."""
+        ...
+
     async def evict(self, lease_id: str) -> bool:
         """Take a slot back from a holder; see `SyncStore.evict`."""
         ...
 
     async def sweep(self) -> None:
-        """Reap all that ended unnoticed; see `SyncStore.sweep`."""
+        """Look after the durable tickets that nobody else does; see `SyncStore.sweep`."""
         ...
 
     async def inspect(self, key: str) -> KeySnapshot:

@@ -91,6 +91,14 @@ class Machine(Queues):
             self._serve([demand.key for demand in demands], now)
         return member is not None
 
+    def withdraw(self, request_id: str, now: int) -> bool:
+        """Remove what `release` would, unless it is a lease that was taken up."""
+        holder = self.board.holders.get(request_id)
+        if holder is not None:
+            self._reap(holder.request.demands, now)
+            holder = self.board.holders.get(request_id)
+        return not (holder is not None and holder.claimed) and self.release(request_id, now)
+
     def renew(self, ids: Sequence[str], now: int) -> Renewal:
         """Start lease times again. Never creates; names what is gone."""
         board = self.board

@@ -111,6 +111,10 @@ class MemoryStore:
         """Start the lease time of these leases and tickets again."""
         return self._step(lambda machine, now: machine.renew(ids, now))
 
+    def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:  # noqa: ARG002
+        """Remove a ticket, or a slot that nobody took up yet."""
+        return self._step(lambda machine, now: machine.withdraw(ticket_id, now))
+
     def evict(self, lease_id: str) -> bool:
         """Take the slot back from a holder, who is told."""
         return self._step(lambda machine, now: machine.evict(lease_id, now))
@@ -226,6 +230,9 @@ class _AsyncFace:
 
     async def renew(self, ids: Sequence[str]) -> Renewal:
         return self._store.renew(ids)
+
+    async def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
+        return self._store.withdraw(ticket_id, keys)
 
     async def evict(self, lease_id: str) -> bool:
         return self._store.evict(lease_id)

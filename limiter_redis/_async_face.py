@@ -56,6 +56,12 @@ class AsyncFace:
         key = keys[0] if keys else live.key if live is not None else await self._find(lease_id)
         return key is not None and await self._carry_out(protocol.release(lease_id, key)) == "1"
 
+    async def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
+        if self._store.hub.holds(ticket_id):
+            return False
+        key = keys[0] if keys else await self._find(ticket_id)
+        return key is not None and await self._carry_out(protocol.withdraw(ticket_id, key)) == "1"
+
     async def renew(self, ids: Sequence[str]) -> Renewal:
         replies: list[tuple[str, str]] = []
         for each in ids:

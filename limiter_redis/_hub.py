@@ -129,6 +129,11 @@ class Hub:
                 return None
             return Granted(live.token, max(0.0, live.expires_at - time.monotonic()))
 
+    def holds(self, request_id: str) -> bool:
+        """Whether somebody in this process holds a lease of this id."""
+        live = self.live.get(request_id)
+        return live is not None and not live.waiting
+
     def end(self, request_id: str) -> Live | None:
         """Let go of a request: from now on nothing is renewed, and no loss is told."""
         return self.live.pop(request_id, None)

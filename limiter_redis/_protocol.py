@@ -102,6 +102,11 @@ def is_release(operation: Operation) -> bool:
     return operation.text.startswith("release ")
 
 
+def withdraw(ticket_id: str, key: str) -> Operation:
+    """Return the operation that removes a ticket that nobody took up."""
+    return Operation(f"withdraw {id_word(ticket_id)} {_key_word(key)}", (key,))
+
+
 def evict(lease_id: str, key: str) -> Operation:
     """Return the operation that takes a slot back."""
     return Operation(f"evict {id_word(lease_id)} {_key_word(key)}", (key,))

@@ -57,6 +57,12 @@ class SyncFace:
         key = keys[0] if keys else live.key if live is not None else self._find(lease_id)
         return key is not None and self._carry_out(protocol.release(lease_id, key)) == "1"
 
+    def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
+        if self._store.hub.holds(ticket_id):
+            return False
+        key = keys[0] if keys else self._find(ticket_id)
+        return key is not None and self._carry_out(protocol.withdraw(ticket_id, key)) == "1"
+
     def renew(self, ids: Sequence[str]) -> Renewal:
         found = [(each, self._find(each)) for each in ids]
         return protocol.renewal(

@@ -36,6 +36,10 @@ class AwaitedStore:
         """Start lease times again."""
         return self._store.renew(ids)
 
+    async def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
+        """Remove a ticket that nobody took up."""
+        return self._store.withdraw(ticket_id, keys)
+
     async def evict(self, lease_id: str) -> bool:
         """Take a slot back from a holder."""
         return self._store.evict(lease_id)

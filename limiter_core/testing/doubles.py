@@ -82,6 +82,10 @@ class _Double:
         with self._lock:
             return Renewal({id_: Loss.FORGOTTEN for id_ in ids if id_ not in self._members})
 
+    def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:  # noqa: ARG002
+        """Remove a ticket."""
+        return self.release(ticket_id)
+
     def evict(self, lease_id: str) -> bool:  # noqa: ARG002
         """Do nothing: there is no such holder."""
         return False
@@ -152,6 +156,10 @@ class UnlimitedStore(_Double):
         """Grant it, for as long as the process lives."""
         with self._lock:
             return Granted(self._enter(request).number, None)
+
+    def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:  # noqa: ARG002
+        """Do nothing: whoever asks takes its slot up at once."""
+        return False
 
     def evict(self, lease_id: str) -> bool:
         """Take a lease away, and tell its holder."""

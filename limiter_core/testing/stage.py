@@ -148,6 +148,10 @@ class Stage:
         """Start lease times again."""
         return cast("Renewal", (yield Step("renew", (ids,))))
 
+    def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> Steps[bool]:
+        """Remove a ticket that nobody took up."""
+        return cast("bool", (yield Step("withdraw", (ticket_id, keys))))
+
     def evict(self, lease_id: str) -> Steps[bool]:
         """Take a slot back from its holder."""
         return cast("bool", (yield Step("evict", (lease_id,))))

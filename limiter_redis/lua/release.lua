@@ -23,3 +23,14 @@ function steps.release(w)
   call('DEL', s.head .. ':ended:' .. id)
   return '0'
 end
+
+-- Remove what a release would, unless it is a lease that was taken up.
+--
+-- operation  "withdraw" id key (one of its keys)
+-- reply      "1" if there was one, else "0"
+
+function steps.withdraw(w)
+  local h = turns.member(state.load(w[3]), w[2])
+  if h and h.claimed then return '0' end
+  return steps.release(w)
+end

@@ -14,7 +14,7 @@ local replies, rest = {}, nil
 
 -- Where memory is full the server refuses writes that may need some, until a script has written
 -- once: so what keeps slots and gives them back begins with a write that needs none.
-local NEEDS_NONE = { release = true, renew = true, evict = true, sweep = true, offers = true }
+local NEEDS_NONE = { release = true, withdraw = true, renew = true, evict = true, sweep = true, offers = true }
 local written = false
 for i = 3, #ARGV do
   local op = ARGV[i]

@@ -331,3 +331,23 @@ def a_job_that_waits_has_nobody_behind_it(stage: Stage) -> Steps[None]:
     assert not listener.woken
     yield from stage.evict("job")
     yield from stage.eventually("the holder was told", lambda: listener.losses)
+
+
+@scenario("S15", "S19", needs=DURABLE)
+def a_withdrawal_takes_nothing_from_who_runs(stage: Stage) -> Steps[None]:
+    """A ticket goes, and a slot that it was handed; a lease that was taken up stays."""
+    yield from stage.take(stage.request(id="holder", payload=b"holder"))
+    assert not (yield from stage.withdraw("holder"))
+    jobs = yield from _park(stage, "first", "second", "third")
+    assert (yield from stage.withdraw("first", [KEY]))
+    assert (yield from stage.waiters()) == ["second", "third"]
+    yield from stage.release("holder")
+    assert _noticed(stage) == ["second"]
+    assert (yield from stage.withdraw("second"))
+    assert _noticed(stage) == ["third"], "what it was handed goes on to the next"
+    yield from stage.take(jobs[2])
+    assert not (yield from stage.withdraw("third", [KEY]))
+    assert (yield from stage.holders()) == ["third"]
+    yield from stage.release("third")
+    assert not (yield from stage.withdraw("third"))
+    assert (yield from stage.keys()) == []
