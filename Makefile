@@ -63,8 +63,9 @@ test-slow: $(VENV)/.tools $(VENV)-redis-5/.installed ## run the long tests as we
 	LIMITER_SLOW_TESTS=1 $(BIN)/python -m pytest tests/redis tests/docket tests/celery_ $(ARGS)
 	LIMITER_SLOW_TESTS=1 $(VENV)-redis-5/bin/python -m pytest tests/arq tests/saq $(ARGS)
 
-test-faults: $(VENV)/.tools ## try what each fault does, under load, for long
+test-faults: $(VENV)/.tools $(VENV)-redis-5/.installed ## try what each fault does, under load, for long
 	LIMITER_FAULT_SECONDS=20 $(BIN)/python -m pytest tests/faults $(ARGS)
+	LIMITER_FAULT_SECONDS=20 $(VENV)-redis-5/bin/python -m pytest tests/faults/test_jobs.py -k arq
 
 # The servers that the Redis store promises to run on.
 IMAGES := redis:6.2,redis:7,redis:8,valkey/valkey:8,valkey/valkey:9
