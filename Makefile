@@ -45,9 +45,8 @@ test-redis-5: $(VENV)-redis-5/.installed
 	  "tests/project/test_examples.py::test_example[arq_one_per_customer]" $(ARGS)
 
 # What depends on the Python: not once more what kills and restarts processes for minutes.
-ELSEWHERE := tests/core tests/stores tests/cli tests/project tests/redis/test_contract.py \
-  tests/redis/test_connections.py tests/redis/test_durable.py tests/docket/test_limits.py \
-  tests/celery_/test_basics.py
+ELSEWHERE := tests/core tests/stores tests/project tests/redis/test_contract.py \
+  tests/redis/test_durable.py tests/docket/test_limits.py tests/celery_/test_basics.py
 
 # One of the tested versions, unless .venv has run it already.
 test-%: $(VENV)/.tools
