@@ -40,9 +40,10 @@ test-here: $(VENV)/.tools
 	$(BIN)/python -m pytest $(ARGS)
 
 # What needs redis-py 5 (arq, and SAQ needs one below 8), and the Redis store on that redis-py.
+ON_REDIS_5 := tests/arq tests/saq tests/redis/test_contract.py tests/redis/test_connections.py \
+  "tests/project/test_examples.py::test_example[arq_one_per_customer]"
 test-redis-5: $(VENV)-redis-5/.installed
-	$(VENV)-redis-5/bin/python -m pytest tests/arq tests/saq tests/redis/test_contract.py tests/redis/test_connections.py \
-	  "tests/project/test_examples.py::test_example[arq_one_per_customer]" $(ARGS)
+	$(VENV)-redis-5/bin/python -m pytest $(or $(ARGS),$(ON_REDIS_5))
 
 # What depends on the Python: not once more what kills and restarts processes for minutes.
 ELSEWHERE := tests/core tests/stores tests/project tests/redis/test_contract.py \
