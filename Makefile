@@ -34,7 +34,7 @@ help: ## list the targets
 demo: $(VENV)/.installed ## replay a log of calls under limits, and show who held what when
 	$(BIN)/limiter demo $(ARGS)
 
-test: test-here test-redis-5 $(TESTED:%=test-%) ## run all tests, on each of Python 3.11 and 3.13 that is present
+test: test-here test-redis-5 $(TESTED:%=test-%) ## run all tests, and what depends on it on the other of Python 3.11 and 3.13
 
 test-here: $(VENV)/.tools
 	$(BIN)/python -m pytest $(ARGS)
