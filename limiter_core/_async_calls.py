@@ -59,12 +59,12 @@ class AsyncCall(Call):
         self.delivered = answer
         self._news = True
         wake = self._wake
-        return wake is None or self._in_loop(wake)
+        return wake is None or self.in_loop(wake)
 
     def interrupt(self) -> None:
         """Cancel the body of a `hold`."""
         if self._scope is not None:
-            self._in_loop(self._scope.cancel)
+            self.in_loop(self._scope.cancel)
 
     def guard_body(self) -> None:
         """Have the body, which begins now, cancelled when the lease is lost."""
@@ -102,7 +102,7 @@ class AsyncCall(Call):
             self.loss = Loss.OVERRAN
         return scope.cancelled_caught
 
-    def _in_loop(self, function: Callable[[], object]) -> bool:
+    def in_loop(self, function: Callable[[], object]) -> bool:
         """Call a function in the call's event loop; whether that loop is still there."""
         try:
             if get_ident() == self._thread:

@@ -37,7 +37,7 @@ from limiter_core.errors import KeyDerivationError
 __all__ = ("MAX_KEY_LENGTH", "bounded", "name_text", "scoped", "split_scope", "value_text")
 
 MAX_KEY_LENGTH = 200
-"""Characters of a key behind its scope; about a line of a terminal, and well within any store."""
+"""Characters of a key behind its scope, and of a scope; well within any store."""
 
 _DIGEST_BYTES = 16
 _PRINTED = (
@@ -101,8 +101,8 @@ def bounded(text: str) -> str:
 
 
 def scoped(scope: str | None, text: str) -> str:
-    """Return the whole key: the encoded scope, if any, and the bounded text behind it."""
-    return bounded(text) if scope is None else f"{name_text(scope)}/{bounded(text)}"
+    """Return the whole key: the encoded scope, if any, and the text behind it, both bounded."""
+    return bounded(text) if scope is None else f"{bounded(name_text(scope))}/{bounded(text)}"
 
 
 def split_scope(key: str) -> tuple[str | None, str]:

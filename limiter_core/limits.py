@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, fields
 from datetime import timedelta
-from typing import Annotated, Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict, cast
 
 from pydantic import ConfigDict, PlainValidator, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -22,12 +22,10 @@ from limiter_core.strategies import (
     is_immediate,
 )
 
-__all__ = ("PRIORITY_RANGE", "ConcurrencyLimit", "ConflictResolution")
+__all__ = ("PRIORITY_RANGE", "ConcurrencyLimit", "ConflictResolution", "LimitOptions")
 
 PRIORITY_RANGE = 2**31
 """Priorities lie strictly between minus and plus this; every store can order them exactly."""
-
-_SCOPE_LENGTH = 64
 
 
 class ConflictResolution(enum.Enum):
@@ -49,6 +47,20 @@ class ConflictResolution(enum.Enum):
 
     def __init__(self, value: str) -> None:
         self.supersedes = value in ("cancel_running", "keep_latest")
+
+
+class LimitOptions(TypedDict, total=False):
+    """The options of a `ConcurrencyLimit` beside `by`, `max_concurrent` and `scope`; for wrappers."""
+
+    on_conflict: ConflictResolution
+    priority: int | Callable[[ArgumentView], Any]
+    cost: int | Callable[[ArgumentView], Any]
+    fair_by: str | Sequence[str] | ConcurrencyStrategy | KeySource | None
+    max_waiting: int | None
+    timeout: float | timedelta | None
+    lease: float | timedelta
+    max_hold: float | timedelta | None
+    on_lost: Literal["cancel", "warn"]
 
 
 class Terms(NamedTuple):
@@ -128,10 +140,8 @@ def check_timeout(value: Any) -> float | None:
 def _scope(value: Any) -> Any:
     if value is None:
         return None
-    if not isinstance(value, str) or not value.strip() or len(value) > _SCOPE_LENGTH:
-        raise ConfigurationError(
-            f"scope must be text of 1 to {_SCOPE_LENGTH} characters, got {value!r}"
-        )
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(f"scope must be text, and not blank, got {value!r}")
     return value
 
 
@@ -183,8 +193,8 @@ class ConcurrencyLimit:
             or any object with `get_key(execution)`. None means `LIMIT_BY.fn_name`.
         max_concurrent: slots per key, 0 or more, or a function of the argument view that returns
             them (per-tenant limits). 0 admits nobody until an operator raises it.
-        scope: a sub-namespace for the keys, 1 to 64 characters. On Redis Cluster it is also the
-            hash tag, so limits that are taken together need one scope there.
+        scope: a sub-namespace for the keys. On Redis Cluster it is also the hash tag, so limits
+            that are taken together need one scope there.
         on_conflict: what happens when the key is full; see `ConflictResolution`.
         priority: the place in the queue under `ConflictResolution.PRIORITY`, higher first; a
             number or a function of the argument view. Other resolutions do not look at it.

@@ -300,11 +300,11 @@ def test_a_job_waits_no_longer_than_its_timeout(
     gate: Gate, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted from its place in line: how often it asks makes no difference."""
-    monkeypatch.setattr("limiter_core.jobs.time.time", lambda: 1_000.0)
+    monkeypatch.setattr("time.time", lambda: 1_000.0)
     patient = ConcurrencyLimit("customer", max_concurrent=1, timeout=10)
     lease = gate.take(job("first"))
     assert gate.park(job("second", patient, order=995_000_000)).patience == pytest.approx(5)
-    monkeypatch.setattr("limiter_core.jobs.time.time", lambda: 1_005.5)
+    monkeypatch.setattr("time.time", lambda: 1_005.5)
     with pytest.raises(WaitTimeout) as error:
         gate.admit(job("second", patient, order=995_000_000))
     assert (error.value.key, error.value.max_concurrent) == (KEY, 1)
@@ -437,7 +437,7 @@ async def test_a_cancellation_outlives_a_store_that_says_nothing(
     anyio_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever stops a job at the gate is heard, also when the gate gives the store up."""
-    monkeypatch.setattr("limiter_core.jobs.RELEASE_PATIENCE", 0.05)
+    monkeypatch.setattr("limiter_core._job_gate.RELEASE_PATIENCE", 0.05)
     reached = asyncio.Event()
 
     class Silent(AwaitedStore):

@@ -1,0 +1,242 @@
+"""The gate for job queues of asyncio frameworks; what it is for says `jobs`."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from inspect import iscoroutinefunction as is_async
+from types import TracebackType
+from typing import Self, cast
+
+from limiter_core._async_calls import AsyncioCall
+from limiter_core._async_engine import RELEASE_PATIENCE, AsyncEngine
+from limiter_core._engine import OnStoreError
+from limiter_core._errands import Errands
+from limiter_core._job_parts import (
+    CLAIM,
+    Desk,
+    Job,
+    Lost,
+    OnLost,
+    Outage,
+    Waiting,
+    Wake,
+    is_parked,
+    listen,
+    look_request,
+    out_of_patience,
+    unlisten,
+)
+from limiter_core._prepare import demands_of, limits_of, run_async, terms_of
+from limiter_core.errors import StoreError, StoreUnavailable
+from limiter_core.lease import Lease
+from limiter_core.requests import Answer, Granted, Held, Notice, Request
+from limiter_core.store import Store
+
+AsyncWake = Callable[[Notice], Awaitable[bool]]
+
+SWEEP_EVERY = 1.0
+"""Seconds between two looks for tickets that nobody claimed and leases that nobody renewed."""
+
+CLOSE_PATIENCE = 5.0
+"""Seconds that jobs which are being woken may take when the gate is closed."""
+
+
+class _JobCall(Lost, AsyncioCall):
+    """A job that runs, in an event loop."""
+
+    def interrupt(self) -> None:
+        """Have the adapter stop the body, in its event loop."""
+        self.in_loop(super().interrupt)
+
+
+class JobGate:
+    """Admits the jobs of one queue; for adapters of asyncio frameworks.
+
+    As a context manager it sweeps in the background, and is closed at the end.
+
+    Args:
+        store: a store, or its URL.
+        name: who can wake these jobs, such as `"docket:shop"`. Workers that give the same name
+            wake each other's jobs.
+        wake: called with each notice of a job of this name. A function is called from any thread. A
+            coroutine function runs in the event loop in which the gate was made, one notice after
+            the other, and returns whether there is such a job; if not, its ticket is dropped.
+        claim: seconds that a woken job has to come for its slot.
+        on_store_error: what `admit` does when the store cannot be reached: "raise", or "admit".
+        label: says in `inspect` who holds and who waits.
+        owns_store: whether closing the gate closes the store; so it does if that is a URL.
+
+    Raises:
+        ConfigurationError: no installed store knows the URL, or the name is none.
+    """
+
+    def __init__(
+        self,
+        store: str | Store,
+        name: str,
+        wake: Wake | AsyncWake,
+        *,
+        claim: float = CLAIM,
+        on_store_error: OnStoreError = "raise",
+        label: str | None = None,
+        owns_store: bool = False,
+    ) -> None:
+        self._engine = AsyncEngine(store, on_store_error=on_store_error, label=label)
+        self._face = self._engine.face
+        self._desk = Desk(name, claim)
+        self._engine.owns_store |= owns_store
+        self._errands = Errands()
+        self._turn = asyncio.Lock()
+        self._sweeper: asyncio.Task[None] | None = None
+        self._wake: Wake = self._in_turn(wake) if is_async(wake) else cast(Wake, wake)
+        self._outage = Outage(name)
+        listen(self._engine.store, self._face, self._desk, self._wake)
+
+    @property
+    def store(self) -> Store:
+        """The store behind the gate."""
+        return self._engine.store
+
+    async def admit(self, job: Job, on_lost: OnLost | None = None) -> Lease | Waiting | Held:
+        """Ask for the slots of a job that was just delivered.
+
+        Safe from cancellation: what was granted to nobody is given back, a ticket stays.
+
+        Args:
+            job: the delivery.
+            on_lost: called, in this event loop, when the lease is lost and the limit's `on_lost` is
+                "cancel"; the adapter stops the body in its framework's way.
+
+        Returns:
+            A lease: the body may run, then `release` it, on every way out. `Waiting`: park it.
+            `Held`: another delivery of this attempt runs; come again when its lease may be over.
+
+        Raises:
+            LimitReached: refused: full under `CANCEL`, `QueueFull`, or `WaitTimeout`.
+            Superseded: a newer job took its place.
+            KeyDerivationError, ConfigurationError: the job can never be admitted.
+            StoreError: the store could not be used; keep the job, and ask again.
+        """
+        engine = self._engine
+        limits = limits_of(job.limits)
+        demands = await run_async(demands_of(limits, job.arguments))
+        terms = terms_of(limits, None)
+        call = _JobCall(asyncio.current_task(), terms, self._face.now)
+        call.on_loss = on_lost
+        call.request = request = self._desk.request(job, demands, terms, engine.label, call)
+        try:
+            outcome = self._desk.outcome(
+                request, await self._ask(request, call), terms, time.time()
+            )
+            if isinstance(outcome, Waiting) and outcome.patience is not None:
+                if outcome.patience <= 0:
+                    await self._face.release(request.id, [demand.key for demand in demands])
+                    raise out_of_patience(outcome)
+        except StoreUnavailable as error:
+            call.settled = True
+            if not engine.admits(error):
+                raise
+            return Lease(call, engine.give_back)
+        if isinstance(outcome, Granted):
+            return Lease(call, engine.give_back)
+        return outcome
+
+    async def _ask(self, request: Request, call: _JobCall) -> Answer:
+        """Ask, and learn the answer, whoever cancels."""
+        answer: list[Answer] = []
+
+        async def ask() -> None:
+            try:
+                sent_at = call.now()
+                answer.append(await self._face.acquire(request))
+                if isinstance(answer[0], Granted):
+                    call.grant(answer[0], sent_at)
+            except StoreError as error:
+                self._desk.unsure(request)
+                self._outage.began(error)
+                raise
+
+        try:
+            await call.finish(ask(), RELEASE_PATIENCE * 2)
+        except asyncio.CancelledError:
+            if answer and isinstance(answer[0], Granted):
+                await self._engine.give_back(call)
+            raise
+        except TimeoutError as error:
+            self._desk.unsure(request)
+            raise StoreUnavailable("the store did not answer in time") from error
+        self._outage.over()
+        return answer[0]
+
+    async def handed_over(self, waiting: Waiting) -> bool:
+        """Look whether the slot was handed over, or refused, while the job was being parked.
+
+        Returns:
+            True if the job is to be woken by whoever parked it: asking again tells what it got.
+        """
+        answer = await self._face.acquire(look_request(waiting))
+        return not is_parked(answer)
+
+    async def drop(self, ticket: str, keys: tuple[str, ...] = ()) -> bool:
+        """Remove a ticket whose job is gone, and hand on what it was given.
+
+        One that was admitted keeps its lease: only `release` gives that back. Its id is enough;
+        where a notice told of it, or it was asked for here, it is found at once.
+
+        Returns:
+            Whether there was one.
+        """
+        return await self._face.withdraw(ticket, keys or self._desk.keys_of(ticket))
+
+    async def sweep(self) -> None:
+        """Wake what nobody woke: jobs of dead workers, slots that nobody claimed."""
+        await self._face.sweep()
+
+    async def keep_sweeping(self, every: float = SWEEP_EVERY) -> None:
+        """Sweep until cancelled; for each worker's background. Outlives an outage."""
+        while True:
+            await asyncio.sleep(every * random.uniform(0.8, 1.2))  # noqa: S311
+            try:
+                await self.sweep()
+            except StoreError as error:
+                self._outage.began(error)
+            else:
+                self._outage.over()
+
+    async def __aenter__(self) -> Self:
+        """Sweep from now on."""
+        self._sweeper = asyncio.get_running_loop().create_task(self.keep_sweeping())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the gate."""
+        await self.aclose()
+
+    def _in_turn(self, wake: AsyncWake) -> Wake:
+        async def woken(notice: Notice) -> None:
+            async with self._turn:  # jobs come in the order in which they were served
+                if await wake(notice):
+                    return
+            await self.drop(notice.id)
+
+        return lambda notice: self._errands.begin_soon(lambda: woken(notice))
+
+    async def aclose(self) -> None:
+        """Wake whom there is to wake, then hear no more notices; close a store that it owns."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await self._errands.done(CLOSE_PATIENCE)
+        engine = self._engine
+        unlisten(engine.store, self._face, self._desk, self._wake)
+        if engine.owns_store and not engine.closed:
+            engine.closed = True
+            await self._face.aclose()

@@ -1,0 +1,123 @@
+"""The gate for job queues of threaded frameworks; what it is for says `jobs`."""
+
+from __future__ import annotations
+
+import time
+
+from limiter_core._engine import OnStoreError
+from limiter_core._job_parts import (
+    CLAIM,
+    Desk,
+    Job,
+    Lost,
+    OnLost,
+    Outage,
+    Waiting,
+    Wake,
+    is_parked,
+    listen,
+    look_request,
+    out_of_patience,
+    unlisten,
+)
+from limiter_core._prepare import demands_of, limits_of, run_now, terms_of
+from limiter_core._sync_engine import SyncCall, SyncEngine
+from limiter_core.errors import StoreError, StoreUnavailable
+from limiter_core.lease import SyncLease
+from limiter_core.requests import Answer, Granted, Held, Request
+from limiter_core.store import Store
+
+
+class _JobCall(Lost, SyncCall):
+    """A job that runs, under a worker's thread or process."""
+
+
+class SyncJobGate:
+    """Admits the jobs of one queue; for adapters of threaded frameworks.
+
+    Args, Raises: as `JobGate`. Its methods are called from any thread.
+    """
+
+    def __init__(
+        self,
+        store: str | Store,
+        name: str,
+        wake: Wake,
+        *,
+        claim: float = CLAIM,
+        on_store_error: OnStoreError = "raise",
+        label: str | None = None,
+    ) -> None:
+        self._engine = SyncEngine(store, on_store_error=on_store_error, label=label)
+        self._face = self._engine.face
+        self._desk = Desk(name, claim)
+        self._wake = wake
+        self._outage = Outage(name)
+        listen(self._engine.store, self._face, self._desk, wake)
+
+    @property
+    def store(self) -> Store:
+        """The store behind the gate."""
+        return self._engine.store
+
+    def admit(self, job: Job, on_lost: OnLost | None = None) -> SyncLease | Waiting | Held:
+        """Ask for the slots of a job that was just delivered; see `JobGate.admit`."""
+        engine = self._engine
+        limits = limits_of(job.limits)
+        demands = run_now(demands_of(limits, job.arguments))
+        terms = terms_of(limits, None)
+        call = _JobCall(terms, self._face.now)
+        call.on_loss = on_lost
+        call.request = request = self._desk.request(job, demands, terms, engine.label, call)
+        try:
+            outcome = self._desk.outcome(request, self._ask(request, call), terms, time.time())
+            if isinstance(outcome, Waiting) and outcome.patience is not None:
+                if outcome.patience <= 0:
+                    self._face.release(request.id, [demand.key for demand in demands])
+                    raise out_of_patience(outcome)
+        except StoreUnavailable as error:
+            call.settled = True
+            if not engine.admits(error):
+                raise
+            return SyncLease(call, engine.give_back)
+        if isinstance(outcome, Granted):
+            return SyncLease(call, engine.give_back)
+        return outcome
+
+    def _ask(self, request: Request, call: _JobCall) -> Answer:
+        try:
+            sent_at = call.now()
+            answer = self._face.acquire(request)
+            if isinstance(answer, Granted):
+                call.grant(answer, sent_at)
+        except StoreError as error:
+            self._desk.unsure(request)
+            self._outage.began(error)
+            raise
+        self._outage.over()
+        return answer
+
+    def handed_over(self, waiting: Waiting) -> bool:
+        """Look whether the slot was handed over while the job was parked; see `JobGate`."""
+        return not is_parked(self._face.acquire(look_request(waiting)))
+
+    def drop(self, ticket: str, keys: tuple[str, ...] = ()) -> bool:
+        """Remove a ticket whose job is gone, and hand on; see `JobGate.drop`."""
+        return self._face.withdraw(ticket, keys or self._desk.keys_of(ticket))
+
+    def sweep(self) -> None:
+        """Wake what nobody woke. An outage is logged once, and raised."""
+        try:
+            self._face.sweep()
+        except StoreError as error:
+            self._outage.began(error)
+            raise
+        self._outage.over()
+
+    def close(self) -> None:
+        """Hear no more notices; a store that was made from a URL is closed."""
+        engine = self._engine
+        unlisten(engine.store, self._face, self._desk, self._wake)
+        if engine.owns_store and not engine.closed:
+            engine.closed = True
+            self._face.close()

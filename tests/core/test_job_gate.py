@@ -1,0 +1,109 @@
+"""What only the gate of asyncio frameworks does: waking in turn, sweeping, closing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from limiter_core import ArgumentView, ConcurrencyLimit, SyncLimiter
+from limiter_core.jobs import Held, Job, JobGate, Waiting
+from limiter_core.requests import Notice
+from limiter_core.store import Capabilities
+from limiter_core.testing import AwaitedStore
+from limiter_memory import MemoryStore
+from tests.core._tools import until
+
+KEY = "customer=42"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """These gates are for asyncio."""
+    return "asyncio"
+
+
+def job(name: str) -> Job:
+    limit = ConcurrencyLimit("customer", max_concurrent=1)
+    return Job(f"{name}#1", limit, ArgumentView({"customer": 42}), name.encode())
+
+
+class Faces:
+    """A store of two given faces."""
+
+    capabilities = Capabilities(suspends=False)
+
+    def __init__(self, sync: Any, asynchronous: Any) -> None:
+        self.sync_face = lambda: sync
+        self.async_face = lambda: asynchronous
+
+
+async def test_a_gate_of_a_coroutine_function_wakes_in_turn_and_drops_what_is_gone() -> None:
+    store = MemoryStore()
+    woken: list[str] = []
+    go_on = asyncio.Event()
+
+    async def wake(notice: Notice) -> bool:
+        name = notice.payload.decode()
+        if name == "second":
+            await go_on.wait()
+        woken.append(name)
+        return name != "third"
+
+    async with JobGate(store, "queue", wake) as gate:
+        first = await gate.admit(job("first"))
+        assert not isinstance(first, Waiting | Held)
+        for name in ("second", "third", "fourth", "fifth"):
+            assert isinstance(await gate.admit(job(name)), Waiting)
+        sync = SyncLimiter(store)
+        sync.set_limit(KEY, 4)  # the second, third and fourth are handed a slot, in this order
+        await asyncio.sleep(0)
+        assert woken == []
+        go_on.set()
+        # The third is gone, so the fifth has its slot: all before the gate is closed.
+        await until(lambda: len(woken) == 4, "four are woken")
+        await first.release()
+    assert woken == ["second", "third", "fourth", "fifth"]
+
+
+async def test_closing_a_gate_waits_for_those_that_are_being_woken() -> None:
+    woken: list[str] = []
+
+    async def wake(notice: Notice) -> bool:
+        await asyncio.sleep(0.01)
+        woken.append(notice.payload.decode())
+        return True
+
+    async with JobGate(MemoryStore(), "queue", wake) as gate:
+        first = await gate.admit(job("first"))
+        assert not isinstance(first, Waiting | Held)
+        assert isinstance(await gate.admit(job("second")), Waiting)
+        await first.release()
+    assert woken == ["second"]
+
+
+async def test_the_adapter_hears_of_a_loss_in_the_event_loop() -> None:
+    store = MemoryStore()
+    heard: list[int] = []
+    async with JobGate(store, "queue", lambda _: None) as gate:
+        lease = await gate.admit(job("first"), lambda _: heard.append(threading.get_ident()))
+        assert not isinstance(lease, Waiting | Held)
+        await asyncio.to_thread(SyncLimiter(store).evict, lease.id)
+        await until(lambda: bool(heard), "it is told")
+    assert heard == [threading.get_ident()]
+
+
+@pytest.mark.parametrize("owns_store", [True, False])
+async def test_a_gate_closes_the_store_that_it_owns(owns_store: bool) -> None:
+    closed: list[bool] = []
+
+    class Noting(AwaitedStore):
+        async def aclose(self) -> None:
+            closed.append(True)
+
+    store = MemoryStore()
+    async with JobGate(Faces(store, Noting(store)), "queue", lambda _: None, owns_store=owns_store):
+        pass
+    assert closed == [True] * owns_store
