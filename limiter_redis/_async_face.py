@@ -86,7 +86,9 @@ class AsyncFace:
 
     async def keys(self) -> AsyncIterator[str]:
         async for name in self._names():
-            yield self._store.key_of(name)
+            key = self._store.key_of(name)
+            if key is not None:
+                yield key
 
     async def set_limit(self, key: str, limit: int) -> None:
         await self._carry_out(protocol.set_limit(key, limit))
@@ -122,7 +124,7 @@ class AsyncFace:
     async def _names(self) -> AsyncIterator[Any]:
         wire = self._store.async_wire()
         seen: set[Any] = set()  # SCAN may show a key twice
-        pattern = self._store.pattern("state")
+        pattern = self._store.states_pattern
         for node in await wire.nodes():
             cursor: Any = None
             while cursor is None or int(cursor) != 0:

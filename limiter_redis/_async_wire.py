@@ -74,7 +74,6 @@ class AsyncWire:
     def __init__(
         self,
         client: redis.asyncio.Redis,
-        namespace: str,
         where: str,
         script: Script,
         hub: Hub,
@@ -84,7 +83,7 @@ class AsyncWire:
         self._client: Any = client
         self._where = where
         self._hub = hub
-        self._encode = protocol.Encoder(script, namespace, hub.process)
+        self._encode = protocol.Encoder(script, hub.names, hub.process)
         self._timeout = timeout
         self.loop = asyncio.get_running_loop()
         self._link: Link | None = None

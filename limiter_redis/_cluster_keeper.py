@@ -18,7 +18,7 @@ from limiter_redis._places import ClusterPlace
 from limiter_redis._protocol import batched
 from limiter_redis._routed_wire import RoutedWire
 from limiter_redis._shard import Shard, Work
-from limiter_redis._slots import Node, Slots, common_tag, tag_of
+from limiter_redis._slots import Node, Slots, tag_of
 from limiter_redis._wire import BATCH, Way
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class ClusterKeeper(Keeper):
 
     def heed(self, key: str) -> None:
         """Hear what is said under a key's tag, as soon as may be."""
-        tag = tag_of(self._hub.namespace, key)
+        tag = tag_of(self._hub.names, key)
         self._waited_for[tag] = None
         node = self._slots.node_of(tag)
         shard = self._shards.get(node)
@@ -70,7 +70,7 @@ class ClusterKeeper(Keeper):
 
     def hears(self, key: str) -> bool:
         """Whether what is said under a key's tag is heard now."""
-        tag = tag_of(self._hub.namespace, key)
+        tag = tag_of(self._hub.names, key)
         return any(tag in shard.hearing for shard in list(self._shards.values()))
 
     def stop(self) -> None:
@@ -128,7 +128,7 @@ class ClusterKeeper(Keeper):
             self._give(self._slots.node_of(self._tag(key)), work)
         while hub.undelivered:
             work = Work(notices=[hub.undelivered.pop()], at_once=True)
-            self._give(self._slots.node_of(common_tag(hub.namespace)), work)
+            self._give(self._slots.node_of(hub.notices), work)
 
     def _to_be_heard(self, now: float) -> set[str]:
         """Return the tags under which somebody waits, or has held for a while.
@@ -146,11 +146,11 @@ class ClusterKeeper(Keeper):
         for tag in [tag for tag in self._waited_for if tag not in waited_for]:
             self._waited_for.pop(tag, None)
         if self._hub.on_notice is not None:
-            held.add(common_tag(self._hub.namespace))
+            held.add(self._hub.notices)
         return waited_for | held
 
     def _tag(self, key: str) -> str:
-        return tag_of(self._hub.namespace, key)
+        return tag_of(self._hub.names, key)
 
     def _want(self, tags: Iterable[str], *, at_once: bool) -> None:
         if self._polls:
@@ -255,9 +255,9 @@ class ClusterKeeper(Keeper):
         self._polls = True
 
     def channel(self, tag: str) -> bytes:
-        """Return the channel of this process under a tag."""
-        if tag == common_tag(self._hub.namespace):
-            return self._hub.notices.encode()
+        """Return the channel of this process under a tag; that of notices is its own tag."""
+        if tag == self._hub.notices:
+            return tag.encode()
         return f"{tag}:process:{self._hub.process}".encode()
 
     def tick(self) -> float:

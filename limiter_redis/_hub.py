@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from limiter_core.requests import Answer, Granted, Listener, Loss, Mode, Notice, Queued, Request
 from limiter_redis import _protocol as protocol
+from limiter_redis._names import names_of
 
 logger = logging.getLogger("limiter")
 
@@ -62,7 +63,7 @@ class Hub:
     """The live requests of this process, and what to do at which time."""
 
     def __init__(self, namespace: str, *, sharded: bool = False) -> None:
-        self.namespace = namespace
+        self.names = names_of(namespace)
         self.process = ("s" if sharded else "") + secrets.token_hex(8)
         self.channel = f"{namespace}:process:{self.process}"
         self.live: dict[str, Live] = {}
@@ -82,7 +83,7 @@ class Hub:
         self._next_due = math.inf
         self._next_expiry = math.inf
         self.on_notice: Callable[[Notice], object] | None = None
-        self.notices = f"{{{namespace}}}:notices" if sharded else f"{namespace}:notices"
+        self.notices = f"{self.names.common if sharded else namespace}:notices"
         """The channel of notices that a process could not deliver; all that can wake jobs hear."""
         self.undelivered: list[str] = []
         self.on_undelivered: Callable[[], object] = lambda: None

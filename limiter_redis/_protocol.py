@@ -32,6 +32,7 @@ from limiter_core.requests import (
     Request,
     WaiterSnapshot,
 )
+from limiter_redis._names import Names, redis_keys
 from limiter_redis._script import Script
 
 T = TypeVar("T")
@@ -59,7 +60,8 @@ _LOSSES = {
 }
 _SAFE = ":@+/=,"
 _ANY = "surrogatepass"  # a lone surrogate is no text, but it may stand in a str
-_PRINTED = "".join(map(chr, range(ord("!"), ord("~") + 1)))
+_PRINTED = "".join(map(chr, range(ord("!"), ord("~") + 1))).replace("{", "").replace("}", "")
+"""What stands in a word for a key as it is: braces would end the hash tag."""
 _REFUSALS = {
     "full": Refusal.FULL,
     "queue": Refusal.QUEUE_FULL,
@@ -84,7 +86,7 @@ def acquire(request: Request) -> Operation:
     )
     for key, limit, cost, conflict, priority, group, max_waiting in demands:
         text += (
-            f" {_key_word(key)} {limit} {cost} {conflict._value_} {priority} "
+            f" {key_word(key)} {limit} {cost} {conflict._value_} {priority} "
             f"{'-' if group is None else '=' + quote(group, safe=_SAFE, errors=_ANY)} "
             f"{-1 if max_waiting is None else max_waiting}"
         )
@@ -94,7 +96,7 @@ def acquire(request: Request) -> Operation:
 
 def release(request_id: str, key: str) -> Operation:
     """Return the operation that removes a lease or ticket."""
-    return Operation(f"release {id_word(request_id)} {_key_word(key)}", (key,))
+    return Operation(f"release {id_word(request_id)} {key_word(key)}", (key,))
 
 
 def is_release(operation: Operation) -> bool:
@@ -104,79 +106,53 @@ def is_release(operation: Operation) -> bool:
 
 def withdraw(ticket_id: str, key: str) -> Operation:
     """Return the operation that removes a ticket that nobody took up."""
-    return Operation(f"withdraw {id_word(ticket_id)} {_key_word(key)}", (key,))
+    return Operation(f"withdraw {id_word(ticket_id)} {key_word(key)}", (key,))
 
 
 def evict(lease_id: str, key: str) -> Operation:
     """Return the operation that takes a slot back."""
-    return Operation(f"evict {id_word(lease_id)} {_key_word(key)}", (key,))
+    return Operation(f"evict {id_word(lease_id)} {key_word(key)}", (key,))
 
 
 def renew(request_id: str, key: str) -> Operation:
     """Return the operation that starts a lease time again; `key` is the request's first."""
-    return Operation(f"renew {id_word(request_id)} {_key_word(key)}", (key,))
+    return Operation(f"renew {id_word(request_id)} {key_word(key)}", (key,))
 
 
 def find(request_id: str, key: str) -> Operation:
     """Return the operation that tells whether a key knows a request."""
-    return Operation(f"find {id_word(request_id)} {_key_word(key)}", (key,))
+    return Operation(f"find {id_word(request_id)} {key_word(key)}", (key,))
 
 
 def set_limit(key: str, limit: int | None) -> Operation:
     """Return the operation that overrides the declared limits, or (None) returns to them."""
     value = "-" if limit is None else limit
-    return Operation(f"configure {_key_word(key)} limit {value}", (key,))
+    return Operation(f"configure {key_word(key)} limit {value}", (key,))
 
 
 def set_paused(key: str, paused: bool) -> Operation:
     """Return the operation that pauses or resumes a key."""
-    return Operation(f"configure {_key_word(key)} pause {'1' if paused else '-'}", (key,))
+    return Operation(f"configure {key_word(key)} pause {'1' if paused else '-'}", (key,))
 
 
 def sweep(key: str) -> Operation:
     """Return the operation that reaps a key."""
-    return Operation(f"sweep {_key_word(key)}", (key,))
+    return Operation(f"sweep {key_word(key)}", (key,))
 
 
 def offers(scope: str) -> Operation:
-    """Return the operation that looks after the durable tickets of a scope; "" for no scope."""
-    return Operation(f"offers {scope or '-'}", (), scope)
+    """Return the operation that looks after durable tickets of a scope (a word), "" for none."""
+    return Operation(f"offers {'=' + scope if scope else '-'}", (), scope)
 
 
 def inspect(key: str) -> Operation:
     """Return the operation that looks at a key."""
-    return Operation(f"inspect {_key_word(key)} {KeySnapshot.WAITERS_SHOWN}", (key,))
-
-
-def redis_keys(namespace: str, key: str) -> tuple[str, str, str]:
-    """Return the Redis keys of a limiter key: state, ends and queue; as `around` in entry.lua."""
-    scope, slash, rest = key.partition("/")
-    head = f"{{{namespace}:{scope}}}"
-    tail = f":{rest}" if slash else ""
-    return f"{head}:state{tail}", f"{head}:ends{tail}", f"{head}:queue{tail}"
-
-
-def offers_index(namespace: str, scope: str) -> str:
-    """Return the Redis key of a scope's offers; "" for the keys without one."""
-    return f"{{{namespace}:{scope}}}:offers" if scope else f"{{{namespace}}}:offers"
-
-
-@functools.lru_cache(maxsize=4096)
-def tag_of_scope(namespace: str, scope: str) -> str:
-    """Return the hash tag, with its braces, of a scope or of a key without one."""
-    # Redis ends it at the first brace, wherever that is.
-    return f"{{{namespace}:{_key_word(scope)}".partition("}")[0] + "}"
+    return Operation(f"inspect {key_word(key)} {KeySnapshot.WAITERS_SHOWN}", (key,))
 
 
 def packed_command(*command: str | int) -> bytes:
     """Return a plain command, as it goes over the wire."""
     return f"*{len(command)}\r\n{''.join(_packed(str(word)) for word in command)}".encode()
-
-
-def key_of(namespace: str, state: str) -> str:
-    """Return the limiter key whose state has this Redis key: the way back from `redis_keys`."""
-    tag, _, rest = state.removeprefix(f"{{{namespace}:").partition("}:state")
-    return f"{tag}/{rest[1:]}" if rest else tag
 
 
 def scope_of(key: str) -> str:
@@ -188,11 +164,11 @@ def scope_of(key: str) -> str:
 class Encoder:
     """Makes calls of the script, as they go over the wire."""
 
-    def __init__(self, script: Script, namespace: str, process: str) -> None:
-        self._namespace = namespace
+    def __init__(self, script: Script, names: Names, process: str) -> None:
+        self._names = names
         self._by_digest = _packed("EVALSHA") + _packed(script.sha.decode())
         self._by_text = _packed("EVAL") + _packed(script.text.decode())
-        self._who = _packed(namespace) + _packed(process)
+        self._who = _packed(names.opening) + _packed(process)
 
     def __call__(self, operations: Sequence[Operation], *, by_text: bool = False) -> bytes:
         """Return the call that carries out these operations.
@@ -201,13 +177,13 @@ class Encoder:
             operations: one after the other.
             by_text: for a server that does not know the script's digest.
         """
-        namespace = self._namespace
+        opening = self._names.opening
         keys = dict.fromkeys([key for operation in operations for key in operation.keys])
-        names = [_packed_keys(namespace, key) for key in keys]
+        names = [_packed_keys(opening, key) for key in keys]
         count = 3 * len(names)
         for operation in operations:
             if operation.scope is not None:
-                names.append(_packed(offers_index(namespace, operation.scope)))
+                names.append(_packed(self._names.offers_index(operation.scope)))
                 count += 1
         head = self._by_text if by_text else self._by_digest
         # What is asked is ASCII, so its characters are its bytes.
@@ -219,8 +195,8 @@ class Encoder:
 
 
 @functools.lru_cache(maxsize=4096)
-def _packed_keys(namespace: str, key: str) -> str:
-    return "".join(_packed(name) for name in redis_keys(namespace, _key_word(key)))
+def _packed_keys(opening: str, key: str) -> str:
+    return "".join(_packed(name) for name in redis_keys(opening, key_word(key)))
 
 
 def _packed(argument: str) -> str:
@@ -391,8 +367,8 @@ def id_word(request_id: str) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def _key_word(key: str) -> str:
-    """Return a key as one word; each that a limiter derives is one."""
+def key_word(key: str) -> str:
+    """Return a key as one word without braces; each that a limiter derives is one."""
     return quote(key, safe=_PRINTED, errors=_ANY)
 
 

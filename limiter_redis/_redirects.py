@@ -35,7 +35,7 @@ _MOVES = 3
 
 CLOSED_SLOT = """\
 do -- Is the slot on its way to another node? Then this key, which nobody has, is not ours to see.
-  local seen = redis.pcall('EXISTS', string.match(KEYS[1], '^{.-}') .. ':none')
+  local seen = redis.pcall('EXISTS', KEYS[1] .. '}:none')
   if type(seen) == 'table' and seen.err then
     return redis.error_reply('TRYAGAIN the slot is on its way to another node')
   end

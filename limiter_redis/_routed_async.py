@@ -69,7 +69,7 @@ class RoutedAsyncWire:
         self._place = place
         self._slots = slots
         self._hub = hub
-        self._encode = protocol.Encoder(script, hub.namespace, hub.process)
+        self._encode = protocol.Encoder(script, hub.names, hub.process)
         self._commands = commands
         self._min_replicas = min_replicas
         self.loop = asyncio.get_running_loop()
@@ -88,7 +88,7 @@ class RoutedAsyncWire:
     def submit(self, operation: protocol.Operation) -> asyncio.Future[str]:
         """Have an operation carried out; the future is its reply."""
         future: asyncio.Future[str] = self.loop.create_future()
-        self._gather(tag_of_operation(self._hub.namespace, operation), [Asked(operation, future)])
+        self._gather(tag_of_operation(self._hub.names, operation), [Asked(operation, future)])
         return future
 
     async def command(self, *command: Any, node: Node | None = None) -> Any:

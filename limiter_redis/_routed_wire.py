@@ -79,7 +79,7 @@ class RoutedWire:
         self._place = place
         self._slots = slots
         self._hub = hub
-        self._encode = protocol.Encoder(script, hub.namespace, hub.process)
+        self._encode = protocol.Encoder(script, hub.names, hub.process)
         self._timeout = timeout
         self._patience = timeout if patience is None else patience
         self._min_replicas = min_replicas
@@ -104,7 +104,7 @@ class RoutedWire:
         give_up_at = time.monotonic() + self._patience
         errands: dict[str, _Errand] = {}
         for place, operation in enumerate(operations):
-            tag = tag_of_operation(self._hub.namespace, operation)
+            tag = tag_of_operation(self._hub.names, operation)
             errand = errands.get(tag)
             if errand is None:
                 errand = errands[tag] = _Errand(tag, give_up_at)

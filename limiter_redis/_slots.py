@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError  # noqa: A004  (redis-py's own)
 from limiter_core.errors import ConfigurationError
 from limiter_core.requests import Request
 from limiter_redis import _protocol as protocol
+from limiter_redis._names import Names
 
 SLOTS = 16384
 _OLD_AFTER = 1.0
@@ -28,23 +29,25 @@ class Node(NamedTuple):
     port: int
 
 
-def tag_of(namespace: str, key: str) -> str:
-    """Return the hash tag of a limiter key, with its braces: all that one step touches has one."""
-    return protocol.tag_of_scope(namespace, key.partition("/")[0])
+def tag_of(names: Names, key: str) -> str:
+    """Return the tag of a limiter key: what begins the names of all that one step touches."""
+    if names.in_one_slot:
+        return names.common
+    return _tag_of_scope(names.opening, key.partition("/")[0])
 
 
-def tag_of_operation(namespace: str, operation: protocol.Operation) -> str:
-    """Return the hash tag of an operation."""
+def tag_of_operation(names: Names, operation: protocol.Operation) -> str:
+    """Return the tag of an operation."""
     if operation.keys:
-        return tag_of(namespace, operation.keys[0])
+        return tag_of(names, operation.keys[0])
     if operation.scope:
-        return protocol.tag_of_scope(namespace, operation.scope)
-    return common_tag(namespace)
+        return tag_of(names, operation.scope)
+    return names.common
 
 
-def common_tag(namespace: str) -> str:
-    """Return the hash tag of what belongs to no key and no scope."""
-    return f"{{{namespace}}}"
+@functools.lru_cache(maxsize=4096)
+def _tag_of_scope(opening: str, scope: str) -> str:
+    return f"{opening}{protocol.key_word(scope)}}}"
 
 
 @functools.lru_cache(maxsize=4096)
@@ -63,7 +66,8 @@ def check_one_slot(request: Request) -> None:
     if len(scopes) > 1:
         raise ConfigurationError(
             "in a Redis Cluster, limits that are taken together have to live on one node: give "
-            'all of them the same scope, as in ConcurrencyLimit(..., scope="orders"). Their keys '
+            'all of them the same scope, as in ConcurrencyLimit(..., scope="orders"), or the store '
+            'a hash tag of its own, as in RedisStore(..., namespace="{shop}:limits"). Their keys '
             f"are {', '.join(demand.key for demand in request.demands)}"
         )
     if request.payload is not None and not protocol.scope_of(request.demands[0].key):

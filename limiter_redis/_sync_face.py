@@ -87,7 +87,9 @@ class SyncFace:
 
     def keys(self) -> Iterator[str]:
         for name in self._names():
-            yield self._store.key_of(name)
+            key = self._store.key_of(name)
+            if key is not None:
+                yield key
 
     def set_limit(self, key: str, limit: int) -> None:
         self._carry_out(protocol.set_limit(key, limit))
@@ -125,7 +127,7 @@ class SyncFace:
     def _names(self) -> Iterator[Any]:
         wire = self._store.wire()
         seen: set[Any] = set()  # SCAN may show a key twice
-        pattern = self._store.pattern("state")
+        pattern = self._store.states_pattern
         for node in wire.nodes():
             cursor: Any = None
             while cursor is None or int(cursor) != 0:

@@ -14,6 +14,7 @@ from limiter_redis._async_wire import AsyncWire
 from limiter_redis._cluster_keeper import KEEPERS_PATIENCE, ClusterKeeper
 from limiter_redis._hub import Hub
 from limiter_redis._keeper import Keeper
+from limiter_redis._names import check_cluster
 from limiter_redis._places import ClusterPlace, Place
 from limiter_redis._redirects import MinReplicas, in_slots
 from limiter_redis._routed_async import RoutedAsyncWire
@@ -119,7 +120,7 @@ class _PlainWays:
 
     def _wire(self, client: redis.Redis, *, theirs: bool) -> Way:
         hub, where = self.hub, self._place.where
-        wire = Wire(client, hub.namespace, hub.process, where, self._script)
+        wire = Wire(client, hub.names, hub.process, where, self._script)
         wire.reply_lost = hub.recheck_waiting
         wire.is_borrowed = theirs
         return wire
@@ -128,7 +129,6 @@ class _PlainWays:
         hub, place = self.hub, self._place
         return AsyncWire(
             place.async_client(),
-            hub.namespace,
             place.where,
             self._script,
             hub,
@@ -197,8 +197,6 @@ class _CarefulWays(_RoutedWays):
 class _ClusterWays(_RoutedWays):
     """The ways to a cluster."""
 
-    capabilities = Capabilities(spans_scopes=False, sure_release=True)
-
     def __init__(
         self,
         place: ClusterPlace,
@@ -208,6 +206,8 @@ class _ClusterWays(_RoutedWays):
     ) -> None:
         slots = Slots(place.seeds, place.ask_slots, place.remap)
         hub = Hub(namespace, sharded=True)
+        check_cluster(hub.names)
+        self.capabilities = Capabilities(spans_scopes=hub.names.in_one_slot, sure_release=True)
         super().__init__(place, slots, hub, in_slots(script), min_replicas)
         self.keeper = ClusterKeeper(
             self.hub, place, slots, lambda timeout: self.new_wire(timeout, KEEPERS_PATIENCE)

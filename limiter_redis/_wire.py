@@ -24,6 +24,7 @@ from redis.exceptions import (
 
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_redis import _protocol as protocol
+from limiter_redis._names import Names
 from limiter_redis._script import Script
 from limiter_redis._slots import HERE, Node
 
@@ -94,7 +95,7 @@ class Wire:
     """Calls of one server, from any thread."""
 
     def __init__(
-        self, client: redis.Redis, namespace: str, process: str, where: str, script: Script
+        self, client: redis.Redis, names: Names, process: str, where: str, script: Script
     ) -> None:
         self._client = client
         self._pool: Any = client.connection_pool
@@ -103,7 +104,7 @@ class Wire:
         """Whether the client is a user's, who will close it."""
         self.reply_lost: Callable[[], object] = bool
         """Is called when a reply may have been lost, and with it news."""
-        self._encode = protocol.Encoder(script, namespace, process)
+        self._encode = protocol.Encoder(script, names, process)
 
     def call(self, operations: Sequence[protocol.Operation]) -> list[str]:
         """Carry out operations (at most `BATCH`) and return the replies, then the news.

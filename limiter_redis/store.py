@@ -16,6 +16,7 @@ from limiter_core.requests import Notice, Request
 from limiter_core.store import AsyncStore, Capabilities, SyncStore
 from limiter_redis import _protocol as protocol
 from limiter_redis._async_face import AsyncFace
+from limiter_redis._names import checked_namespace
 from limiter_redis._redirects import checked_min_replicas, min_replicas_of
 from limiter_redis._script import SCRIPT, Script
 from limiter_redis._sync_face import SyncFace
@@ -50,7 +51,11 @@ class RedisStore:
             servers. The pool of a `redis.Redis` is also used for what threads ask; all else
             connects by itself, with one connection per event loop and two of the keeper (in a
             cluster: to each node).
-        namespace: stands at the front of every Redis key and channel, 1 to 64 characters.
+        namespace: stands at the front of every Redis key and channel; 1 to 128 printable
+            characters. With a colon in it (`"shop:limits"`) it is a prefix of them all, as rights
+            or other users of the server may ask for. With a hash tag (`"{shop}:limits"`) it also
+            keeps them in one slot of a cluster: then limits of any scopes can be taken together
+            there, and queued jobs need none; but one node has to serve them all.
         min_replicas: how many replicas have to have a grant before it counts, and the seconds they
             may take for it. Where fewer have it in time the slot is given back, and
             `StoreUnavailable` is raised (and, as ever, a call that may wait tries again).
@@ -71,7 +76,7 @@ class RedisStore:
     ) -> None:
         if (url is None) == (client is None):
             raise ConfigurationError("a RedisStore needs a URL or a client, and not both")
-        self._namespace = _checked_namespace(namespace)
+        self._namespace = checked_namespace(namespace)
         self._client = client
         self._script = script
         if url is not None:
@@ -104,7 +109,7 @@ class RedisStore:
 
     @property
     def capabilities(self) -> Capabilities:
-        """All; but in a cluster all keys of a request have to have one scope."""
+        """All; but in a cluster, without a hash tag, all keys of a request need one scope."""
         return self._ways.capabilities
 
     @property
@@ -174,7 +179,7 @@ class RedisStore:
         """Return the scope of a durable request, if it is to be noted for `sweep`."""
         if request.payload is None:
             return None
-        scope = protocol.scope_of(request.demands[0].key)
+        scope = protocol.scope_of(protocol.key_word(request.demands[0].key))
         if not scope:
             return None  # the sweep looks at its keys one by one
         if time.monotonic() < self._scopes.get(scope, 0.0):
@@ -188,16 +193,17 @@ class RedisStore:
     @property
     def scopes_key(self) -> str:
         """The Redis key of the set of scopes that have had durable tickets."""
-        return f"{{{self._namespace}}}:scopes"
+        return self.hub.names.scopes
 
-    def pattern(self, part: str) -> str:
-        """Return the pattern of Redis keys of a kind."""
-        return f"{{{self._namespace}:*}}:{part}*"
+    @property
+    def states_pattern(self) -> str:
+        """The pattern of the Redis keys of all states, for SCAN."""
+        return self.hub.names.states
 
-    def key_of(self, name: bytes | str) -> str:
-        """Return the limiter key of a state's Redis key."""
-        text = name.decode() if isinstance(name, bytes) else name
-        return protocol.key_of(self._namespace, text)
+    def key_of(self, name: bytes | str) -> str | None:
+        """Return the limiter key of a state's Redis key, None if it is nothing of ours."""
+        text = name.decode(errors="replace") if isinstance(name, bytes) else name
+        return self.hub.names.key_of(text)
 
     def close(self) -> None:
         """Give up connections and the keeper; the latter once nobody waits or holds any more."""
@@ -237,16 +243,6 @@ def store_from_url(url: str) -> RedisStore:
     url, given = take_options(url, "namespace")
     namespace = given.get("namespace", NAMESPACE)
     return RedisStore(url, min_replicas=min_replicas_of(least), namespace=namespace)
-
-
-def _checked_namespace(namespace: object) -> str:
-    if not isinstance(namespace, str) or not 1 <= len(namespace) <= 64:
-        raise ConfigurationError(f"namespace must be 1 to 64 characters, got {namespace!r}")
-    if any(character in "{}*?[]\\:^ " or not character.isprintable() for character in namespace):
-        raise ConfigurationError(
-            f"namespace must not contain spaces, braces, colons or wildcards, got {namespace!r}"
-        )
-    return namespace
 
 
 def _after_fork_in_child() -> None:

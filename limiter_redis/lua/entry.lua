@@ -2,7 +2,8 @@
 --
 -- KEYS     the state, ends and queue of every key that the operations name (see `around`); keys of
 --          a waiter's other limits are derived, and share the hash tag by construction
--- ARGV[1]  namespace
+-- ARGV[1]  opening: what stands in front of a scope, or a key without one, in all names; "{" and the
+--          namespace and ":", or, if that is a prefix, the namespace and ":{" (see _names.py)
 -- ARGV[2]  the calling process: the end of the name of its channel
 -- ARGV[3]  and all that follow: an operation each, words with a space between: its name, then what
 --          its file says. A word that would be empty is "-"
@@ -16,7 +17,7 @@
 -- function that is made when it is needed: most calls do without.
 
 local call, match, format = redis.call, string.match, string.format
-local namespace, process = ARGV[1], ARGV[2]
+local opening, process = ARGV[1], ARGV[2]
 local GRACE = 60000000 -- keys outlive their last member by this much
 local states = {} -- what the general part holds in memory, by key
 
@@ -27,12 +28,11 @@ local now = server_time[1] * 1000000 + server_time[2]
 local function int(number) return format('%d', number) end
 
 -- What begins and what ends the names of a limiter key's Redis keys. Its scope, or else the key
--- itself, is the hash tag.
+-- itself, is the hash tag, unless the namespace has one.
 local function around(key)
   local slash = string.find(key, '/', 1, true)
-  if not slash then return '{' .. namespace .. ':' .. key .. '}', '' end
-  return '{' .. namespace .. ':' .. string.sub(key, 1, slash - 1) .. '}',
-    ':' .. string.sub(key, slash + 1)
+  if not slash then return opening .. key .. '}', '' end
+  return opening .. string.sub(key, 1, slash - 1) .. '}', ':' .. string.sub(key, slash + 1)
 end
 
 -- A single holder needs no index: its state is one text, and not a hash. `load` in state.lua turns

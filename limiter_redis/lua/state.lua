@@ -11,6 +11,9 @@ local UNKNOWN = 60000000 -- when to look at a key of which no end is known
 local REMEMBER = 60000 -- milliseconds that a bad end is remembered; at least two leases
 local ARGUMENTS = 1000 -- of one command at the most: Lua cannot pass on more than 8,000
 
+-- The namespace, if it is a prefix of all names; else it stands inside of their hash tags.
+local prefix = match(opening, '^(.*):{$')
+
 local news = {} -- what others in the calling process have to hear
 
 -- The functions of this file and of those that follow. To make them all takes Lua longer than most
@@ -33,9 +36,9 @@ function state.tell(whom, line)
   if whom == process then
     news[#news + 1] = line
   elseif string.sub(whom, 1, 1) == 's' then
-    redis.pcall('SPUBLISH', match(KEYS[1], '^{.-}') .. ':process:' .. whom, line)
-  else
-    redis.pcall('PUBLISH', namespace .. ':process:' .. whom, line) -- messages only hint
+    redis.pcall('SPUBLISH', (prefix or match(KEYS[1], '^{.-}')) .. ':process:' .. whom, line)
+  else -- messages only hint
+    redis.pcall('PUBLISH', (prefix or string.sub(opening, 2, -2)) .. ':process:' .. whom, line)
   end
 end
 
@@ -247,7 +250,8 @@ end
 -- The index of the keys on which a durable ticket waits, or was handed a slot, by the time at which
 -- somebody has to look there (S17). One per scope; keys without a scope share one.
 function state.index_of(scope)
-  return '{' .. namespace .. (scope == '' and '' or ':' .. scope) .. '}:offers'
+  if scope ~= '' then return opening .. scope .. '}:offers' end
+  return (prefix or string.sub(opening, 1, -2) .. '}') .. ':offers'
 end
 
 -- Notes when to look at a key; at the latest in a minute.

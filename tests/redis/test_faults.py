@@ -25,6 +25,7 @@ from limiter_core.requests import Demand, Granted, Loss, Mode, Queued, Request
 from limiter_core.testing import OverlapRecorder, RecordingListener
 from limiter_redis import RedisStore
 from limiter_redis import _protocol as protocol
+from limiter_redis._names import Names
 
 from ._proxy import Proxy
 from ._servers import Process, Server
@@ -541,7 +542,7 @@ def test_one_step_stays_short_however_many_have_died(server: Server, store: Redi
     ]
     for start in range(0, many, 128):
         wire.call([protocol.acquire(each) for each in requests[start : start + 128]])
-    names = protocol.redis_keys("limiter", KEY)
+    names = Names("limiter").redis_keys(KEY)
     ended = server.admin.zrange(names[1], 0, -1)
     assert len(ended) == many
     for start in range(0, many, 5000):  # and suddenly their leases have ended
