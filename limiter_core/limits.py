@@ -50,7 +50,7 @@ class ConflictResolution(enum.Enum):
 
 
 class LimitOptions(TypedDict, total=False):
-    """The options of a `ConcurrencyLimit` beside `by`, `max_concurrent` and `scope`; for wrappers."""
+    """The options of a `ConcurrencyLimit` but `scope`; for those that wrap it."""
 
     on_conflict: ConflictResolution
     priority: int | Callable[[ArgumentView], Any]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict, Unpack, cast
+from typing import Any, Self, Unpack
 
 from docket import Docket, Worker
 from docket.dependencies import Dependency, current_execution, current_worker
@@ -16,30 +14,15 @@ from uncalled_for import current_frame
 import limiter_core
 from limiter_core.arguments import ArgumentView
 from limiter_core.lease import Lease
+from limiter_core.limits import LimitOptions
 from limiter_core.registry import open_store
 from limiter_core.store import Store
 from limiter_core.strategies import KeySource
 from limiter_docket._gates import gates_of
-from limiter_docket._plan import check, limits_of
+from limiter_docket._plan import limits_of
 from limiter_docket._run import Run, runs
 
-_SCOPE_LENGTH = 64
-_Number = int | Callable[[ArgumentView], Any]
 _By = str | Sequence[str] | limiter_core.ConcurrencyStrategy | KeySource | None
-
-
-class Options(TypedDict, total=False):
-    """The options of `limiter_core.ConcurrencyLimit`, which says what each does."""
-
-    on_conflict: limiter_core.ConflictResolution
-    priority: _Number
-    cost: _Number
-    fair_by: _By
-    max_waiting: int | None
-    timeout: float | timedelta | None
-    lease: float | timedelta
-    max_hold: float | timedelta | None
-    on_lost: Literal["cancel", "warn"]
 
 
 class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
@@ -69,20 +52,19 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
     def __init__(
         self,
         by: _By | int = None,
-        max_concurrent: _Number = 1,
+        max_concurrent: int | Callable[[ArgumentView], Any] = 1,
         scope: str | None = None,
         *,
         argument_name: str | None = None,
         store: str | Store | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[LimitOptions],
     ) -> None:
-        count = by if isinstance(by, int) else max_concurrent
+        self.max_concurrent = by if isinstance(by, int) else max_concurrent
         self._by: _By = argument_name if by is None or isinstance(by, int) else by
-        self.max_concurrent = count
         self.scope = scope
         self.store = open_store(store) if isinstance(store, str) else store
         self.limit = limiter_core.ConcurrencyLimit(
-            self._by, count, scope=_bounded(scope), **cast(Any, options)
+            self._by, self.max_concurrent, scope=scope or None, **options
         )
         self._options = options
         self._bound: dict[str, ConcurrencyLimit] = {}
@@ -101,28 +83,27 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
         """Return the limit as the metadata of a parameter; the value is looked up with the rest."""
         if self._by is not None:
             return self
-        bound = self._bound.get(name)
-        if bound is None:
-            bound = self._bound[name] = ConcurrencyLimit(
+        if name not in self._bound:
+            self._bound[name] = ConcurrencyLimit(
                 name, self.max_concurrent, self.scope, store=self.store, **self._options
             )
-        return bound
+        return self._bound[name]
 
     async def __aenter__(self) -> Self:
         """Admit the task, by all of its limits at once, or have it wait."""
-        execution = current_execution.get()
+        execution, worker = current_execution.get(), current_worker.get()
         run = runs.get(execution)
         if run is None:
+            gates, frame = gates_of(worker), current_frame()
             # What failed before, or put the task off, has decided: it will not run this time.
-            for failure in current_frame().failures.values():
+            for failure in frame.failures.values():
                 if not execution.redelivered:  # or it may hold what it was given before
-                    gates = gates_of(execution.docket)
-                    await gates.drop_ticket(execution.key, execution.generation)
+                    await gates.drop(execution.key, execution.when)
                 raise failure
-            limits = limits_of(ConcurrencyLimit, execution, current_worker.get())
-            run = runs[execution] = Run(self, execution)
-            await run.admit([each.limit for each in limits], [each.store for each in limits])
-        lease = run.granted()
+            limits = limits_of(ConcurrencyLimit, execution.function, worker, frame.provided)
+            run = runs[execution] = Run(self, execution, gates)
+            await run.admit([(each.limit, each.store) for each in limits])
+        lease = run.lease
         running = object.__new__(type(self))  # `self` is shared by all calls
         vars(running).update(vars(self), _run=run)
         running._call, running._release = lease._call, lease._release  # noqa: SLF001  (it is one)
@@ -142,17 +123,15 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
     @classmethod
     @asynccontextmanager
     async def worker_lifecycle(cls, docket: Docket, worker: Worker) -> AsyncGenerator[None, None]:
-        """Sweep, and hear cancels, while a worker runs.
+        """Begin to sweep, and to hear cancels, before the first task comes.
 
         Raises:
             ConfigurationError: a task has dependencies that would lose it while it waits.
         """
-        gates = gates_of(docket)
-        async with gates.used():
-            for function in docket.tasks.values():
-                for limit in check(ConcurrencyLimit, function, worker):
-                    await gates.gate(limit.store)
-            yield
+        for function in docket.tasks.values():
+            for limit in limits_of(cls, function, worker):
+                await gates_of(worker).gate(limit.store)
+        yield
 
     def __getattr__(self, name: str) -> Any:
         if name in ("_run", "_call", "_release"):
@@ -161,11 +140,3 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
 
     def __repr__(self) -> str:
         return f"<{self.limit!r} of a Docket task>"
-
-
-def _bounded(scope: str | None) -> str | None:
-    """Return a scope of a length that the core takes; Docket takes any."""
-    if scope is None or len(scope) <= _SCOPE_LENGTH:
-        return scope or None
-    digest = hashlib.blake2b(scope.encode(), digest_size=8).hexdigest()
-    return f"{scope[: _SCOPE_LENGTH - len(digest) - 1]}#{digest}"

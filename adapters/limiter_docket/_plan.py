@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any, TypeVar, cast
 
 from docket import Cooldown, Debounce, Execution, RateLimit, Worker
@@ -13,9 +12,8 @@ from docket.dependencies import (
     get_annotation_dependencies,
     get_dependency_parameters,
 )
-from docket.execution import get_signature
 
-from limiter_core.arguments import ArgumentView
+from limiter_core.arguments import ArgumentView, binder_of
 from limiter_core.errors import ConfigurationError
 
 L = TypeVar("L")
@@ -27,32 +25,15 @@ def view_of(execution: Execution) -> ArgumentView:
     Raises:
         TypeError: they do not fit the function.
     """
-    bound = get_signature(execution.function).bind(*execution.args, **execution.kwargs)
-    bound.apply_defaults()
-    arguments: dict[str, Any] = {}
-    for name, value in bound.arguments.items():
-        kind = bound.signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_KEYWORD:
-            arguments.update(value)
-        elif not isinstance(value, Dependency):
-            arguments[name] = value
+    view = binder_of(execution.function)(execution.args, execution.kwargs)
+    arguments = {name: view[name] for name in view if not isinstance(view[name], Dependency)}
     return ArgumentView(arguments, execution.function_name)
 
 
-def limits_of(kind: type[L], execution: Execution, worker: Worker) -> list[L]:
-    """Return the limits of a task that are in force for this call, its worker's included."""
-    given: set[str] = set(execution.kwargs)
-    given.update(list(get_signature(execution.function).parameters)[: len(execution.args)])
-    return check(kind, execution.function, worker, frozenset(given))
-
-
-def check(
-    kind: type[L],
-    function: Callable[..., Any],
-    worker: Worker,
-    given: frozenset[str] = frozenset(),
+def limits_of(
+    kind: type[L], function: Callable[..., Any], worker: Worker, given: Container[str] = ()
 ) -> list[L]:
-    """Return the limits of a function, but of parameters that are given.
+    """Return the limits of a function and its worker, but not of parameters that are given.
 
     Raises:
         ConfigurationError: beside them is a dependency that would lose a task while it waits.
@@ -71,7 +52,7 @@ def check(
     return limits
 
 
-def _dependencies(function: Callable[..., Any], given: frozenset[str]) -> Iterator[Any]:
+def _dependencies(function: Callable[..., Any], given: Container[str]) -> Iterator[Any]:
     for name, dependency in get_dependency_parameters(function).items():
         if name not in given:
             yield from _with_its_own(dependency)

@@ -14,20 +14,15 @@ from docket import Execution
 from docket.dependencies import AdmissionBlocked
 from redis.exceptions import RedisError
 
-from limiter_core.errors import (
-    ConfigurationError,
-    LimitReached,
-    StoreError,
-    Superseded,
-)
+from limiter_core.errors import ConfigurationError, LimitReached, StoreError, Superseded
 from limiter_core.jobs import Held, Job, JobGate, Waiting
 from limiter_core.lease import Lease
 from limiter_core.limits import ConcurrencyLimit as Limit
 from limiter_core.requests import Loss
 from limiter_core.store import Store
-from limiter_docket._gates import gates_of, ticket_of
-from limiter_docket._parking import bring_forward, is_there, park
+from limiter_docket._gates import Gates, ticket_of
 from limiter_docket._plan import view_of
+from limiter_docket._queue import bring_forward, park
 
 logger = logging.getLogger("limiter")
 
@@ -42,48 +37,45 @@ class Run:
         owner: the limit that was entered first, and is left last.
     """
 
-    def __init__(self, owner: object, execution: Execution) -> None:
+    def __init__(self, owner: object, execution: Execution, gates: Gates) -> None:
         self.owner = owner
         self._execution = execution
-        self._limits: Sequence[Limit] = ()
-        self._gates = gates_of(execution.docket)
+        self._gates = gates
         self._task = asyncio.current_task()
-        self._lease: Lease | None = None
-        self._error: BaseException | None = None
+        self._limits: list[Limit] = []
+        self._outcome: Lease | BaseException | None = None
         self._over = False
         self._stopped = False
 
-    async def admit(self, limits: Sequence[Limit], stores: Sequence[Store | None]) -> None:
-        """Get the slots of all limits.
+    @property
+    def lease(self) -> Lease:
+        """The lease; raises, for a further limit of the task, what the first one did."""
+        if isinstance(self._outcome, Lease):
+            return self._outcome
+        raise self._outcome or RuntimeError("the limit was left before it was entered")
+
+    def key_of(self, limit: Limit) -> str:
+        """Return the key that one of the limits has in this run."""
+        return self.lease.keys[self._limits.index(limit)]
+
+    async def admit(self, limits: Sequence[tuple[Limit, Store | None]]) -> None:
+        """Get the slots of all limits, each of which may name a store.
 
         Raises:
             AdmissionBlocked: the task was parked, or is not to run.
             LimiterError: the task fails with it.
         """
-        self._gates.enter()
         try:
-            if len(set(stores)) > 1:
+            store, *others = {store for _, store in limits}
+            if others:
                 raise ConfigurationError(
                     "the limits of one task, and those of its worker, need one store"
                 )
-            self._limits = list(dict.fromkeys(limits))  # one limit in two places is one
-            self._lease = await self._admit(await self._gates.gate(stores[0]))
+            self._limits = list(dict(limits))  # one limit in two places is one
+            self._outcome = await self._admit(await self._gates.gate(store))
         except BaseException as error:
-            self._error = error
-            self._over = True
-            await self._gates.leave()
+            self._outcome, self._over = error, True
             raise
-
-    def granted(self) -> Lease:
-        """Return the lease; raise, for a further limit of the task, what the first one did."""
-        if self._lease is None:
-            assert self._error is not None
-            raise self._error
-        return self._lease
-
-    def key_of(self, limit: Limit) -> str:
-        """Return the key that one of the limits has in this run."""
-        return self.granted().keys[self._limits.index(limit)]
 
     async def finish(self, error: BaseException | None) -> None:
         """Give the slots back.
@@ -94,28 +86,23 @@ class Run:
         if self._over:
             return
         self._over = True
-        lease = self.granted()
         # Take back our own cancellation; unless somebody else's came, too.
         ours = self._stopped and self._task is not None and self._task.uncancel() == 0
         try:
             if ours and isinstance(error, asyncio.CancelledError):
-                lease.check()
+                self.lease.check()
         finally:
-            await lease.release()
-            await self._gates.leave()
+            await self.lease.release()
 
     async def _admit(self, gate: JobGate) -> Lease:
-        execution = self._execution
-        try:
-            name = await self._name()
-        except RedisError as error:
-            raise self._left_alone(error) from error
-        milliseconds, _, sequence = name.partition("-")
+        execution, when = self._execution, self._execution.when.isoformat()
+        message: Any = execution.message_id
+        milliseconds, sequence = bytes(message).decode().split("-")
         job = Job(
-            ticket=ticket_of(execution.docket, execution.key, name),
-            limits=self._limits,
-            arguments=view_of(execution),
-            payload=f"{name} {execution.key}".encode(),
+            ticket_of(execution.docket, execution.key, when),
+            self._limits,
+            view_of(execution),
+            payload=f"{when} {execution.key}".encode(),
             order=int(milliseconds) * 1000 + min(int(sequence), 999),
             label=f"{execution.function_name}({execution.key})",
         )
@@ -126,78 +113,40 @@ class Run:
         except StoreError as error:
             if execution.redelivered:  # its first run may go on
                 raise self._left_alone(error) from error
-            work = self._wait(gate, name, None, _about(_COME_BACK))
-            raise await self._gates.errands.finish(work) from error
-        if execution.redelivered and not isinstance(outcome, Waiting):
-            try:
-                await self._refuse_what_ended()
-            except BaseException:
-                if isinstance(outcome, Lease):
-                    await outcome.release()
-                raise
-        if isinstance(outcome, Lease):
-            return outcome
-        if isinstance(outcome, Held):
-            if not execution.redelivered:  # it was granted before, and nobody heard the answer
-                ends_in = outcome.expires_in or self._gates.settings.backstop
-                work = self._wait(gate, name, None, time.time() + ends_in)
-                raise await self._gates.errands.finish(work)
-            # The run that holds the slots acknowledges the message; if it dies, it comes again.
-            raise AdmissionBlocked(execution, "its own run, which goes on", handled=True)
-        at = _about(self._gates.settings.backstop)
-        if outcome.patience is not None:
-            at = min(at, time.time() + outcome.patience)
-        raise await self._gates.errands.finish(self._wait(gate, name, outcome, at))
-
-    async def _refuse_what_ended(self) -> None:
-        """Refuse a redelivery whose first run ended while it was on its way."""
-        execution = self._execution
-        try:
-            if await is_there(execution):
-                return
-            # Docket's claim has put it down as running again.
-            if execution.error is not None:
-                await execution.mark_as_failed(execution.error, execution.result_key)
-            elif execution.completed_at is not None:
-                await execution.mark_as_completed(execution.result_key)
-        except RedisError as error:
-            logger.warning("could not look after %s: %s", execution.key, error)
-        raise AdmissionBlocked(execution, "its own run, which has ended", handled=True)
-
-    async def _name(self) -> str:
-        """Return the message that names the ticket of this attempt: this one, or the first."""
-        execution = self._execution
-        if execution.generation > 1:
-            name = await self._gates.name_of(execution.key, execution.generation)
-            if name is not None:
-                return name
-        message: Any = execution.message_id
-        return message.decode() if isinstance(message, bytes) else str(message)
+            outcome, seconds = None, _about(_COME_BACK)
+        else:
+            if isinstance(outcome, Lease):
+                return outcome
+            seconds = _about(self._gates.settings.backstop)
+            if isinstance(outcome, Waiting):
+                seconds = min(seconds, outcome.patience or seconds)
+            elif execution.redelivered:
+                # The run that holds the slots acknowledges the message; if it dies, it comes again.
+                raise AdmissionBlocked(execution, "its own run, which goes on", handled=True)
+            else:  # it was granted before, and nobody heard the answer
+                seconds = outcome.expires_in or seconds
+        raise await self._gates.errands.finish(self._wait(gate, job.ticket, outcome, seconds))
 
     async def _wait(
-        self, gate: JobGate, name: str, waiting: Waiting | None, at: float
+        self, gate: JobGate, ticket: str, outcome: Waiting | Held | None, seconds: float
     ) -> AdmissionBlocked:
-        """Park the task, then look again; returns what tells Docket so."""
+        """Park the task; returns what tells Docket so."""
         execution = self._execution
-        docket, key = execution.docket, execution.key
-        keys = () if waiting is None else tuple(each.key for each in waiting.request.demands)
+        waiting = isinstance(outcome, Waiting)
+        keys = tuple(each.key for each in outcome.request.demands) if waiting else ()
         try:
-            said = await park(execution, name, keys, at)
-            if waiting is not None:
-                gone = said in ("cancelled", "gone")
-                if said == "parked" and await gate.handed_over(waiting):
-                    generation = await bring_forward(docket, key, name)
-                    gone = generation is None
-                    if generation:
-                        self._gates.remember(key, name, generation)
-                if gone:
-                    await gate.drop(waiting.request.id, keys)
+            said = await park(execution, keys, time.time() + seconds)
+            gone = said in ("cancelled", "gone")
+            if said == "offered":
+                gone = not await bring_forward(execution.docket, execution.key, execution.when)
+            if gone and waiting:
+                await gate.drop(ticket, keys)
         except RedisError as error:
             return self._left_alone(error)
         except StoreError as error:
-            logger.warning("could not look after %s, it is offered again: %s", key, error)
+            logger.warning("could not look after %s, it is offered again: %s", ticket, error)
             said = "parked"
-        why = "a concurrency limit" if waiting is None else f"the limit on {waiting.key}"
+        why = f"the limit on {outcome.key}" if waiting else "a concurrency limit"
         return AdmissionBlocked(execution, why, handled=said != "cancelled", reschedule=False)
 
     def _left_alone(self, error: RedisError | StoreError) -> AdmissionBlocked:
@@ -205,10 +154,7 @@ class Run:
         logger.warning("could not park %s, it is delivered again: %s", self._execution.key, error)
         return AdmissionBlocked(self._execution, "Redis, which is away", handled=True)
 
-    def _lost(self, loss: Loss) -> None:  # from any thread
-        self._gates.loop.call_soon_threadsafe(self._stop, loss)
-
-    def _stop(self, loss: Loss) -> None:
+    def _lost(self, loss: Loss) -> None:
         # What has ended is not turned into a failure.
         if self._over or getattr(self._execution, "_ended", False) or self._task is None:
             return
@@ -227,8 +173,8 @@ class Run:
 
 
 def _about(seconds: float) -> float:
-    """Return a time so far ahead, and not the same for all."""
-    return time.time() + seconds * random.uniform(0.9, 1.1)  # noqa: S311
+    """Return a duration that is not the same for all."""
+    return seconds * random.uniform(0.9, 1.1)  # noqa: S311
 
 
 runs: weakref.WeakKeyDictionary[Execution, Run] = weakref.WeakKeyDictionary()

@@ -12,12 +12,21 @@ from typing import Any
 from docket import Docket, Worker
 
 from limiter_core import Limiter
-from limiter_docket._gates import gates_of
+from limiter_docket._gates import Gates, _gates
 from tests.redis._processes import most_at_once
 from tests.redis._servers import Server
 from tests.redis._tools import until, until_true
 
-__all__ = ("Book", "finish", "limiter_of", "most_at_once", "quick", "slots_in_use", "until")
+__all__ = (
+    "Book",
+    "finish",
+    "gates_of",
+    "limiter_of",
+    "most_at_once",
+    "quick",
+    "slots_in_use",
+    "until",
+)
 __all__ += ("until_true", "working")
 
 
@@ -83,6 +92,11 @@ async def limiter_of(docket: Docket) -> Limiter:
     return Limiter(gate.store)
 
 
+def gates_of(docket: Docket) -> Gates:
+    """Return the gates of a worker that is at work."""
+    return next(gates for gates in _gates.values() if gates.docket is docket)
+
+
 def parked(docket: Docket, number: int) -> Callable[[], Awaitable[bool]]:
     """Return the condition that so many tasks are parked."""
 
@@ -98,5 +112,5 @@ def slots_in_use(server: Server) -> list[str]:
     return [
         name
         for name in server.admin.scan_iter(count=1000)
-        if ".limits" in name and ":state" in name
+        if "limits:" in name and ":state" in name
     ]

@@ -106,7 +106,7 @@ class Fleet:
         admin = self.server.admin
 
         def idle() -> bool:
-            states = admin.keys(f"{{{self.name}.limits:*}}:state*")
+            states = admin.keys(f"{self.name}:limits:*:state*")
             stream, queue = admin.xlen(f"{self.name}:stream"), admin.zcard(f"{self.name}:queue")
             return not states and stream == 0 and queue == 0
 

@@ -57,7 +57,7 @@ def server(running: Server) -> Iterator[Server]:
     running.admin.flushdb()
     yield running
     assert not slots_in_use(running)
-    left = [name for name in running.keys_without_expiry() if ".limits" in name]
+    left = [name for name in running.keys_without_expiry() if "limits:" in name]
     assert not left, f"keys that never expire were left behind (S14): {left}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from docket import Docket, Execution
 
-from limiter_docket._parking import Note, bring_forward, park, read_note
+from limiter_docket._queue import bring_forward, park, waits_under
 
 
 async def bill(n: int, *, times: int = 1) -> None: ...
@@ -39,77 +39,101 @@ async def keys_of(docket: Docket, key: str) -> dict[str, Any]:
 async def test_parking_is_rescheduling(any_docket: Docket) -> None:
     theirs, ours = await delivered(any_docket, "a"), await delivered(any_docket, "b")
     at = datetime.now(UTC) + timedelta(hours=1)
-    wanted = ours.when
+    wanted = ours.when.isoformat()
     theirs.when = at
     await theirs.schedule(reschedule_message=theirs.message_id)
-    name = ours.message_id.decode()
-    assert await park(ours, name, ("k", "s/j"), at.timestamp()) == "parked"
+    assert await park(ours, ("k", "s/j"), at.timestamp()) == "parked"
 
     left, right = await keys_of(any_docket, "a"), await keys_of(any_docket, "b")
-    assert right["parked"].pop(b"limiter") == name.encode()
-    assert right["run"].pop(b"limiter") == b"2 " + name.encode() + b" k s/j"
+    assert right["run"].pop(b"limiter") == f"{wanted} k s/j".encode()
     # It keeps the time for which it was wanted; only its place in the queue is later.
-    assert right["parked"].pop(b"when") == wanted.isoformat().encode()
-    assert float(right["run"].pop(b"when")) == wanted.timestamp()
+    assert right["parked"].pop(b"when") == wanted.encode()
+    assert float(right["run"].pop(b"when")) == ours.when.timestamp()
     for each, field in (("parked", b"when"), ("run", b"when")):
         del left[each][field]
     assert left["parked"].pop(b"key") == b"a"
     assert right["parked"].pop(b"key") == b"b"
     assert float(left["run"].pop(b"known")) == float(right["run"].pop(b"known"))
     assert left == right
-    assert await read_note(any_docket, "b") == Note(2, name, ("k", "s/j"))
+    assert await waits_under(any_docket, "b", cancelled=False) == (wanted, ("k", "s/j"))
+    assert await waits_under(any_docket, "b", cancelled=True) is None
+    await any_docket.cancel("b")
+    assert await waits_under(any_docket, "b", cancelled=True) == (wanted, ("k", "s/j"))
+    assert await waits_under(any_docket, "a", cancelled=False) is None
 
 
 async def test_bringing_forward_is_what_the_scheduler_does(any_docket: Docket) -> None:
     first = await delivered(any_docket, "a")
-    name = first.message_id.decode()
-    await park(first, name, ("k",), datetime.now(UTC).timestamp() + 3600)
-    assert await bring_forward(any_docket, "a", "0-1") is None, "another ticket's task"
-    assert await bring_forward(any_docket, "a", name) == 2
+    await park(first, ("k",), datetime.now(UTC).timestamp() + 3600)
+    later = first.when + timedelta(microseconds=1)
+    assert not await bring_forward(any_docket, "a", later), "another ticket's task"
+    assert await bring_forward(any_docket, "a", first.when)
     after = await keys_of(any_docket, "a")
     assert (after["parked"], after["queue"], after["stream"]) == ({}, None, 1)
     assert after["run"][b"state"] == b"queued"
-    assert await bring_forward(any_docket, "a", name) == 0, "it is on its way"
+    assert await bring_forward(any_docket, "a", first.when), "it is on its way"
+    assert not await bring_forward(any_docket, "a", later)
 
     async with any_docket.redis() as redis:
         [[_, [[message_id, message]]]] = await redis.xreadgroup(
             any_docket.worker_group_name, "w", {any_docket.stream_key: ">"}, 1
         )
-    assert b"limiter" not in message
     assert message_id.decode() == after["run"][b"stream_id"].decode()
+    assert set(message) == {*first.as_message()}
     again = await Execution.from_message(any_docket, message, message_id=message_id)
     assert (again.args, again.kwargs, again.attempt) == ((1,), {"times": 2}, 1)
-    assert again.generation == 2
+    assert (again.when, again.generation) == (first.when, 2)
     assert await again.claim("w")
-    assert await bring_forward(any_docket, "a", name) == 0, "a worker has it"
+    assert await bring_forward(any_docket, "a", first.when), "a worker has it"
     await again.mark_as_completed()
-    assert await bring_forward(any_docket, "a", name) is None
+    assert not await bring_forward(any_docket, "a", first.when)
 
 
 async def test_what_was_cancelled_or_replaced_meanwhile_is_not_parked(any_docket: Docket) -> None:
     at = datetime.now(UTC).timestamp() + 3600
     cancelled = await delivered(any_docket, "a")
     await any_docket.cancel("a")
-    assert await park(cancelled, cancelled.message_id.decode(), ("k",), at) == "cancelled"
+    assert await park(cancelled, ("k",), at) == "cancelled"
 
     replaced = await delivered(any_docket, "b")
     await any_docket.replace(bill, datetime.now(UTC) + timedelta(hours=2), "b")(3)
     before = await keys_of(any_docket, "b")
-    assert await park(replaced, replaced.message_id.decode(), ("k",), at) == "gone"
+    assert await park(replaced, ("k",), at) == "gone"
     after = await keys_of(any_docket, "b")
     assert (before["parked"], before["run"]) == (after["parked"], after["run"])
-    assert await bring_forward(any_docket, "b", replaced.message_id.decode()) is None
+    assert not await bring_forward(any_docket, "b", replaced.when)
 
     ended = await delivered(any_docket, "c")
     await ended.mark_as_completed()
-    assert await park(ended, ended.message_id.decode(), ("k",), at) == "gone"
+    assert await park(ended, ("k",), at) == "gone"
+
+
+async def test_a_slot_that_is_offered_before_its_task_is_parked_is_not_missed(
+    any_docket: Docket,
+) -> None:
+    taken = await delivered(any_docket, "a")
+    assert await bring_forward(any_docket, "a", taken.when), "its worker asks, or parks it"
+    at = datetime.now(UTC).timestamp() + 3600
+    assert await park(taken, ("k",), at) == "offered"
+    assert await bring_forward(any_docket, "a", taken.when)
+    assert (await keys_of(any_docket, "a"))["run"][b"state"] == b"queued"
 
 
 async def test_a_worker_that_died_before_it_asked_keeps_no_slot(any_docket: Docket) -> None:
     taken = await delivered(any_docket, "a")
-    name = taken.message_id.decode()
-    assert taken.started_at is not None
-    since = taken.started_at.timestamp()
-    assert await bring_forward(any_docket, "a", name, since - 9) == 0, "it came for this slot"
-    assert await bring_forward(any_docket, "a", name, since + 9) == 0, "it may be about to ask"
-    assert await bring_forward(any_docket, "a", name, since + 11) is None
+    assert await bring_forward(any_docket, "a", taken.when), "it may be about to ask"
+    assert not await bring_forward(any_docket, "a", taken.when), "it had a whole claim for it"
+
+
+async def test_another_delivery_of_the_same_task_goes_on(any_docket: Docket) -> None:
+    first = await delivered(any_docket, "a")
+    async with any_docket.redis() as redis:
+        [[message_id, message]] = await redis.xrange(any_docket.stream_key)
+    second = await Execution.from_message(any_docket, message, message_id=message_id)
+    assert await second.claim("other")
+    at = datetime.now(UTC).timestamp() + 3600
+    assert await park(first, ("k",), at) == "moved", "the other has it"
+    assert await park(second, ("k",), at) == "parked"
+    assert await park(first, ("k",), at) == "moved", "it waits"
+    assert await bring_forward(any_docket, "a", first.when)
+    assert await park(first, ("k",), at) == "moved", "it is on its way"

@@ -23,6 +23,7 @@ from tests.docket._tools import (
     until_true,
     working,
 )
+from tests.redis._servers import Server
 
 
 async def test_code_written_for_docket_keeps_working(any_docket: Docket) -> None:
@@ -268,15 +269,15 @@ async def test_other_stores_for_a_docket_or_a_limit(docket: Docket) -> None:
     assert refused.state is ExecutionState.FAILED
 
 
-async def test_a_store_that_cannot_be_had_is_said_when_the_worker_starts(docket: Docket) -> None:
+async def test_a_store_that_cannot_be_had_is_said_when_the_worker_starts(server: Server) -> None:
     async def bill(c: ConcurrencyLimit = ConcurrencyLimit()):
         raise AssertionError("never")
 
-    docket.register(bill)
-    docket.url = "redis+cluster://localhost:1"
-    async with Worker(docket) as worker:
-        with pytest.raises(ConfigurationError, match="set_store"):
-            await worker.run_until_finished()
+    async with Docket(name="a}{}b", url=server.url) as docket:
+        docket.register(bill)
+        async with Worker(docket) as worker:
+            with pytest.raises(ConfigurationError, match="namespace"):
+                await worker.run_until_finished()
 
 
 async def test_an_operator_raises_a_limit_for_those_who_wait(any_docket: Docket) -> None:

@@ -27,7 +27,7 @@ from docket import (
 
 from limiter_core import ConfigurationError, LeaseLost, StoreUnavailable
 from limiter_core.jobs import Held, JobGate
-from limiter_docket import LIMIT_BY, ConcurrencyLimit, _run, set_store
+from limiter_docket import LIMIT_BY, ConcurrencyLimit, set_store
 from limiter_redis import RedisStore
 from tests.docket._tools import (
     Book,
@@ -240,36 +240,6 @@ async def test_a_redelivery_of_what_still_runs_does_not_run_twice(docket: Docket
             each.cancel()
         await asyncio.gather(first, other, return_exceptions=True)
     assert book.began == [1]
-
-
-async def test_a_redelivery_that_is_cancelled_gives_its_slot_back(
-    docket: Docket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = asyncio.Event()
-
-    async def never(_: Execution) -> bool:
-        asked.set()
-        await asyncio.sleep(30)
-        raise AssertionError("never")
-
-    async def bill(n: int, c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("k"))):
-        raise AssertionError("never")
-
-    monkeypatch.setattr(_run, "is_there", never)
-    await docket.add(bill, key="a")(1)
-    async with docket.redis() as redis:
-        await docket._ensure_stream_and_group()
-        await redis.xreadgroup(docket.worker_group_name, "dead", {docket.stream_key: ">"}, 1)
-    await asyncio.sleep(0.3)
-    async with working(docket, redelivery_timeout=timedelta(milliseconds=200)):
-        await until(asked.is_set, "it has its slot")
-        await docket.cancel("a")
-        limiter = await limiter_of(docket)
-
-        async def free() -> bool:
-            return (await limiter.inspect("k")).in_use == 0
-
-        await until_true(free, "it has no slot any more")
 
 
 async def test_a_redelivery_that_cannot_ask_leaves_the_message_to_the_first(

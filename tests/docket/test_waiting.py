@@ -13,13 +13,13 @@ import pytest
 from docket import Agenda, Docket, Execution, ExecutionCancelled
 from docket.execution import Disposition, ExecutionState
 
-from limiter_core.jobs import JobGate
 from limiter_core.requests import Notice
-from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConflictResolution, _parking, _run
-from limiter_docket._gates import Gates, gates_of
+from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConflictResolution, _run
+from limiter_docket._gates import Gates
 from tests.docket._tools import (
     Book,
     finish,
+    gates_of,
     limiter_of,
     most_at_once,
     parked,
@@ -246,18 +246,17 @@ async def test_a_cancel_that_is_heard_late_spares_what_was_added_since(any_docke
     assert waiting == 1
 
 
-async def test_a_notice_that_comes_late_takes_no_slot_from_a_body(
+async def test_a_notice_that_comes_again_takes_no_slot_from_a_body(
     docket: Docket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_parking, "_ASKS_WITHIN", 0.05)
     book = Book()
     task = holding(book)
-    notices: list[tuple[JobGate, Notice]] = []
+    notices: list[Notice] = []
     wake = Gates._wake
 
-    async def noted(self: Gates, gate: JobGate, notice: Notice) -> None:
-        notices.append((gate, notice))
-        await wake(self, gate, notice)
+    async def noted(self: Gates, notice: Notice) -> bool:
+        notices.append(notice)
+        return await wake(self, notice)
 
     monkeypatch.setattr(Gates, "_wake", noted)
     async with working(docket):
@@ -268,9 +267,11 @@ async def test_a_notice_that_comes_late_takes_no_slot_from_a_body(
         await until_true(parked(docket, 2), "two wait")
         await docket.cancel(first.key)
         await until(lambda: len(book.began) == 2, "the second runs")
-        await asyncio.sleep(0.1)
-        await wake(gates_of(docket), *notices[-1])
-        await asyncio.sleep(0.2)
+        gates = gates_of(docket)
+        gate = await gates.gate(None)
+        for again in (True, False):  # the second time says that it is gone, so its ticket goes
+            assert await wake(gates, notices[-1]) is again
+        assert not await gate.drop(notices[-1].id)
         book.go_on.set()
         await until(lambda: len(book.began) == 3, "all run")
     assert most_at_once(book.bodies) == 1

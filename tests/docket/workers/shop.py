@@ -128,6 +128,5 @@ if KILL_AT:
     _run.park = around(_run.park, "parking")
     _run.bring_forward = around(_run.bring_forward, "waking what was granted meanwhile")
     _gates.bring_forward = around(_gates.bring_forward, "waking")
-    JobGate.handed_over = around(JobGate.handed_over, "the second look")
     JobGate.admit = around(JobGate.admit, "admission")
     _gates.Gates._wake = around(_gates.Gates._wake, "the notice")
