@@ -17,6 +17,7 @@ import os
 import platform
 from collections.abc import Callable
 
+import docket_limits
 import in_process
 import redis_scale
 import redis_store
@@ -28,9 +29,10 @@ THEMES: dict[str, Callable[[Settings], list[Table]]] = {
     "scale": scale.tables,
     "redis_store": redis_store.tables,
     "redis_scale": redis_scale.tables,
+    "docket": docket_limits.tables,
 }
 
-PEERS = ("anyio", "trio", "aiolimiter", "redis", "hiredis", "self-limiters", "dramatiq")
+PEERS = ("anyio", "trio", "aiolimiter", "redis", "hiredis", "self-limiters", "dramatiq", "pydocket")
 
 
 def main() -> None:
