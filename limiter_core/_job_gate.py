@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from inspect import iscoroutinefunction as is_async
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, TypeVar, cast
 
 from limiter_core._async_calls import AsyncioCall
 from limiter_core._async_engine import RELEASE_PATIENCE, AsyncEngine
@@ -35,6 +35,7 @@ from limiter_core.lease import Lease
 from limiter_core.requests import Answer, Granted, Held, Notice, Request
 from limiter_core.store import Store
 
+R = TypeVar("R")
 AsyncWake = Callable[[Notice], Awaitable[bool]]
 
 SWEEP_EVERY = 1.0
@@ -228,6 +229,10 @@ class JobGate:
             await self.drop(notice.id)
 
         return lambda notice: self._errands.begin_soon(lambda: woken(notice))
+
+    async def finish(self, work: Coroutine[Any, Any, R]) -> R:
+        """Do some work to its end even if the caller is cancelled; closing waits for it."""
+        return await self._errands.finish(work)
 
     async def aclose(self) -> None:
         """Wake whom there is to wake, then hear no more notices; close a store that it owns."""

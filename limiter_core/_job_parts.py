@@ -74,7 +74,7 @@ class Waiting:
     """The job has a ticket: its queue parks it until it is woken, and then asks again.
 
     Attributes:
-        request: what the store was asked; for `look` and `drop`.
+        request: what the store was asked.
         key: the key on which the ticket waits.
         max_concurrent: the limit in force there, 0 while the key is paused.
         in_use: the slots in use there.
@@ -86,6 +86,11 @@ class Waiting:
     max_concurrent: int
     in_use: int
     patience: float | None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys that it wants slots of; for `drop`."""
+        return tuple(demand.key for demand in self.request.demands)
 
 
 class Lost:

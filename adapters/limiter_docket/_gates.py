@@ -7,21 +7,17 @@ import logging
 import weakref
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Literal, cast
 
 from docket import Docket, Worker
 
-from limiter_core.jobs import CLAIM, Errands, JobGate
+from limiter_core.jobs import CLAIM, JobGate
 from limiter_core.registry import open_store
 from limiter_core.requests import Notice
 from limiter_core.store import Store
-from limiter_docket._queue import bring_forward, waits_under
+from limiter_docket._queue import bring_forward, waits_for
 
 logger = logging.getLogger("limiter")
-
-_PATIENCE = 5.0
-"""Seconds that what is under way may take when the gates are closed."""
 
 BACKSTOP = 300.0
 """Seconds after which a parked task asks again, even if nobody woke it."""
@@ -78,13 +74,11 @@ class Gates:
 
     Attributes:
         docket: the docket that it works.
-        errands: what is done for tasks beside their runs.
         settings: what `set_store` said.
     """
 
     def __init__(self, docket: Docket) -> None:
         self.docket = docket
-        self.errands = Errands()
         self.settings = _settings.get(docket.name, Settings())
         self._open: dict[Store | None, JobGate] = {}
         self._stack = AsyncExitStack()
@@ -92,7 +86,6 @@ class Gates:
 
     async def aclose(self) -> None:
         """End what runs in the background, and close the gates."""
-        await self.errands.done(_PATIENCE)
         self._listener.cancel()
         await asyncio.gather(self._listener, return_exceptions=True)
         await self._stack.aclose()
@@ -112,17 +105,17 @@ class Gates:
             self._open[store] = await self._stack.enter_async_context(gate)
         return self._open[store]
 
-    async def drop(self, key: str, when: datetime | None = None) -> None:
-        """Drop the ticket of a task: for this `when`, or (None) if it was cancelled meanwhile."""
-        found = await waits_under(self.docket, key, cancelled=when is None)
-        if found is not None and (when is None or found[0] == when.isoformat()):
+    async def drop(self, key: str, when: str = "") -> None:
+        """Drop the ticket of a task: for this `when`, or else if it was cancelled meanwhile."""
+        cancelled, waited, keys = await waits_for(self.docket, key)
+        if when == waited if when else cancelled:
             for gate in list(self._open.values()):
-                await gate.drop(ticket_of(self.docket, key, found[0]), found[1])
+                await gate.drop(ticket_of(self.docket, key, waited), tuple(keys))
 
     async def _wake(self, notice: Notice) -> bool:
         """Bring a task forward whose waiting ended; whatever its answer is, it hears it itself."""
         when, _, key = notice.payload.decode().partition(" ")
-        return await bring_forward(self.docket, key, datetime.fromisoformat(when))
+        return await bring_forward(self.docket, key, when)
 
     async def _hear_cancels(self) -> None:
         """Drop the tickets of tasks that are cancelled while they wait."""
@@ -150,7 +143,7 @@ def gates_of(worker: Worker) -> Gates:
 
 
 def ticket_of(docket: Docket, key: str, when: str) -> str:
-    """Return the ticket of one attempt: all that puts a task off gives it another `when`."""
+    """Return the ticket of a task for one `when`."""
     return f"{docket.name}:{key}#{when}"
 
 

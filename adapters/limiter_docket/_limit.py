@@ -1,25 +1,32 @@
-"""`ConcurrencyLimit` as a dependency of Docket's tasks."""
+"""`ConcurrencyLimit` as a dependency of Docket's tasks, and which of them a task has."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Container, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, Unpack, cast
 
-from docket import Docket, Worker
-from docket.dependencies import Dependency, current_execution, current_worker
+from docket import Cooldown, Debounce, Docket, RateLimit, Worker
+from docket.dependencies import (
+    Dependency,
+    _Depends,  # pyright: ignore[reportPrivateUsage]
+    current_execution,
+    current_worker,
+    get_annotation_dependencies,
+    get_dependency_parameters,
+)
 from uncalled_for import current_frame
 
 import limiter_core
 from limiter_core.arguments import ArgumentView
+from limiter_core.errors import ConfigurationError
 from limiter_core.lease import Lease
 from limiter_core.limits import LimitOptions
 from limiter_core.registry import open_store
 from limiter_core.store import Store
 from limiter_core.strategies import KeySource
 from limiter_docket._gates import gates_of
-from limiter_docket._plan import limits_of
+from limiter_docket._queue import when_of
 from limiter_docket._run import Run, runs
 
 _By = str | Sequence[str] | limiter_core.ConcurrencyStrategy | KeySource | None
@@ -47,7 +54,10 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
     """
 
     single = False
-    _run: Run
+    argument_name: str | None
+    """The argument by which it limits, None if that is not all it goes by."""
+    concurrency_key: str
+    """The key of this run, as `inspect` and `limiter ls` know it; within a task only."""
 
     def __init__(
         self,
@@ -61,6 +71,7 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
     ) -> None:
         self.max_concurrent = by if isinstance(by, int) else max_concurrent
         self._by: _By = argument_name if by is None or isinstance(by, int) else by
+        self.argument_name = self._by if isinstance(self._by, str) else None
         self.scope = scope
         self.store = open_store(store) if isinstance(store, str) else store
         self.limit = limiter_core.ConcurrencyLimit(
@@ -68,16 +79,6 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
         )
         self._options = options
         self._bound: dict[str, ConcurrencyLimit] = {}
-
-    @property
-    def argument_name(self) -> str | None:
-        """The argument by which it limits, None if that is not all it goes by."""
-        return self._by if isinstance(self._by, str) else None
-
-    @property
-    def concurrency_key(self) -> str:
-        """The key of this run, as `inspect` and `limiter ls` know it; within a task only."""
-        return self._run.key_of(self.limit)
 
     def bind_to_parameter(self, name: str, value: Any) -> ConcurrencyLimit:  # noqa: ARG002
         """Return the limit as the metadata of a parameter; the value is looked up with the rest."""
@@ -98,27 +99,22 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
             # What failed before, or put the task off, has decided: it will not run this time.
             for failure in frame.failures.values():
                 if not execution.redelivered:  # or it may hold what it was given before
-                    await gates.drop(execution.key, execution.when)
+                    await gates.drop(execution.key, when_of(execution))
                 raise failure
-            limits = limits_of(ConcurrencyLimit, execution.function, worker, frame.provided)
-            run = runs[execution] = Run(self, execution, gates)
-            await run.admit([(each.limit, each.store) for each in limits])
+            limits = _limits_of(execution.function, worker, frame.provided)
+            run = runs[execution] = Run(self, execution, worker)
+            await run.admit(gates, [(each.limit, each.store) for each in limits])
         lease = run.lease
         running = object.__new__(type(self))  # `self` is shared by all calls
-        vars(running).update(vars(self), _run=run)
+        vars(running).update(vars(self), concurrency_key=run.keys[self.limit])
         running._call, running._release = lease._call, lease._release  # noqa: SLF001  (it is one)
         return running
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Give the slots back, when the first that was entered is left."""
         run = runs.get(current_execution.get())
         if run is not None and run.owner is self:
-            await run.finish(exc_value)
+            await run.finish(error)
 
     @classmethod
     @asynccontextmanager
@@ -129,14 +125,49 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
             ConfigurationError: a task has dependencies that would lose it while it waits.
         """
         for function in docket.tasks.values():
-            for limit in limits_of(cls, function, worker):
+            for limit in _limits_of(function, worker):
                 await gates_of(worker).gate(limit.store)
         yield
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("_run", "_call", "_release"):
+        if name in ("concurrency_key", "_call", "_release"):
             raise RuntimeError("ConcurrencyLimit not initialized - use within task context")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
         return f"<{self.limit!r} of a Docket task>"
+
+
+def _limits_of(
+    function: Callable[..., Any], worker: Worker, given: Container[str] = ()
+) -> list[ConcurrencyLimit]:
+    """Return the limits of a function and its worker, but not of parameters that are given.
+
+    Raises:
+        ConfigurationError: beside them is a dependency that would lose a task while it waits.
+    """
+    of_worker = list(worker.dependencies.values())
+    parameters = get_dependency_parameters(function).items()
+    found = of_worker + list(_flat(each for name, each in parameters if name not in given))
+    for name, metadata in get_annotation_dependencies(function).items():
+        found += [each.bind_to_parameter(name, None) for each in metadata]
+    limits = [each for each in found if isinstance(each, ConcurrencyLimit)]
+    for each in found if limits else ():
+        rate = isinstance(each, RateLimit)
+        if isinstance(each, Cooldown | Debounce) or (rate and (each.drop or each in of_worker)):
+            raise ConfigurationError(
+                f"{getattr(function, '__name__', function)} has a {type(each).__name__} beside a "
+                "ConcurrencyLimit: it would take the task that comes back from waiting for another "
+                "one, and drop it. Put one of the two on a task that adds the other"
+            )
+    return limits
+
+
+def _flat(dependencies: Iterable[Any]) -> Iterator[Any]:
+    """Return dependencies, and those that they have in turn."""
+    for each in dependencies:
+        yield each
+        if isinstance(each, _Depends):
+            depends = cast(Any, each)
+            own = {**get_dependency_parameters(depends.factory), **depends.bindings}
+            yield from _flat(own.values())

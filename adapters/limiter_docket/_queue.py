@@ -1,72 +1,57 @@
-"""Where a task waits: in Docket's own queue, from which two scripts take it and bring it back."""
+"""Where a task waits: in Docket's own queue, from which two scripts take it and bring it back.
+
+A ticket is for one `when` of a task (seconds since the epoch, as text): waiting leaves that as it
+is, and whatever else puts a task off, or has it run again, gives it another one.
+"""
 
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from importlib import resources
 from typing import Any, cast
 
 from docket import Docket, Execution
 
 _LUA = resources.files("limiter_docket") / "lua"
-_PARK, _BRING_FORWARD = (
-    (_LUA / f"{name}.lua").read_text("utf-8") for name in ("park", "bring_forward")
-)
+_PARK = (_LUA / "park.lua").read_text("utf-8")
+_BRING_FORWARD = (_LUA / "bring_forward.lua").read_text("utf-8")
+
+
+def when_of(execution: Execution) -> str:
+    """Return the `when` of a task."""
+    return repr(execution.when.timestamp())
 
 
 async def park(execution: Execution, keys: tuple[str, ...], at: float) -> str:
     """Park a delivery until `at` (seconds since the epoch); see park.lua for the answers.
 
-    What it waits under is noted: `waits_under` returns it.
+    Notes what it waits for: `waits_for` returns it.
     """
-    started_at = execution.started_at
-    reply = await _evaluate(
-        _PARK,
-        execution.docket,
-        execution.key,
-        execution.when,
-        execution.docket.worker_group_name,
-        execution.message_id,
-        execution.generation,
-        "" if started_at is None else started_at.isoformat(),
-        repr(at),
-        " ".join((execution.when.isoformat(), *keys)),
-        state="scheduled",
-    )
+    docket, since = execution.docket, execution.started_at
+    delivery = (docket.worker_group_name, execution.message_id, execution.generation)
+    more = (*delivery, since.isoformat() if since else "", repr(at), " ".join(keys))
+    reply = await _evaluate(_PARK, docket, execution.key, when_of(execution), "scheduled", *more)
     return reply if isinstance(reply, str) else cast(bytes, reply).decode()
 
 
-async def bring_forward(docket: Docket, key: str, when: datetime) -> bool:
+async def bring_forward(docket: Docket, key: str, when: str) -> bool:
     """Wake the task that waits under a ticket; False if there is none any more."""
-    return bool(await _evaluate(_BRING_FORWARD, docket, key, when, state="queued"))
+    return bool(await _evaluate(_BRING_FORWARD, docket, key, when, "queued"))
 
 
-async def waits_under(
-    docket: Docket, key: str, *, cancelled: bool
-) -> tuple[str, tuple[str, ...]] | None:
-    """Return a task's last `when` and keys, if it ever waited.
-
-    Args:
-        docket: the docket.
-        key: the task's key.
-        cancelled: only if it is cancelled, and was not added again since.
-    """
+async def waits_for(docket: Docket, key: str) -> tuple[bool, str, list[str]]:
+    """Return whether a task is cancelled, for which `when` it waited last, and on which keys."""
     run = docket.runs_key(key)
     async with docket.redis() as redis:
-        note = await redis.hget(run, "limiter")
-        if note is None or (cancelled and await redis.hget(run, "state") != b"cancelled"):
-            return None
-    when, *keys = note.decode().split(" ")
-    return when, tuple(keys)
+        when, *keys = (await redis.hget(run, "limiter") or b"").decode().split(" ")
+        return bool(when) and await redis.hget(run, "state") == b"cancelled", when, keys
 
 
 async def _evaluate(
-    script: str, docket: Docket, key: str, when: datetime, *more: Any, state: str
+    script: str, docket: Docket, key: str, when: str, state: str, *more: Any
 ) -> Any:
     keys = (docket.stream_key, docket.queue_key, docket.parked_task_key(key), docket.runs_key(key))
     event = json.dumps({"type": "state", "key": key, "state": state})
-    arguments = (key, when.isoformat(), repr(when.timestamp()), *more)
+    arguments = (key, when, docket.key(f"state:{key}"), event, *more)
     async with docket.redis() as redis:
-        call = cast(Any, redis).register_script(script)
-        return await call(keys=keys, args=(*arguments, docket.key(f"state:{key}"), event))
+        return await cast(Any, redis).register_script(script)(keys=keys, args=arguments)

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from docket import Execution
-from docket.dependencies import AdmissionBlocked
+from docket import Execution, Worker
+from docket.dependencies import AdmissionBlocked, Dependency
 from redis.exceptions import RedisError
 
+from limiter_core.arguments import ArgumentView, binder_of
 from limiter_core.errors import ConfigurationError, LimitReached, StoreError, Superseded
-from limiter_core.jobs import Held, Job, JobGate, Waiting
+from limiter_core.jobs import Job, JobGate, Waiting
 from limiter_core.lease import Lease
 from limiter_core.limits import ConcurrencyLimit as Limit
 from limiter_core.requests import Loss
 from limiter_core.store import Store
 from limiter_docket._gates import Gates, ticket_of
-from limiter_docket._plan import view_of
-from limiter_docket._queue import bring_forward, park
+from limiter_docket._queue import bring_forward, park, when_of
 
 logger = logging.getLogger("limiter")
 
@@ -35,15 +37,16 @@ class Run:
 
     Attributes:
         owner: the limit that was entered first, and is left last.
+        keys: the key that each limit has in this run, once it is admitted.
     """
 
-    def __init__(self, owner: object, execution: Execution, gates: Gates) -> None:
+    def __init__(self, owner: object, execution: Execution, worker: Worker) -> None:
         self.owner = owner
         self._execution = execution
-        self._gates = gates
-        self._task = asyncio.current_task()
-        self._limits: list[Limit] = []
-        self._outcome: Lease | BaseException | None = None
+        self._worker = worker
+        self._task: Any = asyncio.current_task()
+        self.keys: dict[Limit, str] = {}
+        self._outcome: Lease | BaseException = RuntimeError("the limit was not entered yet")
         self._over = False
         self._stopped = False
 
@@ -52,13 +55,9 @@ class Run:
         """The lease; raises, for a further limit of the task, what the first one did."""
         if isinstance(self._outcome, Lease):
             return self._outcome
-        raise self._outcome or RuntimeError("the limit was left before it was entered")
+        raise self._outcome
 
-    def key_of(self, limit: Limit) -> str:
-        """Return the key that one of the limits has in this run."""
-        return self.lease.keys[self._limits.index(limit)]
-
-    async def admit(self, limits: Sequence[tuple[Limit, Store | None]]) -> None:
+    async def admit(self, gates: Gates, limits: Sequence[tuple[Limit, Store | None]]) -> None:
         """Get the slots of all limits, each of which may name a store.
 
         Raises:
@@ -71,8 +70,9 @@ class Run:
                 raise ConfigurationError(
                     "the limits of one task, and those of its worker, need one store"
                 )
-            self._limits = list(dict(limits))  # one limit in two places is one
-            self._outcome = await self._admit(await self._gates.gate(store))
+            distinct = list(dict(limits))  # one limit in two places is one
+            lease = await self._admit(await gates.gate(store), distinct, gates.settings.backstop)
+            self._outcome, self.keys = lease, dict(zip(distinct, lease.keys, strict=True))
         except BaseException as error:
             self._outcome, self._over = error, True
             raise
@@ -87,94 +87,76 @@ class Run:
             return
         self._over = True
         # Take back our own cancellation; unless somebody else's came, too.
-        ours = self._stopped and self._task is not None and self._task.uncancel() == 0
+        ours = self._stopped and self._task.uncancel() == 0
         try:
             if ours and isinstance(error, asyncio.CancelledError):
                 self.lease.check()
         finally:
             await self.lease.release()
 
-    async def _admit(self, gate: JobGate) -> Lease:
-        execution, when = self._execution, self._execution.when.isoformat()
+    async def _admit(self, gate: JobGate, limits: list[Limit], backstop: float) -> Lease:
+        execution, when = self._execution, when_of(self._execution)
         message: Any = execution.message_id
         milliseconds, sequence = bytes(message).decode().split("-")
         job = Job(
             ticket_of(execution.docket, execution.key, when),
-            self._limits,
-            view_of(execution),
+            limits,
+            _view_of(execution),
             payload=f"{when} {execution.key}".encode(),
             order=int(milliseconds) * 1000 + min(int(sequence), 999),
             label=f"{execution.function_name}({execution.key})",
         )
+        outcome, seconds, keys = None, _COME_BACK, tuple[str, ...]()
         try:
             outcome = await gate.admit(job, self._lost)
         except (LimitReached, Superseded) as refusal:
             raise AdmissionBlocked(execution, str(refusal), reschedule=False) from refusal
-        except StoreError as error:
-            if execution.redelivered:  # its first run may go on
-                raise self._left_alone(error) from error
-            outcome, seconds = None, _about(_COME_BACK)
-        else:
-            if isinstance(outcome, Lease):
-                return outcome
-            seconds = _about(self._gates.settings.backstop)
-            if isinstance(outcome, Waiting):
-                seconds = min(seconds, outcome.patience or seconds)
-            elif execution.redelivered:
-                # The run that holds the slots acknowledges the message; if it dies, it comes again.
-                raise AdmissionBlocked(execution, "its own run, which goes on", handled=True)
-            else:  # it was granted before, and nobody heard the answer
-                seconds = outcome.expires_in or seconds
-        raise await self._gates.errands.finish(self._wait(gate, job.ticket, outcome, seconds))
+        except StoreError:
+            pass  # the gate has told so
+        if isinstance(outcome, Lease):
+            return outcome
+        if isinstance(outcome, Waiting):
+            keys = outcome.keys
+            seconds = min(backstop * random.uniform(0.9, 1.1), outcome.patience or math.inf)  # noqa: S311
+        elif execution.redelivered:
+            # Its first run may go on, and then acknowledges the message; else it comes once more.
+            raise AdmissionBlocked(execution, "its first run, which may go on", handled=True)
+        raise await gate.finish(self._park(gate, job.ticket, keys, seconds))
 
-    async def _wait(
-        self, gate: JobGate, ticket: str, outcome: Waiting | Held | None, seconds: float
+    async def _park(
+        self, gate: JobGate, ticket: str, keys: tuple[str, ...], seconds: float
     ) -> AdmissionBlocked:
         """Park the task; returns what tells Docket so."""
-        execution = self._execution
-        waiting = isinstance(outcome, Waiting)
-        keys = tuple(each.key for each in outcome.request.demands) if waiting else ()
+        execution, said = self._execution, ""
         try:
             said = await park(execution, keys, time.time() + seconds)
-            gone = said in ("cancelled", "gone")
             if said == "offered":
-                gone = not await bring_forward(execution.docket, execution.key, execution.when)
-            if gone and waiting:
-                await gate.drop(ticket, keys)
+                woken = await bring_forward(execution.docket, execution.key, when_of(execution))
+                said = "parked" if woken else "gone"
         except RedisError as error:
-            return self._left_alone(error)
-        except StoreError as error:
-            logger.warning("could not look after %s, it is offered again: %s", ticket, error)
-            said = "parked"
-        why = f"the limit on {outcome.key}" if waiting else "a concurrency limit"
+            logger.warning("could not park %s, it is delivered again: %s", ticket, error)
+        if keys and said in ("cancelled", "gone"):
+            with suppress(StoreError):  # it goes when its turn comes
+                await gate.drop(ticket, keys)
+        why = f"the limit on {' and '.join(keys)}" if keys else "a store that is away"
         return AdmissionBlocked(execution, why, handled=said != "cancelled", reschedule=False)
-
-    def _left_alone(self, error: RedisError | StoreError) -> AdmissionBlocked:
-        """Leave the message where it is: it is delivered again."""
-        logger.warning("could not park %s, it is delivered again: %s", self._execution.key, error)
-        return AdmissionBlocked(self._execution, "Redis, which is away", handled=True)
 
     def _lost(self, loss: Loss) -> None:
         # What has ended is not turned into a failure.
-        if self._over or getattr(self._execution, "_ended", False) or self._task is None:
+        if self._over or getattr(self._execution, "_ended", False):
             return
-        if loss is Loss.PREEMPTED:
-            self._gates.errands.begin(self._give_way(self._task))
+        if loss is Loss.PREEMPTED:  # as by `docket.cancel`, also if a newer run has the key
+            self._worker._cancelled_by_docket.add(self._task)  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
         else:
             self._stopped = True
-            self._task.cancel(f"the lease is lost: {loss.value}")
-
-    async def _give_way(self, task: asyncio.Task[Any]) -> None:
-        """Cancel this run for a newer one; which may have its key, and is to live."""
-        if not await self._execution.is_superseded():
-            await self._execution.docket.cancel(self._execution.key)
-        elif not self._over:
-            task.cancel("a newer call takes the slot")
+        self._task.cancel(f"the lease is lost: {loss.value}")
 
 
-def _about(seconds: float) -> float:
-    """Return a duration that is not the same for all."""
-    return seconds * random.uniform(0.9, 1.1)  # noqa: S311
+def _view_of(execution: Execution) -> ArgumentView:
+    """Return the arguments of a task, defaults included, dependencies left out."""
+    bound = binder_of(execution.function)(execution.args, execution.kwargs)
+    arguments = {name: bound[name] for name in bound if not isinstance(bound[name], Dependency)}
+    return ArgumentView(arguments, execution.function_name)
 
 
 runs: weakref.WeakKeyDictionary[Execution, Run] = weakref.WeakKeyDictionary()

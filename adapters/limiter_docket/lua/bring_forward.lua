@@ -1,22 +1,22 @@
 -- Bring a parked task forward: from Docket's queue to its stream, if it waits there for this slot.
 --
 -- KEYS   the docket's stream and queue; the task's parked data and run
--- ARGV   task key; its `when`, as a date and as a number; state channel and event
+-- ARGV   task key; its `when`, in seconds since the epoch; state channel and event
 -- reply  1: it is on its way to its slot | 0: nobody waits for it any more
 -- cost   O(log n)
 
 local stream, queue, parked, runs = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local key, when, wanted = ARGV[1], ARGV[2], ARGV[3]
+local key, when = ARGV[1], ARGV[2]
 
-if redis.call('HGET', parked, 'when') == when and redis.call('ZREM', queue, key) == 1 then
+if tonumber(redis.call('HGET', runs, 'when') or '') ~= tonumber(when) then return 0 end
+if redis.call('ZREM', queue, key) == 1 then
   local id = redis.call('XADD', stream, '*', unpack(redis.call('HGETALL', parked)))
   redis.call('DEL', parked)
   redis.call('HSET', runs, 'state', 'queued', 'stream_id', id)
-  redis.call('PUBLISH', ARGV[4], ARGV[5])
+  redis.call('PUBLISH', ARGV[3], ARGV[4])
   return 1
 end
 
-if tonumber(redis.call('HGET', runs, 'when') or '') ~= tonumber(wanted) then return 0 end
 local state = redis.call('HGET', runs, 'state')
 if state == 'queued' then return 1 end
 if state ~= 'running' then return 0 end

@@ -2,12 +2,12 @@
 --
 -- The message goes as it came, so its `when`, attempt and trace context stay. Leaves the layout that
 -- Docket's own schedule.lua leaves when it reschedules a message, and a note with the run: `limiter`,
--- which ticket it waits under, and on which keys.
+-- for which `when` it waits, and on which keys.
 --
 -- KEYS   the docket's stream and queue; the task's parked data and run
--- ARGV   task key; `when` of the message, as a date and as a number; worker group; id and generation
---        of the message; since when its worker has it; when to come back, in seconds since the epoch;
---        the note; state channel and event
+-- ARGV   task key; its `when`, in seconds since the epoch; state channel and event; worker group; id
+--        and generation of the message; since when its worker has it; when to come back, in seconds
+--        since the epoch; the limiter's keys, with spaces between
 -- reply  "parked" | "offered": parked, but its slot came free meanwhile, and it is to be woken
 --        | "cancelled": the task was cancelled meanwhile, its message is still there
 --        | "moved": another delivery of it goes on under its ticket
@@ -15,8 +15,8 @@
 -- cost   O(log n)
 
 local stream, queue, parked, runs = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local key, when, wanted, group, id = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local generation, since, at, note = tonumber(ARGV[6]), ARGV[7], ARGV[8], ARGV[9]
+local key, when, group, id, generation = ARGV[1], ARGV[2], ARGV[5], ARGV[6], tonumber(ARGV[7])
+local since, at, limits = ARGV[8], ARGV[9], ARGV[10]
 
 local function run(field) return redis.call('HGET', runs, field) or '' end
 local function acknowledge()
@@ -25,8 +25,8 @@ local function acknowledge()
 end
 
 local state = run('state')
-local ours = tonumber(run('when')) == tonumber(wanted)
-local elsewhere = ours and (state == 'scheduled' or state == 'queued' or state == 'running')
+local elsewhere = tonumber(run('when')) == tonumber(when)
+  and (state == 'scheduled' or state == 'queued' or state == 'running')
 local found = redis.call('XRANGE', stream, id, id)[1]
 if not found then return elsewhere and 'moved' or 'gone' end
 if (tonumber(run('generation')) or 0) > generation then
@@ -40,7 +40,8 @@ if started_at ~= '' and started_at ~= since then return 'moved' end
 acknowledge()
 -- A later redelivery of the old message, if there is one under way, is superseded.
 generation = redis.call('HINCRBY', runs, 'generation', 1)
-local fields, changed = found[2], { 'state', 'scheduled', 'known', at, 'limiter', note }
+local fields = found[2]
+local changed = { 'state', 'scheduled', 'known', at, 'limiter', when .. ' ' .. limits }
 for i = 1, #fields, 2 do
   local field = fields[i]
   if field == 'generation' then
@@ -55,5 +56,5 @@ redis.call('ZADD', queue, at, key)
 redis.call('HSET', runs, unpack(changed))
 local offered = run('limiter-offered') == when
 redis.call('HDEL', runs, 'stream_id', 'worker', 'started_at', 'limiter-offered')
-redis.call('PUBLISH', ARGV[10], ARGV[11])
+redis.call('PUBLISH', ARGV[3], ARGV[4])
 return offered and 'offered' or 'parked'
