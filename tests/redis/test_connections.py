@@ -431,9 +431,9 @@ def allow(server: Process, rights: str) -> str:
     return server.url.replace("redis://", "redis://limited:s3cret@")
 
 
-async def use_everything(url: str) -> None:
+async def use_everything(url: str, namespace: str = "limiter") -> None:
     """Do all that the two limiters can do, and what adapters do."""
-    here, there = RedisStore(url), RedisStore(url)
+    here, there = (RedisStore(url, namespace=namespace) for _ in range(2))
     face = here.sync_face()
     holder = SyncLimiter(here).acquire(ONE)
     waiter = asyncio.create_task(Limiter(there).acquire(ONE))

@@ -80,7 +80,7 @@ def main() -> None:
     given = json.loads(sys.argv[1])
     logging.disable()  # a lost lease is logged, too
     threading.Thread(target=listen, daemon=True).start()
-    store = RedisStore(given["url"])
+    store = RedisStore(given["url"], namespace=given.get("namespace", "limiter"))
     limit = limit_of(given["limit"])
     say("asks")
     try:

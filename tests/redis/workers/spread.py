@@ -84,7 +84,11 @@ def main() -> None:
     given = json.loads(sys.argv[1])
     logging.disable()  # of outages that a test makes
     threading.Thread(target=listen, daemon=True).start()
-    store = RedisStore(given["url"], min_replicas=given.get("min_replicas"))
+    store = RedisStore(
+        given["url"],
+        min_replicas=given.get("min_replicas"),
+        namespace=given.get("namespace", "limiter"),
+    )
     limit = ConcurrencyLimit("key", max_concurrent=1, lease=given["lease"])
     say("begins")
     if given.get("async"):

@@ -1,0 +1,394 @@
+"""What things are called in a namespace, and that no two namespaces meet."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from redis.crc import key_slot
+
+from limiter_core import ConcurrencyLimit, ConfigurationError, SyncLimiter
+from limiter_core.requests import Demand, Granted, Notice, Queued, Request
+from limiter_core.testing.listener import RecordingListener
+from limiter_redis import RedisStore, store_from_url
+from limiter_redis._names import Names, check_cluster, checked_namespace
+from limiter_redis._protocol import id_word, key_word
+
+from ._processes import Worker
+from ._servers import Process, Server
+from ._tools import until_now
+from .test_connections import RIGHTS, use_everything
+
+EVERY_KIND = [
+    # what a table of docs/redis-layout.md says, by the beginnings of its names
+    ("limiter", "{limiter:", "{limiter}", "limiter"),
+    ("shop:limits", "shop:limits:{", "shop:limits", "shop:limits"),
+    ("{shop}:limits", "{shop}:limits:{", "{shop}:limits", "{shop}:limits"),
+    ("x:{shop}:limits", "x:{shop}:limits:{", "x:{shop}:limits", "x:{shop}:limits"),
+    ("a b*[c]?:limits", "a b*[c]?:limits:{", "a b*[c]?:limits", "a b*[c]?:limits"),
+    ("a b*[c]?^\\-é", "{a b*[c]?^\\-é:", "{a b*[c]?^\\-é}", "a b*[c]?^\\-é"),
+]
+
+
+def job(name: str, *keys: str, **facts: Any) -> Request:
+    demands = tuple(Demand(key, 1) for key in keys)
+    return Request(name, demands, payload=name.encode(), **facts)
+
+
+# -- on a server -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("namespace", "opening", "common", "channels"), EVERY_KIND)
+def test_every_name_is_as_the_page_says(
+    server: Server, namespace: str, opening: str, common: str, channels: str
+) -> None:
+    """Literally: all Redis keys and all channels, of keys with and without a scope."""
+    store = RedisStore(server.url, namespace=namespace)
+    face = store.sync_face()
+    heard: list[Notice] = []
+    face.on_notice(heard.append)
+    listener = RecordingListener()
+    keys = ("customer=42", "orders/region=eu")
+    for key in keys:
+        face.acquire(Request(f"holder-{key[:2]}", (Demand(key, 1),), listener=listener))
+        assert isinstance(face.acquire(job(f"job-{key[:2]}", key)), Queued)
+        face.acquire(Request(f"late-{key[:2]}", (Demand(key, 1),), listener=RecordingListener()))
+        store.hub.end(f"late-{key[:2]}")  # what is said to it is said to a stranger
+        assert face.evict(f"late-{key[:2]}") is False
+    listening = f"{channels}:process:{store.hub.process}", f"{channels}:notices"
+    until_now(lambda: set(server.admin.pubsub_channels("*")) >= {*listening}, "it listens")
+    face.evict("holder-cu")
+    face.evict("holder-or")
+    assert sorted(face.keys()) == sorted(keys)
+    names = {
+        *(f"{opening}customer=42}}:{kind}" for kind in ("state", "ends", "queue")),
+        *(f"{opening}orders}}:{kind}:region=eu" for kind in ("state", "ends", "queue")),
+        f"{opening}customer=42}}:ended:{id_word('holder-cu')}",
+        f"{opening}orders}}:ended:{id_word('holder-or')}",
+        f"{common}:offers",
+        f"{opening}orders}}:offers",
+        f"{common}:scopes",
+    }
+    assert set(server.admin.scan_iter(count=1000)) == names
+    assert [notice.id for notice in heard] == ["job-cu", "job-or"]
+    face.sweep()
+    for name in ("job-cu", "job-or", "late-cu", "late-or"):
+        face.release(name)
+    store.close()
+
+
+NEIGHBOURS = [
+    "shop",
+    "shop:limits",
+    "shop:limits:x",
+    "shop:",
+    "{shop}:limits",
+    "{shop}:limits:x",
+    "{shop:limits}x",
+    "{shop:limits}:x",
+    "shop:limits:{x}y",
+    "shop:limits:{x}:y",
+    "a b*[c]?:limits",
+    "a bXc?:limits",
+    "a bXcc:limits",
+    "a b*[c]?",
+    "shop*",
+    "*:*",
+]
+
+
+def test_namespaces_do_not_see_each_other(server: Server) -> None:
+    """Of which one is the beginning of the other, or fits the other as a pattern."""
+    stores = {name: RedisStore(server.url, namespace=name) for name in NEIGHBOURS}
+    keys = {"k", "limits", "x", "s/k", "s/x:{}:state", "limits/x/state"}
+    for name, store in stores.items():
+        face = store.sync_face()
+        face.on_notice(lambda _: True)
+        for key in keys:
+            face.acquire(Request(f"{name}/{key}", (Demand(key, 1),)))
+            assert isinstance(face.acquire(job(f"job:{name}/{key}", key)), Queued)
+    words = {key_word(key) for key in keys}
+    for name, store in stores.items():
+        face = store.sync_face()
+        assert sorted(face.keys()) == sorted(words), name
+        for key in keys:
+            snapshot = face.inspect(key)
+            assert [each.id for each in snapshot.holders] == [f"{name}/{key}"]
+            assert [each.id for each in snapshot.waiters] == [f"job:{name}/{key}"]
+        strangers = [f"{other}/k" for other in NEIGHBOURS if other != name]
+        assert face.evict(strangers[0]) is False
+        assert set(face.renew(strangers).gone) == set(strangers)
+        face.sweep()
+    for name, store in stores.items():
+        face = store.sync_face()
+        assert sorted(face.keys()) == sorted(words), "what others let go of, they alone did"
+        for key in keys:
+            assert face.release(f"job:{name}/{key}")
+            assert face.release(f"{name}/{key}")
+        assert list(face.keys()) == []
+        store.close()
+
+
+async def test_names_in_an_event_loop(server: Server) -> None:
+    """The async face looks at its own keys, too."""
+    stores = [
+        RedisStore(server.url, namespace=name) for name in ("shop:limits", "shop:limits:{x}y")
+    ]
+    for store in stores:
+        await store.async_face().acquire(Request("r", (Demand("a", 1), Demand("s/b", 1))))
+    for store in stores:
+        assert sorted([key async for key in store.async_face().keys()]) == ["a", "s/b"]
+        assert await store.async_face().release("r")
+        await store.aclose()
+
+
+def test_a_release_touches_no_other_key(store: RedisStore) -> None:
+    """Whatever the others are called: no name that the script makes up is one of theirs."""
+    face = store.sync_face()
+    others = ["orders/nothing", "orders/none", "orders/}:nothing", "orders/a:nothing", "a}:none"]
+    for key in others:
+        face.acquire(Request(key, (Demand(key, 1),)))
+    for key in ("orders", "orders/a", "a"):
+        face.acquire(Request("r", (Demand(key, 1),)))
+        face.release("r", (key,))
+    for key in others:
+        assert [each.id for each in face.inspect(key).holders] == [key]
+        face.release(key, (key,))
+
+
+@pytest.mark.parametrize("scope", ["-", "=", "a b", "{}", "é"])
+def test_a_sweep_finds_scopes_of_any_name(server: Server, scope: str) -> None:
+    """S17: what is noted is what the script calls it."""
+    one, other = RedisStore(server.url), RedisStore(server.url)
+    offered: list[str] = []
+    other.sync_face().on_notice(lambda notice: offered.append(notice.id))
+    face = one.sync_face()
+    face.acquire(Request("holder", (Demand(f"{scope}/key", 1),)))
+    face.acquire(job("job", f"{scope}/key", claim=0.05))
+    face.release("holder", (f"{scope}/key",))
+
+    def is_offered() -> bool:
+        other.sync_face().sweep()
+        return offered != []
+
+    until_now(is_offered, "the job is offered again")
+    face.release("job", (f"{scope}/key",))
+    one.close()
+    other.close()
+
+
+@pytest.mark.parametrize("namespace", ["shop:limits", "shop:"])
+async def test_the_rights_to_a_prefix_are_enough(own_server: Process, namespace: str) -> None:
+    """Keys and channels that begin with "shop:", and the commands of the page."""
+    rights = RIGHTS.replace("~{limiter*", "~shop:*").replace("&limiter:*", "&shop:*")
+    assert rights != RIGHTS
+    user = ("limited", "reset", "on", ">s3cret", *rights.split())
+    own_server.admin.execute_command("ACL", "SETUSER", *user)
+    url = own_server.url.replace("redis://", "redis://limited:s3cret@")
+    await use_everything(url, namespace)
+    own_server.admin.script_flush()
+    await use_everything(url, namespace)
+    assert own_server.admin.execute_command("ACL", "LOG") == []
+
+
+def test_with_these_rights_between_processes(
+    own_server: Process, start: Callable[..., Worker]
+) -> None:
+    """Waits, is handed the slot, gets jobs of a process that died; and notices are forwarded."""
+    rights = RIGHTS.replace("~{limiter*", "~shop:*").replace("&limiter:*", "&shop:*")
+    user = ("limited", "reset", "on", ">s3cret", *rights.split())
+    own_server.admin.execute_command("ACL", "SETUSER", *user)
+    url = own_server.url.replace("redis://", "redis://limited:s3cret@")
+    common: dict[str, Any] = {"url": url, "namespace": "shop:limits"}
+    limit = {"max_concurrent": 1, "lease": 1.5}
+    first = start("hold.py", **common, limit=limit)
+    first.wait_for("begins")
+    second = start("hold.py", **common, limit=limit, **{"async": True})
+    store = RedisStore(url, namespace="shop:limits")
+    face = store.sync_face()
+    until_now(lambda: list(face.keys()), "a worker holds")
+    [key] = face.keys()
+    until_now(lambda: face.inspect(key).waiting == 1, "the other waits")
+    first.tell()
+    second.wait_for("begins")
+    first.end()
+    heard: list[str] = []
+    face.on_notice(lambda notice: heard.append(notice.id))
+    assert isinstance(face.acquire(job("job", key)), Queued)
+    second.kill()
+
+    def swept() -> bool:
+        face.sweep()
+        return heard == ["job"]
+
+    until_now(swept, "the dead one's slot is offered to the job")
+    assert isinstance(face.acquire(job("job", key)), Granted)
+    assert isinstance(face.acquire(job("next", key)), Queued)
+    web = RedisStore(url, namespace="shop:limits")  # it cannot wake jobs
+    mute = web.sync_face()
+    listener = RecordingListener()
+    until_now(
+        lambda: own_server.admin.pubsub_numsub("shop:limits:notices")[0][1], "it hears notices"
+    )
+    mute.acquire(Request("call", (Demand("other", 1),), listener=listener))  # so its keeper runs
+    assert mute.release("job", (key,))
+    until_now(lambda: heard == ["job", "next"], "the notice is forwarded")
+    mute.release("call")
+    face.release("next", (key,))
+    assert own_server.admin.execute_command("ACL", "LOG") == []
+    store.close()
+    web.close()
+
+
+# -- which there may be ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "namespace",
+    [
+        "x",
+        "x" * 128,
+        "a b",
+        "*?[]\\^-",
+        "é:ü",
+        ":",
+        "shop:",
+        "{s}x",
+        "{s}::",
+        "a:{b c}:d",
+        "{a:b}:c",
+    ],
+)
+def test_namespaces_that_there_may_be(server: Server, namespace: str) -> None:
+    store = RedisStore(server.url, namespace=namespace)
+    assert store.namespace == namespace
+    limit = ConcurrencyLimit("value", 1)
+    limiter = SyncLimiter(store)
+    with limiter.hold(limit, {"value": "a:b/c{d}%"}):
+        assert list(limiter.keys()) == [limiter.key_for(limit, {"value": "a:b/c{d}%"})]
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "namespace",
+    [
+        *("", "x" * 129, "a\nb", "a\0", "\ud800", None, 7, b"limiter"),
+        *(
+            "{",
+            "}",
+            "{}",
+            "{}:x",
+            "{a",
+            "a}",
+            "}a{",
+            "{a}{b}",
+            "{{a}}",
+            "{a}:b}",
+            "x{a}y{b}",
+            "{{a}",
+        ),
+        *("{shop}", "x:{shop}", "{shop}:state", "{s:t}:offers:x", "{shop}:process", "{a}:notices"),
+    ],
+)
+def test_namespaces_that_cannot_be(namespace: Any) -> None:
+    """It is told what was given, and what is allowed."""
+    with pytest.raises(ConfigurationError) as caught:
+        RedisStore("redis://localhost", namespace=namespace)
+    assert repr(namespace) in str(caught.value)
+    assert "{shop}:limits" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "better"),
+    [("shop:limits", "{shop}:limits"), (":shop:x", ":{shop}:x"), ("é:", "{é}:")],
+)
+def test_a_cluster_asks_for_a_tag(namespace: str, better: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RedisStore("redis+cluster://localhost:6379", namespace=namespace)
+    assert repr(namespace) in str(caught.value)
+    assert repr(better) in str(caught.value)
+    RedisStore("redis+cluster://localhost:6379", namespace=better)
+    RedisStore(client=redis.Redis(), namespace=namespace).close()
+
+
+def test_a_url_names_one() -> None:
+    """Percent-encoded, like all that stands in a query."""
+    for url in ("redis://localhost/3", "redis+cluster://a,b:7000", "redis+sentinel://a,b/service"):
+        store = store_from_url(f"{url}?namespace=%7Ba%20b%2A%7D%3Alimits&socket_timeout=3")
+        assert store.namespace == "{a b*}:limits"
+        assert store._place.timeout == 3
+        with pytest.raises(ConfigurationError, match="hash tag"):
+            store_from_url(f"{url}?namespace=%7Bshop%7D")
+
+
+# -- all of them -----------------------------------------------------------------------------------
+
+PIECES = ["a", "b", ":", "{a}", ":{b}", ":state", ":offers", "{a:b}"]
+namespaces = st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join)
+limiter_keys = st.lists(
+    st.sampled_from(["a", "b", ":", "/", "{", "}", "state", ":offers", "}:state", "process:s0"]),
+    max_size=5,
+).map("".join)
+
+
+def possible(namespace: str) -> bool:
+    try:
+        checked_namespace(namespace)
+    except ConfigurationError:
+        return False
+    return True
+
+
+def all_names(names: Names, key: str) -> set[str]:
+    """Return all names in a namespace that has this one limiter key."""
+    scope, slash, _ = key.partition("/")
+    head = f"{names.opening}{scope}}}"
+    return {
+        *names.redis_keys(key),
+        f"{head}:ended:a",
+        names.offers_index(scope if slash else ""),
+        f"{head}:process:s0",
+        *(f"{names.common}:{kind}" for kind in ("offers", "scopes", "notices", "process:s0")),
+        *(f"{names.namespace}:{kind}" for kind in ("notices", "process:0")),
+    }
+
+
+@st.composite
+def neighbours(draw: st.DrawFn) -> tuple[str, str, str, str]:
+    """Two namespaces, with a key each, of which the second begins like a name in the first."""
+    one, key = draw(namespaces.filter(possible)), key_word(draw(limiter_keys))
+    name = draw(st.sampled_from(sorted(all_names(Names(one), key))))
+    other = name[: draw(st.integers(1, len(name)))]
+    assume(other != one and possible(other))
+    rest = name[len(Names(other).opening) :]
+    theirs = rest.replace("}:state", "").replace("}:ends", "").replace(":", "/", 1)
+    return one, key, other, key_word(draw(limiter_keys | st.just(theirs)))
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(neighbours())
+def test_no_two_namespaces_have_a_name_in_common(drawn: tuple[str, str, str, str]) -> None:
+    """Also if one is the beginning of a name in the other."""
+    one, key, other, their_key = drawn
+    mine, theirs = Names(one), Names(other)
+    assert not all_names(mine, key) & all_names(theirs, their_key)
+    for names, word in itertools.product((mine, theirs), (key, their_key)):
+        state = names.redis_keys(word)[0]
+        assert names.key_of(state) == word
+        assert (theirs if names is mine else mine).key_of(state) is None
+
+
+@settings(max_examples=500, deadline=None)
+@given(namespace=namespaces.filter(possible), keys=st.lists(limiter_keys, min_size=2, max_size=4))
+def test_a_tag_of_its_own_is_one_slot(namespace: str, keys: list[str]) -> None:
+    """As Redis hashes names, whatever is in them."""
+    names = Names(namespace)
+    if names.in_one_slot:
+        check_cluster(names)
+        every = {name for key in keys for name in all_names(names, key_word(key))}
+        assert len({key_slot(name.encode()) for name in {names.common, *every}}) == 1
