@@ -15,7 +15,7 @@ from limiter_core.jobs import CLAIM, JobGate
 from limiter_core.registry import open_store
 from limiter_core.requests import Notice
 from limiter_core.store import Store
-from limiter_docket._queue import bring_forward, waits_for
+from limiter_docket._queue import bring_forward, ticket_of, waits_for
 
 logger = logging.getLogger("limiter")
 
@@ -140,11 +140,6 @@ def gates_of(worker: Worker) -> Gates:
         stack.callback(_gates.pop, worker)
         stack.push_async_callback(gates.aclose)  # when all of its tasks have ended
     return _gates[worker]
-
-
-def ticket_of(docket: Docket, key: str, when: str) -> str:
-    """Return the ticket of a task for one `when`."""
-    return f"{docket.name}:{key}#{when}"
 
 
 async def _store_of(docket: Docket) -> Store:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Container, Iterable, Itera
 from contextlib import asynccontextmanager
 from typing import Any, Self, Unpack, cast
 
-from docket import Cooldown, Debounce, Docket, RateLimit, Worker
+from docket import Cooldown, Debounce, Docket, Execution, RateLimit, Worker
 from docket.dependencies import (
     Dependency,
     _Depends,  # pyright: ignore[reportPrivateUsage]
@@ -17,10 +17,9 @@ from docket.dependencies import (
 )
 from uncalled_for import current_frame
 
-import limiter_core
-from limiter_core.arguments import ArgumentView
-from limiter_core.errors import ConfigurationError
-from limiter_core.lease import Lease
+from limiter_core import ArgumentView, ConcurrencyStrategy, ConfigurationError, Lease
+from limiter_core.arguments import binder_of
+from limiter_core.limits import ConcurrencyLimit as Limit
 from limiter_core.limits import LimitOptions
 from limiter_core.registry import open_store
 from limiter_core.store import Store
@@ -29,7 +28,7 @@ from limiter_docket._gates import gates_of
 from limiter_docket._queue import when_of
 from limiter_docket._run import Run, runs
 
-_By = str | Sequence[str] | limiter_core.ConcurrencyStrategy | KeySource | None
+_By = str | Sequence[str] | ConcurrencyStrategy | KeySource | None
 
 
 class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
@@ -74,9 +73,7 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
         self.argument_name = self._by if isinstance(self._by, str) else None
         self.scope = scope
         self.store = open_store(store) if isinstance(store, str) else store
-        self.limit = limiter_core.ConcurrencyLimit(
-            self._by, self.max_concurrent, scope=scope or None, **options
-        )
+        self.limit = Limit(self._by, self.max_concurrent, scope=scope or None, **options)
         self._options = options
         self._bound: dict[str, ConcurrencyLimit] = {}
 
@@ -102,8 +99,10 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
                     await gates.drop(execution.key, when_of(execution))
                 raise failure
             limits = _limits_of(execution.function, worker, frame.provided)
+            gate = await gates.gate(_store_of(limits))
             run = runs[execution] = Run(self, execution, worker)
-            await run.admit(gates, [(each.limit, each.store) for each in limits])
+            of_core = [each.limit for each in limits]
+            await run.admit(gate, of_core, _view_of(execution), gates.settings.backstop)
         lease = run.lease
         running = object.__new__(type(self))  # `self` is shared by all calls
         vars(running).update(vars(self), concurrency_key=run.keys[self.limit])
@@ -148,7 +147,7 @@ def _limits_of(
     """
     of_worker = list(worker.dependencies.values())
     parameters = get_dependency_parameters(function).items()
-    found = of_worker + list(_flat(each for name, each in parameters if name not in given))
+    found = list(_flat(of_worker + [each for name, each in parameters if name not in given]))
     for name, metadata in get_annotation_dependencies(function).items():
         found += [each.bind_to_parameter(name, None) for each in metadata]
     limits = [each for each in found if isinstance(each, ConcurrencyLimit)]
@@ -161,6 +160,25 @@ def _limits_of(
                 "one, and drop it. Put one of the two on a task that adds the other"
             )
     return limits
+
+
+def _store_of(limits: Sequence[ConcurrencyLimit]) -> Store | None:
+    """Return the store that the limits of a task name.
+
+    Raises:
+        ConfigurationError: they name several.
+    """
+    store, *others = {each.store for each in limits}
+    if others:
+        raise ConfigurationError("the limits of one task, and those of its worker, need one store")
+    return store
+
+
+def _view_of(execution: Execution) -> ArgumentView:
+    """Return the arguments of a task, defaults included, dependencies left out."""
+    bound = binder_of(execution.function)(execution.args, execution.kwargs)
+    arguments = {name: bound[name] for name in bound if not isinstance(bound[name], Dependency)}
+    return ArgumentView(arguments, execution.function_name)
 
 
 def _flat(dependencies: Iterable[Any]) -> Iterator[Any]:

@@ -22,16 +22,33 @@ def when_of(execution: Execution) -> str:
     return repr(execution.when.timestamp())
 
 
+def ticket_of(docket: Docket, key: str, when: str) -> str:
+    """Return the ticket of a task for one `when`."""
+    return f"{docket.name}:{key}#{when}"
+
+
+def order_of(execution: Execution) -> int:
+    """Return when a delivery came to the stream, in microseconds since the epoch."""
+    message: Any = execution.message_id
+    milliseconds, sequence = bytes(message).decode().split("-")
+    return int(milliseconds) * 1000 + min(int(sequence), 999)
+
+
 async def park(execution: Execution, keys: tuple[str, ...], at: float) -> str:
-    """Park a delivery until `at` (seconds since the epoch); see park.lua for the answers.
+    """Park a delivery until `at` (seconds since the epoch).
+
+    Returns "parked", or why not: "cancelled", "moved" or "gone"; see park.lua.
 
     Notes what it waits for: `waits_for` returns it.
     """
     docket, since = execution.docket, execution.started_at
     delivery = (docket.worker_group_name, execution.message_id, execution.generation)
     more = (*delivery, since.isoformat() if since else "", repr(at), " ".join(keys))
-    reply = await _evaluate(_PARK, docket, execution.key, when_of(execution), "scheduled", *more)
-    return reply if isinstance(reply, str) else cast(bytes, reply).decode()
+    when, key = when_of(execution), execution.key
+    said: str = (await _evaluate(_PARK, docket, key, when, "scheduled", *more)).decode()
+    if said == "offered":  # its slot came free meanwhile
+        return "parked" if await bring_forward(docket, key, when) else "gone"
+    return said
 
 
 async def bring_forward(docket: Docket, key: str, when: str) -> bool:

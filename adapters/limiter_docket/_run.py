@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
 from docket import Execution, Worker
-from docket.dependencies import AdmissionBlocked, Dependency
+from docket.dependencies import AdmissionBlocked
 from redis.exceptions import RedisError
 
-from limiter_core.arguments import ArgumentView, binder_of
-from limiter_core.errors import ConfigurationError, LimitReached, StoreError, Superseded
+from limiter_core import ArgumentView, ConcurrencyLimit, Lease, LimitReached, StoreError, Superseded
 from limiter_core.jobs import Job, JobGate, Waiting
-from limiter_core.lease import Lease
-from limiter_core.limits import ConcurrencyLimit as Limit
 from limiter_core.requests import Loss
-from limiter_core.store import Store
-from limiter_docket._gates import Gates, ticket_of
-from limiter_docket._queue import bring_forward, park, when_of
+from limiter_docket._queue import order_of, park, ticket_of, when_of
 
 logger = logging.getLogger("limiter")
 
@@ -42,11 +36,11 @@ class Run:
 
     def __init__(self, owner: object, execution: Execution, worker: Worker) -> None:
         self.owner = owner
+        self.keys: dict[ConcurrencyLimit, str] = {}
         self._execution = execution
         self._worker = worker
         self._task: Any = asyncio.current_task()
-        self.keys: dict[Limit, str] = {}
-        self._outcome: Lease | BaseException = RuntimeError("the limit was not entered yet")
+        self._outcome: Lease | BaseException = RuntimeError("this run was not admitted yet")
         self._over = False
         self._stopped = False
 
@@ -57,21 +51,18 @@ class Run:
             return self._outcome
         raise self._outcome
 
-    async def admit(self, gates: Gates, limits: Sequence[tuple[Limit, Store | None]]) -> None:
-        """Get the slots of all limits, each of which may name a store.
+    async def admit(
+        self, gate: JobGate, limits: Iterable[ConcurrencyLimit], view: ArgumentView, backstop: float
+    ) -> None:
+        """Get the slots of all limits.
 
         Raises:
             AdmissionBlocked: the task was parked, or is not to run.
             LimiterError: the task fails with it.
         """
+        distinct = list(dict.fromkeys(limits))  # one limit in two places is one
         try:
-            store, *others = {store for _, store in limits}
-            if others:
-                raise ConfigurationError(
-                    "the limits of one task, and those of its worker, need one store"
-                )
-            distinct = list(dict(limits))  # one limit in two places is one
-            lease = await self._admit(await gates.gate(store), distinct, gates.settings.backstop)
+            lease = await self._admit(gate, distinct, view, backstop)
             self._outcome, self.keys = lease, dict(zip(distinct, lease.keys, strict=True))
         except BaseException as error:
             self._outcome, self._over = error, True
@@ -94,20 +85,15 @@ class Run:
         finally:
             await self.lease.release()
 
-    async def _admit(self, gate: JobGate, limits: list[Limit], backstop: float) -> Lease:
+    async def _admit(
+        self, gate: JobGate, limits: list[ConcurrencyLimit], view: ArgumentView, backstop: float
+    ) -> Lease:
         execution, when = self._execution, when_of(self._execution)
-        message: Any = execution.message_id
-        milliseconds, sequence = bytes(message).decode().split("-")
-        job = Job(
-            ticket_of(execution.docket, execution.key, when),
-            limits,
-            _view_of(execution),
-            payload=f"{when} {execution.key}".encode(),
-            order=int(milliseconds) * 1000 + min(int(sequence), 999),
-            label=f"{execution.function_name}({execution.key})",
-        )
+        ticket = ticket_of(execution.docket, execution.key, when)
+        payload, label = f"{when} {execution.key}", f"{execution.function_name}({execution.key})"
         outcome, seconds, keys = None, _COME_BACK, tuple[str, ...]()
         try:
+            job = Job(ticket, limits, view, payload.encode(), order_of(execution), label)
             outcome = await gate.admit(job, self._lost)
         except (LimitReached, Superseded) as refusal:
             raise AdmissionBlocked(execution, str(refusal), reschedule=False) from refusal
@@ -116,12 +102,12 @@ class Run:
         if isinstance(outcome, Lease):
             return outcome
         if isinstance(outcome, Waiting):
-            keys = outcome.keys
-            seconds = min(backstop * random.uniform(0.9, 1.1), outcome.patience or math.inf)  # noqa: S311
+            keys, seconds = outcome.keys, backstop * random.uniform(0.9, 1.1)  # noqa: S311
+            seconds = min(seconds, outcome.patience or seconds)
         elif execution.redelivered:
             # Its first run may go on, and then acknowledges the message; else it comes once more.
             raise AdmissionBlocked(execution, "its first run, which may go on", handled=True)
-        raise await gate.finish(self._park(gate, job.ticket, keys, seconds))
+        raise await gate.finish(self._park(gate, ticket, keys, seconds))
 
     async def _park(
         self, gate: JobGate, ticket: str, keys: tuple[str, ...], seconds: float
@@ -130,9 +116,6 @@ class Run:
         execution, said = self._execution, ""
         try:
             said = await park(execution, keys, time.time() + seconds)
-            if said == "offered":
-                woken = await bring_forward(execution.docket, execution.key, when_of(execution))
-                said = "parked" if woken else "gone"
         except RedisError as error:
             logger.warning("could not park %s, it is delivered again: %s", ticket, error)
         if keys and said in ("cancelled", "gone"):
@@ -150,13 +133,6 @@ class Run:
         else:
             self._stopped = True
         self._task.cancel(f"the lease is lost: {loss.value}")
-
-
-def _view_of(execution: Execution) -> ArgumentView:
-    """Return the arguments of a task, defaults included, dependencies left out."""
-    bound = binder_of(execution.function)(execution.args, execution.kwargs)
-    arguments = {name: bound[name] for name in bound if not isinstance(bound[name], Dependency)}
-    return ArgumentView(arguments, execution.function_name)
 
 
 runs: weakref.WeakKeyDictionary[Execution, Run] = weakref.WeakKeyDictionary()

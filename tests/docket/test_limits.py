@@ -215,6 +215,22 @@ async def test_a_limit_of_a_dependency_is_taken_with_the_tasks_own(any_docket: D
     assert most_at_once(book.bodies) == 1
 
 
+async def test_a_limit_of_a_workers_dependency_is_one_of_the_workers(any_docket: Docket) -> None:
+    book = Book()
+
+    async def connection(c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("db"), 1)) -> str:
+        return c.concurrency_key
+
+    async def query(n: int):
+        await book.body(n)
+
+    for each in range(4):
+        await any_docket.add(query)(each)
+    await finish(any_docket, dependencies=[Depends(connection)])
+    assert sorted(book.began) == [0, 1, 2, 3]
+    assert most_at_once(book.bodies) == 1
+
+
 async def test_a_limit_given_by_the_caller_is_not_taken(any_docket: Docket) -> None:
     given: list[Any] = []
 
