@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.redis._processes import most_at_once
 from tests.redis._servers import PATIENCE, Server
@@ -65,10 +65,35 @@ class Process:
         self._log.close()
 
 
+class Place(Protocol):
+    """Where a docket is."""
+
+    url: str
+
+    @property
+    def admin(self) -> Any:
+        """A client that looks at it from behind."""
+        ...
+
+    def prefix_of(self, name: str) -> str:
+        """Return what the keys of a docket begin with."""
+        ...
+
+
+class OneServer:
+    """A docket's place on one server."""
+
+    def __init__(self, server: Server) -> None:
+        self.url, self.admin = server.url, server.admin
+
+    def prefix_of(self, name: str) -> str:
+        return name
+
+
 class Fleet:
     """Workers of one docket, which do the tasks of workers/shop.py."""
 
-    def __init__(self, server: Server, name: str) -> None:
+    def __init__(self, server: Place, name: str) -> None:
         self.server = server
         self.name = name
         self._workers: list[Process] = []
@@ -103,12 +128,12 @@ class Fleet:
 
     def wait_until_idle(self) -> None:
         """Wait until the docket has nothing to do any more, and no slot is taken."""
-        admin = self.server.admin
+        admin, prefix = self.server.admin, self.server.prefix_of(self.name)
 
         def idle() -> bool:
-            states = admin.keys(f"{self.name}:limits:*:state*")
-            stream, queue = admin.xlen(f"{self.name}:stream"), admin.zcard(f"{self.name}:queue")
-            return not states and stream == 0 and queue == 0
+            states = [name for name in admin.scan_iter() if name.startswith(f"{prefix}:limits:")]
+            stream, queue = admin.xlen(f"{prefix}:stream"), admin.zcard(f"{prefix}:queue")
+            return not any(":state" in name for name in states) and stream == 0 and queue == 0
 
         self.wait(idle, "all is done")
 

@@ -16,7 +16,7 @@ pytest.importorskip("docket", reason="the adapter needs pydocket")
 from docket import Docket
 
 from tests.docket._tools import slots_in_use
-from tests.docket._workers import Fleet
+from tests.docket._workers import Fleet, OneServer
 from tests.redis._servers import Process, Server, binary, open_source, sources
 
 _numbers = itertools.count()
@@ -95,7 +95,7 @@ def fleet(server: Server) -> Iterator[Callable[..., Fleet]]:
     fleets: list[Fleet] = []
 
     def start(name: str | None = None) -> Fleet:
-        fleets.append(Fleet(server, name or f"fleet{next(_numbers)}"))
+        fleets.append(Fleet(OneServer(server), name or f"fleet{next(_numbers)}"))
         return fleets[-1]
 
     yield start
