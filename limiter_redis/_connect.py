@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import redis
@@ -45,6 +46,39 @@ SOCKET_TIMEOUT = 5.0
 """Seconds that a reply may take, where the user's URL or client does not say."""
 
 
+class Credentials(redis.CredentialProvider):
+    """A user's credentials, for connections of our own: asked for when one is made.
+
+    A streaming provider tells of new ones, but only the client that registered last (redis-entraid;
+    redis-py's clients all register): that is to be the user's. Servers end the connections whose
+    credentials have run out, and then ours are made anew.
+    """
+
+    def __init__(self, provider: redis.CredentialProvider) -> None:
+        self._provider = provider
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """Return them, also of a provider that was written for asyncio alone."""
+        try:
+            return self._provider.get_credentials()
+        except NotImplementedError:
+            asked = self._provider.get_credentials_async()
+            try:
+                return asyncio.run(asked)
+            finally:
+                asked.close()  # in an event loop it was not even begun
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        """Return them."""
+        own = getattr(type(self._provider), "get_credentials_async", None)
+        if own is None or own is _INHERITED:  # which warns, each time
+            return self._provider.get_credentials()
+        return await self._provider.get_credentials_async()
+
+
+_INHERITED = getattr(redis.CredentialProvider, "get_credentials_async", None)
+
+
 def address_of_url(url: str) -> dict[str, Any]:
     """Return the connection settings that a URL stands for.
 
@@ -78,6 +112,8 @@ def address_of_pool(pool: Any) -> dict[str, Any]:
 def address_of_connections(given: dict[str, Any], *, tls: bool) -> dict[str, Any]:
     """Return the connection settings of what redis-py makes connections with."""
     address = {name: given[name] for name in _ADDRESS if given.get(name) is not None}
+    if "credential_provider" in address:
+        address["credential_provider"] = Credentials(address["credential_provider"])
     if tls:
         address["ssl"] = True
         address |= {name: value for name, value in given.items() if name.startswith("ssl_")}

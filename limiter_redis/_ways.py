@@ -123,6 +123,8 @@ class _PlainWays:
         wire = Wire(client, hub.names, hub.process, where, self._script)
         wire.reply_lost = hub.recheck_waiting
         wire.is_borrowed = theirs
+        if theirs and _settings_of(client).get("socket_timeout") is None:
+            wire.patience = self._place.timeout
         return wire
 
     def new_async_wire(self) -> AsyncWay:
@@ -134,6 +136,12 @@ class _PlainWays:
             hub,
             timeout=place.timeout,
         )
+
+
+def _settings_of(client: redis.Redis) -> dict[str, Any]:
+    pool: Any = client.connection_pool
+    settings: dict[str, Any] = pool.connection_kwargs
+    return settings
 
 
 class _RoutedWays:

@@ -102,6 +102,8 @@ class Wire:
         self._where = where
         self.is_borrowed = False
         """Whether the client is a user's, who will close it."""
+        self.patience: float | None = None
+        """Seconds that a reply may take, where the client's own settings do not bound it."""
         self.reply_lost: Callable[[], object] = bool
         """Is called when a reply may have been lost, and with it news."""
         self._encode = protocol.Encoder(script, names, process)
@@ -116,9 +118,9 @@ class Wire:
 
         def exchange(connection: Any) -> list[str]:
             try:
-                reply = _exchange(connection, self._encode(operations))
+                reply = self._exchange(connection, self._encode(operations))
             except NoScriptError:
-                reply = _exchange(connection, self._encode(operations, by_text=True))
+                reply = self._exchange(connection, self._encode(operations, by_text=True))
             text: str = reply.decode()
             return text.split("\n")
 
@@ -131,7 +133,7 @@ class Wire:
     def command(self, *command: Any, node: Node | None = None) -> Any:  # noqa: ARG002
         """Carry out one plain command."""
         return self._with_connection(
-            lambda connection: _exchange(connection, connection.pack_command(*command))
+            lambda connection: self._exchange(connection, connection.pack_command(*command))
         )
 
     def close(self) -> None:
@@ -167,6 +169,12 @@ class Wire:
         finally:
             self._pool.release(connection)
 
+    def _exchange(self, connection: Any, command: Any) -> Any:
+        connection.send_packed_command([command] if isinstance(command, bytes) else command)
+        if self.patience is not None and not connection.can_read(self.patience):
+            raise TimeoutError("Timeout reading from socket")
+        return connection.read_response(disable_decoding=True)
+
     def _get_connection(self) -> Any:
         deadline = time.monotonic() + POOL_PATIENCE
         while True:
@@ -181,8 +189,3 @@ class Wire:
 def _is_full(error: ConnectionError) -> bool:
     """Whether it is the user's pool that has no connection now (redis-py 5 has no class for it)."""
     return isinstance(error, MaxConnectionsError) or "Too many connections" in str(error)
-
-
-def _exchange(connection: Any, command: Any) -> Any:
-    connection.send_packed_command([command] if isinstance(command, bytes) else command)
-    return connection.read_response(disable_decoding=True)
