@@ -58,11 +58,13 @@ async def throughput(server: Server, settings: Settings) -> Table:
 async def hand_offs(server: Server, settings: Settings) -> list[Table]:
     """Measure tasks of 10 ms on one key, with one worker and with four worker processes."""
     loop, single = "in a plain loop, without Docket", "without a limit, a worker with concurrency=1"
+    chain = "without a limit, each body adds the next task"
     rounds = _rounds(settings)
     runs: dict[str, list[list[Body]]] = defaultdict(list)
     for turn in range(rounds):
         runs[loop].append(await _plain(_TIMED))
         runs[single].append(await _work(server, None, _TIMED, 1, _SECONDS))
+        runs[chain].append(await _chain(server, _TIMED))
         for kind in _in_turn(turn):
             runs[kind].append(await _work(server, kind, _TIMED, 1, _SECONDS))
         for kind in _in_turn(turn) if turn < 3 else ():
@@ -137,6 +139,24 @@ async def _work(
         for number in range(count):
             await docket.add(function)(number, f"key {number % keys}")
         async with new_worker(docket, concurrency=10 if kind else 1) as worker:
+            await worker.run_until_finished()
+    check(book.bodies, range(count))
+    return book.bodies
+
+
+async def _chain(server: Server, count: int) -> list[Body]:
+    """Return what tasks did that hand on by Docket's queue alone: what a limit can add to."""
+    book = Book(_SECONDS)
+
+    async def link(number: int, key: str) -> None:
+        await book.body(number, key)
+        if number + 1 < count:
+            await docket.add(function)(number + 1, key)
+
+    function = task(None, link)
+    async with new_docket(server, function) as docket:
+        await docket.add(function)(0, "one")
+        async with new_worker(docket) as worker:
             await worker.run_until_finished()
     check(book.bodies, range(count))
     return book.bodies
