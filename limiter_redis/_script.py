@@ -38,6 +38,15 @@ class Script:
         encoded = text.encode()
         return cls(encoded, hashlib.sha1(encoded, usedforsecurity=False).hexdigest().encode())
 
+    def waking(self, wake: str) -> Script:
+        """Return the script with another function `wake`; state.lua says what that is for."""
+        text = self.text.decode()
+        assert text.count(_WAKES_NOBODY) == 1, "it stands no more where it did"
+        return Script.of(text.replace(_WAKES_NOBODY, wake))
+
+
+_WAKES_NOBODY = "local function wake(id) return false end\n"
+
 
 def _load() -> str:
     general = "\n".join(_read(name) for name in _SHARED + _STEPS)

@@ -59,6 +59,10 @@ class RedisStore:
         min_replicas: how many replicas have to have a grant before it counts, and the seconds they
             may take for it. Where fewer have it in time the slot is given back, and
             `StoreUnavailable` is raised (and, as ever, a call that may wait tries again).
+        wake: for a job queue in the same Redis, and in a cluster in the same slot: Lua, which
+            defines `local function wake(id)`. It is called in the very step that ends the waiting
+            of a durable ticket, with the ticket's id as a word, and returns whether it woke the
+            job; if so, no process hears a notice. See `adapters/limiter_docket/lua/wake.lua`.
         script: for tests of the store itself, which put a clock of their own in.
 
     Raises:
@@ -72,13 +76,14 @@ class RedisStore:
         client: Client | None = None,
         namespace: str = NAMESPACE,
         min_replicas: tuple[int, float] | None = None,
+        wake: str | None = None,
         script: Script = SCRIPT,
     ) -> None:
         if (url is None) == (client is None):
             raise ConfigurationError("a RedisStore needs a URL or a client, and not both")
         self._namespace = checked_namespace(namespace)
         self._client = client
-        self._script = script
+        self._script = script if wake is None else script.waking(wake)
         if url is not None:
             self._place = place_of_url(url)
         else:

@@ -16,6 +16,10 @@ local prefix = match(opening, '^(.*):{$')
 
 local news = {} -- what others in the calling process have to hear
 
+-- Wakes the job of a durable ticket, whose id it is given as a word; returns whether it did. A queue
+-- in the same Redis, and in a cluster in the same slot, puts its own in this place (`RedisStore.wake`).
+local function wake(id) return false end
+
 -- The functions of this file and of those that follow. To make them all takes Lua longer than most
 -- calls last, so each is made when it is first asked for: `make`, which _script.py puts together
 -- of them, does it by name.
@@ -40,6 +44,14 @@ function state.tell(whom, line)
   else -- messages only hint
     redis.pcall('PUBLISH', (prefix or string.sub(opening, 2, -2)) .. ':process:' .. whom, line)
   end
+end
+
+-- Says that the waiting of a durable ticket has ended: to whoever ran the step, unless its job was
+-- woken right here.
+function state.notice(t, answer)
+  local called, woken = pcall(wake, t.id)
+  if called and woken then return end
+  news[#news + 1] = 'notice ' .. t.id .. ' ' .. t.payload .. ' ' .. answer
 end
 
 -- Fields ------------------------------------------------------------------------------------------

@@ -165,7 +165,7 @@ end
 -- whoever ran the step that ended its waiting is told.
 function tickets.remember(t, answer)
   state.remember(state.load(t.demands[1].key), t, answer)
-  if t.durable then news[#news + 1] = 'notice ' .. t.id .. ' ' .. t.payload .. ' ' .. answer end
+  if t.durable then state.notice(t, answer) end
   state.tell(t.process, 'answer ' .. t.id .. ' ' .. answer)
 end
 

@@ -16,8 +16,7 @@ function turns.hand_over(t)
   tickets.write(t)
   if t.durable then
     state.note(state.load(t.demands[1].key), now + t.claim)
-    news[#news + 1] = 'notice ' .. t.id .. ' ' .. t.payload .. ' granted ' .. int(token) .. ' ' ..
-      int(t.claim)
+    state.notice(t, 'granted ' .. int(token) .. ' ' .. int(t.claim))
   end
   state.tell(t.process, 'answer ' .. t.id .. ' look')
 end
