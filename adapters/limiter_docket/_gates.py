@@ -15,7 +15,7 @@ from limiter_core.jobs import CLAIM, JobGate
 from limiter_core.registry import open_store
 from limiter_core.requests import Notice
 from limiter_core.store import Store
-from limiter_docket._queue import bring_forward, ticket_of, waits_for
+from limiter_docket._queue import WAKE, bring_forward, ticket_of, waits_for
 
 logger = logging.getLogger("limiter")
 
@@ -152,4 +152,5 @@ async def _store_of(docket: Docket) -> Store:
     from limiter_redis import RedisStore  # noqa: PLC0415
 
     async with docket.redis() as client:
-        return RedisStore(client=cast(Any, client), namespace=f"{docket.prefix}:limits")
+        redis = cast(Any, client)
+        return RedisStore(client=redis, namespace=f"{docket.prefix}:limits", wake=WAKE)

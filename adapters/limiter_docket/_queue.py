@@ -13,8 +13,12 @@ from typing import Any, cast
 from docket import Docket, Execution
 
 _LUA = resources.files("limiter_docket") / "lua"
-_PARK = (_LUA / "park.lua").read_text("utf-8")
-_BRING_FORWARD = (_LUA / "bring_forward.lua").read_text("utf-8")
+_PARK, _FORWARD, _WAKE = (
+    (_LUA / f"{name}.lua").read_text("utf-8") for name in ("park", "bring_forward", "wake")
+)
+_BRING_FORWARD = f"{_FORWARD}\nreturn bring_forward(KEYS, ARGV)"
+WAKE = _FORWARD + _WAKE
+"""What the store's script does with a ticket whose waiting ended, where it is in the same Redis."""
 
 
 def when_of(execution: Execution) -> str:
@@ -24,7 +28,7 @@ def when_of(execution: Execution) -> str:
 
 def ticket_of(docket: Docket, key: str, when: str) -> str:
     """Return the ticket of a task for one `when`."""
-    return f"{docket.name}:{key}#{when}"
+    return f"{docket.prefix}:{key}#{when}"
 
 
 def order_of(execution: Execution) -> int:

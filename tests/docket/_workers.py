@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from tests.redis._processes import most_at_once
 from tests.redis._servers import PATIENCE, Server
@@ -98,8 +99,17 @@ class Fleet:
         self.name = name
         self._workers: list[Process] = []
 
-    def start(self, *, kill_at: str = "", backstop: float = 300.0, **options: Any) -> Process:
-        """Start a worker; it kills itself at a point that workers/shop.py knows."""
+    def start(
+        self, *, kill_at: str = "", backstop: float = 300.0, apart: bool = False, **options: Any
+    ) -> Process:
+        """Start a worker.
+
+        Args:
+            kill_at: a point that workers/shop.py knows, at which it kills itself.
+            backstop: of `set_store`.
+            apart: give the limits a store that is not the docket's own, though in the same place.
+            options: of `docket worker`.
+        """
         given = {"redelivery-timeout": "2s", "logging-level": "WARNING"}
         given |= {name.replace("_", "-"): str(value) for name, value in options.items()}
         command = [sys.executable, "-m", "docket", "worker", "--docket", self.name]
@@ -107,9 +117,11 @@ class Fleet:
         for name, value in given.items():
             command += [f"--{name}", value]
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "SHOP_DOCKET": self.name}
-        worker = Process(
-            command, {**environment, "SHOP_KILL_AT": kill_at, "SHOP_BACKSTOP": str(backstop)}
-        )
+        environment |= {"SHOP_KILL_AT": kill_at, "SHOP_BACKSTOP": str(backstop)}
+        if apart:
+            namespace = quote(f"{self.server.prefix_of(self.name)}:limits")
+            environment["SHOP_STORE"] = f"{self.server.url}?namespace={namespace}"
+        worker = Process(command, environment)
         self._workers.append(worker)
         return worker
 

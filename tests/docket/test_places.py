@@ -163,7 +163,7 @@ def crew(place: Place) -> Iterator[Callable[[], Fleet]]:
         each.close()
 
 
-@pytest.mark.parametrize("point", ["running", "before parking", "before waking"])
+@pytest.mark.parametrize("point", ["running", "before parking", "after release"])
 async def test_a_killed_worker_loses_no_task(
     crew: Callable[[], Fleet], place: Place, point: str
 ) -> None:

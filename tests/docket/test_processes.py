@@ -16,10 +16,11 @@ POINTS = [
     pytest.param("after admission", marks=pytest.mark.slow),
     "before parking",
     "after parking",
-    "before the notice",
-    "before waking",
-    pytest.param("after waking", marks=pytest.mark.slow),
+    "before release",
+    "after release",
 ]
+APART = ["before the notice", "before waking", pytest.param("after waking", marks=pytest.mark.slow)]
+"""Points on the way of a notice: the store in the docket's own Redis needs none."""
 
 
 async def add_bills(
@@ -34,13 +35,23 @@ async def add_bills(
 async def test_a_worker_killed_at_any_point_loses_no_task(
     fleet: Callable[..., Fleet], point: str
 ) -> None:
-    crew = fleet()
+    await lose_none(fleet(), point, apart=False)
+
+
+@pytest.mark.parametrize("point", APART)
+async def test_a_worker_killed_while_it_wakes_a_task_does_not_lose_it(
+    fleet: Callable[..., Fleet], point: str
+) -> None:
+    await lose_none(fleet(), point, apart=True)
+
+
+async def lose_none(crew: Fleet, point: str, *, apart: bool) -> None:
     await add_bills(crew, 5, seconds=0.1)
-    victim = crew.start(kill_at=point)
+    victim = crew.start(kill_at=point, apart=apart)
     crew.wait(lambda: victim.dead, f"it dies at {point!r}")
 
-    crew.start()
-    crew.start()
+    crew.start(apart=apart)
+    crew.start(apart=apart)
     crew.wait_until_idle()
 
     assert sorted({what for what, _ in crew.events("end")}) == list("01234")
@@ -48,6 +59,20 @@ async def test_a_worker_killed_at_any_point_loses_no_task(
     # Only what ran in the killed worker begins a second time: that is Docket's promise.
     assert len(begun) <= 6, begun
     assert crew.most_at_once() == 1
+
+
+async def test_who_is_killed_right_after_a_release_has_woken_the_next(
+    fleet: Callable[..., Fleet],
+) -> None:
+    crew = fleet()
+    await add_bills(crew, 2, seconds=0.1)
+    victim = crew.start(kill_at="after release")
+    crew.wait(lambda: victim.dead, "it dies")
+    # Both on their way, the second at once: nobody had to wait for its claim time to pass.
+    assert crew.server.admin.zcard(f"{crew.name}:queue") == 0
+    crew.start()
+    crew.wait_until_idle()
+    assert {what for what, _ in crew.events("end")} == {"0", "1"}
 
 
 async def test_two_hundred_tasks_over_four_workers(fleet: Callable[..., Fleet]) -> None:

@@ -14,8 +14,9 @@ from docket import Agenda, Docket, Execution, ExecutionCancelled
 from docket.execution import Disposition, ExecutionState
 
 from limiter_core.requests import Notice
-from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConflictResolution, _run
+from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConflictResolution, _run, set_store
 from limiter_docket._gates import Gates
+from limiter_memory import MemoryStore
 from tests.docket._tools import (
     Book,
     finish,
@@ -249,6 +250,7 @@ async def test_a_cancel_that_is_heard_late_spares_what_was_added_since(any_docke
 async def test_a_notice_that_comes_again_takes_no_slot_from_a_body(
     docket: Docket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    set_store(docket, MemoryStore())  # in the docket's own Redis, the store wakes them itself
     book = Book()
     task = holding(book)
     notices: list[Notice] = []
@@ -393,8 +395,6 @@ async def test_after_clear_the_slot_goes_to_those_added_later(any_docket: Docket
 
 
 async def test_a_struck_one_lets_the_next_pass(docket: Docket) -> None:
-    from limiter_docket import set_store
-
     set_store(docket, claim=0.5)
     book = Book()
     task = holding(book)

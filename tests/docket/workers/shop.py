@@ -18,12 +18,16 @@ from typing import Annotated, Any
 from docket import CurrentDocket, CurrentExecution, Docket, Execution, Retry
 
 from limiter_core.jobs import JobGate
+from limiter_core.lease import Lease
 from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConflictResolution, _gates, _run, set_store
 
 DOCKET = os.environ.get("SHOP_DOCKET", "shop")
 KILL_AT = os.environ.get("SHOP_KILL_AT", "")
 
-set_store(DOCKET, claim=1.5, backstop=float(os.environ.get("SHOP_BACKSTOP", "300")))
+STORE = os.environ.get("SHOP_STORE") or None
+"""The store in the docket's own Redis wakes who waits by itself; of any other a worker hears."""
+
+set_store(DOCKET, STORE, claim=1.5, backstop=float(os.environ.get("SHOP_BACKSTOP", "300")))
 
 
 async def note(docket: Docket, kind: str, what: str) -> None:
@@ -126,7 +130,7 @@ def around(function: Callable[..., Awaitable[Any]], point: str) -> Callable[...,
 
 if KILL_AT:
     _run.park = around(_run.park, "parking")
-    _run.bring_forward = around(_run.bring_forward, "waking what was granted meanwhile")
     _gates.bring_forward = around(_gates.bring_forward, "waking")
+    Lease.release = around(Lease.release, "release")
     JobGate.admit = around(JobGate.admit, "admission")
     _gates.Gates._wake = around(_gates.Gates._wake, "the notice")
