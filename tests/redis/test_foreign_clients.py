@@ -89,7 +89,16 @@ class Streaming(Provider, StreamingCredentialProvider):
         return True
 
 
-PROVIDERS = pytest.mark.parametrize("kind", [Provider, AsyncProvider, SyncProvider, Streaming])
+SLOW = pytest.mark.slow
+PROVIDERS = pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(Provider, marks=SLOW),
+        AsyncProvider,
+        pytest.param(SyncProvider, marks=SLOW),
+        Streaming,
+    ],
+)
 
 
 @asynccontextmanager
@@ -174,6 +183,7 @@ async def test_a_silent_server_is_given_up(own_server: Process) -> None:
         await store.aclose()
 
 
+@SLOW
 def test_a_silent_server_is_given_up_by_threads_on_their_own_pool(own_server: Process) -> None:
     """A client for threads without a timeout of its own: the store's holds."""
     client: Any = redis.Redis.from_url(own_server.url, socket_timeout=None)
@@ -297,6 +307,7 @@ async def test_a_password_in_the_url_of_a_cluster(cluster: Cluster) -> None:
         await works(client, "{shop}:limits", LIMIT, OTHER)
 
 
+@SLOW
 async def test_a_silent_node_is_given_up(cluster: Cluster) -> None:
     """Calls to it end, though the docket's client would wait for ever."""
     async with docket_client(first_node(cluster)) as client:
