@@ -16,6 +16,7 @@ from limiter_core.registry import open_store
 from limiter_core.requests import Notice
 from limiter_core.store import Store
 from limiter_docket._queue import WAKE, bring_forward, ticket_of, waits_for
+from limiter_docket._run import runs
 
 logger = logging.getLogger("limiter")
 
@@ -108,9 +109,12 @@ class Gates:
     async def drop(self, key: str, when: str = "") -> None:
         """Drop the ticket of a task: for this `when`, or else if it was cancelled meanwhile."""
         cancelled, waited, keys = await waits_for(self.docket, key)
+        ticket = ticket_of(self.docket, key, waited)
         if when == waited if when else cancelled:
             for gate in list(self._open.values()):
-                await gate.drop(ticket_of(self.docket, key, waited), tuple(keys))
+                await gate.drop(ticket, tuple(keys))
+        for run in list(runs.values()) if cancelled else ():
+            run.cancel(ticket)
 
     async def _wake(self, notice: Notice) -> bool:
         """Bring a task forward whose waiting ended; whatever its answer is, it hears it itself."""

@@ -47,8 +47,8 @@ async def park(execution: Execution, keys: tuple[str, ...], at: float) -> str:
     """
     docket, since = execution.docket, execution.started_at
     delivery = (docket.worker_group_name, execution.message_id, execution.generation)
-    more = (*delivery, since.isoformat() if since else "", repr(at), " ".join(keys))
     when, key = when_of(execution), execution.key
+    more = (*delivery, since.isoformat() if since else "", repr(at), " ".join((when, *keys)))
     said: str = (await _evaluate(_PARK, docket, key, when, "scheduled", *more)).decode()
     if said == "offered":  # its slot came free meanwhile
         return "parked" if await bring_forward(docket, key, when) else "gone"

@@ -39,6 +39,8 @@ class Run:
         self.keys: dict[ConcurrencyLimit, str] = {}
         self._execution = execution
         self._worker = worker
+        self._when = when_of(execution)
+        self._ticket = ticket_of(execution.docket, execution.key, self._when)
         self._task: Any = asyncio.current_task()
         self._outcome: Lease | BaseException = RuntimeError("this run was not admitted yet")
         self._over = False
@@ -85,15 +87,24 @@ class Run:
         finally:
             await self.lease.release()
 
+    def cancel(self, ticket: str) -> None:
+        """Stop it, if it has this ticket and its worker has forgotten it.
+
+        So a worker does whose next poll after a task was parked brings that task back already.
+        """
+        if ticket == self._ticket and not self._over:
+            known = self._worker._tasks_by_key  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
+            if known.get(self._execution.key) is not self._task:
+                self._lost(Loss.PREEMPTED)
+
     async def _admit(
         self, gate: JobGate, limits: list[ConcurrencyLimit], view: ArgumentView, backstop: float
     ) -> Lease:
-        execution, when = self._execution, when_of(self._execution)
-        ticket = ticket_of(execution.docket, execution.key, when)
-        payload, label = f"{when} {execution.key}", f"{execution.function_name}({execution.key})"
+        execution, payload = self._execution, f"{self._when} {self._execution.key}".encode()
+        label = f"{execution.function_name}({execution.key})"
         outcome, seconds, keys = None, _COME_BACK, tuple[str, ...]()
         try:
-            job = Job(ticket, limits, view, payload.encode(), order_of(execution), label)
+            job = Job(self._ticket, limits, view, payload, order_of(execution), label)
             outcome = await gate.admit(job, self._lost)
         except (LimitReached, Superseded) as refusal:
             raise AdmissionBlocked(execution, str(refusal), reschedule=False) from refusal
@@ -107,20 +118,18 @@ class Run:
         elif execution.redelivered:
             # Its first run may go on, and then acknowledges the message; else it comes once more.
             raise AdmissionBlocked(execution, "its first run, which may go on", handled=True)
-        raise await gate.finish(self._park(gate, ticket, keys, seconds))
+        raise await gate.finish(self._park(gate, keys, seconds))
 
-    async def _park(
-        self, gate: JobGate, ticket: str, keys: tuple[str, ...], seconds: float
-    ) -> AdmissionBlocked:
+    async def _park(self, gate: JobGate, keys: tuple[str, ...], seconds: float) -> AdmissionBlocked:
         """Park the task; returns what tells Docket so."""
         execution, said = self._execution, ""
         try:
             said = await park(execution, keys, time.time() + seconds)
         except RedisError as error:
-            logger.warning("could not park %s, it is delivered again: %s", ticket, error)
+            logger.warning("could not park %s, it is delivered again: %s", self._ticket, error)
         if keys and said in ("cancelled", "gone"):
             with suppress(StoreError):  # it goes when its turn comes
-                await gate.drop(ticket, keys)
+                await gate.drop(self._ticket, keys)
         why = f"the limit on {' and '.join(keys)}" if keys else "a store that is away"
         return AdmissionBlocked(execution, why, handled=said != "cancelled", reschedule=False)
 
@@ -128,8 +137,11 @@ class Run:
         # What has ended is not turned into a failure.
         if self._over or getattr(self._execution, "_ended", False):
             return
+        cancelled: set[Any] = self._worker._cancelled_by_docket  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
+        if self._task in cancelled:
+            return
         if loss is Loss.PREEMPTED:  # as by `docket.cancel`, also if a newer run has the key
-            self._worker._cancelled_by_docket.add(self._task)  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
+            cancelled.add(self._task)
         else:
             self._stopped = True
         self._task.cancel(f"the lease is lost: {loss.value}")

@@ -13,9 +13,12 @@ import pytest
 from docket import Agenda, Docket, Execution, ExecutionCancelled
 from docket.execution import Disposition, ExecutionState
 
+from limiter_core import StoreUnavailable
+from limiter_core.jobs import JobGate
 from limiter_core.requests import Notice
 from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConflictResolution, _run, set_store
 from limiter_docket._gates import Gates
+from limiter_docket._queue import bring_forward, waits_for, when_of
 from limiter_memory import MemoryStore
 from tests.docket._tools import (
     Book,
@@ -167,6 +170,58 @@ async def test_a_cancelled_holder_hands_its_slot_on(any_docket: Docket) -> None:
         book.go_on.set()
     assert await states(first) == ["cancelled"]
     assert most_at_once(book.bodies) == 1
+
+
+async def test_a_holder_that_waited_for_less_than_a_poll_hears_its_cancel(
+    any_docket: Docket,
+) -> None:
+    book = Book()
+    task = holding(book)
+    async with AsyncExitStack() as stack:
+        interval = timedelta(seconds=1)
+        await stack.enter_async_context(working(any_docket, minimum_check_interval=interval))
+        stack.callback(book.go_on.set)
+        first = await any_docket.add(task)(0)
+        await until(lambda: book.began, "the first runs")
+        second = await any_docket.add(task)(1)
+        await any_docket.add(task)(2)
+        await until_true(parked(any_docket, 2), "two wait")
+        await any_docket.cancel(first.key)
+        await until(lambda: book.began == [0, 1], "the second runs")
+        await any_docket.cancel(second.key)
+        await until(lambda: book.began == [0, 1, 2], "the third runs", patience=5)
+    assert await states(first, second) == ["cancelled", "cancelled"]
+    assert most_at_once(book.bodies) == 1
+
+
+async def test_a_cancelled_one_that_could_not_ask_again_loses_its_ticket_as_well(
+    any_docket: Docket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = Book()
+    task = holding(book)
+
+    async def away(*_: Any) -> None:
+        raise StoreUnavailable("away")
+
+    async def forgotten() -> bool:
+        return not (await waits_for(any_docket, "b"))[2]
+
+    async def nobody_waits() -> bool:
+        return await waiting_in(any_docket) == 0
+
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(working(any_docket))
+        stack.callback(book.go_on.set)
+        await any_docket.add(task)(0)
+        await until(lambda: book.began, "the first runs")
+        waiting = await any_docket.add(task, key="b")(1)
+        await until_true(parked(any_docket, 1), "one waits")
+        with monkeypatch.context() as patch:
+            patch.setattr(JobGate, "admit", away)
+            assert await bring_forward(any_docket, "b", when_of(waiting))
+            await until_true(forgotten, "it is parked, and where it waited is not known")
+        await any_docket.cancel("b")
+        await until_true(nobody_waits, "no ticket is left")
 
 
 async def test_cancel_drops_the_newcomer(any_docket: Docket) -> None:
@@ -392,6 +447,37 @@ async def test_after_clear_the_slot_goes_to_those_added_later(any_docket: Docket
         book.go_on.set()
         await until(lambda: len(book.began) == 2, "the new one runs", patience=5)
     assert book.began == [0, 99]
+
+
+async def test_clear_ends_also_one_that_is_about_to_park(
+    any_docket: Docket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = Book()
+    task = holding(book)
+    park = _run.park
+
+    async def cleared(execution: Execution, *arguments: Any) -> str:
+        if not said:
+            await any_docket.clear()
+        said.append(await park(execution, *arguments))
+        return said[-1]
+
+    said: list[str] = []
+    monkeypatch.setattr(_run, "park", cleared)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(working(any_docket))
+        stack.callback(book.go_on.set)
+        await any_docket.add(task)(0)
+        await until(lambda: book.began, "the first runs")
+        gone = await any_docket.add(task, key="b")(1)
+        with pytest.raises(ExecutionCancelled):
+            await gone.get_result(timeout=timedelta(seconds=5))
+        assert await waiting_in(any_docket) == 0
+        again = await any_docket.add(task, key="b")(2)
+        assert again.disposition is Disposition.SCHEDULED
+        book.go_on.set()
+        await until(lambda: book.began == [0, 2], "the new one runs")
+    assert said[0] == "cancelled"
 
 
 async def test_a_struck_one_lets_the_next_pass(docket: Docket) -> None:
