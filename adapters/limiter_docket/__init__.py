@@ -16,7 +16,7 @@ except ImportError as error:
     ) from error
 
 from limiter_core import LIMIT_BY, ConcurrencyStrategy, ConflictResolution
-from limiter_docket._gates import set_store
+from limiter_docket._gates import set_store, store_of
 from limiter_docket._limit import ConcurrencyLimit
 
 __all__ = (
@@ -25,4 +25,5 @@ __all__ = (
     "ConcurrencyStrategy",
     "ConflictResolution",
     "set_store",
+    "store_of",
 )

@@ -96,7 +96,7 @@ class Gates:
         if store not in self._open:
             given = store or self.settings.store
             gate = JobGate(
-                given or await _store_of(self.docket),
+                given or await store_of(self.docket),
                 f"docket:{self.docket.name}",
                 self._wake,
                 claim=self.settings.claim,
@@ -146,8 +146,14 @@ def gates_of(worker: Worker) -> Gates:
     return _gates[worker]
 
 
-async def _store_of(docket: Docket) -> Store:
-    """Return the store in the docket's own Redis, or for `memory://` one in this process."""
+async def store_of(docket: Docket) -> Store:
+    """Return the store of a docket's limits, to look at them or to change them, in any process.
+
+    That is what `set_store` said, or one in the docket's own Redis, or for `memory://` one in this
+    process. Tasks that may run by what is done with it are woken at once.
+    """
+    if given := _settings.get(docket.name, Settings()).store:
+        return given
     if docket.url.startswith("memory://"):
         from limiter_memory import MemoryStore  # noqa: PLC0415
 

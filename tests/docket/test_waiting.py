@@ -13,10 +13,10 @@ import pytest
 from docket import Agenda, Docket, Execution, ExecutionCancelled
 from docket.execution import Disposition, ExecutionState
 
-from limiter_core import StoreUnavailable
+from limiter_core import Limiter, StoreUnavailable
 from limiter_core.jobs import JobGate
 from limiter_core.requests import Notice
-from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConflictResolution, _run, set_store
+from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConflictResolution, _run, set_store, store_of
 from limiter_docket._gates import Gates
 from limiter_docket._queue import bring_forward, waits_for, when_of
 from limiter_memory import MemoryStore
@@ -170,6 +170,23 @@ async def test_a_cancelled_holder_hands_its_slot_on(any_docket: Docket) -> None:
         book.go_on.set()
     assert await states(first) == ["cancelled"]
     assert most_at_once(book.bodies) == 1
+
+
+async def test_an_operator_in_another_process_lets_tasks_in_at_once(any_docket: Docket) -> None:
+    book = Book()
+    task = holding(book)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(working(any_docket))
+        stack.callback(book.go_on.set)
+        for each in range(2):
+            await any_docket.add(task)(each)
+        await until_true(parked(any_docket, 1), "one waits")
+        other = Docket(name=any_docket.name, url=any_docket.url)
+        await stack.enter_async_context(other)
+        limiter = await stack.enter_async_context(Limiter(await store_of(other)))
+        await limiter.set_limit("k", 2)
+        await until(lambda: len(book.began) == 2, "both run", patience=5)
+        await limiter.reset_limit("k")
 
 
 async def test_a_holder_that_waited_for_less_than_a_poll_hears_its_cancel(
