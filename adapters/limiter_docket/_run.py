@@ -66,6 +66,8 @@ class Run:
         try:
             lease = await self._admit(gate, distinct, view, backstop)
             self._outcome, self.keys = lease, dict(zip(distinct, lease.keys, strict=True))
+            if self._stopped:
+                await self.finish(asyncio.CancelledError())  # which did not have to come
         except BaseException as error:
             self._outcome, self._over = error, True
             raise
@@ -144,6 +146,8 @@ class Run:
             cancelled.add(self._task)
         else:
             self._stopped = True
+            if not isinstance(self._outcome, Lease):
+                return  # `admit` looks for it
         self._task.cancel(f"the lease is lost: {loss.value}")
 
 

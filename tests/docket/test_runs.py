@@ -25,7 +25,7 @@ from docket import (
     Worker,
 )
 
-from limiter_core import ConfigurationError, LeaseLost, StoreUnavailable
+from limiter_core import ConfigurationError, LeaseLost, Limiter, StoreUnavailable
 from limiter_core.jobs import Held, JobGate
 from limiter_docket import LIMIT_BY, ConcurrencyLimit, set_store
 from limiter_redis import RedisStore
@@ -181,6 +181,32 @@ async def test_a_lost_lease_is_retried(any_docket: Docket) -> None:
         await until(lambda: book.began, "it runs")
         await (await limiter_of(any_docket)).evict(book.began[0])
         assert await execution.get_result(timeout=timedelta(seconds=10)) == "done"
+
+
+async def test_a_lease_that_is_lost_before_the_body_begins_fails_the_task(
+    any_docket: Docket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admit, began = JobGate.admit, list[str]()
+
+    async def evicted(gate: JobGate, *arguments: Any) -> Any:
+        lease: Any = await admit(gate, *arguments)
+        began.append(lease.id)
+        if len(began) == 1:
+            await Limiter(gate.store).evict(lease.id)
+            await asyncio.sleep(0.05)
+        return lease
+
+    async def bill(
+        retry: Retry = Retry(attempts=2),
+        c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("k")),
+    ):
+        return c.lost
+
+    monkeypatch.setattr(JobGate, "admit", evicted)
+    async with working(any_docket):
+        execution = await any_docket.add(bill)()
+        assert await execution.get_result(timeout=timedelta(seconds=10)) is False
+    assert len(began) == 2
 
 
 async def test_only_warned_of_a_lost_lease_the_body_goes_on(any_docket: Docket) -> None:
