@@ -8,9 +8,10 @@ import weakref
 from typing import Literal
 
 from limiter_core._call import Call
+from limiter_core._checks import check_number
 from limiter_core._identity import new_id, process_label
 from limiter_core.errors import ConfigurationError, StoreUnavailable
-from limiter_core.limits import ConcurrencyLimit, Terms, check_number
+from limiter_core.limits import ConcurrencyLimit, Terms
 from limiter_core.registry import open_store
 from limiter_core.requests import CLAIM, Demand, Mode, Request
 from limiter_core.store import Store

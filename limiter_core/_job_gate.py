@@ -93,7 +93,7 @@ class JobGate:
         self._turn = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
         self._wake: Wake = self._in_turn(wake) if is_async(wake) else cast(Wake, wake)
-        self._outage = Outage(name)
+        self._outage = Outage(name, admits=on_store_error == "admit")
         listen(self._engine.store, self._face, self._desk, self._wake)
 
     @property

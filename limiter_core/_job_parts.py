@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from limiter_core._call import refusal_error
+from limiter_core._checks import check_seconds
 from limiter_core._identity import new_id
 from limiter_core._prepare import Limits
 from limiter_core.arguments import ArgumentView
@@ -122,7 +123,7 @@ class Desk:
         if not name or "\0" in name:
             raise ConfigurationError(f"a gate needs a name, of one line of text, got {name!r}")
         self.name = name
-        self.claim = claim
+        self.claim = check_seconds(claim, "claim")
         self._unsure: dict[str, str] = {}
         self._keys: OrderedDict[str, str] = OrderedDict()
 
@@ -210,8 +211,9 @@ def error_of(notice: Notice) -> Exception | None:
 class Outage:
     """Says once that the store is away, and once that it is back."""
 
-    def __init__(self, who: str) -> None:
+    def __init__(self, who: str, *, admits: bool) -> None:
         self._who = who
+        self._meanwhile = "run without a slot" if admits else "wait"
         self._lock = threading.Lock()
         self._since: float | None = None
 
@@ -221,7 +223,12 @@ class Outage:
             if self._since is not None:
                 return
             self._since = time.monotonic()
-        logger.warning("%s: the store cannot be used, jobs wait until it can: %s", self._who, error)
+        logger.warning(
+            "%s: the store cannot be used, jobs %s until it can: %s",
+            self._who,
+            self._meanwhile,
+            error,
+        )
 
     def over(self) -> None:
         """Note a success."""

@@ -10,18 +10,11 @@ import inspect
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
+from limiter_core._checks import check_cost, check_number, check_priority, check_timeout
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError
 from limiter_core.keys import MAX_KEY_LENGTH, scoped
-from limiter_core.limits import (
-    ConcurrencyLimit,
-    ConflictResolution,
-    Terms,
-    check_cost,
-    check_number,
-    check_priority,
-    check_timeout,
-)
+from limiter_core.limits import ConcurrencyLimit, ConflictResolution, Terms
 from limiter_core.requests import Demand
 from limiter_core.strategies import key_part
 

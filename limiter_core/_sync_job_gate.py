@@ -52,7 +52,7 @@ class SyncJobGate:
         self._face = self._engine.face
         self._desk = Desk(name, claim)
         self._wake = wake
-        self._outage = Outage(name)
+        self._outage = Outage(name, admits=on_store_error == "admit")
         listen(self._engine.store, self._face, self._desk, wake)
 
     @property

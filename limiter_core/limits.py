@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, fields
 from datetime import timedelta
@@ -13,6 +12,15 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, cast
 from pydantic import ConfigDict, PlainValidator, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from limiter_core._checks import (
+    PRIORITY_RANGE,
+    check_cost,
+    check_number,
+    check_priority,
+    check_seconds,
+    check_timeout,
+    number_or_function,
+)
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError
 from limiter_core.strategies import (
@@ -22,10 +30,13 @@ from limiter_core.strategies import (
     is_immediate,
 )
 
-__all__ = ("PRIORITY_RANGE", "ConcurrencyLimit", "ConflictResolution", "LimitOptions")
-
-PRIORITY_RANGE = 2**31
-"""Priorities lie strictly between minus and plus this; every store can order them exactly."""
+__all__ = (
+    "PRIORITY_RANGE",
+    "ConcurrencyLimit",
+    "ConflictResolution",
+    "LimitOptions",
+    "check_seconds",
+)
 
 
 class ConflictResolution(enum.Enum):
@@ -72,71 +83,6 @@ class Terms(NamedTuple):
     on_lost: Literal["cancel", "warn"]
 
 
-def check_number(value: object, what: str, *, least: int) -> int:
-    """Return `value` if it is a whole number of at least `least`.
-
-    Raises:
-        ConfigurationError: it is not; says what was given and what is allowed.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationError(f"{what} must be a whole number, got {value!r}")
-    if value < least:
-        raise ConfigurationError(f"{what} must be at least {least}, got {value!r}")
-    return value
-
-
-def check_priority(value: object) -> int:
-    """Return `value` if it can be a priority.
-
-    Raises:
-        ConfigurationError: it is no whole number, or outside of `PRIORITY_RANGE`.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationError(f"priority must be a whole number, got {value!r}")
-    if abs(value) >= PRIORITY_RANGE:
-        raise ConfigurationError(f"priority must lie within ±2**31, got {value!r}")
-    return value
-
-
-def _number(what: str, least: int) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        return value if callable(value) else check_number(value, what, least=least)
-
-    return check
-
-
-def _seconds(what: str, *, zero_allowed: bool = False) -> Callable[[Any], Any]:
-    allowed = "zero or more" if zero_allowed else "more than zero"
-
-    def check(value: Any) -> Any:
-        if value is None:
-            return None
-        seconds = value.total_seconds() if isinstance(value, timedelta) else value
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-            raise ConfigurationError(f"{what} must be seconds or a timedelta, got {value!r}")
-        too_short = seconds < 0 or (seconds == 0 and not zero_allowed)
-        if too_short or not math.isfinite(seconds):
-            raise ConfigurationError(f"{what} must be {allowed} and finite, got {value!r}")
-        return float(seconds)
-
-    return check
-
-
-_check_timeout = _seconds("timeout", zero_allowed=True)
-
-
-def check_timeout(value: Any) -> float | None:
-    """Return a timeout in seconds, or None for "wait as long as it takes".
-
-    Raises:
-        ConfigurationError: it is no duration, negative or infinite.
-    """
-    if value is None:
-        return None
-    checked: float = _check_timeout(value)
-    return checked
-
-
 def _scope(value: Any) -> Any:
     if value is None:
         return None
@@ -169,9 +115,11 @@ def _priority(value: Any) -> Any:
 
 
 def _lease(value: Any) -> Any:
-    if value is None:
-        raise ConfigurationError("lease must be seconds or a timedelta, got None")
-    return _seconds("lease")(value)
+    return check_seconds(value, "lease")
+
+
+def _max_hold(value: Any) -> Any:
+    return None if value is None else check_seconds(value, "max_hold")
 
 
 def _fair_by(value: Any) -> Any:
@@ -219,7 +167,7 @@ class ConcurrencyLimit:
         PlainValidator(as_strategy),
     ] = None
     max_concurrent: Annotated[
-        int | Callable[[ArgumentView], Any], PlainValidator(_number("max_concurrent", 0))
+        int | Callable[[ArgumentView], Any], PlainValidator(number_or_function("max_concurrent", 0))
     ] = 1
     _: KW_ONLY
     scope: Annotated[str | None, PlainValidator(_scope)] = None
@@ -227,14 +175,16 @@ class ConcurrencyLimit:
         ConflictResolution.QUEUE
     )
     priority: Annotated[int | Callable[[ArgumentView], Any], PlainValidator(_priority)] = 0
-    cost: Annotated[int | Callable[[ArgumentView], Any], PlainValidator(_number("cost", 1))] = 1
+    cost: Annotated[
+        int | Callable[[ArgumentView], Any], PlainValidator(number_or_function("cost", 1))
+    ] = 1
     fair_by: Annotated[
         str | Sequence[str] | ConcurrencyStrategy | KeySource | None, PlainValidator(_fair_by)
     ] = None
     max_waiting: Annotated[int | None, PlainValidator(_max_waiting)] = None
     timeout: Annotated[float | timedelta | None, PlainValidator(check_timeout)] = None
     lease: Annotated[float | timedelta, PlainValidator(_lease)] = 30.0
-    max_hold: Annotated[float | timedelta | None, PlainValidator(_seconds("max_hold"))] = None
+    max_hold: Annotated[float | timedelta | None, PlainValidator(_max_hold)] = None
     on_lost: Annotated[Literal["cancel", "warn"], PlainValidator(_on_lost)] = "cancel"
 
     def __post_init__(self) -> None:
@@ -265,18 +215,6 @@ class ConcurrencyLimit:
             and isinstance(self.cost, int)
             and self.fair_by is None
             and self.on_conflict is not ConflictResolution.PRIORITY
-        )
-
-
-def check_cost(cost: int, max_concurrent: int) -> None:
-    """Refuse a cost that could never be admitted; under a limit of 0 nothing is.
-
-    Raises:
-        ConfigurationError: the cost is above the limit.
-    """
-    if cost > max_concurrent > 0:
-        raise ConfigurationError(
-            f"cost {cost} is above the limit of {max_concurrent}: such a call would wait for ever"
         )
 
 

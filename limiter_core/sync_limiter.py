@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
+from limiter_core._checks import check_timeout
 from limiter_core._engine import OnStoreError, check_id, check_key, check_override, one_limit
 from limiter_core._prepare import (
     Arguments,
@@ -22,7 +23,7 @@ from limiter_core._sync_engine import Hold, SyncEngine
 from limiter_core.arguments import Binder, binder_of
 from limiter_core.errors import ConfigurationError, LimitReached
 from limiter_core.lease import SyncLease
-from limiter_core.limits import ConcurrencyLimit, check_timeout
+from limiter_core.limits import ConcurrencyLimit
 from limiter_core.requests import KeySnapshot, Mode
 from limiter_core.store import Store
 

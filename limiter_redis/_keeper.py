@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import redis
@@ -87,9 +88,10 @@ class Keeper:
 
     def _run(self) -> None:
         over = threading.Event()
-        threading.Thread(
-            target=self._watch_deadlines, args=(over,), name="limiter-deadlines", daemon=True
-        ).start()
+        with suppress(RuntimeError):  # the process ends, and no thread can begin
+            threading.Thread(
+                target=self._watch_deadlines, args=(over,), name="limiter-deadlines", daemon=True
+            ).start()
         hub = self._hub
         turn, close = self._begin()
         idle_since = time.monotonic()

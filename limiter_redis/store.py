@@ -101,13 +101,19 @@ class RedisStore:
         self.hub, self.keeper = self._ways.hub, self._ways.keeper
         self.one_slot = not self._ways.capabilities.spans_scopes
         """Whether all keys of a request have to have one scope."""
-        self.hub.on_undelivered = self.keeper.ensure_running
+        self.hub.on_undelivered = self._have_told
         self._wire: Way | None = None
         self._async_wires: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncWay] = (
             weakref.WeakKeyDictionary()
         )
         self._last_async_wire: AsyncWay | None = None
         self._scopes: dict[str, float] = {}
+
+    def _have_told(self) -> None:
+        # As a method of the store, which this keeps alive as long as the keeper runs: so that one
+        # that nobody refers to any more is closed when the process ends, and what it has to tell
+        # other processes is told.
+        self.keeper.ensure_running()
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._place.where} namespace={self._namespace!r}>"

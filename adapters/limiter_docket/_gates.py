@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 from docket import Docket, Worker
 
 from limiter_core.jobs import CLAIM, JobGate
+from limiter_core.limits import check_seconds
 from limiter_core.registry import open_store
 from limiter_core.requests import Notice
 from limiter_core.store import Store
@@ -63,10 +64,11 @@ def set_store(
             runs them without a slot.
 
     Raises:
-        ConfigurationError: no installed store knows the URL.
+        ConfigurationError: no installed store knows the URL, or a value is not allowed.
     """
     opened = open_store(store) if isinstance(store, str) else store
     name = docket if isinstance(docket, str) else docket.name
+    claim, backstop = check_seconds(claim, "claim"), check_seconds(backstop, "backstop")
     _settings[name] = Settings(opened, claim, backstop, on_store_error)
 
 

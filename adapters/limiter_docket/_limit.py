@@ -93,13 +93,12 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
         run = runs.get(execution)
         if run is None:
             gates, frame = gates_of(worker), current_frame()
-            # What failed before, or put the task off, has decided: it will not run this time.
-            for failure in frame.failures.values():
+            if frame.failures:  # something before this has decided that it does not run
                 if not execution.redelivered:  # or it may hold what it was given before
                     await gates.drop(execution.key, when_of(execution))
-                raise failure
+                return self
             limits = _limits_of(execution.function, worker, frame.provided)
-            gate = await gates.gate(_store_of(limits))
+            gate = await gates.gate(limits[0].store)
             run = runs[execution] = Run(self, execution, worker)
             of_core = [each.limit for each in limits]
             await run.admit(gate, of_core, _view_of(execution), gates.settings.backstop)
@@ -121,10 +120,10 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
         """Begin to sweep, and to hear cancels, before the first task comes.
 
         Raises:
-            ConfigurationError: a task has dependencies that would lose it while it waits.
+            ConfigurationError: a task has limits, or dependencies beside them, that cannot be.
         """
         for function in docket.tasks.values():
-            for limit in _limits_of(function, worker):
+            for limit in _limits_of(function, worker)[:1]:
                 await gates_of(worker).gate(limit.store)
         yield
 
@@ -143,35 +142,30 @@ def _limits_of(
     """Return the limits of a function and its worker, but not of parameters that are given.
 
     Raises:
-        ConfigurationError: beside them is a dependency that would lose a task while it waits.
+        ConfigurationError: they name several stores, or beside them is a dependency that would
+            lose a task while it waits.
     """
+    name = getattr(function, "__name__", repr(function))
     of_worker = list(worker.dependencies.values())
     parameters = get_dependency_parameters(function).items()
     found = list(_flat(of_worker + [each for name, each in parameters if name not in given]))
     for name, metadata in get_annotation_dependencies(function).items():
         found += [each.bind_to_parameter(name, None) for each in metadata]
     limits = [each for each in found if isinstance(each, ConcurrencyLimit)]
+    if len({each.store for each in limits}) > 1:
+        raise ConfigurationError(
+            f"{name} has limits in several stores. Those of a task and of its worker are taken "
+            "together: give all of them one `store`, or none, for that of the docket"
+        )
     for each in found if limits else ():
         rate = isinstance(each, RateLimit)
         if isinstance(each, Cooldown | Debounce) or (rate and (each.drop or each in of_worker)):
             raise ConfigurationError(
-                f"{getattr(function, '__name__', function)} has a {type(each).__name__} beside a "
-                "ConcurrencyLimit: it would take the task that comes back from waiting for another "
-                "one, and drop it. Put one of the two on a task that adds the other"
+                f"{name} has a {type(each).__name__} beside a ConcurrencyLimit: a task that comes "
+                "back from waiting counts as another one there, which is dropped, or put off again "
+                "and again. Put one of the two on a task that adds the other"
             )
     return limits
-
-
-def _store_of(limits: Sequence[ConcurrencyLimit]) -> Store | None:
-    """Return the store that the limits of a task name.
-
-    Raises:
-        ConfigurationError: they name several.
-    """
-    store, *others = {each.store for each in limits}
-    if others:
-        raise ConfigurationError("the limits of one task, and those of its worker, need one store")
-    return store
 
 
 def _view_of(execution: Execution) -> ArgumentView:

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import pytest
 from docket import Depends, Docket, Worker
-from docket.execution import ExecutionState
 
 from limiter_core import ConfigurationError
-from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConcurrencyStrategy
+from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConcurrencyStrategy, set_store
+from limiter_memory import MemoryStore
 from tests.docket._tools import (
     Book,
     finish,
@@ -255,8 +255,6 @@ async def test_equal_limits_on_worker_and_task_are_one(any_docket: Docket) -> No
 
 async def test_other_stores_for_a_docket_or_a_limit(docket: Docket) -> None:
     from limiter_core import Limiter
-    from limiter_docket import set_store
-    from limiter_memory import MemoryStore
 
     own, of_docket = MemoryStore(), MemoryStore()
     seen: list[Any] = []
@@ -269,20 +267,11 @@ async def test_other_stores_for_a_docket_or_a_limit(docket: Docket) -> None:
     async def with_dockets(c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("b"))):
         seen.append([key async for key in Limiter(of_docket).keys()])
 
-    async def with_both(
-        c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("a"), store=own),
-        d: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("b")),
-    ):
-        raise AssertionError("never")
-
     set_store(docket, of_docket)
     await docket.add(with_own)()
     await docket.add(with_dockets)()
-    refused = await docket.add(with_both)()
     await finish(docket)
     assert sorted(seen) == [["a"], ["b"]]
-    await refused.sync()
-    assert refused.state is ExecutionState.FAILED
 
 
 async def test_a_store_that_cannot_be_had_is_said_when_the_worker_starts(server: Server) -> None:
@@ -294,6 +283,45 @@ async def test_a_store_that_cannot_be_had_is_said_when_the_worker_starts(server:
         async with Worker(docket) as worker:
             with pytest.raises(ConfigurationError, match="namespace"):
                 await worker.run_until_finished()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"claim": "30"}, {"claim": -1}, {"backstop": 0}, {"backstop": "x"}, {"store": "no://"}],
+)
+def test_wrong_settings_are_refused_where_they_are_said(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        set_store("nobody's", **wrong)
+
+
+async def test_limits_in_several_stores_are_refused_when_the_worker_starts(docket: Docket) -> None:
+    async def sync(
+        c: ConcurrencyLimit = ConcurrencyLimit("n", store=MemoryStore()),
+        d: ConcurrencyLimit = ConcurrencyLimit("n", scope="other"),
+        n: int = 1,
+    ):
+        raise AssertionError("never")
+
+    docket.register(sync)
+    async with Worker(docket) as worker:
+        with pytest.raises(ConfigurationError, match="sync has limits in several stores"):
+            await worker.run_until_finished()
+
+
+async def test_another_dependency_that_fails_is_the_only_one_that_is_blamed(
+    any_docket: Docket,
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("no connection")
+
+    async def bill(d: None = Depends(broken), c: ConcurrencyLimit = ConcurrencyLimit(), e: int = 1):
+        raise AssertionError("never")
+
+    execution = await any_docket.add(bill)()
+    await finish(any_docket)
+    with pytest.raises(ExceptionGroup) as caught:
+        await execution.get_result()
+    assert [str(error) for error in caught.value.exceptions] == ["no connection"]
 
 
 async def test_an_operator_raises_a_limit_for_those_who_wait(any_docket: Docket) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
+from limiter_core import SyncLimiter
 from limiter_core.requests import Demand, Granted, Held, Notice, Queued, Request
 from limiter_core.store import SyncStore
 from limiter_core.testing.listener import RecordingListener
@@ -312,3 +315,36 @@ def test_a_second_delivery_to_the_process_that_runs_the_job(server: Server) -> N
         assert face.release("job")
     finally:
         store.close()
+
+
+SETS_A_LIMIT = """
+import asyncio, sys
+from limiter_core import Limiter, SyncLimiter
+from limiter_redis import RedisStore
+
+def now():
+    SyncLimiter(RedisStore(sys.argv[1])).set_limit(sys.argv[2], 2)
+
+async def soon():
+    async with Limiter(RedisStore(sys.argv[1])) as limiter:
+        await limiter.set_limit(sys.argv[2], 2)
+
+now() if sys.argv[3] == "sync" else asyncio.run(soon())
+"""
+
+
+@pytest.mark.parametrize("world", ["sync", "async"])
+def test_who_lets_a_job_in_and_ends_at_once_tells_those_who_can_wake_it(
+    server: Server, world: str
+) -> None:
+    party = Party(server)
+    party.face.acquire(job("first"))
+    party.face.acquire(job("second", claim=60.0))
+    until_now(lambda: server.admin.pubsub_channels("*:notices"), "it listens for notices")
+    subprocess.run([sys.executable, "-c", SETS_A_LIMIT, server.url, KEY, world], check=True)
+    until_now(lambda: party.notices, "it is told", patience=5)
+    assert party.noticed() == ["second"]
+    SyncLimiter(party.store).reset_limit(KEY)
+    for name in ("first", "second"):
+        party.face.release(name)
+    party.store.close()

@@ -1,0 +1,85 @@
+"""What values may be: of a limit, and of whatever else is given a number or a duration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from limiter_core.errors import ConfigurationError
+
+PRIORITY_RANGE = 2**31
+"""Priorities lie strictly between minus and plus this; every store can order them exactly."""
+
+
+def check_number(value: object, what: str, *, least: int) -> int:
+    """Return `value` if it is a whole number of at least `least`.
+
+    Raises:
+        ConfigurationError: it is not; says what was given and what is allowed.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"{what} must be a whole number, got {value!r}")
+    if value < least:
+        raise ConfigurationError(f"{what} must be at least {least}, got {value!r}")
+    return value
+
+
+def check_priority(value: object) -> int:
+    """Return `value` if it can be a priority.
+
+    Raises:
+        ConfigurationError: it is no whole number, or outside of `PRIORITY_RANGE`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"priority must be a whole number, got {value!r}")
+    if abs(value) >= PRIORITY_RANGE:
+        raise ConfigurationError(f"priority must lie within ±2**31, got {value!r}")
+    return value
+
+
+def check_cost(cost: int, max_concurrent: int) -> None:
+    """Refuse a cost that could never be admitted; under a limit of 0 nothing is.
+
+    Raises:
+        ConfigurationError: the cost is above the limit.
+    """
+    if cost > max_concurrent > 0:
+        raise ConfigurationError(
+            f"cost {cost} is above the limit of {max_concurrent}: such a call would wait for ever"
+        )
+
+
+def check_seconds(value: Any, what: str, *, zero_allowed: bool = False) -> float:
+    """Return a duration in seconds: more than zero, or zero where it is allowed, and finite.
+
+    Raises:
+        ConfigurationError: it is none; says what was given and what is allowed.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise ConfigurationError(f"{what} must be seconds or a timedelta, got {value!r}")
+    too_short = seconds < 0 or (seconds == 0 and not zero_allowed)
+    if too_short or not math.isfinite(seconds):
+        allowed = "zero or more" if zero_allowed else "more than zero"
+        raise ConfigurationError(f"{what} must be {allowed} and finite, got {value!r}")
+    return float(seconds)
+
+
+def check_timeout(value: Any) -> float | None:
+    """Return a timeout in seconds, or None for "wait as long as it takes".
+
+    Raises:
+        ConfigurationError: it is no duration, negative or infinite.
+    """
+    return None if value is None else check_seconds(value, "timeout", zero_allowed=True)
+
+
+def number_or_function(what: str, least: int) -> Callable[[Any], Any]:
+    """Return what checks a number; a function is let through, and what it returns checked later."""
+
+    def check(value: Any) -> Any:
+        return value if callable(value) else check_number(value, what, least=least)
+
+    return check
