@@ -39,15 +39,19 @@ test: test-here test-redis-5 $(TESTED:%=test-%) ## run all tests, and what depen
 test-here: $(VENV)/.tools
 	$(BIN)/python -m pytest $(ARGS)
 
+# Every server is tried once, on .venv.
+ON_ONE_SERVER := -k "not redis-server"
+
 # What needs redis-py 5 (arq, and SAQ needs one below 8), and the Redis store on that redis-py.
 ON_REDIS_5 := tests/arq tests/saq tests/redis/test_contract.py tests/redis/test_connections.py \
-  "tests/project/test_examples.py::test_example[arq_one_per_customer]"
+  "tests/project/test_examples.py::test_example[arq_one_per_customer]" $(ON_ONE_SERVER)
 test-redis-5: $(VENV)-redis-5/.installed
 	$(VENV)-redis-5/bin/python -m pytest $(or $(ARGS),$(ON_REDIS_5))
 
 # What depends on the Python: not once more what kills and restarts processes for minutes.
 ELSEWHERE := tests/core tests/stores tests/project tests/redis/test_contract.py \
-  tests/redis/test_durable.py tests/docket/test_limits.py tests/celery_/test_basics.py
+  tests/redis/test_durable.py tests/docket/test_limits.py tests/celery_/test_basics.py \
+  $(ON_ONE_SERVER)
 
 # One of the tested versions, unless .venv has run it already.
 test-%: $(VENV)/.tools
