@@ -67,10 +67,9 @@ class Keeper:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._run, name="limiter-keeper", daemon=True
-                    )
-                    self._thread.start()
+                    thread = threading.Thread(target=self._run, name="limiter-keeper", daemon=True)
+                    thread.start()  # where no more can begin this raises, and the next call tries
+                    self._thread = thread
 
     def stop(self) -> None:
         """End the thread, if it runs; but not before the last lease was given back or lost.

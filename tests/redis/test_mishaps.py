@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -411,6 +412,24 @@ async def test_closing_leaves_nobody_behind(server: Server) -> None:
     await (await asyncio.wait_for(waiter, 5.0)).release()
     await store.aclose()
     await until(lambda: store.keeper._thread is None, "the keeper ends")
+
+
+def test_a_keeper_that_could_not_begin_begins_with_the_next_call(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_many(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    store = RedisStore(server.url)
+    limiter = SyncLimiter(store)
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(threading.Thread, "start", too_many)
+        with pytest.raises(RuntimeError, match="new thread"):
+            limiter.try_acquire(ONE, {})
+        store.close()  # says nothing of a thread that never was
+    with limiter.hold(ONE, {}):  # and whoever keeps its lease is there again
+        until_now(lambda: store.keeper.listening, "the keeper listens")
+    store.close()
 
 
 async def test_a_keeper_without_work_is_silent_while_the_server_is_away(
