@@ -63,8 +63,9 @@ class JobGate:
         name: who can wake these jobs, such as `"docket:shop"`. Workers that give the same name
             wake each other's jobs.
         wake: called with each notice of a job of this name. A function is called from any thread. A
-            coroutine function runs in the event loop in which the gate was made, one notice after
-            the other, and returns whether there is such a job; if not, its ticket is dropped.
+            coroutine function runs in the event loop in which the gate was made or entered, one
+            notice after the other, and returns whether there is such a job; if not, its ticket is
+            dropped.
         claim: seconds that a woken job has to come for its slot.
         on_store_error: what `admit` does when the store cannot be reached: "raise", or "admit".
         label: says in `inspect` who holds and who waits.
@@ -209,7 +210,7 @@ class JobGate:
 
     async def __aenter__(self) -> Self:
         """Sweep from now on."""
-        self._sweeper = asyncio.get_running_loop().create_task(self.keep_sweeping())
+        self._sweeper = self._errands.begin(self.keep_sweeping())
         return self
 
     async def __aexit__(
@@ -236,12 +237,14 @@ class JobGate:
 
     async def aclose(self) -> None:
         """Wake whom there is to wake, then hear no more notices; close a store that it owns."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
-        await self._errands.done(CLOSE_PATIENCE)
         engine = self._engine
-        unlisten(engine.store, self._face, self._desk, self._wake)
+        try:
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+                await asyncio.gather(self._sweeper, return_exceptions=True)
+            await self._errands.done(CLOSE_PATIENCE)
+        finally:
+            unlisten(engine.store, self._face, self._desk, self._wake)
         if engine.owns_store and not engine.closed:
             engine.closed = True
             await self._face.aclose()

@@ -107,3 +107,51 @@ async def test_a_gate_closes_the_store_that_it_owns(owns_store: bool) -> None:
     async with JobGate(Faces(store, Noting(store)), "queue", lambda _: None, owns_store=owns_store):
         pass
     assert closed == [True] * owns_store
+
+
+def test_a_gate_that_is_made_before_its_event_loop_wakes_in_that() -> None:
+    woken: list[str] = []
+
+    async def wake(notice: Notice) -> bool:
+        woken.append(notice.payload.decode())
+        return True
+
+    async def work() -> None:
+        async with gate:
+            first = await gate.admit(job("first"))
+            assert not isinstance(first, Waiting | Held)
+            assert isinstance(await gate.admit(job("second")), Waiting)
+            await first.release()
+
+    gate = JobGate(MemoryStore(), "queue", wake)
+    asyncio.run(work())
+    assert woken == ["second"]
+
+
+async def test_a_gate_whose_closing_is_cancelled_hears_no_more_notices() -> None:
+    woken: list[str] = []
+    go_on = asyncio.Event()
+
+    async def wake(notice: Notice) -> bool:
+        woken.append(notice.payload.decode())
+        await go_on.wait()
+        return True
+
+    store = MemoryStore()
+    gate = JobGate(store, "queue", wake)
+    first = await gate.admit(job("first"))
+    assert not isinstance(first, Waiting | Held)
+    for name in ("second", "third"):
+        assert isinstance(await gate.admit(job(name)), Waiting)
+    await first.release()
+    await until(lambda: bool(woken), "the second is being woken")
+    closing = asyncio.create_task(gate.aclose())
+    await asyncio.sleep(0.01)
+    closing.cancel()
+    assert (await asyncio.gather(closing, return_exceptions=True))[0].__class__ is (
+        asyncio.CancelledError
+    )
+    SyncLimiter(store).set_limit(KEY, 3)  # the third is handed a slot: whose gate hears of it?
+    go_on.set()
+    await asyncio.sleep(0.01)
+    assert woken == ["second"]
