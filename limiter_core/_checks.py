@@ -76,6 +76,16 @@ def check_timeout(value: Any) -> float | None:
     return None if value is None else check_seconds(value, "timeout", zero_allowed=True)
 
 
+def check_on_store_error(value: object) -> None:
+    """Refuse what is none of the two things to do when the store cannot be reached.
+
+    Raises:
+        ConfigurationError: it is none; says what was given and what is allowed.
+    """
+    if value not in ("raise", "admit"):
+        raise ConfigurationError(f'on_store_error must be "raise" or "admit", got {value!r}')
+
+
 def number_or_function(what: str, least: int) -> Callable[[Any], Any]:
     """Return what checks a number; a function is let through, and what it returns checked later."""
 

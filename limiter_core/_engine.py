@@ -8,7 +8,7 @@ import weakref
 from typing import Literal
 
 from limiter_core._call import Call
-from limiter_core._checks import check_number
+from limiter_core._checks import check_number, check_on_store_error
 from limiter_core._identity import new_id, process_label
 from limiter_core.errors import ConfigurationError, StoreUnavailable
 from limiter_core.limits import ConcurrencyLimit, Terms
@@ -30,14 +30,10 @@ class Engine:
     def __init__(
         self, store: str | Store, *, on_store_error: OnStoreError, label: str | None
     ) -> None:
-        if on_store_error not in ("raise", "admit"):
-            raise ConfigurationError(
-                f'on_store_error must be "raise" or "admit", got {on_store_error!r}'
-            )
+        check_on_store_error(on_store_error)
         self.owns_store = isinstance(store, str)
-        opened = _opened(store)
-        self.store = opened
-        self.suspends = opened.capabilities.suspends
+        self.store = open_store(store)
+        self.suspends = self.store.capabilities.suspends
         self.on_store_error = on_store_error
         self.closed = False
         self.admitted = 0
@@ -111,16 +107,6 @@ class Engine:
         """Forget what the parent holds, in a process made by `fork`."""
         self._holding = {}
         self._label = process_label() if self._given_label is None else self._given_label
-
-
-def _opened(store: object) -> Store:
-    if isinstance(store, str):
-        return open_store(store)
-    if isinstance(store, Store) and not isinstance(store, type):
-        return store
-    raise ConfigurationError(
-        f'a limiter needs a store or its URL, such as "memory://", got {store!r}'
-    )
 
 
 def check_key(key: object) -> str:

@@ -20,10 +20,21 @@ hands its slot on; `error_of(notice)` says whether the job is to run at all.
 
 from __future__ import annotations
 
+from limiter_core._checks import check_on_store_error
 from limiter_core._errands import Errands
 from limiter_core._job_gate import JobGate
 from limiter_core._job_parts import CLAIM, Job, Waiting, error_of
 from limiter_core._sync_job_gate import SyncJobGate
 from limiter_core.requests import Held
 
-__all__ = ("CLAIM", "Errands", "Held", "Job", "JobGate", "SyncJobGate", "Waiting", "error_of")
+__all__ = (
+    "CLAIM",
+    "Errands",
+    "Held",
+    "Job",
+    "JobGate",
+    "SyncJobGate",
+    "Waiting",
+    "check_on_store_error",
+    "error_of",
+)

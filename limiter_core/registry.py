@@ -19,13 +19,20 @@ STORES = "limiter.stores"
 """The entry-point group; an entry's name is a URL scheme."""
 
 
-def open_store(url: str) -> Store:
-    """Return the store that a URL names.
+def open_store(given: str | Store) -> Store:
+    """Return the store that a URL names; one that is given is returned as it is.
 
     Raises:
-        ConfigurationError: it is no URL, or no installed package knows its scheme.
+        ConfigurationError: it is neither, or no installed package knows the URL's scheme.
         ImportError: the store's requirements are not installed; names the extra that brings them.
     """
+    url: object = given
+    if isinstance(given, Store) and not isinstance(given, type):
+        return given
+    if not isinstance(url, str):
+        raise ConfigurationError(
+            f'a limiter needs a store or its URL, such as "memory://", got {given!r}'
+        )
     scheme, separator, rest = url.partition("://")
     if not separator:
         raise ConfigurationError(

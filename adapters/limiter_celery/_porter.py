@@ -95,7 +95,7 @@ class Porter:
         self.admits_in_pool = admits_in_pool(worker.pool)
         self.has_semaphore = worker.process_task == worker._process_task_sem  # noqa: SLF001
         settings = self.settings
-        store = open_store(settings.store) if isinstance(settings.store, str) else settings.store
+        store = open_store(settings.store)
         if self.pool_is_green and is_gevent():
             keep_in_system_thread(store)
         self.gate = SyncJobGate(

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 from docket import Docket, Worker
 
-from limiter_core.jobs import CLAIM, JobGate
+from limiter_core.jobs import CLAIM, JobGate, check_on_store_error
 from limiter_core.limits import check_seconds
 from limiter_core.registry import open_store
 from limiter_core.requests import Notice
@@ -66,8 +66,9 @@ def set_store(
     Raises:
         ConfigurationError: no installed store knows the URL, or a value is not allowed.
     """
-    opened = open_store(store) if isinstance(store, str) else store
+    opened = None if store is None else open_store(store)
     name = docket if isinstance(docket, str) else docket.name
+    check_on_store_error(on_store_error)
     claim, backstop = check_seconds(claim, "claim"), check_seconds(backstop, "backstop")
     _settings[name] = Settings(opened, claim, backstop, on_store_error)
 

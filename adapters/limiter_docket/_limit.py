@@ -72,7 +72,7 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
         self._by: _By = argument_name if by is None or isinstance(by, int) else by
         self.argument_name = self._by if isinstance(self._by, str) else None
         self.scope = scope
-        self.store = open_store(store) if isinstance(store, str) else store
+        self.store = None if store is None else open_store(store)
         self.limit = Limit(self._by, self.max_concurrent, scope=scope or None, **options)
         self._options = options
         self._bound: dict[str, ConcurrencyLimit] = {}
@@ -104,7 +104,7 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
             await run.admit(gate, of_core, _view_of(execution), gates.settings.backstop)
         lease = run.lease
         running = object.__new__(type(self))  # `self` is shared by all calls
-        vars(running).update(vars(self), concurrency_key=run.keys[self.limit])
+        vars(running).update(vars(self), concurrency_key=run.key_of(self.limit))
         running._call, running._release = lease._call, lease._release  # noqa: SLF001  (it is one)
         return running
 

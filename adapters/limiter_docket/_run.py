@@ -31,12 +31,11 @@ class Run:
 
     Attributes:
         owner: the limit that was entered first, and is left last.
-        keys: the key that each limit has in this run, once it is admitted.
     """
 
     def __init__(self, owner: object, execution: Execution, worker: Worker) -> None:
         self.owner = owner
-        self.keys: dict[ConcurrencyLimit, str] = {}
+        self._limits: list[ConcurrencyLimit] = []
         self._execution = execution
         self._worker = worker
         self._when = when_of(execution)
@@ -53,6 +52,10 @@ class Run:
             return self._outcome
         raise self._outcome
 
+    def key_of(self, limit: ConcurrencyLimit) -> str:
+        """Return the key that one of the limits has in this run."""
+        return self.lease.keys[self._limits.index(limit)]
+
     async def admit(
         self, gate: JobGate, limits: Iterable[ConcurrencyLimit], view: ArgumentView, backstop: float
     ) -> None:
@@ -62,10 +65,11 @@ class Run:
             AdmissionBlocked: the task was parked, or is not to run.
             LimiterError: the task fails with it.
         """
-        distinct = list(dict.fromkeys(limits))  # one limit in two places is one
+        for each in limits:
+            if each not in self._limits:  # one limit in two places is one
+                self._limits.append(each)
         try:
-            lease = await self._admit(gate, distinct, view, backstop)
-            self._outcome, self.keys = lease, dict(zip(distinct, lease.keys, strict=True))
+            self._outcome = await self._admit(gate, view, backstop)
             if self._stopped:
                 await self.finish(asyncio.CancelledError())  # which did not have to come
         except BaseException as error:
@@ -99,14 +103,12 @@ class Run:
             if known.get(self._execution.key) is not self._task:
                 self._lost(Loss.PREEMPTED)
 
-    async def _admit(
-        self, gate: JobGate, limits: list[ConcurrencyLimit], view: ArgumentView, backstop: float
-    ) -> Lease:
+    async def _admit(self, gate: JobGate, view: ArgumentView, backstop: float) -> Lease:
         execution, payload = self._execution, f"{self._when} {self._execution.key}".encode()
         label = f"{execution.function_name}({execution.key})"
         outcome, seconds, keys = None, _COME_BACK, tuple[str, ...]()
         try:
-            job = Job(self._ticket, limits, view, payload, order_of(execution), label)
+            job = Job(self._ticket, self._limits, view, payload, order_of(execution), label)
             outcome = await gate.admit(job, self._lost)
         except (LimitReached, Superseded) as refusal:
             raise AdmissionBlocked(execution, str(refusal), reschedule=False) from refusal

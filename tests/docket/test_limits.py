@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pytest
@@ -287,11 +288,48 @@ async def test_a_store_that_cannot_be_had_is_said_when_the_worker_starts(server:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"claim": "30"}, {"claim": -1}, {"backstop": 0}, {"backstop": "x"}, {"store": "no://"}],
+    [
+        {"claim": "30"},
+        {"claim": -1},
+        {"backstop": 0},
+        {"backstop": "x"},
+        {"store": "no://"},
+        {"store": 42},
+        {"on_store_error": "wait"},
+    ],
 )
 def test_wrong_settings_are_refused_where_they_are_said(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         set_store("nobody's", **wrong)
+
+
+def test_what_is_no_store_is_refused_where_a_limit_is_written() -> None:
+    wrong: Any = 42
+    with pytest.raises(ConfigurationError, match="needs a store or its URL"):
+        ConcurrencyLimit("n", store=wrong)
+
+
+async def test_a_strategy_that_cannot_be_hashed(any_docket: Docket) -> None:
+    @dataclass  # with __eq__, and so without __hash__
+    class By(ConcurrencyStrategy):
+        name: str
+
+        def get_key(self, execution: Any) -> str:
+            return str(execution.get_argument(self.name))
+
+    keys: list[str] = []
+
+    async def bill(
+        n: int,
+        region: str,
+        c: ConcurrencyLimit = ConcurrencyLimit(By("region")),
+        d: ConcurrencyLimit = ConcurrencyLimit(By("n"), 2),
+    ):
+        keys.extend((c.concurrency_key, d.concurrency_key))
+
+    await any_docket.add(bill)(1, "eu")
+    await finish(any_docket)
+    assert keys == ["key:eu", "key:1"]
 
 
 async def test_limits_in_several_stores_are_refused_when_the_worker_starts(docket: Docket) -> None:
