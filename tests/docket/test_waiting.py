@@ -84,7 +84,7 @@ async def test_a_waiting_task_holds_no_worker(any_docket: Docket) -> None:
         await until_true(parked(any_docket, 19), "nineteen wait")
         await any_docket.add(unlimited)(1)
         await until(lambda: free, "the unlimited task runs")
-        assert book.began == [0]
+        assert len(book.began) == 1  # of the first two, which ask at once, either
         book.go_on.set()
         await until(lambda: len(book.began) == 20, "all run")
 
