@@ -196,7 +196,8 @@ class Keeper:
             for start in range(0, len(looks), BATCH):
                 self._look(wire, looks[start : start + BATCH])
             while self._hub.undelivered:
-                wire.command("PUBLISH", self._hub.notices, self._hub.undelivered.pop())
+                wire.command("PUBLISH", self._hub.notices, self._hub.undelivered[0])
+                del self._hub.undelivered[0]  # only now: what fails is tried again
             while self._hub.abandoned:
                 self._call(wire, [protocol.release(*self._hub.abandoned.popitem())])
         except StoreUnavailable as error:

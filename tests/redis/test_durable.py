@@ -6,14 +6,16 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from limiter_core import SyncLimiter
+from limiter_core import StoreUnavailable, SyncLimiter
 from limiter_core.requests import Demand, Granted, Held, Notice, Queued, Request
 from limiter_core.store import SyncStore
 from limiter_core.testing.listener import RecordingListener
 from limiter_redis import RedisStore
+from limiter_redis._wire import Wire
 
 from ._fake_time import FAKED, ServerClock
 from ._servers import Server
@@ -348,3 +350,27 @@ def test_who_lets_a_job_in_and_ends_at_once_tells_those_who_can_wake_it(
     for name in ("first", "second"):
         party.face.release(name)
     party.store.close()
+
+
+def test_a_notice_for_others_that_cannot_be_sent_is_sent_again(
+    server: Server, here: Party, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, failed = Wire.command, 0
+
+    def flaky(self: Wire, *words: str | int, **more: Any) -> object:
+        nonlocal failed
+        if words[0] == "PUBLISH" and not failed:
+            failed += 1
+            raise StoreUnavailable("the connection broke")
+        return command(self, *words, **more)
+
+    monkeypatch.setattr(Wire, "command", flaky)
+    there = RedisStore(server.url, script=FAKED)  # which cannot wake jobs
+    here.face.acquire(job("first"))
+    here.face.acquire(job("second"))
+    until_now(lambda: server.admin.pubsub_channels("*:notices"), "one listens for notices")
+    there.sync_face().release("first", (KEY,))
+    until_now(lambda: here.notices, "it is told", patience=5)
+    assert (here.noticed(), failed) == (["second"], 1)
+    here.face.release("second")
+    there.close()
