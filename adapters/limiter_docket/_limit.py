@@ -35,8 +35,8 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
     """At most `max_concurrent` of the tasks that share a key run at once, over all workers.
 
     A default value, or the metadata of an annotation, of a task's parameter, or one of a worker's
-    `dependencies`. In the body the parameter is the lease: `id`, `fencing_token`, `lost`,
-    `check()`, and `concurrency_key`. Several limits on one task are taken all or none.
+    `dependencies`. In the body a parameter with this default is the lease: `id`, `fencing_token`,
+    `lost`, `check()`, and `concurrency_key`. Several limits on one task are taken all or none.
 
     Args:
         by: who shares the limit: an argument's name, a list of names, a `LIMIT_BY` strategy or an

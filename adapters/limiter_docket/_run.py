@@ -23,7 +23,7 @@ from limiter_docket._queue import order_of, park, ticket_of, when_of
 logger = logging.getLogger("limiter")
 
 _COME_BACK = 2.0
-"""Seconds after which a task asks again while the store cannot be reached."""
+"""Seconds after which a task asks again that got no answer, or got one that nobody heard."""
 
 
 class Run:
@@ -134,7 +134,7 @@ class Run:
         if keys and said in ("cancelled", "gone"):
             with suppress(StoreError):  # it goes when its turn comes
                 await gate.drop(self._ticket, keys)
-        why = f"the limit on {' and '.join(keys)}" if keys else "a store that is away"
+        why = f"the limit on {' and '.join(keys)}" if keys else "a store that gave no answer"
         return AdmissionBlocked(execution, why, handled=said != "cancelled", reschedule=False)
 
     def _lost(self, loss: Loss) -> None:

@@ -109,9 +109,9 @@ class LimitedQueue(RedisQueue):
         elif not await self._park(job, min(outcome.patience or BACKSTOP, BACKSTOP)):
             await gate.drop(ticket)  # it was aborted meanwhile
         else:
-            with suppress(StoreError):  # it is offered again
-                if await gate.handed_over(outcome):
-                    errands.begin(self._wake(job.id, ticket))
+            with suppress(StoreError, RedisError):  # it is parked, and offered again
+                if await gate.handed_over(outcome) and not await self._wake(job.id):
+                    await gate.drop(ticket)
         return id(job) in self._leases
 
     async def _park(self, job: SaqJob, seconds: float) -> bool:
@@ -123,9 +123,11 @@ class LimitedQueue(RedisQueue):
             await self.finish_abort(stored)
         return False
 
-    async def _wake(self, job_id: str, ticket: str) -> None:
-        if not await self.redis.eval(_WAKE, 2, self._incomplete, self._queued, job_id):
-            await self._opened()[0].drop(ticket)  # it is gone: the next
+    async def _noticed(self, notice: Notice) -> bool:
+        return await self._wake(notice.payload.decode())
+
+    async def _wake(self, job_id: str) -> bool:
+        return bool(await self.redis.eval(_WAKE, 2, self._incomplete, self._queued, job_id))
 
     def _view(self, job: SaqJob) -> ArgumentView:
         binder = self._binders.get(job.function)
@@ -135,18 +137,13 @@ class LimitedQueue(RedisQueue):
 
     def _opened(self) -> tuple[JobGate, Errands]:
         if self._open is None:
-            errands = Errands()
-
-            def noticed(notice: Notice) -> None:
-                errands.begin_soon(lambda: self._wake(notice.payload.decode(), notice.id))
-
-            store = self._limiter
+            store, is_own = self._limiter, self._limiter is None
             if store is None:
                 from limiter_redis import RedisStore  # noqa: PLC0415
 
                 store = RedisStore(client=self.redis)
-            gate = JobGate(store, f"saq:{self.name}", noticed)
-            self._open = gate, errands
+            gate = JobGate(store, f"saq:{self.name}", self._noticed, owns_store=is_own)
+            self._open = gate, Errands()
             self._sweeper = asyncio.create_task(gate.keep_sweeping())
         return self._open
 
@@ -197,8 +194,6 @@ class LimitedQueue(RedisQueue):
             await errands.done(5.0)
             self._open = None  # only now: what is woken last may need the gate
             await gate.aclose()
-            if self._limiter is None:
-                await gate.store.async_face().aclose()
         await super().disconnect()
 
 
