@@ -1,6 +1,8 @@
-"""From a URL to a store: the scheme finds it through the entry-point group `limiter.stores`.
+"""From a URL to a store, by the URL's scheme.
 
-So the core imports no store, and a package of your own can add one::
+The stores of this distribution are named here, by module: so the core imports none of them, and
+they are found where packages have no metadata, too (zipapps, PyInstaller, images that leave it
+out). A package of your own adds one through the entry-point group `limiter.stores`::
 
     [project.entry-points."limiter.stores"]
     etcd = "my_package:store_from_url"      # a function of the URL that returns a Store
@@ -8,15 +10,33 @@ So the core imports no store, and a package of your own can add one::
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 
 from limiter_core.errors import ConfigurationError
 from limiter_core.store import Store
 
-__all__ = ("STORES", "open_store")
+__all__ = ("BUILT_IN", "STORES", "open_store")
 
 STORES = "limiter.stores"
 """The entry-point group; an entry's name is a URL scheme."""
+
+_REDIS = "limiter_redis:store_from_url"
+BUILT_IN = {
+    "memory": "limiter_memory:store_from_url",
+    "redis": _REDIS,
+    "rediss": _REDIS,
+    "redis+cluster": _REDIS,
+    "redis+sentinel": _REDIS,
+    "rediss+cluster": _REDIS,
+    "rediss+sentinel": _REDIS,
+    "unix": _REDIS,
+}
+"""Schemes of this distribution, and the functions that open their stores."""
+
+_openers: dict[str, Callable[[str], object]] = {}
+"""Functions that were found before: to look through the metadata of all packages is slow."""
 
 
 def open_store(given: str | Store) -> Store:
@@ -38,17 +58,30 @@ def open_store(given: str | Store) -> Store:
         raise ConfigurationError(
             f'a store is named by a URL such as "memory://", got {_without_secrets(url)!r}'
         )
-    found = [entry for entry in entry_points(group=STORES) if entry.name == scheme]
-    if not found:
-        known = sorted({entry.name for entry in entry_points(group=STORES)})
+    opener = _openers.get(scheme)
+    if opener is None:
+        opener = _openers[scheme] = _find(scheme, url)
+    store = opener(f"{scheme}://{rest}")
+    if not isinstance(store, Store):
+        raise ConfigurationError(f"the scheme {scheme!r} did not lead to a store, but to {store!r}")
+    return store
+
+
+def _find(scheme: str, url: str) -> Callable[[str], object]:
+    """Return the function that opens the stores of a scheme."""
+    built_in = BUILT_IN.get(scheme)
+    if built_in is not None:
+        module, _, function = built_in.partition(":")
+        found: Callable[[str], object] = getattr(import_module(module), function)
+        return found
+    added: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=STORES)}
+    if scheme not in added:
         raise ConfigurationError(
             f"no store knows the URL scheme {scheme!r} of {_without_secrets(url)!r}; "
-            f"installed are: {', '.join(known)}"
+            f"installed are: {', '.join(sorted({*BUILT_IN, *added}))}"
         )
-    store = found[0].load()(f"{scheme}://{rest}")
-    if not isinstance(store, Store):
-        raise ConfigurationError(f"{found[0].value} did not return a store, but {store!r}")
-    return store
+    opener: Callable[[str], object] = added[scheme].load()
+    return opener
 
 
 def _without_secrets(url: str) -> str:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import sysconfig
 import tomllib
+import zipfile
 from importlib.metadata import entry_points, requires, version
+from pathlib import Path
+
+import pytest
 
 import limiter_core
+from limiter_core import registry
 from tests.project._tree import ROOT, packages
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -15,8 +24,58 @@ def test_the_installed_version_is_that_of_the_code() -> None:
     assert version("concurrency-limits") == limiter_core.__version__
 
 
-def test_the_memory_store_is_found_by_its_scheme() -> None:
-    assert "memory" in entry_points(group="limiter.stores").names
+def test_the_schemes_that_the_code_knows_are_those_of_the_metadata() -> None:
+    own = PROJECT["project"]["entry-points"]["limiter.stores"]
+    assert own == registry.BUILT_IN
+    assert own.keys() <= entry_points(group="limiter.stores").names
+
+
+URLS = ("memory://", "memory://shop", "redis://h", "rediss://h", "unix:///s")
+URLS += ("redis+cluster://h", "redis+sentinel://h/m", "rediss+cluster://h", "rediss+sentinel://h/m")
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_without_metadata_the_stores_of_this_package_are_known(tmp_path: Path, kind: str) -> None:
+    """As in a zipapp, a frozen program, or an image that leaves the metadata out."""
+    ours = tmp_path / ("ours.zip" if kind == "zip" else "ours")
+    if kind == "zip":
+        with zipfile.ZipFile(ours, "w") as archive:
+            for package in ("limiter_core", "limiter_memory", "limiter_redis"):
+                for path in (ROOT / package).rglob("*"):
+                    archive.write(path, path.relative_to(ROOT))
+    else:
+        ours.mkdir()
+        for package in ("limiter_core", "limiter_memory", "limiter_redis"):
+            (ours / package).symlink_to(ROOT / package)
+    needed = tmp_path / "needed"
+    needed.mkdir()
+    for folder in map(Path, {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}):
+        for path in folder.iterdir():
+            if not path.name.startswith(("concurrency_limits", "_", "limiter_")):
+                (needed / path.name).symlink_to(path)
+    script = f"""
+from importlib.metadata import entry_points
+from limiter_core import ConcurrencyLimit, ConfigurationError, Limiter, SyncLimiter
+assert not entry_points(group="limiter.stores")
+for url in {URLS}:
+    Limiter(url)
+with SyncLimiter("memory://") as limiter, limiter.hold(ConcurrencyLimit("user"), {{"user": 1}}):
+    pass
+try:
+    Limiter("etcd://h")
+except ConfigurationError as error:
+    print(error)
+"""
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", script],
+        check=False,
+        env={**os.environ, "PYTHONPATH": f"{ours}{os.pathsep}{needed}"},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "memory, redis, redis+cluster" in run.stdout
 
 
 def test_the_command_is_installed() -> None:
