@@ -127,7 +127,6 @@ class JobGate:
         demands = await run_async(demands_of(limits, job.arguments))
         terms = terms_of(limits, None)
         call = _JobCall(asyncio.current_task(), terms, self._face.now)
-        call.on_loss = on_lost
         call.request = request = self._desk.request(job, demands, terms, engine.label, call)
         try:
             outcome = self._desk.outcome(
@@ -143,6 +142,7 @@ class JobGate:
                 raise
             return Lease(call, engine.give_back)
         if isinstance(outcome, Granted):
+            call.tell(on_lost)
             return Lease(call, engine.give_back)
         return outcome
 

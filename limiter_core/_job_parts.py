@@ -9,7 +9,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from limiter_core._call import refusal_error
 from limiter_core._checks import check_seconds
@@ -100,7 +100,20 @@ class Lost:
     Mixed into the calls of both worlds.
     """
 
-    on_loss: OnLost | None = None
+    loss: Loss | None
+    on_lost: Literal["cancel", "warn"]
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._to_tell: list[OnLost] = []
+
+    def tell(self, on_loss: OnLost | None) -> None:
+        """Tell the adapter of a loss, once; also of one that came before it had the lease."""
+        if on_loss is not None:
+            self._to_tell.append(on_loss)
+            # In this order: `lease_lost` notes the loss before it looks for somebody to tell.
+            if self.loss is not None and self.on_lost == "cancel":
+                self.interrupt()
 
     def look_again(self, answer: Answer | None = None) -> bool:  # noqa: ARG002
         """Do nothing: a job is woken by its queue."""
@@ -108,12 +121,14 @@ class Lost:
 
     def interrupt(self) -> None:
         """Have the adapter stop the body."""
-        if self.on_loss is not None:
-            loss: Any = getattr(self, "loss", None)
-            try:
-                self.on_loss(loss or Loss.EXPIRED)
-            except Exception:  # a listener never raises
-                logger.exception("the adapter could not stop a job whose lease is lost")
+        try:
+            on_loss = self._to_tell.pop()
+        except IndexError:  # it does not listen, or not yet, or was told
+            return
+        try:
+            on_loss(self.loss or Loss.EXPIRED)
+        except Exception:  # a listener never raises
+            logger.exception("the adapter could not stop a job whose lease is lost")
 
 
 class Desk:

@@ -67,7 +67,6 @@ class SyncJobGate:
         demands = run_now(demands_of(limits, job.arguments))
         terms = terms_of(limits, None)
         call = _JobCall(terms, self._face.now)
-        call.on_loss = on_lost
         call.request = request = self._desk.request(job, demands, terms, engine.label, call)
         try:
             outcome = self._desk.outcome(request, self._ask(request, call), terms, time.time())
@@ -81,6 +80,7 @@ class SyncJobGate:
                 raise
             return SyncLease(call, engine.give_back)
         if isinstance(outcome, Granted):
+            call.tell(on_lost)
             return SyncLease(call, engine.give_back)
         return outcome
 

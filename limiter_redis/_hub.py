@@ -42,6 +42,7 @@ class Live:
         token: the lease's fencing token.
         granted_at: when it was granted, on the local clock.
         preempted: whether it was told to let go.
+        doubtful: whether news of a loss came before the grant itself was read.
     """
 
     request: Request
@@ -52,6 +53,7 @@ class Live:
     token: int = 0
     granted_at: float = 0.0
     preempted: bool = False
+    doubtful: bool = False
 
     @property
     def key(self) -> str:
@@ -149,7 +151,11 @@ class Hub:
                 live.token = answer.fencing_token
                 if live.waiting:
                     live.granted_at = sent_at
-                live.renew_at = sent_at + _renew_after(lease, waiting=False)
+                # Of a loss that was told before this grant was read, it is not known whether it was
+                # this grant's: so the store is asked at once.
+                ahead = 0.0 if live.doubtful else _renew_after(lease, waiting=False)
+                live.doubtful = False
+                live.renew_at = sent_at + ahead
                 live.expires_at = sent_at + (answer.expires_in or 0.0)
                 self._next_due = min(self._next_due, live.renew_at)
                 self._next_expiry = min(self._next_expiry, live.expires_at)
@@ -212,7 +218,9 @@ class Hub:
     def lose(self, live: Live, loss: Loss) -> None:
         """Tell a holder that its lease is gone, or under `PREEMPTED` should be let go."""
         if live.waiting:
-            self._wake(live, None)  # it was granted, and the word of it was lost: it asks again
+            # It was granted, and the word of it is still on its way, or was lost: it asks again.
+            live.doubtful = True
+            self._wake(live, None)
         elif self.live.get(live.request.id) is live:
             if loss is Loss.PREEMPTED:
                 if live.preempted:

@@ -275,6 +275,25 @@ def test_a_lost_lease_is_told_to_the_adapter(gate: Gate, store: MemoryStore) -> 
     gate.release(lease)
 
 
+class HastyStore(MemoryStore):
+    """Tells of the loss of a lease before whoever asked for it has the answer."""
+
+    def acquire(self, request: Request) -> Answer:
+        answer = super().acquire(request)
+        if isinstance(answer, Granted) and request.listener is not None:
+            request.listener.lease_lost(Loss.PREEMPTED)
+        return answer
+
+
+def test_a_loss_that_comes_before_the_lease_is_told_with_it(make: Callable[..., Gate]) -> None:
+    gate = make(HastyStore())
+    lease = gate.take(job("first"))
+    assert gate.losses == [Loss.PREEMPTED]
+    lease._call.lease_lost(Loss.EXPIRED)
+    assert gate.losses == [Loss.PREEMPTED], "once"
+    gate.release(lease)
+
+
 def test_a_limit_may_ask_only_for_a_warning(
     gate: Gate, store: MemoryStore, caplog: pytest.LogCaptureFixture
 ) -> None:

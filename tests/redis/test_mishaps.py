@@ -18,7 +18,9 @@ from limiter_core import (
     LIMIT_BY,
     ConcurrencyLimit,
     ConfigurationError,
+    ConflictResolution,
     Limiter,
+    Preempted,
     StoreError,
     StoreUnavailable,
     SyncLimiter,
@@ -72,6 +74,43 @@ def test_a_loss_wakes_who_has_not_heard_of_the_grant() -> None:
     assert (somebody.answers, somebody.losses) == ([None], [])
     hub.renewed(hub.live["w"], "lost expired", time.monotonic())
     assert (somebody.answers, somebody.losses) == ([None, None], [])
+
+
+def test_after_a_loss_that_came_before_its_grant_the_store_is_asked_at_once() -> None:
+    """The loss may be that of this grant, or of one before; the store knows."""
+    hub = Hub("limiter")
+    somebody = waiting(hub, lease=60.0)
+    hub.hear(["lost w preempted"], time.monotonic())
+    assert somebody.losses == []
+    request = hub.live["w"].request
+    assert hub.settle(request, "granted 7 60000000", time.monotonic()) == Granted(7, 54.0)
+    live = hub.live["w"]
+    assert hub.due(time.monotonic()) == [live]
+    hub.renewed(live, "preempted", time.monotonic())
+    assert somebody.losses == [Loss.PREEMPTED]
+    assert hub.due(time.monotonic()) == [], "it is renewed like all others now"
+
+
+async def test_a_holder_is_told_though_it_was_preempted_before_it_knew_of_its_grant(
+    server: Server,
+) -> None:
+    """CANCEL_RUNNING: two calls of one turn of the event loop travel in one batch."""
+    latest = ConcurrencyLimit(
+        LIMIT_BY.constant("latest"), lease=60, on_conflict=ConflictResolution.CANCEL_RUNNING
+    )
+    async with Limiter(server.url) as limiter:
+
+        async def hold(*, patient: bool) -> str:
+            try:
+                async with limiter.hold(latest):
+                    if patient:
+                        await asyncio.sleep(30)
+                    return "ended"
+            except Preempted:
+                return "preempted"
+
+        ends = await asyncio.gather(hold(patient=True), hold(patient=False))
+    assert ends == ["preempted", "ended"]
 
 
 def test_a_lease_counts_from_when_the_step_was_asked_for() -> None:
