@@ -8,8 +8,8 @@ from types import TracebackType
 
 from limiter_core._async_calls import AsyncCall, new_call
 from limiter_core._call import (
+    could_not_release,
     demands_in_own_way,
-    logger,
     patience,
     refuse_to_wait_for_oneself,
 )
@@ -81,14 +81,28 @@ class AsyncEngine(Engine):
                     answer = call.take_delivery() or await self._ask(call)
             if call.loss is not None:
                 raise call.loss_error()
+            return call  # noqa: TRY300  (an exception may be thrown in here, too)
         except StoreUnavailable as error:
             call.settled = True  # it expires by itself, if it is there at all
             if not self.admits(error):
                 raise
+            return call
         except BaseException:
             await self.give_back(call)
             raise
-        return call
+
+    async def lease(
+        self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
+    ) -> Lease:
+        """Get the slots, for whoever releases the lease."""
+        call: AsyncCall | None = None
+        try:
+            call = await self.take(limits, arguments, timeout, mode)
+            return Lease(call, self.give_back)
+        except BaseException:
+            if call is not None:
+                self.abandon(call)
+            raise
 
     async def _ask_carefully(
         self, call: AsyncCall, in_own_way: Sequence[tuple[Demand, int]]
@@ -127,21 +141,32 @@ class AsyncEngine(Engine):
         """Release, once. Closed locally first: whatever the store says later is not a loss."""
         if call.closed:
             return
-        call.closed = True
-        call.stand_down()
-        self.ended(call)
-        if call.settled:
-            return
-        if self._direct is not None:
-            self._direct.release(call.request.id)
-            return
         try:
-            if self._sure_release:
+            call.closed = True
+            call.stand_down()
+            self.ended(call)
+            if call.settled:
+                return
+            if self._direct is not None:
+                self._direct.release(call.request.id)
+            elif self._sure_release:
                 await self.face.release(call.request.id, call.keys)
             else:
                 await call.finish(self.face.release(call.request.id, call.keys), RELEASE_PATIENCE)
         except (StoreError, TimeoutError) as error:
-            logger.warning("could not release %s, its lease ends by itself: %s", call.keys, error)
+            self.abandon(call)
+            could_not_release(call, error)
+        except BaseException:
+            self.abandon(call)
+            raise
+
+    def abandon(self, call: AsyncCall) -> None:
+        """Give back without waiting; whatever was done of it before an exception was thrown in."""
+        call.closed = True
+        call.stand_down()
+        self.ended(call)
+        if not call.settled:
+            self.face.abandon(call.request.id, call.keys)
 
 
 class Hold(AbstractAsyncContextManager[Lease]):
@@ -162,12 +187,18 @@ class Hold(AbstractAsyncContextManager[Lease]):
         if self._call is not None:
             raise ConfigurationError("a hold can be entered once; call hold() again")
         engine = self._engine
-        call = await engine.take(self._limits, self._arguments, self._timeout, Mode.WAIT)
-        self._call = call
-        engine.began(call)
-        if call.on_lost == "cancel":
-            call.guard_body()
-        return Lease(call, engine.give_back)
+        try:
+            call = self._call = await engine.take(
+                self._limits, self._arguments, self._timeout, Mode.WAIT
+            )
+            engine.began(call)
+            if call.on_lost == "cancel":
+                call.guard_body()
+            return Lease(call, engine.give_back)
+        except BaseException:
+            if self._call is not None:
+                engine.abandon(self._call)
+            raise
 
     async def __aexit__(
         self,
@@ -178,8 +209,12 @@ class Hold(AbstractAsyncContextManager[Lease]):
         call = self._call
         assert call is not None
         try:
-            interrupted = call.unguard_body(kind, error, traceback)
-        finally:
-            await self._engine.give_back(call)
+            try:
+                interrupted = call.unguard_body(kind, error, traceback)
+            finally:
+                await self._engine.give_back(call)
+        except BaseException:
+            self._engine.abandon(call)
+            raise
         if interrupted:
             raise call.loss_error() from error

@@ -151,6 +151,12 @@ class Call:
         return kind(self.request.id, self.keys, loss.value)
 
 
+def could_not_release(call: Call, error: Exception) -> None:
+    """Say that a lease was left to its end. Who never got one has nothing to hear of."""
+    if call.granted is not None:
+        logger.warning("could not release %s, its lease ends by itself: %s", call.keys, error)
+
+
 def patience(
     call: Call,
     answer: Queued | Refused | Replaced | Held | StoreUnavailable,

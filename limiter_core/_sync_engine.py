@@ -10,6 +10,7 @@ from types import TracebackType
 
 from limiter_core._call import (
     Call,
+    could_not_release,
     demands_in_own_way,
     logger,
     patience,
@@ -26,7 +27,7 @@ from limiter_core._prepare import (
     terms_of,
     view_of,
 )
-from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable
+from limiter_core.errors import ConfigurationError, LimiterError, StoreError, StoreUnavailable
 from limiter_core.lease import SyncLease
 from limiter_core.limits import ConcurrencyLimit, Terms
 from limiter_core.requests import Answer, Demand, Granted, Mode
@@ -95,14 +96,31 @@ class SyncEngine(Engine):
                     answer = call.take_delivery() or self._ask(call)
             if call.loss is not None:
                 raise call.loss_error()
+            return call  # noqa: TRY300  (an exception may be thrown in here, too)
         except StoreUnavailable as error:
             call.settled = True  # it expires by itself, if it is there at all
             if not self.admits(error):
                 raise
-        except BaseException:
+            return call
+        except LimiterError:
             self.give_back(call)
             raise
-        return call
+        except BaseException:
+            self.abandon(call)
+            raise
+
+    def lease(
+        self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
+    ) -> SyncLease:
+        """Get the slots, for whoever releases the lease."""
+        call: SyncCall | None = None
+        try:
+            call = self.take(limits, arguments, timeout, mode)
+            return SyncLease(call, self.give_back)
+        except BaseException:
+            if call is not None:
+                self.abandon(call)
+            raise
 
     def _ask_carefully(
         self, call: SyncCall, in_own_way: Sequence[tuple[Demand, int]]
@@ -141,14 +159,24 @@ class SyncEngine(Engine):
         """Release, once. Closed locally first: whatever the store says later is not a loss."""
         if call.closed:
             return
+        try:
+            call.closed = True
+            self.ended(call)
+            if not call.settled:
+                self.face.release(call.request.id, call.keys)
+        except StoreError as error:
+            self.abandon(call)
+            could_not_release(call, error)
+        except BaseException:
+            self.abandon(call)
+            raise
+
+    def abandon(self, call: Call) -> None:
+        """Give back without waiting; whatever was done of it before an exception was thrown in."""
         call.closed = True
         self.ended(call)
-        if call.settled:
-            return
-        try:
-            self.face.release(call.request.id, call.keys)
-        except StoreError as error:
-            logger.warning("could not release %s, its lease ends by itself: %s", call.keys, error)
+        if not call.settled:
+            self.face.abandon(call.request.id, call.keys)
 
 
 class Hold(AbstractContextManager[SyncLease]):
@@ -169,9 +197,14 @@ class Hold(AbstractContextManager[SyncLease]):
         if self._call is not None:
             raise ConfigurationError("a hold can be entered once; call hold() again")
         engine = self._engine
-        self._call = engine.take(self._limits, self._arguments, self._timeout, Mode.WAIT)
-        engine.began(self._call)
-        return SyncLease(self._call, engine.give_back)
+        try:
+            call = self._call = engine.take(self._limits, self._arguments, self._timeout, Mode.WAIT)
+            engine.began(call)
+            return SyncLease(call, engine.give_back)
+        except BaseException:
+            if self._call is not None:
+                engine.abandon(self._call)
+            raise
 
     def __exit__(
         self,
@@ -179,5 +212,10 @@ class Hold(AbstractContextManager[SyncLease]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._call is not None
-        self._engine.give_back(self._call)
+        call = self._call
+        assert call is not None
+        try:
+            self._engine.give_back(call)
+        except BaseException:
+            self._engine.abandon(call)
+            raise

@@ -105,8 +105,7 @@ class Limiter:
 
         Args, Raises: as `hold`.
         """
-        call = await self._engine.take(limits, arguments, timeout, Mode.WAIT)
-        return Lease(call, self._engine.give_back)
+        return await self._engine.lease(limits, arguments, timeout, Mode.WAIT)
 
     async def try_acquire(self, limits: Limits, arguments: Arguments = None) -> Lease | None:
         """Take a slot if one is free now. Never waits; disturbs nobody who does.
@@ -118,10 +117,9 @@ class Limiter:
             KeyDerivationError, StoreUnavailable: as `hold`.
         """
         try:
-            call = await self._engine.take(limits, arguments, None, Mode.TRY)
+            return await self._engine.lease(limits, arguments, None, Mode.TRY)
         except LimitReached:
             return None
-        return Lease(call, self._engine.give_back)
 
     def limited(
         self, limits: Limits, *, timeout: float | None = None

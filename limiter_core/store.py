@@ -133,6 +133,15 @@ class SyncStore(Protocol):
         """
         ...
 
+    def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
+        """Have a lease or ticket of this process released, as soon as may be, without waiting.
+
+        For one whose caller is gone, or was interrupted amid an exchange. From now on it is not
+        renewed; so where the release cannot be sent it ends by itself. Called from any thread,
+        also by the garbage collector; never raises.
+        """
+        ...
+
     def renew(self, ids: Sequence[str]) -> Renewal:
         """Start the lease time of these leases and tickets again (S10)."""
         ...
@@ -214,6 +223,10 @@ class AsyncStore(Protocol):
 
     async def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:
         """Remove a lease or a ticket; see `SyncStore.release`, and `sure_release`."""
+        ...
+
+    def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
+        """Have it released without waiting, with or without a loop; see `SyncStore.abandon`."""
         ...
 
     async def renew(self, ids: Sequence[str]) -> Renewal:

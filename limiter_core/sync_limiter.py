@@ -100,9 +100,7 @@ class SyncLimiter:
 
         Args, Raises: as `hold`.
         """
-        return SyncLease(
-            self._engine.take(limits, arguments, timeout, Mode.WAIT), self._engine.give_back
-        )
+        return self._engine.lease(limits, arguments, timeout, Mode.WAIT)
 
     def try_acquire(self, limits: Limits, arguments: Arguments = None) -> SyncLease | None:
         """Take a slot if one is free now. Never waits; disturbs nobody who does.
@@ -114,10 +112,9 @@ class SyncLimiter:
             KeyDerivationError, StoreUnavailable: as `hold`.
         """
         try:
-            call = self._engine.take(limits, arguments, None, Mode.TRY)
+            return self._engine.lease(limits, arguments, None, Mode.TRY)
         except LimitReached:
             return None
-        return SyncLease(call, self._engine.give_back)
 
     def limited(
         self, limits: Limits, *, timeout: float | None = None

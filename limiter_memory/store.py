@@ -107,6 +107,10 @@ class MemoryStore:
             self._carry_out(*(effects or ((), ())))
         return found
 
+    def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
+        """Release: nothing in here waits."""
+        self.release(lease_id, keys)
+
     def renew(self, ids: Sequence[str]) -> Renewal:
         """Start the lease time of these leases and tickets again."""
         return self._step(lambda machine, now: machine.renew(ids, now))
@@ -227,6 +231,9 @@ class _AsyncFace:
 
     async def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:
         return self._store.release(lease_id, keys)
+
+    def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
+        self._store.abandon(lease_id, keys)
 
     async def renew(self, ids: Sequence[str]) -> Renewal:
         return self._store.renew(ids)

@@ -56,6 +56,10 @@ class AsyncFace:
         key = keys[0] if keys else live.key if live is not None else await self._find(lease_id)
         return key is not None and await self._carry_out(protocol.release(lease_id, key)) == "1"
 
+    def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
+        if not self._store.is_of_parent(lease_id):
+            self._store.abandon(lease_id, keys[0])
+
     async def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
         if self._store.hub.holds(ticket_id):
             return False

@@ -13,6 +13,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from limiter_redis import _protocol as protocol
+from limiter_redis._driver_errors import is_driver_error
 from limiter_redis._hub import Hub
 from limiter_redis._link import Link, Reply
 from limiter_redis._script import Script
@@ -122,7 +123,9 @@ class AsyncWire:
             async with asyncio.timeout(self._timeout):
                 return await self._client.execute_command(*command)
         except Exception as error:
-            raise store_error(error, self._where) from error
+            if is_driver_error(error):
+                raise store_error(error, self._where) from error
+            raise
 
     async def aclose(self) -> None:
         """Close the connections.

@@ -123,9 +123,9 @@ class ClusterKeeper(Keeper):
         for key in hub.due_looks(now):
             self._give(self._slots.node_of(self._tag(key)), Work(looks=[key], at_once=True))
         while hub.abandoned:
-            request_id, key = hub.abandoned.popitem()
-            work = Work(releases=[protocol.release(request_id, key)])
-            self._give(self._slots.node_of(self._tag(key)), work)
+            request_id, gone = hub.abandoned.popitem()
+            work = Work(releases=[protocol.release(request_id, gone.key)])
+            self._give(self._slots.node_of(self._tag(gone.key)), work)
         while hub.undelivered:
             work = Work(notices=[hub.undelivered.pop()], at_once=True)
             self._give(self._slots.node_of(hub.notices), work)

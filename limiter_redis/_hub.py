@@ -14,9 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from limiter_core.requests import Answer, Granted, Listener, Loss, Mode, Notice, Queued, Request
 from limiter_redis import _protocol as protocol
+from limiter_redis._driver_errors import is_unreadable
 from limiter_redis._names import names_of
 
 logger = logging.getLogger("limiter")
@@ -24,6 +26,9 @@ logger = logging.getLogger("limiter")
 MARGIN = 0.1
 """The part of a lease by which a holder stops before the store does: for the way, and for clocks
 that do not run equally fast."""
+
+_LEASE = 60.0
+"""Seconds that a lease is taken to live whose own time is not known any more."""
 
 _LOOK_EVERY = 5.0
 """Seconds after which even an undisturbed ticket is looked at, at the latest."""
@@ -61,6 +66,13 @@ class Live:
         return self.request.demands[0].key
 
 
+class Abandoned(NamedTuple):
+    """A request that nobody wants any more: its first key, and when its lease has ended anyway."""
+
+    key: str
+    until: float
+
+
 class Hub:
     """The live requests of this process, and what to do at which time."""
 
@@ -73,8 +85,8 @@ class Hub:
         """Keys that somebody here waits for, and when their next lease ends (local clock)."""
         self.unfinished: dict[str, None] = {}
         """Keys on which a step left work over (S16)."""
-        self.abandoned: dict[str, str] = {}
-        """Requests whose caller is gone, and their keys: to be released (S15)."""
+        self.abandoned: dict[str, Abandoned] = {}
+        """Requests whose caller is gone: to be released (S15)."""
         self.queued: Callable[[str], object] | None = None
         """Is called with the key that somebody here begins to wait for."""
         self.closing = False
@@ -141,6 +153,12 @@ class Hub:
         """Let go of a request: from now on nothing is renewed, and no loss is told."""
         return self.live.pop(request_id, None)
 
+    def abandon(self, request_id: str, key: str) -> None:
+        """Have a request released in the background, since nobody wants it any more."""
+        live = self.live.pop(request_id, None)
+        lease = _LEASE if live is None else live.request.lease
+        self.abandoned[request_id] = Abandoned(key, time.monotonic() + lease)
+
     def _note(self, request_id: str, lease: float, answer: Answer, sent_at: float) -> Answer:
         live = self.live.get(request_id)
         if isinstance(answer, Granted) and answer.expires_in is not None:
@@ -174,14 +192,19 @@ class Hub:
 
     # -- news -------------------------------------------------------------------------------------
 
-    def hear(self, lines: Iterable[str], sent_at: float) -> None:
+    def hear(
+        self, lines: Iterable[str], sent_at: float, *, in_callers_thread: bool = False
+    ) -> None:
         """Pass on what the store says beside its replies.
 
         Args:
             lines: the news, one by one. Any of them may be nonsense: the channel is open to all.
             sent_at: when the step that made them was asked for, or later they cannot have been
                 made; on the local clock. Leases count from then.
+            in_callers_thread: what is thrown into the thread meanwhile is then for its caller: it
+                is raised, after the other news were passed on.
         """
+        thrown: Exception | None = None
         for line in lines:
             try:
                 news = protocol.parse_news(line)
@@ -190,8 +213,13 @@ class Hub:
                 elif not self.deliver(news.notice):
                     self.undelivered.append(line)
                     self.on_undelivered()
-            except Exception:
-                logger.exception("could not pass on what the store said")
+            except Exception as error:
+                if in_callers_thread and not is_unreadable(error):
+                    thrown = error
+                else:
+                    logger.exception("could not pass on what the store said")
+        if thrown is not None:
+            raise thrown
 
     def deliver(self, notice: Notice) -> bool:
         """Pass on a notice; whether somebody in this process can wake its job."""
@@ -268,8 +296,7 @@ class Hub:
             if answer is not None:
                 answer = self._note(live.request.id, live.request.lease, answer, sent_at)
         if not live.listener.look_again(answer):
-            self.live.pop(live.request.id, None)
-            self.abandoned[live.request.id] = live.key
+            self.abandon(live.request.id, live.key)
 
     # -- time -------------------------------------------------------------------------------------
 

@@ -146,7 +146,7 @@ class Keeper:
     def _may_end(self) -> bool:
         with self._lock:
             self._thread = None
-            if not self._hub.live and not self._hub.undelivered:
+            if not self._hub.live and not self._hub.undelivered and not self._hub.abandoned:
                 return True
             # Somebody came in between, and saw a thread that runs: so it does.
             self._thread = threading.current_thread()
@@ -198,9 +198,15 @@ class Keeper:
             while self._hub.undelivered:
                 wire.command("PUBLISH", self._hub.notices, self._hub.undelivered[0])
                 del self._hub.undelivered[0]  # only now: what fails is tried again
-            while self._hub.abandoned:
-                self._call(wire, [protocol.release(*self._hub.abandoned.popitem())])
+            while abandoned := list(self._hub.abandoned.items())[:BATCH]:
+                releases = [protocol.release(each, it.key) for each, it in abandoned]
+                if any(now < it.until for _, it in abandoned):
+                    self._call(wire, releases)
+                for request_id, _ in abandoned:
+                    self._hub.abandoned.pop(request_id, None)  # only now, too
         except StoreUnavailable as error:
+            if self._stopping.is_set():
+                self._hub.abandoned.clear()  # they end by themselves
             if self._hub.live:
                 self._say("cannot renew leases, will retry until they end", error)
         except Exception as error:  # noqa: BLE001
@@ -253,7 +259,7 @@ class Keeper:
                 continue
             if self._hub.live.get(live.request.id) is not live:
                 # Released while it was asked for again: nobody wants it any more.
-                self._hub.abandoned[live.request.id] = live.key
+                self._hub.abandon(live.request.id, live.key)
                 continue
             answer = self._hub.settle(request, line, sent_at)
             if isinstance(answer, Granted):

@@ -16,6 +16,7 @@ from redis.exceptions import (
 
 from limiter_core.errors import StoreError
 from limiter_redis import _protocol as protocol
+from limiter_redis._driver_errors import is_driver_error
 from limiter_redis._hub import Hub
 from limiter_redis._link import understood
 from limiter_redis._places import Place
@@ -93,7 +94,7 @@ class RoutedWire:
         lines, news = self.call_each(operations)
         for line in lines:
             if isinstance(line, StoreError):
-                self._hub.hear(news, time.monotonic())
+                self._hub.hear(news, time.monotonic(), in_callers_thread=True)
                 raise line
         return [line for line in lines if isinstance(line, str)] + news
 
@@ -135,7 +136,9 @@ class RoutedWire:
         try:
             self._slots.learn(0)
         except Exception as error:
-            raise store_error(error, self._place.where) from error
+            if is_driver_error(error):
+                raise store_error(error, self._place.where) from error
+            raise
         return self._slots.masters()
 
     def close(self) -> None:
@@ -182,8 +185,10 @@ class RoutedWire:
     def _learn(self, seen: int) -> Exception | None:
         try:
             self._slots.learn(seen)
-        except Exception as error:  # noqa: BLE001
-            return error
+        except Exception as error:
+            if is_driver_error(error):
+                return error
+            raise
         return None
 
     def _send(self, errands: list[_Errand]) -> None:
@@ -203,8 +208,10 @@ class RoutedWire:
                 errand.reply = None
             try:
                 self._exchange(node, some)
-            except Exception as trouble:  # noqa: BLE001
-                # Of any kind: a credential provider, for one, may raise what it likes.
+            except BaseException as trouble:
+                if not isinstance(trouble, Exception) or not is_driver_error(trouble):
+                    self.reply_lost()
+                    raise
                 for errand in some:
                     if errand.reply is None or self._min_replicas is not None:
                         errand.reply = trouble
@@ -216,8 +223,9 @@ class RoutedWire:
             client = self._place.sync_client(node, timeout=self._timeout + waits)
             client = self._clients.setdefault(node, client)
         pool = client.connection_pool
-        connection = pool.get_connection(*FOR)
+        connection: Any = None
         try:
+            connection = pool.get_connection(*FOR)
             for errand in errands:
                 connection.send_packed_command(self._packed(connection, errand))
             for errand in errands:
@@ -225,10 +233,12 @@ class RoutedWire:
             if self._min_replicas is not None:
                 self._confirm(connection, node, errands, self._min_replicas)
         except BaseException:
-            connection.disconnect()  # whatever it would still say is not the next one's answer
+            if connection is not None:
+                connection.disconnect()  # whatever it would still say is not the next one's answer
             raise
         finally:
-            pool.release(connection)
+            if connection is not None:
+                pool.release(connection)
 
     def _packed(self, connection: Any, errand: _Errand) -> Any:
         if errand.command:
@@ -272,5 +282,6 @@ class RoutedWire:
                 connection.send_packed_command([self._encode(releases)])
                 lines += self._read(connection, errand, node)[len(releases) :]
             if grants.places:
-                self._hub.hear(lines[len(errand.operations) :], time.monotonic())
+                news = lines[len(errand.operations) :]
+                self._hub.hear(news, time.monotonic(), in_callers_thread=True)
                 errand.reply = least.missed(confirmed)

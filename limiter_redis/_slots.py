@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError  # noqa: A004  (redis-py's own)
 from limiter_core.errors import ConfigurationError
 from limiter_core.requests import Request
 from limiter_redis import _protocol as protocol
+from limiter_redis._driver_errors import is_driver_error
 from limiter_redis._names import Names
 
 SLOTS = 16384
@@ -134,9 +135,10 @@ class Slots:
             for node in dict.fromkeys([*owners, *self._others, *self._seeds]):
                 try:
                     self._take(self._ask(node), node)
-                except Exception as error:  # noqa: BLE001
-                    # Whatever it was, the next node may know better.
-                    reason = error
+                except Exception as error:
+                    if not is_driver_error(error):
+                        raise
+                    reason = error  # whatever it was, the next node may know better
                 else:
                     self._learnt_at = time.monotonic()
                     self.version += 1

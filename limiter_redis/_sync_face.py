@@ -57,6 +57,10 @@ class SyncFace:
         key = keys[0] if keys else live.key if live is not None else self._find(lease_id)
         return key is not None and self._carry_out(protocol.release(lease_id, key)) == "1"
 
+    def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
+        if not self._store.is_of_parent(lease_id):
+            self._store.abandon(lease_id, keys[0])
+
     def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
         if self._store.hub.holds(ticket_id):
             return False
@@ -116,12 +120,20 @@ class SyncFace:
     def _carry_out_all(self, operations: list[protocol.Operation]) -> list[str]:
         hub, wire = self._store.hub, self._store.wire()
         sent_at = time.monotonic()
-        lines = wire.call(operations)
-        hub.hear(lines[len(operations) :], sent_at)
-        while hub.unfinished:
-            key = hub.unfinished.popitem()[0]
-            sent_at = time.monotonic()
-            hub.hear(wire.call([protocol.sweep(key)])[1:], sent_at)
+        lines: list[str] = []
+        try:
+            lines = wire.call(operations)
+            hub.hear(lines[len(operations) :], sent_at, in_callers_thread=True)
+            while hub.unfinished:
+                key = next(iter(hub.unfinished), "")
+                sent_at = time.monotonic()
+                news = wire.call([protocol.sweep(key)])[1:]
+                hub.unfinished.pop(key, None)
+                hub.hear(news, sent_at, in_callers_thread=True)
+        except BaseException:
+            if lines:
+                hub.recheck_waiting()  # thrown in by a signal or a thread: news may be lost
+            raise
         return lines[: len(operations)]
 
     def _names(self) -> Iterator[Any]:

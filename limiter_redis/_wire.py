@@ -24,6 +24,7 @@ from redis.exceptions import (
 
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_redis import _protocol as protocol
+from limiter_redis._driver_errors import is_driver_error
 from limiter_redis._names import Names
 from limiter_redis._script import Script
 from limiter_redis._slots import HERE, Node
@@ -149,25 +150,30 @@ class Wire:
                 # A connection that lay idle may be dead. All operations may be repeated (S1).
                 self.reply_lost()
                 return self._once(exchange)
-        except Exception as error:
-            # Of any kind: a credential provider, for one, may raise what it likes.
+        except BaseException as error:
             self.reply_lost()
-            raise store_error(error, self._where) from error
+            if isinstance(error, Exception) and is_driver_error(error):
+                raise store_error(error, self._where) from error
+            raise
 
     def _once(self, exchange: Callable[[Any], R]) -> R:
-        connection = self._get_connection()
+        connection: Any = None
         try:
+            connection = self._get_connection()
             return exchange(connection)
         except ReadOnlyError:
-            connection.disconnect()  # it may be another server that is written to by now
+            if connection is not None:
+                connection.disconnect()  # it may be another server that is written to by now
             raise
         except ResponseError:
             raise
         except BaseException:
-            connection.disconnect()  # whatever it would still say is not the next one's answer
+            if connection is not None:
+                connection.disconnect()  # whatever it would still say is not the next one's answer
             raise
         finally:
-            self._pool.release(connection)
+            if connection is not None:
+                self._pool.release(connection)
 
     def _exchange(self, connection: Any, command: Any) -> Any:
         connection.send_packed_command([command] if isinstance(command, bytes) else command)

@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 
 from limiter_core.errors import ConfigurationError
 from limiter_core.requests import Notice, Request
@@ -178,6 +179,12 @@ class RedisStore:
         """Note a request before it is sent."""
         if request.listener is not None:
             self.hub.begin(request, time.monotonic())
+            self.keeper.ensure_running()
+
+    def abandon(self, request_id: str, key: str) -> None:
+        """Have the keeper release a request; needs no wait, and no event loop."""
+        self.hub.abandon(request_id, key)
+        with suppress(RuntimeError):  # the process ends, and no thread can begin
             self.keeper.ensure_running()
 
     def on_notice(self, callback: Callable[[Notice], object] | None) -> None:

@@ -32,6 +32,10 @@ class AwaitedStore:
         """Remove a lease or a ticket."""
         return self._store.release(lease_id, keys)
 
+    def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
+        """Have a lease or a ticket removed."""
+        self._store.abandon(lease_id, keys)
+
     async def renew(self, ids: Sequence[str]) -> Renewal:
         """Start lease times again."""
         return self._store.renew(ids)

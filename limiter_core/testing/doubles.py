@@ -77,6 +77,10 @@ class _Double:
         with self._lock:
             return self._members.pop(lease_id, None) is not None
 
+    def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
+        """Forget a lease or a ticket."""
+        self.release(lease_id, keys)
+
     def renew(self, ids: Sequence[str]) -> Renewal:
         """Name the ids that are not known; nothing ends by itself here."""
         with self._lock:

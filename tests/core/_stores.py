@@ -93,6 +93,10 @@ class _SyncFace:
         self._store.check()
         return self._store.inner.release(lease_id, keys)
 
+    def abandon(self, lease_id: str, keys: Any) -> None:
+        if not self._store.down:
+            self._store.inner.abandon(lease_id, keys)
+
     def keys(self) -> Any:
         self._store.check()
         return self._store.inner.keys()
@@ -118,6 +122,10 @@ class _AsyncFace:
         self._store.check()
         found = self._store.inner.release(lease_id, keys)
         return await self._travel(lambda: found)
+
+    def abandon(self, lease_id: str, keys: Any) -> None:
+        if not self._store.down:
+            self._store.inner.abandon(lease_id, keys)
 
     async def keys(self) -> Any:
         for key in await self._travel(lambda: list(self._store.inner.keys())):

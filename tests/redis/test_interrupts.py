@@ -1,0 +1,157 @@
+"""Exceptions of others, raised amid an exchange with the server: they pass through, unchanged."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from limiter_core import LIMIT_BY, ConcurrencyLimit, StoreUnavailable, SyncLimiter
+from limiter_redis import RedisStore
+
+from ._servers import Process
+from ._tools import until_now
+
+LIMIT = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1, lease=60)
+
+
+class SoftTimeLimit(Exception):
+    """As those of job queues: an `Exception`."""
+
+
+class GreenTimeout(BaseException):
+    """As gevent's."""
+
+
+KINDS = [SoftTimeLimit, GreenTimeout, KeyboardInterrupt, SystemExit, RuntimeError]
+in_main_thread = pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="signals go to the main one"
+)
+
+
+@contextmanager
+def alarm_in(seconds: float, kind: type[BaseException]) -> Iterator[None]:
+    """Have a signal handler raise."""
+
+    def handler(*_: object) -> None:
+        raise kind("time is up")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def limiter(own_server: Process) -> Iterator[SyncLimiter]:
+    store = RedisStore(f"{own_server.url}?socket_timeout=8")
+    limiter = SyncLimiter(store)
+    with limiter.hold(LIMIT):
+        pass
+    yield limiter
+    store.close()
+
+
+def in_use(limiter: SyncLimiter) -> int:
+    return limiter.inspect(LIMIT).in_use
+
+
+@in_main_thread
+@pytest.mark.parametrize("kind", KINDS)
+def test_raised_while_acquiring(
+    kind: type[BaseException], own_server: Process, limiter: SyncLimiter
+) -> None:
+    """It is raised as it is, at once, though the server says nothing; no slot is left taken."""
+    with own_server.frozen(), alarm_in(0.2, kind):
+        started = time.monotonic()
+        with pytest.raises(kind, match="time is up"):
+            limiter.acquire(LIMIT)
+        assert time.monotonic() - started < 4, "it waited for the server before"
+    until_now(lambda: in_use(limiter) == 0, "what was granted in vain comes back")
+    with limiter.hold(LIMIT, timeout=5) as lease:
+        assert limiter.inspect(LIMIT).holders[0].id == lease.id
+
+
+@in_main_thread
+@pytest.mark.parametrize("kind", KINDS)
+def test_raised_while_releasing(
+    kind: type[BaseException],
+    own_server: Process,
+    limiter: SyncLimiter,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is raised as it is, and the slot comes back as soon as the server answers."""
+    lease = limiter.acquire(LIMIT)
+    with own_server.frozen(), alarm_in(0.2, kind):
+        started = time.monotonic()
+        with pytest.raises(kind, match="time is up"):
+            lease.release()
+        assert time.monotonic() - started < 4, "it waited for the server before"
+    until_now(lambda: in_use(limiter) == 0, "the slot comes back")
+    assert "could not release" not in caplog.text
+
+
+@in_main_thread
+def test_raised_while_waiting(own_server: Process, limiter: SyncLimiter) -> None:
+    held = limiter.acquire(LIMIT)
+    with alarm_in(0.2, SoftTimeLimit), pytest.raises(SoftTimeLimit):
+        limiter.acquire(LIMIT)
+    until_now(lambda: limiter.inspect(LIMIT).waiting == 0, "its ticket is gone")
+    held.release()
+    assert in_use(limiter) == 0
+
+
+@in_main_thread
+def test_a_half_read_connection_is_not_used_again(
+    own_server: Process, limiter: SyncLimiter
+) -> None:
+    """The late reply to a question that was given up answers no other one."""
+    for number in range(5):
+        with own_server.frozen(), alarm_in(0.05, SoftTimeLimit), pytest.raises(SoftTimeLimit):
+            limiter.inspect(f"key {number}")
+        assert limiter.inspect("another").key == "another"
+
+
+def test_errors_of_the_server_stay_errors_of_the_store(
+    own_server: Process, limiter: SyncLimiter
+) -> None:
+    own_server.kill()
+    with pytest.raises(StoreUnavailable) as caught:
+        limiter.inspect(LIMIT)
+    assert isinstance(caught.value.__cause__, Exception)
+
+
+@in_main_thread
+def test_what_is_raised_amid_news_reaches_its_caller(
+    limiter: SyncLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release that grants others in this process passes on the word of it, then raises."""
+    waiting: Any = SyncLimiter(limiter._engine.store)
+    held = limiter.acquire(LIMIT)
+    got: list[object] = []
+    thread = threading.Thread(target=lambda: got.append(waiting.acquire(LIMIT, timeout=10)))
+    thread.start()
+    until_now(lambda: limiter.inspect(LIMIT).waiting == 1, "it waits")
+    hub: Any = limiter._engine.store.hub  # type: ignore[attr-defined]
+    hear, thrown = hub._hear, []
+
+    def hear_once(news: object, sent_at: float) -> None:
+        if not thrown:
+            thrown.append(True)
+            raise SoftTimeLimit
+        hear(news, sent_at)
+
+    monkeypatch.setattr(hub, "_hear", hear_once)
+    with pytest.raises(SoftTimeLimit):
+        held.release()
+    thread.join(10)
+    assert got, "who waited was not told"
+    got[0].release()  # type: ignore[attr-defined]
