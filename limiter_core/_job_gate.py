@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from inspect import iscoroutinefunction as is_async
 from types import TracebackType
@@ -34,6 +33,7 @@ from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.lease import Lease
 from limiter_core.requests import Answer, Granted, Held, Notice, Request
 from limiter_core.store import Store
+from limiter_core.system_clock import system_clock as time
 
 R = TypeVar("R")
 AsyncWake = Callable[[Notice], Awaitable[bool]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from limiter_core.requests import (
     Request,
 )
 from limiter_core.store import AsyncStore, Store, SyncStore
+from limiter_core.system_clock import system_clock as time
 
 logger = logging.getLogger("limiter")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from limiter_core._engine import OnStoreError
 from limiter_core._job_parts import (
     CLAIM,
@@ -26,6 +24,7 @@ from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.lease import SyncLease
 from limiter_core.requests import Answer, Granted, Held, Request
 from limiter_core.store import Store
+from limiter_core.system_clock import system_clock as time
 
 
 class _JobCall(Lost, SyncCall):

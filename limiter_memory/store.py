@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 from limiter_core.errors import ConfigurationError
 from limiter_core.requests import Answer, KeySnapshot, Loss, Notice, Renewal, Request
 from limiter_core.store import AsyncStore, Capabilities, SyncStore
+from limiter_core.system_clock import system_clock as time
 from limiter_memory._machine import Machine
 from limiter_memory._snapshots import snapshot_of
 

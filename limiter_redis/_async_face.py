@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from limiter_core.errors import StoreUnavailable
 from limiter_core.requests import Answer, KeySnapshot, Notice, Renewal, Request
+from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._protocol import batched
 from limiter_redis._slots import check_one_slot

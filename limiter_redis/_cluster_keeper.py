@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from limiter_core.errors import StoreError, StoreUnavailable
+from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._ear import Ear
 from limiter_redis._hub import Hub, Live

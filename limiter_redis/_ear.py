@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-import time
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +14,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from limiter_core.system_clock import system_clock as time
 from limiter_redis._link import understood
 from limiter_redis._wire import FOR
 

@@ -11,12 +11,12 @@ import math
 import random
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from limiter_core.requests import Answer, Granted, Listener, Loss, Mode, Notice, Queued, Request
+from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._driver_errors import is_unreadable
 from limiter_redis._names import names_of

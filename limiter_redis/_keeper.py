@@ -7,7 +7,6 @@ lease run out. It runs while somebody in this process waits or holds, and for a 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
@@ -17,6 +16,7 @@ from redis.exceptions import ConnectionError, RedisError  # noqa: A004  (redis-p
 
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.requests import Granted, Request
+from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._hub import Hub, Live, logger
 from limiter_redis._wire import BATCH, Way

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from typing import Any, NamedTuple, Protocol
 
@@ -11,6 +10,7 @@ import redis.asyncio
 from redis.exceptions import ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._link import Link, Reply
 from limiter_redis._redirects import Grants, MinReplicas, Tries, grants_of

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import ClusterDownError, MovedError, NoScriptError, ResponseError
 
+from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._hub import Hub
 from limiter_redis._line import Asked, Call, Confirmation, Line

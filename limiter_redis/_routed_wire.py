@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from redis.exceptions import (
 )
 
 from limiter_core.errors import StoreError
+from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._driver_errors import is_driver_error
 from limiter_redis._hub import Hub

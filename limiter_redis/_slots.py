@@ -6,7 +6,6 @@ import functools
 import math
 import random
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from redis.exceptions import ConnectionError  # noqa: A004  (redis-py's own)
 
 from limiter_core.errors import ConfigurationError
 from limiter_core.requests import Request
+from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._driver_errors import is_driver_error
 from limiter_redis._names import Names

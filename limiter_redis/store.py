@@ -7,7 +7,6 @@ import atexit
 import os
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +14,7 @@ from contextlib import suppress
 from limiter_core.errors import ConfigurationError
 from limiter_core.requests import Notice, Request
 from limiter_core.store import AsyncStore, Capabilities, SyncStore
+from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._async_face import AsyncFace
 from limiter_redis._names import checked_namespace

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from limiter_arq._shelf import Parked, Shelf, Taken, is_parked
 from limiter_core import ConcurrencyLimit, LimiterError, LimitReached, StoreError, Superseded
 from limiter_core.jobs import Errands, Held, Job, JobGate, Waiting
 from limiter_core.requests import Loss
+from limiter_core.system_clock import system_clock as time
 
 FIRST_BACKSTOP, LAST_BACKSTOP = 30.0, 600.0
 """Seconds after which a job that waits is looked at though nobody woke it: the more seldom the

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 from limiter_celery import _celery
@@ -12,6 +11,7 @@ from limiter_celery._passage import Passage, job_of
 from limiter_core import LimitReached, StoreError, Superseded
 from limiter_core.jobs import Held, Waiting
 from limiter_core.lease import SyncLease
+from limiter_core.system_clock import system_clock as time
 
 if TYPE_CHECKING:
     from limiter_celery._porter import Porter

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from limiter_core import StoreError
 from limiter_core.jobs import Held
 from limiter_core.lease import SyncLease
 from limiter_core.requests import Loss
+from limiter_core.system_clock import system_clock as time
 
 if TYPE_CHECKING:
     from limiter_celery._porter import Porter

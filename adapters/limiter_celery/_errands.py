@@ -6,8 +6,9 @@ import heapq
 import itertools
 import logging
 import threading
-import time
 from collections.abc import Callable
+
+from limiter_core.system_clock import system_clock as time
 
 logger = logging.getLogger("limiter")
 

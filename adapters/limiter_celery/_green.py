@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from limiter_core.store import Store
+from limiter_core.system_clock import system_clock as time
 
 logger = logging.getLogger("limiter")
 

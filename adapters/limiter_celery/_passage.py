@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 from limiter_celery._parcel import ORIGIN, parcel_of
@@ -11,6 +10,7 @@ from limiter_celery._task import limits_of_task, view_of
 from limiter_core.arguments import ArgumentView
 from limiter_core.jobs import Job
 from limiter_core.lease import SyncLease
+from limiter_core.system_clock import system_clock as time
 
 
 class Passage:

@@ -8,11 +8,11 @@ waits for a thread.
 
 from __future__ import annotations
 
-import time
 import weakref
 from typing import Any
 
 from limiter_celery import _celery
+from limiter_core.system_clock import system_clock as time
 
 _LEFT = object()
 """The result of a task that was not admitted: for nobody."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import weakref
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from limiter_celery._passage import Passage
 from limiter_core import StoreError
 from limiter_core.jobs import error_of
 from limiter_core.requests import Granted, Notice
+from limiter_core.system_clock import system_clock as time
 
 if TYPE_CHECKING:
     from limiter_celery._porter import Porter

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
@@ -18,6 +17,7 @@ from redis.exceptions import RedisError
 from limiter_core import ArgumentView, ConcurrencyLimit, Lease, LimitReached, StoreError, Superseded
 from limiter_core.jobs import Job, JobGate, Waiting
 from limiter_core.requests import Loss
+from limiter_core.system_clock import system_clock as time
 from limiter_docket._queue import order_of, park, ticket_of, when_of
 
 logger = logging.getLogger("limiter")

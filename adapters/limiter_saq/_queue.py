@@ -10,7 +10,6 @@ its `timeout` (a function that is no coroutine cannot be) runs on: SAQ does not 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from importlib import resources
@@ -26,6 +25,7 @@ from limiter_core.arguments import Binder
 from limiter_core.jobs import Errands, Held, Job, JobGate
 from limiter_core.requests import Loss, Notice
 from limiter_core.store import Store
+from limiter_core.system_clock import system_clock as time
 
 BACKSTOP = 300.0
 """Seconds after which a parked job asks again even if nobody woke it."""

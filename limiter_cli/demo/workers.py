@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import sys
-import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from limiter_cli.demo.record import Record
 from limiter_cli.demo.replay import Watch, perform, run_plainly
 from limiter_cli.demo.worker import Job
 from limiter_core import KeySnapshot, Limiter, LimiterError, StoreError
+from limiter_core.system_clock import system_clock as time
 
 __all__ = ("WorkerError", "Workers", "run_workers")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +24,7 @@ from limiter_core.requests import (
     WaiterSnapshot,
 )
 from limiter_core.store import AsyncStore, Capabilities, SyncStore
+from limiter_core.system_clock import system_clock as time
 from limiter_core.testing.awaited import AwaitedStore
 
 __all__ = ("FullStore", "UnlimitedStore")

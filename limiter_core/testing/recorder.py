@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from limiter_core.system_clock import system_clock as time
 
 __all__ = ("Interval", "OverlapRecorder", "Violation")
 

@@ -14,7 +14,6 @@ and on the async face of a store::
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -36,6 +35,7 @@ from limiter_core.requests import (
     Request,
 )
 from limiter_core.store import AsyncStore, SyncStore
+from limiter_core.system_clock import system_clock as time
 from limiter_core.testing.clock import FakeClock
 
 __all__ = ("KEY", "OTHER_KEY", "THIRD_KEY", "Stage", "Step", "Steps")

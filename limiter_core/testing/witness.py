@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from limiter_core.requests import (
     Request,
 )
 from limiter_core.store import SyncStore
+from limiter_core.system_clock import system_clock as time
 from limiter_core.testing._facts import Told
 from limiter_core.testing._views import comparable, model_view, view_of
 from limiter_core.testing.clock import FakeClock

@@ -24,6 +24,7 @@ from limiter_core import (
 from limiter_core.jobs import Errands, Held, Job, JobGate, SyncJobGate, Waiting, error_of
 from limiter_core.requests import Answer, Granted, Loss, Notice, Request
 from limiter_core.store import Capabilities
+from limiter_core.system_clock import system_clock
 from limiter_core.testing import AwaitedStore, FakeClock
 from limiter_memory import MemoryStore
 
@@ -319,11 +320,11 @@ def test_a_job_waits_no_longer_than_its_timeout(
     gate: Gate, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted from its place in line: how often it asks makes no difference."""
-    monkeypatch.setattr("time.time", lambda: 1_000.0)
+    monkeypatch.setattr(system_clock, "time", lambda: 1_000.0)
     patient = ConcurrencyLimit("customer", max_concurrent=1, timeout=10)
     lease = gate.take(job("first"))
     assert gate.park(job("second", patient, order=995_000_000)).patience == pytest.approx(5)
-    monkeypatch.setattr("time.time", lambda: 1_005.5)
+    monkeypatch.setattr(system_clock, "time", lambda: 1_005.5)
     with pytest.raises(WaitTimeout) as error:
         gate.admit(job("second", patient, order=995_000_000))
     assert (error.value.key, error.value.max_concurrent) == (KEY, 1)

@@ -108,6 +108,16 @@ def test_nobody_imports_the_private_modules_of_another_package() -> None:
     assert not wrong
 
 
+def test_time_is_read_from_the_system_clock_alone() -> None:
+    """A tool that freezes time for a test replaces what the module `time` has."""
+    wrong = [
+        str(found)
+        for found in ALL_IMPORTS
+        if found.name.partition(".")[0] == "time" and found.importer != "limiter_core.system_clock"
+    ]
+    assert not wrong, "write `from limiter_core.system_clock import system_clock as time`"
+
+
 def loaded_by(statement: str) -> set[str]:
     """Return the top-level modules that a fresh interpreter has loaded after a statement."""
     script = f"{statement}; import sys; print(*sys.modules)"
