@@ -76,9 +76,10 @@ class Abandoned(NamedTuple):
 class Hub:
     """The live requests of this process, and what to do at which time."""
 
-    def __init__(self, namespace: str, *, sharded: bool = False) -> None:
+    def __init__(self, namespace: str, *, database: int = 0, sharded: bool = False) -> None:
         self.names = names_of(namespace)
-        self.process = ("s" if sharded else "") + secrets.token_hex(8)
+        # Channels belong to the server: so they name the database. (A cluster has one.)
+        self.process = ("s" if sharded else f"{database}:") + secrets.token_hex(8)
         self.channel = f"{namespace}:process:{self.process}"
         self.live: dict[str, Live] = {}
         self.looks: dict[str, float] = {}
@@ -97,7 +98,9 @@ class Hub:
         self._next_due = math.inf
         self._next_expiry = math.inf
         self.on_notice: Callable[[Notice], object] | None = None
-        self.notices = f"{self.names.common if sharded else namespace}:notices"
+        self.notices = (
+            f"{self.names.common}:notices" if sharded else f"{namespace}:notices:{database}"
+        )
         """The channel of notices that a process could not deliver; all that can wake jobs hear."""
         self.undelivered: list[str] = []
         self.on_undelivered: Callable[[], object] = lambda: None

@@ -30,10 +30,12 @@ class Place(Protocol):
     Attributes:
         where: the same for people, without secrets.
         timeout: seconds that a reply may take.
+        database: the number of the server's database.
     """
 
     where: str
     timeout: float
+    database: int
 
     def sync_client(self, node: Node = HERE, *, timeout: float) -> redis.Redis:
         """Return a client of our own for threads."""
@@ -51,6 +53,7 @@ class ServerPlace:
         self._address = address
         self.where = shown(address)
         self.timeout: float = address["socket_timeout"]
+        self.database = int(address.get("db", 0))
 
     def sync_client(self, node: Node = HERE, *, timeout: float) -> redis.Redis:  # noqa: ARG002
         """Return a client of our own for threads."""
@@ -77,6 +80,7 @@ class SentinelPlace:
         self._sentinels = sentinels
         self._address = _without(address, "host", "port")
         self.timeout: float = address["socket_timeout"]
+        self.database = int(address.get("db", 0))
         scheme = "rediss" if address.get("ssl") else "redis"
         hosts = ",".join(f"{each['host']}:{each['port']}" for each in sentinels)
         self.where = f"{scheme}+sentinel://{hosts}/{service}/{address.get('db', 0)}"
@@ -117,6 +121,7 @@ class ClusterPlace:
         self._address.setdefault("socket_connect_timeout", CONNECT_PATIENCE)
         self._address["protocol"] = 2  # under 3, redis-py keeps some replies to itself
         self.timeout: float = address["socket_timeout"]
+        self.database = 0
         scheme = "rediss" if address.get("ssl") else "redis"
         self.where = f"{scheme}+cluster://{','.join(f'{node.host}:{node.port}' for node in seeds)}"
 

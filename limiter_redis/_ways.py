@@ -105,7 +105,7 @@ class _PlainWays:
         self._place = place
         self._client = client if isinstance(client, redis.Redis) else None
         self._script = script
-        self.hub = Hub(namespace)
+        self.hub = Hub(namespace, database=place.database)
         self.keeper = Keeper(
             self.hub, lambda timeout: place.sync_client(timeout=timeout), self._new_wire
         )
@@ -196,7 +196,8 @@ class _CarefulWays(_RoutedWays):
     def __init__(
         self, place: Place, namespace: str, script: Script, min_replicas: MinReplicas
     ) -> None:
-        super().__init__(place, OneServer(), Hub(namespace), script, min_replicas)
+        hub = Hub(namespace, database=place.database)
+        super().__init__(place, OneServer(), hub, script, min_replicas)
         self.keeper = Keeper(
             self.hub, lambda timeout: place.sync_client(timeout=timeout), self.new_wire
         )

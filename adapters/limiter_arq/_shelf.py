@@ -124,9 +124,12 @@ def is_parked(score: float) -> bool:
     return score % 1 == 0.5
 
 
-def channel_of(queue: str) -> str:
-    """Return the channel on which the workers of a queue hear of jobs brought forward."""
-    return f"{queue}:limiter-wake"
+def channel_of(queue: str, database: int) -> str:
+    """Return the channel on which the workers of a queue hear of jobs brought forward.
+
+    Channels belong to the server: the queue of that name in another database is another one.
+    """
+    return f"{queue}:limiter-wake:{database}"
 
 
 class Shelf:
@@ -135,6 +138,7 @@ class Shelf:
     def __init__(self, pool: ArqRedis, queue: str) -> None:
         self._pool: Any = pool  # redis-py's own types leave much open
         self._queue = queue
+        self.database = int(self._pool.connection_pool.connection_kwargs.get("db") or 0)
         # On a connection of its own: getting one from redis-py's pool costs more than the command.
         self._line = self._pool.client()
         self._take = self._line.register_script(_TAKE)
@@ -224,7 +228,7 @@ class Shelf:
             pipe.zadd(parked.queue, {parked.job_id: parked.score}, xx=True)
             pipe.zscore(parked.queue, parked.job_id)
             if tell:
-                pipe.publish(channel_of(parked.queue), parked.payload())
+                pipe.publish(channel_of(parked.queue, self.database), parked.payload())
             _, score, *_ = await pipe.execute()
         return score is not None
 

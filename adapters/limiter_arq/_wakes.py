@@ -131,7 +131,7 @@ class Wakes:
         """Hear from other workers of jobs of this queue that they brought forward."""
         channel = self._pool.pubsub(ignore_subscribe_messages=True)
         try:
-            await channel.subscribe(channel_of(self._queue))
+            await channel.subscribe(channel_of(self._queue, self._shelf.database))
             async for message in channel.listen():
                 parked = Parked.from_payload(message["data"])
                 if self._intake.room():

@@ -4,7 +4,7 @@
 --          a waiter's other limits are derived, and share the hash tag by construction
 -- ARGV[1]  opening: what stands in front of a scope, or a key without one, in all names; "{" and the
 --          namespace and ":", or, if that is a prefix, the namespace and ":{" (see _names.py)
--- ARGV[2]  the calling process: the end of the name of its channel
+-- ARGV[2]  the calling process: the end of the name of its channel, which tells databases apart
 -- ARGV[3]  and all that follow: an operation each, words with a space between: its name, then what
 --          its file says. A word that would be empty is "-"
 -- reply    one text of lines: one per operation, then news (see `state.tell`)

@@ -257,7 +257,9 @@ def test_a_process_that_cannot_wake_a_job_tells_those_that_can(
         request = Request("call", (Demand(KEY, 1),), listener=listener)
         assert isinstance(web.sync_face().acquire(request), Granted)
         assert isinstance(worker.face.acquire(job("job")), Queued)
-        until_now(lambda: server.admin.pubsub_numsub("limiter:notices")[0][1], "the worker listens")
+        until_now(
+            lambda: server.admin.pubsub_numsub("limiter:notices:0")[0][1], "the worker listens"
+        )
         web.sync_face().release("call")
         until_now(lambda: worker.notices, "the worker was told")
         assert worker.noticed() == ["job"]
@@ -283,7 +285,7 @@ def test_a_notice_that_nobody_can_deliver_is_passed_on_once(
         one.face.on_notice(refuse)
         one.face.acquire(job("first"))
         one.face.acquire(job("second"))
-        until_now(lambda: server.admin.pubsub_numsub("limiter:notices")[0][1] == 2, "both listen")
+        until_now(lambda: server.admin.pubsub_numsub("limiter:notices:0")[0][1] == 2, "both listen")
         one.face.release("first")
         until_now(lambda: other.notices, "the other was told")
         until_now(lambda: len(heard) == 2, "the first heard itself")
@@ -342,7 +344,7 @@ def test_who_lets_a_job_in_and_ends_at_once_tells_those_who_can_wake_it(
     party = Party(server)
     party.face.acquire(job("first"))
     party.face.acquire(job("second", claim=60.0))
-    until_now(lambda: server.admin.pubsub_channels("*:notices"), "it listens for notices")
+    until_now(lambda: server.admin.pubsub_channels("*:notices:0"), "it listens for notices")
     subprocess.run([sys.executable, "-c", SETS_A_LIMIT, server.url, KEY, world], check=True)
     until_now(lambda: party.notices, "it is told", patience=5)
     assert party.noticed() == ["second"]
@@ -368,7 +370,7 @@ def test_a_notice_for_others_that_cannot_be_sent_is_sent_again(
     there = RedisStore(server.url, script=FAKED)  # which cannot wake jobs
     here.face.acquire(job("first"))
     here.face.acquire(job("second"))
-    until_now(lambda: server.admin.pubsub_channels("*:notices"), "one listens for notices")
+    until_now(lambda: server.admin.pubsub_channels("*:notices:0"), "one listens for notices")
     there.sync_face().release("first", (KEY,))
     until_now(lambda: here.notices, "it is told", patience=5)
     assert (here.noticed(), failed) == (["second"], 1)

@@ -60,7 +60,7 @@ def test_every_name_is_as_the_page_says(
         face.acquire(Request(f"late-{key[:2]}", (Demand(key, 1),), listener=RecordingListener()))
         store.hub.end(f"late-{key[:2]}")  # what is said to it is said to a stranger
         assert face.evict(f"late-{key[:2]}") is False
-    listening = f"{channels}:process:{store.hub.process}", f"{channels}:notices"
+    listening = f"{channels}:process:{store.hub.process}", f"{channels}:notices:0"
     until_now(lambda: set(server.admin.pubsub_channels("*")) >= {*listening}, "it listens")
     face.evict("holder-cu")
     face.evict("holder-or")
@@ -233,7 +233,7 @@ def test_with_these_rights_between_processes(
     mute = web.sync_face()
     listener = RecordingListener()
     until_now(
-        lambda: own_server.admin.pubsub_numsub("shop:limits:notices")[0][1], "it hears notices"
+        lambda: own_server.admin.pubsub_numsub("shop:limits:notices:0")[0][1], "it hears notices"
     )
     mute.acquire(Request("call", (Demand("other", 1),), listener=listener))  # so its keeper runs
     assert mute.release("job", (key,))
@@ -354,7 +354,8 @@ def all_names(names: Names, key: str) -> set[str]:
         names.offers_index(scope if slash else ""),
         f"{head}:process:s0",
         *(f"{names.common}:{kind}" for kind in ("offers", "scopes", "notices", "process:s0")),
-        *(f"{names.namespace}:{kind}" for kind in ("notices", "process:0")),
+        *(f"{names.namespace}:{kind}" for kind in ("notices:0", "notices:1")),
+        *(f"{names.namespace}:process:{kind}" for kind in ("0:0", "1:0")),
     }
 
 

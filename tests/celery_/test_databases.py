@@ -1,0 +1,44 @@
+"""Two deployments whose stores are databases of one server: neither does the other's work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.redis._servers import Process, binary
+
+from ._crew import Crew
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[str]:
+    """The address of another server, for the other deployment's broker and results."""
+    program = binary()
+    assert program is not None
+    server = Process(program)
+    yield server.url.removesuffix("/0")
+    server.close()
+
+
+def test_a_task_runs_where_it_was_sent(
+    url: str, elsewhere: str, crew: Callable[..., Crew], user: str
+) -> None:
+    """An operator's word lets a task run: the workers of the other database do not hear of it."""
+    production = crew(concurrency=3)
+    staging = crew(url=elsewhere, store=f"{url}/5")
+    for each in (staging, production):
+        each.start()
+    holders = [each.send("by_user", user, 3.0) for each in (staging, production)]
+    production.until_began(holders[1])
+    staging.until_began(holders[0])
+    waiting = production.send("by_user", user)
+    production.until(lambda: production.limiter.inspect(f"user={user}").waiting == 1, "it waits")
+    production.limiter.set_limit(f"user={user}", 2)
+    production.until_ended(waiting)
+    last = staging.send("free")  # what it had been told before it would do before, or meanwhile
+    staging.until_ended(last, holders[0])
+    assert {each["id"] for each in staging.log()} == {holders[0].id, last.id}
+    assert len(production.log("begin", waiting.id)) == 1
+    production.until_ended(holders[1])
+    production.limiter.reset_limit(f"user={user}")
