@@ -90,7 +90,7 @@ def static_demand(limit: ConcurrencyLimit, arguments: Arguments) -> Demand:
     if limit.scope is not None or len(key) > MAX_KEY_LENGTH:
         key = scoped(limit.scope, key)
     return Demand(
-        key, found.max_concurrent, found.cost, limit.on_conflict, 0, None, limit.max_waiting
+        key, found.max_concurrent, found.cost, found.on_conflict, 0, None, limit.max_waiting
     )
 
 
@@ -123,7 +123,7 @@ def demands_of(
         if limit.fair_by is not None:
             group = yield from _wait_for(key_part(cast(Any, limit.fair_by), view))
         demands.append(
-            Demand(key, maximum, cost, limit.on_conflict, priority, group, limit.max_waiting)
+            Demand(key, maximum, cost, limit.resolution, priority, group, limit.max_waiting)
         )
     if len(demands) > 1 and len({demand.key for demand in demands}) < len(demands):
         keys = ", ".join(repr(demand.key) for demand in demands)

@@ -123,12 +123,16 @@ class Binder:
     What lands in the function's `**kwargs` is found under its own name as well, and so is what a
     `functools.partial` has bound beforehand.
 
+    Attributes:
+        name: the function's full name; see `function_name_of`.
+        parameters: the names of its parameters, in order.
+
     Raises:
         ConfigurationError: the function (a built-in) has no signature.
         TypeError: (from the call) the arguments do not fit; worded as the call itself would be.
     """
 
-    __slots__ = ("_args", "_kwargs", "_signature", "_var_keyword", "name")
+    __slots__ = ("_args", "_kwargs", "_signature", "_var_keyword", "name", "parameters")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.name = function_name_of(function)
@@ -146,6 +150,7 @@ class Binder:
                 f"{function!r} does not tell its arguments, so no limit can look at them: "
                 "wrap it in a function that does"
             ) from None
+        self.parameters = tuple(self._signature.parameters)
         self._var_keyword = next(
             (
                 parameter.name
@@ -154,6 +159,11 @@ class Binder:
             ),
             None,
         )
+
+    @property
+    def takes_any_name(self) -> bool:
+        """Whether a call may have arguments of any name."""
+        return self._var_keyword is not None
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ArgumentView:
         """Return the view of one call."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from limiter_core._checks import check_on_store_error
 from limiter_core._errands import Errands
+from limiter_core._functions import check_argument_names
 from limiter_core._job_gate import JobGate
 from limiter_core._job_parts import CLAIM, Job, Waiting, error_of
 from limiter_core._sync_job_gate import SyncJobGate
@@ -35,6 +36,7 @@ __all__ = (
     "JobGate",
     "SyncJobGate",
     "Waiting",
+    "check_argument_names",
     "check_on_store_error",
     "error_of",
 )

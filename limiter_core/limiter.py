@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import Any, ParamSpec, Self, TypeVar
 
 from limiter_core._async_engine import AsyncEngine, Hold
 from limiter_core._checks import check_timeout
 from limiter_core._engine import OnStoreError, check_id, check_key, check_override, one_limit
+from limiter_core._functions import check_argument_names, check_coroutine_function
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -21,7 +21,7 @@ from limiter_core._prepare import (
     view_of,
 )
 from limiter_core.arguments import Binder, binder_of
-from limiter_core.errors import ConfigurationError, LimitReached
+from limiter_core.errors import LimitReached
 from limiter_core.lease import Lease
 from limiter_core.limits import ConcurrencyLimit
 from limiter_core.requests import KeySnapshot, Mode
@@ -123,19 +123,23 @@ class Limiter:
 
     def limited(
         self, limits: Limits, *, timeout: float | None = None
-    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]]:
         """Decorate a coroutine function so that each call holds a slot while it runs.
 
         The strategies see the call's arguments by the function's signature, defaults included.
 
-        Args, Raises: as `hold`, from the call; `ConfigurationError` for a function that is none.
+        Below `@staticmethod`, `@classmethod` and the like, next to the function.
+
+        Args, Raises: as `hold`, from the call; `ConfigurationError`, when it decorates, for what is
+            no coroutine function, or has no argument of the name that a limit goes by.
         """
         checked = limits_of(limits)
         check_timeout(timeout)
 
-        def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-            _check_coroutine_function(function, "limited")
+        def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+            check_coroutine_function(function, "Limiter.limited()")
             bind = Binder(function)
+            check_argument_names(checked, bind)
 
             @functools.wraps(function)
             async def limited_function(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -158,7 +162,7 @@ class Limiter:
 
         Args, Raises: as `hold`; what the function raises passes through.
         """
-        _check_coroutine_function(function, "run")
+        check_coroutine_function(function, "Limiter.run()")
         async with Hold(self._engine, limits, binder_of(function)(args, kwargs), None):
             return await function(*args, **kwargs)
 
@@ -243,19 +247,3 @@ class Limiter:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-
-def _check_coroutine_function(function: object, where: str) -> None:
-    inner = function
-    while isinstance(inner, functools.partial):
-        inner = cast("functools.partial[Any]", inner).func
-    candidates = (
-        inner,
-        getattr(inner, "__wrapped__", None),
-        getattr(type(inner), "__call__", None),  # noqa: B004  (the method, not whether)
-    )
-    if not any(map(inspect.iscoroutinefunction, candidates)):
-        raise ConfigurationError(
-            f"Limiter.{where}() needs a coroutine function (async def), got {function!r}; "
-            "for plain functions there is SyncLimiter"
-        )

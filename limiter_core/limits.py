@@ -60,10 +60,28 @@ class ConflictResolution(enum.Enum):
         self.supersedes = value in ("cancel_running", "keep_latest")
 
 
+Resolution = (
+    Literal[
+        "queue",
+        "priority",
+        "cancel",
+        "cancel_running",
+        "keep_latest",
+        "QUEUE",
+        "PRIORITY",
+        "CANCEL",
+        "CANCEL_RUNNING",
+        "KEEP_LATEST",
+    ]
+    | ConflictResolution
+)
+"""A member of `ConflictResolution`, or its name as the command line and TOML have it."""
+
+
 class LimitOptions(TypedDict, total=False):
     """The options of a `ConcurrencyLimit` but `scope`; for those that wrap it."""
 
-    on_conflict: ConflictResolution
+    on_conflict: Resolution
     priority: int | Callable[[ArgumentView], Any]
     cost: int | Callable[[ArgumentView], Any]
     fair_by: str | Sequence[str] | ConcurrencyStrategy | KeySource | None
@@ -94,9 +112,12 @@ def _scope(value: Any) -> Any:
 def _resolution(value: Any) -> Any:
     if isinstance(value, ConflictResolution):
         return value
+    members = {member.value: member for member in ConflictResolution}
+    if isinstance(value, str) and value.lower() in members:
+        return members[value.lower()]
     names = ", ".join(member.name for member in ConflictResolution)
     raise ConfigurationError(
-        f"on_conflict must be a ConflictResolution (one of {names}), got {value!r}"
+        f"on_conflict must be a ConflictResolution (one of {names}) or its name, got {value!r}"
     )
 
 
@@ -143,7 +164,8 @@ class ConcurrencyLimit:
             them (per-tenant limits). 0 admits nobody until an operator raises it.
         scope: a sub-namespace for the keys. On Redis Cluster it is also the hash tag, so limits
             that are taken together need one scope there.
-        on_conflict: what happens when the key is full; see `ConflictResolution`.
+        on_conflict: what happens when the key is full; a `ConflictResolution`, or its name in
+            capital or small letters ("cancel"). The attribute is always the member.
         priority: the place in the queue under `ConflictResolution.PRIORITY`, higher first; a
             number or a function of the argument view. Other resolutions do not look at it.
         cost: slots that one call takes, 1 or more; a number or a function of the argument view.
@@ -171,9 +193,7 @@ class ConcurrencyLimit:
     ] = 1
     _: KW_ONLY
     scope: Annotated[str | None, PlainValidator(_scope)] = None
-    on_conflict: Annotated[ConflictResolution, PlainValidator(_resolution)] = (
-        ConflictResolution.QUEUE
-    )
+    on_conflict: Annotated[Resolution, PlainValidator(_resolution)] = ConflictResolution.QUEUE
     priority: Annotated[int | Callable[[ArgumentView], Any], PlainValidator(_priority)] = 0
     cost: Annotated[
         int | Callable[[ArgumentView], Any], PlainValidator(number_or_function("cost", 1))
@@ -195,6 +215,11 @@ class ConcurrencyLimit:
     def strategy(self) -> ConcurrencyStrategy | KeySource:
         """The strategy that `by` stands for."""
         return cast("ConcurrencyStrategy | KeySource", self.by)
+
+    @property
+    def resolution(self) -> ConflictResolution:
+        """The member that `on_conflict` stands for."""
+        return cast(ConflictResolution, self.on_conflict)
 
     @functools.cached_property
     def terms(self) -> Terms:

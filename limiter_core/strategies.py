@@ -253,6 +253,15 @@ def is_immediate(strategy: ConcurrencyStrategy | KeySource) -> bool:
     return isinstance(strategy, _FnArgument | _FnName | _Constant)
 
 
+def argument_names_of(strategy: object) -> tuple[str, ...]:
+    """Return the names and dotted paths that a built-in strategy looks up, as far as it tells."""
+    if isinstance(strategy, _FnArgument):
+        return strategy.names
+    if isinstance(strategy, _Combined):
+        return tuple(name for part in strategy.parts for name in argument_names_of(part))
+    return ()
+
+
 def key_part(
     strategy: ConcurrencyStrategy | KeySource, execution: ArgumentView
 ) -> str | Awaitable[str]:

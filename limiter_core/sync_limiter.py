@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import ParamSpec, Self, TypeVar
 
 from limiter_core._checks import check_timeout
 from limiter_core._engine import OnStoreError, check_id, check_key, check_override, one_limit
+from limiter_core._functions import check_argument_names, check_plain_function, check_result
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -21,7 +21,7 @@ from limiter_core._prepare import (
 )
 from limiter_core._sync_engine import Hold, SyncEngine
 from limiter_core.arguments import Binder, binder_of
-from limiter_core.errors import ConfigurationError, LimitReached
+from limiter_core.errors import LimitReached
 from limiter_core.lease import SyncLease
 from limiter_core.limits import ConcurrencyLimit
 from limiter_core.requests import KeySnapshot, Mode
@@ -123,19 +123,25 @@ class SyncLimiter:
 
         The strategies see the call's arguments by the function's signature, defaults included.
 
-        Args, Raises: as `hold`, from the call; `ConfigurationError` for a coroutine function.
+        Below `@staticmethod`, `@classmethod` and the like, next to the function.
+
+        Args, Raises: as `hold`, from the call; `ConfigurationError`, when it decorates, for a
+            coroutine function, or one without an argument of the name that a limit goes by.
         """
         checked = limits_of(limits)
         check_timeout(timeout)
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
-            _check_plain_function(function, "limited")
+            check_plain_function(function, "SyncLimiter.limited()")
             bind = Binder(function)
+            check_argument_names(checked, bind)
 
             @functools.wraps(function)
             def limited_function(*args: P.args, **kwargs: P.kwargs) -> R:
                 with Hold(self._engine, checked, bind(args, kwargs), timeout):
-                    return function(*args, **kwargs)
+                    result = function(*args, **kwargs)
+                    check_result(result, function, "SyncLimiter.limited()")
+                    return result
 
             return limited_function
 
@@ -148,9 +154,11 @@ class SyncLimiter:
 
         Args, Raises: as `hold`; what the function raises passes through.
         """
-        _check_plain_function(function, "run")
+        check_plain_function(function, "SyncLimiter.run()")
         with Hold(self._engine, limits, binder_of(function)(args, kwargs), None):
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            check_result(result, function, "SyncLimiter.run()")
+            return result
 
     # -- looking, and operating ------------------------------------------------------------------
 
@@ -230,21 +238,3 @@ class SyncLimiter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _check_plain_function(function: object, where: str) -> None:
-    inner = function
-    while isinstance(inner, functools.partial):
-        inner = cast("functools.partial[Any]", inner).func
-    # The body of any of these would run after the slot is given back.
-    is_later = (
-        inspect.iscoroutinefunction,
-        inspect.isasyncgenfunction,
-        inspect.isgeneratorfunction,
-    )
-    call = getattr(type(inner), "__call__", None)  # noqa: B004  (the method, not whether)
-    if not callable(function) or any(check(inner) or check(call) for check in is_later):
-        raise ConfigurationError(
-            f"SyncLimiter.{where}() needs a plain function, no coroutine and no generator, "
-            f"got {function!r}; for coroutine functions there is Limiter"
-        )

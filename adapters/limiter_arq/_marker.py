@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -83,7 +83,7 @@ current: ContextVar[Run | None] = ContextVar("limiter_arq_run", default=None)
 
 def limited(
     *limits: ConcurrencyLimit,
-) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]]:
     """Put a job's function under limits; several are taken all or none.
 
     The body finds its lease in `ctx["lease"]` (for its `fencing_token`, or `check()`). Called
@@ -102,7 +102,7 @@ def limited(
     if not limits:
         raise ConfigurationError("limited() needs a ConcurrencyLimit at the least")
 
-    def mark(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    def mark(function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         if not inspect.iscoroutinefunction(function):
             raise ConfigurationError(f"arq runs coroutine functions, and {function!r} is none")
 

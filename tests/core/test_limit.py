@@ -64,6 +64,14 @@ def test_a_duration_is_seconds_or_a_timedelta(name):
     assert limit == ConcurrencyLimit("a", **{name: 120})
 
 
+@pytest.mark.parametrize("resolution", ConflictResolution)
+@pytest.mark.parametrize("spelled", [str.lower, str.upper, str.title])
+def test_a_conflict_resolution_goes_by_its_name_in_any_case(resolution, spelled):
+    limit = ConcurrencyLimit("a", on_conflict=spelled(resolution.name))
+    assert limit.on_conflict is resolution
+    assert limit == ConcurrencyLimit("a", on_conflict=resolution)
+
+
 def test_a_limit_is_frozen():
     limit = ConcurrencyLimit("a")
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -135,7 +143,7 @@ WRONG = [
     ("lease", [0, -1, "30", None, math.inf, math.nan, True, timedelta(0)]),
     ("max_hold", [0, -1, "30", math.inf, math.nan, True, timedelta(0)]),
     ("on_lost", ["ignore", None, True, 0, print, []]),
-    ("on_conflict", ["queue", "CANCEL", None, 1, ConflictResolution]),
+    ("on_conflict", ["wait", "", "cancel ", None, 1, b"cancel", ConflictResolution]),
     ("scope", ["", " ", 5, b"a"]),
     ("fair_by", [5, "", print, object()]),
 ]
@@ -162,7 +170,7 @@ def test_a_wrong_value_is_refused_where_it_is_written(name, value):
         ({"max_concurrent": -1}, "max_concurrent must be at least 0, got -1"),
         ({"max_concurrent": "3"}, "max_concurrent must be a whole number, got '3'"),
         ({"cost": 0}, "cost must be at least 1, got 0"),
-        ({"on_conflict": "queue"}, r"one of QUEUE, PRIORITY, CANCEL, CANCEL_RUNNING, KEEP_LATEST"),
+        ({"on_conflict": "wait"}, r"one of QUEUE, PRIORITY, CANCEL, CANCEL_RUNNING, KEEP_LATEST"),
         ({"on_lost": "ignore"}, '"cancel" or "warn"'),
         ({"timeout": "5"}, "timeout must be seconds or a timedelta"),
         ({"lease": 0}, "lease must be more than zero"),

@@ -1,0 +1,136 @@
+"""What may be put under a limit: the checks of a function, when it is decorated or registered."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Collection, Iterable
+from types import CoroutineType
+from typing import Any, cast
+
+from limiter_core.arguments import Binder, binder_of
+from limiter_core.errors import ConfigurationError
+from limiter_core.limits import ConcurrencyLimit
+from limiter_core.strategies import argument_names_of
+
+_DESCRIPTORS = (
+    staticmethod,
+    classmethod,
+    property,
+    functools.cached_property,
+    functools.partialmethod,
+    functools.singledispatchmethod,
+)
+
+
+def check_argument_names(
+    limits: Iterable[ConcurrencyLimit],
+    function: Binder | Callable[..., Any],
+    *,
+    hidden: Collection[str] = (),
+) -> None:
+    """Refuse limits by an argument that the function does not have.
+
+    For everybody who knows the function before its first call: `limited`, and the adapters. Of a
+    dotted path only the first part is checked; a function with `**kwargs` may have any argument.
+
+    Args:
+        limits: the limits that the function is put under.
+        function: the function, or its binder (whose `name` then stands in the message).
+        hidden: parameters that strategies do not see, such as arq's `ctx`.
+
+    Raises:
+        ConfigurationError: there is no such argument; the message lists those there are.
+    """
+    binder = function if isinstance(function, Binder) else binder_of(function)
+    if binder.takes_any_name:
+        return
+    there_are = [name for name in binder.parameters if name not in hidden]
+    for limit in limits:
+        for by in (limit.by, limit.fair_by):
+            for name in argument_names_of(by):
+                if name.partition(".")[0] not in there_are:
+                    listed = f"there are: {', '.join(there_are)}" if there_are else "it has none"
+                    raise ConfigurationError(
+                        f"the limit by {by!r} needs an argument {name.partition('.')[0]!r}, "
+                        f"which {binder.name} does not have; {listed}"
+                    )
+
+
+def check_coroutine_function(function: object, where: str) -> None:
+    """Refuse what is no coroutine function.
+
+    Raises:
+        ConfigurationError: it is none; says what to use instead, or which order to write.
+    """
+    _check_is_function(function, where)
+    inner = _without_partials(function)
+    candidates = (
+        inner,
+        getattr(inner, "__wrapped__", None),
+        getattr(type(inner), "__call__", None),  # noqa: B004  (the method, not whether)
+    )
+    if not any(map(inspect.iscoroutinefunction, candidates)):
+        raise ConfigurationError(
+            f"{where} needs a coroutine function (async def), got {function!r}; "
+            "for plain functions there is SyncLimiter"
+        )
+
+
+def check_plain_function(function: object, where: str) -> None:
+    """Refuse a function whose body would run after the slot is given back.
+
+    Raises:
+        ConfigurationError: it is one; says what to use instead, or which order to write.
+    """
+    _check_is_function(function, where)
+    inner = _without_partials(function)
+    is_later = (
+        inspect.iscoroutinefunction,
+        inspect.isasyncgenfunction,
+        inspect.isgeneratorfunction,
+    )
+    call = getattr(type(inner), "__call__", None)  # noqa: B004  (the method, not whether)
+    if not callable(function) or any(check(inner) or check(call) for check in is_later):
+        raise ConfigurationError(
+            f"{where} needs a plain function, no coroutine and no generator, "
+            f"got {function!r}; for coroutine functions there is Limiter"
+        )
+    wrapped = getattr(inner, "__wrapped__", None)
+    if getattr(inner, "__globals__", None) is vars(contextlib) and (
+        inspect.isgeneratorfunction(wrapped) or inspect.isasyncgenfunction(wrapped)
+    ):
+        raise ConfigurationError(
+            f"{where} cannot limit {function!r}: it makes a context manager, whose block runs "
+            "after the call; take the slot inside of it, with hold()"
+        )
+
+
+def check_result(result: object, function: object, where: str) -> None:
+    """Refuse a coroutine that a plain function returned: its body would run without the slot.
+
+    Raises:
+        ConfigurationError: the result is a coroutine; it is closed.
+    """
+    if type(result) is CoroutineType:
+        cast("CoroutineType[Any, Any, Any]", result).close()
+        raise ConfigurationError(
+            f"{where} needs a plain function, and {function!r} returned a coroutine, which would "
+            "run after the slot is given back; for coroutine functions there is Limiter"
+        )
+
+
+def _check_is_function(function: object, where: str) -> None:
+    if isinstance(function, _DESCRIPTORS):
+        name = type(cast(object, function)).__name__
+        raise ConfigurationError(
+            f"{where} needs a function, got a {name}: write @{name} above it, and the limit below, "
+            "next to the function"
+        )
+
+
+def _without_partials(function: object) -> object:
+    while isinstance(function, functools.partial):
+        function = cast("functools.partial[Any]", function).func
+    return function
