@@ -25,8 +25,16 @@ VERSION_OF := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 found = $(firstword $(foreach python,python$(1) $(wildcard $(PYENV_ROOT)/versions/$(1)*/bin/python3),\
   $(if $(filter $(1),$(shell $(python) $(VERSION_OF) 2>/dev/null)),$(python))))
 
+# More workers than cores, since most tests wait. One process, as for a debugger: make test WORKERS=0
+WORKERS ?= 6
+PARALLEL := --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
+# Byte code is kept, whatever the environment says: else each process would compile the project,
+# and each worker the tests, anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-here test-redis-5 test-slow test-faults test-containers lint types bench fix clean
+.PHONY: help demo test test-fast test-here test-redis-5 test-slow test-faults test-containers lint types bench fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,16 +45,22 @@ demo: $(VENV)/.installed ## replay a log of calls under limits, and show who hel
 test: test-here test-redis-5 $(TESTED:%=test-%) ## run all tests, and what depends on it on the other of Python 3.11 and 3.13
 
 test-here: $(VENV)/.tools
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # Every server is tried once, on .venv.
 ON_ONE_SERVER := -k "not redis-server"
+
+# For the inner loop.
+FAST := tests/core tests/stores $(wildcard $(addprefix tests/redis/test_,bookkeeping.py \
+  cancellation.py contract.py durable.py names.py text.py waking.py)) $(ON_ONE_SERVER)
+test-fast: $(VENV)/.tools ## run the tests of the core, of the memory store, and on one server
+	$(BIN)/python -m pytest $(PARALLEL) $(FAST) $(ARGS)
 
 # What needs redis-py 5 (arq, and SAQ needs one below 8), and the Redis store on that redis-py.
 ON_REDIS_5 := tests/arq tests/saq tests/redis/test_contract.py tests/redis/test_connections.py \
   "tests/project/test_examples.py::test_example[arq_one_per_customer]" $(ON_ONE_SERVER)
 test-redis-5: $(VENV)-redis-5/.installed
-	$(VENV)-redis-5/bin/python -m pytest $(or $(ARGS),$(ON_REDIS_5))
+	$(VENV)-redis-5/bin/python -m pytest $(PARALLEL) $(or $(ARGS),$(ON_REDIS_5))
 
 # What depends on the Python: not once more what kills and restarts processes for minutes.
 ELSEWHERE := tests/core tests/stores tests/project tests/redis/test_contract.py \
@@ -59,16 +73,16 @@ test-%: $(VENV)/.tools
 	if [ "$$ran" = "$*" ]; then :; \
 	elif [ -n "$(call found,$*)" ]; then \
 	  { $(MAKE) --no-print-directory --question $(VENV)-$*/.installed || $(MAKE) --no-print-directory $(VENV)-$*/.installed; } && \
-	  echo "$(VENV)-$*/bin/python -m pytest $(or $(ARGS),$(ELSEWHERE))" && \
-	  $(VENV)-$*/bin/python -m pytest $(or $(ARGS),$(ELSEWHERE)); \
+	  echo "$(VENV)-$*/bin/python -m pytest $(PARALLEL) $(or $(ARGS),$(ELSEWHERE))" && \
+	  $(VENV)-$*/bin/python -m pytest $(PARALLEL) $(or $(ARGS),$(ELSEWHERE)); \
 	else echo "Python $* not found: the tests ran on $$ran, not on $*"; fi
 
 test-slow: $(VENV)/.tools $(VENV)-redis-5/.installed ## run the long tests as well
-	LIMITER_SLOW_TESTS=1 $(BIN)/python -m pytest tests/redis tests/docket tests/celery_ $(ARGS)
-	LIMITER_SLOW_TESTS=1 $(VENV)-redis-5/bin/python -m pytest tests/arq tests/saq $(ARGS)
+	LIMITER_SLOW_TESTS=1 $(BIN)/python -m pytest $(PARALLEL) tests/redis tests/docket tests/celery_ $(ARGS)
+	LIMITER_SLOW_TESTS=1 $(VENV)-redis-5/bin/python -m pytest $(PARALLEL) tests/arq tests/saq $(ARGS)
 
 test-faults: $(VENV)/.tools $(VENV)-redis-5/.installed ## try what each fault does, under load, for long
-	LIMITER_FAULT_SECONDS=20 $(BIN)/python -m pytest tests/faults $(ARGS)
+	LIMITER_FAULT_SECONDS=20 $(BIN)/python -m pytest $(PARALLEL) tests/faults $(ARGS)
 	LIMITER_FAULT_SECONDS=20 $(VENV)-redis-5/bin/python -m pytest tests/faults/test_jobs.py -k arq
 
 # The servers that the Redis store promises to run on.
@@ -78,7 +92,7 @@ test-containers: $(VENV)/.tools ## run the tests of the Redis store on servers i
 	$(BIN)/python $(PIP) install testcontainers
 	images="$$($(BIN)/python tests/redis/container_images.py $(IMAGES))" && \
 	TESTCONTAINERS_RYUK_DISABLED=true LIMITER_TEST_CONTAINERS="$$images" \
-	  $(BIN)/python -m pytest tests/redis -m every_server $(ARGS)
+	  $(BIN)/python -m pytest $(PARALLEL) tests/redis -m every_server $(ARGS)
 
 lint: $(VENV)/.tools ## check style and formatting (ruff)
 	$(BIN)/ruff check .

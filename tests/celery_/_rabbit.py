@@ -13,7 +13,7 @@ from pathlib import Path
 
 import amqp
 
-from tests.redis._servers import _free_port
+from tests.redis._ports import free_port
 
 PATIENCE = 60.0
 
@@ -33,7 +33,7 @@ class Rabbit:
 
     def __init__(self, binary: str) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="limiter-rabbit-"))
-        port, distribution = _free_port(), _free_port()
+        port, distribution = free_port(), free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{port}//"
         environment = {
             **os.environ,
@@ -47,7 +47,7 @@ class Rabbit:
             "RABBITMQ_PID_FILE": str(self._folder / "pid"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "plugins"),
             "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq"),
-            "ERL_EPMD_PORT": str(_free_port()),
+            "ERL_EPMD_PORT": str(free_port()),
         }
         self._process = subprocess.Popen(
             [binary],

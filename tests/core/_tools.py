@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,11 @@ from limiter_memory import MemoryStore
 
 PATIENCE = 20.0
 """Seconds after which a condition that should come true is given up: far above any slow machine."""
+
+
+def shown(value: object) -> str:
+    """Return what a test's id shows of a value: the same in every process, so without addresses."""
+    return re.sub(" at 0x[0-9a-f]+", "", repr(value))
 
 
 async def until(condition: Callable[[], bool], name: str) -> None:

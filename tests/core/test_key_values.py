@@ -18,6 +18,8 @@ from pydantic import BaseModel
 
 from limiter_core import ConcurrencyLimit, KeyDerivationError, SyncLimiter
 
+from ._tools import shown
+
 KEYS = SyncLimiter()
 LIMIT = ConcurrencyLimit("value")
 ID = uuid.UUID("12345678-1234-5678-1234-567812345678")
@@ -163,7 +165,7 @@ def test_structured_values_never_meet_text(text):
         Nameless,
         (number for number in [1]),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_a_value_whose_text_changes_from_run_to_run_is_refused(value):
     with pytest.raises(KeyDerivationError, match=r"argument 'value' is a .* cannot stand in a key"):

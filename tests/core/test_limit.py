@@ -12,6 +12,8 @@ import pytest
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, ConfigurationError, ConflictResolution
 
+from ._tools import shown
+
 
 def tenant_limit(args) -> int:
     return 5 if args["tenant"] == "big" else 1
@@ -152,7 +154,7 @@ WRONG = [
 @pytest.mark.parametrize(
     ("name", "value"),
     [(name, value) for name, values in WRONG for value in values],
-    ids=lambda given: repr(given)[:30],
+    ids=lambda given: shown(given)[:30],
 )
 def test_a_wrong_value_is_refused_where_it_is_written(name, value):
     with pytest.raises(ConfigurationError) as refusal:

@@ -13,7 +13,8 @@ from typing import Any
 
 import redis
 
-from tests.redis._servers import PATIENCE, Process, _free_port
+from tests.redis._ports import free_port
+from tests.redis._servers import PATIENCE, Process
 from tests.redis._tools import until_now
 
 from ._deployments import server_program
@@ -190,7 +191,7 @@ class Cluster:
         self._victim: Process | None = None
         try:
             for _ in range(6):
-                bus = ("--cluster-port", str(_free_port()))  # else 10,000 above, where none may be
+                bus = ("--cluster-port", str(free_port()))  # else 10,000 above, where none may be
                 self._servers.append(Process(program, *_CLUSTERED, *bus, *settings))
             self._join()
         except BaseException:

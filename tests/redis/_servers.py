@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+
+from ._ports import free_port
 
 PATIENCE = 20.0
 """Seconds after which something that should come true is given up: far above any slow machine."""
@@ -58,7 +59,7 @@ class Process(Server):
         self._binary = binary
         self._settings = settings
         self._folder = tempfile.mkdtemp(prefix="limiter-test-")
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         super().__init__(f"redis://127.0.0.1:{self.port}/0")
         self.start()
@@ -189,9 +190,3 @@ def _wheel() -> str | None:
     except Exception:  # it has none for this system
         return None
     return str(path)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -18,8 +18,8 @@ KEY = SyncLimiter("memory://").key_for(ConcurrencyLimit(LIMIT_BY.constant("work"
 
 Start = Callable[..., Worker]
 
-SOON = 0.5
-"""Seconds: far more than a message takes, far less than any lease or look of these tests."""
+SOON = 3.0
+"""Seconds: far more than a message takes on a busy machine, far less than a lease of a minute."""
 
 
 @pytest.fixture
