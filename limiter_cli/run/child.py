@@ -1,21 +1,27 @@
-"""The process of the command: started, signalled, waited for, ended."""
+"""The command, as `limiter run` sees it: a supervisor starts, signals and ends it."""
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
+import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from errno import ENOENT
 from pathlib import Path
+from typing import Any, Self
 
 from limiter_cli.exits import NO_COMMAND, NOT_RUNNABLE, SIGNALLED
+from limiter_cli.run.supervisor import SIGNALS
 
 __all__ = ("Child", "CommandError", "check_command")
+
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
 
 class CommandError(Exception):
@@ -41,75 +47,151 @@ def check_command(name: str) -> None:
 
 
 class Child:
-    """A running command, in this process's group, with its terminal and open files.
+    """A command and all processes that come of it, under a supervisor of their own.
 
-    On Linux it gets SIGTERM when this process dies, even by `kill -9`: nobody would keep its slot.
+    An async context manager: the supervisor starts at its beginning, so that it is there when there
+    is a slot. What still runs when it ends is ended by the supervisor.
 
-    Raises:
-        CommandError: it could not be started.
+    The command runs with this process's terminal and open files, and on Linux in its group.
+
+    Args:
+        kill_after: seconds from SIGTERM to SIGKILL, where the supervisor ends something by itself.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._exited = asyncio.Event()
-        try:
-            self._process = subprocess.Popen(  # noqa: S603  (running what the user says is the point)
-                command,
-                env=environment,
-                close_fds=False,  # ours close by themselves; the rest is for the command
-                preexec_fn=_end_with_parent(),  # noqa: PLW1509  (it only calls the system)
-            )
-        except OSError as error:
-            there = not isinstance(error, FileNotFoundError)
-            raise _command_error(command[0], there=there, why=error.strerror) from error
-        # A thread of our own: every other way to hear of an exit may lose the status to `poll`.
-        threading.Thread(target=self._wait, name="limiter-run-wait", daemon=True).start()
+    def __init__(self, kill_after: float) -> None:
+        self._kill_after = kill_after
+        self._messages = _Messages()
+        self._supervisor: subprocess.Popen[bytes] | None = None
 
-    @property
-    def status(self) -> int | None:
-        """How a shell would exit after it; None while it runs."""
-        code = self._process.poll()
-        return code if code is None or code >= 0 else SIGNALLED - code
+    async def __aenter__(self) -> Self:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            theirs.set_inheritable(True)
+            with _blocked_signals() as mask:
+                self._supervisor = subprocess.Popen(  # noqa: ASYNC220, S603  (as fast as can be)
+                    [
+                        *(sys.executable, "-I", "-S", str(_SUPERVISOR), str(theirs.fileno())),
+                        *(str(int(number)) for number in mask),
+                    ],
+                    close_fds=False,  # what is open here may be meant for the command
+                )
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: self._messages, sock=ours)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._supervisor is not None
+        self._messages.close()
+        # It ends when the command has, at once where there was none.
+        await asyncio.get_running_loop().run_in_executor(None, self._supervisor.wait)
+
+    async def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start the command.
+
+        Raises:
+            CommandError: it could not be started.
+        """
+        self._messages.send(
+            start={
+                "command": list(command),
+                "environment": dict(environment),
+                "kill_after": self._kill_after,
+            }
+        )
+        await self._messages.started.wait()
+        if self._messages.failure is not None:
+            number, why = self._messages.failure
+            raise _command_error(command[0], there=number != ENOENT, why=why)
 
     async def exited(self) -> int:
-        """Wait for the end, and return the status."""
-        await self._exited.wait()
-        return self._process.returncode if self.status is None else self.status
+        """Wait until the command and all that it started have ended; return the command's status.
+
+        Returns:
+            The status as a shell has it: 128 + n where signal n ended the command.
+        """
+        await self._messages.empty.wait()
+        return self.status
+
+    @property
+    def has_exited(self) -> bool:
+        """Whether nothing is left of the command."""
+        return self._messages.empty.is_set()
+
+    @property
+    def status(self) -> int:
+        """How a shell would exit after the command, once it has ended."""
+        code = self._messages.exit_code
+        return code if code >= 0 else SIGNALLED - code
 
     def send(self, number: int) -> None:
-        """Send it a signal; nothing happens if it has ended."""
-        self._process.send_signal(number)
+        """Send a signal; one that asks for an end goes to all that the command started as well."""
+        self._messages.send(signal=number)
 
     async def end(self, kill_after: float) -> None:
-        """Have it end: SIGTERM, and SIGKILL for one that still runs so many seconds later."""
-        self._process.terminate()
-        try:
-            await asyncio.wait_for(self._exited.wait(), kill_after)
-        except TimeoutError:
-            self._process.kill()
-            await self._exited.wait()
+        """End the command and all that it started: SIGTERM, SIGKILL so many seconds later."""
+        self._messages.send(end=kill_after)
+        await self._messages.empty.wait()
 
-    def _wait(self) -> None:
-        self._process.wait()
-        self._loop.call_soon_threadsafe(self._exited.set)
+
+class _Messages(asyncio.Protocol):
+    """What the supervisor has told; see its module for the messages."""
+
+    def __init__(self) -> None:
+        self.started = asyncio.Event()
+        """The command runs, or could not be started."""
+        self.failure: tuple[int, str] | None = None
+        self.exit_code = -signal.SIGKILL
+        """The command's exit code, negative for a signal; KILL where the supervisor was killed."""
+        self.empty = asyncio.Event()
+        """Nothing of the command is left."""
+        self._buffer = b""
+        self._transport: asyncio.Transport | None = None
+
+    def send(self, **message: object) -> None:
+        assert self._transport is not None
+        self._transport.write(json.dumps(message).encode() + b"\n")
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        for line in lines:
+            self._note(json.loads(line))
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.started.set()
+        self.empty.set()
+
+    def _note(self, message: dict[str, Any]) -> None:
+        if "failed" in message:
+            self.failure = message["failed"], message["why"]
+            self.started.set()
+        elif "started" in message:
+            self.started.set()
+        elif "ended" in message:
+            self.exit_code = message["ended"]
+        elif "empty" in message:
+            self.empty.set()
+
+
+@contextmanager
+def _blocked_signals() -> Generator[set[signal.Signals]]:
+    """Block the signals that are passed on, for a process that starts; yields the mask before."""
+    ours = [getattr(signal, name) for name in SIGNALS]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+    try:
+        yield {signal.Signals(number) for number in before}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _command_error(name: str, *, there: bool, why: str | None = None) -> CommandError:
     if there:
         return CommandError(f"{name}: {why or 'Permission denied'}", NOT_RUNNABLE)
     return CommandError(f"{name}: command not found", NO_COMMAND)
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """Return what has Linux send the child SIGTERM when its parent dies (prctl(2))."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    parent = os.getpid()
-
-    def arrange() -> None:  # pragma: no cover  (runs between fork and exec)
-        prctl(1, int(signal.SIGTERM), 0, 0, 0)  # 1: PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it died before this
-            os._exit(SIGNALLED + signal.SIGTERM)
-
-    return arrange

@@ -94,7 +94,9 @@ def run(
     kill_after: Annotated[
         float,
         typer.Option(
-            metavar="SECONDS", min=0, help="If the lease is lost: from SIGTERM to SIGKILL."
+            metavar="SECONDS",
+            min=0,
+            help="From SIGTERM to SIGKILL, where what was started has to end.",
         ),
     ] = 10.0,
     label: Annotated[
@@ -108,12 +110,18 @@ def run(
     Waits for a slot, keeps it while the command runs, and exits as the command does: with its
     status, or 128 + n if signal n ended it.
 
-    INT, TERM, HUP, QUIT, USR1 and USR2 are passed on to the command; a Ctrl-C at the terminal
-    reaches it without that, once. Before it runs, the first four leave the queue (exit 128 + n).
+    The slot is kept until all that the command started has ended as well, also what outlives it. On
+    Linux that includes processes that detach themselves (setsid, nohup); elsewhere it is the
+    command's process group, and at a terminal the command alone.
+
+    TERM, INT and QUIT are passed on to all of them; what still runs --kill-after seconds after the
+    command itself has ended for it gets KILL. HUP, USR1 and USR2 are passed on to the command. A
+    Ctrl-C at the terminal reaches all of them without that, once. Before the command runs, TERM,
+    INT, HUP and QUIT leave the queue (exit 128 + n).
 
     The command finds LIMITER_KEY, LIMITER_LEASE_ID and LIMITER_FENCING_TOKEN in its environment.
-    If the lease is lost it gets SIGTERM, and SIGKILL later. On Linux it gets SIGTERM as well when
-    `limiter run` itself is killed.
+    If the lease is lost (the store was away, --max-hold, `limiter evict`), or if `limiter run`
+    itself is killed, all that was started gets TERM, and KILL --kill-after seconds later.
 
     Exits otherwise with 75 if there was no slot (try later), 124 if the lease was lost and the
     command ended for it, 126 or 127 if it cannot be executed or found, 69 if the store cannot be
@@ -123,6 +131,11 @@ def run(
     if not command:
         context.fail("say which command to run, behind --: limiter run KEY -- COMMAND [ARG]...")
     with plain_errors():
+        if os.name != "posix":
+            raise ConfigurationError(
+                "limiter run needs a POSIX system, where all that a command starts can be ended; "
+                "in Python, use SyncLimiter.hold around the work"
+            )
         check_shared(url)
         if priority is not None and on_conflict is not ConflictResolution.PRIORITY:
             raise ConfigurationError("--priority means nothing without --on-conflict priority")

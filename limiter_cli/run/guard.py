@@ -13,15 +13,13 @@ import anyio
 
 from limiter_cli.exits import LOST, SIGNALLED, say
 from limiter_cli.run.child import Child
+from limiter_cli.run.supervisor import SIGNALS
 from limiter_core import ConcurrencyLimit, Lease, LeaseLost, Limiter, StoreError
 
 __all__ = ("run_under",)
 
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 """Signals that end the waiting. (By name, as not every system has all.)"""
-
-FORWARDED = (*ENDING, "SIGUSR1", "SIGUSR2")
-"""Signals that the command gets."""
 
 
 async def run_under(
@@ -55,12 +53,13 @@ class _Guard:
         self._command = command
         self._kill_after = kill_after
         self._waiting = anyio.CancelScope()
-        self._child: Child | None = None
+        self._child = Child(kill_after)
+        self._started = False
         self._ended_by = 0
 
     def on_signal(self, number: int) -> None:
         """Pass a signal on to the command; before there is one, leave the queue."""
-        if self._child is not None:
+        if self._started:
             if not _came_by_terminal(number):
                 self._child.send(number)
         elif signal.Signals(number).name in ENDING:
@@ -68,6 +67,10 @@ class _Guard:
             self._waiting.cancel()
 
     async def run(self) -> int:
+        async with self._child:
+            return await self._run()
+
+    async def _run(self) -> int:
         with self._waiting:
             if self._limit.timeout is None:
                 # Waiting for a slot may take for ever, but not waiting for a store.
@@ -77,7 +80,7 @@ class _Guard:
                     if not self._ended_by:
                         return await self._run_command(lease)
             except LeaseLost:
-                if self._child is None:
+                if not self._started:
                     raise
                 return LOST
         # The ticket is withdrawn already, but a cancelled task does not wait for the reply. Behind
@@ -93,14 +96,16 @@ class _Guard:
             "LIMITER_LEASE_ID": lease.id,
             "LIMITER_FENCING_TOKEN": str(lease.fencing_token),
         }
-        child = self._child = Child(self._command, environment)
+        self._started = True
         try:
-            return await child.exited()
+            await self._child.start(self._command, environment)
+            return await self._child.exited()
         except asyncio.CancelledError:  # by the hold, whose lease is lost
-            if (status := child.status) is not None:
-                return status  # it was faster
+            if self._child.has_exited:
+                return self._child.status  # it was faster
             say(f"limiter: {_why(lease)}; ending the command")
-            await child.end(self._kill_after)
+            with anyio.CancelScope(shield=True):
+                await self._child.end(self._kill_after)
             raise
 
 
@@ -140,7 +145,7 @@ def _signals(on_signal: Callable[[int], None]) -> Generator[None]:
     """
     loop = asyncio.get_running_loop()
     heard: list[int] = []
-    for name in FORWARDED:
+    for name in SIGNALS:
         number = getattr(signal, name, None)
         if number is None or signal.getsignal(number) is signal.SIG_IGN:
             continue

@@ -1,0 +1,306 @@
+"""The supervisor of `limiter run`: it starts the command and knows every process that comes of it.
+
+It is a process of its own, for three reasons. Its children are the command and nothing else, also
+where `limiter run` is PID 1 or inherited children from a shell that replaced itself by it. It stays
+when `limiter run` is killed: the socket between them closes then, and it ends what was started. And
+it can be a *subreaper* on Linux: a process whose parent has ended becomes its child, so a process
+that detaches itself is still found.
+
+It runs as a script, with the standard library alone, so that it starts in milliseconds:
+`python -I -S supervisor.py FD [BLOCKED]...`. Both sides send JSON objects, one a line.
+
+    to the supervisor                            from the supervisor
+    {"start": {"command": [...],                 {"started": PID}
+               "environment": {...},             {"failed": ERRNO, "why": TEXT}
+               "kill_after": SECONDS}}           {"ended": EXITCODE}   the command itself
+    {"signal": NUMBER}                           {"empty": true}       nothing is left; the last one
+    {"end": SECONDS}                             TERM now, KILL after so many seconds
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+__all__ = ("SIGNALS", "TO_ALL")
+
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+"""Signals that `limiter run` passes on, by name, as not every system has all."""
+
+TO_ALL = ("SIGINT", "SIGTERM", "SIGQUIT")
+"""Of these, those that ask for an end. They go to every process that was started, as a terminal
+sends Ctrl-C to all. The others mean something to the command alone."""
+
+_LINUX = sys.platform == "linux"
+_LOOK_EVERY = 0.05
+"""Seconds between two looks for new processes, while they are being ended."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Supervisor:
+    """Starts one command, passes signals on, and ends all processes that come of it.
+
+    Args:
+        connection: to `limiter run`.
+        mask: the signals that were blocked before the supervisor blocked its own.
+        subreaper: whether orphans become children of this process (Linux). Without it, the
+            command's process group stands for all that was started.
+    """
+
+    def __init__(
+        self, connection: socket.socket, mask: set[signal.Signals], *, subreaper: bool
+    ) -> None:
+        self._connection = connection
+        self._mask = mask
+        self._subreaper = subreaper
+        self._buffer = b""
+        self._command: int | None = None
+        self._group: int | None = None
+        self._status: int | None = None
+        self._kill_after = 10.0
+        self._kill_at: float | None = None
+        self._told_to_end: set[int] = set()
+        self._asked_to_end = False
+        self._abandoned = False
+        self._is_over = False
+
+    def run(self) -> None:
+        """Serve until nothing that was started is left, or nothing was started."""
+        child_changed, wake_up = os.pipe()
+        os.set_blocking(wake_up, False)
+        os.set_blocking(child_changed, False)
+        signal.set_wakeup_fd(wake_up, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        while True:
+            watched = [child_changed] if self._abandoned else [child_changed, self._connection]
+            readable, _, _ = select.select(watched, [], [], self._patience())
+            if child_changed in readable:
+                os.read(child_changed, 4096)
+            if self._connection in readable:
+                self._receive()
+            if self._command is not None:
+                self._reap()
+                self._is_over = self._is_empty()
+                self._go_on_ending()
+            elif self._abandoned:
+                return
+            if self._is_over:
+                self._send(empty=True)
+                return
+
+    # -- messages ---------------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        try:
+            data = self._connection.recv(1 << 16)
+        except ConnectionError:
+            data = b""
+        if not data:  # `limiter run` has ended: nobody holds the slot any more
+            self._abandoned = True
+            self._end(self._kill_after)
+            return
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        for line in lines:
+            self._obey(json.loads(line))
+
+    def _obey(self, message: dict[str, Any]) -> None:
+        if "start" in message:
+            self._start(**message["start"])
+        elif "end" in message:
+            self._end(message["end"])
+        elif "signal" in message:
+            self._pass_on(signal.Signals(message["signal"]))
+
+    def _send(self, **message: object) -> None:
+        if not self._abandoned:
+            with contextlib.suppress(OSError):
+                self._connection.sendall(json.dumps(message).encode() + b"\n")
+
+    # -- the command ------------------------------------------------------------------------------
+
+    def _start(self, command: list[str], environment: dict[str, str], kill_after: float) -> None:
+        self._kill_after = kill_after
+        own_group = not self._subreaper and not _in_foreground()
+        try:
+            process = subprocess.Popen(  # noqa: S603  (running what the user says is the point)
+                command,
+                env=environment,
+                close_fds=False,  # ours close by themselves; the rest is for the command
+                preexec_fn=_prepare(self._mask),  # noqa: PLW1509  (this process has one thread)
+                process_group=0 if own_group else None,
+            )
+        except OSError as error:
+            self._send(failed=error.errno, why=error.strerror)
+            self._is_over = True
+            return
+        process.returncode = 0  # it is waited for here, beside all others
+        self._command = process.pid
+        self._group = process.pid if own_group else None
+        self._send(started=process.pid)
+
+    def _pass_on(self, number: signal.Signals) -> None:
+        if self._command is None:
+            return
+        if number.name in TO_ALL:
+            self._asked_to_end = True
+            self._kill_all(number)
+        elif self._status is None:
+            _kill(self._command, number)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                if pid == self._command:
+                    self._status = os.waitstatus_to_exitcode(status)
+                    self._send(ended=self._status)
+                    if self._asked_to_end and self._kill_at is None:
+                        self._end(self._kill_after)  # what it left behind
+
+    def _is_empty(self) -> bool:
+        if self._subreaper:
+            try:
+                os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return True
+            return False
+        if self._status is None:
+            return False
+        if self._group is None:
+            return True
+        try:
+            os.killpg(self._group, 0)
+        except (ProcessLookupError, PermissionError):  # macOS: the latter where only zombies are
+            return True
+        return False
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _end(self, kill_after: float) -> None:
+        if self._command is None:
+            return
+        kill_at = time.monotonic() + kill_after
+        self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
+        self._go_on_ending()
+
+    def _go_on_ending(self) -> None:
+        if self._kill_at is None or self._is_over:
+            return
+        if time.monotonic() >= self._kill_at:
+            self._kill_all(signal.SIGKILL)
+            return
+        # Processes may be started meanwhile; each is told once.
+        self._kill_all(signal.SIGTERM, but=self._told_to_end)
+
+    def _kill_all(self, number: signal.Signals, but: set[int] | None = None) -> None:
+        assert self._command is not None
+        if self._subreaper:
+            targets = list(_descendants(os.getpid()))
+        else:
+            targets = [self._command] if self._group is None else [-self._group]
+        for pid in targets:
+            if but is None or pid not in but:
+                _kill(pid, number)
+            if but is not None:
+                but.add(pid)
+
+    def _patience(self) -> float | None:
+        if self._kill_at is not None:
+            return _LOOK_EVERY
+        # Without a subreaper nobody tells when the last of a group ends.
+        return 1.0 if self._status is not None and not self._subreaper else None
+
+
+def _kill(pid: int, number: signal.Signals) -> None:
+    # It may have ended meanwhile, or have become another user's.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+        if number is signal.SIGTERM:  # one that is stopped would not see it
+            os.kill(pid, signal.SIGCONT)
+
+
+def _descendants(root: int) -> Iterator[int]:
+    """Yield the processes that came of one (Linux), parents before their children.
+
+    In this order: a shell that sees its child end first would go on with its next command.
+    """
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            # The name in the second field may contain anything; the parent is the second behind it.
+            with contextlib.suppress(OSError, IndexError):
+                state, parent = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:2]
+                if state not in (b"Z", b"X"):
+                    children.setdefault(int(parent), []).append(int(entry.name))
+    generation = children.get(root, [])
+    while generation:
+        yield from generation
+        generation = [child for pid in generation for child in children.get(pid, [])]
+
+
+def _prctl(option: int, argument: int) -> bool:
+    return ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0) == 0
+
+
+def _prepare(mask: set[signal.Signals]) -> Callable[[], None]:
+    """Return what the command's process does before it becomes the command."""
+    prctl = ctypes.CDLL(None).prctl if _LINUX else None
+    supervisor = os.getpid()
+
+    def prepare() -> None:  # pragma: no cover  (runs between fork and exec)
+        if prctl is not None:
+            # Nobody would know what it starts if this process were killed.
+            prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+            if os.getppid() != supervisor:
+                os._exit(128 + signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    return prepare
+
+
+def _in_foreground() -> bool:
+    """Whether this process has a terminal's attention, which a new group would not have."""
+    try:
+        terminal = os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False  # there is none
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+def main(fd: int, mask: set[signal.Signals]) -> None:
+    """Serve the process at the other end of a socket.
+
+    That process has blocked `SIGNALS` here: they are meant for it, and it passes them on.
+
+    Args:
+        fd: the socket.
+        mask: the signals that were blocked before; so they are for the command.
+    """
+    os.set_inheritable(fd, False)  # the command gets what was open before, and not this
+    subreaper = _LINUX and _prctl(_PR_SET_CHILD_SUBREAPER, 1) and Path("/proc/self/stat").exists()
+    with socket.socket(fileno=fd) as connection:
+        Supervisor(connection, mask, subreaper=subreaper).run()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), {signal.Signals(int(number)) for number in sys.argv[2:]})
