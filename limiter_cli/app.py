@@ -8,6 +8,7 @@ import typer
 
 from limiter_cli import operate
 from limiter_cli.demo.command import demo
+from limiter_cli.output import print_line
 from limiter_cli.run.command import RunCommand, run
 from limiter_core import __version__
 
@@ -32,7 +33,7 @@ app.command()(demo)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"concurrency-limits {__version__}")
+        print_line(f"concurrency-limits {__version__}")
         raise typer.Exit
 
 

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
+from limiter_cli.output import errors, print_line
 from limiter_core import ConfigurationError, KeyDerivationError, StoreError
 
 __all__ = (
@@ -46,7 +45,7 @@ SIGNALLED = 128
 
 def say(message: str) -> None:
     """Tell something on stderr, whole and on lines of its own."""
-    Console(stderr=True).print(Text(message, style="red"), soft_wrap=True)
+    print_line(message, style="red", to=errors())
 
 
 def fail(message: str, status: int) -> NoReturn:

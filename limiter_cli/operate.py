@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 
 from limiter_cli.exits import NO_SUCH_HOLDER, WRONG_USE, fail
+from limiter_cli.output import print_json, print_line, printable
 from limiter_cli.shared_store import DEFAULT_URL, Key, Url, key_text, shared_limiter
-from limiter_cli.tables import as_dict, print_json, print_key, print_keys
+from limiter_cli.tables import as_dict, print_key, print_keys
 from limiter_core import KeySnapshot, SyncLimiter
 
 __all__ = ("evict", "ls", "pause", "reset", "resume", "set_limit", "show")
@@ -121,9 +122,9 @@ def evict(
             wanted += [holder.id for holder in holders if limiter.evict(holder.id)]
     for lease in wanted:
         if lease not in missing:
-            typer.echo(f"evicted {lease}")
+            print_line(f"evicted {printable(lease)}")
     if missing:
-        fail(f"limiter: nobody holds {', '.join(missing)}", NO_SUCH_HOLDER)
+        fail(f"limiter: nobody holds {', '.join(map(printable, missing))}", NO_SUCH_HOLDER)
 
 
 def _in_use(limiter: SyncLimiter, pattern: str) -> Iterator[KeySnapshot]:

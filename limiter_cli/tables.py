@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from limiter_cli.demo.inputs import printable
 from limiter_cli.demo.summary import seconds_text
+from limiter_cli.output import console, print_line, printable
 from limiter_core import HolderSnapshot, KeySnapshot, WaiterSnapshot
 
-__all__ = ("as_dict", "print_json", "print_key", "print_keys")
+__all__ = ("as_dict", "print_key", "print_keys")
 
-_WIDE = 1_000_000  # columns: where nobody looks at a screen, nothing is folded or cut
 _EACH_ITS_OWN = ("holders", "waiters")
 
 
@@ -30,38 +26,32 @@ def print_keys(snapshots: Iterable[KeySnapshot]) -> None:
 
 def print_key(key: KeySnapshot) -> None:
     """Print all about one key."""
-    console = _console()
     waiting = f", {key.waiting} waiting" if key.waiting else ""
     remarks = f" ({_remarks(key)})" if _remarks(key) else ""
     head = f"{key.key}: {_slots(key)} slots in use{waiting}{remarks}"
-    console.print(Text(printable(head), style="bold"), soft_wrap=True)
+    print_line(printable(head), style="bold")
     if key.holders:
-        console.print()
+        print_line("")
         _print_table(
             ("lease", "holder", "slots", "token", "held for", "ends in", ""),
             [_holder(holder) for holder in key.holders],
             right=(2, 3, 4, 5),
         )
     if key.waiters:
-        console.print()
+        print_line("")
         _print_table(
             ("ticket", "waiter", "slots", "priority", "group", "waiting for"),
             [_waiter(waiter) for waiter in key.waiters],
             right=(2, 3, 5),
         )
     if (hidden := key.waiting - len(key.waiters)) > 0:
-        console.print(Text(f"and {hidden} more waiting", style="dim italic"))
+        print_line(f"and {hidden} more waiting", style="dim italic")
 
 
 def as_dict(key: KeySnapshot, *, members: bool) -> dict[str, Any]:
     """Return a snapshot for JSON, with or without its holders and waiters."""
     values = dataclasses.asdict(key)
     return {name: values[name] for name in values if members or name not in _EACH_ITS_OWN}
-
-
-def print_json(value: object) -> None:
-    """Print JSON as it is, on a terminal too."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 def _holder(holder: HolderSnapshot) -> Sequence[str]:
@@ -121,15 +111,11 @@ def _print_table(
         )
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    console = _console()
-    if console.is_terminal:
-        console.print(table)
+    screen = console()
+    if screen.is_terminal:
+        screen.print(table)
         return
-    with console.capture() as plain:
-        console.print(table)
+    with screen.capture() as plain:
+        screen.print(table)
     for line in plain.get().splitlines():
-        sys.stdout.write(line.rstrip() + "\n")
-
-
-def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=_WIDE)
+        print_line(line.rstrip(), to=screen)

@@ -21,6 +21,7 @@ from limiter_cli.demo.replay import run_replay
 from limiter_cli.demo.summary import Story, exceeded, notes, overall, summary
 from limiter_cli.demo.timeline import Timeline
 from limiter_cli.demo.workers import WorkerError, run_workers
+from limiter_cli.output import PrintableConsole, errors, print_line
 from limiter_core import ConfigurationError, LimiterError
 
 __all__ = ("demo", "report")
@@ -98,7 +99,7 @@ def demo(
         planned = plan(load_calls(calls_path), in_force, calls_path)
     except (InputError, OSError) as error:
         _fail(str(error), WRONG_INPUT)
-    console = Console()
+    console = PrintableConsole()
     watch = live_view(console) if console.is_terminal and not fast else None
     try:
         if processes > 1:
@@ -168,8 +169,7 @@ def _check(url: str, html: Path | None, processes: int, *, fast: bool, speed: fl
         )
     if fast and not _is_memory(url):
         raise typer.BadParameter(
-            f"the fake clock reaches no further than this process: leave out --url {url}, "
-            "or --fast",
+            "the fake clock reaches no further than this process: leave out --url, or --fast",
             param_hint="--fast",
         )
     if html is not None and not html.absolute().parent.is_dir():
@@ -177,5 +177,5 @@ def _check(url: str, html: Path | None, processes: int, *, fast: bool, speed: fl
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    Console(stderr=True).print(Text(message, style="red"), soft_wrap=True)
+    print_line(message, style="red", to=errors())
     raise typer.Exit(code)

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from limiter_cli.demo.inputs import printable
 from limiter_cli.demo.plan import Planned
+from limiter_cli.output import printable
 
 __all__ = ("Group", "Groups", "plain")
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-__all__ = ("InputError", "Problem", "explain", "printable", "sample")
+from limiter_cli.output import printable
+
+__all__ = ("InputError", "Problem", "explain", "sample")
 
 _PROBLEMS_SHOWN = 10
 
@@ -52,11 +54,6 @@ def explain(
             allowed = model.model_fields[name].description
             sentences[name] = f"{name} must be {allowed}, got {reprlib.repr(given[name])}"
     return sentences
-
-
-def printable(text: str) -> str:
-    """Return text from a file as a terminal or a page can show it: a `?` for what is no glyph."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def sample(name: str) -> Path:

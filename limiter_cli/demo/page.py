@@ -8,7 +8,6 @@ from html import escape
 from string import Template
 
 from limiter_cli.demo.groups import Groups
-from limiter_cli.demo.inputs import printable
 from limiter_cli.demo.record import UNHAPPY, KeyRecord, Record, Turn
 from limiter_cli.demo.summary import (
     COLUMNS,
@@ -21,6 +20,7 @@ from limiter_cli.demo.summary import (
     seconds_text,
 )
 from limiter_cli.demo.timeline import axis_step
+from limiter_cli.output import printable
 
 __all__ = ("page",)
 

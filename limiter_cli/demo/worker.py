@@ -27,6 +27,7 @@ from limiter_cli.demo.limits import hurried, parse_limits
 from limiter_cli.demo.plan import Planned, plan
 from limiter_cli.demo.record import Outcome, Record, Turn
 from limiter_cli.demo.replay import Replay, run_plainly
+from limiter_cli.output import print_json
 from limiter_core import Limiter, LimiterError
 
 __all__ = ("Job", "main")
@@ -156,8 +157,7 @@ def _job(inbox: io.FileIO) -> Job:
 
 def _report(*what: Any) -> None:
     try:
-        sys.stdout.write(json.dumps(what) + "\n")
-        sys.stdout.flush()
+        print_json(what, indent=None)
     except BrokenPipeError:
         sys.exit(1)  # nobody reads it
 
