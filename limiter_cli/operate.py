@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from limiter_cli.exits import NO_SUCH_HOLDER, WRONG_USE, fail
+from limiter_cli.exits import NO_SUCH_HOLDER, WRONG_USE, fail, say
 from limiter_cli.output import print_json, print_line, printable
-from limiter_cli.shared_store import DEFAULT_URL, Key, Url, key_text, shared_limiter
+from limiter_cli.shared_store import DEFAULT_URL, Key, Url, described, key_text, shared_limiter
 from limiter_cli.tables import as_dict, print_key, print_keys
 from limiter_core import KeySnapshot, SyncLimiter
 
@@ -41,8 +41,10 @@ def ls(
         found = list(_in_use(limiter, pattern))
     if as_json:
         print_json([as_dict(key, members=False) for key in found])
-    else:
-        print_keys(found)
+        return
+    print_keys(found)
+    if not found:
+        say(f"limiter: {_nothing(pattern)} in use at {described(url)}")
 
 
 def show(key: Key, *, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
@@ -134,6 +136,10 @@ def _in_use(limiter: SyncLimiter, pattern: str) -> Iterator[KeySnapshot]:
             # It may have gone out of use since it was listed.
             if snapshot.in_use or snapshot.waiting or _is_changed(snapshot):
                 yield snapshot
+
+
+def _nothing(pattern: str) -> str:
+    return "no key is" if pattern == "*" else f"no key that matches {printable(pattern)!r} is"
 
 
 def _is_changed(snapshot: KeySnapshot) -> bool:

@@ -1,7 +1,7 @@
 """All that the command prints goes through here, so that nothing drives the reader's terminal.
 
-Ids, labels, keys and groups come from users, and from users of users: a job's id may be a customer's
-text. What a terminal would obey, or could not show, is replaced by a `?` (`printable`).
+Ids, labels, keys and groups come from users, and from users of users: a job's id may be the text of
+a customer. What a terminal would obey, or could not show, becomes a `?` (`printable`).
 """
 
 from __future__ import annotations

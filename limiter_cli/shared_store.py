@@ -12,8 +12,9 @@ import typer
 from limiter_cli.exits import plain_errors
 from limiter_core import ConfigurationError, SyncLimiter
 from limiter_core.keys import name_text
+from limiter_core.registry import without_secrets
 
-__all__ = ("DEFAULT_URL", "Key", "Url", "check_shared", "key_text", "shared_limiter")
+__all__ = ("DEFAULT_URL", "Key", "Url", "check_shared", "described", "key_text", "shared_limiter")
 
 DEFAULT_URL = "redis://localhost:6379/0"
 
@@ -58,11 +59,17 @@ def check_shared(url: str) -> None:
     Raises:
         ConfigurationError: it is the memory store's URL.
     """
-    if url.startswith("memory://"):
+    if url.startswith("memory:"):
         raise ConfigurationError(
             "memory:// is a store of this one process, so it would limit nothing: "
             f"give --url, or LIMITER_URL, a store that is shared, such as {DEFAULT_URL}"
         )
+
+
+def described(url: str) -> str:
+    """Return where a command looks, without secrets: the store, and the part of it."""
+    namespace = "" if "namespace=" in url else ", in the default namespace"
+    return f"{without_secrets(url)}{namespace}"
 
 
 @contextmanager

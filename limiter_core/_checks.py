@@ -12,6 +12,9 @@ from limiter_core.errors import ConfigurationError
 PRIORITY_RANGE = 2**31
 """Priorities lie strictly between minus and plus this; every store can order them exactly."""
 
+MAX_LABEL_LENGTH = 1000
+"""Characters. Each holder and each waiter has its label in the store."""
+
 
 def check_number(value: object, what: str, *, least: int) -> int:
     """Return `value` if it is a whole number of at least `least`.
@@ -84,6 +87,11 @@ def check_on_store_error(value: object) -> None:
     """
     if value not in ("raise", "admit"):
         raise ConfigurationError(f'on_store_error must be "raise" or "admit", got {value!r}')
+
+
+def short_label(label: str) -> str:
+    """Return a label as it is stored, cut after `MAX_LABEL_LENGTH` characters: it is for people."""
+    return label if len(label) <= MAX_LABEL_LENGTH else f"{label[: MAX_LABEL_LENGTH - 1]}…"
 
 
 def number_or_function(what: str, least: int) -> Callable[[Any], Any]:

@@ -8,9 +8,10 @@ import weakref
 from typing import Literal
 
 from limiter_core._call import Call
-from limiter_core._checks import check_number, check_on_store_error
+from limiter_core._checks import check_number, check_on_store_error, short_label
 from limiter_core._identity import new_id, process_label
 from limiter_core.errors import ConfigurationError, StoreUnavailable
+from limiter_core.keys import MAX_WHOLE_LENGTH
 from limiter_core.limits import ConcurrencyLimit, Terms
 from limiter_core.registry import open_store
 from limiter_core.requests import CLAIM, Demand, Mode, Request
@@ -38,8 +39,8 @@ class Engine:
         self.closed = False
         self.admitted = 0
         """Calls that were let through because the store could not be reached."""
-        self._given_label = label
-        self._label = process_label() if label is None else label
+        self._given_label = None if label is None else short_label(label)
+        self._label = process_label() if self._given_label is None else self._given_label
         _engines.add(self)
         self._holding: dict[object, Call] = {}
 
@@ -113,10 +114,15 @@ def check_key(key: object) -> str:
     """Return a key that an operator names.
 
     Raises:
-        ConfigurationError: it is no text.
+        ConfigurationError: it is no text, or longer than any key.
     """
     if not isinstance(key, str) or not key:
         raise ConfigurationError(f"a key is text, as key_for() and keys() return it, got {key!r}")
+    if len(key) > MAX_WHOLE_LENGTH:
+        raise ConfigurationError(
+            f"a key has at most {MAX_WHOLE_LENGTH} characters (key_for() shortens it), "
+            f"got {len(key)}: {key[:50]!r}..."
+        )
     return key
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from limiter_core._call import refusal_error
-from limiter_core._checks import check_seconds
+from limiter_core._checks import check_seconds, short_label
 from limiter_core._identity import new_id
 from limiter_core._prepare import Limits
 from limiter_core.arguments import ArgumentView
@@ -164,7 +164,7 @@ class Desk:
             # Each delivery is one of its own, so that a second one never shares the slot of the
             # first (S18); but an ask that got no answer is repeated, not told that it is held.
             claimant=self._unsure.get(job.ticket) or new_id(),
-            label=job.label or label,
+            label=short_label(job.label or label),
             listener=listener,
         )
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 from limiter_core._checks import check_cost, check_number, check_priority, check_timeout
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError
-from limiter_core.keys import MAX_KEY_LENGTH, scoped
+from limiter_core.keys import MAX_KEY_LENGTH, bounded, scoped
 from limiter_core.limits import ConcurrencyLimit, ConflictResolution, Terms
 from limiter_core.requests import Demand
 from limiter_core.strategies import key_part
@@ -121,7 +121,7 @@ def demands_of(
             priority = check_priority((yield from _value(limit.priority, view)))
         group = None
         if limit.fair_by is not None:
-            group = yield from _wait_for(key_part(cast(Any, limit.fair_by), view))
+            group = bounded((yield from _wait_for(key_part(cast(Any, limit.fair_by), view))))
         demands.append(
             Demand(key, maximum, cost, limit.resolution, priority, group, limit.max_waiting)
         )

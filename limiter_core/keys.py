@@ -34,9 +34,18 @@ from pydantic import BaseModel
 
 from limiter_core.errors import KeyDerivationError
 
-__all__ = ("MAX_KEY_LENGTH", "bounded", "name_text", "scoped", "split_scope", "value_text")
+__all__ = (
+    "MAX_KEY_LENGTH",
+    "MAX_WHOLE_LENGTH",
+    "bounded",
+    "name_text",
+    "scoped",
+    "split_scope",
+    "value_text",
+)
 
 MAX_KEY_LENGTH = 200
+MAX_WHOLE_LENGTH = 2 * MAX_KEY_LENGTH + 1  # with a scope, and what separates it
 """Characters of a key behind its scope, and of a scope; well within any store."""
 
 _DIGEST_BYTES = 16

@@ -10,6 +10,7 @@ out). A package of your own adds one through the entry-point group `limiter.stor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -17,7 +18,7 @@ from importlib.metadata import EntryPoint, entry_points
 from limiter_core.errors import ConfigurationError
 from limiter_core.store import Store
 
-__all__ = ("BUILT_IN", "STORES", "open_store")
+__all__ = ("BUILT_IN", "STORES", "open_store", "without_secrets")
 
 STORES = "limiter.stores"
 """The entry-point group; an entry's name is a URL scheme."""
@@ -34,6 +35,11 @@ BUILT_IN = {
     "unix": _REDIS,
 }
 """Schemes of this distribution, and the functions that open their stores."""
+
+_OPTION = re.compile(r"([?&;#][^=&;#]*=)([^&;#]*)")
+"""An option's name, and its value."""
+
+_NO_SECRETS = ("db", "namespace")
 
 _openers: dict[str, Callable[[str], object]] = {}
 """Functions that were found before: to look through the metadata of all packages is slow."""
@@ -56,7 +62,7 @@ def open_store(given: str | Store) -> Store:
     scheme, separator, rest = url.partition("://")
     if not separator:
         raise ConfigurationError(
-            f'a store is named by a URL such as "memory://", got {_without_secrets(url)!r}'
+            f'a store is named by a URL such as "memory://", got {without_secrets(url)!r}'
         )
     opener = _openers.get(scheme)
     if opener is None:
@@ -77,16 +83,25 @@ def _find(scheme: str, url: str) -> Callable[[str], object]:
     added: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=STORES)}
     if scheme not in added:
         raise ConfigurationError(
-            f"no store knows the URL scheme {scheme!r} of {_without_secrets(url)!r}; "
+            f"no store knows the URL scheme {scheme!r} of {without_secrets(url)!r}; "
             f"installed are: {', '.join(sorted({*BUILT_IN, *added}))}"
         )
     opener: Callable[[str], object] = added[scheme].load()
     return opener
 
 
-def _without_secrets(url: str) -> str:
+def without_secrets(url: str) -> str:
+    """Return a URL as it can be shown: no user, no password, few values of options.
+
+    It may be no URL at all: whatever stands before the last `@` can be a password.
+    """
     head, at, tail = url.rpartition("@")
-    if not at:
-        return url
-    scheme, separator, _ = head.partition("://")
-    return f"{scheme}://***@{tail}" if separator else f"***@{tail}"
+    if at:
+        scheme, separator, _ = head.partition("://")
+        head = f"{scheme}://***@" if separator else "***@"
+    return (head if at else "") + _OPTION.sub(_hide, tail)
+
+
+def _hide(option: re.Match[str]) -> str:
+    name, value = option.groups()
+    return name + (value if name[1:-1] in _NO_SECRETS else "***")

@@ -12,6 +12,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from limiter_core.errors import ConfigurationError
+from limiter_core.registry import without_secrets
 from limiter_core.requests import Answer, KeySnapshot, Loss, Notice, Renewal, Request
 from limiter_core.store import AsyncStore, Capabilities, SyncStore
 from limiter_core.system_clock import system_clock as time
@@ -285,7 +286,7 @@ def store_from_url(url: str) -> MemoryStore:
     parts = urlsplit(url)
     if parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
         raise ConfigurationError(
-            f"a memory store has no path and no options, got {url!r}: "
+            f"a memory store has no path and no options, got {without_secrets(url)!r}: "
             'write "memory://", or "memory://name" for one that several limiters share'
         )
     if not parts.netloc:

@@ -83,13 +83,14 @@ class Supervisor:
         os.set_blocking(wake_up, False)
         os.set_blocking(child_changed, False)
         signal.set_wakeup_fd(wake_up, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _note_nothing)
         while True:
-            watched = [child_changed] if self._abandoned else [child_changed, self._connection]
+            connection = self._connection.fileno()
+            watched = [child_changed] if self._abandoned else [child_changed, connection]
             readable, _, _ = select.select(watched, [], [], self._patience())
             if child_changed in readable:
                 os.read(child_changed, 4096)
-            if self._connection in readable:
+            if connection in readable:
                 self._receive()
             if self._command is not None:
                 self._reap()
@@ -226,6 +227,10 @@ class Supervisor:
         return 1.0 if self._status is not None and not self._subreaper else None
 
 
+def _note_nothing(number: int, frame: object) -> None:
+    """Do nothing on SIGCHLD: that it came wakes the loop, which looks for itself."""
+
+
 def _kill(pid: int, number: signal.Signals) -> None:
     # It may have ended meanwhile, or have become another user's.
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -254,7 +259,7 @@ def _descendants(root: int) -> Iterator[int]:
 
 
 def _prctl(option: int, argument: int) -> bool:
-    return ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0) == 0
+    return bool(ctypes.CDLL(None).prctl(option, argument, 0, 0, 0) == 0)
 
 
 def _prepare(mask: set[signal.Signals]) -> Callable[[], None]:

@@ -70,6 +70,10 @@ def test_a_url_that_names_no_store_is_refused(kind, url, message):
         ("nosuch://user:hunter2@host/0", "nosuch://***@host/0"),
         ("user:hunter2@host", "***@host"),
         ("redis:/user:hunter2@host", "***@host"),
+        ("nosuch://host/0?password=hunter2&db=1", "nosuch://host/0?password=***&db=1"),
+        ("nosuch://host#password=hunter2", "nosuch://host#password=***"),
+        ("memory://user:hunter2@host", "memory://***@host"),
+        ("memory://a?password=hunter2", "memory://a?password=***"),
     ],
 )
 def test_the_error_about_a_url_keeps_its_password_to_itself(url, shown):

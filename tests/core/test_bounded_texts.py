@@ -1,0 +1,68 @@
+"""What goes to a store has a length that no caller can stretch."""
+
+import pytest
+
+from limiter_core import (
+    LIMIT_BY,
+    ArgumentView,
+    ConcurrencyLimit,
+    ConfigurationError,
+    SyncLimiter,
+)
+from limiter_core._prepare import demands_of, run_now
+from limiter_core.jobs import Job, SyncJobGate
+
+LONG = "x" * 1_000_000
+
+
+def groups(*tenants):
+    limit = ConcurrencyLimit(LIMIT_BY.constant("k"), fair_by="tenant")
+    views = [ArgumentView({"tenant": tenant}) for tenant in tenants]
+    return [run_now(demands_of((limit,), view))[0].group for view in views]
+
+
+def test_the_group_of_a_fair_limit_is_bounded_as_keys_are_and_stays_different():
+    first, second, short = groups(LONG + "1", LONG + "2", "short")
+
+    assert max(len(first), len(second)) <= 200
+    assert first != second
+    assert short == "tenant=short"
+
+
+def test_a_label_is_cut():
+    with SyncLimiter(label=LONG) as limiter:
+        limit = ConcurrencyLimit(LIMIT_BY.constant("k"))
+        with limiter.hold(limit):
+            (holder,) = limiter.inspect(limit).holders
+
+    assert len(holder.label) == 1000
+    assert holder.label.endswith("x…")
+
+
+def test_a_job_s_label_is_cut():
+    limit = ConcurrencyLimit(LIMIT_BY.constant("k"))
+    with SyncLimiter() as limiter:
+        gate = SyncJobGate(limiter._engine.store, "jobs", wake=lambda notice: None)
+        gate.admit(Job("1", limit, ArgumentView({}), label=LONG))
+        (holder,) = limiter.inspect(limit).holders
+
+    assert len(holder.label) == 1000
+
+
+@pytest.mark.parametrize("act", ["inspect", "pause", "resume", "reset_limit"])
+def test_a_key_that_is_longer_than_any_is_refused(act):
+    with (
+        SyncLimiter() as limiter,
+        pytest.raises(ConfigurationError, match="at most 401") as refusal,
+    ):
+        getattr(limiter, act)(LONG)
+
+    assert len(str(refusal.value)) < 300
+
+
+def test_the_longest_key_there_can_be_is_taken():
+    limit = ConcurrencyLimit("value", scope="s" * 1000)
+    with SyncLimiter() as limiter:
+        key = limiter.key_for(limit, {"value": LONG})
+        with limiter.hold(limit, {"value": LONG}):
+            assert limiter.inspect(key).in_use == 1
