@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from limiter_core.errors import ConfigurationError
+from limiter_redis._tls import for_event_loops, for_threads, tls_options
 
 SCHEMES = ("redis", "rediss", "unix")
 
@@ -89,15 +90,22 @@ def address_of_url(url: str) -> dict[str, Any]:
         pools: Any = redis.ConnectionPool
         pool = pools.from_url(url)
     except (ValueError, RedisError):
-        # Neither the URL nor what redis-py says of it: a part of the password may be in it.
-        scheme = url.partition("://")[0]
-        expected = f"{scheme}://user:password@host:6379/0"
-        raise ConfigurationError(
-            f"not a Redis URL; expected something like "
-            f"{expected if scheme in SCHEMES else 'redis://host:6379/0'} (in a password, a "
-            '"/", "#", "?", "@" or "%" has to be percent-encoded)'
-        ) from None
+        raise not_a_url(url) from None
     return address_of_pool(pool)
+
+
+def not_a_url(url: str) -> ConfigurationError:
+    """Return the error for what cannot be read.
+
+    It has neither the URL nor what redis-py says of it: a part of the password may be in it.
+    """
+    scheme = url.partition("://")[0]
+    expected = f"{scheme}://user:password@host:6379/0"
+    return ConfigurationError(
+        f"not a Redis URL; expected something like "
+        f"{expected if scheme in SCHEMES else 'redis://host:6379/0'} (in a password, a "
+        '"/", "#", "?", "@" or "%" has to be percent-encoded)'
+    )
 
 
 def address_of_pool(pool: Any) -> dict[str, Any]:
@@ -110,13 +118,18 @@ def address_of_pool(pool: Any) -> dict[str, Any]:
 
 
 def address_of_connections(given: dict[str, Any], *, tls: bool) -> dict[str, Any]:
-    """Return the connection settings of what redis-py makes connections with."""
+    """Return the connection settings of what redis-py makes connections with.
+
+    Raises:
+        ConfigurationError: TLS cannot be had with them.
+    """
     address = {name: given[name] for name in _ADDRESS if given.get(name) is not None}
     if "credential_provider" in address:
         address["credential_provider"] = Credentials(address["credential_provider"])
     if tls:
         address["ssl"] = True
-        address |= {name: value for name, value in given.items() if name.startswith("ssl_")}
+        address |= tls_options(given)
+        for_threads(address)  # leases are renewed by one, whoever asks for them
     timeout = given.get("socket_timeout")
     address["socket_timeout"] = timeout if isinstance(timeout, int | float) else SOCKET_TIMEOUT
     return address
@@ -129,7 +142,8 @@ def sync_client(address: dict[str, Any], *, socket_timeout: float) -> redis.Redi
 
 def quiet_sync_settings(address: dict[str, Any], socket_timeout: float) -> dict[str, Any]:
     """Return the settings of connections for threads that do not retry."""
-    return {**address, "socket_timeout": socket_timeout, "retry": Retry(NoBackoff(), 0)}
+    settings = for_threads(address)
+    return {**settings, "socket_timeout": socket_timeout, "retry": Retry(NoBackoff(), 0)}
 
 
 def async_client(address: dict[str, Any]) -> redis.asyncio.Redis:
@@ -141,9 +155,13 @@ def async_client(address: dict[str, Any]) -> redis.asyncio.Redis:
 
 
 def quiet_async_settings(address: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of connections for an event loop that neither retry nor time replies."""
+    """Return the settings of connections for an event loop that neither retry nor time replies.
+
+    Raises:
+        ConfigurationError: a TLS option is for threads alone.
+    """
     return {
-        **address,
+        **for_event_loops(address),
         "protocol": 2,
         "retry": AsyncRetry(NoBackoff(), 0),
         "socket_timeout": None,

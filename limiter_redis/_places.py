@@ -19,6 +19,7 @@ from limiter_redis._connect import (
 )
 from limiter_redis._sentinels import AsyncSentinels, Sentinels
 from limiter_redis._slots import HERE, Node
+from limiter_redis._tls import for_event_loops
 
 CONNECT_PATIENCE = 2.0
 """Seconds that a node of a cluster, or a Sentinel, has to take a connection: there are others."""
@@ -45,6 +46,14 @@ class Place(Protocol):
         """Return a client of our own for the running event loop."""
         ...
 
+    def check_event_loops(self) -> None:
+        """Refuse settings that redis-py has for threads alone.
+
+        Raises:
+            ConfigurationError: there is one, and certificates would not be checked as it says.
+        """
+        ...
+
 
 class ServerPlace:
     """One server."""
@@ -62,6 +71,10 @@ class ServerPlace:
     def async_client(self, node: Node = HERE) -> redis.asyncio.Redis:  # noqa: ARG002
         """Return a client of our own for the running event loop."""
         return async_client(self._address)
+
+    def check_event_loops(self) -> None:
+        """Refuse settings that redis-py has for threads alone."""
+        for_event_loops(self._address)
 
 
 class SentinelPlace:
@@ -99,6 +112,11 @@ class SentinelPlace:
         pools: Any = AsyncSentinelPool
         return redis.asyncio.Redis.from_pool(pools(self._service, sentinels, **settings))
 
+    def check_event_loops(self) -> None:
+        """Refuse settings that redis-py has for threads alone."""
+        for each in (self._address, *self._sentinels):
+            for_event_loops(each)
+
 
 class ClusterPlace:
     """The nodes of a cluster.
@@ -134,6 +152,10 @@ class ClusterPlace:
     def async_client(self, node: Node = HERE) -> redis.asyncio.Redis:
         """Return a client of our own for the running event loop, of one node."""
         return async_client({**self._address, **node._asdict()})
+
+    def check_event_loops(self) -> None:
+        """Refuse settings that redis-py has for threads alone."""
+        for_event_loops(self._address)
 
     def ask_slots(self, node: Node) -> Any:
         """Return what a node answers to CLUSTER SLOTS."""

@@ -8,6 +8,7 @@ the slot is its own. So a slot that moves is closed until it has arrived, and ca
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -43,6 +44,7 @@ end
 """
 
 
+@functools.lru_cache(maxsize=16)
 def in_slots(script: Script) -> Script:
     """Return the script as it goes to the nodes of a cluster."""
     return Script.of(CLOSED_SLOT + script.text.decode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import redis
 import redis.asyncio
@@ -11,17 +11,43 @@ import redis.asyncio
 from limiter_core.errors import ConfigurationError
 from limiter_redis._connect import (
     PLAIN_CONNECTIONS,
+    SCHEMES,
     address_of_connections,
     address_of_pool,
     address_of_url,
+    not_a_url,
 )
 from limiter_redis._places import ClusterPlace, Place, SentinelPlace, ServerPlace
 from limiter_redis._slots import Node
+from limiter_redis._url_options import OF_SENTINELS, check_options, knows_all
 
 _SENTINEL_PORT, _PORT = 26379, 6379
+_SEVERAL = ("", "cluster", "sentinel")
+_KINDS_OF = {"redis": _SEVERAL, "rediss": _SEVERAL, "unix": ("",)}
 
 SENTINEL_URL = "redis+sentinel://host:26379,host:26379/service/0"
 CLUSTER_URL = "redis+cluster://host:6379,host:6379"
+
+
+def checked_url(url: object) -> str:
+    """Return a URL with options that there are, each once.
+
+    Raises:
+        ConfigurationError: it is not one. (The message keeps its password to itself.)
+    """
+    if not isinstance(url, str):
+        raise ConfigurationError(f"the URL of a store is text, got a {type(url).__name__}")
+    scheme, _, rest = url.partition("://")
+    base, _, kind = scheme.partition("+")
+    head, _, query = rest.partition("?")
+    if base not in SCHEMES or kind not in _KINDS_OF[base]:
+        raise not_a_url(url)
+    if base != "unix" and "@" in head.partition("/")[2]:
+        raise not_a_url(url)  # what we would quote is a part of a password
+    if "@" in query and not knows_all(base, kind, query):
+        raise not_a_url(url)
+    check_options(base, kind, query)
+    return url
 
 
 def place_of_url(url: str) -> Place:
@@ -32,22 +58,38 @@ def place_of_url(url: str) -> Place:
     """
     scheme, _, rest = url.partition("://")
     base, _, kind = scheme.partition("+")
+    head, _, query = rest.partition("?")
     if kind == "cluster":
         return _cluster_of_url(base, rest)
     if kind == "sentinel":
         return _sentinel_of_url(base, rest)
+    if base != "unix":
+        _check_database(head, query)
     return ServerPlace(address_of_url(url))
+
+
+def _check_database(head: str, query: str) -> None:
+    """Refuse a path that is no database: redis-py takes what it can of it, and is silent."""
+    path = head.partition("/")[2].removesuffix("/")
+    if path and not (path.isascii() and path.isdecimal()):
+        raise ConfigurationError(
+            f'behind host and port stands the number of a database, "/0"; got {"/" + path!r}'
+        )
+    option = dict(parse_qsl(query)).get("db")
+    if path and option is not None and int(option) != int(path):
+        raise ConfigurationError(f"the URL names two databases, {path} and {option}")
 
 
 def take_options(url: str, *names: str) -> tuple[str, dict[str, str]]:
     """Return a URL without some options of its query, and these."""
-    parts = urlsplit(url)
-    query = parse_qsl(parts.query, keep_blank_values=True)
-    taken = {name: value for name, value in query if name in names}
+    head, _, rest = url.partition("?")
+    query, hash_mark, fragment = rest.partition("#")
+    options = parse_qsl(query, keep_blank_values=True)
+    taken = {name: value for name, value in options if name in names}
     if not taken:
         return url, taken
-    left = urlencode([(name, value) for name, value in query if name not in names])
-    return urlunsplit(parts._replace(query=left)), taken
+    left = urlencode([(name, value) for name, value in options if name not in names])
+    return f"{head}{'?' if left else ''}{left}{hash_mark}{fragment}", taken
 
 
 def _split(rest: str, port: int, example: str) -> tuple[list[Node], str, str, str]:
@@ -78,7 +120,7 @@ def _cluster_of_url(base: str, rest: str) -> ClusterPlace:
 
 
 def _sentinel_of_url(base: str, rest: str) -> SentinelPlace:
-    rest, asking = take_options(rest, "sentinel_username", "sentinel_password")
+    rest, asking = take_options(rest, *OF_SENTINELS)
     nodes, who, path, query = _split(rest, _SENTINEL_PORT, SENTINEL_URL)
     service, _, database = path.partition("/")
     if not service:

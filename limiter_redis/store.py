@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from limiter_core.errors import ConfigurationError
 from limiter_core.requests import Notice, Request
@@ -21,11 +22,14 @@ from limiter_redis._names import checked_namespace
 from limiter_redis._redirects import checked_min_replicas, min_replicas_of
 from limiter_redis._script import SCRIPT, Script
 from limiter_redis._sync_face import SyncFace
-from limiter_redis._urls import Client, place_of_client, place_of_url, take_options
+from limiter_redis._url_options import OWN
+from limiter_redis._urls import Client, checked_url, place_of_client, place_of_url, take_options
 from limiter_redis._ways import AsyncWay, ways_to
 from limiter_redis._wire import Way
 
 __all__ = ("RedisStore", "store_from_url")
+
+T = TypeVar("T")
 
 NAMESPACE = "limiter"
 _NOTE_AGAIN = 3600.0
@@ -46,17 +50,19 @@ class RedisStore:
     Args:
         url: `redis://`, `rediss://` or `unix://`, as redis-py reads them;
             `redis+sentinel://host:port,host:port/service/db` or
-            `redis+cluster://host:port,host:port`, or with `rediss` for TLS.
+            `redis+cluster://host:port,host:port`, or with `rediss` for TLS. Its query may have
+            redis-py's options, and `namespace`, `min_replicas` and `min_replicas_timeout` (in
+            seconds) in place of the arguments; any other is refused.
         client: in place of a URL, a client of redis-py that you have, sync or async: a `Redis`, one
             that `Sentinel.master_for` made, or a `RedisCluster`. Its settings say how to reach the
             servers. The pool of a `redis.Redis` is also used for what threads ask; all else
             connects by itself, with one connection per event loop and two of the keeper (in a
             cluster: to each node).
-        namespace: stands at the front of every Redis key and channel; 1 to 128 printable
-            characters. With a colon in it (`"shop:limits"`) it is a prefix of them all, as rights
-            or other users of the server may ask for. With a hash tag (`"{shop}:limits"`) it also
-            keeps them in one slot of a cluster: then limits of any scopes can be taken together
-            there, and queued jobs need none; but one node has to serve them all.
+        namespace: stands at the front of every Redis key and channel; default "limiter". 1 to 128
+            printable characters. With a colon in it (`"shop:limits"`) it is a prefix of them all,
+            as rights or other users of the server may ask for. With a hash tag (`"{shop}:limits"`)
+            it also keeps them in one slot of a cluster: then limits of any scopes can be taken
+            together there, and queued jobs need none; but one node has to serve them all.
         min_replicas: how many replicas have to have a grant before it counts, and the seconds they
             may take for it. Where fewer have it in time the slot is given back, and
             `StoreUnavailable` is raised (and, as ever, a call that may wait tries again).
@@ -82,14 +88,18 @@ class RedisStore:
     ) -> None:
         if (url is None) == (client is None):
             raise ConfigurationError("a RedisStore needs a URL or a client, and not both")
-        self._namespace = checked_namespace(namespace)
-        self._client = client
-        self._script = script if wake is None else script.waking(wake)
+        options: dict[str, str] = {}
         if url is not None:
-            self._place = place_of_url(url)
+            plain, options = take_options(checked_url(url), *OWN)
+            self._place = place_of_url(plain)
         else:
             self._place = place_of_client(client)
-        self._min_replicas = checked_min_replicas(min_replicas)
+        of_url = options.pop("namespace", NAMESPACE)
+        self._namespace = checked_namespace(_one_of("namespace", namespace, of_url, NAMESPACE))
+        replicas = _one_of("min_replicas", min_replicas, min_replicas_of(options), None)
+        self._min_replicas = checked_min_replicas(replicas)
+        self._client = client
+        self._script = script if wake is None else script.waking(wake)
         self._parents: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._begin()
@@ -134,7 +144,12 @@ class RedisStore:
         return SyncFace(self)
 
     def async_face(self) -> AsyncStore:
-        """Return the operations for asyncio."""
+        """Return the operations for asyncio.
+
+        Raises:
+            ConfigurationError: TLS is to check what redis-py can check in threads alone.
+        """
+        self._place.check_event_loops()
         return AsyncFace(self)
 
     # -- for the faces ----------------------------------------------------------------------------
@@ -252,15 +267,21 @@ class RedisStore:
 def store_from_url(url: str) -> RedisStore:
     """Return the store of a URL; see `RedisStore`.
 
-    Its query may also have `namespace`, `min_replicas`, and `min_replicas_timeout` (in seconds).
-
     Raises:
         ConfigurationError: it cannot be read.
     """
-    url, least = take_options(url, "min_replicas", "min_replicas_timeout")
-    url, given = take_options(url, "namespace")
-    namespace = given.get("namespace", NAMESPACE)
-    return RedisStore(url, min_replicas=min_replicas_of(least), namespace=namespace)
+    return RedisStore(url)
+
+
+def _one_of(name: str, given: T, of_url: T, default: T) -> T:
+    """Return what an argument or the URL says, where the other says nothing."""
+    if of_url in (given, default):
+        return given
+    if given != default:
+        raise ConfigurationError(
+            f"{name} is given twice, and differs: {given!r}, and {of_url!r} in the URL"
+        )
+    return of_url
 
 
 def _after_fork_in_child() -> None:
