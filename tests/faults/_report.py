@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ._trial import Figures
 
@@ -12,9 +12,9 @@ _HEAD = (
 )  # fmt: skip
 
 
-def table(all_figures: Iterable[Figures]) -> list[str]:
+def table(figures: Iterable[Sequence[str]]) -> list[str]:
     """Return the lines of a table, a scenario in each."""
-    rows = [_HEAD, *(_row(each) for each in all_figures)]
+    rows = [_HEAD, *figures]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -22,7 +22,8 @@ def table(all_figures: Iterable[Figures]) -> list[str]:
     ]
 
 
-def _row(figures: Figures) -> tuple[str, ...]:
+def row_of(figures: Figures) -> tuple[str, ...]:
+    """Return the cells of a scenario."""
     overlap = figures.overlap
     excuses, lease = overlap.allowed
     if excuses:

@@ -14,10 +14,10 @@ import pytest
 
 from ._deployments import Deployment, Standalone
 from ._replicated import Cluster, Sentinel
-from ._report import table
+from ._report import row_of, table
 from ._trial import SECONDS, Begin, Deploy, Figures, Trial
 
-FIGURES = pytest.StashKey[list[Figures]]()
+FIGURES = "figures of a trial"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,11 +40,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("kind", kinds, ids=lambda kind: kind.__name__.lower())
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    figures = config.stash.get(FIGURES, [])
-    if figures:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reports = [each for kind in terminalreporter.stats.values() for each in kind]
+    rows = [
+        row
+        for report in reports
+        if getattr(report, "when", "") == "teardown"
+        for name, row in report.user_properties
+        if name == FIGURES
+    ]
+    if rows:
         terminalreporter.section("what was measured under faults")
-        for line in table(figures):
+        for line in table(rows):
             terminalreporter.write_line(line)
 
 
@@ -63,15 +70,16 @@ def deploy(kind: Any) -> Iterator[Deploy]:
 
 
 @pytest.fixture
-def figures(request: pytest.FixtureRequest) -> Callable[[], Figures]:
-    """Make a row of the table."""
+def figures(request: pytest.FixtureRequest) -> Iterator[Callable[[], Figures]]:
+    """Make a row of the table; it goes along with the test's report, from whichever process."""
+    made: list[Figures] = []
 
     def make() -> Figures:
-        figures = Figures(request.node.name)
-        request.config.stash.setdefault(FIGURES, []).append(figures)
-        return figures
+        made.append(Figures(request.node.name))
+        return made[-1]
 
-    return make
+    yield make
+    request.node.user_properties += [(FIGURES, row_of(each)) for each in made]
 
 
 @pytest.fixture

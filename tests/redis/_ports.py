@@ -7,6 +7,8 @@ import getpass
 import random
 import socket
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -17,7 +19,7 @@ except ImportError:  # Windows: there the tests run one after the other
 
 # Below those that systems give to connections by themselves: a client whose server is away could
 # get the server's own port, and be connected to itself.
-_PORTS = range(12_000, 32_000)
+_PORTS = range(17_000, 32_000)
 
 _random = random.SystemRandom()  # not the generator that Hypothesis seeds
 _given: set[int] = set()
@@ -30,6 +32,18 @@ def free_port() -> int:
         if port not in _given and _is_free(port) and _reserve(port):
             _given.add(port)
             return port
+
+
+@contextmanager
+def reserved(port: int) -> Generator[None]:
+    """Have a certain port for a while; waits for other processes of tests that have it."""
+    if fcntl is not None:
+        fcntl.lockf(_locks(), fcntl.LOCK_EX, 1, port)
+    try:
+        yield
+    finally:
+        if fcntl is not None:
+            fcntl.lockf(_locks(), fcntl.LOCK_UN, 1, port)
 
 
 def _is_free(port: int) -> bool:
