@@ -67,28 +67,32 @@ class AsyncEngine(Engine):
         deadline = None if terms.timeout is None else call.now() + terms.timeout
         answer: Answer | StoreUnavailable
         try:
-            if in_own_way:
-                answer = await self._ask_carefully(call, in_own_way)
-            elif self._direct is not None:
-                answer = self._direct.acquire(call.request)
-                if isinstance(answer, Granted):
-                    call.grant(answer)
-            else:
-                answer = await self._ask(call)
-            if not isinstance(answer, Granted):
-                while not isinstance(answer, Granted):
-                    await call.wait_for_news(patience(call, answer, deadline, held))
-                    answer = call.take_delivery() or await self._ask(call)
-            if call.loss is not None:
-                raise call.loss_error()
-            return call  # noqa: TRY300  (an exception may be thrown in here, too)
-        except StoreUnavailable as error:
-            call.settled = True  # it expires by itself, if it is there at all
-            if not self.admits(error):
+            try:
+                if in_own_way:
+                    answer = await self._ask_carefully(call, in_own_way)
+                elif self._direct is not None:
+                    answer = self._direct.acquire(call.request)
+                    if isinstance(answer, Granted):
+                        call.grant(answer)
+                else:
+                    answer = await self._ask(call)
+                if not isinstance(answer, Granted):
+                    while not isinstance(answer, Granted):
+                        await call.wait_for_news(patience(call, answer, deadline, held))
+                        answer = call.take_delivery() or await self._ask(call)
+                if call.loss is not None:
+                    raise call.loss_error()
+                return call  # noqa: TRY300  (an exception may be thrown in here, too)
+            except StoreUnavailable as error:
+                call.settled = True  # it expires by itself, if it is there at all
+                if not self.admits(error):
+                    raise
+                return call
+            except BaseException:
+                await self.give_back(call)
                 raise
-            return call
         except BaseException:
-            await self.give_back(call)
+            self.abandon(call)
             raise
 
     async def lease(
@@ -139,9 +143,9 @@ class AsyncEngine(Engine):
 
     async def give_back(self, call: AsyncCall) -> None:
         """Release, once. Closed locally first: whatever the store says later is not a loss."""
-        if call.closed:
-            return
         try:
+            if call.closed:
+                return
             call.closed = True
             call.stand_down()
             self.ended(call)
@@ -153,6 +157,7 @@ class AsyncEngine(Engine):
                 await self.face.release(call.request.id, call.keys)
             else:
                 await call.finish(self.face.release(call.request.id, call.keys), RELEASE_PATIENCE)
+            call.settled = True
         except (StoreError, TimeoutError) as error:
             self.abandon(call)
             could_not_release(call, error)
@@ -167,6 +172,7 @@ class AsyncEngine(Engine):
         self.ended(call)
         if not call.settled:
             self.face.abandon(call.request.id, call.keys)
+            call.settled = True
 
 
 class Hold(AbstractAsyncContextManager[Lease]):
@@ -206,15 +212,16 @@ class Hold(AbstractAsyncContextManager[Lease]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        call = self._call
-        assert call is not None
         try:
+            call = self._call
+            assert call is not None
             try:
                 interrupted = call.unguard_body(kind, error, traceback)
             finally:
                 await self._engine.give_back(call)
         except BaseException:
-            self._engine.abandon(call)
+            if self._call is not None:
+                self._engine.abandon(self._call)
             raise
         if interrupted:
             raise call.loss_error() from error

@@ -89,22 +89,23 @@ class SyncEngine(Engine):
             in_own_way = demands_in_own_way(call.request, held)
         deadline = None if terms.timeout is None else call.now() + terms.timeout
         try:
-            answer = self._ask_carefully(call, in_own_way) if in_own_way else self._ask(call)
-            if not isinstance(answer, Granted):
-                while not isinstance(answer, Granted):
-                    call.wait_for_news(patience(call, answer, deadline, held))
-                    answer = call.take_delivery() or self._ask(call)
-            if call.loss is not None:
-                raise call.loss_error()
-            return call  # noqa: TRY300  (an exception may be thrown in here, too)
-        except StoreUnavailable as error:
-            call.settled = True  # it expires by itself, if it is there at all
-            if not self.admits(error):
+            try:
+                answer = self._ask_carefully(call, in_own_way) if in_own_way else self._ask(call)
+                if not isinstance(answer, Granted):
+                    while not isinstance(answer, Granted):
+                        call.wait_for_news(patience(call, answer, deadline, held))
+                        answer = call.take_delivery() or self._ask(call)
+                if call.loss is not None:
+                    raise call.loss_error()
+                return call  # noqa: TRY300  (an exception may be thrown in here, too)
+            except StoreUnavailable as error:
+                call.settled = True  # it expires by itself, if it is there at all
+                if not self.admits(error):
+                    raise
+                return call
+            except LimiterError:
+                self.give_back(call)
                 raise
-            return call
-        except LimiterError:
-            self.give_back(call)
-            raise
         except BaseException:
             self.abandon(call)
             raise
@@ -157,13 +158,14 @@ class SyncEngine(Engine):
 
     def give_back(self, call: Call) -> None:
         """Release, once. Closed locally first: whatever the store says later is not a loss."""
-        if call.closed:
-            return
         try:
+            if call.closed:
+                return
             call.closed = True
             self.ended(call)
             if not call.settled:
                 self.face.release(call.request.id, call.keys)
+                call.settled = True
         except StoreError as error:
             self.abandon(call)
             could_not_release(call, error)
@@ -177,6 +179,7 @@ class SyncEngine(Engine):
         self.ended(call)
         if not call.settled:
             self.face.abandon(call.request.id, call.keys)
+            call.settled = True
 
 
 class Hold(AbstractContextManager[SyncLease]):
@@ -212,10 +215,10 @@ class Hold(AbstractContextManager[SyncLease]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        call = self._call
-        assert call is not None
         try:
-            self._engine.give_back(call)
+            assert self._call is not None
+            self._engine.give_back(self._call)
         except BaseException:
-            self._engine.abandon(call)
+            if self._call is not None:
+                self._engine.abandon(self._call)
             raise

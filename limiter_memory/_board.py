@@ -1,7 +1,9 @@
 """Who holds and who waits: the state machine's memory, always consistent, without rules.
 
 Each method moves one holder or ticket and keeps everything that is derived from it in step: the
-slots in use, the indexes by id, the queues, the notes of what ends when.
+slots in use, the queues, the notes of what ends when. All of that can be made anew from `holders`,
+`tickets` and what an operator said, which is how a step that was interrupted is mended; so these
+change first, or last (`_mending` says which).
 """
 
 from __future__ import annotations
@@ -93,11 +95,13 @@ class Board:
             for demand in request.demands:
                 self.state(demand.key).elsewhere[request.id] = ticket
 
-    def sit_down(self, ticket: Ticket, home: Demand) -> None:
-        """Put a standing ticket into the queue of one of its keys."""
+    def sit_down(self, ticket: Ticket, home: Demand, round_: int | None = None) -> None:
+        """Put a standing ticket into the queue of one of its keys; in a new round, unless given."""
         state = self.keys.get(home.key) or self.state(home.key)
         ticket.home = home
-        ticket.round = 1 if state.rounds is None else state.next_round(home)
+        if round_ is None:
+            round_ = 1 if state.rounds is None else state.next_round(home)
+        ticket.round = round_
         if home.group is not None:
             state.fair_rounds().enter(home.priority, home.group, ticket.round)
         rank = (-home.priority, ticket.round, ticket.order, ticket.sequence)
@@ -128,11 +132,10 @@ class Board:
             self._forget_end(state, ticket)
 
     def remove_first(self, state: KeyState, ticket: Ticket) -> None:
-        """Take away the ticket that is first in a queue."""
+        """Take the ticket that is first in a queue out of it; `tickets` has it until it holds."""
         request = ticket.request
         state.queue.pop_first()
         self._left(state, ticket)
-        del self.tickets[request.id]
         if len(request.demands) > 1:
             for demand in request.demands:
                 if demand is not ticket.home:

@@ -20,6 +20,7 @@ from limiter_core.requests import (
     Renewal,
     Request,
 )
+from limiter_memory._mending import mend
 from limiter_memory._queues import (
     CANCEL,
     LOOK,
@@ -134,8 +135,7 @@ class Machine(Queues):
             self._end_holder(holder, Loss.EVICTED)
             self._serve(freed, now)
         else:  # a job that has not come for its slot yet: the next is served, but it is not lost
-            self.board.remove_holder(holder)
-            self._pass_over([holder], freed, now)
+            self._pass_over([self._lapse(holder, now)], freed, now)
         return True
 
     def sweep(self, now: int) -> None:
@@ -155,6 +155,11 @@ class Machine(Queues):
         self._reap_key(key, now)
         self.board.state(key).paused = paused
         self._serve([key], now)
+
+    def mend(self, now: int) -> None:
+        """Bring all in step again after a step that was interrupted at any point."""
+        mend(self, now)
+        self._serve(list(self.board.keys), now)
 
     def look(self, key: str, now: int) -> KeyState | None:
         """Return the state of a key as it is now, None if nobody uses it."""
@@ -276,7 +281,7 @@ class Machine(Queues):
             return False
         state = self.board.keys[key]
         freed: list[str] = []
-        lapsed: list[Holder] = []
+        lapsed: list[Ticket] = []
         more = True
         for _ in range(REAP_CHUNK):
             member = state.expiries.first()
@@ -294,28 +299,33 @@ class Machine(Queues):
                 overran = member.ends_at is not None and member.ends_at <= now
                 self._end_holder(member, Loss.OVERRAN if overran else Loss.EXPIRED)
             else:
-                self.board.remove_holder(member)
-                lapsed.append(member)
+                lapsed.append(self._lapse(member, now))
         if freed:
             self._pass_over(lapsed, freed, now)
         return more
 
-    def _pass_over(self, lapsed: Sequence[Holder], freed: Sequence[str], now: int) -> None:
+    def _lapse(self, holder: Holder, now: int) -> Ticket:
+        """Make a ticket of a job that did not come for its slot; it takes no place yet."""
+        request = holder.request
+        ticket = Ticket(request, holder.order, holder.sequence, now, None, request.demands[0])
+        self.board.tickets[request.id] = ticket
+        self.board.remove_holder(holder)
+        return ticket
+
+    def _pass_over(self, lapsed: Sequence[Ticket], freed: Sequence[str], now: int) -> None:
         """Serve the next (S6); jobs that did not come for their slot keep their order (S17)."""
         self._serve(freed, now)
-        for holder in lapsed:
-            home = holder.request.demands[0]
-            ticket = Ticket(holder.request, holder.order, holder.sequence, now, None, home)
+        for ticket in lapsed:
             self.board.add_ticket(ticket)
-            self.board.sit_down(ticket, home)
+            self.board.sit_down(ticket, ticket.home)
         if lapsed:
             self._serve(freed, now)
 
     def _end_holder(self, holder: Holder, loss: Loss) -> None:
         """Remove a holder that did not ask for it, and tell whoever is there."""
-        self.board.remove_holder(holder)
         if holder.request.listener is not None:
             self.calls.append((holder.request, loss if holder.claimed else None))
+        self.board.remove_holder(holder)
 
 
 def _held(holder: Holder, now: int) -> Held:

@@ -160,7 +160,8 @@ class Queues:
             state.fair_rounds().served(home.priority, home.group, ticket.round)
         self.board.remove_first(state, ticket)
         holder = self._grant(request, ticket.order, ticket.sequence, now, handed_over=True)
-        self._tell(request, granted(holder, now))
+        self.tell(request, granted(holder, now))
+        del self.board.tickets[request.id]
 
     # -- waiting ---------------------------------------------------------------------------------
 
@@ -175,8 +176,8 @@ class Queues:
             self.board.sit_down(ticket, home)
             return []
         if self._newer_waits(state, ticket):
-            self.board.remove_ticket(ticket)
             self._remember(ticket.request, Replaced(home.key), now)
+            self.board.remove_ticket(ticket)
             return [demand.key for demand in ticket.request.demands]
         to_serve = [home.key]
         for other in list(state.waiting()):
@@ -210,12 +211,12 @@ class Queues:
             missing -= _cost(holder, state.key)
             request = holder.request
             if holder.claimed:
-                holder.preempted = True
                 if request.listener is not None:
                     self.calls.append((request, Loss.PREEMPTED))
+                holder.preempted = True
             else:  # handed over, but not taken up: for its caller it still waits
-                self.board.remove_holder(holder)
                 self._remember(request, Replaced(state.key), now)
+                self.board.remove_holder(holder)
                 lost.extend(demand.key for demand in request.demands)
         return lost
 
@@ -225,8 +226,8 @@ class Queues:
 
     def _end_ticket(self, ticket: Ticket, answer: Refused | Replaced, now: int) -> None:
         """Remove a ticket that did not ask for it, and keep the answer for when it asks."""
-        self._remove_ticket(ticket)
         self._remember(ticket.request, answer, now)
+        self._remove_ticket(ticket)
 
     def _refusal(self, demand: Demand, now: int, reason: Refusal = Refusal.FULL) -> Refused:
         state = self.board.state(demand.key)
@@ -235,7 +236,7 @@ class Queues:
 
     # -- bookkeeping -----------------------------------------------------------------------------
 
-    def _tell(self, request: Request, answer: Granted | Refused | Replaced) -> None:
+    def tell(self, request: Request, answer: Granted | Refused | Replaced) -> None:
         """Tell whoever waits that the answer changed: the process of a job, or a listener."""
         if request.payload is not None:
             self.notices.append(Notice(request.id, request.payload, answer))
@@ -245,7 +246,19 @@ class Queues:
     def _remember(self, request: Request, answer: Refused | Replaced, now: int) -> None:
         self._ended[request.id] = answer
         self._ended_order.append((now + REMEMBER, request.id))
-        self._tell(request, answer)
+        self.tell(request, answer)
+
+    def settle_ends(self, now: int) -> None:
+        """Finish what `_remember` began and its caller did not: for `mend`."""
+        noted = {request_id for _, request_id in self._ended_order}
+        for request_id, answer in self._ended.items():
+            if request_id not in noted:
+                self._ended_order.append((now + REMEMBER, request_id))
+            holder = self.board.holders.pop(request_id, None)
+            ticket = self.board.tickets.pop(request_id, None)
+            member = holder or ticket
+            if member is not None:
+                self.tell(member.request, answer)
 
     def _forget_ended(self, now: int) -> None:
         while self._ended_order and self._ended_order[0][0] <= now:

@@ -89,6 +89,12 @@ class FairRounds:
             if not known[1]:
                 del self._groups[priority, group]
 
+    def without_waiters(self) -> FairRounds:
+        """Return rounds that stand where these do, with nobody counted in."""
+        rounds = FairRounds()
+        rounds._present = dict(self._present)
+        return rounds
+
     def served(self, priority: int, group: str | None, round_: int) -> None:
         """Note that the waiter of this round was served. Those without a group turn no round."""
         if group is not None:

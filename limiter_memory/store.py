@@ -22,7 +22,26 @@ from limiter_memory._snapshots import snapshot_of
 __all__ = ("MemoryStore", "store_from_url")
 
 R = TypeVar("R")
-_Call = tuple[Request, Answer | Loss | None]
+
+_TRIES = 10
+"""How often it is begun again to recover from an exception."""
+
+
+class _Effects:
+    """What a step has to tell: calls of listeners, and notices."""
+
+    __slots__ = ("calls", "notices")
+
+    def __init__(
+        self, calls: list[tuple[Request, Answer | Loss | None]], notices: list[Notice]
+    ) -> None:
+        self.calls = calls
+        self.notices = notices
+
+
+def _nothing(machine: Machine, now: int) -> None:
+    """Make no step of its own; see `_recover`."""
+
 
 _CAPABILITIES = Capabilities(suspends=False)
 _stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
@@ -50,9 +69,12 @@ class MemoryStore:
         self._epoch = time.time() - time.monotonic() if clock is None else 0.0
         self._lock = threading.Lock()
         self._owner = 0
-        """The thread that took the lock last."""
+        """The thread that is amid a step, 0 for none. Whoever has the lock and finds another than
+        itself here knows that its step was interrupted."""
         self._put_off: deque[str] = deque()
-        """What that thread was told to release in the midst of its step."""
+        """What a thread was told to release amid its own step, or nobody is there to take up."""
+        self._untold: dict[_Effects, None] = {}
+        """What steps have to tell, and did not tell yet to the end."""
         self._machine = Machine()
         self._notify: Callable[[Notice], object] | None = None
         _stores.add(self)
@@ -79,34 +101,48 @@ class MemoryStore:
     def acquire(self, request: Request) -> Answer:
         """Ask for slots, ask again while waiting, or take up a slot that was handed over."""
         # Written out, not through `_step`: this and `release` are what every call waits for.
-        with self._lock:
-            self._owner = get_ident()
-            machine = self._machine
-            answer = machine.acquire(request, int((self._clock() + self._epoch) * 1_000_000))
-            if self._put_off:
-                self._catch_up()
-            effects = self._take_effects() if machine.calls or machine.notices else None
-        if effects is not None or self._put_off:
-            self._carry_out(*(effects or ((), ())))
-        return answer
+        try:
+            with self._lock:
+                if self._owner:
+                    self._mend()
+                self._owner = get_ident()
+                machine = self._machine
+                answer = machine.acquire(request, int((self._clock() + self._epoch) * 1_000_000))
+                if self._put_off:
+                    self._catch_up()
+                effects = self._take_effects() if machine.calls or machine.notices else None
+                self._owner = 0
+            if effects is not None or self._put_off:
+                self._carry_out(effects)
+            return answer  # noqa: TRY300  (an exception may be thrown in here, too)
+        except BaseException:
+            self._recover()
+            raise
 
     def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:  # noqa: ARG002
         """Remove the lease or the ticket of this id, and hand on what came free."""
-        if self._owner == get_ident() and self._lock.locked():
-            # The garbage collector closed a generator with a hold in it while this thread made a
-            # step. The step goes first.
-            self._put_off.append(lease_id)
-            return True
-        with self._lock:
-            self._owner = get_ident()
-            machine = self._machine
-            found = machine.release(lease_id, int((self._clock() + self._epoch) * 1_000_000))
-            if self._put_off:
-                self._catch_up()
-            effects = self._take_effects() if machine.calls or machine.notices else None
-        if effects is not None or self._put_off:
-            self._carry_out(*(effects or ((), ())))
-        return found
+        try:
+            if self._owner == get_ident() and self._lock.locked():
+                # The garbage collector closed a generator with a hold in it while this thread made
+                # a step. The step goes first.
+                self._put_off.append(lease_id)
+                return True
+            with self._lock:
+                if self._owner:
+                    self._mend()
+                self._owner = get_ident()
+                machine = self._machine
+                found = machine.release(lease_id, int((self._clock() + self._epoch) * 1_000_000))
+                if self._put_off:
+                    self._catch_up()
+                effects = self._take_effects() if machine.calls or machine.notices else None
+                self._owner = 0
+            if effects is not None or self._put_off:
+                self._carry_out(effects)
+            return found  # noqa: TRY300  (an exception may be thrown in here, too)
+        except BaseException:
+            self._recover()
+            raise
 
     def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
         """Release: nothing in here waits."""
@@ -162,46 +198,80 @@ class MemoryStore:
     # -- inside ----------------------------------------------------------------------------------
 
     def _step(self, step: Callable[[Machine, int], R]) -> R:
-        with self._lock:
-            self._owner = get_ident()
-            result = step(self._machine, self._microseconds())
-            self._catch_up()
-            effects = self._take_effects()
-        self._carry_out(*effects)
-        return result
+        try:
+            with self._lock:
+                if self._owner:
+                    self._mend()
+                self._owner = get_ident()
+                result = step(self._machine, self._microseconds())
+                self._catch_up()
+                effects = self._take_effects()
+                self._owner = 0
+            self._carry_out(effects)
+            return result  # noqa: TRY300  (an exception may be thrown in here, too)
+        except BaseException:
+            self._recover()
+            raise
 
-    def _take_effects(self) -> tuple[list[_Call], list[Notice]]:
+    def _take_effects(self) -> _Effects:
         machine = self._machine
-        effects = machine.calls, machine.notices
+        effects = _Effects(machine.calls, machine.notices)
+        self._untold[effects] = None  # before the machine forgets them
         machine.calls, machine.notices = [], []
         return effects
 
     def _catch_up(self) -> None:
         while self._put_off:
-            self._machine.release(self._put_off.popleft(), self._microseconds())
+            self._machine.release(self._put_off[0], self._microseconds())
+            self._put_off.popleft()
 
-    def _carry_out(self, calls: Sequence[_Call], notices: Sequence[Notice]) -> None:
-        self._put_off.extend(self._tell(calls, notices))
+    def _carry_out(self, effects: _Effects | None) -> None:
+        if effects is not None:
+            self._tell(effects)
         while self._put_off:  # nobody is there any more to take these up: the next are served
             with self._lock:
+                if self._owner:
+                    self._mend()
                 self._owner = get_ident()
                 self._catch_up()
                 effects = self._take_effects()
-            self._put_off.extend(self._tell(*effects))
+                self._owner = 0
+            self._tell(effects)
 
-    def _tell(self, calls: Sequence[_Call], notices: Sequence[Notice]) -> list[str]:
-        """Tell everybody what concerns them; returns the ids of requests that nobody wants."""
-        gone: list[str] = []
-        for request, news in calls:
+    def _tell(self, effects: _Effects) -> None:
+        """Tell everybody what concerns them; puts off to release requests that nobody wants."""
+        for request, news in effects.calls:
             assert request.listener is not None
             if isinstance(news, Loss):
                 request.listener.lease_lost(news)
             elif not request.listener.look_again(news):
-                gone.append(request.id)
-        if notices and self._notify is not None:
-            for notice in notices:
+                self._put_off.append(request.id)
+        if effects.notices and self._notify is not None:
+            for notice in effects.notices:
                 self._notify(notice)
-        return gone
+        self._untold.pop(effects, None)
+
+    def _mend(self) -> None:
+        """Finish or undo a step that was interrupted; the lock is held."""
+        self._machine.mend(self._microseconds())
+
+    def _recover(self) -> None:
+        """Bring all in step after an exception, and tell what is not told yet.
+
+        To be told twice does no harm. Where this is interrupted as well it begins again, and what
+        it cannot finish the next step does.
+        """
+        for _ in range(_TRIES):
+            try:
+                if not self._owner and not self._untold and not self._put_off:
+                    return
+                self._step(_nothing)
+                for effects in list(self._untold):
+                    self._tell(effects)
+                return  # noqa: TRY300
+            except BaseException:  # noqa: S112, BLE001  (the first one is raised)
+                continue
+        self._untold.clear()  # a callback that always raises is not called for ever
 
     def _microseconds(self) -> int:
         return int((self._clock() + self._epoch) * 1_000_000)
@@ -210,6 +280,8 @@ class MemoryStore:
         """Forget the parent's leases and tickets, in a process made by `fork`."""
         parents = self._machine.board.keys.values()
         self._put_off.clear()
+        self._untold.clear()
+        self._owner = 0
         self._lock = threading.Lock()  # another thread of the parent may have held it
         self._machine = Machine()
         for parent in parents:

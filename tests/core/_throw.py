@@ -1,0 +1,138 @@
+"""Throws an exception into the package, at one line after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import linecache
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import limiter_core
+import limiter_memory
+import limiter_redis
+
+PACKAGES = tuple(
+    str(Path(package.__file__ or "").parent)
+    for package in (limiter_core, limiter_memory, limiter_redis)
+)
+
+
+class Thrown(Exception):
+    """As a signal handler raises it, or another thread throws it in."""
+
+
+class Thrower:
+    """A tracer that raises at the nth line that runs in the package's own frames, once.
+
+    Args:
+        at: which line, from 1; 0 for none.
+    """
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.lines = 0
+        self.where = "nowhere"
+        self.task: object = None
+        """The only task that it counts, if there is one."""
+
+    @property
+    def has_thrown(self) -> bool:
+        return self.where != "nowhere"
+
+    @contextmanager
+    def tracing(self) -> Iterator[None]:
+        before = sys.gettrace()
+        sys.settrace(self._call)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+
+    def _call(self, frame: FrameType, event: str, argument: object) -> Any:
+        return self._line if frame.f_code.co_filename.startswith(PACKAGES) else None
+
+    def _line(self, frame: FrameType, event: str, argument: object) -> Any:
+        if event != "line" or self.has_thrown:
+            return self._line
+        if self.task is not None and asyncio.current_task() is not self.task:
+            return self._line
+        if _only_tracers_throw(frame) or _is_before(frame):
+            return self._line
+        self.lines += 1
+        if self.lines == self.at:
+            name = Path(frame.f_code.co_filename).name
+            self.where = f"{name}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+            raise Thrown(self.where)
+        return self._line
+
+
+def _only_tracers_throw(frame: FrameType) -> bool:
+    """Whether a `with` block is left now, and `__exit__` not called yet; or a `try` is about to be.
+
+    There is no instruction in there at which the interpreter looks for signals and for what threads
+    throw, so that no lock is kept for ever.
+    """
+    code = frame.f_code
+    line = linecache.getline(code.co_filename, frame.f_lineno).strip()
+    if not line.startswith("with "):
+        return line == "try:"
+    return frame.f_lasti > _first_instruction(code, frame.f_lineno)
+
+
+@functools.cache
+def _first_instruction(code: CodeType, line: int) -> int:
+    return min(start for start, _, number in code.co_lines() if number == line)
+
+
+_LAST_WORDS = {"Hold.__exit__", "Hold.__aexit__", "Lease.release", "SyncLease.release"}
+
+
+def _is_before(frame: FrameType) -> bool:
+    """Whether what gives a lease back was called, and has not begun yet.
+
+    That is as if it was not called: nobody can guard it, and the lease ends by itself.
+    """
+    code, caller = frame.f_code, frame.f_back
+    is_inner = code.co_name == "give_back" and caller and caller.f_code.co_name == "release"
+    if code.co_qualname not in _LAST_WORDS and not is_inner:
+        return False
+    return frame.f_lineno == min(n for *_, n in code.co_lines() if n and n > code.co_firstlineno)
+
+
+def sweep(trial: Callable[[Thrower], None]) -> int:
+    """Have a trial made with an exception at each of its lines; how many there were.
+
+    A trial runs under `thrower.tracing()` what is to be interrupted, and then checks all.
+    """
+    at = 0
+    while True:
+        at += 1
+        thrower = Thrower(at)
+        try:
+            trial(thrower)
+        except BaseException as error:
+            error.add_note(f"thrown at line event {at}: {thrower.where}")
+            raise
+        if not thrower.has_thrown:
+            return at - 1
+
+
+async def sweep_async(trial: Callable[[Thrower], Awaitable[None]]) -> int:
+    """Do as `sweep`."""
+    at = 0
+    while True:
+        at += 1
+        thrower = Thrower(at)
+        thrower.task = asyncio.current_task()
+        try:
+            await trial(thrower)
+        except BaseException as error:
+            error.add_note(f"thrown at line event {at}: {thrower.where}")
+            raise
+        if not thrower.has_thrown:
+            return at - 1
