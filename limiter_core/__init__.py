@@ -19,6 +19,7 @@ from limiter_core.errors import (
     Superseded,
     WaitTimeout,
 )
+from limiter_core.keys import register_key_type
 from limiter_core.lease import Lease, SyncLease
 from limiter_core.limiter import Limiter
 from limiter_core.limits import ConcurrencyLimit, ConflictResolution
@@ -53,4 +54,5 @@ __all__ = (
     "WaitTimeout",
     "WaiterSnapshot",
     "__version__",
+    "register_key_type",
 )

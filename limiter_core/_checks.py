@@ -26,7 +26,7 @@ def check_number(value: object, what: str, *, least: int) -> int:
         raise ConfigurationError(f"{what} must be a whole number, got {value!r}")
     if value < least:
         raise ConfigurationError(f"{what} must be at least {least}, got {value!r}")
-    return value
+    return int(value)  # of an enum's member that is a number, the number
 
 
 def check_priority(value: object) -> int:
@@ -39,7 +39,7 @@ def check_priority(value: object) -> int:
         raise ConfigurationError(f"priority must be a whole number, got {value!r}")
     if abs(value) >= PRIORITY_RANGE:
         raise ConfigurationError(f"priority must lie within ±2**31, got {value!r}")
-    return value
+    return int(value)
 
 
 def check_cost(cost: int, max_concurrent: int) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import pathlib
+import sys
 import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -191,9 +193,39 @@ def binder_of(function: Callable[..., Any]) -> Binder:
 def function_name_of(function: Callable[..., Any]) -> str:
     """Return the name that `LIMIT_BY.fn_name` uses: module and qualified name.
 
-    Looks through `functools.partial`; a callable object goes by the name of its class.
+    Looks through `functools.partial`; a callable object goes by the name of its class. A file has
+    one name, however it is started: as a script, with `-m`, imported, or in a spawned process. For
+    a script that is its name below the directories that are no package (no `__init__.py`).
     """
     while isinstance(function, functools.partial):
         function = cast("functools.partial[Any]", function).func
     named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}.{named.__qualname__}"
+    return f"{_module_name_of(named)}.{named.__qualname__}"
+
+
+def _module_name_of(named: Any) -> str:
+    name: str = named.__module__
+    if name not in ("__main__", "__mp_main__"):  # the latter: in a process of `multiprocessing`
+        return name
+    # While a spawned process imports its file, `sys.modules` has another `__main__`.
+    place: dict[str, Any] = getattr(inspect.unwrap(named), "__globals__", {})
+    if place.get("__name__") != name:
+        place = vars(sys.modules[name]) if name in sys.modules else {}
+    spec, file = place.get("__spec__"), place.get("__file__")
+    if spec is not None and spec.name != "__main__":  # python -m
+        return str(spec.name)
+    # A prompt, a notebook and `python -c` have no file.
+    return _module_name_of_file(file) if file else name
+
+
+def _module_name_of_file(file: str) -> str:
+    """Return the name by which a file is imported, as far as the packages around it tell."""
+    path = pathlib.Path(file)
+    path = path.resolve() if path.is_absolute() else pathlib.Path(path.name)  # as `sys.path[0]`
+    folder, parts = path.parent, [path.stem]
+    while folder.name and (folder / "__init__.py").exists():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    if parts == ["__main__"]:  # of a folder or an archive
+        parts.insert(0, path.parent.stem)
+    return ".".join(parts)

@@ -17,21 +17,10 @@ cut, and ``#`` and a digest of the whole take the place of its tail.
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
-import decimal
-import enum
 import hashlib
-import json
-import pathlib
-import uuid
-from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
-from typing import Any, cast
 from urllib.parse import quote
 
-from pydantic import BaseModel
-
+from limiter_core._key_values import Json, number_text, plain, register_key_type
 from limiter_core.errors import KeyDerivationError
 
 __all__ = (
@@ -39,6 +28,7 @@ __all__ = (
     "MAX_WHOLE_LENGTH",
     "bounded",
     "name_text",
+    "register_key_type",
     "scoped",
     "split_scope",
     "value_text",
@@ -49,19 +39,6 @@ MAX_WHOLE_LENGTH = 2 * MAX_KEY_LENGTH + 1  # with a scope, and what separates it
 """Characters of a key behind its scope, and of a scope; well within any store."""
 
 _DIGEST_BYTES = 16
-_PRINTED = (
-    int,
-    float,
-    str,
-    bytes,
-    uuid.UUID,
-    decimal.Decimal,
-    enum.Enum,
-    pathlib.PurePath,
-    datetime.date,
-    datetime.time,
-    datetime.timedelta,
-)
 
 
 def name_text(name: str) -> str:
@@ -75,30 +52,30 @@ def value_text(value: object, *, where: str) -> str:
     """Encode a value so that equal text means "prints the same".
 
     `42` and `"42"`, a `UUID` and its text share a key; `None` and `"None"`, `True` and `"True"`
-    do not. Containers, dataclasses and pydantic models become canonical JSON.
+    do not. Containers, dataclasses and pydantic models become canonical JSON, secrets a digest.
+    docs/keys.md has the list of types.
 
     Args:
         value: what a strategy found.
         where: what the value is, for the error message ("argument 'customer_id'").
 
     Raises:
-        KeyDerivationError: the value has no stable text: a function, an object with the default
-            `repr`, a container that contains itself.
+        KeyDerivationError: no text is sure to identify the value: its type is none of the list,
+            and has no `__limit_key__` and is not registered; or it contains itself.
     """
     if type(value) is str:
         return _text(value)
-    if type(value) is int:
-        return _digits(value, where)
-    if value is None or type(value) is bool:
-        return f"!{value}"
-    if isinstance(value, _PRINTED):
-        return _text(str(value))
-    if _is_composite(value):
-        try:
-            return "!" + _quoted(_canonical_json(value, where), safe=":@+")
-        except RecursionError:
-            raise KeyDerivationError(f"{where} contains itself, so it has no text") from None
-    return _text(_printed(value, where))
+    try:
+        found = plain(value, where)
+    except RecursionError:
+        raise KeyDerivationError(
+            f"{where} contains itself, or is nested too deeply, so it has no text"
+        ) from None
+    if found is None or isinstance(found, bool):
+        return f"!{found}"
+    if isinstance(found, Json):
+        return "!" + _quoted(found.text, safe=":@+")
+    return _text(found if isinstance(found, str) else number_text(found, where))
 
 
 def bounded(text: str) -> str:
@@ -120,13 +97,6 @@ def split_scope(key: str) -> tuple[str | None, str]:
     return (scope, rest) if slash else (None, key)
 
 
-def _digits(value: int, where: str) -> str:
-    try:
-        return str(value)
-    except ValueError:  # Python prints no more than some thousands of digits
-        raise KeyDerivationError(f"{where} is a number too large to print") from None
-
-
 def _text(value: str) -> str:
     if value.isalnum() and value.isascii():
         return value
@@ -136,64 +106,3 @@ def _text(value: str) -> str:
 def _quoted(text: str, *, safe: str) -> str:
     # Lone surrogates are not text, but they are values: they must not raise, nor meet.
     return quote(text.encode("utf-8", "surrogatepass"), safe=safe)
-
-
-def _is_composite(value: object) -> bool:
-    return isinstance(value, Mapping | list | tuple | AbstractSet | BaseModel) or (
-        dataclasses.is_dataclass(value) and not isinstance(value, type)
-    )
-
-
-def _printed(value: object, where: str) -> str:
-    kind = type(value)
-    default_repr = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
-    if not default_repr and not callable(value):
-        text = str(value)
-        if f"{id(value):x}" not in text.lower():
-            return text
-    raise KeyDerivationError(
-        f"{where} is a {kind.__qualname__}, whose text changes from run to run: it cannot stand "
-        "in a key. Name one of its attributes (a dotted path), give it a __str__, or use "
-        "LIMIT_BY.fn to say what identifies it"
-    )
-
-
-def _canonical_json(value: object, where: str) -> str:
-    """Return JSON with sorted keys and no spaces; sets, which JSON lacks, as ``set[...]``."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, enum.Enum):
-        return json.dumps(str(value))
-    if isinstance(value, int):
-        return _digits(value, where)
-    if isinstance(value, str | float):
-        return json.dumps(value)
-    if isinstance(value, BaseModel):
-        fields = {name: getattr(value, name) for name in type(value).model_fields}
-        return _canonical_json({**fields, **(value.model_extra or {})}, where)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return _canonical_json(fields, where)
-    if isinstance(value, Mapping):
-        mapping = cast(Mapping[object, object], value)
-        members = {_json_key(key, where): _canonical_json(mapping[key], where) for key in mapping}
-        if len(members) < len(mapping):
-            raise KeyDerivationError(f"{where} has two dict keys that print the same")
-        return "{" + ",".join(f"{key}:{members[key]}" for key in sorted(members)) + "}"
-    if isinstance(value, list | tuple):
-        items = cast(list[object], value)
-        return "[" + ",".join(_canonical_json(item, where) for item in items) + "]"
-    if isinstance(value, AbstractSet):
-        members_of = cast(AbstractSet[object], value)
-        return "set[" + ",".join(sorted(_canonical_json(item, where) for item in members_of)) + "]"
-    if isinstance(value, _PRINTED):
-        return json.dumps(str(value))
-    return json.dumps(_printed(value, where))
-
-
-def _json_key(key: Any, where: str) -> str:
-    if key is None or isinstance(key, bool) or _is_composite(key):
-        raise KeyDerivationError(
-            f"{where} has the dict key {key!r}; dict keys in a limit's key must be text or numbers"
-        )
-    return json.dumps(str(key) if isinstance(key, _PRINTED) else _printed(key, where))

@@ -106,7 +106,7 @@ def _scope(value: Any) -> Any:
         return None
     if not isinstance(value, str) or not value.strip():
         raise ConfigurationError(f"scope must be text, and not blank, got {value!r}")
-    return value
+    return str.__str__(value)  # of an enum's member that is text, the text
 
 
 def _resolution(value: Any) -> Any:

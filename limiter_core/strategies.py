@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, Protocol, cast, runtime_checkable
 
+from limiter_core._key_values import checked_text
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError, KeyDerivationError
 from limiter_core.keys import name_text, value_text
@@ -181,19 +182,19 @@ class _LimitBy:
         """
         if not names:
             raise ConfigurationError("LIMIT_BY.fn_argument() needs at least one argument name")
-        for name in names:
-            _check_name(name, "LIMIT_BY.fn_argument()")
+        texts = tuple(_checked_name(name, "LIMIT_BY.fn_argument()") for name in names)
+        for name in texts:
             if not all(name.split(".")):
                 raise ConfigurationError(
                     f"{name!r} is not a path: write names with single dots between them, "
                     'such as "order.customer.id"'
                 )
-        return _FnArgument(names, tuple(map(name_text, names)))
+        return _FnArgument(texts, tuple(map(name_text, texts)))
 
     def constant(self, name: str) -> ConcurrencyStrategy:
         """One key for everything that names it, whatever function or arguments."""
-        _check_name(name, "LIMIT_BY.constant()")
-        return _Constant(name, name_text(name))
+        text = _checked_name(name, "LIMIT_BY.constant()")
+        return _Constant(text, name_text(text))
 
     def fn(self, function: Callable[[ArgumentView], Any]) -> ConcurrencyStrategy:
         """One key per value that `function` returns for the call.
@@ -280,7 +281,10 @@ def _encode(strategy: object, found: Any) -> str:
             f"{strategy!r} returned {found!r}; it must return the text (or another value) that "
             "calls sharing the limit have in common"
         )
-    return "key:" + value_text(found, where=f"what {strategy!r} returned")
+    what = f"what {strategy!r} returned"
+    if isinstance(found, str):
+        found = checked_text(found, what)
+    return "key:" + value_text(found, where=what)
 
 
 def _parts_of(
@@ -289,6 +293,7 @@ def _parts_of(
     return strategy.parts if isinstance(strategy, _Combined) else (strategy,)
 
 
-def _check_name(name: object, where: str) -> None:
+def _checked_name(name: object, where: str) -> str:
     if not isinstance(name, str) or not name.strip():
         raise ConfigurationError(f"{where} needs non-empty text, got {name!r}")
+    return str.__str__(name)  # of an enum's member that is text, the text

@@ -14,11 +14,9 @@ import uuid
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from limiter_core import ConcurrencyLimit, KeyDerivationError, SyncLimiter
-
-from ._tools import shown
 
 KEYS = SyncLimiter()
 LIMIT = ConcurrencyLimit("value")
@@ -52,23 +50,6 @@ class Order(BaseModel):
     tags: list[str] = []
 
 
-class Printable:
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __str__(self) -> str:
-        return self.text
-
-
-class Nameless:
-    pass
-
-
-class ByAddress:
-    def __repr__(self) -> str:
-        return f"<thing at {id(self):#x}>"
-
-
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -85,7 +66,6 @@ class ByAddress:
         (Plan.GOLD, "gold"),
         (Color.RED, "Color.RED"),
         (b"1", "b'1'"),
-        (Printable("a,b"), "a,b"),
     ],
 )
 def test_a_value_shares_the_key_of_the_text_it_prints(value, text):
@@ -150,28 +130,6 @@ def test_structured_values_never_meet_text(text):
     assert key(f'!["{text}"]') != key([text])
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        Nameless(),
-        object(),
-        ByAddress(),
-        [Nameless()],
-        {"a": Nameless()},
-        {Nameless(): 1},
-        Point(Nameless(), 1),
-        len,
-        lambda: None,
-        Nameless,
-        (number for number in [1]),
-    ],
-    ids=shown,
-)
-def test_a_value_whose_text_changes_from_run_to_run_is_refused(value):
-    with pytest.raises(KeyDerivationError, match=r"argument 'value' is a .* cannot stand in a key"):
-        key(value)
-
-
 def test_a_value_that_contains_itself_is_refused():
     endless: list[object] = []
     endless.append(endless)
@@ -184,9 +142,9 @@ def test_dict_keys_that_print_the_same_are_refused():
         key({1: "a", "1": "b"})
 
 
-@pytest.mark.parametrize("name", [None, True, (1, 2)])
+@pytest.mark.parametrize("name", [None, True, (1, 2), SecretStr("a")])
 def test_dict_keys_that_are_no_text_or_number_are_refused(name):
-    with pytest.raises(KeyDerivationError, match="dict keys"):
+    with pytest.raises(KeyDerivationError, match=r"dict key that is a .* must be text or numbers"):
         key({name: 1})
 
 

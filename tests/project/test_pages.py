@@ -20,6 +20,7 @@ PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "docs/keys.md",
     "docs/redis-layout.md",
     "docs/reliability.md",
     "docs/scale.md",
