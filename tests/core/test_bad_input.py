@@ -25,7 +25,7 @@ class Nameless:
 
 
 class FailingText:
-    def __str__(self) -> str:
+    def __limit_key__(self) -> str:
         raise LookupError("no text")
 
 
