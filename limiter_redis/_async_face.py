@@ -54,7 +54,7 @@ class AsyncFace:
             return False
         live = self._store.hub.end(lease_id)
         key = keys[0] if keys else live.key if live is not None else await self._find(lease_id)
-        return key is not None and await self._carry_out(protocol.release(lease_id, key)) == "1"
+        return key is not None and await self._flag(protocol.release(lease_id, key))
 
     def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
         if not self._store.is_of_parent(lease_id):
@@ -64,7 +64,7 @@ class AsyncFace:
         if self._store.hub.holds(ticket_id):
             return False
         key = keys[0] if keys else await self._find(ticket_id)
-        return key is not None and await self._carry_out(protocol.withdraw(ticket_id, key)) == "1"
+        return key is not None and await self._flag(protocol.withdraw(ticket_id, key))
 
     async def renew(self, ids: Sequence[str]) -> Renewal:
         replies: list[tuple[str, str]] = []
@@ -76,13 +76,14 @@ class AsyncFace:
 
     async def evict(self, lease_id: str) -> bool:
         key = await self._find(lease_id)
-        return key is not None and await self._carry_out(protocol.evict(lease_id, key)) == "1"
+        return key is not None and await self._flag(protocol.evict(lease_id, key))
 
     async def sweep(self) -> None:
         noted = await self._store.async_wire().command("SMEMBERS", self._store.scopes_key)
-        scopes: list[str] = ["", *protocol.lines(noted)]
+        scopes: list[str] = ["", *protocol.parse_scopes(noted)]
         while scopes:
-            done = [int(n) for n in await self._carry_out_all(map(protocol.offers, scopes))]
+            lines = await self._carry_out_all(map(protocol.offers, scopes))
+            done = map(protocol.parse_count, lines, scopes)
             scopes = [scope for scope, n in zip(scopes, done, strict=True) if n >= BATCH]
 
     async def inspect(self, key: str) -> KeySnapshot:
@@ -112,6 +113,9 @@ class AsyncFace:
     async def aclose(self) -> None:
         await self._store.aclose()
 
+    async def _flag(self, operation: protocol.Operation) -> bool:
+        return protocol.parse_flag(await self._carry_out(operation), operation.keys[0])
+
     async def _carry_out(self, operation: protocol.Operation) -> str:
         (line,) = await self._carry_out_all([operation])
         return line
@@ -130,10 +134,10 @@ class AsyncFace:
         seen: set[Any] = set()  # SCAN may show a key twice
         pattern = self._store.states_pattern
         for node in await wire.nodes():
-            cursor: Any = None
-            while cursor is None or int(cursor) != 0:
+            cursor = None
+            while cursor != 0:
                 scan = ("SCAN", cursor or 0, "MATCH", pattern, "COUNT", SCAN_COUNT)
-                cursor, names = await wire.command(*scan, node=node)
+                cursor, names = protocol.parse_scan(await wire.command(*scan, node=node))
                 for name in names:
                     if name not in seen:
                         yield name
@@ -147,8 +151,12 @@ class AsyncFace:
         keys = [key async for key in self.keys()]
         for some in batched(keys, BATCH):
             found = await asyncio.gather(
-                *(self._carry_out(protocol.find(request_id, key)) for key in some)
+                *(self._carry_out(protocol.find(request_id, key)) for key in some),
+                return_exceptions=True,
             )
-            if "1" in found:
+            away = next((line for line in found if isinstance(line, StoreUnavailable)), None)
+            if away is not None:
+                raise away
+            if "1" in found:  # a record that cannot be read is none of this request
                 return some[found.index("1")]
         return None

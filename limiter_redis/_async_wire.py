@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import redis.asyncio
-from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
+from limiter_redis._asked import Asked, deliver, fail, fail_overdue, new_asked
 from limiter_redis._driver_errors import is_driver_error
 from limiter_redis._hub import Hub
 from limiter_redis._link import Link, Reply
+from limiter_redis._protocol import Unreadable
 from limiter_redis._script import Script
 from limiter_redis._slots import HERE, Node
 from limiter_redis._wire import BATCH, store_error
@@ -26,15 +34,11 @@ CLOSING_PATIENCE = 5.0
 IN_FLIGHT = 2
 """Calls that may be on their way at once: while the server does one, the next is written."""
 
+MOMENT = 0.01
+"""Seconds between two looks at the clock, at the least."""
+
 WORTH_SPLITTING = 16
 """Operations that are worth a call of their own."""
-
-
-class _Asked(NamedTuple):
-    """An operation, and who wants its reply."""
-
-    operation: protocol.Operation
-    future: asyncio.Future[str]
 
 
 class _Call:
@@ -49,7 +53,7 @@ class _Call:
 
     __slots__ = ("again", "asked", "by_text", "sent_at")
 
-    def __init__(self, asked: list[_Asked]) -> None:
+    def __init__(self, asked: list[Asked]) -> None:
         self.asked = asked
         self.sent_at = 0.0
         self.again = False
@@ -57,10 +61,7 @@ class _Call:
 
     def fail(self, error: Exception, where: str) -> None:
         """Tell all who asked."""
-        for _, future in self.asked:
-            if not future.done():
-                future.set_exception(store_error(error, where))
-                future.exception()  # if its task has gone nobody else will look at it
+        fail(self.asked, lambda operations: store_error(error, where, operations))
 
 
 class AsyncWire:
@@ -89,7 +90,7 @@ class AsyncWire:
         self.loop = asyncio.get_running_loop()
         self._link: Link | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._gathered: list[_Asked] = []
+        self._gathered: list[Asked] = []
         self._flush_is_due = False
         self._flying: deque[_Call] = deque()
         self._grounded: list[_Call] = []
@@ -101,16 +102,24 @@ class AsyncWire:
         self._lives = False
         self._closed = False
 
-    def submit(self, operation: protocol.Operation) -> asyncio.Future[str]:
-        """Have an operation carried out; the future is its reply."""
-        future: asyncio.Future[str] = self.loop.create_future()
-        self._gathered.append(_Asked(operation, future))
+    def submit(
+        self, operation: protocol.Operation, deadline: float | None = None
+    ) -> asyncio.Future[str]:
+        """Have an operation carried out; the future is its reply.
+
+        Args:
+            operation: the operation.
+            deadline: when the caller's patience ends, on the monotonic clock: then the future has
+                a `StoreUnavailable`, and the operation may still be carried out.
+        """
+        asked = new_asked(self.loop, operation, deadline, self._where)
+        self._gathered.append(asked)
         if not self._flush_is_due:
             if self._flying or self._link is None or len(self._hub.live) > 1:
                 self._plan_flush()
             else:
                 self._flush()
-        return future
+        return asked.future
 
     async def nodes(self) -> Sequence[Node]:
         """Return the one server."""
@@ -142,9 +151,9 @@ class AsyncWire:
         await self._lifetime.aclose()
 
     def _unanswered(self) -> list[asyncio.Future[str]]:
-        calls = [*self._flying, *self._grounded, *self._returned]
+        calls = self._unanswered_calls()
         asked = [*self._gathered, *(each for call in calls for each in call.asked)]
-        return [future for _, future in asked if not future.done()]
+        return [each.future for each in asked if not each.future.done()]
 
     async def _live(self) -> None:
         if not self._lives:
@@ -186,6 +195,8 @@ class AsyncWire:
         if self._link is None:
             if self._opening is None:
                 self._opening = self.loop.create_task(self._open())
+            if self._watch is None:
+                self._watch = self.loop.call_later(self._timeout, self._look_at_the_clock)
             return
         while self._grounded and len(self._flying) < IN_FLIGHT:
             self._send(self._link, self._grounded.pop(0))
@@ -206,15 +217,26 @@ class AsyncWire:
             self._watch = self.loop.call_later(self._timeout, self._look_at_the_clock)
 
     def _look_at_the_clock(self) -> None:
+        """Fail what was asked too long ago, wherever it is."""
         self._watch = None
-        if not self._flying:
-            return
-        left = self._flying[0].sent_at + self._timeout - time.monotonic()
-        if left > 0:
-            self._watch = self.loop.call_later(left, self._look_at_the_clock)
-        elif self._link is not None:
-            # Whatever it would still say is not the next one's answer.
-            self._link.fail(RedisTimeoutError("Timeout reading from the server"))
+        now = time.monotonic()
+        batches = [call.asked for call in self._unanswered_calls()]
+        batches.append(self._gathered)
+        for asked in batches:
+            fail_overdue(asked, now - self._timeout, self._where)
+        if self._flying and self._link is not None:
+            if self._flying[0].sent_at + self._timeout <= now:
+                # Whatever it would still say is not the next one's answer.
+                self._link.fail(RedisTimeoutError("Timeout reading from the server"))
+        if self._watch is None:
+            oldest = [call.sent_at for call in self._flying]
+            oldest += [each.at for asked in batches for each in asked if not each.future.done()]
+            if oldest:
+                left = max(MOMENT, min(oldest) + self._timeout - now)
+                self._watch = self.loop.call_later(left, self._look_at_the_clock)
+
+    def _unanswered_calls(self) -> list[_Call]:
+        return [*self._flying, *self._grounded, *self._returned]
 
     async def _open(self) -> None:
         link = Link(self._hear, self._ended)
@@ -241,12 +263,19 @@ class AsyncWire:
     # -- hearing ----------------------------------------------------------------------------------
 
     def _hear(self, reply: Reply) -> None:
+        if not self._flying:
+            if self._link is not None:
+                self._link.fail(Unreadable("the server sent a reply that nobody asked for"))
+            return
         call = self._flying.popleft()
-        if isinstance(reply, bytes):
-            lines = reply.decode().split("\n")
-            for (_, future), line in zip(call.asked, lines, strict=False):
-                if not future.done():
-                    future.set_result(line)
+        lines: list[str] = []
+        if not isinstance(reply, RedisError):
+            try:
+                lines = protocol.lines_of(reply, len(call.asked))
+            except Unreadable as error:
+                reply = error
+        if not isinstance(reply, RedisError):
+            deliver(call.asked, lines)
             if len(lines) > len(call.asked):
                 self._hub.hear(lines[len(call.asked) :], call.sent_at)
             if self._returned:
@@ -254,9 +283,10 @@ class AsyncWire:
         elif isinstance(reply, NoScriptError):
             call.by_text = True
             self._returned.append(call)
-        elif isinstance(reply, ReadOnlyError) and self._link is not None:
+        elif isinstance(reply, ReadOnlyError | AuthenticationError) and self._link is not None:
             call.fail(reply, self._where)
-            self._link.fail(reply)  # it may be another server that is written to by now
+            # It may be another server that is written to by now, or another password.
+            self._link.fail(reply)
         elif isinstance(reply, ResponseError) and len(call.asked) > 1:
             # One that cannot be done must not take the others along.
             self._returned += [_Call([asked]) for asked in call.asked]
@@ -276,7 +306,7 @@ class AsyncWire:
         """
         releases = [asked.operation for asked in call.asked if protocol.is_release(asked.operation)]
         if releases:
-            asked = [_Asked(each, self.loop.create_future()) for each in releases]
+            asked = [new_asked(self.loop, each, None, self._where) for each in releases]
             self._returned.append(_Call(asked))
 
     def _ended(self, link: Link, error: Exception) -> None:
@@ -293,7 +323,8 @@ class AsyncWire:
             if call.again:
                 call.fail(error, self._where)
             else:
-                call.again = True
+                # What ended it was another's reply: that one has it, so this has an end.
+                call.again = not isinstance(error, Unreadable)
                 self._grounded.append(call)
         if self._grounded or self._gathered:
             self._hub.recheck_waiting()

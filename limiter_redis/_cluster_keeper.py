@@ -13,7 +13,7 @@ from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._ear import Ear
 from limiter_redis._hub import Hub, Live
-from limiter_redis._keeper import PATIENCE, Keeper
+from limiter_redis._keeper import BAD_ANSWER, PATIENCE, Keeper
 from limiter_redis._places import ClusterPlace
 from limiter_redis._protocol import batched
 from limiter_redis._routed_wire import RoutedWire
@@ -220,9 +220,9 @@ class ClusterKeeper(Keeper):
         notices = self._hub.notices.encode()
         for channel, said in messages:
             if channel == notices:
-                self._hub.hear_undelivered(said.decode())
+                self._hub.hear_undelivered(protocol.text_of(said))
             else:
-                self._hub.hear([said.decode()], time.monotonic())
+                self._hub.hear([protocol.text_of(said)], time.monotonic())
 
     def pass_on(self, notices: list[str]) -> None:
         """Tell other processes of jobs that nobody here can wake; else the sweep finds them."""
@@ -270,7 +270,6 @@ class ClusterKeeper(Keeper):
         One slot that is away must not take the others along.
         """
         sent_at = time.monotonic()
-        assert isinstance(wire, RoutedWire)
         lines, news = wire.call_each(operations)
         self._hub.hear(news, sent_at)
         trouble = next((line for line in lines if isinstance(line, StoreError)), None)
@@ -279,7 +278,7 @@ class ClusterKeeper(Keeper):
             if self._hub.live:
                 self._say("cannot renew some leases, will retry until they end", trouble)
         elif trouble is not None:
-            self._say("the keeper got an error from the store", trouble)
+            self._say(BAD_ANSWER, trouble)
         else:
             self._no_trouble()
         return [None if isinstance(line, StoreError) else line for line in lines]

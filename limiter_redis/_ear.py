@@ -15,8 +15,8 @@ from redis.exceptions import (
 )
 
 from limiter_core.system_clock import system_clock as time
-from limiter_redis._link import understood
-from limiter_redis._wire import FOR
+from limiter_redis._exchange import FOR
+from limiter_redis._resp import understood
 
 _CHECK = 5.0
 """Seconds after which the connection is asked whether it lives."""

@@ -125,7 +125,7 @@ class Hub:
 
     def settle(self, request: Request, line: str, sent_at: float) -> Answer:
         """Return the answer that a reply stands for, and note what follows from it."""
-        answer = protocol.parse_answer(line.split(" "))
+        answer = protocol.parse_answer(line.split(" "), request.demands[0].key)
         live = self.live.get(request.id)
         if request.listener is None or (live and live.listener is not request.listener):
             return answer
@@ -354,8 +354,8 @@ class Hub:
         """Note the reply to a renewal; returns the request of a lease to be reclaimed."""
         if self.live.get(live.request.id) is not live:
             return None  # released meanwhile: whatever the store says is no loss
-        kind, _, rest = line.partition(" ")
         live.renew_at = sent_at + _renew_after(live.request.lease, waiting=live.waiting)
+        kind, rest = protocol.parse_renewal(line, live.key)
         if kind in ("alive", "preempted"):
             if live.waiting:
                 self._wake(live, None)  # granted, and the word of it was lost
@@ -368,7 +368,7 @@ class Hub:
                 self.lose(live, Loss.PREEMPTED)
         elif kind == "waiting":
             key, _, after = rest.partition(" ")
-            self.look_at(key, protocol.seconds(after))
+            self.look_at(key, protocol.parse_duration(after, key))
         elif kind == "lost":
             self.lose(live, protocol.parse_loss(rest))
         elif live.waiting:

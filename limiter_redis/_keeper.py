@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import redis
 from redis.exceptions import ConnectionError, RedisError  # noqa: A004  (redis-py's own)
@@ -20,6 +21,8 @@ from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._hub import Hub, Live, logger
 from limiter_redis._wire import BATCH, Way
+
+R = TypeVar("R")
 
 TICK = 0.1
 """Seconds between looks at the clock; the bound on how late a renewal can be."""
@@ -35,6 +38,7 @@ _LISTENING_CHECK = 5.0
 
 _RECONNECT_PAUSE = 0.1
 _DEAF = "cannot hear messages, will try again"
+BAD_ANSWER = "the keeper got an error from the store"
 PATIENCE = 2.0
 """Seconds that a reply, or a connection, may take: a renewal must be over long before a lease."""
 
@@ -178,9 +182,9 @@ class Keeper:
                 self._hub.recheck_waiting()  # what was said before this, nobody heard
                 return
             if message["type"] == "message" and message["channel"] == self._hub.notices.encode():
-                self._hub.hear_undelivered(message["data"].decode())
+                self._hub.hear_undelivered(protocol.text_of(message["data"]))
             elif message["type"] == "message":
-                self._hub.hear(protocol.lines([message["data"]]), self._heard_at)
+                self._hub.hear([protocol.text_of(message["data"])], self._heard_at)
 
     def _tick(self) -> float:
         return _SHORT_TICK if self._hub.shortest < _SHORT_LEASE else TICK
@@ -226,28 +230,34 @@ class Keeper:
     def _call(self, wire: Way, operations: list[protocol.Operation]) -> list[str | None]:
         """Carry out operations and pass on the news; None in place of a reply that is an error."""
         sent_at = time.monotonic()
+        lines, news = wire.call_each(operations)
+        self._hub.hear(news, sent_at)
+        trouble = next((line for line in lines if isinstance(line, StoreError)), None)
+        if isinstance(trouble, StoreUnavailable):
+            raise trouble
+        if trouble is not None:
+            self._say(BAD_ANSWER, trouble)
+        else:
+            self._no_trouble()
+        return [None if isinstance(line, StoreError) else line for line in lines]
+
+    def _read(self, read: Callable[[], R]) -> R | None:
+        """Return what a reply says; None if it cannot be read: the others go on."""
         try:
-            lines = wire.call(operations)
-        except StoreUnavailable:
-            raise
+            return read()
         except StoreError as error:
-            if len(operations) == 1:
-                self._say("the keeper got an error from the store", error)
-                return [None]
-            # One that cannot be done must not take the others along.
-            return [line for each in operations for line in self._call(wire, [each])]
-        self._no_trouble()
-        self._hub.hear(lines[len(operations) :], sent_at)
-        return [*lines[: len(operations)]]
+            self._say(BAD_ANSWER, error)
+            return None
 
     def _renew(self, wire: Way, lives: list[Live]) -> None:
         sent_at = time.monotonic()
         lines = self._call(wire, [protocol.renew(live.request.id, live.key) for live in lives])
-        lost = [
-            (live, request)
-            for live, line in zip(lives, lines, strict=True)
-            if line is not None and (request := self._hub.renewed(live, line, sent_at)) is not None
-        ]
+        lost: list[tuple[Live, Request]] = []
+        for live, line in zip(lives, lines, strict=True):
+            if line is not None:
+                request = self._read(partial(self._hub.renewed, live, line, sent_at))
+                if request is not None:
+                    lost.append((live, request))
         if lost:
             self._reclaim(wire, lost)
 
@@ -261,7 +271,9 @@ class Keeper:
                 # Released while it was asked for again: nobody wants it any more.
                 self._hub.abandon(live.request.id, live.key)
                 continue
-            answer = self._hub.settle(request, line, sent_at)
+            answer = self._read(partial(self._hub.settle, request, line, sent_at))
+            if answer is None:
+                continue  # it is asked for again
             if isinstance(answer, Granted):
                 live.listener.lease_renewed(live.expires_at)
             else:
@@ -272,4 +284,5 @@ class Keeper:
         if any(live.waiting for live in list(self._hub.live.values())):
             for key, line in zip(keys, lines, strict=True):
                 if line is not None:
-                    self._hub.look_at(key, protocol.seconds(line))
+                    after = self._read(partial(protocol.parse_duration, line, key))
+                    self._hub.look_at(key, after)

@@ -7,12 +7,19 @@ from collections import deque
 from typing import Any, NamedTuple, Protocol
 
 import redis.asyncio
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,  # noqa: A004  (redis-py's own)
+    ReadOnlyError,
+    RedisError,
+)
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
+from limiter_redis._asked import Asked
 from limiter_redis._link import Link, Reply
+from limiter_redis._protocol import Unreadable
 from limiter_redis._redirects import Grants, MinReplicas, Tries, grants_of
 from limiter_redis._slots import Node
 
@@ -20,11 +27,7 @@ IN_FLIGHT = 512
 """Calls that may be on their way to a node at once. Each has another tag, so none orders others."""
 
 
-class Asked(NamedTuple):
-    """An operation, and who wants its reply."""
-
-    operation: protocol.Operation
-    future: asyncio.Future[str]
+RESPONSES = (Unreadable, ReadOnlyError, AuthenticationError)
 
 
 class Call:
@@ -192,18 +195,27 @@ class Line:
         self.push()
 
     def _hear(self, reply: Reply) -> None:
+        if not self._flying:
+            self.fail(Unreadable("the server sent a reply that nobody asked for"))
+            return
         expected = self._flying.popleft()
         if isinstance(expected, Confirmation):
-            count = int(reply) if isinstance(reply, bytes) else 0
-            self._answering.confirmed(self, expected, count)
-        elif isinstance(reply, bytes):
-            lines = reply.decode().split("\n")
+            self._answering.confirmed(self, expected, reply if isinstance(reply, int) else 0)
+            return
+        lines: list[str] = []
+        if not isinstance(reply, RedisError):
+            try:
+                lines = protocol.lines_of(reply, len(expected.asked))
+            except Unreadable as error:
+                reply = error
+        if not isinstance(reply, RedisError):
             if self._min_replicas is None or not self._ask_replicas(expected, lines):
                 self._answering.heard(self, expected, lines)
         else:
             self._answering.refused(self, expected, reply)
-            if isinstance(reply, ReadOnlyError):
-                self.fail(reply)  # it may be another server that is written to by now
+            if isinstance(reply, ReadOnlyError | AuthenticationError):
+                # It may be another server that is written to by now, or another password.
+                self.fail(reply)
         if self._waiting:
             self._flush()
 
@@ -228,4 +240,9 @@ class Line:
             if isinstance(expected, Confirmation):
                 self._answering.confirmed(self, expected, 0)
             else:
-                self._answering.refused(self, expected, error)
+                self._answering.refused(self, expected, _ended_by(error))
+
+
+def _ended_by(error: Exception) -> Exception:
+    # A reply that cannot be read, or that refuses, was another's: that one has it.
+    return ConnectionError(str(error)) if isinstance(error, RESPONSES) else error

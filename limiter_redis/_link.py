@@ -1,8 +1,7 @@
 """One connection of an event loop: commands go out as bytes, replies come back one by one.
 
 redis-py opens the connection, with all that TLS, passwords and databases take; from then on bytes
-pass here without it, since its way costs several times what the script does. Only what the
-script and WAIT answer is understood: a text, a number, or an error.
+pass here without it, since its way costs several times what the script does.
 """
 
 from __future__ import annotations
@@ -13,39 +12,14 @@ from typing import Any
 
 import redis.asyncio
 from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    BusyLoadingError,
-    ClusterDownError,
     ConnectionError,  # noqa: A004  (redis-py's own)
-    InvalidResponse,
-    MasterDownError,
-    MovedError,
-    NoPermissionError,
-    NoScriptError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
 )
 
-Reply = bytes | RedisError
-"""The script's text, or what the server said instead."""
+from limiter_redis._protocol import Unreadable
+from limiter_redis._resp import ReplyParser
 
-_ERRORS: dict[str, type[Any]] = {
-    "ASK": AskError,
-    "CLUSTERDOWN": ClusterDownError,
-    "LOADING": BusyLoadingError,
-    "MASTERDOWN": MasterDownError,
-    "MOVED": MovedError,
-    "NOAUTH": AuthenticationError,
-    "NOPERM": NoPermissionError,
-    "NOSCRIPT": NoScriptError,
-    "READONLY": ReadOnlyError,
-    "TRYAGAIN": TryAgainError,
-    "WRONGPASS": AuthenticationError,
-}
-_TEXT, _ERROR, _NUMBER = b"$-:"
+Reply = Any
+"""What the server said: bytes, a number, a list, None, or a `RedisError`."""
 
 
 class Link(asyncio.Protocol):
@@ -61,7 +35,7 @@ class Link(asyncio.Protocol):
     ) -> None:
         self._hear = hear
         self._ended: Callable[[Link, Exception], None] | None = ended
-        self._rest = b""
+        self._parser = ReplyParser()
         self._writer: Any = None
 
     async def open(self, client: redis.asyncio.Redis) -> None:
@@ -102,47 +76,18 @@ class Link(asyncio.Protocol):
     # -- asyncio.Protocol -------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Take replies apart; the last one may be half here."""
-        if self._rest:
-            data = self._rest + data
-        start, size = 0, len(data)
-        while start < size and self._ended is not None:
-            end = data.find(b"\r\n", start)
-            if end < 0:
-                break
-            if data[start] == _TEXT:
-                begin = end + 2
-                end = begin + int(data[start + 1 : begin - 2])
-                if size < end + 2:
-                    break
-                self._hear(data[begin:end])
-            elif data[start] == _ERROR:
-                self._hear(_error(data[start + 1 : end].decode(errors="replace")))
-            elif data[start] == _NUMBER:
-                self._hear(data[start + 1 : end])
-            else:
-                self.fail(InvalidResponse("the script answered neither a text nor an error"))
+        """Pass on the replies that are complete."""
+        replies, trouble = self._parser.feed(data)
+        for reply in replies:
+            if self._ended is None:
                 return
-            start = end + 2
-        self._rest = data[start:]
+            self._hear(reply)
+        if trouble is not None and self._ended is not None:
+            # The one whose turn it is has its answer; those behind it are asked for again.
+            error = Unreadable(str(trouble))
+            self._hear(error)
+            self.fail(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell, if nobody here ended it."""
         self.fail(exc or ConnectionError("Connection closed by server."))
-
-
-def understood(error: ResponseError) -> RedisError:
-    """Return a server's error as one of its class; not all versions of redis-py know them all."""
-    if type(error) is not ResponseError:
-        return error
-    found: RedisError = _error(str(error))
-    return found
-
-
-def _error(said: str) -> Any:
-    kind, _, rest = said.partition(" ")
-    known = _ERRORS.get(kind)
-    if known is None:
-        return ResponseError(said.removeprefix("ERR "))
-    error: RedisError = known(rest)
-    return error

@@ -12,8 +12,10 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, unquote
+
+from redis.exceptions import ResponseError
 
 from limiter_core.errors import StoreError
 from limiter_core.requests import (
@@ -37,6 +39,13 @@ from limiter_redis._script import Script
 
 T = TypeVar("T")
 
+NO_SENSE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+"""What reading raises where something else was written than what is read."""
+
+
+class Unreadable(ResponseError):
+    """A reply that is none of the script's: of another type, or with too few lines."""
+
 
 class Operation(NamedTuple):
     """An operation.
@@ -50,6 +59,13 @@ class Operation(NamedTuple):
     text: str
     keys: tuple[str, ...]
     scope: str | None = None
+
+    @property
+    def subject(self) -> str:
+        """What it is about, for people."""
+        if self.keys:
+            return "the key " + ", ".join(map(repr, self.keys))
+        return f"the scope {unquote(self.scope or '')!r}"
 
 
 _LOSSES = {
@@ -225,8 +241,55 @@ class News:
     more: bool = False
 
 
-def parse_answer(fields: Sequence[str]) -> Answer:
-    """Return the answer that a reply of `acquire.lua` stands for."""
+def lines_of(reply: Any, operations: int) -> list[str]:
+    """Return the lines of a call's reply: one for each operation, then the news.
+
+    A line that is no text stays one that cannot be read: it is nobody else's.
+
+    Raises:
+        Unreadable: it is no text of so many lines.
+    """
+    try:
+        lines: list[str] = reply.decode().split("\n")
+    except UnicodeDecodeError:
+        lines = [text_of(line) for line in reply.split(b"\n")]
+    except NO_SENSE:
+        raise Unreadable(f"the script's reply is no text: {reply!r:.100}") from None
+    if len(lines) < operations:
+        raise Unreadable(f"the script's reply to {operations} operations is {reply!r:.100}")
+    return lines
+
+
+def text_of(line: bytes) -> str:
+    """Return a line, or message, as text; one that is none as a text that cannot be read."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return f"unreadable {line!r}"
+
+
+def unreadable(said: str, key: str) -> StoreError:
+    """Return the error for what was written, or said, about a key and cannot be read."""
+    about = f" of the key {key!r}" if key else ""
+    return StoreError(
+        f"the store's record{about} cannot be read: {said if len(said) < 200 else said[:200]!r}; "
+        "did another version, or something else, write there?"
+    )
+
+
+def parse_answer(fields: Sequence[str], key: str = "") -> Answer:
+    """Return the answer that a reply of `acquire.lua` stands for.
+
+    Raises:
+        StoreError: it cannot be read; names the key.
+    """
+    try:
+        return _answer(fields)
+    except NO_SENSE:
+        raise unreadable(" ".join(fields), key) from None
+
+
+def _answer(fields: Sequence[str]) -> Answer:
     kind, *rest = fields
     if kind == "granted":
         return Granted(int(rest[0]), int(rest[1]) / 1_000_000)
@@ -239,9 +302,7 @@ def parse_answer(fields: Sequence[str]) -> Answer:
         return Replaced(rest[0])
     if kind == "held":
         return Held(int(rest[0]) / 1_000_000)
-    raise StoreError(
-        f"the store's script answered {' '.join(fields)!r}; is another version loaded?"
-    )
+    raise ValueError(kind)
 
 
 def renewal(replies: Iterable[tuple[str, str]]) -> Renewal:
@@ -249,12 +310,29 @@ def renewal(replies: Iterable[tuple[str, str]]) -> Renewal:
     gone: dict[str, Loss] = {}
     preempted: set[str] = set()
     for request_id, line in replies:
-        kind, _, reason = line.partition(" ")
+        kind, reason = parse_renewal(line)
         if kind in ("gone", "lost"):
             gone[request_id] = parse_loss(reason)
         elif kind == "preempted":
             preempted.add(request_id)
     return Renewal(gone, frozenset(preempted))
+
+
+_RENEWALS = frozenset(
+    ("alive", "preempted", "look", "waiting", "lost", "gone", "refused", "replaced")
+)
+
+
+def parse_renewal(line: str, key: str = "") -> tuple[str, str]:
+    """Return the kind of a reply of `renew.lua`, and what comes behind it.
+
+    Raises:
+        StoreError: it cannot be read; names the key.
+    """
+    kind, _, rest = line.partition(" ")
+    if kind not in _RENEWALS:
+        raise unreadable(line, key)
+    return kind, rest
 
 
 def parse_loss(reason: str) -> Loss:
@@ -263,27 +341,112 @@ def parse_loss(reason: str) -> Loss:
 
 
 def parse_news(line: str) -> News:
-    """Return what a line of news says."""
+    """Return what a line of news says.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    try:
+        return _news(line)
+    except NO_SENSE:
+        raise unreadable(line, "") from None
+
+
+def _news(line: str) -> News:
     kind, subject, *rest = line.split(" ")
     if kind == "more":
         return News(subject, more=True)
     subject = unquote(subject, errors=_ANY)
     if kind == "answer":
-        return News(subject, None if rest[0] == "look" else parse_answer(rest))
+        return News(subject, None if rest[0] == "look" else _answer(rest))
     if kind == "lost":
         return News(subject, loss=parse_loss(rest[0]))
     if kind == "notice":
         payload = base64.b64decode(rest[0].rstrip("=") + "=" * (-len(rest[0].rstrip("=")) % 4))
-        answer = parse_answer(rest[1:])
-        if not isinstance(answer, Granted | Refused | Replaced):
-            raise StoreError(f"the store's script sent the notice {line!r}")
-        return News(subject, notice=Notice(subject, payload, answer))
-    raise StoreError(f"the store's script sent {line!r}; is another version loaded?")
+        answer = _answer(rest[1:])
+        if isinstance(answer, Granted | Refused | Replaced):
+            return News(subject, notice=Notice(subject, payload, answer))
+    raise ValueError(kind)
+
+
+def parse_flag(line: str, key: str) -> bool:
+    """Return whether there was what an operation removes, or looks for.
+
+    Raises:
+        StoreError: it cannot be read; names the key.
+    """
+    if line not in ("0", "1"):
+        raise unreadable(line, key)
+    return line == "1"
+
+
+def parse_count(line: str, scope: str) -> int:
+    """Return the number of keys that `offers.lua` looked at.
+
+    Raises:
+        StoreError: it cannot be read; names the scope.
+    """
+    try:
+        return int(line)
+    except ValueError:
+        raise unreadable(line, f"{unquote(scope)}/") from None
+
+
+def parse_duration(field: str, key: str) -> float | None:
+    """Return a duration that is a reply about a key; see `seconds`.
+
+    Raises:
+        StoreError: it cannot be read; names the key.
+    """
+    try:
+        return seconds(field)
+    except ValueError:
+        raise unreadable(field, key) from None
+
+
+def parse_scan(reply: Any) -> tuple[int, list[bytes]]:
+    """Return where SCAN goes on (0: nowhere), and the names it found.
+
+    Raises:
+        StoreError: it is no reply to SCAN.
+    """
+    try:
+        cursor, names = reply
+        return int(cursor), [_bytes(name) for name in names]
+    except NO_SENSE:
+        raise StoreError(f"the store answered SCAN with {reply!r:.100}") from None
+
+
+def parse_scopes(reply: Any) -> list[str]:
+    """Return the scopes (words) that are noted, without those that are none.
+
+    Raises:
+        StoreError: it is no set.
+    """
+    try:
+        texts = [_bytes(member).decode(errors="replace") for member in reply]
+    except NO_SENSE:
+        raise StoreError(f"the store answered SMEMBERS with {reply!r:.100}") from None
+    return [text for text in texts if text and key_word(text) == text]
+
+
+def _bytes(name: Any) -> bytes:
+    return name.encode() if isinstance(name, str) else bytes(memoryview(name))
 
 
 def parse_snapshot(key: str, text: str) -> KeySnapshot:
-    """Return the snapshot that a reply of `inspect.lua` stands for."""
-    state = json.loads(text)
+    """Return the snapshot that a reply of `inspect.lua` stands for.
+
+    Raises:
+        StoreError: it cannot be read; names the key.
+    """
+    try:
+        return _snapshot(key, json.loads(text))
+    except NO_SENSE:
+        raise unreadable(text, key) from None
+
+
+def _snapshot(key: str, state: Any) -> KeySnapshot:
     now = int(state["now"])
     holders = sorted(
         (_holder(*holder, now=now) for holder in state["holders"] or ()),
@@ -346,11 +509,6 @@ def microseconds(duration: float) -> int:
 def seconds(field: str) -> float | None:
     """Return a duration of the script, None where it says "-"."""
     return None if field == "-" else int(field) / 1_000_000
-
-
-def lines(reply: Iterable[bytes | str]) -> list[str]:
-    """Return texts as text, whatever the connection decodes."""
-    return [line.decode() if isinstance(line, bytes) else line for line in reply]
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

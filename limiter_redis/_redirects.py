@@ -20,6 +20,7 @@ from redis.exceptions import (
     AuthorizationError,
     BusyLoadingError,
     MovedError,
+    TimeoutError,  # noqa: A004  (redis-py's own)
     TryAgainError,
 )
 
@@ -73,7 +74,7 @@ class Tries:
             return None
         # A reply that is lost is asked for once more in any case: the connection may have been dead
         # for long.
-        if now >= self.give_up_at and self._failed:
+        if now >= self.give_up_at and (self._failed or isinstance(error, TimeoutError)):
             return None
         pause = min(_LONGEST_PAUSE, _PAUSE * 2.0 ** min(self._failed, 8))
         self._failed += 1
@@ -87,14 +88,16 @@ def passes(error: Exception) -> bool:
     return isinstance(error, (AskError, *UNAVAILABLE))
 
 
-def failure(error: Exception, where: str) -> StoreError:
+def failure(
+    error: Exception, where: str, operations: Sequence[protocol.Operation] = ()
+) -> StoreError:
     """Return our error for one that did not pass in time."""
-    if isinstance(error, AskError):  # also a MovedError: the nodes do not agree
+    if isinstance(error, AskError) and "+cluster" in where:  # also a MovedError: they disagree
         moving = f"a slot is on its way to another node ({error})"
         ours = StoreUnavailable(f"the store at {where} cannot be reached: {moving}")
         ours.__cause__ = error
         return ours
-    return store_error(error, where)
+    return store_error(error, where, operations)
 
 
 def is_about_the_map(error: Exception) -> bool:

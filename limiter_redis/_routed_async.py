@@ -12,8 +12,9 @@ from redis.exceptions import ClusterDownError, MovedError, NoScriptError, Respon
 
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
+from limiter_redis._asked import Asked, deliver, fail, new_asked
 from limiter_redis._hub import Hub
-from limiter_redis._line import Asked, Call, Confirmation, Line
+from limiter_redis._line import Call, Confirmation, Line
 from limiter_redis._places import CONNECT_PATIENCE, Place
 from limiter_redis._redirects import MinReplicas, failure, give_back, is_about_the_map
 from limiter_redis._routed_wire import RoutedWire
@@ -85,11 +86,16 @@ class RoutedAsyncWire:
         self._lives: asyncio.Task[None] | None = None
         self._closed = False
 
-    def submit(self, operation: protocol.Operation) -> asyncio.Future[str]:
-        """Have an operation carried out; the future is its reply."""
-        future: asyncio.Future[str] = self.loop.create_future()
-        self._gather(tag_of_operation(self._hub.names, operation), [Asked(operation, future)])
-        return future
+    def submit(
+        self, operation: protocol.Operation, deadline: float | None = None
+    ) -> asyncio.Future[str]:
+        """Have an operation carried out; the future is its reply. See `AsyncWire.submit`."""
+        asked = self._asked(operation, deadline)
+        self._gather(tag_of_operation(self._hub.names, operation), [asked])
+        return asked.future
+
+    def _asked(self, operation: protocol.Operation, deadline: float | None = None) -> Asked:
+        return new_asked(self.loop, operation, deadline, self._place.where)
 
     async def command(self, *command: Any, node: Node | None = None) -> Any:
         """Carry out one plain command, at a node or where its key is."""
@@ -116,7 +122,7 @@ class RoutedAsyncWire:
         lanes = list(self._lanes.values())
         asked = [each for lane in lanes for each in lane.gathered]
         asked += [each for lane in lanes if lane.call is not None for each in lane.call.asked]
-        return [future for _, future in asked if not future.done()]
+        return [each.future for each in asked if not each.future.done()]
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
         # `asyncio.run` closes the generators that are not finished: so that a program that never
@@ -197,9 +203,7 @@ class RoutedAsyncWire:
 
     def heard(self, line: Line, call: Call, lines: list[str]) -> None:  # noqa: ARG002
         """Hand out replies and news."""
-        for (_, future), text in zip(call.asked, lines, strict=False):
-            if not future.done():
-                future.set_result(text)
+        deliver(call.asked, lines)
         if len(lines) > len(call.asked):
             self._hub.hear(lines[len(call.asked) :], call.sent_at)
         self._over(call)
@@ -222,14 +226,11 @@ class RoutedAsyncWire:
         if least is not None and replicas < least.least:
             operations = [asked.operation for asked in call.asked]
             releases = give_back(operations, lines, grants, self._hub)
-            for place in grants.places:
-                future = call.asked[place].future
-                if not future.done():
-                    future.set_exception(least.missed(replicas))
-                    future.exception()  # if its task has gone nobody else will look at it
+            unsafe = [call.asked[place] for place in grants.places]
+            fail(unsafe, lambda _: least.missed(replicas))
             # Before all that is asked from now on: who was refused may ask again at once.
             lane = self._lanes[call.tag]
-            lane.gathered[:0] = [Asked(each, self.loop.create_future()) for each in releases]
+            lane.gathered[:0] = [self._asked(each) for each in releases]
         self.heard(line, call, lines)
 
     def _put_off(self, call: Call, error: Exception) -> None:
@@ -260,10 +261,8 @@ class RoutedAsyncWire:
             lane.gathered[:0] = call.asked
             lane.singly += len(call.asked)
         else:
-            for _, future in call.asked:
-                if not future.done():
-                    future.set_exception(failure(error, self._place.where))
-                    future.exception()  # if its task has gone nobody else will look at it
+            where = self._place.where
+            fail(call.asked, lambda operations: failure(error, where, operations))
         self._over(call)
 
     def _over(self, call: Call) -> None:

@@ -6,19 +6,23 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import (
+    AuthenticationError,
     ClusterDownError,
+    ConnectionError,  # noqa: A004  (redis-py's own)
     MovedError,
     NoScriptError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
+    TimeoutError,  # noqa: A004  (redis-py's own)
 )
 
 from limiter_core.errors import StoreError
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._driver_errors import is_driver_error
+from limiter_redis._exchange import OwnConnections, exchange
 from limiter_redis._hub import Hub
-from limiter_redis._link import understood
 from limiter_redis._places import Place
 from limiter_redis._redirects import (
     Grants,
@@ -31,7 +35,7 @@ from limiter_redis._redirects import (
 )
 from limiter_redis._script import Script
 from limiter_redis._slots import Node, Slots, tag_of_operation
-from limiter_redis._wire import FOR, store_error
+from limiter_redis._wire import store_error
 
 
 class _Errand:
@@ -39,12 +43,20 @@ class _Errand:
 
     Attributes:
         tag: of its keys; or a node, if it goes there whatever it owns.
+        deadline: when the caller's patience ends, whatever happens; None for never.
         operations: of the script, with their places among all that were asked.
         reply: what came back last.
     """
 
-    def __init__(self, tag: str | Node, give_up_at: float, command: Sequence[Any] = ()) -> None:
+    def __init__(
+        self,
+        tag: str | Node,
+        give_up_at: float,
+        command: Sequence[Any] = (),
+        deadline: float | None = None,
+    ) -> None:
         self.tag = tag
+        self.deadline = deadline
         self.command = command
         self.operations: list[protocol.Operation] = []
         self.places: list[int] = []
@@ -84,14 +96,15 @@ class RoutedWire:
         self._timeout = timeout
         self._patience = timeout if patience is None else patience
         self._min_replicas = min_replicas
-        # Clients, and not their pools: one that is collected hangs up for all who use its pool.
-        self._clients: dict[Node, Any] = {}
+        self._connections: dict[Node, OwnConnections] = {}
         self.reply_lost: Callable[[], object] = bool
         """Is called when a reply may have been lost, and with it news."""
 
-    def call(self, operations: Sequence[protocol.Operation]) -> list[str]:
+    def call(
+        self, operations: Sequence[protocol.Operation], deadline: float | None = None
+    ) -> list[str]:
         """Carry out operations and return the replies, then the news; see `Wire.call`."""
-        lines, news = self.call_each(operations)
+        lines, news = self.call_each(operations, deadline)
         for line in lines:
             if isinstance(line, StoreError):
                 self._hub.hear(news, time.monotonic(), in_callers_thread=True)
@@ -99,27 +112,39 @@ class RoutedWire:
         return [line for line in lines if isinstance(line, str)] + news
 
     def call_each(
-        self, operations: Sequence[protocol.Operation]
+        self, operations: Sequence[protocol.Operation], deadline: float | None = None
     ) -> tuple[list[str | StoreError], list[str]]:
         """Carry out operations; return for each the reply, or why there is none, and the news."""
         give_up_at = time.monotonic() + self._patience
+        if deadline is not None:
+            give_up_at = min(give_up_at, deadline)
         errands: dict[str, _Errand] = {}
         for place, operation in enumerate(operations):
             tag = tag_of_operation(self._hub.names, operation)
             errand = errands.get(tag)
             if errand is None:
-                errand = errands[tag] = _Errand(tag, give_up_at)
+                errand = errands[tag] = _Errand(tag, give_up_at, deadline=deadline)
             errand.operations.append(operation)
             errand.places.append(place)
         self._run([*errands.values()])
         lines: list[str | StoreError] = [""] * len(operations)
         news: list[str] = []
         for errand in errands.values():
-            reply = errand.reply
-            for at, place in enumerate(errand.places):
-                lines[place] = reply if isinstance(reply, StoreError) else reply[at]
-            if not isinstance(reply, StoreError):
-                news += reply[len(errand.places) :]
+            reply, count = errand.reply, len(errand.places)
+            if isinstance(reply, StoreError):
+                each: list[str | StoreError] = [reply] * count
+                if count > 1 and isinstance(reply.__cause__, ResponseError):
+                    # One that cannot be done must not take the others along.
+                    each = []
+                    for operation in errand.operations:
+                        (line,), told = self.call_each([operation], give_up_at)
+                        each.append(line)
+                        news += told
+            else:
+                each = [*reply[:count]]
+                news += reply[count:]
+            for place, line in zip(errand.places, each, strict=True):
+                lines[place] = line
         return lines, news
 
     def command(self, *command: Any, node: Node | None = None) -> Any:
@@ -143,8 +168,8 @@ class RoutedWire:
 
     def close(self) -> None:
         """Close the connections."""
-        while self._clients:
-            self._clients.popitem()[1].connection_pool.disconnect()
+        while self._connections:
+            self._connections.popitem()[1].close()
 
     # -- the way there ----------------------------------------------------------------------------
 
@@ -168,9 +193,12 @@ class RoutedWire:
                     errand.by_text, taught = not taught, True
                     again.append(errand)
                     continue
-                wait = errand.tries.pause_after(error, time.monotonic())
+                now = time.monotonic()
+                wait = errand.tries.pause_after(error, now)
+                if wait is not None and errand.deadline is not None:
+                    wait = wait if now + wait < errand.deadline else None
                 if wait is None:
-                    errand.reply = failure(error, self._place.where)
+                    errand.reply = failure(error, self._place.where, errand.operations)
                     continue
                 pause = max(pause, wait)
                 again.append(errand)
@@ -217,50 +245,63 @@ class RoutedWire:
                         errand.reply = trouble
 
     def _exchange(self, node: Node, errands: list[_Errand]) -> None:
-        client = self._clients.get(node)
-        if client is None:
-            waits = 0.0 if self._min_replicas is None else self._min_replicas.timeout
+        connections = self._connections.get(node)
+        waits = 0.0 if self._min_replicas is None else self._min_replicas.timeout
+        if connections is None:
             client = self._place.sync_client(node, timeout=self._timeout + waits)
-            client = self._clients.setdefault(node, client)
-        pool = client.connection_pool
+            connections = self._connections.setdefault(node, OwnConnections(client))
+        deadline = time.monotonic() + self._timeout + waits
+        deadline = min([deadline, *(each.deadline for each in errands if each.deadline)])
         connection: Any = None
         try:
-            connection = pool.get_connection(*FOR)
-            for errand in errands:
-                connection.send_packed_command(self._packed(connection, errand))
-            for errand in errands:
-                errand.reply = self._read(connection, errand, node)
+            connection = connections.take(deadline)
+            packed = b"".join(self._packed(errand) for errand in errands)
+            replies = exchange(connection, packed, len(errands), deadline)
+            for errand, reply in zip(errands, replies, strict=False):
+                errand.reply = self._read(connection, errand, reply, node)
+            # Where they are fewer, the last one says why: those behind it are asked for again.
+            last = replies[-1]
+            if not isinstance(last, ConnectionError | TimeoutError):
+                last = ConnectionError("Connection closed: a reply could not be read")
+            else:
+                connections.drop_idle()  # they may be dead as well
+            for errand in errands[len(replies) :]:
+                errand.reply = last
             if self._min_replicas is not None:
-                self._confirm(connection, node, errands, self._min_replicas)
-        except BaseException:
-            if connection is not None:
-                connection.disconnect()  # whatever it would still say is not the next one's answer
-            raise
+                self._confirm(connection, node, errands, self._min_replicas, deadline)
         finally:
             if connection is not None:
-                pool.release(connection)
+                connections.put_back(connection)
 
-    def _packed(self, connection: Any, errand: _Errand) -> Any:
+    def _packed(self, errand: _Errand) -> bytes:
         if errand.command:
-            return connection.pack_command(*errand.command)
-        return [self._encode(errand.operations, by_text=errand.by_text)]
+            return protocol.packed_command(*errand.command)
+        return self._encode(errand.operations, by_text=errand.by_text)
 
-    def _read(self, connection: Any, errand: _Errand, node: Node) -> Any:
+    def _read(self, connection: Any, errand: _Errand, reply: Any, node: Node) -> Any:
+        if isinstance(reply, RedisError):
+            if isinstance(reply, MovedError):
+                self._slots.moved(reply, node)
+            elif isinstance(reply, ReadOnlyError | AuthenticationError):
+                # It may be another server that is written to by now, or another password.
+                connection.disconnect()
+            return reply
+        if errand.command:
+            return reply
         try:
-            reply = connection.read_response(disable_decoding=True)
-        except ReadOnlyError:
-            raise  # and the connection ends: it may be another server that is written to by now
+            return protocol.lines_of(reply, len(errand.operations))
         except ResponseError as error:
-            said = understood(error)
-            if isinstance(said, MovedError):
-                self._slots.moved(said, node)
-            return said
-        return reply if errand.command else reply.decode().split("\n")
+            return error
 
     # -- replicas ---------------------------------------------------------------------------------
 
     def _confirm(
-        self, connection: Any, node: Node, errands: list[_Errand], least: MinReplicas
+        self,
+        connection: Any,
+        node: Node,
+        errands: list[_Errand],
+        least: MinReplicas,
+        deadline: float,
     ) -> None:
         """Have replicas confirm what was granted, or give it back."""
         found: list[tuple[_Errand, Grants]] = []
@@ -271,16 +312,23 @@ class RoutedWire:
                     found.append((errand, grants))
         if not found:
             return
-        connection.send_packed_command(connection.pack_command(*least.command()))
-        confirmed = int(connection.read_response())
+        wait = protocol.packed_command(*least.command())
+        (confirmed,) = exchange(connection, wait, 1, deadline)
+        if isinstance(confirmed, ConnectionError | TimeoutError):
+            raise confirmed
+        if not isinstance(confirmed, int):  # an error, or nothing of WAIT's
+            confirmed = 0
         if confirmed >= least.least:
             return
         for errand, grants in found:
             lines: list[str] = errand.reply
             releases = give_back(errand.operations, lines, grants, self._hub)
             if releases:
-                connection.send_packed_command([self._encode(releases)])
-                lines += self._read(connection, errand, node)[len(releases) :]
+                (reply,) = exchange(connection, self._encode(releases), 1, deadline)
+                if isinstance(reply, ConnectionError | TimeoutError):
+                    raise reply
+                told = self._read(connection, errand, reply, node)
+                lines += told[len(releases) :] if isinstance(told, list) else []
             if grants.places:
                 news = lines[len(errand.operations) :]
                 self._hub.hear(news, time.monotonic(), in_callers_thread=True)

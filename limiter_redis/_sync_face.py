@@ -55,7 +55,7 @@ class SyncFace:
             return False
         live = self._store.hub.end(lease_id)
         key = keys[0] if keys else live.key if live is not None else self._find(lease_id)
-        return key is not None and self._carry_out(protocol.release(lease_id, key)) == "1"
+        return key is not None and self._flag(protocol.release(lease_id, key))
 
     def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
         if not self._store.is_of_parent(lease_id):
@@ -65,7 +65,7 @@ class SyncFace:
         if self._store.hub.holds(ticket_id):
             return False
         key = keys[0] if keys else self._find(ticket_id)
-        return key is not None and self._carry_out(protocol.withdraw(ticket_id, key)) == "1"
+        return key is not None and self._flag(protocol.withdraw(ticket_id, key))
 
     def renew(self, ids: Sequence[str]) -> Renewal:
         found = [(each, self._find(each)) for each in ids]
@@ -76,15 +76,16 @@ class SyncFace:
 
     def evict(self, lease_id: str) -> bool:
         key = self._find(lease_id)
-        return key is not None and self._carry_out(protocol.evict(lease_id, key)) == "1"
+        return key is not None and self._flag(protocol.evict(lease_id, key))
 
     def sweep(self) -> None:
         noted = self._store.wire().command("SMEMBERS", self._store.scopes_key)
-        for some in batched(["", *protocol.lines(noted)], BATCH):
+        for some in batched(["", *protocol.parse_scopes(noted)], BATCH):
             scopes = some
             while scopes:
-                done = self._carry_out_all([protocol.offers(scope) for scope in scopes])
-                scopes = [s for s, n in zip(scopes, done, strict=True) if int(n) >= BATCH]
+                lines = self._carry_out_all([protocol.offers(scope) for scope in scopes])
+                done = map(protocol.parse_count, lines, scopes)
+                scopes = [s for s, n in zip(scopes, done, strict=True) if n >= BATCH]
 
     def inspect(self, key: str) -> KeySnapshot:
         return protocol.parse_snapshot(key, self._carry_out(protocol.inspect(key)))
@@ -112,6 +113,9 @@ class SyncFace:
 
     def close(self) -> None:
         self._store.close()
+
+    def _flag(self, operation: protocol.Operation) -> bool:
+        return protocol.parse_flag(self._carry_out(operation), operation.keys[0])
 
     def _carry_out(self, operation: protocol.Operation) -> str:
         (line,) = self._carry_out_all([operation])
@@ -141,10 +145,10 @@ class SyncFace:
         seen: set[Any] = set()  # SCAN may show a key twice
         pattern = self._store.states_pattern
         for node in wire.nodes():
-            cursor: Any = None
-            while cursor is None or int(cursor) != 0:
+            cursor = None
+            while cursor != 0:
                 scan = ("SCAN", cursor or 0, "MATCH", pattern, "COUNT", SCAN_COUNT)
-                cursor, names = wire.command(*scan, node=node)
+                cursor, names = protocol.parse_scan(wire.command(*scan, node=node))
                 yield from (name for name in names if name not in seen)
                 seen.update(names)
 
@@ -154,7 +158,12 @@ class SyncFace:
         if live is not None:
             return live.key
         for keys in batched(self.keys(), BATCH):
-            found = self._carry_out_all([protocol.find(request_id, key) for key in keys])
-            if "1" in found:
+            operations = [protocol.find(request_id, key) for key in keys]
+            found, news = self._store.wire().call_each(operations)
+            self._store.hub.hear(news, time.monotonic())
+            away = next((line for line in found if isinstance(line, StoreUnavailable)), None)
+            if away is not None:
+                raise away
+            if "1" in found:  # a record that cannot be read is none of this request
                 return keys[found.index("1")]
         return None

@@ -12,6 +12,7 @@ from limiter_core.store import Capabilities
 from limiter_redis import _protocol as protocol
 from limiter_redis._async_wire import AsyncWire
 from limiter_redis._cluster_keeper import KEEPERS_PATIENCE, ClusterKeeper
+from limiter_redis._exchange import BorrowedConnections, Connections, OwnConnections
 from limiter_redis._hub import Hub
 from limiter_redis._keeper import Keeper
 from limiter_redis._names import check_cluster
@@ -29,7 +30,9 @@ class AsyncWay(Protocol):
 
     loop: asyncio.AbstractEventLoop
 
-    def submit(self, operation: protocol.Operation) -> asyncio.Future[str]:
+    def submit(
+        self, operation: protocol.Operation, deadline: float | None = None
+    ) -> asyncio.Future[str]:
         """Have an operation carried out; the future is its reply."""
         ...
 
@@ -112,19 +115,16 @@ class _PlainWays:
 
     def new_wire(self, timeout: float) -> Way:
         if self._client is not None:
-            return self._wire(self._client, theirs=True)
+            return self._wire(BorrowedConnections(self._client), timeout)
         return self._new_wire(timeout)
 
     def _new_wire(self, timeout: float) -> Way:
-        return self._wire(self._place.sync_client(timeout=timeout), theirs=False)
+        return self._wire(OwnConnections(self._place.sync_client(timeout=timeout)), timeout)
 
-    def _wire(self, client: redis.Redis, *, theirs: bool) -> Way:
+    def _wire(self, connections: Connections, timeout: float) -> Way:
         hub, where = self.hub, self._place.where
-        wire = Wire(client, hub.names, hub.process, where, self._script)
+        wire = Wire(connections, hub.names, hub.process, where, self._script, timeout=timeout)
         wire.reply_lost = hub.recheck_waiting
-        wire.is_borrowed = theirs
-        if theirs and _settings_of(client).get("socket_timeout") is None:
-            wire.patience = self._place.timeout
         return wire
 
     def new_async_wire(self) -> AsyncWay:
@@ -136,12 +136,6 @@ class _PlainWays:
             hub,
             timeout=place.timeout,
         )
-
-
-def _settings_of(client: redis.Redis) -> dict[str, Any]:
-    pool: Any = client.connection_pool
-    settings: dict[str, Any] = pool.connection_kwargs
-    return settings
 
 
 class _RoutedWays:

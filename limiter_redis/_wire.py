@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-import redis
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
     ClusterDownError,
     ConnectionError,  # noqa: A004  (redis-py's own)
-    MaxConnectionsError,
     NoScriptError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
     TimeoutError,  # noqa: A004  (redis-py's own)
     TryAgainError,
@@ -25,19 +25,13 @@ from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._driver_errors import is_driver_error
+from limiter_redis._exchange import Connections, exchange
 from limiter_redis._names import Names
 from limiter_redis._script import Script
 from limiter_redis._slots import HERE, Node
 
-R = TypeVar("R")
-
 BATCH = 128
 """Operations that travel in one call of the script at the most (S16)."""
-
-POOL_PATIENCE = 5.0
-"""Seconds to wait for a connection of a user's pool, before the store counts as away."""
-
-POOL_PAUSE = 0.01
 
 UNAVAILABLE = (
     ConnectionError,
@@ -54,20 +48,40 @@ _PASSING = re.compile(
 )
 """How the errors of a server begin, also within a script, that is not itself for a while."""
 
-FOR = ("EVALSHA",) if tuple(map(int, redis.__version__.split(".")[:2])) < (5, 3) else ()
-"""What redis-py before 5.3 wants to know of a connection: for which command it is."""
 
+def store_error(
+    error: Exception, where: str, operations: Sequence[protocol.Operation] = ()
+) -> StoreError:
+    """Return our error for one of the driver's, which becomes its cause.
 
-def store_error(error: Exception, where: str) -> StoreError:
-    """Return our error for one of the driver's, which becomes its cause."""
+    Args:
+        error: the driver's.
+        where: the store lives.
+        operations: that were asked for; an answer is about what they are about.
+    """
     away = (isinstance(error, UNAVAILABLE) or _PASSING.search(str(error)) is not None) and (
         not isinstance(error, AuthenticationError | AuthorizationError)
     )
-    kind = StoreUnavailable if away else StoreError
-    said = f"the store at {where} {'cannot be reached' if away else 'answered'}: {error}"
-    ours = kind(said)
+    if away:
+        ours: StoreError = StoreUnavailable(f"the store at {where} cannot be reached: {error}")
+    elif "+cluster" not in where and _says_cluster(error):
+        ours = StoreError(
+            f"the server at {where} is a node of a cluster, and the keys lie on another: give the "
+            "store the URL redis+cluster://host:port in place of redis://host:port, or a "
+            "RedisCluster as its client"
+        )
+    else:
+        about = ""
+        if isinstance(error, ResponseError) and len(operations) == 1:
+            about = f" (about {operations[0].subject})"
+        ours = StoreError(f"the store at {where} answered: {error}{about}")
     ours.__cause__ = error
     return ours
+
+
+def _says_cluster(error: Exception) -> bool:
+    said = str(error)
+    return isinstance(error, AskError) or "CROSSSLOT" in said or "non local key" in said
 
 
 class Way(Protocol):
@@ -75,8 +89,16 @@ class Way(Protocol):
 
     reply_lost: Callable[[], object]
 
-    def call(self, operations: Sequence[protocol.Operation]) -> list[str]:
+    def call(
+        self, operations: Sequence[protocol.Operation], deadline: float | None = None
+    ) -> list[str]:
         """Carry out operations and return the replies, then the news; see `Wire.call`."""
+        ...
+
+    def call_each(
+        self, operations: Sequence[protocol.Operation], deadline: float | None = None
+    ) -> tuple[list[str | StoreError], list[str]]:
+        """Carry out operations; return for each the reply, or why there is none, and the news."""
         ...
 
     def command(self, *command: Any, node: Node | None = None) -> Any:
@@ -93,39 +115,73 @@ class Way(Protocol):
 
 
 class Wire:
-    """Calls of one server, from any thread."""
+    """Calls of one server, from any thread.
+
+    Args:
+        connections: to the server.
+        names: of the store.
+        process: the name of this process.
+        where: the store lives, without secrets.
+        script: the script.
+        timeout: seconds that a call may take, with all that it needs.
+    """
 
     def __init__(
-        self, client: redis.Redis, names: Names, process: str, where: str, script: Script
+        self,
+        connections: Connections,
+        names: Names,
+        process: str,
+        where: str,
+        script: Script,
+        *,
+        timeout: float,
     ) -> None:
-        self._client = client
-        self._pool: Any = client.connection_pool
+        self._connections = connections
         self._where = where
-        self.is_borrowed = False
-        """Whether the client is a user's, who will close it."""
-        self.patience: float | None = None
-        """Seconds that a reply may take, where the client's own settings do not bound it."""
+        self._timeout = timeout
         self.reply_lost: Callable[[], object] = bool
         """Is called when a reply may have been lost, and with it news."""
         self._encode = protocol.Encoder(script, names, process)
 
-    def call(self, operations: Sequence[protocol.Operation]) -> list[str]:
+    def call(
+        self, operations: Sequence[protocol.Operation], deadline: float | None = None
+    ) -> list[str]:
         """Carry out operations (at most `BATCH`) and return the replies, then the news.
 
+        Args:
+            operations: one after the other.
+            deadline: when the caller's patience ends, on the monotonic clock.
+
         Raises:
-            StoreUnavailable: the server cannot be reached.
-            StoreError: it answered with an error.
+            StoreUnavailable: the server cannot be reached, or did not answer in time.
+            StoreError: it answered with an error, or with what cannot be read.
         """
+        try:
+            return self._lines(operations, self._give_up_at(deadline))
+        except Exception as error:
+            if is_driver_error(error):
+                raise store_error(error, self._where, operations) from error
+            raise
 
-        def exchange(connection: Any) -> list[str]:
-            try:
-                reply = self._exchange(connection, self._encode(operations))
-            except NoScriptError:
-                reply = self._exchange(connection, self._encode(operations, by_text=True))
-            text: str = reply.decode()
-            return text.split("\n")
-
-        return self._with_connection(exchange)
+    def call_each(
+        self, operations: Sequence[protocol.Operation], deadline: float | None = None
+    ) -> tuple[list[str | StoreError], list[str]]:
+        """Carry out operations; return for each the reply, or why there is none, and the news."""
+        give_up_at = self._give_up_at(deadline)
+        count = len(operations)
+        try:
+            lines = self._lines(operations, give_up_at)
+        except Exception as error:
+            if not is_driver_error(error):
+                raise
+            ours = store_error(error, self._where, operations)
+            if count == 1 or not isinstance(error, ResponseError):
+                return [ours] * count, []
+        else:
+            return [*lines[:count]], lines[count:]
+        # One that cannot be done must not take the others along.
+        each = [self.call_each([operation], give_up_at) for operation in operations]
+        return [lines[0] for lines, _ in each], [line for _, news in each for line in news]
 
     def nodes(self) -> Sequence[Node]:
         """Return the one server."""
@@ -133,65 +189,57 @@ class Wire:
 
     def command(self, *command: Any, node: Node | None = None) -> Any:  # noqa: ARG002
         """Carry out one plain command."""
-        return self._with_connection(
-            lambda connection: self._exchange(connection, connection.pack_command(*command))
-        )
-
-    def close(self) -> None:
-        """Close the connections, unless they are somebody else's."""
-        if not self.is_borrowed:
-            self._pool.disconnect()
-
-    def _with_connection(self, exchange: Callable[[Any], R]) -> R:
+        give_up_at = self._give_up_at(None)
         try:
-            try:
-                return self._once(exchange)
-            except (ConnectionError, OSError):
-                # A connection that lay idle may be dead. All operations may be repeated (S1).
-                self.reply_lost()
-                return self._once(exchange)
-        except BaseException as error:
-            self.reply_lost()
-            if isinstance(error, Exception) and is_driver_error(error):
+            return self._exchange(protocol.packed_command(*command), give_up_at)
+        except Exception as error:
+            if is_driver_error(error):
                 raise store_error(error, self._where) from error
             raise
 
-    def _once(self, exchange: Callable[[Any], R]) -> R:
-        connection: Any = None
+    def close(self) -> None:
+        """Close the connections, unless they are somebody else's."""
+        self._connections.close()
+
+    def _give_up_at(self, deadline: float | None) -> float:
+        bound = time.monotonic() + self._timeout
+        return bound if deadline is None or deadline > bound else deadline
+
+    def _lines(self, operations: Sequence[protocol.Operation], give_up_at: float) -> list[str]:
         try:
-            connection = self._get_connection()
-            return exchange(connection)
-        except ReadOnlyError:
-            if connection is not None:
-                connection.disconnect()  # it may be another server that is written to by now
-            raise
+            reply = self._exchange(self._encode(operations), give_up_at)
+        except NoScriptError:
+            reply = self._exchange(self._encode(operations, by_text=True), give_up_at)
+        return protocol.lines_of(reply, len(operations))
+
+    def _exchange(self, command: bytes, give_up_at: float) -> Any:
+        try:
+            try:
+                return self._once(command, give_up_at)
+            except AuthenticationError:
+                raise
+            except (ConnectionError, OSError):
+                # A connection that lay idle may be dead. All operations may be repeated (S1).
+                self.reply_lost()
+                self._connections.drop_idle()
+                return self._once(command, give_up_at)
         except ResponseError:
             raise
         except BaseException:
-            if connection is not None:
-                connection.disconnect()  # whatever it would still say is not the next one's answer
+            self.reply_lost()
             raise
+
+    def _once(self, command: bytes, give_up_at: float) -> Any:
+        connection: Any = None
+        try:
+            connection = self._connections.take(give_up_at)
+            (reply,) = exchange(connection, command, 1, give_up_at)
+            if isinstance(reply, ReadOnlyError | AuthenticationError):
+                # It may be another server that is written to by now, or another password.
+                connection.disconnect()
+            if isinstance(reply, RedisError):
+                raise reply
+            return reply
         finally:
             if connection is not None:
-                self._pool.release(connection)
-
-    def _exchange(self, connection: Any, command: Any) -> Any:
-        connection.send_packed_command([command] if isinstance(command, bytes) else command)
-        if self.patience is not None and not connection.can_read(self.patience):
-            raise TimeoutError("Timeout reading from socket")
-        return connection.read_response(disable_decoding=True)
-
-    def _get_connection(self) -> Any:
-        deadline = time.monotonic() + POOL_PATIENCE
-        while True:
-            try:
-                return self._pool.get_connection(*FOR)
-            except ConnectionError as error:
-                if not _is_full(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(POOL_PAUSE)
-
-
-def _is_full(error: ConnectionError) -> bool:
-    """Whether it is the user's pool that has no connection now (redis-py 5 has no class for it)."""
-    return isinstance(error, MaxConnectionsError) or "Too many connections" in str(error)
+                self._connections.put_back(connection)

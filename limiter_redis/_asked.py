@@ -1,0 +1,86 @@
+"""Operations of an event loop on their way, and who wants their replies.
+
+They are settled here, and only here: each way out of a batch ends in `deliver`, in `fail`, or at
+the deadline of the one who asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from limiter_core.errors import StoreError
+from limiter_redis import _protocol as protocol
+from limiter_redis._wire import store_error
+
+
+class Asked(NamedTuple):
+    """An operation, and who wants its reply.
+
+    Attributes:
+        operation: the operation.
+        future: of its reply.
+        at: when it was asked for, on the monotonic clock.
+    """
+
+    operation: protocol.Operation
+    future: asyncio.Future[str]
+    at: float
+
+
+def new_asked(
+    loop: asyncio.AbstractEventLoop,
+    operation: protocol.Operation,
+    deadline: float | None,
+    where: str,
+) -> Asked:
+    """Return an operation that fails at a deadline (monotonic), whatever becomes of it."""
+    future: asyncio.Future[str] = loop.create_future()
+    now = time.monotonic()
+    if deadline is not None:
+        timer = loop.call_later(max(0.0, deadline - now), _out_of_time, future, operation, where)
+        future.add_done_callback(lambda _: timer.cancel())
+    return Asked(operation, future, now)
+
+
+def _out_of_time(future: asyncio.Future[str], operation: protocol.Operation, where: str) -> None:
+    error = RedisTimeoutError("no answer before the caller's patience ended")
+    _set_error(future, store_error(error, where, [operation]))
+
+
+def deliver(asked: Iterable[Asked], lines: Sequence[str]) -> None:
+    """Hand out the replies: one line for each, at least."""
+    for (_, future, _), line in zip(asked, lines, strict=False):
+        if not future.done():
+            future.set_result(line)
+
+
+def fail(asked: Iterable[Asked], new_error: Callable[[Sequence[protocol.Operation]], Any]) -> None:
+    """Tell all who asked why there is no reply.
+
+    Args:
+        asked: the operations.
+        new_error: makes a `StoreError` for one: each gets one of its own, for raising one changes
+            it.
+    """
+    for operation, future, _ in asked:
+        _set_error(future, new_error([operation]))
+
+
+def fail_overdue(asked: Iterable[Asked], before: float, where: str) -> None:
+    """Tell all who asked before some time that there is no reply."""
+    for operation, future, at in asked:
+        if at > before:
+            return
+        error = RedisTimeoutError("Timeout reading from the server")
+        _set_error(future, store_error(error, where, [operation]))
+
+
+def _set_error(future: asyncio.Future[str], error: StoreError) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # if its task has gone nobody else will look at it

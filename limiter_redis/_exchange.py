@@ -1,0 +1,255 @@
+"""Exchanges of threads with a server: commands out, replies back, all before a deadline.
+
+redis-py opens a connection, with all that TLS, passwords and databases take. It bounds the time of
+each step only, and a server that sends a byte now and then makes as many steps as it likes; so here
+a connection is opened in a thread of its own, and its replies are read with the time that is left.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import redis
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004  (redis-py's own)
+    MaxConnectionsError,
+    RedisError,
+    TimeoutError,  # noqa: A004  (redis-py's own)
+)
+
+from limiter_redis._protocol import Unreadable
+from limiter_redis._resp import ReplyParser
+
+FOR = ("EVALSHA",) if tuple(map(int, redis.__version__.split(".")[:2])) < (5, 3) else ()
+"""What redis-py before 5.3 wants to know of a connection: for which command it is."""
+
+POOL_PATIENCE = 5.0
+"""Seconds to wait for a connection of a user's pool, before the store counts as away."""
+
+POOL_PAUSE = 0.01
+_READ_SIZE = 65536
+
+
+class Connections(Protocol):
+    """The connections to one server."""
+
+    def take(self, deadline: float) -> Any:
+        """Return one that is open, until it is put back.
+
+        Raises:
+            RedisError, OSError: the server cannot be reached before the deadline, or refuses us.
+        """
+        ...
+
+    def put_back(self, connection: Any) -> None:
+        """Take back one, open or not."""
+        ...
+
+    def drop_idle(self) -> None:
+        """Close those that lie idle: they may be dead as well."""
+
+    def close(self) -> None:
+        """Close all that are not in use."""
+
+
+class OwnConnections:
+    """Connections of our own, as the pool of a client makes them."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client  # one that is collected hangs up for all who use its pool
+        self._idle: deque[Any] = deque()
+
+    def take(self, deadline: float) -> Any:
+        """Return an idle one, or open one."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            pool: Any = self._client.connection_pool
+            connection = pool.make_connection()
+        if connection._sock is None:  # noqa: SLF001
+            _within(connection.connect, lambda _: connection.disconnect(), deadline)
+        return connection
+
+    def put_back(self, connection: Any) -> None:
+        """Keep it for the next, if it is open."""
+        if connection._sock is not None:  # noqa: SLF001
+            self._idle.append(connection)
+
+    def drop_idle(self) -> None:
+        """Close those that lie idle."""
+        while self._idle:
+            self._idle.pop().disconnect()
+
+    close = drop_idle
+
+
+class BorrowedConnections:
+    """Those of a user's pool. It is the user who closes them."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._pool: Any = client.connection_pool
+
+    def take(self, deadline: float) -> Any:
+        """Return one of the pool, when it has one."""
+        give_up_at = min(deadline, time.monotonic() + POOL_PATIENCE)
+        while True:
+            try:
+                if self._has_open():
+                    return self._pool.get_connection(*FOR)
+                return _within(
+                    lambda: self._pool.get_connection(*FOR), self._pool.release, deadline
+                )
+            except ConnectionError as error:
+                if not _is_full(error) or time.monotonic() > give_up_at:
+                    raise
+                time.sleep(POOL_PAUSE)
+
+    def put_back(self, connection: Any) -> None:
+        """Give it back, with the time limit that the user's settings say."""
+        sock = _socket(connection)
+        if sock is not None:
+            sock.settimeout(connection.socket_timeout)
+        self._pool.release(connection)
+
+    def drop_idle(self) -> None:
+        """Do nothing: the pool looks at each before it gives it away."""
+
+    close = drop_idle
+
+    def _has_open(self) -> bool:
+        idle: Any = getattr(self._pool, "_available_connections", None)
+        if idle is None:
+            idle = getattr(getattr(self._pool, "pool", None), "queue", None)
+        try:
+            return idle[-1] is not None and _socket(idle[-1]) is not None
+        except (TypeError, IndexError):
+            return False
+
+
+def exchange(connection: Any, commands: bytes, count: int, deadline: float) -> list[Any]:
+    """Send commands and return so many replies; errors are among them, as `RedisError`.
+
+    Where they end before, the last one is the reason, and the connection is closed: whatever comes
+    over it is not the next one's reply.
+    """
+    replies: list[Any] = []
+    try:
+        sock = _socket(connection)
+        if sock is None:
+            raise ConnectionError("Connection closed.")
+        sock.settimeout(_left(deadline))
+        sock.sendall(commands)
+        parser = ReplyParser()
+        while True:
+            data = sock.recv(_READ_SIZE)
+            if not data:
+                raise ConnectionError("Connection closed by server.")
+            found, trouble = parser.feed(data)
+            replies += found
+            if trouble is not None:
+                raise Unreadable(str(trouble))
+            if len(replies) >= count:
+                break
+            sock.settimeout(_left(deadline))
+    except (RedisError, OSError) as error:
+        connection.disconnect()
+        replies.append(_driver_error(error))
+        return replies[:count]
+    except BaseException:
+        connection.disconnect()
+        raise
+    if len(replies) > count or parser.has_begun:
+        connection.disconnect()  # what nobody asked for is not the next one's
+    return replies[:count]
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("Timeout reading from the server")
+    return left
+
+
+def _driver_error(error: RedisError | OSError) -> RedisError:
+    """Return an error of a socket as redis-py would say it."""
+    if isinstance(error, RedisError):
+        return error
+    if isinstance(error, socket.timeout):
+        return TimeoutError("Timeout reading from the server")
+    return ConnectionError(f"Error while reading from the server: {error}")
+
+
+def _socket(connection: Any) -> Any:
+    """Return the socket of a connection, also of one that answers from a cache."""
+    return getattr(connection, "_conn", connection)._sock  # noqa: SLF001
+
+
+def _within(work: Callable[[], Any], undo: Callable[[Any], object], deadline: float) -> Any:
+    """Return what some work returns, done in another thread, if that is before a deadline.
+
+    Where it is later, it is undone.
+    """
+    opening = _Opening(work, undo)
+    try:
+        threading.Thread(target=opening.run, name="limiter-connect", daemon=True).start()
+    except RuntimeError:  # the process ends, and no thread can begin
+        opening.run()
+    return opening.result(deadline)
+
+
+class _Opening:
+    """Some work in another thread, and who waits for it."""
+
+    def __init__(self, work: Callable[[], Any], undo: Callable[[Any], object]) -> None:
+        self._work = work
+        self._undo = undo
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._given_up = False
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Do it."""
+        try:
+            value = self._work()
+        except BaseException as error:  # noqa: BLE001  (raised where it is waited for)
+            self._error = error
+            self._done.set()
+            return
+        with self._lock:
+            self._value = value
+            self._done.set()
+            if not self._given_up:
+                return
+        self._undo(value)
+
+    def result(self, deadline: float) -> Any:
+        """Wait for it."""
+        try:
+            in_time = self._done.wait(max(0.0, deadline - time.monotonic()))
+        except BaseException:
+            if not self._give_up() and self._error is None:
+                self._undo(self._value)
+            raise
+        if not in_time and self._give_up():
+            raise TimeoutError("Timeout connecting to server")
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def _give_up(self) -> bool:
+        """Have it undone; whether it was not done before."""
+        with self._lock:
+            self._given_up = True
+            return not self._done.is_set()
+
+
+def _is_full(error: ConnectionError) -> bool:
+    """Whether it is the user's pool that has no connection now (redis-py 5 has no class for it)."""
+    return isinstance(error, MaxConnectionsError) or "Too many connections" in str(error)
