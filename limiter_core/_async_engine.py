@@ -10,6 +10,7 @@ from limiter_core._async_calls import AsyncCall, new_call
 from limiter_core._call import (
     could_not_release,
     demands_in_own_way,
+    is_in_doubt,
     patience,
     refuse_to_wait_for_oneself,
 )
@@ -24,7 +25,7 @@ from limiter_core._prepare import (
     terms_of,
     view_of,
 )
-from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable
+from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable, WaitTimeout
 from limiter_core.lease import Lease
 from limiter_core.limits import ConcurrencyLimit
 from limiter_core.requests import Answer, Demand, Granted, Mode
@@ -64,7 +65,7 @@ class AsyncEngine(Engine):
         in_own_way: Sequence[tuple[Demand, int]] = ()
         if held is not None and mode is Mode.WAIT:
             in_own_way = demands_in_own_way(call.request, held)
-        deadline = None if terms.timeout is None else call.now() + terms.timeout
+        deadline = call.request.deadline
         answer: Answer | StoreUnavailable
         try:
             try:
@@ -83,8 +84,13 @@ class AsyncEngine(Engine):
                 if call.loss is not None:
                     raise call.loss_error()
                 return call  # noqa: TRY300  (an exception may be thrown in here, too)
-            except StoreUnavailable as error:
-                call.settled = True  # it expires by itself, if it is there at all
+            except (StoreError, WaitTimeout) as error:
+                if not is_in_doubt(error):
+                    await self.give_back(call)
+                    raise
+                # What came of it, unheard, is given back in the background.
+                self.face.abandon(call.request.id, call.keys)
+                call.settled = True
                 if not self.admits(error):
                     raise
                 return call
@@ -120,7 +126,7 @@ class AsyncEngine(Engine):
         call.request = request._replace(mode=Mode.TRY)
         answer = await self._ask(call)
         call.request = request
-        if isinstance(answer, Granted):
+        if isinstance(answer, Granted | StoreUnavailable):
             return answer
         for demand, held in in_own_way:
             refuse_to_wait_for_oneself(demand, held, await self.face.inspect(demand.key))

@@ -20,6 +20,7 @@ from limiter_core.errors import (
     LimitReached,
     Preempted,
     QueueFull,
+    StoreError,
     StoreUnavailable,
     Superseded,
     WaitTimeout,
@@ -55,6 +56,7 @@ class Call:
         failures: how often in a row the store could not be reached.
         delivered: the answer that came with the wake-up, None if the store has to be asked.
         order: the place in line that the store gave, None before.
+        queued: the last answer that said so.
         outer: the call that the same task or thread began before and still holds.
         granted: the store's grant; None while waiting, and for a call admitted without a store.
         loss: why the lease ended, None while it lives.
@@ -66,6 +68,7 @@ class Call:
     request: Request
     delivered: Answer | None = None
     order: int | None = None
+    queued: Queued | None = None
     failures = 0
     outer: Call | None = None
     granted: Granted | None = None
@@ -151,6 +154,11 @@ class Call:
         return kind(self.request.id, self.keys, loss.value)
 
 
+def is_in_doubt(error: LimiterError) -> bool:
+    """Whether a call ended while the store may know of it, and would not say so."""
+    return isinstance(error, StoreError) or isinstance(error.__cause__, StoreError)
+
+
 def could_not_release(call: Call, error: Exception) -> None:
     """Say that a lease was left to its end. Who never got one has nothing to hear of."""
     if call.granted is not None:
@@ -181,6 +189,7 @@ def patience(
     left = math.inf if deadline is None else deadline - call.now()
     if isinstance(answer, Queued):
         call.order = answer.order
+        call.queued = answer
         call.failures = 0
         if held_by_owner is not None:
             _refuse_self_deadlock(answer, held_by_owner)
@@ -188,6 +197,11 @@ def patience(
             raise WaitTimeout(answer.key, answer.max_concurrent, answer.in_use)
         return left if answer.look_again is None else min(left, answer.look_again)
     if isinstance(answer, StoreUnavailable):
+        late = isinstance(answer.__cause__, TimeoutError)
+        if left <= 0 and late and call.queued is not None and not call.failures:
+            # It was in line to the end; only the last word did not come in time.
+            last = call.queued
+            raise WaitTimeout(last.key, last.max_concurrent, last.in_use) from answer
         if left <= 0 or call.request.mode is not Mode.WAIT:
             raise answer
         pause = min(_LAST_RETRY, _FIRST_RETRY * 2.0**call.failures)

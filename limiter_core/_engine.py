@@ -10,7 +10,7 @@ from typing import Literal
 from limiter_core._call import Call
 from limiter_core._checks import check_number, check_on_store_error, short_label
 from limiter_core._identity import new_id, process_label
-from limiter_core.errors import ConfigurationError, StoreUnavailable
+from limiter_core.errors import ConfigurationError, LimiterError, StoreUnavailable
 from limiter_core.keys import MAX_WHOLE_LENGTH
 from limiter_core.limits import ConcurrencyLimit, Terms
 from limiter_core.registry import open_store
@@ -54,10 +54,14 @@ class Engine:
         lease, max_hold, label = terms.lease, terms.max_hold, self._label
         # A waiter that died delays the next no longer than a holder that did.
         claim = min(CLAIM, lease)
+        deadline = None if terms.timeout is None else call.now() + terms.timeout
         # By position: this is made for every call.
+        # fmt: off
         return Request(
-            new_id(), demands, lease, mode, max_hold, claim, None, None, "", label, None, call
+            new_id(), demands, lease, mode, max_hold, claim, None, None, "", label, None, call,
+            deadline,
         )
+        # fmt: on
 
     def check_open(self) -> None:
         """Refuse a call to a closed limiter.
@@ -96,9 +100,9 @@ class Engine:
         """Return the last call that holds slots for a task or thread, linked to those before."""
         return self._holding.get(owner)
 
-    def admits(self, error: StoreUnavailable) -> bool:
+    def admits(self, error: LimiterError) -> bool:
         """Whether a call goes on without a slot, since the store is away."""
-        if self.on_store_error != "admit":
+        if self.on_store_error != "admit" or not isinstance(error, StoreUnavailable):
             return False
         self.admitted += 1
         logger.warning("admitted a call without a slot: %s", error)

@@ -12,6 +12,7 @@ from limiter_core._call import (
     Call,
     could_not_release,
     demands_in_own_way,
+    is_in_doubt,
     logger,
     patience,
     refuse_to_wait_for_oneself,
@@ -87,7 +88,7 @@ class SyncEngine(Engine):
         in_own_way: Sequence[tuple[Demand, int]] = ()
         if held is not None and mode is Mode.WAIT:
             in_own_way = demands_in_own_way(call.request, held)
-        deadline = None if terms.timeout is None else call.now() + terms.timeout
+        deadline = call.request.deadline
         try:
             try:
                 answer = self._ask_carefully(call, in_own_way) if in_own_way else self._ask(call)
@@ -98,14 +99,16 @@ class SyncEngine(Engine):
                 if call.loss is not None:
                     raise call.loss_error()
                 return call  # noqa: TRY300  (an exception may be thrown in here, too)
-            except StoreUnavailable as error:
-                call.settled = True  # it expires by itself, if it is there at all
+            except LimiterError as error:
+                if not is_in_doubt(error):
+                    self.give_back(call)
+                    raise
+                # What came of it, unheard, is given back in the background.
+                self.face.abandon(call.request.id, call.keys)
+                call.settled = True
                 if not self.admits(error):
                     raise
                 return call
-            except LimiterError:
-                self.give_back(call)
-                raise
         except BaseException:
             self.abandon(call)
             raise
@@ -135,7 +138,7 @@ class SyncEngine(Engine):
         call.request = request._replace(mode=Mode.TRY)
         answer = self._ask(call)
         call.request = request
-        if isinstance(answer, Granted):
+        if isinstance(answer, Granted | StoreUnavailable):
             return answer
         for demand, held in in_own_way:
             refuse_to_wait_for_oneself(demand, held, self.face.inspect(demand.key))

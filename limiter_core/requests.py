@@ -135,6 +135,8 @@ class Request(NamedTuple):
         fencing_token: under `Mode.RECLAIM`, the token the lease had.
         listener: who hears in this process; None for nobody. That of a durable request hears of
             the lease only: while it waits nobody is behind it.
+        deadline: when the caller's patience ends, on the store's local clock (`now()`); None for
+            never. A store that has no answer a moment later (0.15 s) raises `StoreUnavailable`.
     """
 
     id: str
@@ -149,6 +151,7 @@ class Request(NamedTuple):
     label: str = ""
     fencing_token: int | None = None
     listener: Listener | None = None
+    deadline: float | None = None
 
 
 class Granted(NamedTuple):

@@ -7,14 +7,13 @@ the deadline of the one who asked.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from redis.exceptions import TimeoutError as RedisTimeoutError
-
 from limiter_core.errors import StoreError
+from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
+from limiter_redis._deadlines import NoAnswer
 from limiter_redis._wire import store_error
 
 
@@ -48,7 +47,7 @@ def new_asked(
 
 
 def _out_of_time(future: asyncio.Future[str], operation: protocol.Operation, where: str) -> None:
-    error = RedisTimeoutError("no answer before the caller's patience ended")
+    error = NoAnswer("no answer before the caller's patience ended")
     _set_error(future, store_error(error, where, [operation]))
 
 
@@ -76,7 +75,7 @@ def fail_overdue(asked: Iterable[Asked], before: float, where: str) -> None:
     for operation, future, at in asked:
         if at > before:
             return
-        error = RedisTimeoutError("Timeout reading from the server")
+        error = NoAnswer("Timeout reading from the server")
         _set_error(future, store_error(error, where, [operation]))
 
 

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from limiter_core.errors import StoreUnavailable
+from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.requests import Answer, KeySnapshot, Notice, Renewal, Request
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
+from limiter_redis._deadlines import answer_by
 from limiter_redis._protocol import batched
 from limiter_redis._slots import check_one_slot
 from limiter_redis._sync_face import NOTE_LASTS, SCAN_COUNT
@@ -40,21 +41,35 @@ class AsyncFace:
             store.noted(scope)
         store.prepare(request)
         sent_at = time.monotonic()
+        deadline = answer_by(request.deadline, sent_at)
         try:
-            line = await wire.submit(protocol.acquire(request))
-        except StoreUnavailable:
-            granted = store.hub.withdraw(request)
-            if granted is None:
+            line = await wire.submit(protocol.acquire(request), deadline)
+            return store.hub.settle(request, line, sent_at)
+        except StoreError as error:
+            granted = store.hub.withdraw(request, error)
+            if granted is None or not isinstance(error, StoreUnavailable):
                 raise
             return granted
-        return store.hub.settle(request, line, sent_at)
 
     async def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:
         if self._store.is_of_parent(lease_id):
             return False
         live = self._store.hub.end(lease_id)
         key = keys[0] if keys else live.key if live is not None else await self._find(lease_id)
-        return key is not None and await self._flag(protocol.release(lease_id, key))
+        if key is None:
+            return False
+        operation = protocol.release(lease_id, key)
+        if live is None or not live.waiting:
+            return await self._flag(operation)
+        # Its caller has nothing, and has waited long enough: the keeper does it if this takes long.
+        deadline = answer_by(0.0, time.monotonic())
+        try:
+            return protocol.parse_flag(
+                await self._store.async_wire().submit(operation, deadline), key
+            )
+        except BaseException:
+            self._store.hub.doubt(live.request)
+            raise
 
     def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
         if not self._store.is_of_parent(lease_id):

@@ -15,11 +15,11 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._asked import Asked, deliver, fail, fail_overdue, new_asked
+from limiter_redis._deadlines import NoAnswer, or_no_answer
 from limiter_redis._driver_errors import is_driver_error
 from limiter_redis._hub import Hub
 from limiter_redis._link import Link, Reply
@@ -227,7 +227,7 @@ class AsyncWire:
         if self._flying and self._link is not None:
             if self._flying[0].sent_at + self._timeout <= now:
                 # Whatever it would still say is not the next one's answer.
-                self._link.fail(RedisTimeoutError("Timeout reading from the server"))
+                self._link.fail(NoAnswer("Timeout reading from the server"))
         if self._watch is None:
             oldest = [call.sent_at for call in self._flying]
             oldest += [each.at for asked in batches for each in asked if not each.future.done()]
@@ -247,6 +247,7 @@ class AsyncWire:
                 await link.open(self._client)
         except Exception as error:  # noqa: BLE001
             # Of any kind: a credential provider, for one, may raise what it likes.
+            error = or_no_answer(error)
             failed = [*self._grounded, _Call(self._gathered)]
             self._grounded, self._gathered = [], []
             for call in failed:

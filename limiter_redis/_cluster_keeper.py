@@ -12,7 +12,7 @@ from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._ear import Ear
-from limiter_redis._hub import Hub, Live
+from limiter_redis._hub import Abandoned, Hub, Live
 from limiter_redis._keeper import BAD_ANSWER, PATIENCE, Keeper
 from limiter_redis._places import ClusterPlace
 from limiter_redis._protocol import batched
@@ -124,7 +124,9 @@ class ClusterKeeper(Keeper):
             self._give(self._slots.node_of(self._tag(key)), Work(looks=[key], at_once=True))
         while hub.abandoned:
             request_id, gone = hub.abandoned.popitem()
-            work = Work(releases=[protocol.release(request_id, gone.key)])
+            if now >= gone.until:
+                continue
+            work = Work(releases=[(request_id, gone)])
             self._give(self._slots.node_of(self._tag(gone.key)), work)
         while hub.undelivered:
             work = Work(notices=[hub.undelivered.pop()], at_once=True)
@@ -210,10 +212,19 @@ class ClusterKeeper(Keeper):
         for some in batched(keys, BATCH):
             self._carefully(self._look, some)
 
-    def give_back(self, releases: list[protocol.Operation]) -> None:
+    def give_back(self, releases: list[tuple[str, Abandoned]]) -> None:
         """Release what nobody wants any more."""
         for some in batched(releases, BATCH):
-            self._carefully(self._call, some)
+            self._carefully(self._release, some)
+
+    def _release(self, wire: Way, gone: list[tuple[str, Abandoned]]) -> None:
+        lines = self._call(
+            wire, [protocol.release(each, it.key, for_good=it.for_good) for each, it in gone]
+        )
+        if not self._stopping.is_set():
+            for (request_id, it), line in zip(gone, lines, strict=True):
+                if line is None:  # it is tried again
+                    self._hub.abandoned[request_id] = it
 
     def hear(self, messages: list[tuple[bytes, bytes]]) -> None:
         """Pass on messages."""

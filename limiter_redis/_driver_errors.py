@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import traceback
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
+
+from limiter_core.errors import StoreError
 
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, AssertionError, RecursionError)
 """What reading a reply raises that is none: of redis-py, or of ours."""
@@ -33,3 +35,14 @@ def is_driver_error(error: BaseException) -> bool:
 def is_unreadable(error: BaseException) -> bool:
     """Whether an exception says that a text could not be read. No class of a user's does."""
     return isinstance(error, UNREADABLE) and type(error).__module__ == "builtins"
+
+
+def may_be_on_its_way(error: BaseException) -> bool:
+    """Whether what was asked for may be carried out later, after the error that it ended with.
+
+    It is not where the server has answered, be it with an error, or with what cannot be read.
+    """
+    if isinstance(error, StoreError):
+        cause = error.__cause__
+        return cause is not None and not isinstance(cause, ResponseError)
+    return True

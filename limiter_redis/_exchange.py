@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -19,9 +18,10 @@ from redis.exceptions import (
     ConnectionError,  # noqa: A004  (redis-py's own)
     MaxConnectionsError,
     RedisError,
-    TimeoutError,  # noqa: A004  (redis-py's own)
 )
 
+from limiter_core.system_clock import system_clock as time
+from limiter_redis._deadlines import NoAnswer
 from limiter_redis._protocol import Unreadable
 from limiter_redis._resp import ReplyParser
 
@@ -171,7 +171,7 @@ def exchange(connection: Any, commands: bytes, count: int, deadline: float) -> l
 def _left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
-        raise TimeoutError("Timeout reading from the server")
+        raise NoAnswer("Timeout reading from the server")
     return left
 
 
@@ -180,7 +180,7 @@ def _driver_error(error: RedisError | OSError) -> RedisError:
     if isinstance(error, RedisError):
         return error
     if isinstance(error, socket.timeout):
-        return TimeoutError("Timeout reading from the server")
+        return NoAnswer("Timeout reading from the server")
     return ConnectionError(f"Error while reading from the server: {error}")
 
 
@@ -238,7 +238,7 @@ class _Opening:
                 self._undo(self._value)
             raise
         if not in_time and self._give_up():
-            raise TimeoutError("Timeout connecting to server")
+            raise NoAnswer("Timeout connecting to server")
         if self._error is not None:
             raise self._error
         return self._value

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from limiter_core.requests import Answer, Granted, Listener, Loss, Mode, Notice, Queued, Request
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
-from limiter_redis._driver_errors import is_unreadable
+from limiter_redis._driver_errors import is_unreadable, may_be_on_its_way
 from limiter_redis._names import names_of
 
 logger = logging.getLogger("limiter")
@@ -67,10 +67,17 @@ class Live:
 
 
 class Abandoned(NamedTuple):
-    """A request that nobody wants any more: its first key, and when its lease has ended anyway."""
+    """A request that nobody wants any more.
+
+    Attributes:
+        key: its first.
+        until: when its lease has ended anyway, on the local clock.
+        for_good: whether its id is never used again.
+    """
 
     key: str
     until: float
+    for_good: bool = False
 
 
 class Hub:
@@ -88,6 +95,8 @@ class Hub:
         """Keys on which a step left work over (S16)."""
         self.abandoned: dict[str, Abandoned] = {}
         """Requests whose caller is gone: to be released (S15)."""
+        self.unanswered: dict[str, Request] = {}
+        """Requests that may be on their way still, over a connection that was given up."""
         self.queued: Callable[[str], object] | None = None
         """Is called with the key that somebody here begins to wait for."""
         self.closing = False
@@ -125,6 +134,8 @@ class Hub:
 
     def settle(self, request: Request, line: str, sent_at: float) -> Answer:
         """Return the answer that a reply stands for, and note what follows from it."""
+        if self.unanswered:
+            self.unanswered.pop(request.id, None)
         answer = protocol.parse_answer(line.split(" "), request.demands[0].key)
         live = self.live.get(request.id)
         if request.listener is None or (live and live.listener is not request.listener):
@@ -132,12 +143,18 @@ class Hub:
         with self._lock:
             return self._note(request.id, request.lease, answer, sent_at)
 
-    def withdraw(self, request: Request) -> Granted | None:
+    def withdraw(self, request: Request, error: BaseException | None = None) -> Granted | None:
         """Let go of a request that could not be sent, unless it turns out to be granted.
+
+        Args:
+            request: the request.
+            error: why it could not be sent, or was not answered.
 
         Returns:
             The grant that the news brought while the request was on its way.
         """
+        if error is None or may_be_on_its_way(error):
+            self.doubt(request)
         with self._lock:
             live = self.live.get(request.id)
             if live is None or live.listener is not request.listener:
@@ -147,6 +164,11 @@ class Hub:
                 return None
             return Granted(live.token, max(0.0, live.expires_at - time.monotonic()))
 
+    def doubt(self, request: Request) -> None:
+        """Note that a request may be on its way still."""
+        if request.payload is None:  # the ticket of a job names each of its deliveries
+            self.unanswered[request.id] = request
+
     def holds(self, request_id: str) -> bool:
         """Whether somebody in this process holds a lease of this id."""
         live = self.live.get(request_id)
@@ -154,13 +176,23 @@ class Hub:
 
     def end(self, request_id: str) -> Live | None:
         """Let go of a request: from now on nothing is renewed, and no loss is told."""
+        if self.unanswered:
+            self.unanswered.pop(request_id, None)
         return self.live.pop(request_id, None)
 
     def abandon(self, request_id: str, key: str) -> None:
         """Have a request released in the background, since nobody wants it any more."""
         live = self.live.pop(request_id, None)
-        lease = _LEASE if live is None else live.request.lease
-        self.abandoned[request_id] = Abandoned(key, time.monotonic() + lease)
+        request = self.unanswered.pop(request_id, None)
+        for_good = request is not None
+        if live is not None:
+            request = live.request
+            for_good = live.waiting and request.payload is None
+        known = self.abandoned.get(request_id)
+        lease = _LEASE if request is None else request.lease
+        self.abandoned[request_id] = Abandoned(
+            key, time.monotonic() + lease, for_good or (known is not None and known.for_good)
+        )
 
     def _note(self, request_id: str, lease: float, answer: Answer, sent_at: float) -> Answer:
         live = self.live.get(request_id)

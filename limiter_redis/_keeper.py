@@ -203,7 +203,9 @@ class Keeper:
                 wire.command("PUBLISH", self._hub.notices, self._hub.undelivered[0])
                 del self._hub.undelivered[0]  # only now: what fails is tried again
             while abandoned := list(self._hub.abandoned.items())[:BATCH]:
-                releases = [protocol.release(each, it.key) for each, it in abandoned]
+                releases = [
+                    protocol.release(each, it.key, for_good=it.for_good) for each, it in abandoned
+                ]
                 if any(now < it.until for _, it in abandoned):
                     self._call(wire, releases)
                 for request_id, _ in abandoned:

@@ -13,11 +13,11 @@ from redis.exceptions import (
     ReadOnlyError,
     RedisError,
 )
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._asked import Asked
+from limiter_redis._deadlines import NoAnswer, or_no_answer
 from limiter_redis._link import Link, Reply
 from limiter_redis._protocol import Unreadable
 from limiter_redis._redirects import Grants, MinReplicas, Tries, grants_of
@@ -163,7 +163,7 @@ class Line:
             self._watch = self._loop.call_later(left, self._look_at_the_clock)
         else:
             # Whatever it would still say is not the next one's answer.
-            self.fail(RedisTimeoutError("Timeout reading from the server"))
+            self.fail(NoAnswer("Timeout reading from the server"))
 
     async def _open(self) -> None:
         link = Link(self._hear, self._ended)
@@ -180,6 +180,7 @@ class Line:
             raise
         except Exception as error:  # noqa: BLE001
             # Of any kind: a credential provider, for one, may raise what it likes.
+            error = or_no_answer(error)
             self._opening = None
             waiting, self._waiting = self._waiting, deque()
             for call in waiting:

@@ -110,9 +110,17 @@ def acquire(request: Request) -> Operation:
     return Operation(text, keys)
 
 
-def release(request_id: str, key: str) -> Operation:
-    """Return the operation that removes a lease or ticket."""
-    return Operation(f"release {id_word(request_id)} {key_word(key)}", (key,))
+def release(request_id: str, key: str, *, for_good: bool = False) -> Operation:
+    """Return the operation that removes a lease or ticket.
+
+    Args:
+        request_id: its id.
+        key: one of its keys.
+        for_good: whether no request of this id may take anything from now on, either: one may
+            still be on its way.
+    """
+    end = " for_good" if for_good else ""
+    return Operation(f"release {id_word(request_id)} {key_word(key)}{end}", (key,))
 
 
 def is_release(operation: Operation) -> bool:

@@ -20,6 +20,7 @@ from redis.exceptions import (
 from limiter_core.errors import StoreError
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
+from limiter_redis._deadlines import bounded
 from limiter_redis._driver_errors import is_driver_error
 from limiter_redis._exchange import OwnConnections, exchange
 from limiter_redis._hub import Hub
@@ -115,9 +116,7 @@ class RoutedWire:
         self, operations: Sequence[protocol.Operation], deadline: float | None = None
     ) -> tuple[list[str | StoreError], list[str]]:
         """Carry out operations; return for each the reply, or why there is none, and the news."""
-        give_up_at = time.monotonic() + self._patience
-        if deadline is not None:
-            give_up_at = min(give_up_at, deadline)
+        give_up_at = bounded(deadline, time.monotonic(), self._patience)
         errands: dict[str, _Errand] = {}
         for place, operation in enumerate(operations):
             tag = tag_of_operation(self._hub.names, operation)
@@ -250,8 +249,8 @@ class RoutedWire:
         if connections is None:
             client = self._place.sync_client(node, timeout=self._timeout + waits)
             connections = self._connections.setdefault(node, OwnConnections(client))
-        deadline = time.monotonic() + self._timeout + waits
-        deadline = min([deadline, *(each.deadline for each in errands if each.deadline)])
+        asked_by = min((each.deadline for each in errands if each.deadline), default=None)
+        deadline = bounded(asked_by, time.monotonic(), self._timeout + waits)
         connection: Any = None
         try:
             connection = connections.take(deadline)

@@ -14,9 +14,8 @@ from typing import NamedTuple, Protocol
 from redis.exceptions import MovedError
 
 from limiter_core.system_clock import system_clock as time
-from limiter_redis import _protocol as protocol
 from limiter_redis._ear import Ear
-from limiter_redis._hub import Live
+from limiter_redis._hub import Abandoned, Live
 
 LINGER = 5.0
 """Seconds that a channel is still heard when nobody here waits or holds under its tag any more."""
@@ -32,7 +31,7 @@ class Work(NamedTuple):
         tags: to be heard.
         lives: to be renewed.
         looks: keys to be looked at.
-        releases: to be carried out.
+        releases: requests that nobody wants any more, by their ids.
         notices: for other processes.
         at_once: whether to wake the thread for it.
     """
@@ -40,7 +39,7 @@ class Work(NamedTuple):
     tags: Sequence[str] = ()
     lives: Sequence[Live] = ()
     looks: Sequence[str] = ()
-    releases: Sequence[protocol.Operation] = ()
+    releases: Sequence[tuple[str, Abandoned]] = ()
     notices: Sequence[str] = ()
     at_once: bool = False
 
@@ -54,7 +53,7 @@ class Doing(Protocol):
     def look(self, keys: list[str]) -> None:
         """Look at keys whose time is up."""
 
-    def give_back(self, releases: list[protocol.Operation]) -> None:
+    def give_back(self, releases: list[tuple[str, Abandoned]]) -> None:
         """Release what nobody wants any more."""
 
     def hear(self, messages: list[tuple[bytes, bytes]]) -> None:
@@ -104,7 +103,7 @@ class Shard:
         """Tags that are heard."""
         self._lives: dict[str, Live] = {}
         self._looks: dict[str, None] = {}
-        self._releases: list[protocol.Operation] = []
+        self._releases: list[tuple[str, Abandoned]] = []
         self._notices: list[str] = []
         self._wake_end, self._sleep_end = socket.socketpair()
         self._wake_end.setblocking(False)

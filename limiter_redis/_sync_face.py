@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from limiter_core.errors import StoreUnavailable
+from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.requests import Answer, KeySnapshot, Notice, Renewal, Request
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
+from limiter_redis._deadlines import answer_by
 from limiter_redis._protocol import batched
 from limiter_redis._slots import check_one_slot
 from limiter_redis._wire import BATCH
@@ -41,21 +42,33 @@ class SyncFace:
             store.noted(scope)
         store.prepare(request)
         sent_at = time.monotonic()
+        deadline = answer_by(request.deadline, sent_at)
         try:
-            line = self._carry_out(protocol.acquire(request))
+            line = self._carry_out(protocol.acquire(request), deadline)
+            return store.hub.settle(request, line, sent_at)
         except BaseException as error:
-            granted = store.hub.withdraw(request)
+            granted = store.hub.withdraw(request, error)
             if granted is None or not isinstance(error, StoreUnavailable):
                 raise
             return granted
-        return store.hub.settle(request, line, sent_at)
 
     def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:
         if self._store.is_of_parent(lease_id):
             return False
         live = self._store.hub.end(lease_id)
         key = keys[0] if keys else live.key if live is not None else self._find(lease_id)
-        return key is not None and self._flag(protocol.release(lease_id, key))
+        if key is None:
+            return False
+        operation = protocol.release(lease_id, key)
+        if live is None or not live.waiting:
+            return self._flag(operation)
+        # Its caller has nothing, and has waited long enough: the keeper does it if this takes long.
+        try:
+            line = self._carry_out(operation, answer_by(0.0, time.monotonic()))
+            return protocol.parse_flag(line, key)
+        except BaseException:
+            self._store.hub.doubt(live.request)
+            raise
 
     def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
         if not self._store.is_of_parent(lease_id):
@@ -117,22 +130,30 @@ class SyncFace:
     def _flag(self, operation: protocol.Operation) -> bool:
         return protocol.parse_flag(self._carry_out(operation), operation.keys[0])
 
-    def _carry_out(self, operation: protocol.Operation) -> str:
-        (line,) = self._carry_out_all([operation])
+    def _carry_out(self, operation: protocol.Operation, deadline: float | None = None) -> str:
+        (line,) = self._carry_out_all([operation], deadline)
         return line
 
-    def _carry_out_all(self, operations: list[protocol.Operation]) -> list[str]:
+    def _carry_out_all(
+        self, operations: list[protocol.Operation], deadline: float | None = None
+    ) -> list[str]:
         hub, wire = self._store.hub, self._store.wire()
         sent_at = time.monotonic()
         lines: list[str] = []
         try:
-            lines = wire.call(operations)
+            lines = wire.call(operations, deadline)
             hub.hear(lines[len(operations) :], sent_at, in_callers_thread=True)
             while hub.unfinished:
-                key = next(iter(hub.unfinished), "")
+                # Taken out first: were it swept by the keeper as well, news would change places.
+                key = hub.unfinished.popitem()[0]
                 sent_at = time.monotonic()
-                news = wire.call([protocol.sweep(key)])[1:]
-                hub.unfinished.pop(key, None)
+                try:
+                    news = wire.call([protocol.sweep(key)], deadline)[1:]
+                except BaseException as error:
+                    hub.unfinished[key] = None
+                    if isinstance(error, StoreError):
+                        break  # the keeper does it
+                    raise
                 hub.hear(news, sent_at, in_callers_thread=True)
         except BaseException:
             if lines:

@@ -24,6 +24,7 @@ from redis.exceptions import (
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
+from limiter_redis._deadlines import bounded
 from limiter_redis._driver_errors import is_driver_error
 from limiter_redis._exchange import Connections, exchange
 from limiter_redis._names import Names
@@ -157,7 +158,7 @@ class Wire:
             StoreError: it answered with an error, or with what cannot be read.
         """
         try:
-            return self._lines(operations, self._give_up_at(deadline))
+            return self._lines(operations, bounded(deadline, time.monotonic(), self._timeout))
         except Exception as error:
             if is_driver_error(error):
                 raise store_error(error, self._where, operations) from error
@@ -167,7 +168,7 @@ class Wire:
         self, operations: Sequence[protocol.Operation], deadline: float | None = None
     ) -> tuple[list[str | StoreError], list[str]]:
         """Carry out operations; return for each the reply, or why there is none, and the news."""
-        give_up_at = self._give_up_at(deadline)
+        give_up_at = bounded(deadline, time.monotonic(), self._timeout)
         count = len(operations)
         try:
             lines = self._lines(operations, give_up_at)
@@ -189,7 +190,7 @@ class Wire:
 
     def command(self, *command: Any, node: Node | None = None) -> Any:  # noqa: ARG002
         """Carry out one plain command."""
-        give_up_at = self._give_up_at(None)
+        give_up_at = bounded(None, time.monotonic(), self._timeout)
         try:
             return self._exchange(protocol.packed_command(*command), give_up_at)
         except Exception as error:
@@ -200,10 +201,6 @@ class Wire:
     def close(self) -> None:
         """Close the connections, unless they are somebody else's."""
         self._connections.close()
-
-    def _give_up_at(self, deadline: float | None) -> float:
-        bound = time.monotonic() + self._timeout
-        return bound if deadline is None or deadline > bound else deadline
 
     def _lines(self, operations: Sequence[protocol.Operation], give_up_at: float) -> list[str]:
         try:

@@ -77,7 +77,7 @@ end
 
 local function release_sole(op)
   local id, key = match(op, '^release (%S+) (%S+)$')
-  local state = sole(id, key)
+  local state = id and sole(id, key)
   if not state then return nil end
   call('DEL', state)
   return '1'

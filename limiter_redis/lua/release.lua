@@ -1,11 +1,18 @@
 -- Remove the lease or the ticket of an id, and hand on what came free (S5, S6, S15, S19).
 --
--- operation  "release" id key (one of its keys)
+-- operation  "release" id key (one of its keys) and perhaps "for_good": a request of this id that is
+--            still on its way, over a connection that was given up, takes nothing when it arrives
 -- reply      "1" if there was one, else "0"
 
 function steps.release(w)
   local id, s = w[2], state.load(w[3])
   local h, t = turns.member(s, id)
+  local ended = s.head .. ':ended:' .. id
+  if w[4] == 'for_good' then
+    call('SET', ended, 'replaced ' .. s.key, 'PX', REMEMBER)
+  elseif not h and not t then
+    call('DEL', ended)
+  end
   if h then
     local work = holders.keys_of(h.keys)
     holders.remove(h)
@@ -20,7 +27,6 @@ function steps.release(w)
     turns.serve(work)
     return '1'
   end
-  call('DEL', s.head .. ':ended:' .. id)
   return '0'
 end
 

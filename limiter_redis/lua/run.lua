@@ -30,7 +30,7 @@ for i = 3, #ARGV do
     rest = rest or general()
     local words = {}
     for word in string.gmatch(op, '%S+') do words[#words + 1] = word end
-    reply = rest.steps[name](words)
+    reply = string.gsub(rest.steps[name](words), '%c', '?') -- one line, whatever a record has
   end
   replies[i - 2] = reply
   now = now + 1 -- two steps never happen at the same microsecond (S11)

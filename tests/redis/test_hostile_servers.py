@@ -1,0 +1,318 @@
+"""Servers that answer what no Redis answers, late, or never: every call ends, in its own error."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import redis
+
+from limiter_core import (
+    ConcurrencyLimit,
+    Limiter,
+    StoreError,
+    StoreUnavailable,
+    SyncLimiter,
+    WaitTimeout,
+)
+from limiter_redis import RedisStore
+from limiter_redis._resp import LONGEST_REPLY, ReplyParser
+
+from ._hostile import HOSTILE, Answer, HostileServer, Send, well
+from ._servers import Process, Server
+from ._tools import until_now, until_true
+
+ENDS_IN = 10.0
+"""Seconds in which a call ends that would take a minute without its own timeout."""
+
+BY_ID = ConcurrencyLimit("id", timeout=0.5)
+LONGER = ConcurrencyLimit("id", timeout=1.5)
+UNBOUND = ConcurrencyLimit("id")
+PATIENT = "socket_timeout=60"
+
+
+@pytest.fixture(params=["server", "cluster"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """One server, or a cluster."""
+    return str(request.param)
+
+
+def url_of(server: HostileServer, kind: str, options: str = PATIENT) -> str:
+    return f"{server.url if kind == 'server' else server.cluster_url}?{options}"
+
+
+def in_a_thread(work: Callable[[], object]) -> Any:
+    """Return what some work returns, or raises; fail if it does not end."""
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(ENDS_IN)
+    assert outcome, f"the call did not end in {ENDS_IN} s"
+    return outcome[0]
+
+
+async def is_free(limiter: Limiter, key: str) -> bool:
+    return not (await limiter.inspect(key)).in_use
+
+
+async def waits_on(limiter: Limiter, key: str) -> bool:
+    return (await limiter.inspect(key)).waiting > 0
+
+
+async def is_left(limiter: Limiter, key: str) -> bool:
+    return not (await limiter.inspect(key)).waiting
+
+
+# -- replies that cannot be read -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reply", HOSTILE)
+async def test_a_task_gets_out(reply: str, kind: str) -> None:
+    with HostileServer(HOSTILE[reply]) as server:
+        store = RedisStore(url_of(server, kind))
+        async with asyncio.timeout(ENDS_IN):
+            with pytest.raises(StoreError) as caught:
+                await Limiter(store).acquire(BY_ID, {"id": 1})
+        assert caught.value.__cause__ is not None or "id=1" in str(caught.value)
+        store.keeper.stop()
+        await store.async_wire()._lifetime.aclose()
+
+
+@pytest.mark.parametrize("reply", HOSTILE)
+def test_a_thread_gets_out(reply: str, kind: str) -> None:
+    with HostileServer(HOSTILE[reply]) as server:
+        store = RedisStore(url_of(server, kind))
+        outcome = in_a_thread(lambda: SyncLimiter(store).acquire(BY_ID, {"id": 1}))
+        assert isinstance(outcome, StoreError), outcome
+        store.close()
+
+
+def bad_for(operations_of: bytes, otherwise: Answer, bad: Answer) -> Answer:
+    def answer(operations: list[bytes], send: Send) -> None:
+        one_is = any(operations_of in each for each in operations)
+        (bad if one_is else otherwise)(operations, send)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["an array", "a number", "nothing", "no text", "garbage", "a wrong length", "an error"],
+)
+async def test_others_of_the_batch_are_not_touched(reply: str, kind: str) -> None:
+    with HostileServer(bad_for(b"id=bad", well, HOSTILE[reply])) as server:
+        store = RedisStore(url_of(server, kind, "socket_timeout=5"))
+        limiter = Limiter(store)
+        limit = ConcurrencyLimit("id", scope="same", timeout=ENDS_IN)
+        async with asyncio.timeout(ENDS_IN):
+            outcomes = await asyncio.gather(
+                *(limiter.acquire(limit, {"id": name}) for name in ("a", "bad", "b", "c")),
+                return_exceptions=True,
+            )
+        good = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+        assert len(good) == 3, outcomes
+        assert isinstance(outcomes[1], StoreError)
+        assert "id=bad" in str(outcomes[1])
+        store.keeper.stop()
+        await store.async_wire()._lifetime.aclose()
+
+
+async def test_replies_that_nobody_asked_for_are_nobody_elses(kind: str) -> None:
+    """They would be taken for the next one's."""
+
+    def too_many(operations: list[bytes], send: Send) -> None:
+        parts: list[bytes] = []
+        well(operations, parts.append)
+        send(parts[0] + b"$23\r\nrefused id=1 1 1 - full\r\n")
+
+    with HostileServer(too_many) as server:
+        store = RedisStore(url_of(server, kind, "socket_timeout=5"))
+        limiter, sync = Limiter(store), SyncLimiter(store)
+        for _ in range(5):
+            assert (await limiter.acquire(BY_ID, {"id": 1})).fencing_token == 7
+            lease = await asyncio.to_thread(sync.acquire, BY_ID, {"id": 1})
+            assert lease.fencing_token == 7
+        await store.aclose()
+
+
+@pytest.fixture
+def spoilt(server: Server) -> Iterator[Server]:
+    """A server on which something else wrote to a limiter's keys."""
+    admin: Any = redis.Redis.from_url(server.url)
+    now = int(time.time() * 1e6)
+    record = b"\xffid %d 1 1 %d %d 0 30000000 3b99dfc6fcbe5b1e - w -"
+    admin.set("{limiter:id=text}:state", record % (now + 60_000_000, now, now), ex=60)
+    admin.set("{limiter:id=words}:state", "what is this", ex=60)
+    admin.hset("{limiter:id=hash}:state", mapping={"used": 1, "token": 5, "h:a": "1 2"})
+    admin.zadd("{limiter:id=hash}:ends", {"ha": 9e15})
+    admin.lpush("{limiter:id=list}:state", "x")
+    for name in ("{limiter:id=hash}:state", "{limiter:id=hash}:ends", "{limiter:id=list}:state"):
+        admin.expire(name, 60)
+    admin.set(b"{limiter:id=\xff}:state", "x", ex=60)
+    yield server
+    admin.delete(b"{limiter:id=\xff}:state")
+    admin.close()
+
+
+SPOILT = ["text", "hash"]
+
+
+async def test_a_record_that_cannot_be_read_names_its_key(spoilt: Server) -> None:
+    store = RedisStore(spoilt.url)
+    limiter, sync = Limiter(store), SyncLimiter(store)
+    for name in SPOILT:
+        innocent = asyncio.create_task(limiter.acquire(BY_ID, {"id": "innocent"}))
+        with pytest.raises(StoreError, match=f"id={name}"):
+            await limiter.inspect(f"id={name}")
+        await (await innocent).release()
+        with pytest.raises(StoreError, match=f"id={name}"):
+            await asyncio.to_thread(sync.inspect, f"id={name}")
+    await store.aclose()
+
+
+async def test_records_that_cannot_be_read_end_no_list(spoilt: Server) -> None:
+    """Neither the keys, nor the search for a lease among them."""
+    store, other = RedisStore(spoilt.url), RedisStore(spoilt.url)
+    limiter = Limiter(store)
+    lease = await limiter.acquire(BY_ID, {"id": "mine"})
+    keys = [key async for key in Limiter(other).keys()]
+    assert "id=mine" in keys
+    assert set(keys) == set(SyncLimiter(other).keys())
+    assert await Limiter(other).evict(lease.id)
+    second = await limiter.acquire(BY_ID, {"id": "other"})
+    assert await asyncio.to_thread(SyncLimiter(other).evict, second.id)
+    await store.aclose()
+    await other.aclose()
+
+
+async def test_a_scope_that_is_none_ends_no_sweep(server: Server) -> None:
+    store = RedisStore(server.url)
+    for member in (b"\xff\xfe", "a b", "a\r\nb", "ü", "{x}", ""):
+        server.admin.sadd(store.scopes_key, member)
+    server.admin.expire(store.scopes_key, 60)
+    await store.async_face().sweep()
+    await asyncio.to_thread(store.sync_face().sweep)
+    await store.aclose()
+
+
+# -- a timeout is kept -----------------------------------------------------------------------------
+
+
+async def test_a_frozen_server_keeps_no_task_beyond_its_timeout(own_server: Process) -> None:
+    store = RedisStore(f"{own_server.url}?{PATIENT}")
+    limiter = Limiter(store)
+    await (await limiter.acquire(BY_ID, {"id": 1})).release()
+    held = await limiter.acquire(BY_ID, {"id": "held"})
+    with own_server.frozen():
+        start = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await limiter.acquire(BY_ID, {"id": 2})
+        assert time.monotonic() - start < ENDS_IN
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await limiter.acquire(UNBOUND, {"id": 3})
+        assert time.monotonic() - start < ENDS_IN
+    other = Limiter(RedisStore(own_server.url))
+    for key in ("id=2", "id=3"):
+        # What was granted to those who had gone is given back, long before its lease ends.
+        await until_true(partial(is_free, other, key), f"{key} is given back")
+    assert not held.lost
+    await held.release()
+    await store.aclose()
+
+
+def test_a_frozen_server_keeps_no_thread_beyond_its_timeout(own_server: Process) -> None:
+    store, other = RedisStore(f"{own_server.url}?{PATIENT}"), RedisStore(own_server.url)
+    limiter = SyncLimiter(store)
+    limiter.acquire(BY_ID, {"id": 1}).release()
+    with own_server.frozen():
+        outcome = in_a_thread(lambda: limiter.acquire(BY_ID, {"id": 2}))
+        assert isinstance(outcome, StoreUnavailable), outcome
+        # Also where a connection has to be opened for it.
+        outcome = in_a_thread(lambda: SyncLimiter(other).acquire(BY_ID, {"id": 3}))
+        assert isinstance(outcome, StoreUnavailable), outcome
+    looks = SyncLimiter(RedisStore(own_server.url))
+    for key in ("id=2", "id=3"):
+        until_now(lambda key=key: not looks.inspect(key).in_use, f"{key} is given back")
+    store.close()
+    other.close()
+
+
+async def test_who_was_in_line_when_the_server_froze_hears_that_time_is_up(
+    own_server: Process,
+) -> None:
+    store = RedisStore(f"{own_server.url}?{PATIENT}")
+    limiter = Limiter(store)
+    held = await limiter.acquire(BY_ID, {"id": 1})
+    waiter = asyncio.create_task(limiter.acquire(LONGER, {"id": 1}))
+    await until_true(partial(waits_on, limiter, "id=1"), "one waits")
+    with own_server.frozen():
+        async with asyncio.timeout(ENDS_IN):
+            with pytest.raises(WaitTimeout):
+                await waiter
+    await until_true(partial(is_left, limiter, "id=1"), "its ticket is given back")
+    await held.release()
+    await store.aclose()
+
+
+def test_a_request_that_arrives_after_its_release_takes_nothing(server: Server) -> None:
+    """It lay in the buffer of a connection that was given up."""
+    store = RedisStore(server.url)
+    limiter = SyncLimiter(store)
+    lease = limiter.acquire(BY_ID, {"id": 1})
+    (live,) = store.hub.live.values()
+    late = live.request._replace(id="late", listener=None)
+    lease.release()
+    store.hub.doubt(late)
+    store.abandon("late", "id=1")
+    until_now(lambda: not store.hub.abandoned, "it is released")
+    store.sync_face().acquire(late)
+    assert limiter.inspect("id=1").in_use == 0
+    store.close()
+
+
+# -- the parser ------------------------------------------------------------------------------------
+
+
+def test_replies_come_out_whole_however_their_bytes_come() -> None:
+    stream = (
+        b"$5\r\nhello\r\n:42\r\n+OK\r\n-ERR no\r\n*2\r\n$1\r\na\r\n*1\r\n:1\r\n$-1\r\n"
+        b">2\r\n+push\r\n+me\r\n%1\r\n+a\r\n:1\r\n_\r\n#t\r\n,1.5\r\n=7\r\ntxt:abc\r\n*0\r\n$0\r\n\r\n"
+    )
+    expected = [b"hello", 42, b"OK", [b"a", [1]], None, [b"a", 1], None, True, b"1.5", b"abc"]
+    expected += [[], b""]
+    for size in (1, 2, 3, 7, 64, len(stream)):
+        parser = ReplyParser()
+        found: list[Any] = []
+        for start in range(0, len(stream), size):
+            replies, trouble = parser.feed(stream[start : start + size])
+            assert trouble is None
+            found += replies
+        assert str(found.pop(3)) == "no"
+        assert found == expected
+        assert not parser.has_begun
+
+
+def test_a_reply_of_many_megabytes_is_read_in_parts_once() -> None:
+    """Not from its beginning with each part: that would keep an event loop busy for seconds."""
+    parser = ReplyParser()
+    size = LONGEST_REPLY // 2
+    parser.feed(b"$%d\r\n" % size)
+    part = b"x" * 65536
+    for _ in range(size // len(part)):
+        replies, trouble = parser.feed(part)
+        assert (replies, trouble) == ([], None)
+    (reply,), _ = parser.feed(b"\r\n")
+    assert len(reply) == size
