@@ -108,7 +108,10 @@ class Limiter:
         return await self._engine.lease(limits, arguments, timeout, Mode.WAIT)
 
     async def try_acquire(self, limits: Limits, arguments: Arguments = None) -> Lease | None:
-        """Take a slot if one is free now. Never waits; disturbs nobody who does.
+        """Take a slot if one is free now. Never waits for one; disturbs nobody who does.
+
+        A store that does not answer is waited for as long as its own settings say (of Redis: the
+        `socket_timeout` of its URL or client, 5 s).
 
         Returns:
             The lease, or None where the limit is reached.

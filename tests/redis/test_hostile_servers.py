@@ -63,6 +63,13 @@ def in_a_thread(work: Callable[[], object]) -> Any:
     return outcome[0]
 
 
+async def give_up(store: RedisStore) -> None:
+    """Close a store without the patience it has with what was asked before."""
+    store.keeper.stop()
+    wire: Any = store.async_wire()
+    await wire._lifetime.aclose()
+
+
 async def is_free(limiter: Limiter, key: str) -> bool:
     return not (await limiter.inspect(key)).in_use
 
@@ -86,8 +93,7 @@ async def test_a_task_gets_out(reply: str, kind: str) -> None:
             with pytest.raises(StoreError) as caught:
                 await Limiter(store).acquire(BY_ID, {"id": 1})
         assert caught.value.__cause__ is not None or "id=1" in str(caught.value)
-        store.keeper.stop()
-        await store.async_wire()._lifetime.aclose()
+        await give_up(store)
 
 
 @pytest.mark.parametrize("reply", HOSTILE)
@@ -125,8 +131,7 @@ async def test_others_of_the_batch_are_not_touched(reply: str, kind: str) -> Non
         assert len(good) == 3, outcomes
         assert isinstance(outcomes[1], StoreError)
         assert "id=bad" in str(outcomes[1])
-        store.keeper.stop()
-        await store.async_wire()._lifetime.aclose()
+        await give_up(store)
 
 
 async def test_replies_that_nobody_asked_for_are_nobody_elses(kind: str) -> None:
@@ -150,7 +155,8 @@ async def test_replies_that_nobody_asked_for_are_nobody_elses(kind: str) -> None
 @pytest.fixture
 def spoilt(server: Server) -> Iterator[Server]:
     """A server on which something else wrote to a limiter's keys."""
-    admin: Any = redis.Redis.from_url(server.url)
+    clients: Any = redis.Redis
+    admin = clients.from_url(server.url)
     now = int(time.time() * 1e6)
     record = b"\xffid %d 1 1 %d %d 0 30000000 3b99dfc6fcbe5b1e - w -"
     admin.set("{limiter:id=text}:state", record % (now + 60_000_000, now, now), ex=60)
