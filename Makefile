@@ -27,7 +27,7 @@ found = $(firstword $(foreach python,python$(1) $(wildcard $(PYENV_ROOT)/version
 
 # More workers than cores, since most tests wait. One process, as for a debugger: make test WORKERS=0
 WORKERS ?= 6
-PARALLEL := --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PARALLEL := --numprocesses $(WORKERS)
 
 # Byte code is kept, whatever the environment says: else each process would compile the project,
 # and each worker the tests, anew.

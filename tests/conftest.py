@@ -1,10 +1,10 @@
 """What all tests share: how they run side by side, and signals as they are in a terminal.
 
 `make test` starts more workers of pytest-xdist than there are cores, since most tests wait for
-processes. A worker has servers of its own. Tests that share what a fixture made for their module
-stay together; any other test goes to the next worker that is free, the longest first. A test that
-is marked `alone` waits until no other test runs, whichever worker or suite of this checkout it is
-in, and no other begins before it has ended.
+processes. A worker has servers of its own. The tests of a file in `TOGETHER` stay in one worker,
+any other goes to the next that is free, the longest first. A test that is marked `alone` waits
+until no other test runs, whichever worker or suite of this checkout it is in, and no other begins
+before it has ended.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ try:
 except ImportError:  # Windows: there the tests run one after the other
     fcntl = None
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 
 # arq is made for redis-py 5. `make test` runs these, and those of the Redis store once more, in an
 # environment of their own that has it.
@@ -33,9 +33,24 @@ collect_ignore = [
     if int(redis.__version__.split(".")[0]) > 5 or importlib.util.find_spec(package) is None
 ]
 
-# Those that take long, so that the workers end at about the same time.
+# Their tests share what a fixture made for their file, which takes long to make.
+TOGETHER = {
+    "tests/celery_/test_endings.py",
+    "tests/celery_/test_rabbitmq.py",
+    "tests/celery_/test_waiting.py",
+    "tests/docket/test_places.py",
+    "tests/project/test_examples.py",  # no fixture: a port
+    "tests/redis/test_cluster.py",
+    "tests/redis/test_foreign_clients.py",
+    "tests/redis/test_min_replicas.py",
+    "tests/redis/test_own_tag.py",
+    "tests/redis/test_reshaping.py",
+    "tests/redis/test_sentinel.py",
+}
+
+# Then those that take long, so that the workers end at about the same time.
 FIRST = ("celery_", "docket", "arq", "saq", "faults", "redis", "cli", "project", "stores", "core")
-LAST = "redis/test_contract.py"
+LAST = "tests/redis/test_contract.py"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,44 +71,32 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In a worker of pytest-xdist: keep together what belongs together, and sort."""
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        if group := group_of(item):
-            item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=turn_of)
+    """Sort the tests of a worker of pytest-xdist; it is in this order that they are given out."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=turn_of)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Keep tests that have to be alone apart from all others; its timeout does not begin before."""
-    with running(alone=item.get_closest_marker("alone") is not None):
-        return (yield)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Give out the tests of `TOGETHER` by file, all others one by one."""
+    from xdist.scheduler import LoadScopeScheduling
 
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if file in TOGETHER else nodeid
 
-def group_of(item: pytest.Item) -> str:
-    """Return the name of the group that a test has to stay in, an empty text if it has none.
-
-    Tests that use a fixture of module scope share it, for each of its parameters.
-    """
-    definitions = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
-    parameters = getattr(getattr(item, "callspec", None), "indices", {})
-    shared = [
-        f"{name}{parameters.get(name, '')}"
-        for name, found in sorted(definitions.items())
-        if found[-1].scope == "module" and found[-1].baseid  # not a plugin's
-    ]
-    return "-".join([item.path.stem, *shared]) if shared else ""
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 def turn_of(item: pytest.Item) -> tuple[bool, bool, bool, int]:
-    """Return what the tests are sorted by: groups first, those that are alone last."""
-    path = item.path.relative_to(HERE).as_posix()
-    folder = path.partition("/")[0]
+    """Return what the tests are sorted by."""
+    path = item.path.relative_to(ROOT).as_posix()
+    folder = path.split("/")[1]
     alone = item.get_closest_marker("alone") is not None
-    grouped = item.get_closest_marker("xdist_group") is not None
-    return alone, not grouped, path == LAST, FIRST.index(folder) if folder in FIRST else 0
+    turn = FIRST.index(folder) if folder in FIRST else 0
+    return alone, path not in TOGETHER, path == LAST, turn
 
 
 @contextmanager
@@ -103,7 +106,7 @@ def running(*, alone: bool) -> Generator[None]:
         yield
         return
     # Who waits to be alone keeps the first lock, so that nobody begins before him.
-    with Path(__file__).open() as lock, (HERE.parent / "pyproject.toml").open() as entrance:
+    with Path(__file__).open() as lock, (ROOT / "pyproject.toml").open() as entrance:
         fcntl.flock(entrance, fcntl.LOCK_EX)
         fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(entrance, fcntl.LOCK_UN)

@@ -23,6 +23,8 @@ from tests.redis._tools import until_now
 
 WORKERS = Path(__file__).parent / "workers"
 PATIENCE = 30.0
+LONG = 45.0
+"""Seconds of a body that a test lets end by `let_end`."""
 
 
 def load_shop() -> Any:
@@ -174,10 +176,10 @@ class Crew:
         """Whether the body of a task began."""
         return bool(self.log("begin", result.id))
 
-    def until(self, condition: Callable[[], object], name: str) -> None:
+    def until(self, condition: Callable[[], object], name: str, patience: float = PATIENCE) -> None:
         """Wait until a condition holds; tells what the workers said if it never does."""
         try:
-            until_now(condition, name, patience=PATIENCE)
+            until_now(condition, name, patience=patience)
         except AssertionError as error:
             said = "\n".join(worker.said() for worker in self.workers)
             raise AssertionError(f"{error}\n{said}\n{self.log()[-20:]}") from None
@@ -185,6 +187,11 @@ class Crew:
     def until_began(self, result: Any) -> None:
         """Wait until the body of a task began."""
         self.until(lambda: self.began(result), f"{result.id} began")
+
+    def let_end(self, *results: Any) -> None:
+        """Have the bodies of tasks end now, whatever time they were given."""
+        for each in results:
+            self._log.set(f"test:log:may_end:{each.id}", "now")
 
     def until_ended(self, *results: Any) -> None:
         """Wait until the bodies of tasks ended."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ._crew import Crew, Sent
+from ._crew import LONG, Crew, Sent
 
 # Celery before 5.7 sends chords with a method that redis-py has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -68,12 +68,14 @@ def test_chains_groups_and_chords_come_to_their_end(shop: Crew, user: str) -> No
 
 
 def test_a_chord_with_a_revoked_member_that_waits_does_not_hang(shop: Crew, user: str) -> None:
-    holder = shop.send("by_user", user, 1.0)
+    holder = shop.send("by_user", user, LONG)
     shop.until_began(holder)
     members = [shop.task("by_user").si(user).set(task_id=f"{user}-{n}") for n in range(3)]
     result = Sent(shop.app, (shop.group(members) | shop.task("gather").s()).apply_async().id)
     shop.until(lambda: shop.limiter.inspect(f"user={user}").waiting == 3, "three wait")
     Sent(shop.app, f"{user}-1").revoke()
+    shop.until(lambda: shop.limiter.inspect(f"user={user}").waiting == 2, "two wait")
+    shop.let_end(holder)
     with pytest.raises(Exception, match="revoked"):
         result.get()
 

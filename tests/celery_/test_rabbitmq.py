@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ._crew import Crew
+from ._crew import LONG, Crew
 from ._rabbit import Rabbit, program
 
 pytestmark = pytest.mark.timeout(120)
@@ -47,11 +47,12 @@ def test_a_worker_that_is_killed_loses_no_task(crew: Callable[..., Crew], rabbit
     """RabbitMQ delivers again at once; so the first copies meet a lease that still lives."""
     shop = crew(broker=rabbit.url, lease=2.0, limiter={"claim": 2.0})
     old = shop.start()
-    first = shop.send("late", "eve", 3.0)
+    first = shop.send("late", "eve", LONG)
     shop.until_began(first)
     rest = [shop.send("late", "eve", 0.1) for _ in range(4)]
     shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 4, "four wait")
     old.kill()
+    shop.let_end(first)
     shop.start()
     shop.until_ended(*rest)
     shop.until(lambda: len(shop.log("begin", first.id)) == 2, "the first runs again")

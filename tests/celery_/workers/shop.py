@@ -1,6 +1,7 @@
 """The app of the tests: made in each worker, and in the tests themselves to send tasks.
 
-Each body notes its begin and its end in a list of the server, with the time.
+Each body notes its begin and its end in a list of the server, with the time. A body lasts as long
+as it is said when the task is sent, or until the test tells it to end (`Crew.let_end`).
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ def note(client: Any, event: str, task: Any, **more: Any) -> None:
     client.rpush(LOG, json.dumps(said | {"try": task.request.retries} | more))
 
 
-def spend(seconds: float) -> None:
+def spend(client: Any, task_id: str, seconds: float) -> None:
     end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
+    while (left := end - time.monotonic()) > 0 and not client.exists(f"{LOG}:may_end:{task_id}"):
         time.sleep(min(left, 0.05))
 
 
@@ -64,7 +65,7 @@ def make_app(given: dict[str, Any]) -> Celery:  # noqa: PLR0915  # a list of tas
     def body(self: Task, seconds: float, **more: Any) -> str:
         token = getattr(self.request, "limiter_fencing_token", None)
         note(log, "begin", self, token=token, **more)
-        spend(seconds)
+        spend(log, self.request.id, seconds)
         note(log, "end", self)
         return self.request.id
 
