@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
+import anyio
+
 from limiter_core._async_calls import AsyncCall, new_call
 from limiter_core._call import (
+    Call,
     could_not_release,
     demands_in_own_way,
     is_in_doubt,
     patience,
     refuse_to_wait_for_oneself,
 )
-from limiter_core._engine import Engine, OnStoreError
+from limiter_core._engine import CLOSING_PATIENCE, Engine, OnStoreError
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -78,9 +81,7 @@ class AsyncEngine(Engine):
                 else:
                     answer = await self._ask(call)
                 if not isinstance(answer, Granted):
-                    while not isinstance(answer, Granted):
-                        await call.wait_for_news(patience(call, answer, deadline, held))
-                        answer = call.take_delivery() or await self._ask(call)
+                    await self._wait(call, answer, deadline, held)
                 if call.loss is not None:
                     raise call.loss_error()
                 return call  # noqa: TRY300  (an exception may be thrown in here, too)
@@ -93,12 +94,14 @@ class AsyncEngine(Engine):
                 call.settled = True
                 if not self.admits(error):
                     raise
+                self.waiting.discard(call)
                 return call
             except BaseException:
                 await self.give_back(call)
                 raise
         except BaseException:
             self.abandon(call)
+            self.waiting.discard(call)
             raise
 
     async def lease(
@@ -113,6 +116,21 @@ class AsyncEngine(Engine):
             if call is not None:
                 self.abandon(call)
             raise
+
+    async def _wait(
+        self,
+        call: AsyncCall,
+        answer: Answer | StoreUnavailable,
+        deadline: float | None,
+        held: Call | None,
+    ) -> None:
+        """Wait until the slots are granted."""
+        self.begin_waiting(call)
+        while not isinstance(answer, Granted):
+            await call.wait_for_news(patience(call, answer, deadline, held))
+            self.check_waiting()
+            answer = call.take_delivery() or await self._ask(call)
+        self.waiting.discard(call)
 
     async def _ask_carefully(
         self, call: AsyncCall, in_own_way: Sequence[tuple[Demand, int]]
@@ -146,6 +164,13 @@ class AsyncEngine(Engine):
         if isinstance(answer, Granted):
             call.grant(answer, sent_at)
         return answer
+
+    async def dismiss(self) -> None:
+        """Close, and wait until those who waited have left."""
+        self.close()
+        with anyio.move_on_after(CLOSING_PATIENCE):
+            while self.waiting:  # noqa: ASYNC110  (they may be in other loops)
+                await anyio.sleep(0.005)
 
     async def give_back(self, call: AsyncCall) -> None:
         """Release, once. Closed locally first: whatever the store says later is not a loss."""

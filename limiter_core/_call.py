@@ -60,6 +60,9 @@ class Call:
         outer: the call that the same task or thread began before and still holds.
         granted: the store's grant; None while waiting, and for a call admitted without a store.
         loss: why the lease ended, None while it lives.
+        ends_at: when the holder counts it as lost unless renewed, on the call's clock; None: never.
+        margin: seconds that the store keeps it for longer.
+        held_until: when `max_hold` is over.
         closed: True from the moment the holder lets go; nothing is lost after that.
         settled: True when the store knows nothing (more) of this call.
     """
@@ -74,6 +77,8 @@ class Call:
     granted: Granted | None = None
     loss: Loss | None = None
     ends_at: float | None = None
+    margin = 0.0
+    held_until = math.inf
     closed = False
     settled = False
 
@@ -127,7 +132,11 @@ class Call:
         """Note the grant. The lease counts from the moment the request was sent, default now."""
         self.granted = granted
         if granted.expires_in is not None:
-            self.ends_at = (self.now() if sent_at is None else sent_at) + granted.expires_in
+            since = self.now() if sent_at is None else sent_at
+            self.ends_at = since + granted.expires_in
+            self.margin = granted.margin
+            if self.request.max_hold is not None:
+                self.held_until = since + self.request.max_hold
 
     def fencing_tokens(self) -> Mapping[str, int]:
         """Return the token per key."""
@@ -135,10 +144,15 @@ class Call:
         return MappingProxyType(dict.fromkeys(self.keys, token))
 
     def seconds_left(self) -> float:
-        """Return the seconds until the lease ends unless renewed."""
+        """Return the seconds until the store ends the lease unless it is renewed."""
         if self.closed or (self.loss is not None and self.loss is not Loss.PREEMPTED):
             return 0.0
-        return math.inf if self.ends_at is None else max(0.0, self.ends_at - self.now())
+        if self.ends_at is None:
+            return math.inf
+        now = self.now()
+        if now >= self.ends_at:
+            return 0.0
+        return min(self.ends_at + self.margin, self.held_until) - now
 
     def is_lost(self) -> bool:
         """Whether the slot is gone, or claimed by a newer call, while the holder did not let go."""

@@ -10,7 +10,7 @@ from typing import Literal
 from limiter_core._call import Call
 from limiter_core._checks import check_number, check_on_store_error, short_label
 from limiter_core._identity import new_id, process_label
-from limiter_core.errors import ConfigurationError, LimiterError, StoreUnavailable
+from limiter_core.errors import ConfigurationError, LimiterError, StoreError, StoreUnavailable
 from limiter_core.keys import MAX_WHOLE_LENGTH
 from limiter_core.limits import ConcurrencyLimit, Terms
 from limiter_core.registry import open_store
@@ -20,6 +20,9 @@ from limiter_core.store import Store
 logger = logging.getLogger("limiter")
 
 OnStoreError = Literal["raise", "admit"]
+
+CLOSING_PATIENCE = 5.0
+"""Seconds that those who wait may take to leave when their limiter is closed."""
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
@@ -43,6 +46,8 @@ class Engine:
         self._label = process_label() if self._given_label is None else self._given_label
         _engines.add(self)
         self._holding: dict[object, Call] = {}
+        self.waiting: set[Call] = set()
+        """Calls that wait for slots."""
 
     @property
     def label(self) -> str:
@@ -71,6 +76,27 @@ class Engine:
         """
         if self.closed:
             raise ConfigurationError("this limiter is closed; make a new one")
+
+    def close(self) -> None:
+        """Take no more calls, and have those end that wait."""
+        self.closed = True
+        for call in list(self.waiting):
+            if not call.look_again():
+                self.waiting.discard(call)  # its event loop is gone, and so is the call
+
+    def begin_waiting(self, call: Call) -> None:
+        """Note a call that waits from now on."""
+        self.waiting.add(call)
+        self.check_waiting()
+
+    def check_waiting(self) -> None:
+        """End the waiting of a call whose limiter was closed.
+
+        Raises:
+            StoreError: it was.
+        """
+        if self.closed:
+            raise StoreError("closed: this limiter was closed while the call waited for a slot")
 
     def began(self, call: Call) -> None:
         """Note a call whose slots only its own task or thread will give back: a `hold`.
@@ -111,6 +137,7 @@ class Engine:
     def forget_parent(self) -> None:
         """Forget what the parent holds, in a process made by `fork`."""
         self._holding = {}
+        self.waiting = set()
         self._label = process_label() if self._given_label is None else self._given_label
 
 

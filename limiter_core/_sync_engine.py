@@ -17,7 +17,7 @@ from limiter_core._call import (
     patience,
     refuse_to_wait_for_oneself,
 )
-from limiter_core._engine import Engine, OnStoreError
+from limiter_core._engine import CLOSING_PATIENCE, Engine, OnStoreError
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -33,6 +33,7 @@ from limiter_core.lease import SyncLease
 from limiter_core.limits import ConcurrencyLimit, Terms
 from limiter_core.requests import Answer, Demand, Granted, Mode
 from limiter_core.store import Store
+from limiter_core.system_clock import system_clock as time
 
 
 class SyncCall(Call):
@@ -93,9 +94,7 @@ class SyncEngine(Engine):
             try:
                 answer = self._ask_carefully(call, in_own_way) if in_own_way else self._ask(call)
                 if not isinstance(answer, Granted):
-                    while not isinstance(answer, Granted):
-                        call.wait_for_news(patience(call, answer, deadline, held))
-                        answer = call.take_delivery() or self._ask(call)
+                    self._wait(call, answer, deadline, held)
                 if call.loss is not None:
                     raise call.loss_error()
                 return call  # noqa: TRY300  (an exception may be thrown in here, too)
@@ -108,9 +107,11 @@ class SyncEngine(Engine):
                 call.settled = True
                 if not self.admits(error):
                     raise
+                self.waiting.discard(call)
                 return call
         except BaseException:
             self.abandon(call)
+            self.waiting.discard(call)
             raise
 
     def lease(
@@ -125,6 +126,21 @@ class SyncEngine(Engine):
             if call is not None:
                 self.abandon(call)
             raise
+
+    def _wait(
+        self,
+        call: SyncCall,
+        answer: Answer | StoreUnavailable,
+        deadline: float | None,
+        held: Call | None,
+    ) -> None:
+        """Wait until the slots are granted."""
+        self.begin_waiting(call)
+        while not isinstance(answer, Granted):
+            call.wait_for_news(patience(call, answer, deadline, held))
+            self.check_waiting()
+            answer = call.take_delivery() or self._ask(call)
+        self.waiting.discard(call)
 
     def _ask_carefully(
         self, call: SyncCall, in_own_way: Sequence[tuple[Demand, int]]
@@ -158,6 +174,13 @@ class SyncEngine(Engine):
         if isinstance(answer, Granted):
             call.grant(answer, sent_at)
         return answer
+
+    def dismiss(self) -> None:
+        """Close, and wait until those who waited have left."""
+        self.close()
+        until = time.monotonic() + CLOSING_PATIENCE
+        while self.waiting and time.monotonic() < until:
+            time.sleep(0.005)
 
     def give_back(self, call: Call) -> None:
         """Release, once. Closed locally first: whatever the store says later is not a loss."""

@@ -53,7 +53,11 @@ class _BaseLease:
         return self._call.is_lost()
 
     def expires_in(self) -> float:
-        """Return the seconds until the lease ends unless renewed, `math.inf` if it has no end."""
+        """Return the seconds until the store ends the lease unless renewed, as `inspect` does.
+
+        `math.inf` if it has no end, 0 once it is lost. With the Redis store it counts as lost a
+        tenth of the lease time before that end: a holder has to stop before another begins.
+        """
         return self._call.seconds_left()
 
     def check(self) -> None:

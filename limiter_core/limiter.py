@@ -237,12 +237,15 @@ class Limiter:
     async def aclose(self) -> None:
         """Close the limiter: it takes no more calls, those that run can still finish.
 
+        Calls that wait for a slot raise `StoreError`.
         A store that was given to it stays open; one it made from a URL is closed with it.
         """
         if not self._engine.closed:
-            self._engine.closed = True
-            if self._engine.owns_store:
-                await self._face.aclose()
+            try:
+                await self._engine.dismiss()
+            finally:
+                if self._engine.owns_store:
+                    await self._face.aclose()
 
     async def __aenter__(self) -> Self:
         self._engine.check_open()

@@ -161,10 +161,13 @@ class Granted(NamedTuple):
         fencing_token: strictly higher than every earlier one of each of the keys (S11).
         expires_in: seconds until the lease ends unless renewed, counted from the moment the
             request was sent; None for as long as the process lives.
+        margin: seconds that the store itself keeps the lease for longer, so that a holder has
+            stopped before another begins.
     """
 
     fencing_token: int
     expires_in: float | None
+    margin: float = 0.0
 
 
 class Queued(NamedTuple):

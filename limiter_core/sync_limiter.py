@@ -228,12 +228,15 @@ class SyncLimiter:
     def close(self) -> None:
         """Close the limiter: it takes no more calls, those that run can still finish.
 
+        Calls that wait for a slot raise `StoreError`.
         A store that was given to it stays open; one it made from a URL is closed with it.
         """
         if not self._engine.closed:
-            self._engine.closed = True
-            if self._engine.owns_store:
-                self._face.close()
+            try:
+                self._engine.dismiss()
+            finally:
+                if self._engine.owns_store:
+                    self._face.close()
 
     def __enter__(self) -> Self:
         self._engine.check_open()

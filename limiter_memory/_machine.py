@@ -144,6 +144,12 @@ class Machine(Queues):
             while self._reap_key(key, now):
                 pass
 
+    def wake_waiting(self) -> None:
+        """Have all who wait in this process ask again."""
+        for ticket in self.board.tickets.values():
+            if ticket.request.listener is not None:
+                self.calls.append((ticket.request, None))
+
     def set_limit(self, key: str, limit: int | None, now: int) -> None:
         """Override the declared limits of a key, or (None) return to them."""
         self._reap_key(key, now)

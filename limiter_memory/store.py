@@ -60,8 +60,10 @@ class MemoryStore:
     and no tickets, but with the operator's overrides.
 
     Args:
-        clock: seconds, monotonic; for tests and simulations. The default is the system's
-            monotonic clock, shifted to the epoch so that fencing tokens rise over restarts.
+        clock: seconds, monotonic; for tests and simulations. One that has a method `on_advance`,
+            as `limiter_core.testing.FakeClock`, wakes all who wait when it moves. The default is
+            the system's monotonic clock, shifted to the epoch so that fencing tokens rise over
+            restarts.
     """
 
     def __init__(self, *, clock: Callable[[], float] | None = None) -> None:
@@ -78,6 +80,9 @@ class MemoryStore:
         self._machine = Machine()
         self._notify: Callable[[Notice], object] | None = None
         _stores.add(self)
+        follow_clock = getattr(clock, "on_advance", None)
+        if follow_clock is not None:
+            follow_clock(self.look_at_clock)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -194,6 +199,15 @@ class MemoryStore:
 
     def close(self) -> None:
         """Do nothing: there is nothing to give up."""
+
+    def look_at_clock(self) -> None:
+        """End what has ended by now, and have all who wait look how long they still may."""
+
+        def look(machine: Machine, now: int) -> None:
+            machine.sweep(now)
+            machine.wake_waiting()
+
+        self._step(look)
 
     # -- inside ----------------------------------------------------------------------------------
 

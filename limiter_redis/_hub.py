@@ -199,7 +199,7 @@ class Hub:
         if isinstance(answer, Granted) and answer.expires_in is not None:
             # With a `max_hold` shorter than the lease, what is left is shorter, too.
             margin = MARGIN * min(lease, answer.expires_in)
-            answer = answer._replace(expires_in=answer.expires_in - margin)
+            answer = answer._replace(expires_in=answer.expires_in - margin, margin=margin)
             if live is not None:
                 live.token = answer.fencing_token
                 if live.waiting:

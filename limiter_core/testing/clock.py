@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import weakref
+from collections.abc import Callable
 
 __all__ = ("FakeClock",)
 
@@ -14,7 +16,8 @@ class FakeClock:
         store = MemoryStore(clock=clock)
         clock.advance(31)       # a lease of 30 seconds that nobody renewed has ended
 
-    May be read and advanced from any thread.
+    With the memory store it moves all that a limiter counts: leases, `max_hold` and the `timeout`
+    of calls, which are woken as it is advanced. May be read and advanced from any thread.
 
     Args:
         start: the first time it tells. The default lies where the real time does, so that fencing
@@ -24,6 +27,7 @@ class FakeClock:
     def __init__(self, start: float = 1_700_000_000.0) -> None:
         self._now = start
         self._lock = threading.Lock()
+        self._followers: list[weakref.WeakMethod[Callable[[], object]]] = []
 
     def __call__(self) -> float:
         """Return the time in seconds."""
@@ -42,4 +46,16 @@ class FakeClock:
             raise ValueError(f"a clock goes forward, by zero or more seconds, got {seconds!r}")
         with self._lock:
             self._now += seconds
-            return self._now
+            now = self._now
+            followers = [each for each in self._followers if each() is not None]
+            self._followers = followers
+        for each in followers:
+            follow = each()
+            if follow is not None:
+                follow()
+        return now
+
+    def on_advance(self, follow: Callable[[], object]) -> None:
+        """Have a method called after each advance, in the thread that advances the clock."""
+        with self._lock:
+            self._followers.append(weakref.WeakMethod(follow))

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from limiter_core.errors import WaitTimeout
 from limiter_core.limits import ConflictResolution
 from limiter_core.requests import (
     Answer,
@@ -205,7 +206,8 @@ class FullStore(_Double):
         limiter = Limiter(FullStore())
 
     Every key is full, of holders that never let go: who tries, or has a limit that says `CANCEL`,
-    is refused; all others wait until they give up (`max_waiting` is kept, nobody is superseded).
+    is refused; a call that would wait gets its `WaitTimeout` at once, whatever its timeout. Only
+    durable tickets wait (`max_waiting` is kept, nobody is superseded).
 
     Args:
         clock: for what `inspect` tells of times; the default is the system's.
@@ -217,8 +219,10 @@ class FullStore(_Double):
             refused = self._refuse(request)
             if refused is not None:
                 return refused
+            home = request.demands[0]
+            if request.listener is not None and request.payload is None:
+                raise WaitTimeout(home.key, home.limit, home.limit)
             order = self._enter(request).number
-        home = request.demands[0]
         return Queued(home.key, home.limit, home.limit, order, None)
 
     def _refuse(self, request: Request) -> Refused | None:

@@ -37,12 +37,17 @@ class Thrower:
         self.at = at
         self.lines = 0
         self.where = "nowhere"
+        self._seen: dict[tuple[CodeType, int], list[int]] = {}
         self.task: object = None
         """The only task that it counts, if there is one."""
 
     @property
     def has_thrown(self) -> bool:
         return self.where != "nowhere"
+
+    def interesting(self) -> list[int]:
+        """Return the line events of which one stands for all."""
+        return sorted({at for seen in self._seen.values() for at in (*seen[:2], seen[-1])})
 
     @contextmanager
     def tracing(self) -> Iterator[None]:
@@ -64,6 +69,8 @@ class Thrower:
         if _only_tracers_throw(frame) or _is_before(frame):
             return self._line
         self.lines += 1
+        if self.at == 0:
+            self._seen.setdefault((frame.f_code, frame.f_lineno), []).append(self.lines)
         if self.lines == self.at:
             name = Path(frame.f_code.co_filename).name
             self.where = f"{name}:{frame.f_lineno} in {frame.f_code.co_qualname}"
@@ -105,28 +112,31 @@ def _is_before(frame: FrameType) -> bool:
 
 
 def sweep(trial: Callable[[Thrower], None]) -> int:
-    """Have a trial made with an exception at each of its lines; how many there were.
+    """Have trials made with an exception at each of their lines; how many there were.
 
-    A trial runs under `thrower.tracing()` what is to be interrupted, and then checks all.
+    A trial runs under `thrower.tracing()` what is to be interrupted, and then checks all. A line
+    that runs often is interrupted the first time, the second and the last.
     """
-    at = 0
-    while True:
-        at += 1
+    thrower = Thrower(0)
+    trial(thrower)
+    events = thrower.interesting()
+    for at in events:
         thrower = Thrower(at)
         try:
             trial(thrower)
         except BaseException as error:
             error.add_note(f"thrown at line event {at}: {thrower.where}")
             raise
-        if not thrower.has_thrown:
-            return at - 1
+    return len(events)
 
 
 async def sweep_async(trial: Callable[[Thrower], Awaitable[None]]) -> int:
     """Do as `sweep`."""
-    at = 0
-    while True:
-        at += 1
+    thrower = Thrower(0)
+    thrower.task = asyncio.current_task()
+    await trial(thrower)
+    events = thrower.interesting()
+    for at in events:
         thrower = Thrower(at)
         thrower.task = asyncio.current_task()
         try:
@@ -134,5 +144,4 @@ async def sweep_async(trial: Callable[[Thrower], Awaitable[None]]) -> int:
         except BaseException as error:
             error.add_note(f"thrown at line event {at}: {thrower.where}")
             raise
-        if not thrower.has_thrown:
-            return at - 1
+    return len(events)

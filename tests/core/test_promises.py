@@ -1,0 +1,161 @@
+"""Small promises of the documentation: closing, clocks of tests, what is told of a key."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import anyio
+import pytest
+
+from limiter_core import (
+    LIMIT_BY,
+    ConcurrencyLimit,
+    LeaseLost,
+    Limiter,
+    StoreError,
+    SyncLimiter,
+    WaitTimeout,
+)
+from limiter_core.testing import FakeClock, FullStore
+from limiter_memory import MemoryStore
+
+from ._stores import RemoteStore
+from ._tools import Thread, until_waiting, until_waiting_now
+
+ONE = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1)
+
+
+@pytest.mark.parametrize("is_given", [True, False])
+async def test_closing_ends_the_waiting(is_given: bool) -> None:
+    """Also of calls of a store that others use: they have nothing to do with it."""
+    limiter = Limiter(MemoryStore() if is_given else "memory://")
+    store: Any = limiter._engine.store
+    lease = await limiter.acquire(ONE)
+    errors: list[BaseException] = []
+
+    async def wait() -> None:
+        try:
+            await limiter.acquire(ONE)
+        except StoreError as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(wait)
+        await until_waiting(store, "one", 2)
+        other = SyncLimiter(store)
+        thread = Thread(other.acquire, ONE)
+        await until_waiting(store, "one", 3)
+        await limiter.aclose()
+    assert [str(error)[:6] for error in errors] == ["closed"] * 2
+    assert store.inspect("one").waiting == 1
+    await lease.release()
+    (await anyio.to_thread.run_sync(thread.result)).release()
+
+
+def test_closing_ends_the_waiting_of_threads() -> None:
+    store = MemoryStore()
+    limiter = SyncLimiter(store)
+    lease = limiter.acquire(ONE)
+    threads = [Thread(limiter.acquire, ONE) for _ in range(2)]
+    until_waiting_now(store, "one", 2)
+    limiter.close()
+    for thread in threads:
+        with pytest.raises(StoreError, match=r"^closed"):
+            thread.result()
+    assert store.inspect("one").waiting == 0
+    lease.release()
+    assert list(store.keys()) == []
+
+
+async def test_a_clock_of_tests_moves_timeouts() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    limiter = Limiter(store)
+    async with limiter.hold(ONE), anyio.create_task_group() as tasks:
+        seen: list[str] = []
+
+        async def wait(timeout: float) -> None:
+            with pytest.raises(WaitTimeout):
+                await limiter.acquire(ONE, timeout=timeout)
+            seen.append(f"{timeout} s")
+
+        tasks.start_soon(wait, 30)
+        tasks.start_soon(wait, 60)
+        await until_waiting(store, "one", 2)
+        clock.advance(29)
+        await anyio.wait_all_tasks_blocked()
+        assert seen == []
+        clock.advance(2)
+        await until_waiting(store, "one", 1)
+        assert seen == ["30 s"]
+        clock.advance(30)
+
+
+def test_a_clock_of_tests_moves_timeouts_of_threads() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    limiter = SyncLimiter(store)
+    with limiter.hold(ONE):
+        thread = Thread(lambda: limiter.acquire(ONE, timeout=3600))
+        until_waiting_now(store, "one", 1)
+        clock.advance(3601)
+        with pytest.raises(WaitTimeout):
+            thread.result()
+
+
+async def test_a_clock_of_tests_moves_leases() -> None:
+    clock = FakeClock()
+    limiter = Limiter(MemoryStore(clock=clock))
+    limit = ConcurrencyLimit(LIMIT_BY.constant("one"), max_hold=100)
+    with pytest.raises(LeaseLost, match="max_hold"):  # noqa: PT012
+        async with limiter.hold(limit) as lease:
+            assert lease.expires_in() == 100
+            clock.advance(60)
+            assert lease.expires_in() == 40
+            assert not lease.lost
+            clock.advance(40)
+            await anyio.sleep(30)
+    held = await limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("one")))
+    assert held.expires_in() == math.inf
+    await held.release()
+
+
+async def test_a_full_store_refuses_at_once_who_would_wait() -> None:
+    with pytest.raises(WaitTimeout) as caught:
+        async with Limiter(FullStore()).hold(ONE):
+            pytest.fail("nobody is admitted")
+    assert (caught.value.key, caught.value.max_concurrent) == ("one", 1)
+    with pytest.raises(WaitTimeout), SyncLimiter(FullStore()).hold([ONE], timeout=3600):
+        pytest.fail("nobody is admitted")
+
+
+async def test_who_never_got_a_lease_hears_nothing_of_its_release(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A call that is cancelled while the store is away."""
+    store: Any = RemoteStore()
+    limiter = Limiter(store)
+    lease = await limiter.acquire(ONE)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(limiter.acquire, ONE)
+        await until_waiting(store.inner, "one", 1)
+        store.down = True
+        tasks.cancel_scope.cancel()
+    assert "could not release" not in caplog.text
+    await lease.release()
+    assert caplog.text.count("could not release") == 1
+
+
+def test_a_key_tells_the_highest_number_that_is_declared_by_those_who_use_it() -> None:
+    limiter = SyncLimiter()
+    by = LIMIT_BY.constant("one")
+    two, five = ConcurrencyLimit(by, 2), ConcurrencyLimit(by, 5)
+    assert limiter.inspect("one").limit == 0
+    assert limiter.inspect(five).limit == 5
+    with limiter.hold(two):
+        assert limiter.inspect("one").limit == 2
+        with limiter.hold(five):
+            assert (limiter.inspect("one").limit, limiter.inspect("one").declared) == (5, (2, 5))
+    assert limiter.inspect("one").limit == 0
