@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import weakref
-from typing import Literal
+from typing import Any, Literal, Self
 
 from limiter_core._call import Call
 from limiter_core._checks import check_number, check_on_store_error, short_label
@@ -36,6 +37,7 @@ class Engine:
     ) -> None:
         check_on_store_error(on_store_error)
         self.owns_store = isinstance(store, str)
+        self._given_store = store
         self.store = open_store(store)
         self.suspends = self.store.capabilities.suspends
         self.on_store_error = on_store_error
@@ -48,6 +50,27 @@ class Engine:
         self._holding: dict[object, Call] = {}
         self.waiting: set[Call] = set()
         """Calls that wait for slots."""
+
+    def copied(self) -> Self:
+        """Return an engine on the same store, which it does not own, with books of its own."""
+        copy = type(self)(self.store, on_store_error=self.on_store_error, label=self._given_label)
+        copy.closed = self.closed
+        return copy
+
+    def __getstate__(self) -> dict[str, Any]:
+        # One of a URL is made anew there; but a store that refuses to be sent says so here.
+        self.store.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
+        return {
+            "store": self._given_store,
+            "on_store_error": self.on_store_error,
+            "label": self._given_label,
+            "closed": self.closed,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        closed = state.pop("closed")
+        self.__init__(**state)  # type: ignore[misc]
+        self.closed = closed
 
     @property
     def label(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from limiter_core._async_engine import AsyncEngine, Hold
 from limiter_core._checks import check_timeout
+from limiter_core._copies import Copyable
 from limiter_core._engine import OnStoreError, check_id, check_key, check_override, one_limit
 from limiter_core._functions import check_argument_names, check_coroutine_function
 from limiter_core._prepare import (
@@ -33,11 +34,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Limiter:
+class Limiter(Copyable):
     """Limits how many calls run at once; for asyncio and trio.
 
     One limiter serves all the limits of a program. It opens nothing before its first call, and
-    works in a second `asyncio.run` and after a fork. As a context manager it closes itself.
+    works in a second `asyncio.run` and after a fork. As a context manager it closes itself. A copy
+    shares its store; pickled, one of a Redis URL comes back as one of that URL (password included).
 
     Args:
         store: the URL of a store (`"memory://"`), or a store that other limiters may share.

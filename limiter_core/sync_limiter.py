@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import ParamSpec, Self, TypeVar
 
 from limiter_core._checks import check_timeout
+from limiter_core._copies import Copyable
 from limiter_core._engine import OnStoreError, check_id, check_key, check_override, one_limit
 from limiter_core._functions import check_argument_names, check_plain_function, check_result
 from limiter_core._prepare import (
@@ -33,7 +34,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class SyncLimiter:
+class SyncLimiter(Copyable):
     """Limits how many calls run at once; for threads.
 
     The same as `Limiter`, method for method, without `await`. One difference follows from

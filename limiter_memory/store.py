@@ -8,7 +8,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from threading import get_ident
-from typing import TypeVar
+from typing import NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
 
 from limiter_core.errors import ConfigurationError
@@ -83,6 +83,20 @@ class MemoryStore:
         follow_clock = getattr(clock, "on_advance", None)
         if follow_clock is not None:
             follow_clock(self.look_at_clock)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        # A copy with slots of its own would let in more than may run.
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigurationError(
+            "the slots of a memory store are in this process, so neither it nor its limiter can "
+            "be sent to another one: make the limiter there, or give it the URL of a store that "
+            "processes share, such as redis://localhost:6379/0"
+        )
 
     @property
     def capabilities(self) -> Capabilities:

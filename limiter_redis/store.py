@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 from limiter_core.errors import ConfigurationError
 from limiter_core.requests import Notice, Request
@@ -88,6 +88,14 @@ class RedisStore:
     ) -> None:
         if (url is None) == (client is None):
             raise ConfigurationError("a RedisStore needs a URL or a client, and not both")
+        self._made_of: dict[str, Any] = {
+            "url": url,
+            "client": client,
+            "namespace": namespace,
+            "min_replicas": min_replicas,
+            "wake": wake,
+            "script": script,
+        }
         options: dict[str, str] = {}
         if url is not None:
             plain, options = take_options(checked_url(url), *OWN)
@@ -119,6 +127,21 @@ class RedisStore:
         )
         self._last_async_wire: AsyncWay | None = None
         self._scopes: dict[str, float] = {}
+
+    def __copy__(self) -> Self:
+        return type(self)(**self._made_of)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Callable[..., RedisStore], tuple[object, ...]]:
+        if self._client is not None:
+            raise ConfigurationError(
+                "a store that was made of a client cannot be sent to another process, as the "
+                "client's connections cannot: make it of a URL"
+            )
+        made_of = {name: value for name, value in self._made_of.items() if value is not SCRIPT}
+        return _made_again, (type(self), made_of)
 
     def _have_told(self) -> None:
         # As a method of the store, which this keeps alive as long as the keeper runs: so that one
@@ -271,6 +294,10 @@ def store_from_url(url: str) -> RedisStore:
         ConfigurationError: it cannot be read.
     """
     return RedisStore(url)
+
+
+def _made_again(kind: type[RedisStore], made_of: dict[str, Any]) -> RedisStore:
+    return kind(**made_of)
 
 
 def _one_of(name: str, given: T, of_url: T, default: T) -> T:
