@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from limiter_core._engine import Engine
 
@@ -14,13 +14,10 @@ class Copyable:
     comes back with a store of the same URL, or with the store that was given, if that can be sent.
     """
 
-    _engine: Any
-    _face: Any
-
     def __copy__(self) -> Self:
         copied = type(self).__new__(type(self))
         copied.__dict__.update(self.__dict__)
-        copied._use(self._engine.copied())  # noqa: SLF001  (its own kind)
+        copied._use(cast(Any, self)._engine.copied())  # noqa: SLF001  (its own kind)
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -36,5 +33,4 @@ class Copyable:
         self._use(state["_engine"])
 
     def _use(self, engine: Engine) -> None:
-        self._engine = engine
-        self._face = self._engine.face
+        self.__dict__.update(_engine=engine, _face=cast(Any, engine).face)

@@ -40,7 +40,7 @@ class Engine:
         self._given_store = store
         self.store = open_store(store)
         self.suspends = self.store.capabilities.suspends
-        self.on_store_error = on_store_error
+        self.on_store_error: OnStoreError = on_store_error
         self.closed = False
         self.admitted = 0
         """Calls that were let through because the store could not be reached."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from limiter_core.requests import (
 )
 from limiter_core.store import AsyncStore, Store, SyncStore
 from limiter_core.system_clock import system_clock as time
+from limiter_core.threads import new_lock
 
 logger = logging.getLogger("limiter")
 
@@ -229,7 +229,7 @@ class Outage:
     def __init__(self, who: str, *, admits: bool) -> None:
         self._who = who
         self._meanwhile = "run without a slot" if admits else "wait"
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._since: float | None = None
 
     def began(self, error: StoreError) -> None:
@@ -287,7 +287,7 @@ class _Router:
 
 
 _routers: weakref.WeakKeyDictionary[Store, _Router] = weakref.WeakKeyDictionary()
-_routers_lock = threading.Lock()
+_routers_lock = new_lock()
 
 
 def listen(store: Store, face: AsyncStore | SyncStore, desk: Desk, wake: Wake) -> None:

@@ -34,6 +34,7 @@ from limiter_core.limits import ConcurrencyLimit, Terms
 from limiter_core.requests import Answer, Demand, Granted, Mode
 from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
+from limiter_core.threads import new_wait_event
 
 
 class SyncCall(Call):
@@ -41,7 +42,7 @@ class SyncCall(Call):
 
     def __init__(self, terms: Terms, now: Callable[[], float]) -> None:
         super().__init__(threading.current_thread(), terms, now)
-        self._news = threading.Event()
+        self._news = new_wait_event()
 
     def expect_news(self) -> None:
         """Count as news only what comes from now on."""

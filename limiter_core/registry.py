@@ -15,7 +15,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
-from limiter_core.errors import ConfigurationError
+from limiter_core.errors import ConfigurationError, StoreError
 from limiter_core.store import Store
 
 __all__ = ("BUILT_IN", "STORES", "open_store", "without_secrets")
@@ -51,6 +51,7 @@ def open_store(given: str | Store) -> Store:
     Raises:
         ConfigurationError: it is neither, or no installed package knows the URL's scheme.
         ImportError: the store's requirements are not installed; names the extra that brings them.
+        StoreError: the interpreter is ending, and the store's module was not imported before.
     """
     url: object = given
     if isinstance(given, Store) and not isinstance(given, type):
@@ -78,7 +79,13 @@ def _find(scheme: str, url: str) -> Callable[[str], object]:
     built_in = BUILT_IN.get(scheme)
     if built_in is not None:
         module, _, function = built_in.partition(":")
-        found: Callable[[str], object] = getattr(import_module(module), function)
+        try:
+            found: Callable[[str], object] = getattr(import_module(module), function)
+        except RuntimeError as error:  # it would start threads, or have some ended, at the exit
+            raise StoreError(
+                f"{module} cannot be imported any more, since the interpreter is ending: {error}. "
+                "Make the limiter before"
+            ) from error
         return found
     added: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=STORES)}
     if scheme not in added:

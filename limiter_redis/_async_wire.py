@@ -22,7 +22,7 @@ from limiter_redis._asked import Asked, deliver, fail, fail_overdue, new_asked
 from limiter_redis._deadlines import NoAnswer, or_no_answer
 from limiter_redis._driver_errors import is_driver_error
 from limiter_redis._hub import Hub
-from limiter_redis._link import Link, Reply
+from limiter_redis._link import Link, Reply, abandon_pool
 from limiter_redis._protocol import Unreadable
 from limiter_redis._script import Script
 from limiter_redis._slots import HERE, Node
@@ -149,6 +149,14 @@ class AsyncWire:
                 break
             await asyncio.wait(futures, timeout=left)
         await self._lifetime.aclose()
+
+    def abandon(self) -> None:
+        """Close the connections of a loop that was closed before; from any thread."""
+        self._closed = True
+        link, self._link = self._link, None
+        if link is not None:
+            link.abandon()
+        abandon_pool(self._client)
 
     def _unanswered(self) -> list[asyncio.Future[str]]:
         calls = self._unanswered_calls()

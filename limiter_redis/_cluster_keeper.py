@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.system_clock import system_clock as time
+from limiter_core.threads import SystemEvent, SystemThread, socket_owner
 from limiter_redis import _protocol as protocol
 from limiter_redis._ear import Ear
 from limiter_redis._hub import Abandoned, Hub, Live
@@ -46,16 +46,17 @@ class ClusterKeeper(Keeper):
         self._new_work = new_wire
         self._place = place
         self._slots = slots
-        self._due_now = threading.Event()
+        self._due_now = SystemEvent()
         self._urgent: dict[str, None] = {}
         self._waited_for: dict[str, None] = {}
         """Tags under which somebody was queued."""
         self._shards: dict[Node | None, Shard] = {}
-        self._work: RoutedWire | None = None
+        self._works: dict[object, RoutedWire] = {}
+        """What carries the work of the threads, by whom its sockets belong to."""
         self._polls = False
         self._poll_at = self._census_at = self._learn_at = 0.0
         self._map_is_wrong = False
-        self._learner: threading.Thread | None = None
+        self._learner: SystemThread | None = None
         hub.queued = self.heed
 
     def heed(self, key: str) -> None:
@@ -81,7 +82,6 @@ class ClusterKeeper(Keeper):
     # -- the thread that hands out ----------------------------------------------------------------
 
     def _begin(self) -> tuple[Callable[[], None], Callable[[], None]]:
-        wire = self._work = self._new_work(PATIENCE)
         shards = self._shards = {}
 
         def close() -> None:
@@ -89,7 +89,8 @@ class ClusterKeeper(Keeper):
                 shard.stop()
             for shard in shards.values():
                 shard.join(PATIENCE)
-            wire.close()
+            while self._works:
+                self._works.popitem()[1].close()
 
         return self._hand_out, close
 
@@ -187,7 +188,7 @@ class ClusterKeeper(Keeper):
             return
         self._map_is_wrong = False
         # In a thread of its own: a node that says nothing must not hold up work at the others.
-        self._learner = threading.Thread(target=self._learn_now, name="limiter-slots", daemon=True)
+        self._learner = SystemThread(self._learn_now, "limiter-slots")
         self._learner.start()
 
     def _learn_now(self) -> None:
@@ -295,9 +296,12 @@ class ClusterKeeper(Keeper):
         return [None if isinstance(line, StoreError) else line for line in lines]
 
     def _carefully(self, work: Callable[[Way, list[T]], object], items: list[T]) -> None:
-        assert self._work is not None
         try:
-            work(self._work, items)
+            owner = socket_owner()
+            wire = self._works.get(owner)
+            if wire is None:
+                wire = self._works.setdefault(owner, self._new_work(PATIENCE))
+            work(wire, items)
         except Exception as error:  # noqa: BLE001
             # It must not end while leases depend on it, whatever a listener or a reply did.
             self._say("the keeper failed, and goes on", error)

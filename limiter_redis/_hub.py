@@ -10,13 +10,13 @@ import logging
 import math
 import random
 import secrets
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from limiter_core.requests import Answer, Granted, Listener, Loss, Mode, Notice, Queued, Request
 from limiter_core.system_clock import system_clock as time
+from limiter_core.threads import new_lock
 from limiter_redis import _protocol as protocol
 from limiter_redis._driver_errors import is_unreadable, may_be_on_its_way
 from limiter_redis._names import names_of
@@ -103,7 +103,7 @@ class Hub:
         """Whether the store was closed: what is lost then is not asked for again."""
         self.shortest = math.inf
         """The shortest lease of those alive (or that were, until nobody is)."""
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._next_due = math.inf
         self._next_expiry = math.inf
         self.on_notice: Callable[[Notice], object] | None = None
@@ -113,6 +113,8 @@ class Hub:
         """The channel of notices that a process could not deliver; all that can wake jobs hear."""
         self.undelivered: list[str] = []
         self.on_undelivered: Callable[[], object] = lambda: None
+        self.after_turn: Callable[[], object] = lambda: None
+        """Is called by the keeper, as long as it runs, every fraction of a second."""
 
     # -- a request's way --------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ lease run out. It runs while somebody in this process waits or holds, and for a 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -18,6 +17,7 @@ from redis.exceptions import ConnectionError, RedisError  # noqa: A004  (redis-p
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.requests import Granted, Request
 from limiter_core.system_clock import system_clock as time
+from limiter_core.threads import SystemEvent, SystemThread, new_lock
 from limiter_redis import _protocol as protocol
 from limiter_redis._hub import Hub, Live, logger
 from limiter_redis._wire import BATCH, Way
@@ -55,24 +55,28 @@ class Keeper:
         self._hub = hub
         self._connect = connect
         self._new_wire = new_wire
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
+        self._lock = new_lock()
+        self._thread: SystemThread | None = None
+        self._stopping = SystemEvent()
         self._said: set[str] = set()
         self._asked_at = self._heard_at = 0.0
         self.listening = False
         """Whether messages are heard now."""
 
     def ensure_running(self) -> None:
-        """Start the thread if it does not run."""
+        """Start the thread if it does not run.
+
+        Raises:
+            RuntimeError: no thread can begin. The next call tries again.
+        """
         if self._stopping.is_set():
             self._stopping.clear()
             self._hub.closing = False
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    thread = threading.Thread(target=self._run, name="limiter-keeper", daemon=True)
-                    thread.start()  # where no more can begin this raises, and the next call tries
+                    thread = SystemThread(lambda: self._run(thread), "limiter-keeper")
+                    thread.start()
                     self._thread = thread
 
     def stop(self) -> None:
@@ -84,31 +88,33 @@ class Keeper:
         self._hub.closing = True
         self._stopping.set()
         self._hub.dismiss_waiting()
-        if thread is not None and thread is not threading.current_thread() and not self._hub.live:
-            thread.join(timeout=PATIENCE)
+        if thread is not None and not thread.is_current() and not self._hub.live:
+            thread.join(PATIENCE)
 
     # -- the thread -------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        over = threading.Event()
+    def _run(self, thread: SystemThread) -> None:
+        over = SystemEvent()
         with suppress(RuntimeError):  # the process ends, and no thread can begin
-            threading.Thread(
-                target=self._watch_deadlines, args=(over,), name="limiter-deadlines", daemon=True
-            ).start()
+            SystemThread(lambda: self._watch_deadlines(over), "limiter-deadlines").start()
         hub = self._hub
         turn, close = self._begin()
         idle_since = time.monotonic()
         try:
             while True:
                 turn()
+                try:
+                    hub.after_turn()
+                except Exception as error:  # noqa: BLE001  (leases depend on it that this goes on)
+                    self._say("the keeper failed, and goes on", error)
                 if hub.live or (hub.on_notice and not self._stopping.is_set()):
                     idle_since = time.monotonic()
                 elif self._stopping.is_set() or time.monotonic() - idle_since > _IDLE_AFTER:
-                    if self._may_end():
+                    if self._may_end(thread):
                         return
         finally:
             over.set()
-            if self._thread in (threading.current_thread(), None):  # else the next one runs already
+            if self._thread in (thread, None):  # else the next one runs already
                 self._thread = None
                 self.listening = False
             close()
@@ -138,7 +144,7 @@ class Keeper:
 
         return turn, close
 
-    def _watch_deadlines(self, over: threading.Event) -> None:
+    def _watch_deadlines(self, over: SystemEvent) -> None:
         # In a thread of its own: who waits for a server that says nothing cannot tell holders in
         # time that their leases end.
         while not over.wait(self._tick()):
@@ -147,13 +153,13 @@ class Keeper:
             except Exception:  # noqa: BLE001
                 logger.exception("a listener failed")
 
-    def _may_end(self) -> bool:
+    def _may_end(self, thread: SystemThread) -> bool:
         with self._lock:
             self._thread = None
             if not self._hub.live and not self._hub.undelivered and not self._hub.abandoned:
                 return True
             # Somebody came in between, and saw a thread that runs: so it does.
-            self._thread = threading.current_thread()
+            self._thread = thread
             return False
 
     def _listen(self, pubsub: Any) -> None:

@@ -18,7 +18,7 @@ from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._asked import Asked
 from limiter_redis._deadlines import NoAnswer, or_no_answer
-from limiter_redis._link import Link, Reply
+from limiter_redis._link import Link, Reply, abandon_pool
 from limiter_redis._protocol import Unreadable
 from limiter_redis._redirects import Grants, MinReplicas, Tries, grants_of
 from limiter_redis._slots import Node
@@ -145,6 +145,14 @@ class Line:
             self._link = None
             await asyncio.sleep(0)  # the loop lets go of the socket in its next turn
         await self._client.aclose()
+
+    def abandon(self) -> None:
+        """Close the connection of a loop that was closed before; from any thread."""
+        self._closed = True
+        link, self._link = self._link, None
+        if link is not None:
+            link.abandon()
+        abandon_pool(self._client)
 
     def _put(self, call: Call) -> None:
         operations = [asked.operation for asked in call.asked]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import redis.asyncio
@@ -66,6 +67,12 @@ class Link(asyncio.Protocol):
         if self._writer is not None:
             self._writer.transport.abort()
 
+    def abandon(self) -> None:
+        """End it where its loop is closed, and can end nothing any more."""
+        self._ended = None
+        if self._writer is not None:
+            _abandon(self._writer.transport)
+
     def fail(self, error: Exception) -> None:
         """End it for a reason."""
         ended = self._ended
@@ -91,3 +98,29 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell, if nobody here ended it."""
         self.fail(exc or ConnectionError("Connection closed by server."))
+
+
+def abandon_pool(client: Any) -> None:
+    """End the connections of a client whose loop is closed."""
+    pool: Any = client.connection_pool
+    for connection in (*pool._available_connections, *pool._in_use_connections):  # noqa: SLF001
+        writer = connection._writer  # noqa: SLF001
+        connection._writer = connection._reader = None  # noqa: SLF001
+        if writer is not None:
+            _abandon(writer.transport)
+
+
+def _abandon(transport: Any) -> None:
+    """End a transport whose loop is closed.
+
+    It would hang up in the loop's next turn. So what it would do then is done now, as far as
+    asyncio's own loops go; others (uvloop) have closed theirs with the loop.
+    """
+    with suppress(RuntimeError):
+        transport.abort()
+    protocol = getattr(transport, "_ssl_protocol", None)
+    inner = transport if protocol is None else protocol._transport  # noqa: SLF001
+    end = getattr(inner, "_call_connection_lost", None)
+    if end is not None:
+        with suppress(RuntimeError):  # the protocol has something to say to the loop, too
+            end(None)

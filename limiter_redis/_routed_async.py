@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from redis.exceptions import ClusterDownError, MovedError, NoScriptError, ResponseError
 
 from limiter_core.system_clock import system_clock as time
+from limiter_core.threads import SystemThread, run_in_thread
 from limiter_redis import _protocol as protocol
 from limiter_redis._asked import Asked, deliver, fail, new_asked
 from limiter_redis._hub import Hub
@@ -100,11 +100,11 @@ class RoutedAsyncWire:
     async def command(self, *command: Any, node: Node | None = None) -> Any:
         """Carry out one plain command, at a node or where its key is."""
         call = self._commands.command
-        return await self.loop.run_in_executor(None, lambda: call(*command, node=node))
+        return await run_in_thread(lambda: call(*command, node=node))
 
     async def nodes(self) -> Sequence[Node]:
         """Return the nodes that have keys."""
-        return await self.loop.run_in_executor(None, self._commands.nodes)
+        return await run_in_thread(self._commands.nodes)
 
     async def aclose(self) -> None:
         """Close the connections; what was asked before is carried out first, in bounded time."""
@@ -117,6 +117,13 @@ class RoutedAsyncWire:
         if self._lives is not None:
             await self._lives
         await self._lifetime.aclose()
+
+    def abandon(self) -> None:
+        """Close the connections of a loop that was closed before; from any thread."""
+        self._closed = True
+        for line in self._lines.values():
+            line.abandon()
+        self._commands.close()
 
     def _unanswered(self) -> list[asyncio.Future[str]]:
         lanes = list(self._lanes.values())
@@ -285,10 +292,8 @@ class RoutedAsyncWire:
         if self._learning or self._closed:
             return
         self._learning = True
-        thread = threading.Thread(
-            target=self._learn_now, args=(self._slots.version,), name="limiter-slots", daemon=True
-        )
-        thread.start()
+        seen = self._slots.version
+        SystemThread(lambda: self._learn_now(seen), "limiter-slots").start()
 
     def _learn_now(self, seen: int) -> None:
         trouble: Exception | None = None

@@ -5,8 +5,6 @@ One for each node, so that a node that is away holds up nobody but those whose k
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, Protocol
@@ -14,6 +12,7 @@ from typing import NamedTuple, Protocol
 from redis.exceptions import MovedError
 
 from limiter_core.system_clock import system_clock as time
+from limiter_core.threads import SystemThread, new_lock, new_socket_pair
 from limiter_redis._ear import Ear
 from limiter_redis._hub import Abandoned, Live
 
@@ -94,7 +93,7 @@ class Shard:
         self._doing = doing
         self._new_ear = new_ear
         self._ear: Ear | None = None
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._wanted: dict[str, float] = {}
         """Tags, and when somebody was seen to need to hear of them."""
         self._asked: dict[bytes, str] = {}
@@ -105,14 +104,14 @@ class Shard:
         self._looks: dict[str, None] = {}
         self._releases: list[tuple[str, Abandoned]] = []
         self._notices: list[str] = []
-        self._wake_end, self._sleep_end = socket.socketpair()
+        self._wake_end, self._sleep_end = new_socket_pair()
         self._wake_end.setblocking(False)
         self._sleep_end.setblocking(False)
         self._retry_at = 0.0
         self._busy_at = time.monotonic()
         self._stopping = False
         self.ended = False
-        self._thread = threading.Thread(target=self._run, name=f"limiter-{name}", daemon=True)
+        self._thread = SystemThread(self._run, f"limiter-{name}")
         self._thread.start()
 
     # -- for the keeper ---------------------------------------------------------------------------
@@ -144,7 +143,7 @@ class Shard:
 
     def join(self, seconds: float) -> None:
         """Wait until it has ended."""
-        if self._thread is not threading.current_thread():
+        if not self._thread.is_current():
             self._thread.join(seconds)
 
     # -- the thread -------------------------------------------------------------------------------

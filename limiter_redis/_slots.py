@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import random
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from redis.crc import key_slot
@@ -15,12 +15,14 @@ from redis.exceptions import ConnectionError  # noqa: A004  (redis-py's own)
 from limiter_core.errors import ConfigurationError
 from limiter_core.requests import Request
 from limiter_core.system_clock import system_clock as time
+from limiter_core.threads import are_green, new_lock
 from limiter_redis import _protocol as protocol
 from limiter_redis._driver_errors import is_driver_error
 from limiter_redis._names import Names
 
 SLOTS = 16384
 _OLD_AFTER = 1.0
+_TURN = 0.005
 
 
 class Node(NamedTuple):
@@ -97,7 +99,7 @@ class Slots:
         self._seeds = list(seeds)
         self._ask = ask
         self._remap = remap
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._owners: list[Node | None] = [None] * SLOTS
         self._others: list[Node] = []
         self._learnt_at = -math.inf
@@ -126,7 +128,7 @@ class Slots:
         Raises:
             RedisError, OSError: no node answers.
         """
-        with self._lock:
+        with self._taking_turns():
             if self.version != seen:
                 return
             owners = self.masters()
@@ -144,6 +146,16 @@ class Slots:
                     self.version += 1
                     return
             raise reason
+
+    @contextmanager
+    def _taking_turns(self) -> Generator[None]:
+        # A greenlet that waits for the lock must not stop the one that has it.
+        while not self._lock.acquire(blocking=not are_green()):
+            time.sleep(_TURN)
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _take(self, answer: Any, told_by: Node) -> None:
         owners: list[Node | None] = [None] * SLOTS

@@ -48,6 +48,10 @@ class AsyncWay(Protocol):
         """Close the connections, when what was asked before is done."""
         ...
 
+    def abandon(self) -> None:
+        """Close the connections of a loop that was closed before; from any thread."""
+        ...
+
 
 class Ways(Protocol):
     """What a store is made of, in one process. Nothing connects before it is used."""
@@ -67,8 +71,8 @@ class Ways(Protocol):
         """Who keeps them alive."""
         ...
 
-    def new_wire(self, timeout: float) -> Way:
-        """Return a way for threads."""
+    def new_wire(self, timeout: float, *, own: bool = False) -> Way:
+        """Return a way for threads: with a user's client, if there is one, or else on our own."""
         ...
 
     def new_async_wire(self) -> AsyncWay:
@@ -113,8 +117,8 @@ class _PlainWays:
             self.hub, lambda timeout: place.sync_client(timeout=timeout), self._new_wire
         )
 
-    def new_wire(self, timeout: float) -> Way:
-        if self._client is not None:
+    def new_wire(self, timeout: float, *, own: bool = False) -> Way:
+        if self._client is not None and not own:
             return self._wire(BorrowedConnections(self._client), timeout)
         return self._new_wire(timeout)
 
@@ -158,7 +162,13 @@ class _RoutedWays:
         self._script = script
         self._min_replicas = min_replicas
 
-    def new_wire(self, timeout: float, patience: float | None = None) -> RoutedWire:
+    def new_wire(
+        self,
+        timeout: float,
+        patience: float | None = None,
+        *,
+        own: bool = True,  # noqa: ARG002
+    ) -> RoutedWire:
         wire = RoutedWire(
             self._place,
             self._slots,

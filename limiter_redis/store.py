@@ -6,16 +6,16 @@ import asyncio
 import atexit
 import os
 import sys
-import threading
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, Self, TypeVar
 
-from limiter_core.errors import ConfigurationError
+from limiter_core.errors import ConfigurationError, StoreError
 from limiter_core.requests import Notice, Request
 from limiter_core.store import AsyncStore, Capabilities, SyncStore
 from limiter_core.system_clock import system_clock as time
+from limiter_core.threads import new_lock, run_in_thread, socket_owner
 from limiter_redis import _protocol as protocol
 from limiter_redis._async_face import AsyncFace
 from limiter_redis._names import checked_namespace
@@ -109,7 +109,7 @@ class RedisStore:
         self._client = client
         self._script = script if wake is None else script.waking(wake)
         self._parents: frozenset[str] = frozenset()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._begin()
         _stores.add(self)
 
@@ -121,10 +121,11 @@ class RedisStore:
         self.one_slot = not self._ways.capabilities.spans_scopes
         """Whether all keys of a request have to have one scope."""
         self.hub.on_undelivered = self._have_told
-        self._wire: Way | None = None
-        self._async_wires: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncWay] = (
-            weakref.WeakKeyDictionary()
-        )
+        self.hub.after_turn = self._abandon_ended_loops
+        self._wires: dict[object, Way] = {}
+        """By whom their sockets belong to; see `socket_owner`."""
+        self._maker = socket_owner()
+        self._async_wires: dict[asyncio.AbstractEventLoop, AsyncWay] = {}
         self._last_async_wire: AsyncWay | None = None
         self._scopes: dict[str, float] = {}
 
@@ -179,12 +180,15 @@ class RedisStore:
 
     def wire(self) -> Way:
         """Return the way to the server for threads."""
-        wire = self._wire
+        owner = socket_owner()
+        wire = self._wires.get(owner)
         if wire is None:
             with self._lock:
-                wire = self._wire
+                wire = self._wires.get(owner)
                 if wire is None:
-                    wire = self._wire = self._ways.new_wire(self._place.timeout)
+                    # The pool of a user's client is for the thread that it was given in.
+                    own = owner != self._maker
+                    wire = self._wires[owner] = self._ways.new_wire(self._place.timeout, own=own)
         return wire
 
     def async_wire(self) -> AsyncWay:
@@ -205,19 +209,47 @@ class RedisStore:
             return wire
         wire = self._async_wires.get(loop)
         if wire is None:
+            self._abandon_ended_loops()
             wire = self._ways.new_async_wire()
             with self._lock:
-                for ended in [each for each in self._async_wires if each.is_closed()]:
-                    del self._async_wires[ended]
                 self._async_wires[loop] = wire
         self._last_async_wire = wire
         return wire
 
+    def _abandon_ended_loops(self) -> None:
+        """Close the connections of loops that were closed, by hand, and did not close them."""
+        if not any(loop.is_closed() for loop in list(self._async_wires)):
+            return
+        with self._lock:
+            ended = [loop for loop in self._async_wires if loop.is_closed()]
+            wires = [self._async_wires.pop(loop) for loop in ended]
+            if self._last_async_wire in wires:
+                self._last_async_wire = None
+        for wire in wires:
+            wire.abandon()
+
     def prepare(self, request: Request) -> None:
-        """Note a request before it is sent."""
+        """Note a request before it is sent.
+
+        Raises:
+            StoreError: no thread can begin, which its lease would need.
+        """
         if request.listener is not None:
             self.hub.begin(request, time.monotonic())
+            try:
+                self._keep()
+            except StoreError:
+                self.hub.withdraw(request)
+                raise
+
+    def _keep(self) -> None:
+        try:
             self.keeper.ensure_running()
+        except RuntimeError as error:
+            raise StoreError(
+                f"leases cannot be renewed, since no thread can begin: {error}. In a program that "
+                "is ending, take slots before its end, or once before, so that the thread runs"
+            ) from error
 
     def abandon(self, request_id: str, key: str) -> None:
         """Have the keeper release a request; needs no wait, and no event loop."""
@@ -229,7 +261,7 @@ class RedisStore:
         """Have notices sent to a function, also those that other processes cannot deliver."""
         self.hub.on_notice = callback
         if callback is not None:
-            self.keeper.ensure_running()
+            self._keep()
 
     def new_scope(self, request: Request) -> str | None:
         """Return the scope of a durable request, if it is to be noted for `sweep`."""
@@ -264,13 +296,17 @@ class RedisStore:
     def close(self) -> None:
         """Give up connections and the keeper; the latter once nobody waits or holds any more."""
         self.keeper.stop()
-        if self._wire is not None:
-            self._wire.close()
-        self._wire = None
+        mine = socket_owner()
+        while self._wires:
+            owner, wire = self._wires.popitem()
+            # gevent lets nobody else close the sockets of a thread: the collector does.
+            with suppress(ValueError) if owner != mine else nullcontext():
+                wire.close()
+        self._abandon_ended_loops()
 
     async def aclose(self) -> None:
         """Give up connections and the keeper, in an event loop."""
-        await asyncio.get_running_loop().run_in_executor(None, self.close)
+        await run_in_thread(self.close)
         wire = self._async_wires.pop(asyncio.get_running_loop(), None)
         self._last_async_wire = None
         if wire is not None:
@@ -279,7 +315,7 @@ class RedisStore:
     def start_over_in_child(self) -> None:
         """Forget the parent's leases, threads and connections, in a process made by `fork`."""
         self._parents |= frozenset(self.hub.live)
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._begin()
 
     def is_of_parent(self, request_id: str) -> bool:

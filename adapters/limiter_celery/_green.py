@@ -1,72 +1,22 @@
-"""Leases in a worker whose threads are green: a body that computes stops all of them.
+"""gevent in a worker: whether threads are its greenlets, and the way into its loop.
 
-So the store's keeper, which renews the leases, has to run in a thread of the system. What gevent
-makes of a thread is a greenlet of the system's thread that started it: so one is started that does
-nothing else than to start the keeper, which makes its connections there. They must not be mixed
-with those of the main thread: gevent waits for a socket in the thread that opened it.
+Leases are renewed by a thread of the system, which the store sees to. What it has to say about
+messages and connections is for the greenlets of the main thread: they must not be used elsewhere,
+since gevent waits for a socket in the thread that opened it.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
-
-from limiter_core.store import Store
-from limiter_core.system_clock import system_clock as time
-
-logger = logging.getLogger("limiter")
-
-_PATIENCE = 2.0
 
 
 def is_gevent() -> bool:
     """Whether threads are greenlets of gevent in this process."""
     monkey: Any = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
-
-
-def keep_in_system_thread(store: Store) -> None:
-    """Have the store's keeper run in a thread of the system, as long as this process lives.
-
-    Before the gate is made: a store that gives notices keeps its keeper running.
-
-    Args:
-        store: the store; one without a keeper needs nothing.
-    """
-    keeper: Any = getattr(store, "keeper", None)
-    if keeper is None:
-        return
-    started: list[bool] = []  # plain: locks of gevent are for one thread
-
-    def keep() -> None:
-        keeper.ensure_running()
-        started.append(True)
-        while True:
-            time.sleep(3600.0)  # gevent's own: it lets the keeper run meanwhile
-
-    _start_system_thread(keep)
-    # Nothing else happens until it is at work: what it imports for that, another thread of the
-    # system must not import at the same time, since gevent's locks of imports do not reach there.
-    give_up_at = time.monotonic() + _PATIENCE
-    while not (started and keeper.listening) and time.monotonic() < give_up_at:
-        time.sleep(0.01)
-
-
-def _start_system_thread(run: Callable[[], object]) -> None:
-    """Start a thread of the system, whatever gevent has made of threads."""
-    monkey: Any = import_module("gevent.monkey")
-    start: Any = monkey.get_original("_thread", "start_new_thread")
-
-    def guarded() -> None:
-        try:
-            run()
-        except Exception:
-            logger.exception("the leases of this worker are renewed by its main thread only")
-
-    start(guarded, ())
 
 
 class MainHub:

@@ -18,7 +18,6 @@ from limiter_celery._admission import Admission
 from limiter_celery._aside import Aside
 from limiter_celery._endings import Endings
 from limiter_celery._errands import Errands
-from limiter_celery._green import is_gevent, keep_in_system_thread
 from limiter_celery._marks import Marks
 from limiter_celery._parcel import unpack
 from limiter_celery._pools import admits_in_pool, can_terminate
@@ -96,8 +95,6 @@ class Porter:
         self.has_semaphore = worker.process_task == worker._process_task_sem  # noqa: SLF001
         settings = self.settings
         store = open_store(settings.store)
-        if self.pool_is_green and is_gevent():
-            keep_in_system_thread(store)
         self.gate = SyncJobGate(
             store,
             settings.name,

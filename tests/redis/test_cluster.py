@@ -339,3 +339,26 @@ async def test_a_cancellation_at_every_await(cluster: Cluster) -> None:
     await until(lambda: not store.hub.live, "nobody waits or holds")
     assert [key async for key in limiter.keys()] == []
     await store.aclose()
+
+
+def test_loops_made_by_hand_leave_no_connections(cluster: Cluster) -> None:
+    """Neither their own, nor those of plain commands."""
+    limiter = Limiter(cluster.url)
+
+    async def work() -> None:
+        async with limiter.hold(PER_CUSTOMER, {"customer": 1}):
+            assert [key async for key in limiter.keys()] == ["customer=1"]
+
+    def in_a_loop_of_its_own() -> int:
+        loop = asyncio.new_event_loop()
+        try:
+            loop.run_until_complete(work())
+        finally:
+            loop.close()
+        return sum(server.admin.info("clients")["connected_clients"] for server in cluster._servers)
+
+    before = in_a_loop_of_its_own()
+    for _ in range(10):
+        after = in_a_loop_of_its_own()
+    assert after <= before + 8  # of two loops, at the most, and of the keeper's threads
+    limiter._engine.store.close()

@@ -1,0 +1,263 @@
+"""Threads of the system, and what works between them and green ones.
+
+gevent and eventlet replace threads by greenlets, all in one thread of the system: a body that
+computes stops every one of them. So what has to go on meanwhile runs in a thread of the system, and
+what both kinds share is made of the system's own locks. Without gevent and eventlet these are
+Python's threads.
+"""
+
+from __future__ import annotations
+
+import _socket
+import _thread
+import asyncio
+import concurrent.futures
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, TypeVar
+
+from limiter_core.system_clock import system_clock as time
+
+__all__ = (
+    "SystemEvent",
+    "SystemThread",
+    "WaitEvent",
+    "are_green",
+    "new_lock",
+    "new_socket_pair",
+    "new_wait_event",
+    "run_in_thread",
+    "socket_owner",
+)
+
+R = TypeVar("R")
+
+_POLL = 0.005
+# What the threads of gevent import at first: two at once would wait for each other's locks.
+_IMPORTED_EARLY = ("encodings.idna", "gevent.resolver.thread", "gevent.threadpool")
+
+
+def _gevent() -> Any:
+    """Return gevent's patches, None unless threads are its greenlets."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    return monkey if monkey is not None and monkey.is_module_patched("threading") else None
+
+
+def _eventlet() -> Any:
+    """Return eventlet's patches, None unless threads are its greenlets."""
+    patcher: Any = sys.modules.get("eventlet.patcher")
+    return patcher if patcher is not None and patcher.is_monkey_patched("thread") else None
+
+
+def are_green() -> bool:
+    """Whether what looks like threads are greenlets, of gevent or eventlet."""
+    return _gevent() is not None or _eventlet() is not None
+
+
+def _original(name: str) -> Any:
+    """Return a function of `_thread` as the system has it."""
+    if (gevent := _gevent()) is not None:
+        return gevent.get_original("_thread", name)
+    if (eventlet := _eventlet()) is not None:
+        return getattr(eventlet.original("_thread"), name)
+    return getattr(_thread, name)
+
+
+def new_lock() -> threading.Lock:
+    """Return a lock of the system: for moments only, nothing green may wait while it is held."""
+    lock: threading.Lock = _original("allocate_lock")()
+    return lock
+
+
+def socket_owner() -> object:
+    """Return what stands for those who may share a socket: with gevent, a thread's event loop."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("socket"):
+        return None
+    hub: object = sys.modules["gevent"].get_hub()
+    return hub
+
+
+def new_socket_pair() -> tuple[Any, Any]:
+    """Return two connected sockets of the system: one thread makes them, others use them."""
+    make: Any = getattr(_socket, "socketpair", socket.socketpair)  # not in Windows' own module
+    ours, theirs = make()
+    return ours, theirs
+
+
+class SystemThread:
+    """A thread of the system, whatever threads are. It does not keep the process alive.
+
+    Args:
+        target: what it does.
+        name: its name.
+    """
+
+    def __init__(self, target: Callable[[], object], name: str) -> None:
+        self._target = target
+        self._name = name
+        self._ident: int | None = None
+        self._ended = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start it.
+
+        Raises:
+            RuntimeError: no thread can begin: there are too many, or the interpreter is ending.
+        """
+        if not are_green():
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread
+            return
+        if _gevent() is not None:
+            for module in _IMPORTED_EARLY:
+                import_module(module)
+        _original("start_new_thread")(self._run, ())
+
+    def is_current(self) -> bool:
+        """Whether it is the caller's."""
+        return bool(self._ident == _original("get_ident")())
+
+    def is_alive(self) -> bool:
+        """Whether it has not yet ended."""
+        return not self._ended
+
+    def join(self, seconds: float) -> None:
+        """Wait until it has ended, at most so many seconds; meanwhile greenlets run."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+            return
+        give_up_at = time.monotonic() + seconds
+        while not self._ended and time.monotonic() < give_up_at:
+            time.sleep(_POLL)
+
+    def _run(self) -> None:
+        self._ident = _original("get_ident")()
+        try:
+            self._target()
+        finally:
+            self._ended = True
+            if _gevent() is not None:
+                import_module("gevent").get_hub().destroy(destroy_loop=True)
+
+
+class SystemEvent:
+    """A flag that threads of the system wait for, and that anybody sets."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiting: list[threading.Lock] = []
+
+    def is_set(self) -> bool:
+        """Whether it was set since it was cleared."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Set it, and wake those who wait."""
+        self._is_set = True
+        for lock in list(self._waiting):
+            with suppress(RuntimeError):  # somebody else was faster
+                lock.release()
+
+    def clear(self) -> None:
+        """Wait again from now on."""
+        self._is_set = False
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is set, at most so many seconds; whether it is."""
+        lock = new_lock()
+        lock.acquire()
+        self._waiting.append(lock)
+        if not self._is_set:  # in this order: `set` sets it before it looks for those who wait
+            lock.acquire(timeout=seconds)
+        self._waiting.remove(lock)
+        return self._is_set
+
+
+class _GreenEvent:
+    """A flag that a greenlet waits for, and that any greenlet or thread sets.
+
+    A socket wakes the waiter: the one thing that reaches a greenlet from another thread of the
+    system with both gevent and eventlet.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._lock = new_lock()
+        self._wake: Any = None
+
+    def set(self) -> None:
+        self._is_set = True
+        with self._lock:
+            if self._wake is not None:
+                with suppress(OSError):  # it is full of wake-ups
+                    self._wake.send(b"!")
+
+    def clear(self) -> None:
+        self._is_set = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        ours, theirs = new_socket_pair()
+        theirs.setblocking(False)
+        waiting = socket.socket(fileno=ours.detach())
+        try:
+            waiting.settimeout(timeout)
+            with self._lock:
+                self._wake = theirs
+            if not self._is_set:
+                with suppress(TimeoutError):
+                    waiting.recv(1)
+        finally:
+            with self._lock:
+                self._wake = None
+                theirs.close()
+            waiting.close()
+        return self._is_set
+
+
+WaitEvent = threading.Event | _GreenEvent
+"""What a thread, of either kind, waits for."""
+
+
+def new_wait_event() -> WaitEvent:
+    """Return a flag that the calling thread or greenlet waits for; anybody may set it."""
+    return _GreenEvent() if are_green() else threading.Event()
+
+
+async def run_in_thread(function: Callable[[], R]) -> R:
+    """Call a function that blocks, in a thread, and return what it returns.
+
+    In one of its own: an event loop's executor may be busy for long, or gone. Where no thread can
+    begin, as in an interpreter that is ending, it is called here.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[R] = loop.create_future()
+
+    def tell(outcome: concurrent.futures.Future[R]) -> None:
+        if done.cancelled():
+            return
+        if (error := outcome.exception()) is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(outcome.result())
+
+    def run() -> None:
+        outcome: concurrent.futures.Future[R] = concurrent.futures.Future()
+        try:
+            outcome.set_result(function())
+        except BaseException as error:  # noqa: BLE001  (it is the waiter's)
+            outcome.set_exception(error)
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, outcome)
+
+    try:
+        SystemThread(run, "limiter-command").start()
+    except RuntimeError:
+        return function()
+    return await done

@@ -1,0 +1,197 @@
+"""Ends: of an interpreter, of its executors, and of event loops that were made by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, StoreError, SyncLimiter
+from limiter_redis import RedisStore
+
+from ._servers import Server
+from ._tools import until, until_now
+
+ONE = ConcurrencyLimit(LIMIT_BY.constant("k"), 1)
+
+HEAD = """
+import asyncio, atexit, sys, threading, time
+from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, StoreError, SyncLimiter
+
+url = sys.argv[1]
+one = ConcurrencyLimit(LIMIT_BY.constant("k"), 1)
+
+def hold():
+    try:
+        with SyncLimiter(url) as limiter, limiter.hold(one, timeout=5):
+            print("held")
+    except StoreError as error:
+        assert any(said in str(error) for said in ("no thread can begin", "is ending")), error
+        print("refused")
+
+async def hold_async():
+    try:
+        async with Limiter(url) as limiter:
+            async with limiter.hold(one, timeout=5):
+                print("held")
+    except StoreError as error:
+        assert any(said in str(error) for said in ("no thread can begin", "is ending")), error
+        print("refused")
+
+def after_main(work):
+    threading.main_thread().join()
+    work()
+"""
+ENDS = {
+    "an exit hook": "atexit.register(hold)",
+    "an exit hook, in a loop": "atexit.register(lambda: asyncio.run(hold_async()))",
+    "a thread behind the main one": "threading.Thread(target=after_main, args=[hold]).start()",
+    "a thread behind the main one, in a loop": (
+        "threading.Thread(target=after_main, args=[lambda: asyncio.run(hold_async())]).start()"
+    ),
+}
+
+
+@pytest.mark.parametrize("imported", ["", "import limiter_redis\n"], ids=["", "imported"])
+@pytest.mark.parametrize("end", ENDS)
+def test_a_program_that_is_ending(end: str, imported: str, server: Server) -> None:
+    """A first hold works, or says why not; closing works without any executor."""
+    run = subprocess.run(
+        [sys.executable, "-c", f"{HEAD}{imported}{ENDS[end]}", server.url],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (run.stdout.strip() in ("held", "refused"), run.stderr) == (True, "")
+
+
+async def test_closing_needs_no_executor(server: Server) -> None:
+    """It may be gone, or busy for long."""
+    limiter = Limiter(server.url)
+    async with limiter.hold(ONE):
+        pass
+    await asyncio.get_running_loop().shutdown_default_executor()
+    await limiter.aclose()
+
+
+async def test_closing_waits_for_nobody_in_the_executor(server: Server) -> None:
+    go_on = threading.Event()
+    busy = [asyncio.get_running_loop().run_in_executor(None, go_on.wait, 30) for _ in range(64)]
+    async with Limiter(server.url) as limiter, limiter.hold(ONE):
+        pass
+    go_on.set()
+    await asyncio.gather(*busy)
+
+
+@pytest.mark.parametrize("kind", [Limiter, SyncLimiter])
+async def test_where_no_thread_can_begin_a_call_says_so(
+    kind: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And leaves nothing behind: the next call, when threads can begin, works."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    store = RedisStore(server.url)
+    limiter = kind(store)
+
+    async def take() -> Any:
+        lease = limiter.acquire(ONE)
+        return await lease if kind is Limiter else lease
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(StoreError, match="no thread can begin: can't start new thread"):
+            await take()
+        assert not store.hub.live
+        await store.aclose()
+    lease = await take()
+    released = lease.release()
+    if kind is Limiter:
+        await released
+    await store.aclose()
+
+
+# -- loops -----------------------------------------------------------------------------------------
+
+
+def in_a_loop_of_its_own(work: Callable[[], Any]) -> None:
+    """As programs do that know no `asyncio.run`."""
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(work())
+    finally:
+        loop.close()
+
+
+def connections(server: Server) -> int:
+    return int(server.admin.info("clients")["connected_clients"])
+
+
+@pytest.fixture
+def unclosed() -> Any:
+    """What the collector found open, at the end of a test in which it did not come before."""
+    found: list[str] = []
+    gc.collect()
+    gc.disable()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ResourceWarning)
+        warnings.showwarning = lambda message, *_: found.append(str(message))
+        yield found
+        gc.collect()
+    gc.enable()
+    assert found == []
+
+
+def test_loops_made_by_hand_leave_no_connections(server: Server, unclosed: Any) -> None:
+    limiter = Limiter(server.url)
+
+    async def work() -> None:
+        async with limiter.hold(ONE):
+            assert [key async for key in limiter.keys()] == ["k"]  # a connection for commands
+
+    in_a_loop_of_its_own(work)
+    before = connections(server)
+    for _ in range(20):
+        in_a_loop_of_its_own(work)
+    until_now(lambda: connections(server) <= before, "the last one's are closed, too")
+    limiter._engine.store.close()
+
+
+def test_connections_end_soon_after_their_loops(server: Server, unclosed: Any) -> None:
+    """Of many threads with a loop each, though nobody calls any more."""
+    limiter = Limiter(server.url)
+
+    async def work() -> None:
+        async with limiter.hold(ONE):
+            pass
+
+    before = connections(server)
+    threads = [threading.Thread(target=in_a_loop_of_its_own, args=[work]) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    keeper = 2
+    until_now(lambda: connections(server) <= before + keeper, "all loops' are closed", patience=5)
+    limiter._engine.store.close()
+
+
+async def test_a_loop_that_goes_on_keeps_its_connection(server: Server) -> None:
+    """Another one's end is none of its business."""
+    limiter = Limiter(server.url)
+    async with limiter.hold(ONE):
+        await asyncio.to_thread(in_a_loop_of_its_own, limiter.keys().__anext__)
+        wire = limiter._engine.store.async_wire()
+        await until(lambda: len(limiter._engine.store._async_wires) == 1, "the other is forgotten")
+    async with limiter.hold(ONE):
+        assert limiter._engine.store.async_wire() is wire
+    await limiter.aclose()

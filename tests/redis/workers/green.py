@@ -1,0 +1,118 @@
+"""A process whose threads are green: what it does, it prints, a word at a time.
+
+Its arguments: "gevent" or "eventlet"; "before" or "after" the imports of the package; a URL.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import warnings
+
+library, when, url = sys.argv[1:]
+
+warnings.simplefilter("ignore")  # eventlet's, on itself
+
+
+def patch():
+    if library == "gevent":
+        from gevent import monkey
+
+        monkey.patch_all()
+    else:
+        import eventlet
+
+        eventlet.monkey_patch()
+
+
+if when == "before":
+    patch()
+
+import threading
+import time
+
+from limiter_core import LIMIT_BY, ConcurrencyLimit, SyncLimiter
+
+if when == "after":
+    import limiter_redis  # noqa: F401
+
+    patch()
+
+from limiter_core.threads import SystemThread
+
+ONE = ConcurrencyLimit(LIMIT_BY.constant("k"), 1, lease=2)
+
+
+def say(*words):
+    print(*words, flush=True)  # noqa: T201
+
+
+def compute(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+beats = []
+
+
+def beat():
+    while True:
+        beats.append(time.monotonic())
+        time.sleep(0.01)
+
+
+def share(limiter, first, second):
+    """One holds, the other waits; then it is handed on. `first` and `second` start them."""
+    done, held = [], []
+
+    def hold():
+        with limiter.hold(ONE):
+            held.append(1)
+            time.sleep(1.0)
+            done.append("first")
+
+    def wait():
+        while not held:
+            time.sleep(0.01)
+        with limiter.hold(ONE, timeout=10):
+            done.append("second")
+
+    started = time.monotonic()
+    for start, work in ((first, hold), (second, wait)):
+        start(work)
+    while len(done) < 2 and time.monotonic() < started + 15:
+        time.sleep(0.01)
+    return " ".join(done), time.monotonic() - started
+
+
+def green(work):
+    threading.Thread(target=work, daemon=True).start()
+
+
+def system(work):
+    SystemThread(work, "system").start()
+
+
+with SyncLimiter(url) as limiter:
+    green(beat)
+    with limiter.hold(ONE) as lease:
+        say("computes")
+        compute(4.5)
+        say("lost" if lease.lost else "kept")
+    for name, first, second in (
+        ("green-green", green, green),
+        ("green-system", green, system),
+        ("system-green", system, green),
+        ("system-system", system, system),
+    ):
+        del beats[:]
+        order, _ = share(limiter, first, second)
+        gaps = [late - early for early, late in itertools.pairwise(beats)]
+        # None of those that wait stops the others: not for the second that the holder has it.
+        say(name, order, "free" if max(gaps) < 0.8 else f"stopped-{max(gaps)}")
+    say("asks")
+    sys.stdin.readline()
+    with limiter.hold(ONE, timeout=10):
+        say("handed")
+say("closed")
