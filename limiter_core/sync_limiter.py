@@ -174,7 +174,8 @@ class SyncLimiter(Copyable):
         """Return the state of a key: the limit, slots in use, holders, waiters.
 
         Args:
-            limit: a limit, whose key is derived from the arguments; or the key itself.
+            limit: a limit, whose key is derived from the arguments; or the key itself: then the
+                limit in force is the highest number that those declare who use the key.
             arguments: as for `hold`.
         """
         self._engine.check_open()

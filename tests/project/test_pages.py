@@ -20,12 +20,17 @@ PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "docs/arq.md",
+    "docs/celery.md",
+    "docs/cluster.md",
+    "docs/docket.md",
     "docs/keys.md",
     "docs/redis-layout.md",
     "docs/reliability.md",
     "docs/scale.md",
+    "docs/write-an-adapter.md",
 )
-REDIS_IN_PAGES = "redis://localhost:6379/0"
+REDIS_IN_PAGES = ("redis://localhost:6379/0", "redis+cluster://localhost:7000")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 GUARANTEE = (
@@ -50,9 +55,10 @@ def served(request: pytest.FixtureRequest) -> Callable[[str], str]:
     """Gives code a server where it says that there is one."""
 
     def with_server(text: str) -> str:
-        if REDIS_IN_PAGES not in text:
-            return text
-        return text.replace(REDIS_IN_PAGES, request.getfixturevalue("redis_url"))
+        for url in REDIS_IN_PAGES:
+            if url in text:
+                text = text.replace(url, request.getfixturevalue("redis_url"))
+        return text
 
     return with_server
 
@@ -72,6 +78,14 @@ def test_code_runs_as_it_stands(block: Block, served: Callable[[str], str]) -> N
         asyncio.run(eval(code, namespace))
     else:
         exec(code, namespace)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_says_where_top_level_await_is_meant(page: str) -> None:
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    codes = [compile(each.text, page, "exec", flags=flags) for each in code_blocks(page, "python")]
+    if any(code.co_flags & inspect.CO_COROUTINE for code in codes):
+        assert "python -m asyncio" in (ROOT / page).read_text(encoding="utf-8")
 
 
 def test_there_is_code_to_run() -> None:
