@@ -5,27 +5,44 @@ SAQ's own `scheduled`, far ahead; SAQ brings it back by itself then, should nobo
 
 A slot is free when SAQ notes the end of the job. A body that does not let itself be cancelled at
 its `timeout` (a function that is no coroutine cannot be) runs on: SAQ does not wait for it.
+
+What a lost slot does to a body: see `_stop`. SAQ's own `abort` looks once a second, and at those
+bodies only that have run for a second; so bodies are stopped here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from importlib import resources
 from typing import Any
 
 from redis.exceptions import RedisError
+from saq.job import TERMINAL_STATUSES, Status
 from saq.job import Job as SaqJob
-from saq.job import Status
 from saq.queue.redis import RedisQueue
 
-from limiter_core import ArgumentView, Lease, LimitReached, StoreError, Superseded
+from limiter_core import (
+    ArgumentView,
+    ConcurrencyLimit,
+    ConfigurationError,
+    Lease,
+    LimitReached,
+    StoreError,
+    Superseded,
+)
 from limiter_core.arguments import Binder
 from limiter_core.jobs import Errands, Held, Job, JobGate
 from limiter_core.requests import Loss, Notice
 from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
+from limiter_saq._limits import binder_of, limits_of
+from limiter_saq._workers import check_new_workers, frame_of
+
+logger = logging.getLogger("limiter")
 
 BACKSTOP = 300.0
 """Seconds after which a parked job asks again even if nobody woke it."""
@@ -39,11 +56,15 @@ class LimitedQueue(RedisQueue):
 
     Args:
         redis: as for `RedisQueue`; a connection's `socket_timeout` has to be None there.
-        limits: for a job's function, by its name or itself, a limit or a list of them. Give the
-            function where a strategy looks at an argument that has a default.
+        limits: for a job's function, by its name or itself, a limit or a list of them.
         limiter: the store of the limits, or its URL; None for the queue's own Redis. Queues of one
             name in several Redises need one each, or a namespace of it.
         settings: those of `RedisQueue`.
+
+    Raises:
+        ConfigurationError: what is given for a function is no limit, or needs an argument that the
+            function does not have. With a name alone, it is the worker that is refused; so it is
+            if it does not have a function of that name.
     """
 
     def __init__(
@@ -55,12 +76,41 @@ class LimitedQueue(RedisQueue):
         **settings: Any,
     ) -> None:
         super().__init__(redis, **settings)
-        self._limits = {getattr(f, "__qualname__", f): limit for f, limit in limits.items()}
-        self._binders = {f.__qualname__: Binder(f) for f in limits if not isinstance(f, str)}
+        self._limits: dict[str, tuple[ConcurrencyLimit, ...]] = {}
+        self._binders: dict[str, Binder] = {}
+        for function, given in limits.items():
+            name = function if isinstance(function, str) else getattr(function, "__qualname__", "")
+            if not name:
+                raise ConfigurationError(
+                    f"limits= takes functions and their names, got {function!r}"
+                )
+            self._limits[name] = limits_of(name, given)
+            if not isinstance(function, str):
+                self._binders[name] = binder_of(function, self._limits[name])
         self._limiter = limiter
         self._leases: dict[int, tuple[SaqJob, Lease]] = {}  # by the delivery that got it
         self._open: tuple[JobGate, Errands] | None = None
         self._sweeper: asyncio.Task[None] | None = None
+
+    def check_worker(self, functions: Mapping[str, Callable[..., Any]]) -> None:
+        """Refuse a worker that would ignore a limit; called when one is made for this queue.
+
+        Args:
+            functions: those of the worker, by name. From now on their defaults count, too.
+
+        Raises:
+            ConfigurationError: there is a limit for none of them; or one needs an argument that its
+                function does not have.
+        """
+        for name, limits in self._limits.items():
+            function = functions.get(name)
+            if function is None:
+                raise ConfigurationError(
+                    f"limits= names {name!r}, which is no function of this worker; "
+                    f"there are: {', '.join(sorted(functions)) or 'none'}"
+                )
+            if name not in self._binders:
+                self._binders[name] = binder_of(function, limits, name)
 
     # -- the gate ----------------------------------------------------------------------------------
 
@@ -133,7 +183,10 @@ class LimitedQueue(RedisQueue):
         binder = self._binders.get(job.function)
         if binder is None:
             return ArgumentView(job.kwargs or {}, job.function)
-        return ArgumentView(binder((None,), job.kwargs or {}), binder.name)
+        try:
+            return ArgumentView(binder((None,), job.kwargs or {}), binder.name)
+        except TypeError:  # they do not fit, as the body will say
+            return ArgumentView(job.kwargs or {}, binder.name)
 
     def _opened(self) -> tuple[JobGate, Errands]:
         if self._open is None:
@@ -158,12 +211,42 @@ class LimitedQueue(RedisQueue):
             await super()._finish(job, status, **ended)
 
     async def _stop(self, job: SaqJob, loss: Loss, worker: asyncio.Task[Any]) -> None:
+        """Stop a body that lost its slot.
+
+        If somebody else wanted that (a newer job, an operator, `max_hold`), the job is ABORTED;
+        else it runs again. A function that is no coroutine cannot be stopped: aborted, it keeps
+        its slot until it returns; if its lease is lost, it goes on, and ends as it ends.
+        """
         if id(job) not in self._leases:
             return  # it is over
-        if loss in (Loss.PREEMPTED, Loss.EVICTED, Loss.OVERRAN):
-            await self.abort(job, loss.value)
+        is_final = loss in (Loss.PREEMPTED, Loss.EVICTED, Loss.OVERRAN)
+        frame = frame_of(worker)
+        if frame is None:  # whoever took the job is no worker of SAQ's
+            if is_final:
+                await self.abort(job, loss.value)
+            else:
+                worker.cancel()
+            return
+        body = frame["task_ctx"]
+        if body is None:  # it did not begin yet
+            worker.cancel()
+        elif is_final:
+            body["aborted"] = loss.value
+            body["task"].cancel()
+        elif inspect.iscoroutinefunction(frame["self"].functions[job.function]):
+            body["task"].cancel()
         else:
-            worker.cancel()  # SAQ has it run again, as when a worker stops
+            logger.warning("%s lost its slot and cannot be stopped: %s", job.id, loss.value)
+            return
+        await asyncio.wait([worker])
+        stored = await self.job(job.key)
+        if stored is None or stored.status in TERMINAL_STATUSES or stored.attempts > job.attempts:
+            return
+        # SAQ notes nothing if the body did not listen, or did not begin.
+        if is_final:
+            await self.finish(job, Status.ABORTED, error=loss.value)
+        elif stored.status is Status.ACTIVE or stored.attempts < job.attempts:
+            await self.retry(job, loss.value)
 
     async def abort(self, job: SaqJob, error: str, ttl: float = 5) -> None:
         """Abort a job, also one that waits for its slot: nobody would, SAQ has it as scheduled."""
@@ -200,3 +283,6 @@ class LimitedQueue(RedisQueue):
 def _ticket_of(job: SaqJob) -> str:
     # The key of a job that ended may be enqueued again before its slot is back.
     return f"{job.id}#{job.queued}#{job.attempts}"
+
+
+check_new_workers(LimitedQueue)

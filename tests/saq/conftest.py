@@ -63,10 +63,16 @@ class Shop:
         self._queues.append(LimitedQueue(client, limits={"job": limits}, **settings))
         return self._queues[-1]
 
-    def work(self, queue: LimitedQueue, *, concurrency: int = 5) -> Worker[Any]:
+    def work(
+        self, queue: LimitedQueue, *, concurrency: int = 5, function: Any = None, **settings: Any
+    ) -> Worker[Any]:
         """Start a worker."""
         worker: Worker[Any] = Worker(
-            queue, functions=[("job", self.job)], concurrency=concurrency, timers={"abort": 1}
+            queue,
+            functions=[("job", function or self.job)],
+            concurrency=concurrency,
+            timers={"abort": 1},
+            **settings,
         )
         self._workers.append(worker)
         task = asyncio.create_task(worker.start())
