@@ -6,7 +6,6 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from limiter_celery import _celery
-from limiter_celery._parcel import REFUSED
 from limiter_celery._passage import Passage, job_of
 from limiter_core import LimitReached, StoreError, Superseded
 from limiter_core.jobs import Held, Waiting
@@ -58,9 +57,8 @@ class Admission:
             passage.overtaken = True
             _celery.state.task_ready(request)
             return False
-        refused = request.request_dict.get(REFUSED)
-        if refused is not None:
-            request._announce_revoked(refused, False, None, False)  # noqa: SLF001
+        if passage.refused is not None:
+            request._announce_revoked(passage.refused, False, None, False)  # noqa: SLF001
             return False
         admits = self._porter.settings.on_store_error == "admit"
         if time.monotonic() < self._away_until and not admits:

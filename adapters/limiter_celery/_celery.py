@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any: ...
         def on_timeout(self, soft: bool, timeout: Any) -> None: ...
         def reject(self, requeue: bool = False) -> None: ...
+        def revoked(self) -> bool: ...
         def _announce_revoked(
             self, reason: Any, terminated: bool, signum: Any, expired: bool
         ) -> None: ...
@@ -55,11 +56,20 @@ if TYPE_CHECKING:
     class StartStopStep(_Untyped):
         """`celery.bootsteps.StartStopStep`."""
 
+    class BaseConsumer(_Untyped):
+        """`kombu.Consumer`."""
+
+        def add_queue(self, queue: Any) -> Any: ...
+        def cancel_by_queue(self, queue: Any) -> None: ...
+        def _basic_consume(self, queue: Any, *args: Any, **options: Any) -> Any: ...
+
 else:
     Task = _app_task.Task
     Request = _request.Request
     StartStopStep = _bootsteps.StartStopStep
+    BaseConsumer = _kombu.Consumer
 
+REVOKE_EXPIRES: float = state.REVOKE_EXPIRES
 RUN: int = _bootsteps.RUN
 Consumer: Any = _consumer.Consumer
 Exchange: Any = _kombu.Exchange

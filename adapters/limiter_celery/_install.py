@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from limiter_celery import _celery
-from limiter_celery._parcel import consume_granted
 from limiter_celery._porter import Porter
+from limiter_celery._queues import consume_granted
 from limiter_celery._revokes import watch_revokes
 from limiter_celery._settings import Settings, note_settings, settings_of, unproxied
 from limiter_celery._task import LimitedTask

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from limiter_celery import _celery
+from limiter_celery._queues import SUFFIX, declare_granted, is_temporary, note_queue
 
 ORIGIN = "limiter_origin"
 """The header of a message that was sent again: where the first one came from."""
@@ -18,11 +19,18 @@ ORIGIN = "limiter_origin"
 REFUSED = "limiter_refused"
 """The header of a message that was sent again for its end: why it is not to run."""
 
-_KEPT = ("correlation_id", "delivery_mode", "message_id", "priority", "reply_to", "timestamp")
-"""The properties that are the sender's; the rest belongs to the broker's one delivery."""
+_SENT_AGAIN = (
+    "correlation_id",
+    "delivery_mode",
+    "message_id",
+    "priority",
+    "reply_to",
+    "timestamp",
+)
+"""The sender's properties that are sent again. The task sees all of them."""
 
-_EXCHANGE = "limiter"
-_SUFFIX = ".granted"
+_NOT_SENT_AGAIN = ("app_id", "cluster_id", "expiration", "type", "user_id")
+"""Those that say how the broker is to deal with a message: for the first way, which is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +45,8 @@ class Parcel:
         content_encoding: of the body.
         exchange: where it was sent to first.
         routing_key: where it was sent to first.
-        queue: the queue it came from, if a queue of granted tasks stands beside that; else None.
+        queue: the queue it came from.
+        temporary: whether that queue ends with those who consume it.
         order: its place in line, in microseconds since the epoch.
     """
 
@@ -48,7 +57,8 @@ class Parcel:
     content_encoding: str | None
     exchange: str
     routing_key: str
-    queue: str | None
+    queue: str
+    temporary: bool
     order: int
 
     @property
@@ -72,6 +82,7 @@ class Parcel:
                 self.exchange,
                 self.routing_key,
                 self.queue,
+                self.temporary,
                 self.order,
             ]
         )
@@ -79,7 +90,7 @@ class Parcel:
 
     def message(self, app: Any) -> Any:
         """Return it as a message that was just delivered, though by no broker."""
-        return _celery.Message(
+        message = _celery.Message(
             body=self.body,
             content_type=self.content_type,
             content_encoding=self.content_encoding,
@@ -88,6 +99,8 @@ class Parcel:
             delivery_info={"exchange": self.exchange, "routing_key": self.routing_key},
             accept=_celery.prepare_accept_content(app.conf.accept_content),
         )
+        note_queue(message, self.queue)
+        return message
 
     def refused(self, reason: str) -> Parcel:
         """Return a parcel that is to be delivered for its end."""
@@ -97,32 +110,55 @@ class Parcel:
         """Deliver it again, through the broker: ahead of what waits in its own queue.
 
         Raises:
+            QueueMissing: no worker consumes that queue.
             Exception: whatever the broker's driver raises.
         """
-        origin = [self.exchange, self.routing_key, self.queue, self.order]
+        properties = dict(self.properties)
+        rest = {name: properties.pop(name) for name in _NOT_SENT_AGAIN if name in properties}
+        origin = [self.exchange, self.routing_key, self.queue, self.temporary, self.order, rest]
         headers = {**self.headers, ORIGIN: origin}
-        options: dict[str, Any] = dict(self.properties)
-        if self.queue is None:
-            options |= {"exchange": self.exchange, "routing_key": self.routing_key}
-        else:
-            queue = granted_queue(app, self.queue)
-            options |= {
-                "exchange": queue.exchange,
-                "routing_key": queue.routing_key,
-                "declare": [queue],
-            }
         compression = headers.pop("compression", None)
         with app.producer_or_acquire() as producer:
             producer.publish(
                 self.body,
+                exchange="",  # the broker's own, in which each queue has its name for a key
+                routing_key=f"{self.queue}{SUFFIX}",
+                declare=declare_granted(app, self.queue, producer.connection),
                 headers=headers,
                 content_type=self.content_type,
                 content_encoding=self.content_encoding,
                 compression=compression,
                 retry=True,
                 retry_policy={"max_retries": 2, "interval_start": 0, "interval_max": 0.5},
-                **options,
+                **properties,
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a message that was sent again came from first.
+
+    Attributes:
+        exchange: where it was sent to.
+        routing_key: where it was sent to.
+        queue: the queue that it was taken from.
+        temporary: whether that queue ends with those who consume it.
+        order: its place in line.
+        properties: those that were not sent again.
+    """
+
+    exchange: str
+    routing_key: str
+    queue: str
+    temporary: bool
+    order: int
+    properties: dict[str, Any]
+
+
+def origin_of(headers: dict[str, Any]) -> Origin | None:
+    """Return where a message came from first, None if this is its first way."""
+    said = headers.get(ORIGIN)
+    return None if said is None else Origin(*said)
 
 
 def unpack(packed: bytes) -> Parcel:
@@ -141,15 +177,18 @@ def parcel_of(request: Any) -> Parcel:
     if headers.get("eta") is not None:
         headers["eta"] = None
     headers.pop("redelivered", None)  # of the Redis transport: about one delivery
-    origin = headers.pop(ORIGIN, None)
+    headers.pop(ORIGIN, None)
+    passage = request.passage
+    origin: Origin | None = passage.origin
     if origin is None:
         info: dict[str, Any] = message.delivery_info or {}
         exchange, routing_key = info.get("exchange") or "", info.get("routing_key") or ""
-        queue = _queue_of(request.app, exchange, routing_key)
+        temporary = is_temporary(request.app, passage.queue)
     else:
-        exchange, routing_key, queue, _ = origin
+        exchange, routing_key, temporary = origin.exchange, origin.routing_key, origin.temporary
     given: dict[str, Any] = message.properties or {}
-    properties = {name: given[name] for name in _KEPT if given.get(name) is not None}
+    kept = (*_SENT_AGAIN, *_NOT_SENT_AGAIN)
+    properties = {name: given[name] for name in kept if given.get(name) is not None}
     return Parcel(
         message.body,
         headers,
@@ -158,40 +197,7 @@ def parcel_of(request: Any) -> Parcel:
         message.content_encoding,
         exchange,
         routing_key,
-        queue,
-        request.passage.order,
+        passage.queue,
+        temporary,
+        passage.order,
     )
-
-
-def granted_queue(app: Any, name: str) -> Any:
-    """Return the queue of tasks that waited, and may run now, beside one of the user's queues."""
-    beside = app.amqp.queues[name]
-    return _celery.Queue(
-        f"{name}{_SUFFIX}",
-        _celery.Exchange(_EXCHANGE, type="direct"),
-        routing_key=f"{name}{_SUFFIX}",
-        durable=beside.durable,
-        auto_delete=beside.auto_delete,
-        queue_arguments=beside.queue_arguments,
-    )
-
-
-def consume_granted(app: Any) -> None:
-    """Have a worker consume, beside each of its queues, the tasks that waited there."""
-    queues = app.amqp.queues
-    for name in list(queues.consume_from):
-        if not name.endswith(_SUFFIX):
-            queues.select_add(granted_queue(app, name))
-
-
-def _queue_of(app: Any, exchange: str, routing_key: str) -> str | None:
-    """Return which queue a message came from: its broker does not always say."""
-    consumed = app.amqp.queues.consume_from
-    for name, queue in consumed.items():
-        if f"{name}{_SUFFIX}" not in consumed:
-            continue
-        if not exchange and routing_key == name:
-            return str(name)
-        if queue.exchange and queue.exchange.name == exchange and queue.routing_key == routing_key:
-            return str(name)
-    return None

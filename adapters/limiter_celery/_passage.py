@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from limiter_celery._parcel import ORIGIN, parcel_of
+from limiter_celery._parcel import ORIGIN, REFUSED, Origin, parcel_of
+from limiter_celery._queues import may_hold_copies, queue_of
 from limiter_celery._task import limits_of_task, view_of
 from limiter_core.arguments import ArgumentView
 from limiter_core.jobs import Job
@@ -17,7 +18,11 @@ class Passage:
     """What the adapter knows of a request.
 
     Attributes:
-        ticket: names this attempt of the task.
+        ticket: names this attempt of the task; and the queue it came from, where each of several
+            queues has a copy of its own.
+        origin: where its message came from first; None if it did not wait.
+        refused: why it is not to run, if it comes for its end only.
+        queue: the queue that it came from.
         order: its place in line: when a worker first received it, or its countdown was over; in
             microseconds since the epoch.
         woken: it waited, and this is a delivery made for its grant.
@@ -38,17 +43,25 @@ class Passage:
 
     Args:
         request: whose it is.
+        origin: where its message came from first; None if it did not wait.
         connection: which connection to the broker is the one of now.
     """
 
-    def __init__(self, request: Any, connection: int) -> None:
+    def __init__(self, request: Any, origin: Origin | None, connection: int) -> None:
         headers: Any = request.request_dict
+        app = request.app
         self.ticket = (
             f"{request.id}:{headers.get('retries') or 0}:{request.replaced_task_nesting or 0}"
         )
-        origin = headers.get(ORIGIN)
+        self.queue = queue_of(app, request.message) if origin is None else origin.queue
+        if may_hold_copies(app, self.queue):
+            self.ticket += f":{self.queue}"
+        self.origin = origin
         self.woken = origin is not None
-        self.order: int = _order_of(request) if origin is None else origin[3]
+        # Not for the task, which would hand it on with a retry.
+        self.refused: str | None = headers.pop(REFUSED, None)
+        headers.pop(ORIGIN, None)
+        self.order: int = _order_of(request) if origin is None else origin.order
         self.redelivered = bool(request.delivery_info.get("redelivered"))
         self.unsure = False
         self.made_at = time.monotonic()

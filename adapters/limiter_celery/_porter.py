@@ -11,6 +11,8 @@ import atexit
 import logging
 import os
 import random
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from limiter_celery import _celery
@@ -23,8 +25,9 @@ from limiter_celery._parcel import unpack
 from limiter_celery._pools import admits_in_pool, can_terminate
 from limiter_celery._post import Post
 from limiter_celery._reception import Reception
+from limiter_celery._revocations import Revocations, Stamps
 from limiter_celery._settings import Settings
-from limiter_celery._task import limits_of_task
+from limiter_celery._task import check_arguments, limits_of_task
 from limiter_celery._waiting import WaitingRoom
 from limiter_celery._waking import Waking
 from limiter_core import ConfigurationError, ConflictResolution, StoreError
@@ -36,6 +39,7 @@ logger = logging.getLogger("limiter")
 _LOOK_EVERY = 0.25
 _VISIBILITY = 3600.0
 _MARGIN = 600.0
+_LEARN_AGAIN = 1.0
 
 
 class Porter:
@@ -62,6 +66,7 @@ class Porter:
     gate: SyncJobGate
     marks: Marks
     waiting_room: WaitingRoom
+    revocations: Revocations
 
     def __init__(self, app: Any, settings: Settings) -> None:
         self.app = app
@@ -108,8 +113,10 @@ class Porter:
         lasts = self.visibility + _MARGIN if remember is None else float(remember)
         self.marks = Marks(face, settings.name, lasts)
         self.waiting_room = WaitingRoom(face, self._sweeps.add, self._end_waiting)
+        self.revocations = Revocations(face, settings.name, _celery.REVOKE_EXPIRES)
         self.errands.start()
         self._sweeps.start()
+        self._sweeps.add(self._learn_revocations)
         self._sweeps.add(self._sweep)
         atexit.register(self._at_exit)
 
@@ -138,7 +145,9 @@ class Porter:
         """
         from limiter_celery._request import LimitedRequest  # noqa: PLC0415  # it needs the porter
 
-        resolutions = {limit.on_conflict for limit in limits_of_task(task)}
+        limits = limits_of_task(task)
+        check_arguments(task, limits)
+        resolutions = {limit.on_conflict for limit in limits}
         if ConflictResolution.CANCEL_RUNNING in resolutions and not can_terminate(consumer.pool):
             raise ConfigurationError(
                 f"the task {task.name} has CANCEL_RUNNING, but this worker's pool cannot stop a "
@@ -156,6 +165,29 @@ class Porter:
     def revoked(self, task_ids: set[str]) -> None:
         """Have waiting tasks end that were revoked."""
         self.errands.add(lambda: self.waiting_room.revoke(task_ids))
+        for task_id in task_ids:
+            self._note(partial(self.revocations.note, task_id))
+
+    def revoked_by_stamps(self, stamps: Stamps) -> None:
+        """Have waiting tasks end that were revoked by headers with which they are stamped."""
+        self.errands.add(lambda: self.waiting_room.revoke_by_stamps(stamps))
+        self._note(partial(self.revocations.note_stamps, stamps))
+
+    def _note(self, note: Callable[[], None]) -> None:
+        def tried() -> None:
+            try:
+                note()
+            except StoreError as error:
+                logger.warning("a revoke is not noted for workers that begin later: %s", error)
+
+        self._sweeps.add(tried)
+
+    def _learn_revocations(self) -> None:
+        try:
+            self.revocations.learn()
+        except StoreError:  # said once, by the gate
+            if not self.closing:
+                self._sweeps.add(self._learn_revocations, _LEARN_AGAIN)
 
     def stop_waking(self) -> None:
         """Wake no more tasks in this worker: it is about to end."""

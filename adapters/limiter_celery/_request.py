@@ -11,9 +11,10 @@ import sys
 from typing import Any
 
 from limiter_celery import _celery
-from limiter_celery._parcel import ORIGIN
+from limiter_celery._parcel import origin_of
 from limiter_celery._passage import Passage
 from limiter_celery._pools import submit
+from limiter_celery._revocations import stamps_of
 from limiter_celery._settings import settings_of
 from limiter_core import ConfigurationError
 
@@ -30,12 +31,15 @@ class LimitedRequest(_celery.Request):
                 setattr(cls, name, wrap(cls.__dict__[name]))
 
     def __init__(self, message: Any, **options: Any) -> None:
+        origin = origin_of(message.headers or {})
+        if origin is not None and origin.properties:
+            message.properties.update(origin.properties)
         super().__init__(message, **options)
-        origin: Any = self.request_dict.get(ORIGIN)
         if origin is not None:
             # A retry is sent to where its task came from: that is not our own queue.
-            self._delivery_info["exchange"], self._delivery_info["routing_key"] = origin[:2]
-        self.passage = Passage(self, self.porter.connection)
+            self._delivery_info["exchange"] = origin.exchange
+            self._delivery_info["routing_key"] = origin.routing_key
+        self.passage = Passage(self, origin, self.porter.connection)
 
     @property
     def porter(self) -> Any:
@@ -57,6 +61,19 @@ class LimitedRequest(_celery.Request):
     def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> Any:
         """Release when the body ended."""
         return _released(_celery.Request.on_success)(self, failed__retval__runtime, **kwargs)
+
+    def revoked(self) -> bool:
+        """Whether the task is not to run: Celery knows that it was revoked, or the store does."""
+        if super().revoked():
+            return True
+        passage = self.passage
+        if not (passage.woken or passage.local):
+            return False
+        waits_since = passage.order / 1e6
+        if self.porter.revocations.cover(self.id, stamps_of(self.stamps), waits_since):
+            self._announce_revoked("revoked", False, None, False)
+            return True
+        return False
 
     def on_accepted(self, pid: Any, time_accepted: float) -> None:
         """Note that the body began."""

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from limiter_celery import _celery
+from limiter_celery._revocations import stamps_of
 
-_COMMANDS = ("revoke", "terminate")
+_COMMANDS = ("revoke", "terminate", "revoke_by_stamped_headers")
 
 _porters: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -32,8 +33,10 @@ class _Watched:
 
     def __call__(self, state: Any, *args: Any, **kwargs: Any) -> Any:
         answer = self._handler(state, *args, **kwargs)
-        given = kwargs.get("task_id", args[-1] if args else None)
-        ids = {given} if isinstance(given, str) else set(given or ())
         for porter in list(_porters):
-            porter.revoked(ids)
+            if self.__name__ == "revoke_by_stamped_headers":
+                porter.revoked_by_stamps(stamps_of(kwargs.get("headers", args[0] if args else {})))
+            else:
+                given = kwargs.get("task_id", args[-1] if args else None)
+                porter.revoked({given} if isinstance(given, str) else set(given or ()))
         return answer

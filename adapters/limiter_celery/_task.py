@@ -10,8 +10,9 @@ from limiter_celery import _celery
 from limiter_celery._settings import settings_of
 from limiter_core import ConcurrencyLimit, ConfigurationError
 from limiter_core.arguments import ArgumentView, Binder
+from limiter_core.jobs import check_argument_names
 
-__all__ = ("LimitedTask", "limits_of_task", "view_of")
+__all__ = ("LimitedTask", "check_arguments", "limits_of_task", "view_of")
 
 
 class LimitedTask(_celery.Task):
@@ -77,6 +78,15 @@ def _binder(task: Any) -> Binder:
     binder = Binder(task.run)
     binder.name = task.name
     return binder
+
+
+def check_arguments(task: Any, limits: Sequence[ConcurrencyLimit]) -> None:
+    """Refuse limits of a task that need an argument which it does not have.
+
+    Raises:
+        ConfigurationError: so it is; says which there are.
+    """
+    check_argument_names(limits, _binder(task))
 
 
 def view_of(task: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> ArgumentView:

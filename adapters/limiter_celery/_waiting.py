@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from limiter_celery._revocations import Stamps, have_in_common, stamps_of
 from limiter_core.errors import StoreError
 from limiter_core.jobs import Job, Waiting
 from limiter_core.requests import Mode, Queued, Request
@@ -33,6 +34,7 @@ class _Parked:
     task_id: str
     request: Request
     payload: bytes
+    stamps: Stamps
 
 
 class WaitingRoom:
@@ -59,7 +61,8 @@ class WaitingRoom:
 
     def enter(self, request: Any, job: Job, waiting: Waiting) -> None:
         """Note a task that was just parked."""
-        parked = _Parked(request.id, waiting.request, job.payload)
+        stamps = stamps_of(request.stamps)
+        parked = _Parked(request.id, waiting.request, job.payload, stamps)
         with self._lock:
             self._parked[job.ticket] = parked
             self._of_task.setdefault(request.id, set()).add(job.ticket)
@@ -83,6 +86,14 @@ class WaitingRoom:
             tickets = [each for task in task_ids for each in self._of_task.get(task, ())]
         for ticket in tickets:
             self._take_out(ticket, "revoked")
+
+    def revoke_by_stamps(self, stamps: Stamps) -> None:
+        """End the waiting of the tasks that have one of these stamps."""
+        with self._lock:
+            parked = list(self._parked.items())
+        for ticket, each in parked:
+            if have_in_common(each.stamps, stamps):
+                self._take_out(ticket, "revoked")
 
     def _end_at(self, ticket: str, after: float, reason: str) -> None:
         self._schedule(lambda: self._take_out(ticket, reason), after)

@@ -6,16 +6,18 @@ again if this process is killed while it runs.
 
 from __future__ import annotations
 
+import collections
 import logging
 import threading
 import weakref
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from limiter_celery import _celery
 from limiter_celery._parcel import Parcel, unpack
 from limiter_celery._passage import Passage
+from limiter_celery._queues import QueueMissing
 from limiter_core import StoreError
 from limiter_core.jobs import error_of
 from limiter_core.requests import Granted, Notice
@@ -33,6 +35,10 @@ _LAST_POLL = 1.5
 """Seconds for which a worker that is about to end may still take a message off a Redis broker, with
 the question for messages that was under way when it stopped to listen to the answer."""
 
+_OFFERS = 3
+"""How often a task is sent to a queue that ends with its consumers, and of which this worker does
+not know whether it is there; nobody who came for its slot is nobody who is there."""
+
 _LONGEST_PAUSE = 30.0
 """Seconds, at most, between two attempts to tell of the end of a task."""
 
@@ -46,6 +52,7 @@ class Waking:
         self._coming = 0
         self._own = threading.local()
         self._closed_at = 0.0
+        self._offered: collections.Counter[str] = collections.Counter()
         self._here: weakref.WeakKeyDictionary[Any, Parcel] = weakref.WeakKeyDictionary()
 
     def close(self) -> None:
@@ -58,11 +65,11 @@ class Waking:
         for request, parcel in list(self._here.items()):
             passage: Passage = request.passage
             if not passage.over and not passage.overtaken and passage.hand_on():
-                self._send_later(parcel)
+                self._send_later(passage.ticket, parcel)
 
-    def _send_later(self, parcel: Parcel) -> None:
+    def _send_later(self, ticket: str, parcel: Parcel) -> None:
         left = self._closed_at + _LAST_POLL - time.monotonic() if self._closed_at else 0.0
-        self._porter.errands.add(lambda: self._send(parcel), max(left, 0.0))
+        self._porter.errands.add(lambda: self._send(ticket, parcel), max(left, 0.0))
 
     @contextmanager
     def own_step(self) -> Generator[None]:
@@ -97,15 +104,15 @@ class Waking:
             until = time.monotonic() + porter.settings.claim * _SPARE
             with self._lock:
                 self._coming += 1
-            porter.post(lambda: self._deliver(parcel, token, until))
+            porter.post(lambda: self._deliver(notice.id, parcel, token, until))
         else:
-            self._send_later(parcel)
+            self._send_later(notice.id, parcel)
 
     def _serves(self, parcel: Parcel) -> bool:
         """Whether a task can begin here and now."""
         porter = self._porter
         consumer = porter.consumer
-        if consumer is None or porter.closing or parcel.queue is None:
+        if consumer is None or porter.closing:
             return False
         if parcel.task not in porter.classes:
             return False
@@ -116,12 +123,12 @@ class Waking:
         busy = len(_celery.state.reserved_requests) + self._coming
         return bool(busy < consumer.pool.num_processes)
 
-    def _deliver(self, parcel: Parcel, token: int, until: float) -> None:
+    def _deliver(self, ticket: str, parcel: Parcel, token: int, until: float) -> None:
         """Deliver a task in this process, in the thread of its event loop."""
         with self._lock:
             self._coming -= 1
         if not self._serves(parcel):
-            self._send_later(parcel)
+            self._send_later(ticket, parcel)
             return
         request = self._request(parcel)
         passage: Passage = request.passage
@@ -155,12 +162,25 @@ class Waking:
     def _vanished(self, passage: Passage, parcel: Parcel) -> None:
         """A request is gone that never began: the connection to the broker broke."""
         if passage.began_at is None and not passage.over and not passage.overtaken:
-            self._send_later(parcel)
+            self._send_later(passage.ticket, parcel)
 
-    def _send(self, parcel: Parcel) -> None:
+    def _send(self, ticket: str, parcel: Parcel) -> None:
         """Deliver a task through the broker, to whichever worker is free."""
         try:
+            if parcel.temporary and parcel.queue not in self._porter.app.amqp.queues:
+                self._offered[ticket] += 1
+                if self._offered[ticket] > _OFFERS:
+                    raise QueueMissing(f"nobody takes tasks from the queue {parcel.queue}")
             parcel.send(self._porter.app)
+        except QueueMissing as error:
+            if not parcel.temporary:
+                logger.warning("could not wake a task, will try again: %s", error)
+                return
+            # A queue of one worker, as for broadcasts: what is left in it ends with it.
+            logger.warning("%s is dropped: %s", ticket, error)
+            del self._offered[ticket]
+            with suppress(StoreError):  # it is offered again
+                self._porter.gate.drop(ticket)
         except Exception as error:  # noqa: BLE001  # its ticket is offered again
             logger.warning("could not wake a task, will try again: %r", error)
 

@@ -42,12 +42,10 @@ _apps: dict[str, Any] = {}
 
 def _app_of(given: dict[str, Any]) -> Any:
     """Return an app to send with: one for each address, as its connections are kept for good."""
-    where = f"{given['url']} {given.get('broker')}"
+    told = {name: given[name] for name in ("url", "broker", "queues") if name in given}
+    where = json.dumps(told)
     if where not in _apps:
-        _apps[where] = load_shop().make_app(
-            {"url": given["url"], "install": False, "preempting": True}
-            | ({"broker": given["broker"]} if "broker" in given else {})
-        )
+        _apps[where] = load_shop().make_app({**told, "install": False, "preempting": True})
         # `Sent` asks by itself; nothing subscribes for results.
         _apps[where].backend.on_task_call = lambda *_: None
         _apps[where].backend.remove_pending_result = lambda *_: None

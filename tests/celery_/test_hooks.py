@@ -7,20 +7,25 @@ import re
 from collections import deque
 from typing import Any
 
+import kombu
 import pytest
 from celery import Celery
+from celery.app.amqp import AMQP
 from celery.concurrency import gevent, prefork, solo, thread
+from celery.local import Proxy
 from celery.worker import consumer, control, state, strategy, worker
 from celery.worker.request import Request, create_request_cls
 from kombu.asynchronous import Hub
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 from kombu.common import QoS
+from kombu.transport import pyamqp, virtual
 
 from limiter_celery import ConcurrencyLimit, ConflictResolution, LimitedTask, install
 from limiter_celery._pools import admits_in_pool, can_terminate
 from limiter_celery._porter import Porter
+from limiter_celery._queues import consume_granted, queue_of
 from limiter_celery._request import LimitedRequest
-from limiter_celery._settings import settings_of
+from limiter_celery._settings import settings_of, unproxied
 from limiter_celery._task import limits_of_task, view_of
 from limiter_core import ConfigurationError
 
@@ -93,11 +98,63 @@ def test_where_workers_call_what_we_stand_before() -> None:
     assert taken < text.index("self.blueprint.apply(")
     assert "_process_task_sem" in source(worker.WorkController._process_task_sem)
     assert isinstance(LaxBoundedSemaphore(1)._waiting, deque)
-    for command in ("revoke", "terminate"):
+    for command in ("revoke", "terminate", "revoke_by_stamped_headers"):
         assert parameters(control.Panel.data[command])[0] in ("state", "args")
+    assert "headers" in parameters(control.revoke_by_stamped_headers)
+    assert state.REVOKE_EXPIRES > 0
     # `Request._context` and the rest of a request are made of these.
     assert parameters(Request.__init__)[1] == "message"
     assert {"app", "task", "headers", "body", "utc"} < {*parameters(Request.__init__), "utc"}
+
+
+def test_a_request_has_what_we_look_at_and_set() -> None:
+    text = source(Request.__init__)
+    for line in (
+        "self._app = app",
+        "self._delivery_info = {",
+        "'delivery_info': self._delivery_info",
+        "'properties': properties",
+        "delivery_info = message.delivery_info or {}",
+    ):
+        assert line in text, line
+    assert "self._apply_result = maybe(ref, result)" in source(Request.execute_using_pool)
+    assert isinstance(Request.stamps, property)
+    app = Celery("guard", set_as_current=False)
+    assert unproxied(Proxy(lambda: app)) is app, "by way of _get_current_object"
+
+
+def test_a_consumer_says_which_queue_it_consumes_from() -> None:
+    """So it is noted on each message, in what becomes its `delivery_info`."""
+    assert parameters(kombu.Consumer._basic_consume)[:2] == ["self", "queue"]
+    text = source(kombu.Consumer._basic_consume)
+    assert "queue.consume(tag, self._receive_callback," in text
+    assert parameters(kombu.Queue.consume)[:3] == ["self", "consumer_tag", "callback"]
+    assert "return self.Consumer(" in source(AMQP.TaskConsumer)
+    assert "delivery_info=msg.delivery_info" in source(pyamqp.Message.__init__)
+    assert "delivery_info" in source(virtual.Message.__init__)
+    assert parameters(kombu.Consumer.add_queue) == ["self", "queue"]
+    assert parameters(kombu.Consumer.cancel_by_queue) == ["self", "queue"]
+    for method in (consumer.Consumer.add_task_queue, consumer.Consumer.cancel_task_queue):
+        assert "self.app.amqp.queues" in source(method)
+
+
+def test_the_queue_is_noted_whatever_brought_the_message_there() -> None:
+    app = make_app()
+    exchange = kombu.Exchange("topic", type="topic")
+    app.conf.task_queues = [kombu.Queue("feeds", exchange, routing_key="feed.#")]
+    consume_granted(app)
+    consume_granted(app)  # as with a second worker in one process
+    queues: list[str] = []
+    with app.connection_for_write() as connection:
+        taken = app.amqp.TaskConsumer(connection)
+        taken.on_message = lambda message: queues.append(queue_of(app, message))
+        taken.consume()
+        with connection.Producer() as producer:
+            producer.publish("x", exchange=exchange, routing_key="feed.import", declare=[exchange])
+            producer.publish("x", exchange="", routing_key="feeds.granted")
+        while len(queues) < 2:
+            connection.drain_events(timeout=10.0)
+    assert sorted(queues) == ["feeds", "feeds.granted"]
 
 
 def test_pools() -> None:
@@ -172,6 +229,22 @@ def test_a_pool_of_threads_refuses_to_preempt() -> None:
 
     with pytest.raises(ConfigurationError, match="cannot stop a task that runs"):
         Porter(app, settings).learn(app.tasks[task.name], Consumer())
+
+
+@pytest.mark.parametrize("by", ["usr", "self", ["user", "usr"], "usr.name"])
+def test_an_argument_that_the_task_does_not_have_is_refused_when_the_worker_starts(by: Any) -> None:
+    app = make_app()
+    install(app, "memory://")
+
+    @app.task(bind=True, base=LimitedTask, limits=ConcurrencyLimit(by), name="sync", shared=False)
+    def sync(self: Any, user: int, plan: int = 1) -> None: ...
+
+    settings = settings_of(app)
+    assert settings is not None
+    settings.porter = Porter(app, settings)
+    consumer = type("Consumer", (), {"pool": object.__new__(prefork.TaskPool)})()
+    with pytest.raises(ConfigurationError, match="sync does not have; there are: user, plan"):
+        app.tasks["sync"].start_strategy(app, consumer)
 
 
 def test_installing_twice_is_refused_and_a_producer_connects_to_nothing() -> None:

@@ -15,6 +15,8 @@ from typing import Any
 import redis
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
+from kombu import Exchange, Queue, binding
+from kombu.common import Broadcast
 
 from limiter_celery import (
     LIMIT_BY,
@@ -25,6 +27,17 @@ from limiter_celery import (
 )
 
 LOG = "test:log"
+SENDERS = ("priority", "expiration", "type", "app_id", "message_id", "delivery_mode")
+
+
+def queue_of(name: str, exchange: str, kind: str, keys: list[str], **more: Any) -> Queue:
+    """Return a queue that is bound to an exchange, by one key or by several."""
+    if kind == "broadcast":
+        return Broadcast(name=exchange, alias=name)
+    sent_to = Exchange(exchange, type=kind)
+    if len(keys) > 1:
+        return Queue(name, bindings=[binding(sent_to, routing_key=key) for key in keys], **more)
+    return Queue(name, sent_to, routing_key=keys[0], **more)
 
 
 def note(client: Any, event: str, task: Any, **more: Any) -> None:
@@ -54,6 +67,9 @@ def make_app(given: dict[str, Any]) -> Celery:  # noqa: PLR0915  # a list of tas
         **given.get("conf", {}),
     )
     app.conf.broker_transport_options = given.get("transport", {})
+    if "queues" in given:
+        app.conf.task_queues = [queue_of(**queue) for queue in given["queues"]]
+        app.conf.task_default_queue = given["queues"][0]["name"]
     log = redis.Redis.from_url(url + "/3")
     if given.get("install", True):
         install(app, given.get("store", url + "/2"), **given.get("limiter", {}))
@@ -76,6 +92,17 @@ def make_app(given: dict[str, Any]) -> Celery:  # noqa: PLR0915  # a list of tas
     @app.task(name="by_user", limits=[one("user", number)], **options)
     def by_user(self, user, seconds=0.0):
         return body(self, seconds, user=user)
+
+    @app.task(name="tells", limits=[one("user")], max_retries=1, **options)
+    def tells(self, user, seconds=0.0, again=False):
+        request = self.request
+        properties = {k: v for k, v in request.properties.items() if k in SENDERS}
+        said = {"delivery_info": request.delivery_info, "properties": properties}
+        said |= {"reply_to": request.reply_to, "correlation_id": request.correlation_id}
+        headers = {k: v for k, v in (request.headers or {}).items() if "fencing" not in k}
+        body(self, seconds, said=said, headers=headers)
+        if again and not request.retries:
+            raise self.retry(countdown=0)
 
     @app.task(name="late", limits=[one("user", number)], acks_late=True, **options)
     def late(self, user, seconds=0.0):
@@ -141,7 +168,7 @@ def make_app(given: dict[str, Any]) -> Celery:  # noqa: PLR0915  # a list of tas
     def impatient(self, user, seconds=0.0):
         return body(self, seconds)
 
-    @app.task(name="wrong_key", limits=one("no_such_argument"), **options)
+    @app.task(name="wrong_key", limits=one("user.no_such_part"), **options)
     def wrong_key(self, user):
         return body(self, 0.0)
 

@@ -1,0 +1,166 @@
+"""The queues of a worker: which one a message came from, and where it goes when its turn has come.
+
+A message says where it was sent to, not where it was taken from: behind an exchange that goes by a
+pattern, by headers, to all, or after a delay, its routing key names no queue. So the consumer notes
+it. What goes back goes to a queue by its name, whatever was bound to it: beside each queue of the
+user's stands one for the tasks that waited, so that they do not wait a second time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from limiter_celery import _celery
+
+SUFFIX = ".granted"
+"""Ends the name of a queue of tasks that waited, and may run now."""
+
+_NOTE = "limiter_queue"
+
+# Nobody publishes there; without one, Celery would bind the queue to the user's exchange. Of this
+# type, since Celery warns of others when delayed messages are the broker's business.
+_EXCHANGE = _celery.Exchange("limiter.granted", type="topic")
+
+_LOSING = ("x-max-length", "x-max-length-bytes", "x-message-ttl", "x-overflow")
+"""Arguments by which a queue loses messages; what has its slot is not lost to them."""
+
+
+def consume_granted(app: Any) -> None:
+    """Have a worker consume, beside each of its queues, the tasks that waited there."""
+    if not issubclass(app.amqp.Consumer, _NotingConsumer):
+        bases = (_NotingConsumer, app.amqp.Consumer)
+        app.amqp.Consumer = type("TaskConsumer", bases, {"app": app})
+    queues = app.amqp.queues
+    for name in list(queues.consume_from):
+        if not name.endswith(SUFFIX):
+            queues.select_add(granted_queue(app, name))
+
+
+def granted_queue(app: Any, name: str) -> Any:
+    """Return the queue of tasks that waited, and may run now, beside one of the user's queues."""
+    beside = app.amqp.queues[name]
+    given: dict[str, Any] = beside.queue_arguments or {}
+    arguments = {key: value for key, value in given.items() if key not in _LOSING}
+    return _celery.Queue(
+        f"{name}{SUFFIX}",
+        _EXCHANGE,
+        routing_key=f"{name}{SUFFIX}",
+        durable=beside.durable,
+        # One that is exclusive could not be declared by others.
+        auto_delete=is_temporary(app, name),
+        expires=beside.expires,
+        max_priority=beside.max_priority,
+        queue_arguments=arguments or None,
+    )
+
+
+def is_temporary(app: Any, name: str) -> bool:
+    """Whether a queue ends with those who consume it: what is left in it is nobody's then."""
+    queue = _known(app, name)
+    return queue is not None and bool(queue.auto_delete or queue.exclusive)
+
+
+def may_hold_copies(app: Any, name: str) -> bool:
+    """Whether a message in this queue may stand in others, too: each is to be run."""
+    queue = _known(app, name)
+    if queue is None:
+        return False
+    exchanges = [queue.exchange, *(each.exchange for each in queue.bindings or ())]
+    return any(each is not None and each.type not in (None, "direct") for each in exchanges)
+
+
+def note_queue(message: Any, name: str) -> None:
+    """Note on a message from which queue it was taken."""
+    message.delivery_info[_NOTE] = name
+
+
+def queue_of(app: Any, message: Any) -> str:
+    """Return the queue that a message was taken from; its broker does not say."""
+    info: dict[str, Any] = message.delivery_info or {}
+    if _NOTE in info:
+        return str(info[_NOTE])
+    # It was taken by a consumer that is not Celery's: whichever queue its routing key names.
+    exchange, routing_key = info.get("exchange") or "", info.get("routing_key") or ""
+    consumed = [
+        queue for name, queue in app.amqp.queues.consume_from.items() if not name.endswith(SUFFIX)
+    ]
+    for queue in consumed:
+        is_bound = queue.exchange is not None and queue.exchange.name == exchange
+        if (is_bound and queue.routing_key == routing_key) or queue.name == routing_key:
+            return str(queue.name)
+    # Else any that this worker consumes: so it comes to one that knows the task.
+    return str(consumed[0].name if consumed else app.conf.task_default_queue)
+
+
+def declare_granted(app: Any, name: str, connection: Any) -> list[Any]:
+    """Return what is to be declared before a message is published beside a queue.
+
+    A queue of which this worker does not know how it is declared has to be there already.
+
+    Raises:
+        QueueMissing: it is not.
+    """
+    if _known(app, name) is not None:
+        return [granted_queue(app, name)]
+    if connection.transport.driver_type == "amqp":  # on the others, to publish makes the queue
+        with connection.channel() as channel:
+            try:
+                _celery.Queue(f"{name}{SUFFIX}")(channel).queue_declare(passive=True)
+            except connection.channel_errors as error:
+                raise QueueMissing(f"no worker consumes the queue {name}") from error
+    return []
+
+
+class QueueMissing(Exception):
+    """No worker that is alive consumes the queue that a waiting task came from."""
+
+
+def _known(app: Any, name: str) -> Any:
+    queues = app.amqp.queues
+    return queues[name] if name in queues else None  # noqa: SIM401  # it makes what is missing
+
+
+class _NotingConsumer(_celery.BaseConsumer):
+    """Celery's consumer of tasks; notes on each message the queue that it was taken from.
+
+    A queue that is consumed from later, by a remote control command, has its second one, too.
+    """
+
+    app: Any
+
+    def add_queue(self, queue: Any) -> Any:
+        """Prepare to consume from a queue, and the one beside it."""
+        bound = super().add_queue(queue)
+        if not queue.name.endswith(SUFFIX):
+            super().add_queue(self.app.amqp.queues.select_add(granted_queue(self.app, queue.name)))
+        return bound
+
+    def cancel_by_queue(self, queue: Any) -> None:
+        """Consume no more from a queue, and the one beside it."""
+        super().cancel_by_queue(queue)
+        granted = f"{queue if isinstance(queue, str) else queue.name}{SUFFIX}"
+        self.app.amqp.queues.deselect([granted])
+        super().cancel_by_queue(granted)
+
+    def _basic_consume(self, queue: Any, *args: Any, **options: Any) -> Any:
+        return super()._basic_consume(_NotingQueue(queue), *args, **options)
+
+
+class _NotingQueue:
+    """A queue whose messages are noted as its own when they are consumed."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
+
+    def consume(self, consumer_tag: str, callback: Any, **options: Any) -> Any:
+        """Consume from it; `callback` is called with each message."""
+        name = self._queue.name
+
+        def received(message: Any) -> Any:
+            note_queue(message, name)
+            return callback(message)
+
+        return self._queue.consume(consumer_tag, received, **options)

@@ -1,0 +1,165 @@
+"""All ways to revoke: tasks that wait end at once, and do not run after a restart either."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from celery import states
+from celery.result import AsyncResult, GroupResult
+
+from limiter_celery import ConcurrencyLimit
+from limiter_celery._revocations import Revocations, have_in_common, stamps_of
+from limiter_core.testing import FakeClock
+from limiter_memory import MemoryStore
+
+from ._crew import Crew, Sent
+
+Make = Callable[..., Crew]
+
+
+def stamped(shop: Crew, user: str, seconds: float = 0.0) -> Sent:
+    stamps: dict[str, Any] = {"stamped_headers": ["tenant", "user"], "tenant": ["a", user]}
+    return shop.send("by_user", user, seconds, user=user, **stamps)
+
+
+def by_id(shop: Crew, waiting: list[Sent]) -> None:
+    for each in waiting:
+        each.revoke()
+
+
+def by_ids(shop: Crew, waiting: list[Sent]) -> None:
+    shop.app.control.revoke([each.id for each in waiting])
+
+
+def by_result(shop: Crew, waiting: list[Sent]) -> None:
+    for each in waiting:
+        AsyncResult(each.id, app=shop.app).revoke()
+
+
+def by_group(shop: Crew, waiting: list[Sent]) -> None:
+    results = [AsyncResult(each.id, app=shop.app) for each in waiting]
+    GroupResult("group", results, app=shop.app).revoke()
+
+
+def by_terminate(shop: Crew, waiting: list[Sent]) -> None:
+    shop.app.control.terminate([each.id for each in waiting], signal="KILL")
+
+
+def by_stamp(shop: Crew, waiting: list[Sent]) -> None:
+    (user,) = {each.user for each in waiting}  # type: ignore[attr-defined]
+    shop.app.control.revoke_by_stamped_headers({"tenant": [user]})
+
+
+def by_stamp_and_terminate(shop: Crew, waiting: list[Sent]) -> None:
+    (user,) = {each.user for each in waiting}  # type: ignore[attr-defined]
+    shop.app.control.revoke_by_stamped_headers({"user": user}, terminate=True, signal="KILL")
+
+
+def until_revoked(shop: Crew, *tasks: Sent) -> None:
+    shop.until(lambda: all(each.state == states.REVOKED for each in tasks), "they are revoked")
+
+
+@pytest.mark.parametrize(
+    "revoke",
+    [by_id, by_ids, by_result, by_group, by_terminate, by_stamp, by_stamp_and_terminate],
+)
+def test_tasks_that_wait_end_at_once(shop: Crew, user: str, revoke: Any) -> None:
+    with hold(shop, user):
+        waiting = [stamped(shop, user) for _ in range(3)]
+        other = shop.send("by_user", user)
+        for each in waiting:
+            each.user = user  # type: ignore[attr-defined]
+        shop.until(lambda: shop.limiter.inspect(f"user={user}").waiting == 4, "all wait")
+        revoke(shop, waiting)
+        until_revoked(shop, *waiting)
+        shop.until(lambda: shop.limiter.inspect(f"user={user}").waiting == 1, "one waits on")
+    shop.until_ended(other)
+    assert not any(shop.began(each) for each in waiting)
+
+
+@contextmanager
+def hold(shop: Crew, user: str) -> Iterator[None]:
+    """Hold the slot of a user."""
+    limit = ConcurrencyLimit("user", max_concurrent=1)
+    with shop.limiter.hold(limit, {"user": user}):
+        yield
+
+
+@pytest.mark.parametrize("revoke", [by_id, by_stamp])
+def test_a_revoke_that_only_another_worker_heard_outlives_it(crew: Make, revoke: Any) -> None:
+    """Who parked the task is gone; who heard of the revoke is gone, too, when its turn comes."""
+    shop = crew(concurrency=1)
+    with hold(shop, "eve"):
+        parked_it = shop.start()
+        task, other = stamped(shop, "eve"), shop.send("by_user", "eve")
+        task.user = "eve"  # type: ignore[attr-defined]
+        shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 2, "both wait")
+        parked_it.kill()
+        heard_it = shop.start()
+        revoke(shop, [task])
+        shop.until(lambda: shop.limiter.inspect("celery:shop:revoked").in_use > 0, "it is noted")
+        heard_it.kill()
+        shop.start()
+    shop.until_ended(other)
+    until_revoked(shop, task)
+    assert not shop.began(task)
+
+
+def test_revokes_that_a_worker_kept_in_a_file(crew: Make, tmp_path: Any) -> None:
+    """Celery's `--statedb`: what was revoked is known to the worker that begins with it."""
+    shop = crew(concurrency=1, options=["--statedb", str(tmp_path / "state")])
+    with hold(shop, "eve"):
+        worker = shop.start()
+        task, other = shop.send("by_user", "eve"), shop.send("by_user", "eve")
+        shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 2, "both wait")
+        task.revoke()
+        until_revoked(shop, task)
+        worker.signal(signal.SIGTERM)
+        worker.wait()
+        shop.start()
+    shop.until_ended(other)
+    assert not shop.began(task)
+
+
+def test_purging_the_queues_leaves_those_that_wait(shop: Crew, user: str) -> None:
+    """They are in no queue: it is the store that has them."""
+    with hold(shop, user):
+        task = shop.send("by_user", user)
+        shop.until(lambda: shop.limiter.inspect(f"user={user}").waiting == 1, "it waits")
+        shop.app.control.purge()
+    shop.until_ended(task)
+
+
+# -- the parts -------------------------------------------------------------------------------------
+
+
+def test_stamps_are_taken_as_celery_takes_them() -> None:
+    assert stamps_of({"a": "x", "b": ["y", 1], "c": None}) == {"a": ["x"], "b": ["y", 1]}
+    assert stamps_of(["a=x", "b=y"]) == {"a": ["x"], "b": ["y"]}
+    assert stamps_of(None) == {}
+    assert have_in_common({"a": ["x", "y"]}, {"a": ["y"], "b": ["x"]})
+    assert not have_in_common({"a": ["x"]}, {"b": ["x"]})
+
+
+def test_only_a_revoke_from_while_it_waited_counts() -> None:
+    clock = FakeClock()
+    face = MemoryStore(clock=clock).sync_face()
+    Revocations(face, "celery", 60.0).note("one")
+    Revocations(face, "celery", 60.0).note_stamps({"tenant": ["a"]})
+    clock.advance(5.0)
+    later = Revocations(face, "celery", 60.0)
+    assert not later.cover("one", {}, 0.0), "it has not learnt of it yet"
+    later.learn()
+    now = time.time()
+    assert later.cover("one", {}, now - 6.0)
+    assert later.cover("other", {"tenant": ["b", "a"]}, now - 6.0)
+    assert not later.cover("one", {"tenant": ["a"]}, now - 4.0), "it was sent again since"
+    assert not later.cover("other", {"tenant": ["b"]}, now - 6.0)
+    clock.advance(60.0)
+    later.learn()
+    assert not later.cover("one", {}, 0.0), "it is over"

@@ -1,0 +1,232 @@
+"""Tasks that waited come back to the queue that they were taken from, however they got there."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from kombu import Exchange, Queue
+
+from ._crew import Crew, Sent
+from ._rabbit import Rabbit, program
+
+pytestmark = pytest.mark.timeout(120)
+
+Make = Callable[..., Crew]
+
+
+@pytest.fixture(scope="module")
+def rabbit() -> Iterator[Rabbit | None]:
+    """A RabbitMQ for the tests of this module, where one is installed."""
+    binary = program()
+    if binary is None:
+        yield None
+        return
+    server = Rabbit(binary)
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def make(request: pytest.FixtureRequest, crew: Make, rabbit: Rabbit | None) -> Make:
+    """Make workers on either broker."""
+    return crew if request.param == "redis" else on_rabbit(crew, rabbit)
+
+
+@pytest.fixture
+def make_on_rabbit(crew: Make, rabbit: Rabbit | None) -> Make:
+    """Make workers on RabbitMQ: what is tested, Redis does not have."""
+    return on_rabbit(crew, rabbit)
+
+
+def on_rabbit(crew: Make, rabbit: Rabbit | None) -> Make:
+    if rabbit is None:
+        pytest.skip("there is no rabbitmq-server")
+    return lambda **given: crew(broker=rabbit.url, **given)
+
+
+@pytest.fixture
+def own() -> str:
+    """A name that no other test's queues and exchanges have."""
+    return uuid.uuid4().hex[:8]
+
+
+def queue(own: str, kind: str, *keys: str, name: str = "feeds", **more: Any) -> dict[str, Any]:
+    """Describe a queue; see workers/shop.py."""
+    return {
+        "name": f"{name}-{own}",
+        "exchange": f"{kind}-{own}",
+        "kind": kind,
+        "keys": list(keys),
+        **more,
+    }
+
+
+def until_waiting(shop: Crew, number: int, user: str = "eve") -> None:
+    shop.until(
+        lambda: shop.limiter.inspect(f"user={user}").waiting == number, f"{number} tasks wait"
+    )
+
+
+def begin_waiting(shop: Crew, to: Queue, *, waiting: int = 2, **options: Any) -> list[Sent]:
+    """Send tasks to a queue of which one runs and the others wait, with other work behind them."""
+    sent = [shop.send("by_user", "eve", 1.0, queue=to, **options)]
+    shop.until_began(sent[0])
+    sent += [shop.send("by_user", "eve", queue=to, **options) for _ in range(waiting)]
+    until_waiting(shop, waiting)
+    return sent
+
+
+def assert_in_turn(shop: Crew, sent: list[Sent], behind: list[Sent]) -> None:
+    """Assert that tasks ran as soon as they could, and not after what was sent later."""
+    shop.until_ended(*sent)
+    assert shop.most_at_once() == 2, "one of the user, and one of the rest"
+    begun = [each["id"] for each in shop.log("begin")]
+    assert begun.index(sent[-1].id) < len(behind), "it did not wait for all the rest"
+    assert all(begun.count(each.id) == 1 for each in sent)
+
+
+def test_a_queue_that_is_bound_by_a_pattern(make: Make, own: str) -> None:
+    shop = make(queues=[queue(own, "topic", "feed.#")])
+    shop.start()
+    to = Queue(f"feeds-{own}", Exchange(f"topic-{own}", type="topic"), routing_key="feed.#")
+    sent = begin_waiting(shop, to, routing_key="feed.import")
+    behind = [shop.send("free", 0.3, queue=to, routing_key="feed.other") for _ in range(20)]
+    assert_in_turn(shop, sent, behind)
+
+
+def test_a_queue_of_several_bindings(make: Make, own: str) -> None:
+    shop = make(queues=[queue(own, "direct", "import", "export")])
+    shop.start()
+    to = Queue(f"feeds-{own}", Exchange(f"direct-{own}", type="direct"), routing_key="export")
+    sent = begin_waiting(shop, to, routing_key="export")
+    behind = [shop.send("free", 0.3, queue=to, routing_key="export") for _ in range(20)]
+    assert_in_turn(shop, sent, behind)
+
+
+def test_a_queue_that_is_bound_by_headers(make_on_rabbit: Make, own: str) -> None:
+    arguments = {"x-match": "all", "kind": "feed"}
+    described = queue(own, "headers", "", binding_arguments=arguments)
+    shop = make_on_rabbit(queues=[described])
+    shop.start()
+    to = Queue(
+        f"feeds-{own}", Exchange(f"headers-{own}", type="headers"), binding_arguments=arguments
+    )
+    sent = begin_waiting(shop, to, headers={"kind": "feed"})
+    behind = [shop.send("free", 0.3, queue=to, headers={"kind": "feed"}) for _ in range(20)]
+    assert_in_turn(shop, sent, behind)
+
+
+def test_tasks_that_the_broker_delayed(make_on_rabbit: Make, own: str) -> None:
+    """Quorum queues: a countdown is the broker's business, and changes the routing key."""
+    quorum = {"queue_arguments": {"x-queue-type": "quorum"}}
+    shop = make_on_rabbit(queues=[queue(own, "topic", "feed", **quorum)])
+    shop.start()
+    to = shop.app.amqp.queues[f"feeds-{own}"]
+    first = shop.send("by_user", "eve", 3.0, queue=to)
+    shop.until_began(first)
+    late = [shop.send("by_user", "eve", queue=to, countdown=1) for _ in range(2)]
+    until_waiting(shop, 2)
+    behind = [shop.send("free", 0.3, queue=to) for _ in range(30)]
+    assert_in_turn(shop, [first, *late], behind)
+
+
+def test_each_queue_of_a_fanout_runs_its_copy(make_on_rabbit: Make, own: str) -> None:
+    """(With Redis, a worker takes a message from one of them only.)"""
+    described = [queue(own, "fanout", "", name=name) for name in ("one", "other")]
+    shop = make_on_rabbit(queues=described, concurrency=4)
+    shop.start()
+    sent = shop.send("by_user", "eve", 0.3, queue=shop.app.amqp.queues[f"one-{own}"])
+    shop.until(lambda: len(shop.log("end", sent.id)) == 2, "both copies ran")
+    assert shop.most_at_once() == 1
+    shop.until(lambda: shop.limiter.inspect("user=eve").in_use == 0, "the slot is free")
+
+
+def listening(shop: Crew) -> int:
+    """Return how many connections listen for a pattern: two of each worker."""
+    return sum(each["psub"] != "0" for each in shop.broker.client_list())
+
+
+def broadcast(shop: Crew, name: str, *task: Any) -> Sent:
+    """Send a task to all workers."""
+    to = shop.app.amqp.queues[name]
+    if "broker" not in shop.given:  # Redis: who does not listen yet misses it
+        shop.until(lambda: listening(shop) >= 2 * len(shop.workers), "all workers listen")
+    return shop.send(*task, queue=to, declare=[to.exchange])
+
+
+def test_each_worker_runs_a_broadcast(make: Make, own: str) -> None:
+    shop = make(queues=[queue(own, "broadcast", "")])
+    shop.start()
+    shop.start()
+    sent = broadcast(shop, f"feeds-{own}", "by_user", "eve", 0.5)
+    shop.until(lambda: len(shop.log("end", sent.id)) == 2, "both workers ran it")
+    assert shop.most_at_once() == 1
+    # A child of each.
+    assert len({each["pid"] for each in shop.log("end")}) == 2
+
+
+def test_a_broadcast_that_waits_ends_with_its_worker(make: Make, own: str) -> None:
+    """Its queue is that worker's own: nobody else is to run it, and the slot is for others."""
+    described = [queue(own, "direct", "feeds"), queue(own, "broadcast", "", name="news")]
+    shop = make(queues=described, limiter={"claim": 0.5}, lease=3.0)
+    killed, _ = shop.start(), shop.start()
+    to = shop.app.amqp.queues[f"feeds-{own}"]
+    first = shop.send("by_user", "eve", 3.0, queue=to)
+    shop.until_began(first)
+    news = broadcast(shop, f"news-{own}", "by_user", "eve")
+    until_waiting(shop, 2)
+    killed.kill()
+    shop.until(lambda: len(shop.log("end", news.id)) >= 1, "the other worker ran it")
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 0, "nobody waits")
+    last = shop.send("by_user", "eve", queue=to)
+    shop.until_ended(last)
+    assert len(shop.log("end", news.id)) == 1
+
+
+def test_a_queue_that_is_consumed_from_later(make: Make, own: str) -> None:
+    """A remote control command adds it: tasks of it that waited come first there, too."""
+    shop = make(queues=[queue(own, "direct", "feeds")])
+    shop.start()
+    name = f"more-{own}"
+    shop.app.control.add_consumer(name, reply=True, timeout=10.0)
+    to = Queue(name, Exchange(name), routing_key=name)
+    sent = begin_waiting(shop, to)
+    behind = [shop.send("free", 0.3, queue=to) for _ in range(20)]
+    assert_in_turn(shop, sent, behind)
+    shop.app.control.cancel_consumer(name, reply=True, timeout=10.0)
+    granted = shop.app.control.inspect(timeout=10.0).active_queues()
+    assert [each["name"] for each in granted["w0@test"]] == [
+        f"feeds-{own}",
+        f"feeds-{own}.granted",
+    ]
+
+
+def test_a_task_that_waited_sees_what_was_sent(make: Make, own: str) -> None:
+    """Where it was sent to, and all that the sender said; a retry goes by it, and is a new one."""
+    shop = make(queues=[queue(own, "topic", "feed.#")])
+    shop.start()
+    to = Queue(f"feeds-{own}", Exchange(f"topic-{own}", type="topic"), routing_key="feed.#")
+    said = {
+        "queue": to,
+        "routing_key": "feed.import",
+        "headers": {"tenant": "a"},
+        "expiration": 600,
+        "priority": 3,
+        "reply_to": "answers",
+        "correlation_id": "c-1",
+    }
+    first = shop.send("tells", "eve", 1.0, **said)
+    shop.until_began(first)
+    second = shop.send("tells", "eve", 0.0, True, **said)
+    until_waiting(shop, 1)
+    shop.until(lambda: len(shop.log("end", second.id)) == 2, "it ran, and once more")
+    straight, waited, again = [each for each in shop.log("begin") if "said" in each]
+    assert waited["said"] == straight["said"]
+    assert straight["said"]["delivery_info"]["routing_key"] == "feed.import"
+    assert straight["said"]["properties"]["expiration"] == "600000"
+    assert waited["headers"] == straight["headers"]
+    assert again["said"]["delivery_info"]["routing_key"] == "feed.import"
+    assert again["headers"] == straight["headers"]
