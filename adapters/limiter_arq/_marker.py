@@ -17,6 +17,7 @@ from arq.worker import JobExecutionFailed
 
 from limiter_core import ArgumentView, ConcurrencyLimit, ConfigurationError, Lease, LeaseLost
 from limiter_core.arguments import binder_of
+from limiter_core.jobs import check_argument_names
 from limiter_core.requests import Loss
 
 P = ParamSpec("P")
@@ -94,7 +95,8 @@ def limited(
         limits: one or more. An argument's name means a parameter of the function; `ctx` is none.
 
     Raises:
-        ConfigurationError: no limits, something that is none, or no coroutine function.
+        ConfigurationError: no limits, something that is none, no coroutine function, or an
+            argument that it does not have.
     """
     for limit in limits:
         if not isinstance(cast(object, limit), ConcurrencyLimit):
@@ -105,6 +107,7 @@ def limited(
     def mark(function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         if not inspect.iscoroutinefunction(function):
             raise ConfigurationError(f"arq runs coroutine functions, and {function!r} is none")
+        check_argument_names(limits, function, hidden=_context_of(function))
 
         @functools.wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -128,6 +131,14 @@ def limits_of(function: Any) -> tuple[ConcurrencyLimit, ...]:
         function = cast("functools.partial[Any]", function).func
     found: tuple[ConcurrencyLimit, ...] = getattr(function, _MARK, ())
     return found
+
+
+def _context_of(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the name of the parameter that arq's `ctx` lands in, and nothing else does."""
+    first = next(iter(inspect.signature(function).parameters.values()), None)
+    if first is None or first.kind is inspect.Parameter.VAR_POSITIONAL:
+        return ()
+    return (first.name,)
 
 
 _CTX = object()

@@ -17,6 +17,7 @@ from arq.worker import Worker
 
 from limiter_arq._log import logger
 from limiter_arq._marker import Run, current, limits_of
+from limiter_arq._other_workers import refuse_other_workers
 from limiter_arq._parts import GateSettings, Parts, open_parts
 from limiter_arq._shelf import Parked, Shelf, Taken
 from limiter_core.jobs import CLAIM, Errands
@@ -292,3 +293,6 @@ class LimitedWorker(Worker):
         # it may have been parked again.
         for job_id in await parts.shelf.parked_to_abort():
             parts.wakes.wake(Parked(self.queue_name, job_id, 1), "")
+
+
+refuse_other_workers(LimitedWorker)

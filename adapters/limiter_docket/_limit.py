@@ -19,6 +19,7 @@ from uncalled_for import current_frame
 
 from limiter_core import ArgumentView, ConcurrencyStrategy, ConfigurationError, Lease
 from limiter_core.arguments import binder_of
+from limiter_core.jobs import check_argument_names
 from limiter_core.limits import ConcurrencyLimit as Limit
 from limiter_core.limits import LimitOptions
 from limiter_core.registry import open_store
@@ -123,6 +124,7 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
             ConfigurationError: a task has limits, or dependencies beside them, that cannot be.
         """
         for function in docket.tasks.values():
+            _check_arguments(function)
             for limit in _limits_of(function, worker)[:1]:
                 await gates_of(worker).gate(limit.store)
         yield
@@ -166,6 +168,22 @@ def _limits_of(
                 "and again. Put one of the two on a task that adds the other"
             )
     return limits
+
+
+def _check_arguments(function: Callable[..., Any]) -> None:
+    """Refuse limits of a function's own that need an argument which it does not have.
+
+    (Those of a worker are for all functions, which need not be alike.)
+
+    Raises:
+        ConfigurationError: so it is; says which arguments there are.
+    """
+    parameters = get_dependency_parameters(function)
+    found = list(_flat(parameters.values()))
+    for name, metadata in get_annotation_dependencies(function).items():
+        found += [each.bind_to_parameter(name, None) for each in metadata]
+    limits = [each.limit for each in found if isinstance(each, ConcurrencyLimit)]
+    check_argument_names(limits, function, hidden=parameters)
 
 
 def _view_of(execution: Execution) -> ArgumentView:

@@ -36,6 +36,9 @@ async def sync(
     return user_id
 
 
+async def unlimited(ctx: dict[Any, Any], user_id: int) -> None: ...
+
+
 def logged(function: Any) -> Any:
     @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -115,20 +118,50 @@ def test_arguments_that_do_not_fit() -> None:
 # -- the wrong worker, and none --------------------------------------------------------------------
 
 
-async def test_a_plain_worker_refuses_to_run_it(pool: ArqRedis, server: Server) -> None:
+async def test_a_plain_worker_is_refused_when_it_is_made() -> None:
+    """Else each job would fail for good."""
+    for settings in ({"functions": [sync]}, {"cron_jobs": [cron(sync)]}):
+        with pytest.raises(ConfigurationError, match="sync: under a concurrency limit"):
+            Worker(**settings, handle_signals=False)
+    Worker([unlimited], handle_signals=False)
+    LimitedWorker([sync], handle_signals=False)
+
+
+async def test_a_plain_worker_that_got_it_all_the_same_refuses_to_run_it(
+    pool: ArqRedis, server: Server
+) -> None:
     job = await pool.enqueue_job("sync", 5)
     assert job is not None
     worker = Worker(
-        [sync],
+        [func(unlimited, name="sync")],
         redis_settings=RedisSettings.from_dsn(server.url),
         burst=True,
         handle_signals=False,
         poll_delay=0.01,
     )
+    worker.functions["sync"].coroutine = sync
     await worker.async_run()
     await worker.close()
     with pytest.raises(RuntimeError, match="sync is under a concurrency limit"):
         await job.result()
+
+
+@pytest.mark.parametrize("by", ["customer", "ctx", ["user_id", "customer"], "customer.id"])
+def test_an_argument_that_the_function_does_not_have_is_refused(by: Any) -> None:
+    async def bill(ctx: dict[Any, Any], user_id: int, region: str = "eu") -> None: ...
+
+    with pytest.raises(ConfigurationError, match="there are: user_id, region"):
+        limited(ONE, ConcurrencyLimit(by))(bill)
+    limited(ConcurrencyLimit(["user_id", "region.name"]))(bill)
+
+
+def test_any_argument_may_come_where_all_are_taken() -> None:
+    async def anything(ctx: dict[Any, Any], **more: Any) -> None: ...
+
+    async def gathered(*args: Any) -> None: ...
+
+    limited(ConcurrencyLimit("customer"))(anything)
+    limited(ConcurrencyLimit("args"))(gathered)
 
 
 async def test_a_decorator_that_hides_arguments_does_not_hide_the_limit(
@@ -255,6 +288,7 @@ def test_arq_uses_its_hooks_as_it_did() -> None:
         "elif job_id in self.aborting_tasks and isinstance(e, asyncio.CancelledError):",
         "self.sem = asyncio.BoundedSemaphore(max_jobs + 1)",
         "if self.job_counter < self.max_jobs:",
+        "self._handle_signals = handle_signals",
         "if 0 <= self.max_burst_jobs <= self._jobs_started():",
         "await asyncio.gather(*self.tasks.values())",
         "pipe.psetex(in_progress_key, int(self.in_progress_timeout_s * 1000), b'1')",
