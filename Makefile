@@ -16,7 +16,9 @@ BIN := $(VENV)/bin
 # Without arq, which needs redis-py 5: it has an environment of its own.
 EXTRAS := .[celery,cli,docket,redis]
 # The adapters for these can be imported all the same, and the checkers see their types.
-SEEN := 'arq>=0.28,<0.29' croniter 'saq>=0.26,<0.27'
+SEEN := 'arq>=0.28,<0.29' croniter 'saq>=0.26.4,<0.27'
+# The oldest releases of frameworks that pyproject.toml allows; on the other Python they are tried.
+OLDEST := 'celery==5.5.0' 'pydocket==0.27.0'
 PIP := -m pip --quiet --disable-pip-version-check
 VERSION_OF := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 
@@ -62,9 +64,10 @@ ON_REDIS_5 := tests/arq tests/saq tests/redis/test_contract.py tests/redis/test_
 test-redis-5: $(VENV)-redis-5/.installed
 	$(VENV)-redis-5/bin/python -m pytest $(PARALLEL) $(or $(ARGS),$(ON_REDIS_5))
 
-# What depends on the Python: not once more what kills and restarts processes for minutes.
+# What depends on the Python, or on the release of a framework: not once more what kills and restarts processes for minutes.
 ELSEWHERE := tests/core tests/stores tests/project tests/redis/test_contract.py \
-  tests/redis/test_durable.py tests/docket/test_limits.py tests/celery_/test_basics.py \
+  tests/redis/test_durable.py tests/docket/test_limits.py tests/docket/test_hooks.py \
+  tests/celery_/test_basics.py tests/celery_/test_hooks.py tests/celery_/test_waiting.py \
   $(ON_ONE_SERVER)
 
 # One of the tested versions, unless .venv has run it already.
@@ -144,7 +147,7 @@ $(VENV)-redis-5/.installed: pyproject.toml
 $(VENV)-%/.installed: pyproject.toml
 	$(call found,$*) -m venv $(VENV)-$*
 	$(VENV)-$*/bin/python $(PIP) install --upgrade 'pip>=25.1'
-	$(VENV)-$*/bin/python $(PIP) install --editable '$(EXTRAS)' --group test
+	$(VENV)-$*/bin/python $(PIP) install --editable '$(EXTRAS)' $(OLDEST) --group test
 	$(VENV)-$*/bin/python $(PIP) install --no-deps $(SEEN)
 	@touch $@
 
