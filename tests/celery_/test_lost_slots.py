@@ -1,0 +1,64 @@
+"""What a lost slot does to a task: preempted or evicted, short or long, in each kind of pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from celery import states
+
+from limiter_core.requests import Loss
+
+from ._crew import Crew, Sent
+
+
+def begin(shop: Crew, task: str, user: str, seconds: float) -> Sent:
+    sent = shop.send(task, user, seconds)
+    shop.until_began(sent)
+    return sent
+
+
+def evict(shop: Crew, user: str) -> None:
+    shop.until(lambda: shop.limiter.inspect(f"user={user}").holders, "it holds its slot")
+    (holder,) = shop.limiter.inspect(f"user={user}").holders
+    assert shop.limiter.evict(holder.id)
+
+
+@pytest.mark.parametrize("seconds", [0.8, 30.0])
+def test_a_newer_task_has_the_older_terminated_at_once(
+    shop: Crew, user: str, seconds: float
+) -> None:
+    if not shop.given["preempting"]:
+        pytest.skip("threads cannot be stopped, so such a worker refuses CANCEL_RUNNING")
+    older = begin(shop, "cancel_running", user, seconds)
+    newer = shop.send("cancel_running", user)
+    shop.until_ended(newer)
+    shop.until(lambda: older.state == states.REVOKED, "the older is revoked")
+    assert not shop.log("end", older.id)
+    assert len(shop.log("begin", older.id)) == 1
+
+
+@pytest.mark.parametrize("seconds", [0.8, 30.0])
+def test_an_evicted_task_is_terminated(shop: Crew, user: str, seconds: float) -> None:
+    if not shop.given["preempting"]:
+        pytest.skip("threads cannot be stopped: see below")
+    evicted = begin(shop, "by_user", user, seconds)
+    evict(shop, user)
+    shop.until(lambda: evicted.state == states.REVOKED, "it is revoked")
+    after = shop.send("by_user", user)
+    shop.until_ended(after)
+    assert not shop.log("end", evicted.id)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.5])
+def test_in_a_thread_an_evicted_task_goes_on_and_there_is_a_warning(
+    crew: Callable[..., Crew], seconds: float
+) -> None:
+    shop = crew(pool="threads", concurrency=2)
+    worker = shop.start()
+    evicted = begin(shop, "by_user", "eve", seconds)
+    evict(shop, "eve")
+    shop.until_ended(evicted)
+    assert evicted.get() == evicted.id
+    assert f"lost its slot: {Loss.EVICTED.value}" in worker.said()
+    assert len(shop.log("begin", evicted.id)) == 1
