@@ -393,7 +393,11 @@ def test_a_secret_is_reached_by_a_path_and_not_by_the_message_of_an_error():
     assert "hunter2" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("text", [f"{SecretStr('hunter2')}:gold", f"tenant of {object()}"])
+@pytest.mark.parametrize(
+    "text",
+    [f"{SecretStr('hunter2')}:gold", f"tenant of {object()}"],
+    ids=["masked", "with an address"],
+)
 def test_text_for_people_is_refused_from_a_strategy(text):
     with pytest.raises(KeyDerivationError, match=r"what LIMIT_BY\.fn.* is text for people"):
         KEYS.key_for(ConcurrencyLimit(LIMIT_BY.fn(lambda call: text)))
