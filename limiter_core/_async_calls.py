@@ -1,8 +1,8 @@
 """A call in an event loop: how a waiter is woken, and a body cancelled.
 
-anyio could do the waking too, at a price: here each microsecond is paid by every call. The little
-that differs stands in `AsyncioCall` and `TrioCall`; nothing else in the package knows which loop
-runs.
+anyio could do it too, at a price: here each microsecond is paid by every call, and its scopes have
+to be left in the task and in the order in which they were entered. The little that differs stands
+in `AsyncioCall` and `TrioCall`; nothing else in the package knows which loop runs.
 """
 
 from __future__ import annotations
@@ -10,24 +10,30 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from threading import get_ident
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any
 
-import anyio
-
-from limiter_core._call import Call
+from limiter_core._anyio_scopes import current_scope, is_shielded_within, shield
+from limiter_core._blocks import ANYWHERE, NOWHERE, awaits_in
+from limiter_core._call import Call, logger
+from limiter_core.errors import ConfigurationError
 from limiter_core.limits import Terms
 from limiter_core.requests import Answer, Loss
+
+_SHIELD_CHECK = 0.005
+"""Seconds between looks whether a body has left a shield of anyio's, to be cancelled then."""
+
+_said: set[str] = set()
+"""What has been explained once in this process."""
 
 
 class AsyncCall(Call):
     """What the calls of both loops have in common."""
 
-    scope_type: ClassVar[type[anyio.CancelScope] | None] = None
-    _scope: anyio.CancelScope | None = None
-    """Around the body that is to be cancelled when the lease is lost."""
+    _where: int | None = None
+    """When the body may be cancelled, as `where_to_cancel` says; None while there is none."""
     _news = False
     _wake: Callable[[], object] | None = None
 
@@ -44,15 +50,7 @@ class AsyncCall(Call):
 
     async def wait_for_news(self, seconds: float) -> None:
         """Wait until the store says that asking again is worth it; at most so many seconds."""
-        self._wake, wait = self._new_event()
-        # In this order: `look_again` notes the news before it looks for somebody to wake.
-        if not self._news:
-            if seconds == math.inf:
-                await wait()
-            else:
-                with anyio.move_on_after(seconds):
-                    await wait()
-        self._wake = None
+        raise NotImplementedError
 
     def look_again(self, answer: Answer | None = None) -> bool:
         """Wake the waiter; whether its event loop is still there."""
@@ -61,30 +59,17 @@ class AsyncCall(Call):
         wake = self._wake
         return wake is None or self.in_loop(wake)
 
-    def interrupt(self) -> None:
-        """Cancel the body of a `hold`."""
-        if self._scope is not None:
-            self.in_loop(self._scope.cancel)
+    def guard_body(self, where: int) -> None:
+        """Have the body, which begins now, cancelled when the lease is lost.
 
-    def guard_body(self) -> None:
-        """Have the body, which begins now, cancelled when the lease is lost."""
-        # anyio looks up its backend for every scope; and every call makes one.
-        if self.scope_type is None:
-            type(self).scope_type = type(anyio.CancelScope())
-        scope = (self.scope_type or anyio.CancelScope)()
-        max_hold = self.request.max_hold
-        if max_hold is not None:
-            scope.deadline = anyio.current_time() + max_hold
-        scope.__enter__()
-        # In this order: `lease_lost` notes the loss before it looks for a body.
-        self._scope = scope
-        if self.loss is not None:
-            scope.cancel()
+        Args:
+            where: when it may be, as `where_to_cancel` says.
+        """
+        raise NotImplementedError
 
     def stand_down(self) -> None:
-        """Forget when the body has to end: its slot was given back before."""
-        if self._scope is not None:
-            self._scope.deadline = math.inf
+        """Cancel no body from now on: its slot is being given back."""
+        raise NotImplementedError
 
     def unguard_body(
         self,
@@ -93,14 +78,7 @@ class AsyncCall(Call):
         traceback: TracebackType | None,
     ) -> bool:
         """Leave the body alone; whether what came out of it is the cancellation for a loss."""
-        scope = self._scope
-        if scope is None:
-            return False
-        self._scope = None
-        scope.__exit__(kind, error, traceback)
-        if scope.cancelled_caught and self.loss is None:  # nobody did but the deadline
-            self.loss = Loss.OVERRAN
-        return scope.cancelled_caught
+        raise NotImplementedError
 
     def in_loop(self, function: Callable[[], object]) -> bool:
         """Call a function in the call's event loop; whether that loop is still there."""
@@ -119,31 +97,110 @@ class AsyncCall(Call):
         Raises:
             TimeoutError: it took longer than so many seconds, and was given up.
         """
-        with anyio.fail_after(seconds, shield=True):
-            await work
-
-    def _new_event(self) -> tuple[Callable[[], object], Callable[[], Awaitable[object]]]:
-        """Return what wakes one waiter, and what the waiter calls and awaits."""
         raise NotImplementedError
 
     def _call_soon(self, function: Callable[[], object]) -> None:
         """Have a function called in the event loop, from another thread."""
         raise NotImplementedError
 
+    def _warn_instead(self) -> None:
+        """Tell of the loss, where cancelling would hit what is not, or no longer, the body."""
+        logger.warning("%s", self.loss_error())
+        if "warn" not in _said:
+            _said.add("warn")
+            logger.warning(
+                "a body is cancelled for a lost lease only in the task that entered the hold, by "
+                "`async with`, and not while it rests at the `yield` of an async generator: there "
+                "the loss is only logged, as above; ask lease.lost or lease.check() (said once)"
+            )
+
 
 class AsyncioCall(AsyncCall):
     """A call in an asyncio loop."""
 
-    owner: asyncio.Task[Any]
+    owner: asyncio.Task[Any] | None
+    """None where a coroutine is driven without a task: its body cannot be cancelled."""
+    _timer: asyncio.TimerHandle | None = None
+    _cancelled = False
+    """Whether the body was cancelled, by us."""
+    _cancelling = 0
+    """How often others had asked to cancel the task before the body began."""
+    _scope: object = None
+    """The innermost scope of anyio's around the body."""
 
-    def _new_event(self) -> tuple[Callable[[], object], Callable[[], Awaitable[object]]]:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def __init__(self, owner: Any, terms: Terms, now: Callable[[], float]) -> None:
+        super().__init__(owner, terms, now)
+        self._loop = asyncio.get_running_loop()
+
+    async def wait_for_news(self, seconds: float) -> None:
+        """Wait until the store says that asking again is worth it; at most so many seconds."""
+        future: asyncio.Future[None] = self._loop.create_future()
 
         def wake() -> None:
             if not future.done():
                 future.set_result(None)
 
-        return wake, lambda: future
+        self._wake = wake
+        # In this order: `look_again` notes the news before it looks for somebody to wake.
+        if not self._news:
+            timer = None if seconds == math.inf else self._loop.call_later(seconds, wake)
+            try:
+                await future
+            finally:
+                if timer is not None:
+                    timer.cancel()
+        self._wake = None
+
+    def guard_body(self, where: int) -> None:
+        """Have the body, which begins now, cancelled when the lease is lost."""
+        task = self.owner
+        if task is None:
+            where = NOWHERE
+        else:
+            self._cancelling = task.cancelling()
+            self._scope = current_scope(task)
+        max_hold = self.request.max_hold
+        if max_hold is not None and where != NOWHERE:
+            self._timer = self._loop.call_later(max_hold, self.lease_lost, Loss.OVERRAN)
+        # In this order: `lease_lost` notes the loss before it looks for a body.
+        self._where = where
+        if self.loss is not None:
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Cancel the body of a `hold`."""
+        if self._where is not None:
+            # Never at once: a task that runs, and leaves the body, would be cancelled behind it.
+            if get_ident() == self._thread:
+                self._loop.call_soon(self._cancel_body)
+            else:
+                self.in_loop(self._cancel_body)
+
+    def stand_down(self) -> None:
+        """Cancel no body from now on: its slot is being given back."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def unguard_body(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,  # noqa: ARG002
+        traceback: TracebackType | None,  # noqa: ARG002
+    ) -> bool:
+        """Leave the body alone; whether what came out of it is the cancellation for a loss."""
+        self._where = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._cancelled:
+            return False
+        self._cancelled = False
+        task = self.owner
+        assert task is not None
+        # As `asyncio.timeout` does: a cancellation that others asked for goes first.
+        others = task.uncancel() > self._cancelling
+        return kind is not None and issubclass(kind, asyncio.CancelledError) and not others
 
     async def finish(self, work: Coroutine[Any, Any, object], seconds: float) -> None:
         """Carry out some work to its end; a plain `Task.cancel` knows nothing of shields."""
@@ -151,7 +208,7 @@ class AsyncioCall(AsyncCall):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         cancelled: asyncio.CancelledError | None = None
-        with anyio.CancelScope(shield=True):
+        with shield():
             while not task.done() and loop.time() < deadline:
                 try:
                     await asyncio.wait([task], timeout=deadline - loop.time())
@@ -168,28 +225,135 @@ class AsyncioCall(AsyncCall):
             raise cancelled from task.exception()
 
     def _call_soon(self, function: Callable[[], object]) -> None:
-        self.owner.get_loop().call_soon_threadsafe(function)
+        self._loop.call_soon_threadsafe(function)
+
+    def _cancel_body(self) -> None:
+        """Cancel the task if it is in the body; called by the loop, while the task waits."""
+        where, task = self._where, self.owner
+        if where is None or self.closed or self._cancelled:
+            return
+        if (
+            task is None
+            or task.done()
+            or where == NOWHERE
+            or (where > ANYWHERE and not awaits_in(task.get_coro(), where))
+        ):
+            self._warn_instead()
+        elif getattr(task, "_must_cancel", False):
+            # Somebody has just cancelled it: that goes first, with its own message.
+            self._loop.call_soon(self._cancel_body)
+        elif is_shielded_within(task, self._scope):
+            self._loop.call_later(_SHIELD_CHECK, self._cancel_body)
+        else:
+            self._cancelled = True
+            task.cancel(str(self.loss_error()))
 
 
 class TrioCall(AsyncCall):
     """A call in a trio loop."""
 
+    _cancel_scope: Any = None
+    """Around the body that is to be cancelled when the lease is lost."""
+
     def __init__(self, owner: Any, terms: Terms, now: Callable[[], float]) -> None:
         super().__init__(owner, terms, now)
-        self._token = sys.modules["trio"].lowlevel.current_trio_token()
+        self._trio: Any = sys.modules["trio"]
+        self._token = self._trio.lowlevel.current_trio_token()
 
-    def _new_event(self) -> tuple[Callable[[], object], Callable[[], Awaitable[object]]]:
-        event = sys.modules["trio"].Event()
-        return event.set, event.wait
+    async def wait_for_news(self, seconds: float) -> None:
+        """Wait until the store says that asking again is worth it; at most so many seconds."""
+        event = self._trio.Event()
+        self._wake = event.set
+        if not self._news:
+            with self._trio.move_on_after(max(0.0, seconds)):
+                await event.wait()
+        self._wake = None
+
+    def guard_body(self, where: int) -> None:
+        """Have the body, which begins now, cancelled when the lease is lost.
+
+        By a scope, which has to be left where it was entered: elsewhere there is none.
+        """
+        scope = None
+        if where == ANYWHERE:
+            scope = self._trio.CancelScope()
+            max_hold = self.request.max_hold
+            if max_hold is not None:
+                scope.deadline = self._trio.current_time() + max_hold
+            scope.__enter__()
+        self._cancel_scope = scope
+        # In this order: `lease_lost` notes the loss before it looks for a body.
+        self._where = where
+        if self.loss is not None:
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Cancel the body of a `hold`."""
+        if self._where is not None:
+            scope = self._cancel_scope
+            if scope is None:
+                self._warn_instead()
+            else:
+                self.in_loop(scope.cancel)
+
+    def stand_down(self) -> None:
+        """Cancel no body from now on: its slot is being given back."""
+        if self._cancel_scope is not None:
+            self._cancel_scope.deadline = math.inf
+
+    def unguard_body(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Leave the body alone; whether what came out of it is the cancellation for a loss."""
+        self._where = None
+        scope, self._cancel_scope = self._cancel_scope, None
+        if scope is None:
+            return False
+        scope.deadline = math.inf
+        if self._trio.lowlevel.current_task() is not self.owner:
+            return False  # it can be left in its own task only
+        scope.__exit__(kind, error, traceback)
+        if scope.cancelled_caught and self.loss is None:  # nobody did but the deadline
+            self.loss = Loss.OVERRAN
+        return bool(scope.cancelled_caught)
+
+    async def finish(self, work: Coroutine[Any, Any, object], seconds: float) -> None:
+        """Carry out some work to its end, whoever cancels."""
+        with self._trio.CancelScope(
+            deadline=self._trio.current_time() + seconds, shield=True
+        ) as scope:
+            await work
+        if scope.cancelled_caught:
+            raise TimeoutError
 
     def _call_soon(self, function: Callable[[], object]) -> None:
         self._token.run_sync_soon(function)
 
 
 def new_call(terms: Terms, now: Callable[[], float]) -> AsyncCall:
-    """Return a call of the running task."""
+    """Return a call of the running task.
+
+    Raises:
+        ConfigurationError: no event loop runs here.
+    """
     try:
         task = asyncio.current_task()
-    except RuntimeError:  # no asyncio loop runs in this thread, so it is trio's
-        return TrioCall(sys.modules["trio"].lowlevel.current_task(), terms, now)
-    return AsyncioCall(task, terms, now)
+    except RuntimeError:  # no asyncio loop runs in this thread
+        task, loop_runs = None, False
+    else:
+        if task is not None:
+            return AsyncioCall(task, terms, now)
+        loop_runs = True
+    # trio may be a guest of asyncio's loop; and a coroutine may be driven without a task.
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run() and trio.lowlevel.in_trio_task():
+        return TrioCall(trio.lowlevel.current_task(), terms, now)
+    if loop_runs:
+        return AsyncioCall(None, terms, now)
+    raise ConfigurationError(
+        "a Limiter runs in an event loop, of asyncio or trio, and here is none: in a thread use "
+        "SyncLimiter"
+    )

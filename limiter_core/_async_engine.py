@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from inspect import CO_COROUTINE
 from types import TracebackType
 
 import anyio
 
 from limiter_core._async_calls import AsyncCall, new_call
+from limiter_core._blocks import ANYWHERE, current_frame, noting_statements, where_to_cancel
 from limiter_core._call import (
     Call,
     could_not_release,
@@ -64,10 +66,10 @@ class AsyncEngine(Engine):
             terms = terms_of(limits, timeout)
         call = new_call(terms, self.face.now)
         call.request = self.request(call, demands, terms, mode)
-        held = self.held_by(call.owner)
+        around = self.calls_around(call)
         in_own_way: Sequence[tuple[Demand, int]] = ()
-        if held is not None and mode is Mode.WAIT:
-            in_own_way = demands_in_own_way(call.request, held)
+        if around and mode is Mode.WAIT:
+            in_own_way = demands_in_own_way(call.request, around)
         deadline = call.request.deadline
         answer: Answer | StoreUnavailable
         try:
@@ -81,7 +83,7 @@ class AsyncEngine(Engine):
                 else:
                     answer = await self._ask(call)
                 if not isinstance(answer, Granted):
-                    await self._wait(call, answer, deadline, held)
+                    await self._wait(call, answer, deadline, around)
                 if call.loss is not None:
                     raise call.loss_error()
                 return call  # noqa: TRY300  (an exception may be thrown in here, too)
@@ -111,7 +113,7 @@ class AsyncEngine(Engine):
         call: AsyncCall | None = None
         try:
             call = await self.take(limits, arguments, timeout, mode)
-            return Lease(call, self.give_back)
+            return Lease(call, self)
         except BaseException:
             if call is not None:
                 self.abandon(call)
@@ -122,12 +124,12 @@ class AsyncEngine(Engine):
         call: AsyncCall,
         answer: Answer | StoreUnavailable,
         deadline: float | None,
-        held: Call | None,
+        around: Sequence[Call],
     ) -> None:
         """Wait until the slots are granted."""
         self.begin_waiting(call)
         while not isinstance(answer, Granted):
-            await call.wait_for_news(patience(call, answer, deadline, held))
+            await call.wait_for_news(patience(call, answer, deadline, around))
             self.check_waiting()
             answer = call.take_delivery() or await self._ask(call)
         self.waiting.discard(call)
@@ -178,6 +180,7 @@ class AsyncEngine(Engine):
             if call.closed:
                 return
             call.closed = True
+            call.watch = None
             call.stand_down()
             self.ended(call)
             if call.settled:
@@ -199,17 +202,30 @@ class AsyncEngine(Engine):
     def abandon(self, call: AsyncCall) -> None:
         """Give back without waiting; whatever was done of it before an exception was thrown in."""
         call.closed = True
+        call.watch = None
         call.stand_down()
         self.ended(call)
         if not call.settled:
             self.face.abandon(call.request.id, call.keys)
             call.settled = True
 
+    def let_expire(self, lease_id: str) -> None:
+        """Have a lease renewed no more."""
+        self.face.let_expire(lease_id)
+
 
 class Hold(AbstractAsyncContextManager[Lease]):
     """`Limiter.hold`: takes the slots, arms the body against a lost lease, gives them back."""
 
-    __slots__ = ("_arguments", "_call", "_engine", "_limits", "_timeout")
+    __slots__ = (
+        "_arguments",
+        "_call",
+        "_engine",
+        "_lease",
+        "_limits",
+        "_timeout",
+        "by_statement",
+    )
 
     def __init__(
         self, engine: AsyncEngine, limits: Limits, arguments: Arguments, timeout: float | None
@@ -219,6 +235,7 @@ class Hold(AbstractAsyncContextManager[Lease]):
         self._arguments = arguments
         self._timeout = timeout
         self._call: AsyncCall | None = None
+        self.by_statement = False
 
     async def __aenter__(self) -> Lease:
         if self._call is not None:
@@ -228,15 +245,23 @@ class Hold(AbstractAsyncContextManager[Lease]):
             call = self._call = await engine.take(
                 self._limits, self._arguments, self._timeout, Mode.WAIT
             )
-            engine.began(call)
+            frame = current_frame(1)
+            by_statement = self.by_statement
+            if by_statement:
+                engine.began(call, id(frame))
             if call.on_lost == "cancel":
-                call.guard_body()
-            return Lease(call, engine.give_back)
+                if by_statement and frame.f_code.co_flags & CO_COROUTINE:
+                    call.guard_body(ANYWHERE)
+                else:
+                    call.guard_body(where_to_cancel(frame, by_statement=by_statement))
+            lease = self._lease = Lease(call, engine)
+            return lease  # noqa: TRY300  (an exception may be thrown in here, too)
         except BaseException:
             if self._call is not None:
                 engine.abandon(self._call)
             raise
 
+    @noting_statements
     async def __aexit__(
         self,
         kind: type[BaseException] | None,

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from limiter_core._blocks import frames_on_stack
 from limiter_core.errors import (
     ConfigurationError,
     LeaseLost,
@@ -57,12 +58,14 @@ class Call:
         delivered: the answer that came with the wake-up, None if the store has to be asked.
         order: the place in line that the store gave, None before.
         queued: the last answer that said so.
-        outer: the call that the same task or thread began before and still holds.
+        outer: the call that the same task or thread began before.
+        block: the id of the frame whose `with` statement holds it; 0 if none certainly does.
         granted: the store's grant; None while waiting, and for a call admitted without a store.
         loss: why the lease ended, None while it lives.
         ends_at: when the holder counts it as lost unless renewed, on the call's clock; None: never.
         margin: seconds that the store keeps it for longer.
         held_until: when `max_hold` is over.
+        watch: what notices that the lease is collected; None once it is being given back.
         closed: True from the moment the holder lets go; nothing is lost after that.
         settled: True when the store knows nothing (more) of this call.
     """
@@ -74,11 +77,13 @@ class Call:
     queued: Queued | None = None
     failures = 0
     outer: Call | None = None
+    block = 0
     granted: Granted | None = None
     loss: Loss | None = None
     ends_at: float | None = None
     margin = 0.0
     held_until = math.inf
+    watch: object = None
     closed = False
     settled = False
 
@@ -154,6 +159,13 @@ class Call:
             return 0.0
         return min(self.ends_at + self.margin, self.held_until) - now
 
+    def is_around(self, frames: set[int]) -> bool:
+        """Whether the running code lies in the block that holds it, given the frames on its stack.
+
+        Only then is it certain that nobody gives it back while that code waits.
+        """
+        return self.block in frames
+
     def is_lost(self) -> bool:
         """Whether the slot is gone, or claimed by a newer call, while the holder did not let go."""
         if self.loss is None and self.ends_at is not None and not self.closed:
@@ -183,7 +195,7 @@ def patience(
     call: Call,
     answer: Queued | Refused | Replaced | Held | StoreUnavailable,
     deadline: float | None,
-    held_by_owner: Call | None,
+    around: Sequence[Call],
 ) -> float:
     """Decide whether a call that was not granted waits on.
 
@@ -191,7 +203,7 @@ def patience(
         call: the call.
         answer: what the store said last; or that it could not be reached.
         deadline: when the caller's patience ends, on the call's clock; None for never.
-        held_by_owner: the last call that holds slots for the same task or thread.
+        around: the calls of the same task or thread in whose blocks this one is made.
 
     Returns:
         Seconds to wait for news before asking again, `math.inf` for as long as it takes.
@@ -205,8 +217,8 @@ def patience(
         call.order = answer.order
         call.queued = answer
         call.failures = 0
-        if held_by_owner is not None:
-            _refuse_self_deadlock(answer, held_by_owner)
+        if around:
+            _refuse_self_deadlock(answer, around)
         if left <= 0:
             raise WaitTimeout(answer.key, answer.max_concurrent, answer.in_use)
         return left if answer.look_again is None else min(left, answer.look_again)
@@ -226,19 +238,32 @@ def patience(
     raise refusal_error(answer)
 
 
-def demands_in_own_way(request: Request, holding: Call | None) -> list[tuple[Demand, int]]:
-    """Return the demands for keys of which the same task or thread holds slots, and how many.
+def calls_around(last: Call | None, request: Request) -> Sequence[Call]:
+    """Return the calls that certainly hold slots of keys of a request until it is over.
 
     Args:
-        request: what is asked for now.
-        holding: the last call that holds slots for the one who asks.
+        last: the last call of the task or thread that asks.
+        request: what it asks for.
     """
+    keys = {demand.key for demand in request.demands}
+    found: list[Call] = []
+    while last is not None:
+        if not last.closed and not keys.isdisjoint(last.keys):
+            found.append(last)
+        last = last.outer
+    if not found:
+        return ()
+    frames = frames_on_stack()
+    return [call for call in found if call.is_around(frames)]
+
+
+def demands_in_own_way(request: Request, around: Sequence[Call]) -> list[tuple[Demand, int]]:
+    """Return the demands for keys of which the calls around hold slots, and how many."""
     held: dict[str, int] = {}
-    while holding is not None:
-        if holding.loss is None or holding.loss is Loss.PREEMPTED:
-            for demand in holding.request.demands:
+    for call in around:
+        if _holds(call):
+            for demand in call.request.demands:
                 held[demand.key] = held.get(demand.key, 0) + demand.cost
-        holding = holding.outer
     return [
         (demand, held[demand.key])
         for demand in request.demands
@@ -282,13 +307,19 @@ def refusal_error(answer: Refused | Replaced | Held) -> LimiterError:
     return kind(answer.key, answer.max_concurrent, answer.in_use, answer.retry_after)
 
 
-def _refuse_self_deadlock(answer: Queued, holding: Call | None) -> None:
+def _holds(call: Call) -> bool:
+    return not call.closed and (call.loss is None or call.loss is Loss.PREEMPTED)
+
+
+def _refuse_self_deadlock(answer: Queued, around: Sequence[Call]) -> None:
     # All that is in use there is held by the one who asks: what is in front waits for that, too.
-    held = 0
-    while holding is not None:
-        if holding.loss is None or holding.loss is Loss.PREEMPTED:
-            held += sum(d.cost for d in holding.request.demands if d.key == answer.key)
-        holding = holding.outer
+    held = sum(
+        demand.cost
+        for call in around
+        if _holds(call)
+        for demand in call.request.demands
+        if demand.key == answer.key
+    )
     # A paused key (limit 0) waits for its operator, not for its holders.
     if answer.max_concurrent and answer.in_use and held >= answer.in_use:
         raise _self_deadlock(answer.key, f"it already holds all {held} slots in use")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import warnings
 import weakref
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
-from limiter_core._call import Call
+from limiter_core._call import Call, calls_around
 from limiter_core._checks import check_number, check_on_store_error, short_label
+from limiter_core._collected import do_later
 from limiter_core._identity import new_id, process_label
 from limiter_core.errors import ConfigurationError, LimiterError, StoreError, StoreUnavailable
 from limiter_core.keys import MAX_WHOLE_LENGTH
 from limiter_core.limits import ConcurrencyLimit, Terms
 from limiter_core.registry import open_store
-from limiter_core.requests import CLAIM, Demand, Mode, Request
+from limiter_core.requests import CLAIM, Demand, Loss, Mode, Request
 from limiter_core.store import Store
 
 logger = logging.getLogger("limiter")
@@ -121,22 +124,32 @@ class Engine:
         if self.closed:
             raise StoreError("closed: this limiter was closed while the call waited for a slot")
 
-    def began(self, call: Call) -> None:
-        """Note a call whose slots only its own task or thread will give back: a `hold`.
+    def began(self, call: Call, block: int) -> None:
+        """Note a call whose slots are given back at the end of a block, and not before.
 
-        (A lease from `acquire` may be handed to others, who release it.)
+        (A lease from `acquire`, or a hold that is entered by hand, may be left by others.)
+
+        Args:
+            call: the call.
+            block: the id of the frame whose `with` statement holds it.
         """
-        if call.granted is None:
-            return  # admitted without a slot
-        call.outer = self._holding.get(call.owner)
+        if call.granted is None or call.owner is None:
+            return  # admitted without a slot; or by no task that could wait for itself
+        outer = self._holding.get(call.owner)
+        while outer is not None and outer.closed:  # another thread was faster than its note
+            outer = outer.outer
+        call.block = block
+        call.outer = outer
         self._holding[call.owner] = call
 
     def ended(self, call: Call) -> None:
         """Note that a call holds nothing any more."""
+        if not call.block:
+            return
         inner = self._holding.get(call.owner)
         if inner is call:
             if call.outer is None:
-                del self._holding[call.owner]
+                self._holding.pop(call.owner, None)
             else:
                 self._holding[call.owner] = call.outer
             return
@@ -145,9 +158,44 @@ class Engine:
         if inner is not None:  # released out of order
             inner.outer = call.outer
 
-    def held_by(self, owner: object) -> Call | None:
-        """Return the last call that holds slots for a task or thread, linked to those before."""
-        return self._holding.get(owner)
+    def calls_around(self, call: Call) -> Sequence[Call]:
+        """Return the calls of the same task or thread that hold what a new one asks for.
+
+        Only those in whose blocks it is made: a hold that was entered by hand, or rests in a
+        generator, may be given back by others while it waits.
+        """
+        last = self._holding.get(call.owner)
+        return () if last is None else calls_around(last, call.request)
+
+    def collected(self, call: Call, watch: object) -> None:  # noqa: ARG002
+        """Renew a lease no more that was collected unreleased, and say so.
+
+        Its slot is not given back at once: whoever forgot the lease may still be at work.
+        Called by the garbage collector, so this takes no lock.
+        """
+        if call.closed or call.settled:
+            return
+        call.closed = True
+        call.watch = None
+        if call.loss is not None and call.loss is not Loss.PREEMPTED:
+            return
+
+        def let_go() -> None:
+            self.ended(call)
+            self.let_expire(call.request.id)
+
+        do_later(let_go)
+        warnings.warn(
+            f"the lease {call.request.id} on {', '.join(call.keys)} was never released: it is "
+            f"renewed no more, and ends with its lease time of {call.request.lease:g} s. Use "
+            "`with`, or release it in a `finally`",
+            ResourceWarning,
+            stacklevel=2,
+        )
+
+    def let_expire(self, lease_id: str) -> None:
+        """Have a lease renewed no more."""
+        raise NotImplementedError
 
     def admits(self, error: LimiterError) -> bool:
         """Whether a call goes on without a slot, since the store is away."""

@@ -140,10 +140,10 @@ class JobGate:
             call.settled = True
             if not engine.admits(error):
                 raise
-            return Lease(call, engine.give_back)
+            return Lease(call, engine)
         if isinstance(outcome, Granted):
             call.tell(on_lost)
-            return Lease(call, engine.give_back)
+            return Lease(call, engine)
         return outcome
 
     async def _ask(self, request: Request, call: _JobCall) -> Answer:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
+from limiter_core._blocks import current_frame, is_coroutine, noting_statements
 from limiter_core._call import (
     Call,
     could_not_release,
@@ -40,9 +43,13 @@ from limiter_core.threads import new_wait_event
 class SyncCall(Call):
     """A call in a thread."""
 
+    in_coroutine = False
+    """Whether a coroutine holds it: then it is not given back while its event loop stands still."""
+
     def __init__(self, terms: Terms, now: Callable[[], float]) -> None:
         super().__init__(threading.current_thread(), terms, now)
         self._news = new_wait_event()
+        self._waited = False
 
     def expect_news(self) -> None:
         """Count as news only what comes from now on."""
@@ -50,6 +57,9 @@ class SyncCall(Call):
 
     def wait_for_news(self, seconds: float) -> None:
         """Wait until the store says that asking again is worth it; at most so many seconds."""
+        if not self._waited:
+            self._waited = True
+            _warn_of_event_loop()
         self._news.wait(None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX))
 
     def look_again(self, answer: Answer | None = None) -> bool:
@@ -58,9 +68,34 @@ class SyncCall(Call):
         self._news.set()
         return True
 
+    def is_around(self, frames: set[int]) -> bool:
+        """Whether it is not given back before this thread goes on."""
+        return self.block in frames or (self.in_coroutine and _loop_name() is not None)
+
     def interrupt(self) -> None:
         """Say that the lease is lost: a running thread cannot be stopped from outside."""
         logger.warning("%s", self.loss_error())
+
+
+def _loop_name() -> str | None:
+    """Return whose event loop runs in this thread, None if none does."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        trio = sys.modules.get("trio")
+        return "trio" if trio is not None and trio.lowlevel.in_trio_run() else None
+    return "asyncio"
+
+
+def _warn_of_event_loop() -> None:
+    loop = _loop_name()
+    if loop is not None:
+        logger.warning(
+            "a SyncLimiter waits in the thread of a running %s loop, which stands still meanwhile, "
+            "and with it whoever is to give the slot back: use Limiter there, or wait in another "
+            "thread (asyncio.to_thread)",
+            loop,
+        )
 
 
 class SyncEngine(Engine):
@@ -86,16 +121,16 @@ class SyncEngine(Engine):
             terms = terms_of(limits, timeout)
         call = SyncCall(terms, self.face.now)
         call.request = self.request(call, demands, terms, mode)
-        held = self.held_by(call.owner)
+        around = self.calls_around(call)
         in_own_way: Sequence[tuple[Demand, int]] = ()
-        if held is not None and mode is Mode.WAIT:
-            in_own_way = demands_in_own_way(call.request, held)
+        if around and mode is Mode.WAIT:
+            in_own_way = demands_in_own_way(call.request, around)
         deadline = call.request.deadline
         try:
             try:
                 answer = self._ask_carefully(call, in_own_way) if in_own_way else self._ask(call)
                 if not isinstance(answer, Granted):
-                    self._wait(call, answer, deadline, held)
+                    self._wait(call, answer, deadline, around)
                 if call.loss is not None:
                     raise call.loss_error()
                 return call  # noqa: TRY300  (an exception may be thrown in here, too)
@@ -122,7 +157,7 @@ class SyncEngine(Engine):
         call: SyncCall | None = None
         try:
             call = self.take(limits, arguments, timeout, mode)
-            return SyncLease(call, self.give_back)
+            return SyncLease(call, self)
         except BaseException:
             if call is not None:
                 self.abandon(call)
@@ -133,12 +168,12 @@ class SyncEngine(Engine):
         call: SyncCall,
         answer: Answer | StoreUnavailable,
         deadline: float | None,
-        held: Call | None,
+        around: Sequence[Call],
     ) -> None:
         """Wait until the slots are granted."""
         self.begin_waiting(call)
         while not isinstance(answer, Granted):
-            call.wait_for_news(patience(call, answer, deadline, held))
+            call.wait_for_news(patience(call, answer, deadline, around))
             self.check_waiting()
             answer = call.take_delivery() or self._ask(call)
         self.waiting.discard(call)
@@ -189,6 +224,7 @@ class SyncEngine(Engine):
             if call.closed:
                 return
             call.closed = True
+            call.watch = None
             self.ended(call)
             if not call.settled:
                 self.face.release(call.request.id, call.keys)
@@ -203,16 +239,29 @@ class SyncEngine(Engine):
     def abandon(self, call: Call) -> None:
         """Give back without waiting; whatever was done of it before an exception was thrown in."""
         call.closed = True
+        call.watch = None
         self.ended(call)
         if not call.settled:
             self.face.abandon(call.request.id, call.keys)
             call.settled = True
 
+    def let_expire(self, lease_id: str) -> None:
+        """Have a lease renewed no more."""
+        self.face.let_expire(lease_id)
+
 
 class Hold(AbstractContextManager[SyncLease]):
     """`SyncLimiter.hold`: takes the slots, gives them back."""
 
-    __slots__ = ("_arguments", "_call", "_engine", "_limits", "_timeout")
+    __slots__ = (
+        "_arguments",
+        "_call",
+        "_engine",
+        "_lease",
+        "_limits",
+        "_timeout",
+        "by_statement",
+    )
 
     def __init__(
         self, engine: SyncEngine, limits: Limits, arguments: Arguments, timeout: float | None
@@ -222,6 +271,7 @@ class Hold(AbstractContextManager[SyncLease]):
         self._arguments = arguments
         self._timeout = timeout
         self._call: SyncCall | None = None
+        self.by_statement = False
 
     def __enter__(self) -> SyncLease:
         if self._call is not None:
@@ -229,13 +279,18 @@ class Hold(AbstractContextManager[SyncLease]):
         engine = self._engine
         try:
             call = self._call = engine.take(self._limits, self._arguments, self._timeout, Mode.WAIT)
-            engine.began(call)
-            return SyncLease(call, engine.give_back)
+            if self.by_statement:
+                frame = current_frame(1)
+                call.in_coroutine = is_coroutine(frame)
+                engine.began(call, id(frame))
+            lease = self._lease = SyncLease(call, engine)
+            return lease  # noqa: TRY300  (an exception may be thrown in here, too)
         except BaseException:
             if self._call is not None:
                 engine.abandon(self._call)
             raise
 
+    @noting_statements
     def __exit__(
         self,
         kind: type[BaseException] | None,

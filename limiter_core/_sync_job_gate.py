@@ -77,10 +77,10 @@ class SyncJobGate:
             call.settled = True
             if not engine.admits(error):
                 raise
-            return SyncLease(call, engine.give_back)
+            return SyncLease(call, engine)
         if isinstance(outcome, Granted):
             call.tell(on_lost)
-            return SyncLease(call, engine.give_back)
+            return SyncLease(call, engine)
         return outcome
 
     def _ask(self, request: Request, call: _JobCall) -> Answer:

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+import weakref
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Protocol, Self
 
 from limiter_core._async_calls import AsyncCall
 from limiter_core._call import Call
 
 __all__ = ("Lease", "SyncLease")
+
+
+class _AsyncEngine(Protocol):
+    def collected(self, call: Any, watch: object) -> None:
+        """Hear of a lease that was collected unreleased."""
+
+    async def give_back(self, call: Any) -> None:
+        """Release."""
+
+
+class _SyncEngine(Protocol):
+    def collected(self, call: Any, watch: object) -> None:
+        """Hear of a lease that was collected unreleased."""
+
+    def give_back(self, call: Any) -> None:
+        """Release."""
 
 
 class _BaseLease:
@@ -75,13 +93,24 @@ class _BaseLease:
 
 
 class Lease(_BaseLease):
-    """A lease of a `Limiter`. Release it once; again does nothing."""
+    """A lease of a `Limiter`. Release it once; again does nothing.
 
-    __slots__ = ("_call", "_release")
+    As a context manager it releases itself::
 
-    def __init__(self, call: AsyncCall, release: Callable[[Any], Awaitable[None]]) -> None:
+        async with await limiter.acquire(limit, {"customer_id": 42}) as lease:
+            ...
+
+    One that is collected unreleased warns (`ResourceWarning`) and is renewed no more: its slot
+    comes back when the lease time is over.
+    """
+
+    __slots__ = ("__weakref__", "_call", "_engine")
+
+    def __init__(self, call: AsyncCall, engine: _AsyncEngine) -> None:
         self._call = call
-        self._release = release
+        self._engine = engine
+        # No finalizer: one would run for each lease, and swallow what a signal raises just then.
+        call.watch = weakref.ref(self, partial(engine.collected, call))
 
     async def release(self) -> None:
         """Give the slots back, to whoever waits for them.
@@ -89,17 +118,34 @@ class Lease(_BaseLease):
         Idempotent, and safe from cancellation. Never raises for a store that cannot be reached:
         the lease then ends by itself.
         """
-        await self._release(self._call)
+        await self._engine.give_back(self._call)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._engine.give_back(self._call)
 
 
 class SyncLease(_BaseLease):
-    """A lease of a `SyncLimiter`. Release it once; again does nothing."""
+    """A lease of a `SyncLimiter`. Release it once; again does nothing.
 
-    __slots__ = ("_call", "_release")
+    As a context manager it releases itself::
 
-    def __init__(self, call: Call, release: Callable[[Call], None]) -> None:
+        with limiter.acquire(limit, {"customer_id": 42}) as lease:
+            ...
+
+    One that is collected unreleased warns (`ResourceWarning`) and is renewed no more: its slot
+    comes back when the lease time is over.
+    """
+
+    __slots__ = ("__weakref__", "_call", "_engine")
+
+    def __init__(self, call: Call, engine: _SyncEngine) -> None:
         self._call = call
-        self._release = release
+        self._engine = engine
+        # No finalizer: one would run for each lease, and swallow what a signal raises just then.
+        call.watch = weakref.ref(self, partial(engine.collected, call))
 
     def release(self) -> None:
         """Give the slots back, to whoever waits for them.
@@ -107,4 +153,10 @@ class SyncLease(_BaseLease):
         Idempotent. Never raises for a store that cannot be reached: the lease then ends by
         itself.
         """
-        self._release(self._call)
+        self._engine.give_back(self._call)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.give_back(self._call)

@@ -142,6 +142,14 @@ class SyncStore(Protocol):
         """
         ...
 
+    def let_expire(self, lease_id: str) -> None:
+        """Renew a lease of this process no more, whose holder was collected unreleased.
+
+        It ends with its lease time, also in a store whose leases last as long as the process.
+        Called from any thread; never waits for a server.
+        """
+        ...
+
     def renew(self, ids: Sequence[str]) -> Renewal:
         """Start the lease time of these leases and tickets again (S10)."""
         ...
@@ -227,6 +235,10 @@ class AsyncStore(Protocol):
 
     def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
         """Have it released without waiting, with or without a loop; see `SyncStore.abandon`."""
+        ...
+
+    def let_expire(self, lease_id: str) -> None:
+        """Renew a lease no more; see `SyncStore.let_expire`."""
         ...
 
     async def renew(self, ids: Sequence[str]) -> Renewal:

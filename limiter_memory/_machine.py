@@ -122,6 +122,15 @@ class Machine(Queues):
                 member.expires_at = now + microseconds(member.request.lease)
         return Renewal(gone, frozenset(preempted))
 
+    def let_expire(self, lease_id: str, now: int) -> None:
+        """Have a lease end with its lease time, as if nobody in this process held it."""
+        holder = self.board.holders.get(lease_id)
+        if holder is not None:
+            holder.request = holder.request._replace(listener=None)
+            holder.expires_at = _lease_end(holder.request, now)
+            self.board.note_end(holder)
+            self._serve([demand.key for demand in holder.request.demands], now)
+
     def evict(self, lease_id: str, now: int) -> bool:
         """Take a slot back, and tell its holder."""
         holder = self.board.holders.get(lease_id)

@@ -167,6 +167,10 @@ class MemoryStore:
         """Release: nothing in here waits."""
         self.release(lease_id, keys)
 
+    def let_expire(self, lease_id: str) -> None:
+        """Have a lease end with its lease time, counted from now."""
+        self._step(lambda machine, now: machine.let_expire(lease_id, now))
+
     def renew(self, ids: Sequence[str]) -> Renewal:
         """Start the lease time of these leases and tickets again."""
         return self._step(lambda machine, now: machine.renew(ids, now))
@@ -335,6 +339,9 @@ class _AsyncFace:
 
     def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
         self._store.abandon(lease_id, keys)
+
+    def let_expire(self, lease_id: str) -> None:
+        self._store.let_expire(lease_id)
 
     async def renew(self, ids: Sequence[str]) -> Renewal:
         return self._store.renew(ids)

@@ -74,6 +74,9 @@ class SyncFace:
         if not self._store.is_of_parent(lease_id):
             self._store.abandon(lease_id, keys[0])
 
+    def let_expire(self, lease_id: str) -> None:
+        self._store.hub.end(lease_id)
+
     def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
         if self._store.hub.holds(ticket_id):
             return False

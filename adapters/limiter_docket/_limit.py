@@ -106,10 +106,12 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
         lease = run.lease
         running = object.__new__(type(self))  # `self` is shared by all calls
         vars(running).update(vars(self), concurrency_key=run.key_of(self.limit))
-        running._call, running._release = lease._call, lease._release  # noqa: SLF001  (it is one)
+        running._call, running._engine = lease._call, lease._engine  # noqa: SLF001  (it is one)
         return running
 
-    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+    async def __aexit__(  # type: ignore[override]
+        self, kind: object, error: BaseException | None, traceback: object
+    ) -> None:
         """Give the slots back, when the first that was entered is left."""
         run = runs.get(current_execution.get())
         if run is not None and run.owner is self:
@@ -130,7 +132,7 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
         yield
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("concurrency_key", "_call", "_release"):
+        if name in ("concurrency_key", "_call", "_engine"):
             raise RuntimeError("ConcurrencyLimit not initialized - use within task context")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 

@@ -36,6 +36,10 @@ class AwaitedStore:
         """Have a lease or a ticket removed."""
         self._store.abandon(lease_id, keys)
 
+    def let_expire(self, lease_id: str) -> None:
+        """Renew a lease no more."""
+        self._store.let_expire(lease_id)
+
     async def renew(self, ids: Sequence[str]) -> Renewal:
         """Start lease times again."""
         return self._store.renew(ids)

@@ -82,6 +82,10 @@ class _Double:
         """Forget a lease or a ticket."""
         self.release(lease_id, keys)
 
+    def let_expire(self, lease_id: str) -> None:
+        """Forget a lease: nothing ends by itself here."""
+        self.release(lease_id)
+
     def renew(self, ids: Sequence[str]) -> Renewal:
         """Name the ids that are not known; nothing ends by itself here."""
         with self._lock:

@@ -93,6 +93,9 @@ class _SyncFace:
         self._store.check()
         return self._store.inner.release(lease_id, keys)
 
+    def let_expire(self, lease_id: str) -> None:
+        self._store.inner.let_expire(lease_id)
+
     def abandon(self, lease_id: str, keys: Any) -> None:
         if not self._store.down:
             self._store.inner.abandon(lease_id, keys)
@@ -122,6 +125,9 @@ class _AsyncFace:
         self._store.check()
         found = self._store.inner.release(lease_id, keys)
         return await self._travel(lambda: found)
+
+    def let_expire(self, lease_id: str) -> None:
+        self._store.inner.let_expire(lease_id)
 
     def abandon(self, lease_id: str, keys: Any) -> None:
         if not self._store.down:

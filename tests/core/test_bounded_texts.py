@@ -7,6 +7,7 @@ from limiter_core import (
     ArgumentView,
     ConcurrencyLimit,
     ConfigurationError,
+    SyncLease,
     SyncLimiter,
 )
 from limiter_core._prepare import demands_of, run_now
@@ -43,8 +44,10 @@ def test_a_job_s_label_is_cut():
     limit = ConcurrencyLimit(LIMIT_BY.constant("k"))
     with SyncLimiter() as limiter:
         gate = SyncJobGate(limiter._engine.store, "jobs", wake=lambda notice: None)
-        gate.admit(Job("1", limit, ArgumentView({}), label=LONG))
+        lease = gate.admit(Job("1", limit, ArgumentView({}), label=LONG))
         (holder,) = limiter.inspect(limit).holders
+        assert isinstance(lease, SyncLease)
+        lease.release()
 
     assert len(holder.label) == 1000
 

@@ -192,10 +192,9 @@ def test_row_18_thousands_of_ended_holders_are_passed_in_many_small_steps():
     store = MemoryStore(clock=lambda: now)
     limiter = SyncLimiter(store)
     many = ConcurrencyLimit(KEY, max_concurrent=3000, max_hold=1)
-    for _ in range(3000):
-        limiter.acquire(many)
+    leases = [limiter.acquire(many) for _ in range(3000)]
     now += 2
-    leases = [limiter.acquire(many, timeout=20) for _ in range(3000)]
+    leases += [limiter.acquire(many, timeout=20) for _ in range(3000)]
     for lease in leases:
         lease.release()
     assert list(store.keys()) == []
@@ -249,6 +248,7 @@ def test_row_35_a_short_lease_does_not_end_a_long_one_beside_it():
     assert short.lost
     assert not long.lost
     assert [holder.id for holder in limiter.inspect("key").holders] == [long.id]
+    long.release()
 
 
 async def test_row_35_ten_thousand_keys_leave_nothing_behind(store, limiter):

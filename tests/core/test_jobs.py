@@ -16,6 +16,7 @@ from limiter_core import (
     ConfigurationError,
     ConflictResolution,
     KeyDerivationError,
+    Lease,
     LimitReached,
     StoreUnavailable,
     Superseded,
@@ -43,6 +44,7 @@ class Gate:
         self.notices: list[Notice] = []
         self.wake: Callable[[Notice], object] = self.notices.append
         self.losses: list[Loss] = []
+        self.taken: list[Any] = []
         kind: Any = JobGate if world == "async" else SyncJobGate
         self._runner = asyncio.Runner() if world == "async" else None
         self.gate = kind(store, name, self._on_notice, **settings)
@@ -69,6 +71,7 @@ class Gate:
     def take(self, asking: Job) -> Any:
         outcome = self.admit(asking)
         assert not isinstance(outcome, Waiting | Held), f"{asking.ticket} was to run: {outcome}"
+        self.taken.append(outcome)
         return outcome
 
     def park(self, asking: Job) -> Waiting:
@@ -85,6 +88,8 @@ class Gate:
         return names
 
     def close(self) -> None:
+        for lease in self.taken:
+            self.release(lease)
         self.run(self.gate.aclose if self._runner is not None else self.gate.close)
         if self._runner is not None:
             self._runner.close()
@@ -412,8 +417,7 @@ async def test_a_cancelled_ask_leaves_no_slot_taken(full: bool, anyio_backend: s
             return answer
 
     gate = JobGate(Faces(store.sync_face(), Slow(face)), "queue", lambda _: None)
-    if full:
-        await gate.admit(job("holder"))
+    held = await gate.admit(job("holder")) if full else None
     asking = asyncio.create_task(gate.admit(job("second")))
     await reached.wait()
     asking.cancel()
@@ -423,8 +427,9 @@ async def test_a_cancelled_ask_leaves_no_slot_taken(full: bool, anyio_backend: s
     with pytest.raises(asyncio.CancelledError):
         await asking
     state = face.inspect(KEY)
-    if full:
+    if isinstance(held, Lease):
         assert [waiter.id for waiter in state.waiters] == ["second#1"]
+        await held.release()
     else:
         assert state.in_use == 0
 

@@ -284,3 +284,4 @@ def test_an_injected_clock_decides_about_ends():
     assert successor.fencing_token > lease.fencing_token
     lease.release()
     assert limiter.inspect("key").in_use == 1
+    successor.release()

@@ -1,0 +1,147 @@
+"""Leases that nobody releases: they warn, are renewed no more, and so come back."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_core.testing import FakeClock
+from limiter_memory import MemoryStore
+
+from ._tools import until, until_now
+
+KEY = LIMIT_BY.constant("key")
+ONE = ConcurrencyLimit(KEY, lease=30)
+
+
+@contextmanager
+def never_released() -> Iterator[None]:
+    """The block leaves a lease that nobody releases."""
+    with pytest.warns(ResourceWarning, match="was never released"):  # noqa: PT031
+        yield
+        gc.collect()
+
+
+def until_it_has_an_end(store: MemoryStore) -> None:
+    until_now(
+        lambda: store.inspect("key").holders[0].expires_in is not None, "the lease has an end"
+    )
+
+
+def forget(limiter: SyncLimiter) -> None:
+    limiter.acquire(ONE)
+
+
+def forget_a_hold(limiter: SyncLimiter) -> None:
+    """As if an exception were thrown in between `__enter__` and the block."""
+    limiter.hold(ONE).__enter__()
+
+
+@pytest.mark.parametrize("take", [forget, forget_a_hold])
+def test_a_lease_that_is_collected_warns_and_ends_by_itself(take: Callable[..., None]):
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    limiter = SyncLimiter(store)
+    with never_released():
+        take(limiter)
+    assert store.inspect("key").in_use == 1, "who forgot it may still be at work"
+    until_it_has_an_end(store)
+    clock.advance(29)
+    assert limiter.try_acquire(ONE) is None
+    clock.advance(2)
+    limiter.acquire(ONE).release()
+    assert list(store.keys()) == []
+
+
+async def test_so_does_one_of_an_event_loop(anyio_backend_name: str):
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    limiter = Limiter(store)
+    with never_released():
+        await limiter.acquire(ONE)
+    until_it_has_an_end(store)
+    clock.advance(31)
+    await (await limiter.acquire(ONE)).release()
+
+
+async def test_who_waits_already_is_served_then():
+    store = MemoryStore()
+    limiter = Limiter(store)
+    leases = [await limiter.acquire(ConcurrencyLimit(KEY, lease=0.05))]
+    served: list[str] = []
+
+    async def wait() -> None:
+        async with limiter.hold(ONE):
+            served.append("the waiter")
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await until(lambda: store.inspect("key").waiting == 1, "it waits")
+            with never_released():
+                leases.clear()
+    assert served == ["the waiter"]
+    assert list(store.keys()) == []
+
+
+def test_it_may_be_collected_amid_a_step_of_its_store():
+    """Then the lock of the store is taken, by the very thread that collects."""
+    store = MemoryStore()
+    limiter = SyncLimiter(store)
+    cycle: dict[str, Any] = {"lease": limiter.acquire(ONE)}
+    cycle["itself"] = cycle
+    with never_released(), store._lock:
+        del cycle
+        gc.collect()
+    until_it_has_an_end(store)
+    store.evict(store.inspect("key").holders[0].id)
+
+
+def test_many_at_once():
+    store = MemoryStore()
+    limiter = SyncLimiter(store)
+    many = ConcurrencyLimit(KEY, max_concurrent=500)
+    leases = [limiter.acquire(many) for _ in range(500)]
+    before = threading.active_count()
+    with never_released():
+        leases.clear()
+    until_now(
+        lambda: all(each.expires_in is not None for each in store.inspect("key").holders),
+        "all have an end",
+    )
+    assert threading.active_count() <= before
+    for holder in store.inspect("key").holders:
+        store.evict(holder.id)
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_was_released_lost_or_never_granted_does_not_warn(store, threads):
+    threads.acquire(ONE).release()
+    lost = threads.acquire(ONE)
+    threads.evict(lost.id)
+    del lost
+    with threads.hold(ONE):
+        assert threads.try_acquire(ONE) is None
+        gc.collect()
+    with threads.acquire(ONE) as lease:
+        assert not lease.lost
+    gc.collect()
+
+
+async def test_a_lease_is_a_context_manager(store, limiter, threads):
+    async with await limiter.acquire(ONE) as lease:
+        assert not lease.lost
+        assert store.inspect("key").in_use == 1
+    with pytest.raises(ZeroDivisionError):
+        async with await limiter.acquire(ONE):
+            raise ZeroDivisionError
+    with threads.acquire(ONE) as held:
+        assert store.inspect("key").holders[0].id == held.id
+    assert store.inspect("key").in_use == 0

@@ -1,0 +1,434 @@
+"""A slot does not depend on who took it: entered in one task or thread, left in another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import logging
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+import trio
+from anyio.lowlevel import checkpoint
+
+from limiter_core import LIMIT_BY, ConcurrencyLimit, LeaseLost, Limiter
+from limiter_core.testing import AwaitedStore
+
+from ._tools import Thread, until, until_waiting_now
+
+KEY = LIMIT_BY.constant("key")
+ONE = ConcurrencyLimit(KEY)
+SHORT = ConcurrencyLimit(KEY, max_hold=0.1)
+"""Its body has to end soon: whoever is cancelled for it later was not in the body."""
+ASYNCIO_ONLY = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+LONG_PAST = 0.3
+"""Seconds, beside those of `SHORT`."""
+
+
+async def in_a_task(function: Any, *args: Any) -> Any:
+    """Call a coroutine function in a task of its own."""
+    results: list[Any] = []
+
+    async def call() -> None:
+        results.append(await function(*args))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+    return results[0]
+
+
+def in_use(store: Any) -> int:
+    return store.inspect("key").in_use
+
+
+@pytest.mark.parametrize("limit", [ONE, SHORT])
+class TestEnteredHereAndLeftThere:
+    """Nobody is cancelled afterwards, and the slot is free at once."""
+
+    async def test_each_in_a_task_of_its_own(self, store, limiter, limit):
+        hold = limiter.hold(limit)
+        await in_a_task(hold.__aenter__)
+        assert in_use(store) == 1 or limit is SHORT
+        await in_a_task(hold.__aexit__, None, None, None)
+        assert in_use(store) == 0
+
+    async def test_entered_here_and_left_in_another_task(self, store, limiter, limit):
+        hold = limiter.hold(limit)
+        await hold.__aenter__()
+        await in_a_task(hold.__aexit__, None, None, None)
+        assert in_use(store) == 0
+        await anyio.sleep(LONG_PAST)  # other work, which goes on
+
+    async def test_a_dispatcher_enters_and_workers_leave(self, store, limiter, limit):
+        done: list[int] = []
+
+        async def work(number: int, hold: Any) -> None:
+            await checkpoint()
+            done.append(number)
+            await hold.__aexit__(None, None, None)
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(5):
+                hold = limiter.hold(limit)
+                await hold.__aenter__()
+                tasks.start_soon(work, number, hold)
+        await anyio.sleep(LONG_PAST)
+        assert done == [0, 1, 2, 3, 4]
+        assert in_use(store) == 0
+
+    async def test_an_exit_stack_that_is_closed_elsewhere(self, store, limiter, limit):
+        stack = contextlib.AsyncExitStack()
+
+        async def enter() -> None:
+            await stack.enter_async_context(limiter.hold(limit))
+
+        await in_a_task(enter)
+        assert in_use(store) == 1 or limit is SHORT
+        await stack.aclose()
+        assert in_use(store) == 0
+        await anyio.sleep(LONG_PAST)
+
+    async def test_out_of_order(self, limiter, limit):
+        other = ConcurrencyLimit(LIMIT_BY.constant("other"), max_hold=0.1)
+        first, second = limiter.hold(limit), limiter.hold(other)
+        await first.__aenter__()
+        await second.__aenter__()
+        await first.__aexit__(None, None, None)
+        await second.__aexit__(None, None, None)
+        await anyio.sleep(LONG_PAST)
+
+    @ASYNCIO_ONLY
+    async def test_entered_within_wait_for(self, store, limiter, limit):
+        """On 3.11 that is another task."""
+        hold = limiter.hold(limit)
+        await asyncio.wait_for(hold.__aenter__(), 5)
+        assert in_use(store) == 1 or limit is SHORT
+        await hold.__aexit__(None, None, None)
+        assert in_use(store) == 0
+        await asyncio.sleep(LONG_PAST)
+
+    @ASYNCIO_ONLY
+    async def test_a_fixture_that_is_set_up_and_torn_down_in_tasks_of_their_own(
+        self, store, limiter, limit
+    ):
+        """As pytest-asyncio does it."""
+
+        async def fixture() -> AsyncIterator[Any]:
+            async with limiter.hold(limit) as lease:
+                yield lease
+
+        generator = fixture()
+        await asyncio.create_task(anext(generator))
+        with pytest.raises(StopAsyncIteration):
+            await asyncio.create_task(anext(generator))
+        assert in_use(store) == 0
+        await asyncio.sleep(LONG_PAST)
+
+
+class TestGenerators:
+    async def test_a_consumer_may_put_a_scope_around_each_item(self, store, limiter):
+        items = self.items(limiter, ONE)
+        seen = []
+        for _ in range(2):
+            with anyio.fail_after(5):
+                seen.append(await anext(items))
+        await items.aclose()
+        assert seen == [0, 1]
+        assert in_use(store) == 0
+
+    async def test_a_consumer_is_not_cancelled_while_the_generator_rests(
+        self, store, limiter, caplog
+    ):
+        items = self.items(limiter, ONE)
+        assert await anext(items) == 0
+        await limiter.evict(store.inspect("key").holders[0].id)
+        await anyio.sleep(0.05)  # other work of the consumer's, with the generator at its yield
+        await items.aclose()
+        assert "lost the lease" in caplog.text
+
+    async def test_an_abandoned_generator_cancels_nobody(self, store, limiter):
+        items = self.items(limiter, SHORT)
+        assert await anext(items) == 0
+        await anyio.sleep(LONG_PAST)
+        await items.aclose()
+        assert in_use(store) == 0
+
+    @pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")  # trio's own
+    async def test_a_generator_that_is_collected_gives_its_slot_back(self, store, limiter):
+        async def consumer() -> None:
+            async for _ in self.items(limiter, SHORT):
+                break
+
+        await consumer()
+        gc.collect()
+        await until(lambda: in_use(store) == 0, "the generator is closed")
+        await anyio.sleep(LONG_PAST)
+
+    @ASYNCIO_ONLY
+    async def test_a_generator_that_waits_itself_is_cancelled(self, store, limiter):
+        async def stuck() -> AsyncIterator[int]:
+            async with limiter.hold(ONE):
+                yield 0
+                await asyncio.Event().wait()
+
+        async def consume() -> None:
+            async for _ in stuck():
+                pass
+
+        consumer = asyncio.create_task(consume())
+        await until(lambda: in_use(store) == 1, "it holds")
+        await limiter.evict(store.inspect("key").holders[0].id)
+        with pytest.raises(LeaseLost):
+            await consumer
+
+    async def test_a_context_manager_made_of_a_generator_is_cancelled(self, store, limiter):
+        @contextlib.asynccontextmanager
+        async def guarded() -> AsyncIterator[None]:
+            async with limiter.hold(ONE):
+                yield
+
+        async def body() -> None:
+            async with guarded():
+                await limiter.evict(store.inspect("key").holders[0].id)
+                await anyio.sleep_forever()
+
+        with pytest.raises(LeaseLost):
+            await body()
+
+    @ASYNCIO_ONLY
+    async def test_an_exit_stack_of_the_body_s_own_is_cancelled(self, store, limiter):
+        async def body() -> None:
+            async with contextlib.AsyncExitStack() as stack:
+                await stack.enter_async_context(limiter.hold(ONE))
+                await limiter.evict(store.inspect("key").holders[0].id)
+                await anyio.sleep_forever()
+
+        with pytest.raises(LeaseLost):
+            await body()
+
+    @pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
+    async def test_trio_has_no_way_to_cancel_what_a_stack_may_leave_elsewhere(
+        self, limiter, caplog
+    ):
+        async with contextlib.AsyncExitStack() as stack:
+            lease = await stack.enter_async_context(limiter.hold(ONE))
+            await limiter.evict(lease.id)
+            await checkpoint()
+        assert "lost the lease" in caplog.text
+
+    async def items(self, limiter: Limiter, limit: ConcurrencyLimit) -> AsyncIterator[int]:
+        async with limiter.hold(limit):
+            for number in range(3):
+                yield number
+
+
+async def test_what_cannot_be_cancelled_is_explained_once(store, limiter, caplog, monkeypatch):
+    monkeypatch.setattr("limiter_core._async_calls._said", set())
+    caplog.set_level(logging.WARNING, "limiter")
+    for _ in range(3):
+        hold = limiter.hold(ONE)
+        lease = await hold.__aenter__()
+        await limiter.evict(lease.id)
+        await checkpoint()
+        await hold.__aexit__(None, None, None)
+    assert caplog.text.count("lost the lease") == 3
+    assert caplog.text.count("(said once)") == 1
+
+
+class TestThreads:
+    def test_a_hold_that_another_thread_left_is_no_longer_this_one_s(self, store, threads):
+        """As FastAPI does with sync dependencies: each step in some thread of a pool."""
+        first, second = threads.hold(ONE), threads.hold(ONE, timeout=20)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(first.__enter__).result()
+            waits = pool.submit(second.__enter__)  # the same thread, for another request
+            until_waiting_now(store, "key", 1)
+            first.__exit__(None, None, None)
+            waits.result()
+            pool.submit(second.__exit__, None, None, None).result()
+        assert in_use(store) == 0
+
+    def test_generators_that_a_pool_advances(self, store, threads):
+        def dependency() -> Iterator[None]:
+            with threads.hold(ONE, timeout=20):
+                yield
+
+        first, second = dependency(), dependency()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(next, first).result()
+            waits = pool.submit(next, second)
+            until_waiting_now(store, "key", 1)
+            assert next(first, "left") == "left"
+            waits.result()
+            assert pool.submit(next, second, "left").result() == "left"
+        assert in_use(store) == 0
+
+    def test_in_a_copy_of_the_context_too(self, store, threads):
+        """Whether a context is copied says nothing of who leaves the hold."""
+        first, second = threads.hold(ONE), threads.hold(ONE, timeout=20)
+        with ThreadPoolExecutor(1) as pool:
+            context = contextvars.copy_context()
+            pool.submit(context.run, first.__enter__).result()
+            waits = pool.submit(context.run, second.__enter__)
+            until_waiting_now(store, "key", 1)
+            first.__exit__(None, None, None)
+            waits.result()
+            second.__exit__(None, None, None)
+
+    def test_a_dispatcher_enters_and_its_workers_leave(self, store, threads):
+        entered: list[Any] = []
+
+        def leave(hold: Any, after: int) -> None:
+            if after < 3:
+                until_waiting_now(store, "key", 1)
+            hold.__exit__(None, None, None)
+
+        workers = []
+        for number in range(4):
+            hold = threads.hold(ONE, timeout=20)
+            hold.__enter__()
+            entered.append(hold)
+            workers.append(Thread(leave, hold, number))
+        for worker in workers:
+            worker.result()
+        assert in_use(store) == 0
+
+    async def test_requests_in_the_threads_of_a_pool(self, store, threads):
+        """Many at once, each with a dependency that is entered and left in some thread."""
+
+        @contextlib.contextmanager
+        def dependency() -> Iterator[None]:
+            with threads.hold(ONE, timeout=20):
+                yield
+
+        served: list[int] = []
+        few = anyio.CapacityLimiter(9)
+
+        async def request(number: int) -> None:
+            manager = dependency()
+            await anyio.to_thread.run_sync(manager.__enter__, limiter=few)
+            served.append(number)
+            await anyio.to_thread.run_sync(manager.__exit__, None, None, None)
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for number in range(8):
+                    tasks.start_soon(request, number)
+        assert sorted(served) == list(range(8))
+        assert in_use(store) == 0
+
+
+class TestNoTask:
+    """An event loop runs, and no task of its own."""
+
+    @ASYNCIO_ONLY
+    @pytest.mark.parametrize("awaited", [False, True])
+    async def test_a_coroutine_that_is_driven_by_hand(self, store, awaited):
+        limiter = Limiter(_Faces(store) if awaited else store)
+        done = asyncio.get_running_loop().create_future()
+
+        async def use() -> str:
+            async with limiter.hold(SHORT):
+                return "served"
+
+        def drive() -> None:
+            try:
+                use().send(None)
+            except StopIteration as end:
+                done.set_result(end.value)
+            except BaseException as error:
+                done.set_exception(error)
+
+        asyncio.get_running_loop().call_soon(drive)
+        assert await done == "served"
+        assert in_use(store) == 0
+
+    @ASYNCIO_ONLY
+    async def test_trio_as_a_guest_of_asyncio(self, store, limiter):
+        served: list[int] = []
+
+        async def one(number: int) -> None:
+            async with limiter.hold(ONE, timeout=20):
+                await trio.sleep(0.001)
+                served.append(number)
+
+        async def lose() -> None:
+            async with limiter.hold(ONE, timeout=20) as lease:
+                await limiter.evict(lease.id)
+                await trio.sleep_forever()
+
+        async def guest() -> None:
+            async with trio.open_nursery() as nursery:
+                for number in range(3):
+                    nursery.start_soon(one, number)
+            with pytest.raises(LeaseLost):
+                await lose()
+
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            guest,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=over.set_result,
+        )
+        (await over).unwrap()
+        assert sorted(served) == [0, 1, 2]
+        assert in_use(store) == 0
+
+    def test_no_event_loop_at_all(self, limiter):
+        with pytest.raises(Exception, match="use SyncLimiter"):
+            limiter.hold(ONE).__aenter__().send(None)
+
+
+class _Faces:
+    """A store whose async face is awaited, though it never suspends."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.capabilities = store.capabilities
+
+    def sync_face(self) -> Any:
+        return self._store
+
+    def async_face(self) -> Any:
+        return AwaitedStore(self._store)
+
+
+class TestASyncLimiterInACoroutine:
+    @ASYNCIO_ONLY
+    async def test_a_wait_is_told_before_the_loop_stands_still(self, store, threads, caplog):
+        lease = threads.acquire(ONE)
+        helper = threading.Timer(0.05, lease.release)
+        helper.start()
+        threads.acquire(ONE, timeout=20).release()
+        helper.join()
+        assert "use Limiter there" in caplog.text
+        assert "asyncio" in caplog.text
+
+    async def test_what_need_not_wait_is_not_told(self, threads, caplog):
+        with threads.hold(ONE):
+            assert threads.try_acquire(ONE) is None
+        assert caplog.text == ""
+
+    @ASYNCIO_ONLY
+    async def test_two_tasks_that_would_stop_each_other_are_told(self, threads):
+        """The holder is a task of the loop that would stand still."""
+        told: list[str] = []
+
+        async def use() -> None:
+            try:
+                with threads.hold(ONE):
+                    await asyncio.sleep(0.01)
+            except ValueError as error:
+                told.append(str(error))
+
+        await asyncio.gather(use(), use())
+        assert len(told) == 1
+        assert "wait for itself" in told[0]
