@@ -36,7 +36,7 @@ PARALLEL := --numprocesses $(WORKERS)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-here test-redis-5 test-slow test-faults test-containers lint types bench fix clean
+.PHONY: help demo environments test test-fast test-here test-redis-5 test-slow test-faults test-containers lint types bench fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,7 +44,13 @@ help: ## list the targets
 demo: $(VENV)/.installed ## replay a log of calls under limits, and show who held what when
 	$(BIN)/limiter demo $(ARGS)
 
-test: test-here test-redis-5 $(TESTED:%=test-%) ## run all tests, and what depends on it on the other of Python 3.11 and 3.13
+test: environments test-here test-redis-5 $(TESTED:%=test-%) ## run all tests, and what depends on it on the other of Python 3.11 and 3.13
+
+# All that `test` needs, at the same time.
+OTHERS = $(filter-out $(shell $(PYTHON) $(VERSION_OF)),$(TESTED))
+environments:
+	@$(MAKE) --no-print-directory --jobs $(VENV)/.tools $(VENV)-redis-5/.installed \
+	  $(foreach version,$(OTHERS),$(if $(call found,$(version)),$(VENV)-$(version)/.installed))
 
 test-here: $(VENV)/.tools
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
@@ -119,12 +125,15 @@ clean: ## remove environments, caches and builds
 # -- environments ----------------------------------------------------------------------------------
 
 # pip learnt dependency groups in 25.1; a Python of 2023 brings an older one.
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.pip: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not. Name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+	  echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not. Name one: make test PYTHON=python3.12" >&2; \
 	  exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP) install --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.pip
 	$(BIN)/python $(PIP) install --editable '$(EXTRAS)'
 	@touch $@
 
@@ -138,17 +147,16 @@ $(VENV)/.bench: $(VENV)/.tools
 	@$(BIN)/python $(PIP) install --group bench && touch $@ || \
 	  echo "not all peers could be installed; going on without them"
 
-$(VENV)-redis-5/.installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)-redis-5
-	$(VENV)-redis-5/bin/python $(PIP) install --upgrade 'pip>=25.1'
-	$(VENV)-redis-5/bin/python $(PIP) install --editable '.[arq,cli,saq]' --group test
+# The other environments have no pip of their own: .venv's installs into them.
+$(VENV)-redis-5/.installed: $(VENV)/.pip
+	$(PYTHON) -m venv --without-pip $(VENV)-redis-5
+	$(BIN)/python $(PIP) --python $(@D)/bin/python install --editable '.[arq,cli,saq]' --group test
 	@touch $@
 
-$(VENV)-%/.installed: pyproject.toml
-	$(call found,$*) -m venv $(VENV)-$*
-	$(VENV)-$*/bin/python $(PIP) install --upgrade 'pip>=25.1'
-	$(VENV)-$*/bin/python $(PIP) install --editable '$(EXTRAS)' $(OLDEST) --group test
-	$(VENV)-$*/bin/python $(PIP) install --no-deps $(SEEN)
+$(VENV)-%/.installed: $(VENV)/.pip
+	$(call found,$*) -m venv --without-pip $(VENV)-$*
+	$(BIN)/python $(PIP) --python $(@D)/bin/python install --editable '$(EXTRAS)' $(OLDEST) --group test
+	$(BIN)/python $(PIP) --python $(@D)/bin/python install --no-deps $(SEEN)
 	@touch $@
 
 # Made on the way by a pattern, yet to be kept.

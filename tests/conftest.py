@@ -10,6 +10,7 @@ before it has ended.
 from __future__ import annotations
 
 import importlib.util
+import re
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ except ImportError:  # Windows: there the tests run one after the other
     fcntl = None
 
 ROOT = Path(__file__).parents[1]
+ADDRESS = re.compile(" at 0x[0-9a-f]+")
 
 # arq is made for redis-py 5. `make test` runs these, and those of the Redis store once more, in an
 # environment of their own that has it.
@@ -69,9 +71,19 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, handler)
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Leave addresses out of a test's id: workers have to agree on the ids."""
+    return ADDRESS.sub("", val) if isinstance(val, str) and ADDRESS.search(val) else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Sort the tests of a worker of pytest-xdist; it is in this order that they are given out."""
+    for item in items:
+        if ADDRESS.search(item.nodeid):
+            raise pytest.UsageError(
+                f"{item.nodeid}: give it an id that is the same in each process"
+            )
     if hasattr(config, "workerinput"):
         items.sort(key=turn_of)
 
