@@ -127,7 +127,7 @@ def test_a_thousand_that_wait_and_one_that_need_not(crew: Callable[..., Crew], p
 )
 def test_a_long_body_keeps_its_slot(crew: Callable[..., Crew], pool: str) -> None:
     """It computes, without a pause in which another greenlet could renew its lease."""
-    shop = crew(pool=pool, lease=1.0)
+    shop = crew(pool=pool, lease=2.0)
     shop.start()
     first = shop.send("busy", "eve", 4.0)
     shop.until_began(first)

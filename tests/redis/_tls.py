@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+import socket
 import ssl
 import threading
 from contextlib import suppress
@@ -89,35 +90,69 @@ class TLSFront:
         authority: signs its certificate.
         target: the port; it may be set later.
         clients_too: whether clients have to show a certificate of that authority.
+        plain_too: whether those who speak no TLS are handed on as well, as a Sentinel.
 
     Attributes:
         port: where it listens.
         connections: how many came so far, with TLS.
     """
 
-    def __init__(self, authority: Authority, target: int = 0, *, clients_too: bool = False) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        target: int = 0,
+        *,
+        clients_too: bool = False,
+        plain_too: bool = False,
+    ) -> None:
         self.target = target
         self.connections = 0
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._plain_too = plain_too
+        self._context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*authority.issue(f"server-{id(self)}"))
         if clients_too:
             context.load_verify_locations(authority.ca)
             context.verify_mode = ssl.CERT_REQUIRED
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(lambda *_: None)  # clients that do not trust us
-        self._server = self._loop.run_until_complete(
-            asyncio.start_server(self._hand_on, "127.0.0.1", 0, ssl=context)
-        )
-        self.port = int(self._server.sockets[0].getsockname()[1])
         self._tasks: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setblocking(False)
+        self.port = int(self._listener.getsockname()[1])
+        asyncio.run_coroutine_threadsafe(self._accept(), self._loop)
+
+    async def _accept(self) -> None:
+        while True:
+            sock, _ = await self._loop.sock_accept(self._listener)
+            task = self._loop.create_task(self._greet(sock))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _greet(self, sock: socket.socket) -> None:
+        context: ssl.SSLContext | None = self._context
+        if self._plain_too:
+            while True:
+                with suppress(BlockingIOError):
+                    first = sock.recv(1, socket.MSG_PEEK)
+                    break
+                await asyncio.sleep(0.001)
+            if first != b"\x16":
+                context = None
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            transport, _ = await self._loop.connect_accepted_socket(
+                lambda: protocol, sock, ssl=context
+            )
+        except OSError:  # one who does not trust us
+            sock.close()
+            return
+        await self._hand_on(reader, asyncio.StreamWriter(transport, protocol, reader, self._loop))
 
     async def _hand_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         ends = [writer]
         try:
             theirs, ours = await asyncio.open_connection("127.0.0.1", self.target)
@@ -133,7 +168,6 @@ class TLSFront:
         except (OSError, asyncio.CancelledError):
             pass
         finally:
-            self._tasks.discard(task)
             for end in ends:
                 end.transport.abort()
 
@@ -145,10 +179,12 @@ class TLSFront:
         self._loop.close()
 
     async def _end(self) -> None:
-        self._server.close()
-        for task in list(self._tasks):
+        mine = asyncio.current_task()
+        others = [task for task in asyncio.all_tasks() if task is not mine]
+        for task in others:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*others, return_exceptions=True)
+        self._listener.close()
         await asyncio.sleep(0.05)  # transports say goodbye
 
 
