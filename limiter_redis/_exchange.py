@@ -69,8 +69,10 @@ class OwnConnections:
         try:
             connection = self._idle.pop()
         except IndexError:
+            # Not by `make_connection`: the pool counts what it has made, also what is gone since,
+            # and at a hundred would make no more.
             pool: Any = self._client.connection_pool
-            connection = pool.make_connection()
+            connection = pool.connection_class(**pool.connection_kwargs)
         if connection._sock is None:  # noqa: SLF001
             _within(connection.connect, lambda _: connection.disconnect(), deadline)
         return connection

@@ -241,22 +241,28 @@ class Hub:
             in_callers_thread: what is thrown into the thread meanwhile is then for its caller: it
                 is raised, after the other news were passed on.
         """
-        thrown: Exception | None = None
+        thrown: BaseException | None = None
         for line in lines:
             try:
-                news = protocol.parse_news(line)
-                if news.notice is None:
-                    self._hear(news, sent_at)
-                elif not self.deliver(news.notice):
-                    self.undelivered.append(line)
-                    self.on_undelivered()
-            except Exception as error:
+                self._hear_line(line, sent_at)
+            except BaseException as error:
                 if in_callers_thread and not is_unreadable(error):
                     thrown = error
-                else:
+                    self.hear([line], sent_at)  # once more: to be told twice does no harm
+                elif isinstance(error, Exception):
                     logger.exception("could not pass on what the store said")
+                else:
+                    raise
         if thrown is not None:
             raise thrown
+
+    def _hear_line(self, line: str, sent_at: float) -> None:
+        news = protocol.parse_news(line)
+        if news.notice is None:
+            self._hear(news, sent_at)
+        elif not self.deliver(news.notice):
+            self.undelivered.append(line)
+            self.on_undelivered()
 
     def deliver(self, notice: Notice) -> bool:
         """Pass on a notice; whether somebody in this process can wake its job."""

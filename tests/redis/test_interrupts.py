@@ -5,14 +5,17 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
+import redis
 
-from limiter_core import LIMIT_BY, ConcurrencyLimit, StoreUnavailable, SyncLimiter
+from limiter_core import LIMIT_BY, ConcurrencyLimit, StoreUnavailable, SyncLimiter, WaitTimeout
+from limiter_core.requests import Demand, Granted, Request
 from limiter_redis import RedisStore
+from tests.core._throw import Thrower, Thrown, sweep
 
 from ._servers import Process
 from ._tools import until_now
@@ -155,3 +158,148 @@ def test_what_is_raised_amid_news_reaches_its_caller(
     thread.join(10)
     assert got, "who waited was not told"
     got[0].release()  # type: ignore[attr-defined]
+
+
+# -- at every line ---------------------------------------------------------------------------------
+
+
+class Waiter:
+    """Somebody else in this process, who waits."""
+
+    def __init__(self, store: RedisStore, key: str) -> None:
+        self._face = store.sync_face()
+        self._told: list[object] = []
+        self.request = Request(f"waiter-{key}", (Demand(key, 1),), lease=60.0, listener=self)
+        self.answer: object = self._face.acquire(self.request)
+
+    def look_again(self, answer: object = None) -> bool:
+        self._told.append(answer)
+        return True
+
+    def lease_renewed(self, expires_at: float) -> None:
+        pass
+
+    def lease_lost(self, loss: object) -> None:
+        pass
+
+    def is_granted(self) -> bool:
+        while self._told and not isinstance(self.answer, Granted):
+            said = self._told.pop(0)
+            self.answer = self._face.acquire(self.request) if said is None else said
+        return isinstance(self.answer, Granted)
+
+    def leave(self) -> None:
+        self._face.release(self.request.id)
+
+
+def throw_into(thrower: Thrower, work: Callable[[], object]) -> None:
+    raised = False
+    with thrower.tracing():
+        try:
+            work()
+        except Thrown:
+            raised = True
+    assert raised == thrower.has_thrown, f"it was swallowed: {thrower.where}"
+
+
+def left_over(store: RedisStore, thrown: dict[str, str]) -> list[str]:
+    """Return where an exception was thrown that left a key in use."""
+    return [thrown.get(key, key) for key in store.sync_face().keys()]
+
+
+def all_is_free(store: RedisStore, thrown: dict[str, str]) -> None:
+    try:
+        until_now(lambda: not left_over(store, thrown), "every slot comes back")
+    except AssertionError as error:
+        error.add_note(f"left over: {left_over(store, thrown)}")
+        raise
+    assert not store.hub.live
+
+
+def swept(store: RedisStore, trial: Callable[[Thrower, str], None]) -> None:
+    """Each trial has a key of its own: what comes back a little later is waited for once."""
+    thrown: dict[str, str] = {}
+
+    def with_a_key(thrower: Thrower) -> None:
+        key = f"key-{thrower.at}"
+        trial(thrower, key)
+        thrown[key] = thrower.where
+
+    assert sweep(with_a_key) > 50
+    all_is_free(store, thrown)
+
+
+@in_main_thread
+def test_at_every_line_of_a_hold(store: RedisStore) -> None:
+    limiter = SyncLimiter(store)
+
+    def trial(thrower: Thrower, key: str) -> None:
+        limit = ConcurrencyLimit(LIMIT_BY.constant(key), 1, lease=60)
+        other = ConcurrencyLimit(LIMIT_BY.constant(f"{key}/b"), 1, lease=60)
+
+        def work() -> None:
+            with limiter.hold(limit):
+                pass
+            limiter.acquire([limit, other]).release()
+
+        throw_into(thrower, work)
+
+    swept(store, trial)
+
+
+@in_main_thread
+def test_at_every_line_of_waiting_in_vain(store: RedisStore) -> None:
+    limiter = SyncLimiter(store)
+
+    def trial(thrower: Thrower, key: str) -> None:
+        limit = ConcurrencyLimit(LIMIT_BY.constant(key), 1, lease=60)
+
+        def work() -> None:
+            with suppress(WaitTimeout):
+                limiter.acquire(limit, timeout=0.005)
+
+        held = limiter.acquire(limit)
+        throw_into(thrower, work)
+        held.release()
+
+    swept(store, trial)
+
+
+@in_main_thread
+def test_at_every_line_of_handing_over(store: RedisStore) -> None:
+    limiter = SyncLimiter(store)
+    waiters: list[Waiter] = []
+
+    def trial(thrower: Thrower, key: str) -> None:
+        lease = limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant(key), 1, lease=60))
+        waiters.append(Waiter(store, key))
+        throw_into(thrower, lease.release)
+
+    def finished() -> bool:
+        for waiter in [waiter for waiter in waiters if waiter.is_granted()]:
+            waiters.remove(waiter)
+            waiter.leave()
+        return not waiters
+
+    thrown: dict[str, str] = {}
+
+    def with_a_key(thrower: Thrower) -> None:
+        key = f"key-{thrower.at}"
+        trial(thrower, key)
+        thrown[key] = thrower.where
+
+    assert sweep(with_a_key) > 20
+    until_now(finished, "all who wait are served")
+    all_is_free(store, thrown)
+
+
+def test_connections_may_break_as_often_as_they_like(own_server: Process) -> None:
+    """More often than redis-py's pools have connections by default."""
+    store = RedisStore(own_server.url)
+    limiter = SyncLimiter(store)
+    with redis.Redis.from_url(own_server.url) as operator:
+        for _ in range(150):
+            operator.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            with limiter.hold(LIMIT, timeout=5):
+                pass
+    store.close()
