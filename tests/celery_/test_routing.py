@@ -29,10 +29,12 @@ def rabbit() -> Iterator[Rabbit | None]:
     server.close()
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
-def make(request: pytest.FixtureRequest, crew: Make, rabbit: Rabbit | None) -> Make:
+@pytest.fixture(params=["redis", pytest.param("rabbitmq", marks=pytest.mark.slow)])
+def make(request: pytest.FixtureRequest, crew: Make) -> Make:
     """Make workers on either broker."""
-    return crew if request.param == "redis" else on_rabbit(crew, rabbit)
+    # Not an argument: who needs none may run beside those who share it.
+    on_redis = request.param == "redis"
+    return crew if on_redis else on_rabbit(crew, request.getfixturevalue("rabbit"))
 
 
 @pytest.fixture
@@ -88,7 +90,16 @@ def assert_in_turn(shop: Crew, sent: list[Sent], behind: list[Sent]) -> None:
     assert all(begun.count(each.id) == 1 for each in sent)
 
 
-def test_a_queue_that_is_bound_by_a_pattern(make: Make, own: str) -> None:
+def test_a_pattern_of_redis(crew: Make, own: str) -> None:
+    run_behind_a_pattern(crew, own)
+
+
+def test_a_pattern_of_rabbitmq(make_on_rabbit: Make, own: str) -> None:
+    run_behind_a_pattern(make_on_rabbit, own)
+
+
+def run_behind_a_pattern(make: Make, own: str) -> None:
+    """Run tasks of a queue that is bound by a pattern."""
     shop = make(queues=[queue(own, "topic", "feed.#")])
     shop.start()
     to = Queue(f"feeds-{own}", Exchange(f"topic-{own}", type="topic"), routing_key="feed.#")
