@@ -121,7 +121,9 @@ class Intake:
         tasks = self._worker.tasks
 
         def ended(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and task.exception() is None:  # else arq has to see it
+            if task.cancelled():  # before its first step: what began ends without an error
+                self._errands.begin(self._shelf.let_go(taken.job_id, taken.score, None))
+            if task.cancelled() or task.exception() is None:  # else arq has to see it
                 if tasks.get(taken.job_id) is task:
                     del tasks[taken.job_id]
             self._leave()

@@ -123,7 +123,8 @@ class LimitedWorker(Worker):
                     self.handle_sig(signal.SIGUSR1)
                 self._closing = True
                 try:
-                    await asyncio.gather(*self.tasks.values())
+                    if self.tasks:
+                        await asyncio.wait(self.tasks.values())  # arq raises what they raised
                 finally:
                     await self._errands.done(_PATIENCE)
                     self._parts = None

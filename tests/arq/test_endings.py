@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from arq.jobs import Job, JobStatus
 from arq.worker import JobExecutionFailed, func
 
 from limiter_arq import LIMIT_BY, ConcurrencyLimit, limited
+from limiter_arq._intake import Intake
+from limiter_arq._shelf import Taken
 from limiter_core.lease import Lease
 from limiter_redis import RedisStore
 from tests.redis._tools import until, until_true
@@ -253,3 +256,26 @@ async def test_a_waiting_job_as_its_producer_sees_it(
     assert await outcome(job) == "after"
     again = await pool.enqueue_job("after", _job_id="waits")
     assert again is None, "arq keeps its result"
+
+
+async def test_a_signal_before_a_jobs_first_step_leaves_it_to_the_next_worker(
+    pool: ArqRedis, inside: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Taken] = []
+    begin = Intake._begin
+
+    def begin_and_stop(intake: Intake, taken: Taken) -> None:
+        begin(intake, taken)
+        begun.append(taken)
+        worker.handle_sig(signal.SIGINT)
+
+    monkeypatch.setattr(Intake, "_begin", begin_and_stop)
+    worker = await inside([after])
+    job = await pool.enqueue_job("after")
+    assert job is not None
+    await until(lambda: begun, "the job was taken")
+    await worker.close()
+    assert not await pool.keys("arq:in-progress:*")
+    monkeypatch.undo()
+    await inside([after])
+    assert await outcome(job) == "after"
