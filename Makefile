@@ -29,7 +29,7 @@ found = $(firstword $(foreach python,python$(1) $(wildcard $(PYENV_ROOT)/version
 
 # More workers than cores, since most tests wait. One process, as for a debugger: make test WORKERS=0
 WORKERS ?= 6
-PARALLEL := --numprocesses $(WORKERS)
+PARALLEL = --numprocesses $(WORKERS)
 
 # Byte code is kept, whatever the environment says: else each process would compile the project,
 # and each worker the tests, anew.
@@ -90,6 +90,8 @@ test-slow: $(VENV)/.tools $(VENV)-redis-5/.installed ## run the long tests as we
 	LIMITER_SLOW_TESTS=1 $(BIN)/python -m pytest $(PARALLEL) tests/redis tests/docket tests/celery_ $(ARGS)
 	LIMITER_SLOW_TESTS=1 $(VENV)-redis-5/bin/python -m pytest $(PARALLEL) tests/arq tests/saq $(ARGS)
 
+# Each trial keeps a core busy.
+test-faults: WORKERS = 3
 test-faults: $(VENV)/.tools $(VENV)-redis-5/.installed ## try what each fault does, under load, for long
 	LIMITER_FAULT_SECONDS=20 $(BIN)/python -m pytest $(PARALLEL) tests/faults $(ARGS)
 	LIMITER_FAULT_SECONDS=20 $(VENV)-redis-5/bin/python -m pytest tests/faults/test_jobs.py -k arq

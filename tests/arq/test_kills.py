@@ -137,7 +137,7 @@ async def test_the_server_is_killed_and_comes_back(own_server: Callable[..., Pro
     crew = Crew(server)
     try:
         pool = await create_pool(RedisSettings.from_dsn(server.url))
-        await enqueue(pool, 12, 0.2)
+        await enqueue(pool, 12, 0.5)
         await pool.aclose()
         crew.start(**SHORT)
         crew.wait_for_ends(2)
