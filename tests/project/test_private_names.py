@@ -46,6 +46,9 @@ GUARDED = {
 }
 """For each adapter, the test file that guards the names, and the names."""
 
+OURS = {"_call", "_engine", "_release", "_replace"}
+"""Names of the core's leases that an adapter uses, and one of named tuples that is public."""
+
 FRAMEWORKS = {
     "limiter_arq": "arq",
     "limiter_celery": "celery",
@@ -76,15 +79,14 @@ def defined_in(*folders: Path) -> set[str]:
 
 def private_names_of_others(adapter: str) -> set[str]:
     """Return the private names that an adapter uses and this package does not define."""
-    core = defined_in(ROOT / "limiter_core") | {"_replace"}  # that of named tuples is public
     own = defined_in(ROOT / "adapters" / adapter)
     found: set[str] = set()
     for tree in trees(ROOT / "adapters" / adapter):
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute):
                 owner = ast.unparse(node.value)
-                name, known = node.attr, own if owner in ("self", "cls") else core
-                known = set[str]() if owner == "super()" else known
+                name, known = node.attr, own if owner in ("self", "cls") else OURS
+                known = set() if owner == "super()" else known
             elif isinstance(node, ast.ImportFrom) and not (node.module or "").startswith(
                 "limiter_"
             ):
