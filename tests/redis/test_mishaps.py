@@ -463,7 +463,7 @@ def test_a_keeper_that_could_not_begin_begins_with_the_next_call(
     limiter = SyncLimiter(store)
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(threading.Thread, "start", too_many)
-        with pytest.raises(RuntimeError, match="new thread"):
+        with pytest.raises(StoreError, match="no thread can begin"):
             limiter.try_acquire(ONE, {})
         store.close()  # says nothing of a thread that never was
     with limiter.hold(ONE, {}):  # and whoever keeps its lease is there again
