@@ -31,10 +31,12 @@ class Thrower:
 
     Args:
         at: which line, from 1; 0 for none.
+        before: a function, by its qualified name: raises before its first line in place of that.
     """
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, *, before: str = "") -> None:
         self.at = at
+        self.before = before
         self.lines = 0
         self.where = "nowhere"
         self._seen: dict[tuple[CodeType, int], list[int]] = {}
@@ -64,6 +66,9 @@ class Thrower:
     def _line(self, frame: FrameType, event: str, argument: object) -> Any:
         if event != "line" or self.has_thrown:
             return self._line
+        if frame.f_code.co_qualname == self.before:
+            self.where = self.before
+            raise Thrown(self.before)
         if self.task is not None and asyncio.current_task() is not self.task:
             return self._line
         if _only_tracers_throw(frame) or _is_before(frame):

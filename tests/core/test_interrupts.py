@@ -25,6 +25,7 @@ from limiter_memory import MemoryStore
 
 from ._stores import RemoteStore
 from ._throw import Thrower, Thrown, sweep, sweep_async
+from ._tools import until_now
 
 ONE = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1)
 TWO = ConcurrencyLimit(LIMIT_BY.constant("two"), max_concurrent=2)
@@ -277,6 +278,24 @@ def test_queued_jobs() -> None:
         finish(store)
 
     swept(trial)
+
+
+def test_thrown_in_before_the_end_of_a_hold_has_begun() -> None:
+    """Nobody can guard that: the lease is collected, is renewed no more, and ends."""
+    store = MemoryStore()
+    limiter = SyncLimiter(store)
+    limit = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1, lease=0.05)
+    thrower = Thrower(0, before="Hold.__exit__")
+
+    def work() -> None:
+        with limiter.hold(limit):
+            pass
+
+    with pytest.warns(ResourceWarning, match="never released"):
+        interrupt(thrower, work)
+    assert thrower.has_thrown
+    until_now(lambda: store.inspect("one").in_use == 0, "the slot comes back")
+    finish(store)
 
 
 # -- in an event loop ----------------------------------------------------------------------------
