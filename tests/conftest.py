@@ -39,15 +39,18 @@ collect_ignore = [
 TOGETHER = {
     "tests/celery_/test_endings.py",
     "tests/celery_/test_rabbitmq.py",
+    "tests/celery_/test_routing.py",
     "tests/celery_/test_waiting.py",
     "tests/docket/test_places.py",
     "tests/project/test_examples.py",  # no fixture: a port
     "tests/redis/test_cluster.py",
     "tests/redis/test_foreign_clients.py",
     "tests/redis/test_min_replicas.py",
+    "tests/redis/test_one_store_or_two.py",
     "tests/redis/test_own_tag.py",
     "tests/redis/test_reshaping.py",
     "tests/redis/test_sentinel.py",
+    "tests/redis/test_tls.py",
 }
 
 # Then those that take long, so that the workers end at about the same time.
