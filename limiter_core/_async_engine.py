@@ -162,7 +162,11 @@ class AsyncEngine(Engine):
         except StoreUnavailable as error:
             if self.on_store_error == "admit":
                 raise
+            if call.request.mode is Mode.WAIT and not call.is_late():
+                self.outage.began(error)
             return error
+        if self.outage.since is not None:
+            self.outage.over()
         if isinstance(answer, Granted):
             call.grant(answer, sent_at)
         return answer

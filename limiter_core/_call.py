@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from limiter_core._backoff import backoff
 from limiter_core._blocks import frames_on_stack
 from limiter_core.errors import (
     ConfigurationError,
@@ -126,6 +126,11 @@ class Call:
             self.grant(answer)
         return answer
 
+    def is_late(self) -> bool:
+        """Whether the caller's patience has ended."""
+        deadline = self.request.deadline
+        return deadline is not None and self.now() >= deadline
+
     # -- the lease --------------------------------------------------------------------------------
 
     @property
@@ -230,9 +235,9 @@ def patience(
             raise WaitTimeout(last.key, last.max_concurrent, last.in_use) from answer
         if left <= 0 or call.request.mode is not Mode.WAIT:
             raise answer
-        pause = min(_LAST_RETRY, _FIRST_RETRY * 2.0**call.failures)
+        pause = backoff(call.failures, _FIRST_RETRY, _LAST_RETRY)
         call.failures += 1
-        return min(left, pause * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
+        return min(left, pause)
     # Who waited leaves the end of its ticket behind, for the case that it asks: it is released.
     call.settled = call.order is None
     raise refusal_error(answer)

@@ -14,6 +14,7 @@ from limiter_core._call import Call, calls_around
 from limiter_core._checks import check_number, check_on_store_error, short_label
 from limiter_core._collected import do_later
 from limiter_core._identity import new_id, process_label
+from limiter_core._outage import Outage
 from limiter_core.errors import ConfigurationError, LimiterError, StoreError, StoreUnavailable
 from limiter_core.keys import MAX_WHOLE_LENGTH
 from limiter_core.limits import ConcurrencyLimit, Terms
@@ -51,6 +52,7 @@ class Engine:
         self._label = process_label() if self._given_label is None else self._given_label
         _engines.add(self)
         self._holding: dict[object, Call] = {}
+        self.outage = Outage("calls wait until the store can be used", "the store is back")
         self.waiting: set[Call] = set()
         """Calls that wait for slots."""
 

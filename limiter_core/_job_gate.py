@@ -19,13 +19,13 @@ from limiter_core._job_parts import (
     Job,
     Lost,
     OnLost,
-    Outage,
     Waiting,
     Wake,
     is_parked,
     listen,
     look_request,
     out_of_patience,
+    outage_of_jobs,
     unlisten,
 )
 from limiter_core._prepare import demands_of, limits_of, run_async, terms_of
@@ -94,7 +94,7 @@ class JobGate:
         self._turn = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
         self._wake: Wake = self._in_turn(wake) if is_async(wake) else cast(Wake, wake)
-        self._outage = Outage(name, admits=on_store_error == "admit")
+        self._outage = outage_of_jobs(name, admits=on_store_error == "admit")
         listen(self._engine.store, self._face, self._desk, self._wake)
 
     @property

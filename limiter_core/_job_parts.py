@@ -12,9 +12,10 @@ from typing import Any, Literal
 from limiter_core._call import refusal_error
 from limiter_core._checks import check_seconds, short_label
 from limiter_core._identity import new_id
+from limiter_core._outage import Outage
 from limiter_core._prepare import Limits
 from limiter_core.arguments import ArgumentView
-from limiter_core.errors import ConfigurationError, StoreError, WaitTimeout
+from limiter_core.errors import ConfigurationError, WaitTimeout
 from limiter_core.limits import Terms
 from limiter_core.requests import (
     Answer,
@@ -31,7 +32,6 @@ from limiter_core.requests import (
     Request,
 )
 from limiter_core.store import AsyncStore, Store, SyncStore
-from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock
 
 logger = logging.getLogger("limiter")
@@ -223,36 +223,13 @@ def error_of(notice: Notice) -> Exception | None:
     return None
 
 
-class Outage:
-    """Says once that the store is away, and once that it is back."""
-
-    def __init__(self, who: str, *, admits: bool) -> None:
-        self._who = who
-        self._meanwhile = "run without a slot" if admits else "wait"
-        self._lock = new_lock()
-        self._since: float | None = None
-
-    def began(self, error: StoreError) -> None:
-        """Note a failure."""
-        with self._lock:
-            if self._since is not None:
-                return
-            self._since = time.monotonic()
-        logger.warning(
-            "%s: the store cannot be used, jobs %s until it can: %s",
-            self._who,
-            self._meanwhile,
-            error,
-        )
-
-    def over(self) -> None:
-        """Note a success."""
-        with self._lock:
-            since, self._since = self._since, None
-        if since is None:
-            return
-        lasted = time.monotonic() - since
-        logger.warning("%s: the store is back after %.1f s", self._who, lasted)
+def outage_of_jobs(who: str, *, admits: bool) -> Outage:
+    """Return what says that the store of a gate is away, and that it is back."""
+    meanwhile = "run without a slot" if admits else "wait"
+    return Outage(
+        f"{who}: the store cannot be used, jobs {meanwhile} until it can",
+        f"{who}: the store is back",
+    )
 
 
 class _Router:

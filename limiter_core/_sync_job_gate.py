@@ -9,13 +9,13 @@ from limiter_core._job_parts import (
     Job,
     Lost,
     OnLost,
-    Outage,
     Waiting,
     Wake,
     is_parked,
     listen,
     look_request,
     out_of_patience,
+    outage_of_jobs,
     unlisten,
 )
 from limiter_core._prepare import demands_of, limits_of, run_now, terms_of
@@ -51,7 +51,7 @@ class SyncJobGate:
         self._face = self._engine.face
         self._desk = Desk(name, claim)
         self._wake = wake
-        self._outage = Outage(name, admits=on_store_error == "admit")
+        self._outage = outage_of_jobs(name, admits=on_store_error == "admit")
         listen(self._engine.store, self._face, self._desk, wake)
 
     @property

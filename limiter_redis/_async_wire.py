@@ -250,9 +250,11 @@ class AsyncWire:
         link = Link(self._hear, self._ended)
         try:
             # Connecting counts too: a server may take the connection, and say nothing.
-            async with asyncio.timeout(self._timeout):
-                await self._live()
-                await link.open(self._client)
+            self._hub.refusals.check()
+            with self._hub.refusals.heeded():
+                async with asyncio.timeout(self._timeout):
+                    await self._live()
+                    await link.open(self._client)
         except Exception as error:  # noqa: BLE001
             # Of any kind: a credential provider, for one, may raise what it likes.
             error = or_no_answer(error)
@@ -294,6 +296,7 @@ class AsyncWire:
             self._returned.append(call)
         elif isinstance(reply, ReadOnlyError | AuthenticationError) and self._link is not None:
             call.fail(reply, self._where)
+            self._hub.refusals.note(reply)
             # It may be another server that is written to by now, or another password.
             self._link.fail(reply)
         elif isinstance(reply, ResponseError) and len(call.asked) > 1:

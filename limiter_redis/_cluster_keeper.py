@@ -11,6 +11,7 @@ from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, SystemThread, socket_owner
 from limiter_redis import _protocol as protocol
+from limiter_redis._backoff import Backoff
 from limiter_redis._ear import Ear
 from limiter_redis._hub import Abandoned, Hub, Live
 from limiter_redis._keeper import BAD_ANSWER, PATIENCE, Keeper
@@ -19,7 +20,7 @@ from limiter_redis._protocol import batched
 from limiter_redis._routed_wire import RoutedWire
 from limiter_redis._shard import Shard, Work
 from limiter_redis._slots import Node, Slots, tag_of
-from limiter_redis._wire import BATCH, Way
+from limiter_redis._wire import BATCH, Way, store_error
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ class ClusterKeeper(Keeper):
         self._poll_at = self._census_at = self._learn_at = 0.0
         self._map_is_wrong = False
         self._learner: SystemThread | None = None
+        self._learning = Backoff()
         hub.queued = self.heed
 
     def heed(self, key: str) -> None:
@@ -176,12 +178,12 @@ class ClusterKeeper(Keeper):
             return Shard(self, None, "unowned")
         return Shard(
             self,
-            lambda: Ear(self._place.sync_client(node, timeout=PATIENCE)),
+            lambda: Ear(self._place.sync_client(node, timeout=PATIENCE), self._hub.refusals),
             f"{node.host}:{node.port}",
         )
 
     def _learn(self, now: float) -> None:
-        if now < self._learn_at:
+        if now < self._learn_at or not self._learning.is_due(now):
             return
         self._learn_at = now + _LEARN_AGAIN
         if self._learner is not None and self._learner.is_alive():
@@ -196,8 +198,12 @@ class ClusterKeeper(Keeper):
             self._slots.learn(self._slots.version)
         except Exception as error:  # noqa: BLE001
             self._map_is_wrong = True
-            if self._hub.live:
-                self._say("cannot learn which node has what, will try again", error)
+            self._learning.failed()
+            if self._hub.depends():
+                what = "cannot learn which node has what, will try again"
+                self._say(what, store_error(error, self._place.where))
+        else:
+            self._learning.over()
         self._census_at = 0.0
         self._due_now.set()
 
@@ -257,8 +263,8 @@ class ClusterKeeper(Keeper):
 
     def deaf(self, error: Exception | None) -> None:
         """Note why nothing is heard at some node."""
-        if error is not None and self._hub.live:
-            self._say("cannot hear messages, will try again", error)
+        if error is not None and self._hub.depends():
+            self._say("cannot hear messages, will try again", store_error(error, self._place.where))
 
     def without_channels(self, error: Exception) -> None:
         """Look at all who wait from time to time, since the servers have no sharded channels."""
@@ -287,7 +293,7 @@ class ClusterKeeper(Keeper):
         trouble = next((line for line in lines if isinstance(line, StoreError)), None)
         if isinstance(trouble, StoreUnavailable):
             self.elsewhere()
-            if self._hub.live:
+            if self._hub.depends():
                 self._say("cannot renew some leases, will retry until they end", trouble)
         elif trouble is not None:
             self._say(BAD_ANSWER, trouble)

@@ -15,6 +15,7 @@ from redis.exceptions import (
 )
 
 from limiter_core.system_clock import system_clock as time
+from limiter_redis._backoff import Refusals
 from limiter_redis._exchange import FOR
 from limiter_redis._resp import understood
 
@@ -35,7 +36,8 @@ class Ear:
         taken: channels whose slot has left the node.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, refusals: Refusals) -> None:
+        self._refusals = refusals
         self._client = client  # one that is collected hangs up for all who use its pool
         self._pool: Any = client.connection_pool
         self._connection: Any = None
@@ -52,8 +54,10 @@ class Ear:
         Raises:
             RedisError, OSError: the node cannot be reached.
         """
-        self._connection = self._pool.get_connection(*FOR)
-        self._connection.connect()
+        self._refusals.check()
+        with self._refusals.heeded():
+            self._connection = self._pool.get_connection(*FOR)
+            self._connection.connect()
         self._asked_at = self._heard_at = time.monotonic()
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import redis
@@ -21,6 +22,8 @@ from redis.exceptions import (
 )
 
 from limiter_core.system_clock import system_clock as time
+from limiter_core.threads import new_lock
+from limiter_redis._backoff import Refusals
 from limiter_redis._deadlines import NoAnswer
 from limiter_redis._protocol import Unreadable
 from limiter_redis._resp import ReplyParser
@@ -32,6 +35,10 @@ POOL_PATIENCE = 5.0
 """Seconds to wait for a connection of a user's pool, before the store counts as away."""
 
 POOL_PAUSE = 0.01
+
+MOST_CONNECTIONS = 100
+"""Connections of our own to one server, for threads: each call has one for as long as it lasts."""
+
 _READ_SIZE = 65536
 
 
@@ -60,32 +67,57 @@ class Connections(Protocol):
 class OwnConnections:
     """Connections of our own, as the pool of a client makes them."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, refusals: Refusals) -> None:
         self._client = client  # one that is collected hangs up for all who use its pool
+        self._refusals = refusals
         self._idle: deque[Any] = deque()
+        self._lock = new_lock()
+        self._count = 0
 
     def take(self, deadline: float) -> Any:
-        """Return an idle one, or open one."""
+        """Return an idle one, or open one; where there are too many, wait for one."""
+        while True:
+            with suppress(IndexError):
+                return self._idle.pop()
+            with self._lock:
+                if self._count < MOST_CONNECTIONS:
+                    self._count += 1
+                    break
+            if time.monotonic() >= deadline:
+                raise NoAnswer("all connections are in use")
+            time.sleep(POOL_PAUSE)
         try:
-            connection = self._idle.pop()
-        except IndexError:
-            # Not by `make_connection`: the pool counts what it has made, also what is gone since,
-            # and at a hundred would make no more.
-            pool: Any = self._client.connection_pool
-            connection = pool.connection_class(**pool.connection_kwargs)
-        if connection._sock is None:  # noqa: SLF001
+            return self._open(deadline)
+        except BaseException:
+            self._forget()
+            raise
+
+    def _open(self, deadline: float) -> Any:
+        self._refusals.check()
+        pool: Any = self._client.connection_pool
+        # Not by the pool: it counts those that it made, also when they are gone.
+        connection = pool.connection_class(**pool.connection_kwargs)
+        with self._refusals.heeded():
             _within(connection.connect, lambda _: connection.disconnect(), deadline)
         return connection
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._count -= 1
 
     def put_back(self, connection: Any) -> None:
         """Keep it for the next, if it is open."""
         if connection._sock is not None:  # noqa: SLF001
             self._idle.append(connection)
+        else:
+            self._forget()
 
     def drop_idle(self) -> None:
         """Close those that lie idle."""
-        while self._idle:
-            self._idle.pop().disconnect()
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().disconnect()
+                self._forget()
 
     close = drop_idle
 
@@ -210,7 +242,7 @@ class _Opening:
     def __init__(self, work: Callable[[], Any], undo: Callable[[Any], object]) -> None:
         self._work = work
         self._undo = undo
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._done = threading.Event()
         self._given_up = False
         self._value: Any = None

@@ -18,6 +18,7 @@ from limiter_core.requests import Answer, Granted, Listener, Loss, Mode, Notice,
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock
 from limiter_redis import _protocol as protocol
+from limiter_redis._backoff import Refusals
 from limiter_redis._driver_errors import is_unreadable, may_be_on_its_way
 from limiter_redis._names import names_of
 
@@ -47,6 +48,7 @@ class Live:
         token: the lease's fencing token.
         granted_at: when it was granted, on the local clock.
         preempted: whether it was told to let go.
+        known: whether the store has answered for it: it has a lease, or a place in line.
         doubtful: whether news of a loss came before the grant itself was read.
     """
 
@@ -59,6 +61,7 @@ class Live:
     granted_at: float = 0.0
     preempted: bool = False
     doubtful: bool = False
+    known: bool = False
 
     @property
     def key(self) -> str:
@@ -111,6 +114,10 @@ class Hub:
             f"{self.names.common}:notices" if sharded else f"{namespace}:notices:{database}"
         )
         """The channel of notices that a process could not deliver; all that can wake jobs hear."""
+        self.where = ""
+        """Where the store lives, without secrets."""
+        self.refusals = Refusals()
+        """Whether the server takes the credentials of this process."""
         self.undelivered: list[str] = []
         self.on_undelivered: Callable[[], object] = lambda: None
         self.after_turn: Callable[[], object] = lambda: None
@@ -171,6 +178,10 @@ class Hub:
         if request.payload is None:  # the ticket of a job names each of its deliveries
             self.unanswered[request.id] = request
 
+    def depends(self) -> bool:
+        """Whether anybody here has a lease, or a place in line, that has to be kept alive."""
+        return any(live.known for live in list(self.live.values()))
+
     def holds(self, request_id: str) -> bool:
         """Whether somebody in this process holds a lease of this id."""
         live = self.live.get(request_id)
@@ -198,6 +209,8 @@ class Hub:
 
     def _note(self, request_id: str, lease: float, answer: Answer, sent_at: float) -> Answer:
         live = self.live.get(request_id)
+        if live is not None:
+            live.known = True
         if isinstance(answer, Granted) and answer.expires_in is not None:
             # With a `max_hold` shorter than the lease, what is left is shorter, too.
             margin = MARGIN * min(lease, answer.expires_in)

@@ -14,13 +14,15 @@ from typing import Any, TypeVar, cast
 import redis
 from redis.exceptions import ConnectionError, RedisError  # noqa: A004  (redis-py's own)
 
+from limiter_core._outage import Outage
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.requests import Granted, Request
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, SystemThread, new_lock
 from limiter_redis import _protocol as protocol
+from limiter_redis._backoff import Backoff
 from limiter_redis._hub import Hub, Live, logger
-from limiter_redis._wire import BATCH, Way
+from limiter_redis._wire import BATCH, Way, store_error
 
 R = TypeVar("R")
 
@@ -36,9 +38,15 @@ again."""
 _LISTENING_CHECK = 5.0
 """Seconds after which the connection for messages is asked whether it lives."""
 
-_RECONNECT_PAUSE = 0.1
+_LONGEST_PAUSE = 1.0
+"""Seconds between two renewals where the store is away, at the most; less for a short lease."""
+
+_LONG = 1.0
+"""Seconds after which an attempt to listen has taken long."""
+
 _DEAF = "cannot hear messages, will try again"
 BAD_ANSWER = "the keeper got an error from the store"
+_NOTHING = Outage("")
 PATIENCE = 2.0
 """Seconds that a reply, or a connection, may take: a renewal must be over long before a lease."""
 
@@ -58,7 +66,8 @@ class Keeper:
         self._lock = new_lock()
         self._thread: SystemThread | None = None
         self._stopping = SystemEvent()
-        self._said: set[str] = set()
+        self._troubles: dict[str, Outage] = {}
+        self._listening, self._renewing = Backoff(), Backoff()
         self._asked_at = self._heard_at = 0.0
         self.listening = False
         """Whether messages are heard now."""
@@ -126,16 +135,27 @@ class Keeper:
         wire = self._new_wire(PATIENCE)
 
         def turn() -> None:
+            began_at = time.monotonic()
             try:
-                self._listen(pubsub)
+                if pubsub.subscribed:
+                    self._listen(pubsub)
+                elif self._listening.is_due(began_at):
+                    self._hub.refusals.check()
+                    with self._hub.refusals.heeded():
+                        self._listen(pubsub)
+                else:
+                    time.sleep(self._tick())
             except Exception as error:  # noqa: BLE001
                 # Whatever it was: leases depend on it that this goes on.
                 self.listening = False
-                if self._hub.live:
-                    self._say(_DEAF, error)
+                # Who is not known to the store yet is told by its own call; but not if that hangs.
+                took_long = time.monotonic() - began_at > _LONG
+                if self._hub.depends() or (took_long and self._hub.live):
+                    self._say(_DEAF, store_error(error, self._hub.where))
                 pubsub.reset()
-                time.sleep(_RECONNECT_PAUSE)
-            self._keep(wire)
+                self._listening.failed()
+            if self._renewing.is_due(time.monotonic()):
+                self._keep(wire)
 
         def close() -> None:
             pubsub.close()
@@ -184,7 +204,8 @@ class Keeper:
             self._heard_at = time.monotonic()
             if message["type"] == "subscribe":
                 self.listening = True
-                self._said.discard(_DEAF)
+                self._listening.over()
+                self._troubles.get(_DEAF, _NOTHING).over()
                 self._hub.recheck_waiting()  # what was said before this, nobody heard
                 return
             if message["type"] == "message" and message["channel"] == self._hub.notices.encode():
@@ -219,21 +240,23 @@ class Keeper:
         except StoreUnavailable as error:
             if self._stopping.is_set():
                 self._hub.abandoned.clear()  # they end by themselves
-            if self._hub.live:
+            self._renewing.failed(min(_LONGEST_PAUSE, self._hub.shortest / 6))
+            if self._hub.depends():
                 self._say("cannot renew leases, will retry until they end", error)
         except Exception as error:  # noqa: BLE001
             # It must not end while leases depend on it, whatever a listener or a reply did.
             self._say("the keeper failed, and goes on", error)
 
     def _say(self, what: str, error: Exception) -> None:
-        """Warn of a trouble, once as long as it lasts."""
-        if what not in self._said:
-            unknown = not isinstance(error, StoreError | RedisError | OSError)
-            logger.warning("%s: %s", what, error, exc_info=error if unknown else None)
-        self._said.add(what)
+        """Warn of a trouble, now and then as long as it lasts."""
+        unknown = not isinstance(error, StoreError | RedisError | OSError)
+        self._troubles.setdefault(what, Outage(what)).began(error, unknown=unknown)
 
     def _no_trouble(self) -> None:
-        self._said &= {_DEAF}  # the rest is over
+        self._renewing.over()
+        for what, trouble in list(self._troubles.items()):
+            if what != _DEAF:
+                trouble.over()
 
     def _call(self, wire: Way, operations: list[protocol.Operation]) -> list[str | None]:
         """Carry out operations and pass on the news; None in place of a reply that is an error."""

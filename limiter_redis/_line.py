@@ -17,6 +17,7 @@ from redis.exceptions import (
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._asked import Asked
+from limiter_redis._backoff import Refusals
 from limiter_redis._deadlines import NoAnswer, or_no_answer
 from limiter_redis._link import Link, Reply, abandon_pool
 from limiter_redis._protocol import Unreadable
@@ -86,7 +87,9 @@ class Line:
         timeout: float,
         connect_timeout: float,
         min_replicas: MinReplicas | None,
+        refusals: Refusals,
     ) -> None:
+        self._refusals = refusals
         self.node = node
         self._client: Any = client
         self._encode = encode
@@ -177,8 +180,10 @@ class Line:
         link = Link(self._hear, self._ended)
         try:
             # Connecting counts too: a server may take the connection, and say nothing.
-            async with asyncio.timeout(self._connect_timeout):
-                await link.open(self._client)
+            self._refusals.check()
+            with self._refusals.heeded():
+                async with asyncio.timeout(self._connect_timeout):
+                    await link.open(self._client)
         except asyncio.CancelledError:
             # Halfway, since the loop ends: it is opened anew for what was asked; also if nobody
             # waits for that any more, for it may be a release.
@@ -224,6 +229,7 @@ class Line:
             self._answering.refused(self, expected, reply)
             if isinstance(reply, ReadOnlyError | AuthenticationError):
                 # It may be another server that is written to by now, or another password.
+                self._refusals.note(reply)
                 self.fail(reply)
         if self._waiting:
             self._flush()

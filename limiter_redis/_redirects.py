@@ -9,7 +9,6 @@ the slot is its own. So a slot that moves is closed until it has arrived, and ca
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -24,6 +23,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from limiter_core._backoff import backoff
 from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable
 from limiter_redis import _protocol as protocol
 from limiter_redis._hub import Hub
@@ -76,9 +76,9 @@ class Tries:
         # for long.
         if now >= self.give_up_at and (self._failed or isinstance(error, TimeoutError)):
             return None
-        pause = min(_LONGEST_PAUSE, _PAUSE * 2.0 ** min(self._failed, 8))
+        pause = backoff(self._failed, _PAUSE, _LONGEST_PAUSE)
         self._failed += 1
-        return pause * random.uniform(0.5, 1.0)  # noqa: S311  (jitter)
+        return pause
 
 
 def passes(error: Exception) -> bool:

@@ -203,6 +203,7 @@ class RoutedAsyncWire:
                 timeout=self._place.timeout,
                 connect_timeout=min(self._place.timeout, CONNECT_PATIENCE),
                 min_replicas=self._min_replicas,
+                refusals=self._hub.refusals,
             )
         return line
 

@@ -248,7 +248,9 @@ class RoutedWire:
         waits = 0.0 if self._min_replicas is None else self._min_replicas.timeout
         if connections is None:
             client = self._place.sync_client(node, timeout=self._timeout + waits)
-            connections = self._connections.setdefault(node, OwnConnections(client))
+            connections = self._connections.setdefault(
+                node, OwnConnections(client, self._hub.refusals)
+            )
         asked_by = min((each.deadline for each in errands if each.deadline), default=None)
         deadline = bounded(asked_by, time.monotonic(), self._timeout + waits)
         connection: Any = None
@@ -283,6 +285,7 @@ class RoutedWire:
                 self._slots.moved(reply, node)
             elif isinstance(reply, ReadOnlyError | AuthenticationError):
                 # It may be another server that is written to by now, or another password.
+                self._hub.refusals.note(reply)
                 connection.disconnect()
             return reply
         if errand.command:

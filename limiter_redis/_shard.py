@@ -13,6 +13,7 @@ from redis.exceptions import MovedError
 
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemThread, new_lock, new_socket_pair
+from limiter_redis._backoff import Backoff
 from limiter_redis._ear import Ear
 from limiter_redis._hub import Abandoned, Live
 
@@ -20,7 +21,6 @@ LINGER = 5.0
 """Seconds that a channel is still heard when nobody here waits or holds under its tag any more."""
 
 _IDLE_AFTER = 10.0
-_PAUSE = 0.2
 
 
 class Work(NamedTuple):
@@ -107,7 +107,7 @@ class Shard:
         self._wake_end, self._sleep_end = new_socket_pair()
         self._wake_end.setblocking(False)
         self._sleep_end.setblocking(False)
-        self._retry_at = 0.0
+        self._retry = Backoff()
         self._busy_at = time.monotonic()
         self._stopping = False
         self.ended = False
@@ -176,7 +176,7 @@ class Shard:
         except Exception as error:  # noqa: BLE001
             # Whatever it was: leases depend on it that this goes on.
             self._hang_up()
-            self._retry_at = time.monotonic() + _PAUSE
+            self._retry.failed()
             self._doing.deaf(error)
             self._doing.elsewhere()
         with self._lock:
@@ -208,13 +208,14 @@ class Shard:
                 del self._wanted[tag]
             wanted = list(self._wanted)
         if self._ear is None:
-            if not wanted or self._new_ear is None or now < self._retry_at:
+            if not wanted or self._new_ear is None or not self._retry.is_due(now):
                 self._sleep(tick)
                 return
             ear = self._new_ear()
             self._ear = ear  # first: so that it is closed, whatever happens
             ear.open()
             self._doing.deaf(None)
+            self._retry.over()
         ear = self._ear
         channels = {self._doing.channel(tag): tag for tag in wanted}
         new = {channel: tag for channel, tag in channels.items() if channel not in self._asked}

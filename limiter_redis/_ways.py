@@ -113,6 +113,7 @@ class _PlainWays:
         self._client = client if isinstance(client, redis.Redis) else None
         self._script = script
         self.hub = Hub(namespace, database=place.database)
+        self.hub.where = place.where
         self.keeper = Keeper(
             self.hub, lambda timeout: place.sync_client(timeout=timeout), self._new_wire
         )
@@ -123,11 +124,16 @@ class _PlainWays:
         return self._new_wire(timeout)
 
     def _new_wire(self, timeout: float) -> Way:
-        return self._wire(OwnConnections(self._place.sync_client(timeout=timeout)), timeout)
+        client = self._place.sync_client(timeout=timeout)
+        return self._wire(OwnConnections(client, self.hub.refusals), timeout)
 
     def _wire(self, connections: Connections, timeout: float) -> Way:
         hub, where = self.hub, self._place.where
-        wire = Wire(connections, hub.names, hub.process, where, self._script, timeout=timeout)
+        wire = Wire(
+            *(connections, hub.names, hub.process, where, self._script),
+            timeout=timeout,
+            refusals=hub.refusals,
+        )
         wire.reply_lost = hub.recheck_waiting
         return wire
 
@@ -159,6 +165,7 @@ class _RoutedWays:
         self._place = place
         self._slots = slots
         self.hub = hub
+        hub.where = place.where
         self._script = script
         self._min_replicas = min_replicas
 
@@ -217,9 +224,15 @@ class _ClusterWays(_RoutedWays):
         script: Script,
         min_replicas: MinReplicas | None,
     ) -> None:
-        slots = Slots(place.seeds, place.ask_slots, place.remap)
         hub = Hub(namespace, sharded=True)
         check_cluster(hub.names)
+
+        def ask(node: Node) -> Any:
+            hub.refusals.check()
+            with hub.refusals.heeded():
+                return place.ask_slots(node)
+
+        slots = Slots(place.seeds, ask, place.remap)
         self.capabilities = Capabilities(spans_scopes=hub.names.in_one_slot, sure_release=True)
         super().__init__(place, slots, hub, in_slots(script), min_replicas)
         self.keeper = ClusterKeeper(

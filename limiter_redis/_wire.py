@@ -24,6 +24,7 @@ from redis.exceptions import (
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
+from limiter_redis._backoff import Refusals
 from limiter_redis._deadlines import bounded
 from limiter_redis._driver_errors import is_driver_error
 from limiter_redis._exchange import Connections, exchange
@@ -125,6 +126,7 @@ class Wire:
         where: the store lives, without secrets.
         script: the script.
         timeout: seconds that a call may take, with all that it needs.
+        refusals: whether the server takes our credentials.
     """
 
     def __init__(
@@ -136,8 +138,10 @@ class Wire:
         script: Script,
         *,
         timeout: float,
+        refusals: Refusals,
     ) -> None:
         self._connections = connections
+        self._refusals = refusals
         self._where = where
         self._timeout = timeout
         self.reply_lost: Callable[[], object] = bool
@@ -233,6 +237,7 @@ class Wire:
             (reply,) = exchange(connection, command, 1, give_up_at)
             if isinstance(reply, ReadOnlyError | AuthenticationError):
                 # It may be another server that is written to by now, or another password.
+                self._refusals.note(reply)
                 connection.disconnect()
             if isinstance(reply, RedisError):
                 raise reply

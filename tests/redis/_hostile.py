@@ -74,6 +74,8 @@ class HostileServer:
             operations = words[3 + int(words[2]) + 2 :]
             self.calls.append(operations)
             self.answer(operations, send)
+        elif name == b"HELLO" and self.password not in (None, words[-1]):
+            send(b"-WRONGPASS invalid username-password pair or user is disabled.\r\n")
         elif name == b"HELLO":
             send(b"%1\r\n$5\r\nproto\r\n:3\r\n")
         elif name == b"AUTH" and self.password not in (None, words[-1]):

@@ -1,0 +1,21 @@
+"""When to try again: the one policy for all that is repeated."""
+
+from __future__ import annotations
+
+import random
+
+_DOUBLINGS = 16
+
+
+def backoff(failures: int, first: float, longest: float) -> float:
+    """Return the seconds to wait after so many failures in a row, before this one.
+
+    Exponential, with equal jitter (half of it is random): who fails together tries apart.
+
+    Args:
+        failures: 0 after the first failure.
+        first: seconds after that, at the most.
+        longest: seconds at the most.
+    """
+    pause: float = min(longest, first * 2.0 ** min(failures, _DOUBLINGS))
+    return pause * random.uniform(0.5, 1.0)  # noqa: S311

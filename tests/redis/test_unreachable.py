@@ -1,0 +1,192 @@
+"""A store that cannot be reached, or refuses us: what is said, what is raised, what is tried."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from limiter_core import (
+    ConcurrencyLimit,
+    Limiter,
+    StoreError,
+    StoreUnavailable,
+    SyncLimiter,
+    _outage,
+)
+from limiter_core._backoff import backoff
+from limiter_redis import RedisStore
+
+from ._hostile import HostileServer, Send, well
+from ._servers import Process
+from ._tools import until, until_now
+
+LIMIT = ConcurrencyLimit("id")
+IMPATIENT = ConcurrencyLimit("id", timeout=0.5)
+CALL = {"id": 1}
+NOBODY = "redis://user:s3cret@127.0.0.1:1/0"
+"""Where nothing listens."""
+WAITS = "calls wait until the store can be used"
+
+
+@pytest.fixture
+def strict() -> Iterator[HostileServer]:
+    """A server that wants a password."""
+    with HostileServer(well) as server:
+        server.password = b"right"
+        yield server
+
+
+def with_password(server: HostileServer, kind: str, password: str) -> str:
+    url = server.url if kind == "server" else server.cluster_url
+    return url.replace("://", f"://:{password}@")
+
+
+async def test_a_task_that_waits_for_the_store_says_so(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_outage, "SAY_AGAIN", 0.5)
+    limiter = Limiter(NOBODY)
+    waiter = asyncio.create_task(limiter.acquire(LIMIT, CALL))
+    await until(lambda: WAITS in caplog.text, "it is said")
+    assert caplog.text.count(WAITS) == 1
+    assert "redis://127.0.0.1:1/0" in caplog.text, "where"
+    assert "Error 111" in caplog.text, "why"
+    assert "s3cret" not in caplog.text
+    await until(lambda: "s so far)" in caplog.text, "it is said again, with the time")
+    waiter.cancel()
+    await asyncio.wait([waiter])
+    await limiter.aclose()
+
+
+def test_a_thread_that_waits_for_the_store_says_so(
+    own_server: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_server.kill()
+    limiter = SyncLimiter(own_server.url)
+    done: list[object] = []
+    thread = threading.Thread(target=lambda: done.append(limiter.acquire(LIMIT, CALL)))
+    thread.start()
+    until_now(lambda: WAITS in caplog.text, "it is said")
+    assert caplog.text.count(WAITS) == 1
+    own_server.start()
+    thread.join(20)
+    assert done, "it is served when the store is there"
+    assert "the store is back" in caplog.text
+    limiter.close()
+
+
+async def test_a_name_that_does_not_resolve_may_be_a_host_that_is_not_up_yet(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    limiter = Limiter("redis://no-such-host.invalid:6379/0")
+    with pytest.raises(StoreUnavailable, match=r"no-such-host\.invalid"):
+        await limiter.acquire(IMPATIENT, CALL)
+    assert WAITS in caplog.text
+    await limiter.aclose()
+
+
+@pytest.mark.parametrize("kind", ["server", "cluster"])
+@pytest.mark.parametrize("on_store_error", ["raise", "admit"])
+async def test_refused_credentials_are_no_outage(
+    strict: HostileServer, kind: str, on_store_error: str
+) -> None:
+    store = RedisStore(with_password(strict, kind, "wrong"))
+    for limiter in (Limiter(store, on_store_error=on_store_error), Limiter(store)):  # type: ignore[arg-type]
+        with pytest.raises(StoreError, match="password") as caught:
+            await limiter.acquire(LIMIT, CALL)
+        assert not isinstance(caught.value, StoreUnavailable)
+    sync = SyncLimiter(store, on_store_error=on_store_error)  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match="password") as caught:
+        await asyncio.to_thread(sync.acquire, LIMIT, CALL)
+    assert not isinstance(caught.value, StoreUnavailable)
+    await store.aclose()
+
+
+@pytest.mark.parametrize("kind", ["server", "cluster"])
+async def test_refused_credentials_are_tried_ever_less_often(
+    strict: HostileServer, kind: str
+) -> None:
+    """And again, for passwords rotate: the server is asked a few times, not by each call."""
+    store = RedisStore(with_password(strict, kind, "new"))
+    limiter, sync = Limiter(store), SyncLimiter(store)
+    for _ in range(100):
+        with pytest.raises(StoreError):
+            await limiter.acquire(LIMIT, CALL)
+        with pytest.raises(StoreError):
+            await asyncio.to_thread(sync.acquire, LIMIT, CALL)
+    assert strict.connections < 40
+    strict.password = b"new"
+    lease = None
+    async with asyncio.timeout(20):
+        while lease is None:
+            try:
+                lease = await limiter.acquire(LIMIT, CALL)
+            except StoreError:
+                await asyncio.sleep(0.05)
+    await lease.release()
+    await store.aclose()
+
+
+def test_connections_that_failed_are_none_of_those_in_use(own_server: Process) -> None:
+    """However often the server was away."""
+    store = RedisStore(own_server.url)
+    limiter = SyncLimiter(store)
+    own_server.kill()
+    for _ in range(150):
+        with pytest.raises(StoreUnavailable, match="cannot be reached") as caught:
+            limiter.try_acquire(LIMIT, CALL)
+        assert "Too many" not in str(caught.value)
+    own_server.start()
+    lease = limiter.try_acquire(LIMIT, CALL)
+    assert lease is not None
+    lease.release()
+    store.close()
+
+
+def test_more_threads_than_connections_take_turns(own_server: Process) -> None:
+    store = RedisStore(own_server.url)
+    limiter = SyncLimiter(store)
+    limit = ConcurrencyLimit("id", max_concurrent=1000)
+    barrier = threading.Barrier(150)
+    outcomes: list[object] = []
+
+    def call() -> None:
+        barrier.wait(20)
+        try:
+            with limiter.hold(limit, CALL):
+                outcomes.append(None)
+        except StoreError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(150)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert outcomes == [None] * 150
+    store.close()
+
+
+async def test_a_plain_url_of_a_cluster_says_which_url_to_give() -> None:
+    def moved(_: list[bytes], send: Send) -> None:
+        send(b"-MOVED 42 127.0.0.1:7001\r\n")
+
+    with HostileServer(moved) as server:
+        store = RedisStore(server.url)
+        with pytest.raises(StoreError, match=r"redis\+cluster://"):
+            await Limiter(store).acquire(LIMIT, CALL)
+        with pytest.raises(StoreError, match=r"redis\+cluster://"):
+            await asyncio.to_thread(SyncLimiter(store).acquire, LIMIT, CALL)
+        await store.aclose()
+
+
+@given(st.integers(0, 10_000), st.floats(0.001, 1.0), st.floats(1.0, 60.0))
+def test_pauses_grow_to_a_bound(failures: int, first: float, longest: float) -> None:
+    pause = backoff(failures, first, longest)
+    assert min(longest, first) / 2 <= pause <= longest
+    assert failures < 16 or pause >= min(longest, first * 2**16) / 2
