@@ -22,7 +22,7 @@ from redis.exceptions import (
 )
 
 from limiter_core.system_clock import system_clock as time
-from limiter_core.threads import new_lock
+from limiter_core.threads import are_green, new_lock
 from limiter_redis._backoff import Refusals
 from limiter_redis._deadlines import NoAnswer
 from limiter_redis._protocol import Unreadable
@@ -97,6 +97,10 @@ class OwnConnections:
         pool: Any = self._client.connection_pool
         # Not by the pool: it counts those that it made, also when they are gone.
         connection = pool.connection_class(**pool.connection_kwargs)
+        left = max(0.001, deadline - time.monotonic())
+        for name in ("socket_connect_timeout", "socket_timeout"):
+            given = getattr(connection, name, None)
+            setattr(connection, name, left if given is None else min(given, left))
         with self._refusals.heeded():
             _within(connection.connect, lambda _: connection.disconnect(), deadline)
         return connection
@@ -226,8 +230,11 @@ def _socket(connection: Any) -> Any:
 def _within(work: Callable[[], Any], undo: Callable[[Any], object], deadline: float) -> Any:
     """Return what some work returns, done in another thread, if that is before a deadline.
 
-    Where it is later, it is undone.
+    Where it is later, it is undone. (Green threads would have to be those of the caller's own event
+    loop: there only the connection's own settings bound each step of the work.)
     """
+    if are_green():
+        return work()
     opening = _Opening(work, undo)
     try:
         threading.Thread(target=opening.run, name="limiter-connect", daemon=True).start()

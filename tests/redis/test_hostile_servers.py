@@ -131,6 +131,8 @@ async def test_others_of_the_batch_are_not_touched(reply: str, kind: str) -> Non
         assert len(good) == 3, outcomes
         assert isinstance(outcomes[1], StoreError)
         assert "id=bad" in str(outcomes[1])
+        for lease in good:
+            await lease.release()
         await give_up(store)
 
 
@@ -146,9 +148,11 @@ async def test_replies_that_nobody_asked_for_are_nobody_elses(kind: str) -> None
         store = RedisStore(url_of(server, kind, "socket_timeout=5"))
         limiter, sync = Limiter(store), SyncLimiter(store)
         for _ in range(5):
-            assert (await limiter.acquire(BY_ID, {"id": 1})).fencing_token == 7
-            lease = await asyncio.to_thread(sync.acquire, BY_ID, {"id": 1})
-            assert lease.fencing_token == 7
+            async with limiter.hold(BY_ID, {"id": 1}) as lease:
+                assert lease.fencing_token == 7
+            sync_lease = await asyncio.to_thread(sync.acquire, BY_ID, {"id": 1})
+            assert sync_lease.fencing_token == 7
+            await asyncio.to_thread(sync_lease.release)
         await store.aclose()
 
 
@@ -199,6 +203,8 @@ async def test_records_that_cannot_be_read_end_no_list(spoilt: Server) -> None:
     assert await Limiter(other).evict(lease.id)
     second = await limiter.acquire(BY_ID, {"id": "other"})
     assert await asyncio.to_thread(SyncLimiter(other).evict, second.id)
+    await lease.release()
+    await second.release()
     await store.aclose()
     await other.aclose()
 
