@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from limiter_core._backoff import backoff
 from limiter_core._blocks import frames_on_stack
+from limiter_core.backoff import backoff
 from limiter_core.errors import (
     ConfigurationError,
     LeaseLost,

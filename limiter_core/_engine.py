@@ -14,10 +14,10 @@ from limiter_core._call import Call, calls_around
 from limiter_core._checks import check_number, check_on_store_error, short_label
 from limiter_core._collected import do_later
 from limiter_core._identity import new_id, process_label
-from limiter_core._outage import Outage
 from limiter_core.errors import ConfigurationError, LimiterError, StoreError, StoreUnavailable
 from limiter_core.keys import MAX_WHOLE_LENGTH
 from limiter_core.limits import ConcurrencyLimit, Terms
+from limiter_core.outage import Outage
 from limiter_core.registry import open_store
 from limiter_core.requests import CLAIM, Demand, Loss, Mode, Request
 from limiter_core.store import Store

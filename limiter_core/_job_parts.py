@@ -12,11 +12,11 @@ from typing import Any, Literal
 from limiter_core._call import refusal_error
 from limiter_core._checks import check_seconds, short_label
 from limiter_core._identity import new_id
-from limiter_core._outage import Outage
 from limiter_core._prepare import Limits
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError, WaitTimeout
 from limiter_core.limits import Terms
+from limiter_core.outage import Outage
 from limiter_core.requests import (
     Answer,
     Demand,

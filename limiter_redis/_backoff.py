@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from redis.exceptions import AuthenticationError, RedisError
 
-from limiter_core._backoff import backoff
+from limiter_core.backoff import backoff
 from limiter_core.system_clock import system_clock as time
 
 FIRST, LONGEST = 0.1, 2.0

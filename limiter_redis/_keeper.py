@@ -14,8 +14,8 @@ from typing import Any, TypeVar, cast
 import redis
 from redis.exceptions import ConnectionError, RedisError  # noqa: A004  (redis-py's own)
 
-from limiter_core._outage import Outage
 from limiter_core.errors import StoreError, StoreUnavailable
+from limiter_core.outage import Outage
 from limiter_core.requests import Granted, Request
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, SystemThread, new_lock

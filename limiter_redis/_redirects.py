@@ -23,7 +23,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from limiter_core._backoff import backoff
+from limiter_core.backoff import backoff
 from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable
 from limiter_redis import _protocol as protocol
 from limiter_redis._hub import Hub

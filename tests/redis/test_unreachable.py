@@ -14,9 +14,9 @@ from limiter_core import (
     StoreError,
     StoreUnavailable,
     SyncLimiter,
-    _outage,
+    outage,
 )
-from limiter_core._backoff import backoff
+from limiter_core.backoff import backoff
 from limiter_core.lease import SyncLease
 from limiter_redis import RedisStore
 
@@ -47,7 +47,7 @@ def with_password(server: HostileServer, kind: str, password: str) -> str:
 async def test_a_task_that_waits_for_the_store_says_so(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_outage, "SAY_AGAIN", 0.5)
+    monkeypatch.setattr(outage, "SAY_AGAIN", 0.5)
     limiter = Limiter(NOBODY)
     waiter = asyncio.create_task(limiter.acquire(LIMIT, CALL))
     await until(lambda: WAITS in caplog.text, "it is said")

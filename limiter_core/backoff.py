@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+__all__ = ("backoff",)
+
 _DOUBLINGS = 16
 
 

@@ -7,6 +7,8 @@ import logging
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock
 
+__all__ = ("Outage",)
+
 logger = logging.getLogger("limiter")
 
 SAY_AGAIN = 60.0
