@@ -19,7 +19,7 @@ from limiter_core._call import (
     patience,
     refuse_to_wait_for_oneself,
 )
-from limiter_core._engine import CLOSING_PATIENCE, Engine, OnStoreError
+from limiter_core._engine import CLOSING_PATIENCE, Engine, OnStoreError, methods_in_background
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -48,6 +48,7 @@ class AsyncEngine(Engine):
     ) -> None:
         super().__init__(store, on_store_error=on_store_error, label=label)
         self.face = self.store.async_face()
+        self._abandon, self.let_expire = methods_in_background(self.face)
         # A store that never suspends need not be awaited: that is a quarter of a call's time.
         self._sure_release = self.store.capabilities.sure_release
         self._direct = None if self.suspends else self.store.sync_face()
@@ -92,7 +93,7 @@ class AsyncEngine(Engine):
                     await self.give_back(call)
                     raise
                 # What came of it, unheard, is given back in the background.
-                self.face.abandon(call.request.id, call.keys)
+                self._abandon(call.request.id, call.keys)
                 call.settled = True
                 if not self.admits(error):
                     raise
@@ -210,12 +211,8 @@ class AsyncEngine(Engine):
         call.stand_down()
         self.ended(call)
         if not call.settled:
-            self.face.abandon(call.request.id, call.keys)
+            self._abandon(call.request.id, call.keys)
             call.settled = True
-
-    def let_expire(self, lease_id: str) -> None:
-        """Have a lease renewed no more."""
-        self.face.let_expire(lease_id)
 
 
 class Hold(AbstractAsyncContextManager[Lease]):

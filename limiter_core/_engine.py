@@ -7,7 +7,7 @@ import os
 import pickle
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
 from limiter_core._call import Call, calls_around
@@ -20,7 +20,7 @@ from limiter_core.limits import ConcurrencyLimit, Terms
 from limiter_core.outage import Outage
 from limiter_core.registry import open_store
 from limiter_core.requests import CLAIM, Demand, Loss, Mode, Request
-from limiter_core.store import Store
+from limiter_core.store import AsyncStore, Store, SyncStore
 
 logger = logging.getLogger("limiter")
 
@@ -35,6 +35,9 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 class Engine:
     """Settings and books of a limiter. The books: who holds what, to recognise self-deadlock."""
+
+    let_expire: Callable[[str], None]
+    """Has a lease renewed no more."""
 
     def __init__(
         self, store: str | Store, *, on_store_error: OnStoreError, label: str | None
@@ -195,10 +198,6 @@ class Engine:
             stacklevel=2,
         )
 
-    def let_expire(self, lease_id: str) -> None:
-        """Have a lease renewed no more."""
-        raise NotImplementedError
-
     def admits(self, error: LimiterError) -> bool:
         """Whether a call goes on without a slot, since the store is away."""
         if self.on_store_error != "admit" or not isinstance(error, StoreUnavailable):
@@ -212,6 +211,22 @@ class Engine:
         self._holding = {}
         self.waiting = set()
         self._label = process_label() if self._given_label is None else self._given_label
+
+
+def methods_in_background(
+    face: SyncStore | AsyncStore,
+) -> tuple[Callable[[str, Sequence[str]], None], Callable[[str], None]]:
+    """Return `abandon` and `let_expire` of a store.
+
+    A store that was written before they were in the protocol has neither: there a lease whose
+    caller was interrupted, or forgot it, is left to its end.
+    """
+
+    def leave_to_its_end(*_: object) -> None:
+        pass
+
+    abandon = getattr(face, "abandon", leave_to_its_end)
+    return abandon, getattr(face, "let_expire", leave_to_its_end)
 
 
 def check_key(key: object) -> str:

@@ -20,7 +20,7 @@ from limiter_core._call import (
     patience,
     refuse_to_wait_for_oneself,
 )
-from limiter_core._engine import CLOSING_PATIENCE, Engine, OnStoreError
+from limiter_core._engine import CLOSING_PATIENCE, Engine, OnStoreError, methods_in_background
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -106,6 +106,7 @@ class SyncEngine(Engine):
     ) -> None:
         super().__init__(store, on_store_error=on_store_error, label=label)
         self.face = self.store.sync_face()
+        self._abandon, self.let_expire = methods_in_background(self.face)
 
     def take(
         self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
@@ -139,7 +140,7 @@ class SyncEngine(Engine):
                     self.give_back(call)
                     raise
                 # What came of it, unheard, is given back in the background.
-                self.face.abandon(call.request.id, call.keys)
+                self._abandon(call.request.id, call.keys)
                 call.settled = True
                 if not self.admits(error):
                     raise
@@ -246,12 +247,8 @@ class SyncEngine(Engine):
         call.watch = None
         self.ended(call)
         if not call.settled:
-            self.face.abandon(call.request.id, call.keys)
+            self._abandon(call.request.id, call.keys)
             call.settled = True
-
-    def let_expire(self, lease_id: str) -> None:
-        """Have a lease renewed no more."""
-        self.face.let_expire(lease_id)
 
 
 class Hold(AbstractContextManager[SyncLease]):
