@@ -13,6 +13,7 @@ from limiter_core import ConfigurationError, KeyDerivationError, StoreError
 
 __all__ = (
     "LOST",
+    "NOT_ALL_READ",
     "NOT_RUNNABLE",
     "NO_COMMAND",
     "NO_SUCH_HOLDER",
@@ -25,6 +26,8 @@ __all__ = (
     "say",
 )
 
+NOT_ALL_READ = 1
+"""`ls`: some key's records cannot be read; the others are listed."""
 NO_SUCH_HOLDER = 1
 """`evict`: a lease id that nobody holds."""
 WRONG_USE = 2

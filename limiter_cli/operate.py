@@ -12,11 +12,11 @@ from typing import Annotated
 
 import typer
 
-from limiter_cli.exits import NO_SUCH_HOLDER, WRONG_USE, fail, say
+from limiter_cli.exits import NO_SUCH_HOLDER, NOT_ALL_READ, WRONG_USE, fail, say
 from limiter_cli.output import print_json, print_line, printable
 from limiter_cli.shared_store import DEFAULT_URL, Key, Url, described, key_text, shared_limiter
 from limiter_cli.tables import as_dict, print_key, print_keys
-from limiter_core import KeySnapshot, SyncLimiter
+from limiter_core import KeySnapshot, StoreError, StoreUnavailable, SyncLimiter
 
 __all__ = ("evict", "ls", "pause", "reset", "resume", "set_limit", "show")
 
@@ -36,14 +36,22 @@ def ls(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """List the keys in use: those with holders, waiters, or a change made here."""
+    """List the keys in use: those with holders, waiters, or a change made here.
+
+    Exits with 1 if a key is left out since its records cannot be read.
+    """
+    unreadable: list[StoreError] = []
     with shared_limiter(url) as limiter:
-        found = list(_in_use(limiter, pattern))
+        found = list(_in_use(limiter, pattern, unreadable))
     if as_json:
         print_json([as_dict(key, members=False) for key in found])
-        return
-    print_keys(found)
-    if not found:
+    else:
+        print_keys(found)
+    for error in unreadable:
+        say(f"limiter: {error}")
+    if unreadable:
+        raise typer.Exit(NOT_ALL_READ)
+    if not found and not as_json:
         say(f"limiter: {_nothing(pattern)} in use at {described(url)}")
 
 
@@ -129,10 +137,18 @@ def evict(
         fail(f"limiter: nobody holds {', '.join(map(printable, missing))}", NO_SUCH_HOLDER)
 
 
-def _in_use(limiter: SyncLimiter, pattern: str) -> Iterator[KeySnapshot]:
+def _in_use(
+    limiter: SyncLimiter, pattern: str, unreadable: list[StoreError]
+) -> Iterator[KeySnapshot]:
     for key in sorted(limiter.keys()):
         if fnmatchcase(key, pattern):
-            snapshot = limiter.inspect(key)
+            try:
+                snapshot = limiter.inspect(key)
+            except StoreUnavailable:
+                raise
+            except StoreError as error:  # one stray record hides no other key
+                unreadable.append(error)
+                continue
             # It may have gone out of use since it was listed.
             if snapshot.in_use or snapshot.waiting or _is_changed(snapshot):
                 yield snapshot

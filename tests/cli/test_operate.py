@@ -265,6 +265,25 @@ def test_ids_and_labels_that_users_made_drive_no_terminal(run, url, key):
     assert not [result.output for result in seen if "\x1b" in result.output]
 
 
+def test_a_record_that_cannot_be_read_hides_no_other_key(run, limiter, url, key, limit):
+    import redis
+
+    stray = f"{key}-stray"
+    state = f"{{limiter:{stray}}}:state"
+    with closing(redis.Redis.from_url(url)) as client, limiter.hold(limit):
+        client.hset(state, mapping={"used": 1, "waiting": 0, "queued": 0, "h:a": "no record"})
+        try:
+            result = run("ls", f"{key}*", "--url", url)
+            as_json = run("ls", f"{key}*", "--json", "--url", url)
+        finally:
+            client.delete(state)
+
+    assert (result.exit_code, as_json.exit_code) == (1, 1)
+    assert line_of(result.stdout, key).split()[0] == key
+    assert [each["key"] for each in json.loads(as_json.stdout)] == [key]
+    assert stray in result.stderr
+
+
 @pytest.mark.parametrize(
     ("namespace", "shown"),
     [("?namespace=quiet", "?namespace=quiet"), ("", ", in the default namespace")],
