@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock
 
-__all__ = ("Outage",)
+__all__ = ("Outage", "RepeatedWarning")
 
 logger = logging.getLogger("limiter")
 
@@ -57,3 +58,29 @@ class Outage:
             self.since = None
         if since is not None and self._end is not None:
             logger.warning("%s after %.1f s", self._end, time.monotonic() - since)
+
+
+class RepeatedWarning:
+    """Warns of what may happen any number of times: at once, then at most every minute.
+
+    Args:
+        what: happened, for people.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._lock = new_lock()
+        self._say_at = -math.inf
+        self._unsaid = 0
+
+    def note(self, error: BaseException) -> None:
+        """Note that it happened, and warn if it is time, with how often it did meanwhile."""
+        now = time.monotonic()
+        with self._lock:
+            if now < self._say_at:
+                self._unsaid += 1
+                return
+            self._say_at = now + SAY_AGAIN
+            unsaid, self._unsaid = self._unsaid, 0
+        more = f" ({unsaid} more since it was last said)" if unsaid else ""
+        logger.warning("%s%s: %s", self._what, more, error)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from limiter_core.errors import StoreError
+from limiter_core.outage import RepeatedWarning
 from limiter_core.requests import Answer, Granted, Listener, Loss, Mode, Notice, Queued, Request
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock
@@ -118,6 +120,7 @@ class Hub:
         """Where the store lives, without secrets."""
         self.refusals = Refusals()
         """Whether the server takes the credentials of this process."""
+        self._unreadable = RepeatedWarning("could not pass on what the store said")
         self.undelivered: list[str] = []
         self.on_undelivered: Callable[[], object] = lambda: None
         self.after_turn: Callable[[], object] = lambda: None
@@ -258,6 +261,8 @@ class Hub:
         for line in lines:
             try:
                 self._hear_line(line, sent_at)
+            except StoreError as error:
+                self._unreadable.note(error)  # anybody may write to the channel, and a lot
             except BaseException as error:
                 if in_callers_thread and not is_unreadable(error):
                     thrown = error
@@ -287,6 +292,8 @@ class Hub:
             notice = protocol.parse_news(line).notice
             if notice is not None:
                 self.deliver(notice)
+        except StoreError as error:
+            self._unreadable.note(error)
         except Exception:
             logger.exception("could not pass on what another process said")
 

@@ -83,7 +83,9 @@ def test_after_a_loss_that_came_before_its_grant_the_store_is_asked_at_once() ->
     hub.hear(["lost w preempted"], time.monotonic())
     assert somebody.losses == []
     request = hub.live["w"].request
-    assert hub.settle(request, "granted 7 60000000", time.monotonic()) == Granted(7, 54.0)
+    assert hub.settle(request, "granted 7 60000000", time.monotonic()) == Granted(
+        7, 54.0, margin=6.0
+    )
     live = hub.live["w"]
     assert hub.due(time.monotonic()) == [live]
     hub.renewed(live, "preempted", time.monotonic())
@@ -120,7 +122,7 @@ def test_a_lease_counts_from_when_the_step_was_asked_for() -> None:
     sent_at = time.monotonic() - 0.1
     hub.hear(["answer w granted 7 10000000"], sent_at)
     assert hub.live["w"].expires_at == pytest.approx(sent_at + 9.0)
-    assert somebody.answers == [Granted(7, 9.0)]
+    assert somebody.answers == [Granted(7, 9.0, margin=1.0)]
 
     hub = Hub("limiter")
     somebody = waiting(hub)
@@ -161,6 +163,27 @@ async def test_strange_messages_do_no_harm(
     await lease.release()
     await other.aclose()
     assert "could not pass on" in caplog.text
+
+
+def test_unreadable_news_are_said_now_and_then_with_their_number(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may write to the channel, as often as they like: the log must not grow with it."""
+    hub = Hub("limiter")
+    hub.hear(["shout x y"] * 1000, time.monotonic(), in_callers_thread=True)
+    for _ in range(1000):
+        hub.hear_undelivered("answer x granted one two")
+    assert [record.getMessage().count("could not pass on") for record in caplog.records] == [1]
+    assert "'shout x y'" in caplog.text
+
+    caplog.clear()
+    hub = Hub("limiter")
+    monkeypatch.setattr("limiter_core.outage.SAY_AGAIN", 0.2)
+    hub.hear(["shout x y"] * 3, time.monotonic())
+    time.sleep(0.3)
+    hub.hear(["shout x y"], time.monotonic())
+    assert len(caplog.records) >= 2
+    assert sum(record.getMessage().count(" more since") for record in caplog.records) >= 1
 
 
 async def test_a_grant_whose_word_and_loss_are_missed(own_server: Process) -> None:
