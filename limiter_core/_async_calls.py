@@ -8,6 +8,7 @@ in `AsyncioCall` and `TrioCall`; nothing else in the package knows which loop ru
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import sys
 from collections.abc import Callable, Coroutine
@@ -23,7 +24,9 @@ from limiter_core.limits import Terms
 from limiter_core.requests import Answer, Loss
 
 _SHIELD_CHECK = 0.005
-"""Seconds between looks whether a body has left a shield of anyio's, to be cancelled then."""
+"""Seconds between looks whether a body has left a shield of anyio's, to be cancelled then.
+
+For tasks that do not tell what they wait for; asyncio's own do."""
 
 _said: set[str] = set()
 """What has been explained once in this process."""
@@ -171,10 +174,12 @@ class AsyncioCall(AsyncCall):
         """Cancel the body of a `hold`."""
         if self._where is not None:
             # Never at once: a task that runs, and leaves the body, would be cancelled behind it.
-            if get_ident() == self._thread:
-                self._loop.call_soon(self._cancel_body)
-            else:
-                self.in_loop(self._cancel_body)
+            # A loop that is closed has no task any more that could be cancelled.
+            with contextlib.suppress(RuntimeError):
+                if get_ident() == self._thread:
+                    self._loop.call_soon(self._cancel_body)
+                else:
+                    self._call_soon(self._cancel_body)
 
     def stand_down(self) -> None:
         """Cancel no body from now on: its slot is being given back."""
@@ -200,7 +205,10 @@ class AsyncioCall(AsyncCall):
         assert task is not None
         # As `asyncio.timeout` does: a cancellation that others asked for goes first.
         others = task.uncancel() > self._cancelling
-        return kind is not None and issubclass(kind, asyncio.CancelledError) and not others
+        if kind is None or others or not issubclass(kind, asyncio.CancelledError):
+            return False
+        # What ends the task of another, who leaves the block, is a cancellation of its own.
+        return asyncio.current_task() is task
 
     async def finish(self, work: Coroutine[Any, Any, object], seconds: float) -> None:
         """Carry out some work to its end; a plain `Task.cancel` knows nothing of shields."""
@@ -243,10 +251,26 @@ class AsyncioCall(AsyncCall):
             # Somebody has just cancelled it: that goes first, with its own message.
             self._loop.call_soon(self._cancel_body)
         elif is_shielded_within(task, self._scope):
-            self._loop.call_later(_SHIELD_CHECK, self._cancel_body)
+            self._look_after_step(task)
         else:
             self._cancelled = True
             task.cancel(str(self.loss_error()))
+
+    def _look_after_step(self, task: asyncio.Task[Any]) -> None:
+        """Try again to cancel the body each time the task has made a step.
+
+        A look every now and then would miss the moments between one shield and the next.
+        """
+        asyncio_task: Any = task
+        try:
+            awaited: asyncio.Future[Any] | None = asyncio_task._fut_waiter  # noqa: SLF001
+        except AttributeError:
+            self._loop.call_later(_SHIELD_CHECK, self._cancel_body)
+            return
+        if awaited is None:  # its step comes with the next round of the loop
+            self._loop.call_soon(self._cancel_body)
+        else:  # called after the task, which waits for longer
+            awaited.add_done_callback(lambda _: self._cancel_body())
 
 
 class TrioCall(AsyncCall):

@@ -12,6 +12,7 @@ import gc
 import sys
 from collections.abc import Callable
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE
+from opcode import opmap
 from types import (
     AsyncGeneratorType,
     CoroutineType,
@@ -30,6 +31,12 @@ NOWHERE = -1
 
 _ENTERING = ("__aenter__", "enter_async_context")
 """Functions that enter a hold for the block of another."""
+
+_GET_AWAITABLE = opmap["GET_AWAITABLE"]
+_OF_ENTERING = 1
+"""Its argument in an `async with` statement that enters: 2 where that leaves, 0 elsewhere."""
+_FURTHEST_BACK = 10
+"""Bytes to look for it in front of the instruction at which a frame awaits."""
 
 _MOST_AWAITS = 10_000
 _AWAITING = (CoroutineType, AsyncGeneratorType, GeneratorType)
@@ -86,23 +93,41 @@ def is_coroutine(frame: FrameType) -> bool:
     return bool(frame.f_code.co_flags & CO_COROUTINE)
 
 
+def enters_by_statement(frame: FrameType | None) -> bool:
+    """Whether what a frame awaits is the enter method of an `async with` statement.
+
+    What is called `__aenter__` may be called by hand, and its block be left anywhere. In doubt,
+    also in a Python that compiles it in another way: no.
+    """
+    if frame is None:
+        return False
+    code, last = frame.f_code.co_code, frame.f_lasti
+    for at in range(last - 2, max(last - _FURTHEST_BACK, 0), -2):
+        if code[at] == _GET_AWAITABLE:
+            return code[at + 1] == _OF_ENTERING
+    return False
+
+
 def where_to_cancel(frame: FrameType | None, *, by_statement: bool) -> int:
     """Return when the task may be cancelled in which a hold is being entered.
 
     Args:
         frame: what enters it.
-        by_statement: whether that is an `async with` statement.
+        by_statement: whether that is certainly an `async with` statement.
 
     Returns:
         ANYWHERE, STACKED, NOWHERE, or the id of the frame of an async generator: then only while
         that runs, for while it rests at a `yield` its task does its consumer's work.
     """
     anywhere = ANYWHERE
+    by_statement = by_statement or enters_by_statement(frame)
     while frame is not None:
-        if frame.f_code.co_name in _ENTERING:
+        name = frame.f_code.co_name
+        if name == "enter_async_context":
+            anywhere = STACKED
             by_statement = True
-            if frame.f_code.co_name == "enter_async_context":
-                anywhere = STACKED
+        elif name == "__aenter__":
+            by_statement = enters_by_statement(frame.f_back)
         elif not by_statement:
             return NOWHERE
         elif not frame.f_code.co_flags & CO_ASYNC_GENERATOR:

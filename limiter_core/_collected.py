@@ -7,6 +7,7 @@ So it takes no lock, and what is to be done is done in a thread of its own. That
 from __future__ import annotations
 
 import logging
+import os
 from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable
@@ -41,3 +42,12 @@ def _run() -> None:
     if _work and not _threads:  # it came while this one was ending
         _threads.append(None)
         _run()
+
+
+def _after_fork_in_child() -> None:
+    _threads.clear()  # the parent's are not here
+    _work.clear()  # and its leases are its own
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import anyio
 import pytest
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_core._collected import do_later
 from limiter_core.testing import FakeClock
 from limiter_memory import MemoryStore
 
@@ -119,6 +121,26 @@ def test_many_at_once():
     assert threading.active_count() <= before
     for holder in store.inspect("key").holders:
         store.evict(holder.id)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_forked_amid_the_work_of_the_background_does_its_own():
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        go_on.wait(60)
+
+    do_later(work)
+    assert begun.wait(10)
+    child = os.fork()
+    if not child:
+        done = threading.Event()
+        do_later(done.set)
+        os._exit(0 if done.wait(10) else 1)
+    go_on.set()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.filterwarnings("error")

@@ -48,6 +48,36 @@ def in_use(store: Any) -> int:
     return store.inspect("key").in_use
 
 
+@contextlib.asynccontextmanager
+async def guarded(limiter: Limiter, limit: ConcurrencyLimit = ONE) -> AsyncIterator[None]:
+    """A resource of a user's, of which a hold is a part."""
+    async with limiter.hold(limit):
+        yield
+
+
+class Guarded:
+    """The same, as a class."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        self.hold = limiter.hold(ONE)
+
+    async def __aenter__(self) -> None:
+        await self.hold.__aenter__()
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.hold.__aexit__(*error)
+
+
+class GuardedInPlace(Guarded):
+    """Its methods are no coroutine functions, they return what the hold's do."""
+
+    def __aenter__(self) -> Any:
+        return self.hold.__aenter__()
+
+    def __aexit__(self, *error: Any) -> Any:
+        return self.hold.__aexit__(*error)
+
+
 @pytest.mark.parametrize("limit", [ONE, SHORT])
 class TestEnteredHereAndLeftThere:
     """Nobody is cancelled afterwards, and the slot is free at once."""
@@ -94,6 +124,30 @@ class TestEnteredHereAndLeftThere:
         await stack.aclose()
         assert in_use(store) == 0
         await anyio.sleep(LONG_PAST)
+
+    async def test_a_context_manager_of_the_user_s_that_is_entered_by_hand(
+        self, store, limiter, limit
+    ):
+        """Its `__aenter__` is called so, too; but where that ends, nothing is known of a block."""
+        resource = guarded(limiter, limit)
+
+        async def set_up() -> None:
+            await resource.__aenter__()
+
+        await set_up()
+        assert in_use(store) == 1 or limit is SHORT
+        async with anyio.create_task_group():
+            await anyio.sleep(LONG_PAST)
+            await resource.__aexit__(None, None, None)
+        assert in_use(store) == 0
+
+    async def test_a_context_manager_of_the_user_s_that_is_left_in_another_task(
+        self, store, limiter, limit
+    ):
+        resource = guarded(limiter, limit)
+        await in_a_task(resource.__aenter__)
+        await in_a_task(resource.__aexit__, None, None, None)
+        assert in_use(store) == 0
 
     async def test_out_of_order(self, limiter, limit):
         other = ConcurrencyLimit(LIMIT_BY.constant("other"), max_hold=0.1)
@@ -188,19 +242,26 @@ class TestGenerators:
         with pytest.raises(LeaseLost):
             await consumer
 
-    async def test_a_context_manager_made_of_a_generator_is_cancelled(self, store, limiter):
-        @contextlib.asynccontextmanager
-        async def guarded() -> AsyncIterator[None]:
-            async with limiter.hold(ONE):
-                yield
+    @pytest.mark.parametrize("resource", [guarded, Guarded, GuardedInPlace])
+    @pytest.mark.parametrize("waits", [False, True])
+    async def test_a_context_manager_of_the_user_s_is_cancelled(
+        self, store, limiter, threads, resource, waits
+    ):
+        """Entered by a statement, at once or after a while."""
 
         async def body() -> None:
-            async with guarded():
+            async with resource(limiter):
                 await limiter.evict(store.inspect("key").holders[0].id)
                 await anyio.sleep_forever()
 
+        releasing = None
+        if waits:
+            first = threads.acquire(ONE)
+            releasing = Thread(lambda: (until_waiting_now(store, "key", 1), first.release()))
         with pytest.raises(LeaseLost):
             await body()
+        if releasing is not None:
+            releasing.result()
 
     @ASYNCIO_ONLY
     async def test_an_exit_stack_of_the_body_s_own_is_cancelled(self, store, limiter):

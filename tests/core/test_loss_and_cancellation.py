@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import anyio
+import anyio.to_thread
 import pytest
 from anyio.lowlevel import checkpoint
 
-from limiter_core import LIMIT_BY, ConcurrencyLimit, LeaseLost
+from limiter_core import LIMIT_BY, ConcurrencyLimit, LeaseLost, Limiter
 
 from ._tools import until
 
@@ -54,6 +56,80 @@ async def test_a_lost_lease_spares_a_shielded_block_of_the_body(limiter):
     with pytest.raises(LeaseLost):
         await body()
     assert finished == ["shielded"]
+
+
+@pytest.mark.parametrize("work", ["a shield", "a thread"])
+async def test_a_lost_lease_is_told_between_one_shielded_block_and_the_next(limiter, work):
+    """However short the moment is in which the body is in none."""
+    blocks: list[int] = []
+
+    async def body() -> None:
+        async with limiter.hold(ONE) as lease:
+            for number in range(200):
+                if number == 1:
+                    await limiter.evict(lease.id)
+                if work == "a thread":
+                    await anyio.to_thread.run_sync(time.sleep, 0.001)
+                else:
+                    with anyio.CancelScope(shield=True):
+                        await anyio.sleep(0.001)
+                    await checkpoint()
+                blocks.append(number)
+
+    with pytest.raises(LeaseLost):
+        await body()
+    assert len(blocks) <= 2
+
+
+@ASYNCIO_ONLY
+async def test_a_task_that_leaves_the_block_of_another_keeps_its_own_cancellation(store, limiter):
+    stack = contextlib.AsyncExitStack()
+    entered = asyncio.Event()
+
+    async def enter() -> None:
+        await stack.enter_async_context(limiter.hold(ONE))
+        entered.set()
+        await asyncio.sleep(60)
+
+    async def leave() -> None:
+        async with stack:
+            await asyncio.sleep(60)
+
+    owner = asyncio.create_task(enter())
+    await entered.wait()
+    leaver = asyncio.create_task(leave())
+    await checkpoint()
+    await limiter.evict(store.inspect("key").holders[0].id)
+    with pytest.raises(asyncio.CancelledError):
+        await owner
+    leaver.cancel("its own")
+    with pytest.raises(asyncio.CancelledError, match="its own"):
+        await leaver
+    assert leaver.cancelled()
+
+
+def test_a_loss_after_the_end_of_its_event_loop_fails_nobody_else(store, threads):
+    """In the thread of that loop: the holder's task was never ended."""
+    limiter = Limiter(store)
+    holding: list[asyncio.Task[None]] = []
+
+    async def hold() -> None:
+        async with limiter.hold(ONE):
+            await asyncio.sleep(60)
+
+    async def begin() -> None:
+        holding.append(asyncio.create_task(hold()))
+        await until(lambda: store.inspect("key").in_use == 1, "it holds")
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    loop.close()
+    assert threads.evict(store.inspect("key").holders[0].id)
+    with threads.hold(ONE):
+        pass
+    task = holding.pop()
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    task.get_coro().close()  # type: ignore[union-attr]
 
 
 async def test_two_nested_holds_that_are_both_lost_end_as_losses(limiter):
