@@ -182,7 +182,7 @@ class AsyncEngine(Engine):
     async def give_back(self, call: AsyncCall) -> None:
         """Release, once. Closed locally first: whatever the store says later is not a loss."""
         try:
-            if call.closed:
+            if call.closed and not call.forgotten:
                 return
             call.closed = True
             call.watch = None

@@ -67,6 +67,8 @@ class Call:
         held_until: when `max_hold` is over.
         watch: what notices that the lease is collected; None once it is being given back.
         closed: True from the moment the holder lets go; nothing is lost after that.
+        forgotten: True for a lease that was collected unreleased; it may come back to life, as an
+            asynchronous generator does to be closed, and be released after all.
         settled: True when the store knows nothing (more) of this call.
     """
 
@@ -85,6 +87,7 @@ class Call:
     held_until = math.inf
     watch: object = None
     closed = False
+    forgotten = False
     settled = False
 
     def __init__(self, owner: Any, terms: Terms, now: Callable[[], float]) -> None:

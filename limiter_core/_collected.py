@@ -6,6 +6,7 @@ So it takes no lock, and what is to be done is done in a thread of its own. That
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from _thread import start_new_thread
@@ -17,6 +18,41 @@ logger = logging.getLogger("limiter")
 _work: deque[Callable[[], object]] = deque()
 _threads: deque[None] = deque()
 """As many as there are threads at work, or about to be."""
+
+
+_collecting = False
+"""Whether the collector of cycles is at work."""
+_after_collecting: deque[Callable[[], object]] = deque()
+
+
+def when_finalized(judge: Callable[[], object]) -> None:
+    """Call a function when all that is collected together has been finalized; for weak references.
+
+    The collector of cycles calls these first. But a generator or a `__del__` among what it collects
+    may yet release a lease.
+    """
+    if _collecting:
+        _after_collecting.append(judge)
+    else:
+        judge()
+
+
+def _follow_collector(phase: str, info: object) -> None:  # noqa: ARG001
+    global _collecting  # noqa: PLW0603
+    _collecting = phase == "start"
+    if _collecting or not _after_collecting:
+        return
+    failure: Exception | None = None
+    while _after_collecting:
+        try:
+            _after_collecting.popleft()()
+        except Exception as error:  # noqa: BLE001  (where warnings are errors; it is raised below)
+            failure = error
+    if failure is not None:
+        raise failure
+
+
+gc.callbacks.append(_follow_collector)
 
 
 def do_later(work: Callable[[], object]) -> None:
@@ -45,6 +81,7 @@ def _run() -> None:
 
 
 def _after_fork_in_child() -> None:
+    _after_collecting.clear()
     _threads.clear()  # the parent's are not here
     _work.clear()  # and its leases are its own
 

@@ -8,11 +8,12 @@ import pickle
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, Self
 
 from limiter_core._call import Call, calls_around
 from limiter_core._checks import check_number, check_on_store_error, short_label
-from limiter_core._collected import do_later
+from limiter_core._collected import do_later, when_finalized
 from limiter_core._identity import new_id, process_label
 from limiter_core.errors import ConfigurationError, LimiterError, StoreError, StoreUnavailable
 from limiter_core.keys import MAX_WHOLE_LENGTH
@@ -173,13 +174,21 @@ class Engine:
         return () if last is None else calls_around(last, call.request)
 
     def collected(self, call: Call, watch: object) -> None:  # noqa: ARG002
+        """Hear of a lease that was collected, perhaps unreleased.
+
+        Called by the garbage collector, so this takes no lock.
+        """
+        if not call.closed and not call.settled:
+            when_finalized(partial(self._forget, call))
+
+    def _forget(self, call: Call) -> None:
         """Renew a lease no more that was collected unreleased, and say so.
 
         Its slot is not given back at once: whoever forgot the lease may still be at work.
-        Called by the garbage collector, so this takes no lock.
         """
         if call.closed or call.settled:
             return
+        call.forgotten = True
         call.closed = True
         call.watch = None
         if call.loss is not None and call.loss is not Loss.PREEMPTED:

@@ -226,7 +226,7 @@ class SyncEngine(Engine):
     def give_back(self, call: Call) -> None:
         """Release, once. Closed locally first: whatever the store says later is not a loss."""
         try:
-            if call.closed:
+            if call.closed and not call.forgotten:
                 return
             call.closed = True
             call.watch = None

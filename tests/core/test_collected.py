@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -121,6 +121,53 @@ def test_many_at_once():
     assert threading.active_count() <= before
     for holder in store.inspect("key").holders:
         store.evict(holder.id)
+
+
+def stream(limiter: SyncLimiter) -> Iterator[None]:
+    with limiter.hold(ONE):
+        yield
+
+
+def careful_stream(limiter: SyncLimiter) -> Iterator[None]:
+    lease = limiter.acquire(ONE)
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("generator", [stream, careful_stream])
+def test_a_generator_in_a_cycle_gives_its_slot_back_when_it_is_collected(store, threads, generator):
+    """The collector tells of the lease before it closes the generator."""
+    cycle: dict[str, Any] = {"stream": generator(threads)}
+    cycle["itself"] = cycle
+    next(cycle["stream"])
+    assert store.inspect("key").in_use == 1
+    del cycle
+    gc.collect()
+    assert store.inspect("key").in_use == 0
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+async def test_an_async_generator_in_a_cycle_gives_its_slot_back_a_moment_later(store, limiter):
+    """The event loop closes it, after it was collected."""
+
+    async def careful_stream() -> AsyncIterator[None]:
+        lease = await limiter.acquire(ONE)
+        try:
+            yield
+        finally:
+            await lease.release()
+
+    cycle: dict[str, Any] = {"stream": careful_stream()}
+    cycle["itself"] = cycle
+    await anext(cycle["stream"])
+    assert store.inspect("key").in_use == 1
+    del cycle
+    gc.collect()
+    await until(lambda: store.inspect("key").in_use == 0, "the slot is free")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")

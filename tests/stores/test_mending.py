@@ -33,7 +33,8 @@ class MendedStore(MemoryStore):
         return super()._step(step)
 
     def _rebuild(self) -> None:
-        if len(self._machine.board.holders) > 300:
+        board = self._machine.board
+        if len(board.holders) + len(board.tickets) > 300:
             return  # enough is enough
         with self._lock:
             self._machine.board = rebuilt(self._machine.board)
