@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from limiter_core.requests import Demand, Notice, Request
 from limiter_core.testing import StoreMachine
 from limiter_memory import MemoryStore
 
@@ -24,6 +25,21 @@ TestMemoryStore.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+
+
+def test_what_has_ended_is_noticed_by_a_step_not_by_the_clock():
+    """The model knows of steps alone; a store that follows the clock would be ahead of it."""
+    clock = MemoryMachine().make_clock()
+    store = MemoryStore(clock=clock)
+    request = Request("holder", (Demand("key", 1, 1),), lease=30.0)
+    store.acquire(request)
+    store.acquire(Request("waiter", (Demand("key", 1, 1),), payload=b"waiter"))
+    notices: list[Notice] = []
+    store.on_notice(notices.append)
+    clock.advance(31)
+    assert not notices
+    store.sweep()
+    assert [notice.id for notice in notices] == ["waiter"]
 
 
 def run(machine):
