@@ -61,7 +61,7 @@ def test_no_slot_is_75_and_the_command_does_not_start(run_command, held, tmp_pat
     never = f"open({str(tmp_path / 'started')!r}, 'w')"
 
     full = run_command("--on-conflict", "cancel", code=never)
-    late = run_command("--timeout", "0.05", code=never)
+    late = run_command("--timeout", "0.5", code=never)
     crowded = run_command("--max-waiting", "0", code=never)
 
     assert [full.exit_code, late.exit_code, crowded.exit_code] == [75, 75, 75]
@@ -72,7 +72,7 @@ def test_no_slot_is_75_and_the_command_does_not_start(run_command, held, tmp_pat
 
 
 def test_refusals_leave_no_ticket(run_command, held, limiter, key):
-    run_command("--timeout", "0.05")
+    run_command("--timeout", "0.5")
 
     assert limiter.inspect(key).waiting == 0
 
