@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import gc
 import logging
+import operator
 import os
 from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 logger = logging.getLogger("limiter")
 
@@ -20,8 +22,14 @@ _threads: deque[None] = deque()
 """As many as there are threads at work, or about to be."""
 
 
-_collecting = False
-"""Whether the collector of cycles is at work."""
+_phases: dict[str, object] = {}
+"""What the collector of cycles does: the last key is "start" while it is at work.
+
+Noted by functions that are not written in Python: in one that is, what a signal raises would be
+swallowed, and the collector is at work all the time.
+"""
+gc.callbacks.extend((_phases.pop, partial(operator.setitem, _phases)))
+
 _after_collecting: deque[Callable[[], object]] = deque()
 
 
@@ -31,17 +39,18 @@ def when_finalized(judge: Callable[[], object]) -> None:
     The collector of cycles calls these first. But a generator or a `__del__` among what it collects
     may yet release a lease.
     """
-    if _collecting:
-        _after_collecting.append(judge)
-    else:
+    if next(reversed(_phases), "stop") == "stop":
         judge()
-
-
-def _follow_collector(phase: str, info: object) -> None:  # noqa: ARG001
-    global _collecting  # noqa: PLW0603
-    _collecting = phase == "start"
-    if _collecting or not _after_collecting:
         return
+    _after_collecting.append(judge)
+    if _judge_all not in gc.callbacks:
+        gc.callbacks.append(_judge_all)
+
+
+def _judge_all(phase: str, info: object) -> None:  # noqa: ARG001
+    if phase != "stop":
+        return
+    gc.callbacks.remove(_judge_all)  # the last: the collector skips nobody else's
     failure: Exception | None = None
     while _after_collecting:
         try:
@@ -50,9 +59,6 @@ def _follow_collector(phase: str, info: object) -> None:  # noqa: ARG001
             failure = error
     if failure is not None:
         raise failure
-
-
-gc.callbacks.append(_follow_collector)
 
 
 def do_later(work: Callable[[], object]) -> None:

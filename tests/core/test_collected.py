@@ -214,3 +214,16 @@ async def test_a_lease_is_a_context_manager(store, limiter, threads):
     with threads.acquire(ONE) as held:
         assert store.inspect("key").holders[0].id == held.id
     assert store.inspect("key").in_use == 0
+
+
+def test_the_collector_calls_nothing_of_ours_that_a_signal_could_interrupt(threads):
+    """It would swallow what the signal's handler raises."""
+    with never_released():
+        threads.acquire(ONE)
+    gc.collect()
+    ours = [
+        each
+        for each in gc.callbacks
+        if str(getattr(each, "__module__", None)).startswith("limiter_")
+    ]
+    assert ours == []
