@@ -218,7 +218,8 @@ async def test_a_lease_is_a_context_manager(store, limiter, threads):
 
 def test_the_collector_calls_nothing_of_ours_that_a_signal_could_interrupt():
     """It would swallow what the signal's handler raises."""
-    cycle: dict[str, Any] = {"lease": SyncLimiter().acquire(ONE)}
+    limiter = SyncLimiter()
+    cycle: dict[str, Any] = {"lease": limiter.acquire(ONE)}
     cycle["itself"] = cycle
     with never_released():
         del cycle
