@@ -35,17 +35,12 @@ _said: set[str] = set()
 class AsyncCall(Call):
     """What the calls of both loops have in common."""
 
-    _where: int | None = None
+    guarded: int | None = None
     """When the body may be cancelled, as `where_to_cancel` says; None while there is none."""
     _news = False
     _wake: Callable[[], object] | None = None
 
-    def __init__(self, owner: Any, terms: Terms, now: Callable[[], float]) -> None:
-        # Not through `Call`: this is paid by every call.
-        self.owner = owner
-        self.on_lost = terms.on_lost
-        self.now = now
-        self._thread = get_ident()
+    _thread: int
 
     def expect_news(self) -> None:
         """Count as news only what comes from now on."""
@@ -131,9 +126,19 @@ class AsyncioCall(AsyncCall):
     _scope: object = None
     """The innermost scope of anyio's around the body."""
 
-    def __init__(self, owner: Any, terms: Terms, now: Callable[[], float]) -> None:
-        super().__init__(owner, terms, now)
-        self._loop = asyncio.get_running_loop()
+    def __init__(
+        self,
+        owner: Any,
+        terms: Terms,
+        now: Callable[[], float],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        # Not through `Call`: this is paid by every call.
+        self.owner = owner
+        self.on_lost = terms.on_lost
+        self.now = now
+        self._thread = get_ident()
+        self._loop = loop
 
     async def wait_for_news(self, seconds: float) -> None:
         """Wait until the store says that asking again is worth it; at most so many seconds."""
@@ -166,13 +171,13 @@ class AsyncioCall(AsyncCall):
         if max_hold is not None and where != NOWHERE:
             self._timer = self._loop.call_later(max_hold, self.lease_lost, Loss.OVERRAN)
         # In this order: `lease_lost` notes the loss before it looks for a body.
-        self._where = where
+        self.guarded = where
         if self.loss is not None:
             self.interrupt()
 
     def interrupt(self) -> None:
         """Cancel the body of a `hold`."""
-        if self._where is not None:
+        if self.guarded is not None:
             # Never at once: a task that runs, and leaves the body, would be cancelled behind it.
             # A loop that is closed has no task any more that could be cancelled.
             with contextlib.suppress(RuntimeError):
@@ -194,7 +199,7 @@ class AsyncioCall(AsyncCall):
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> bool:
         """Leave the body alone; whether what came out of it is the cancellation for a loss."""
-        self._where = None
+        self.guarded = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -237,7 +242,7 @@ class AsyncioCall(AsyncCall):
 
     def _cancel_body(self) -> None:
         """Cancel the task if it is in the body; called by the loop, while the task waits."""
-        where, task = self._where, self.owner
+        where, task = self.guarded, self.owner
         if where is None or self.closed or self._cancelled:
             return
         if (
@@ -279,16 +284,23 @@ class TrioCall(AsyncCall):
     _cancel_scope: Any = None
     """Around the body that is to be cancelled when the lease is lost."""
 
-    def __init__(self, owner: Any, terms: Terms, now: Callable[[], float]) -> None:
-        super().__init__(owner, terms, now)
-        self._trio: Any = sys.modules["trio"]
-        self._token = self._trio.lowlevel.current_trio_token()
+    def __init__(self, owner: Any, terms: Terms, now: Callable[[], float], trio: Any) -> None:
+        self.owner = owner
+        self.on_lost = terms.on_lost
+        self.now = now
+        self._thread = get_ident()
+        self._trio = trio
+        self._token = trio.lowlevel.current_trio_token()
 
     async def wait_for_news(self, seconds: float) -> None:
         """Wait until the store says that asking again is worth it; at most so many seconds."""
         event = self._trio.Event()
         self._wake = event.set
-        if not self._news:
+        if self._news:
+            pass
+        elif seconds == math.inf:
+            await event.wait()
+        else:
             with self._trio.move_on_after(max(0.0, seconds)):
                 await event.wait()
         self._wake = None
@@ -307,13 +319,13 @@ class TrioCall(AsyncCall):
             scope.__enter__()
         self._cancel_scope = scope
         # In this order: `lease_lost` notes the loss before it looks for a body.
-        self._where = where
+        self.guarded = where
         if self.loss is not None:
             self.interrupt()
 
     def interrupt(self) -> None:
         """Cancel the body of a `hold`."""
-        if self._where is not None:
+        if self.guarded is not None:
             scope = self._cancel_scope
             if scope is None:
                 self._warn_instead()
@@ -332,7 +344,7 @@ class TrioCall(AsyncCall):
         traceback: TracebackType | None,
     ) -> bool:
         """Leave the body alone; whether what came out of it is the cancellation for a loss."""
-        self._where = None
+        self.guarded = None
         scope, self._cancel_scope = self._cancel_scope, None
         if scope is None:
             return False
@@ -364,19 +376,24 @@ def new_call(terms: Terms, now: Callable[[], float]) -> AsyncCall:
         ConfigurationError: no event loop runs here.
     """
     try:
-        task = asyncio.current_task()
+        loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
     except RuntimeError:  # no asyncio loop runs in this thread
-        task, loop_runs = None, False
-    else:
+        loop = None
+    if loop is not None:
+        task = asyncio.current_task(loop)
         if task is not None:
-            return AsyncioCall(task, terms, now)
-        loop_runs = True
+            return AsyncioCall(task, terms, now, loop)
     # trio may be a guest of asyncio's loop; and a coroutine may be driven without a task.
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run() and trio.lowlevel.in_trio_task():
-        return TrioCall(trio.lowlevel.current_task(), terms, now)
-    if loop_runs:
-        return AsyncioCall(None, terms, now)
+    trio: Any = sys.modules.get("trio")
+    if trio is not None:
+        try:
+            owner = trio.lowlevel.current_task()
+        except RuntimeError:  # no task of trio's runs in this thread
+            pass
+        else:
+            return TrioCall(owner, terms, now, trio)
+    if loop is not None:
+        return AsyncioCall(None, terms, now, loop)
     raise ConfigurationError(
         "a Limiter runs in an event loop, of asyncio or trio, and here is none: in a thread use "
         "SyncLimiter"

@@ -67,7 +67,7 @@ class AsyncEngine(Engine):
             terms = terms_of(limits, timeout)
         call = new_call(terms, self.face.now)
         call.request = self.request(call, demands, terms, mode)
-        around = self.calls_around(call)
+        around = self.calls_around(call) if self._holding else ()
         in_own_way: Sequence[tuple[Demand, int]] = ()
         if around and mode is Mode.WAIT:
             in_own_way = demands_in_own_way(call.request, around)
@@ -186,8 +186,10 @@ class AsyncEngine(Engine):
                 return
             call.closed = True
             call.watch = None
-            call.stand_down()
-            self.ended(call)
+            if call.guarded is not None:
+                call.stand_down()
+            if call.block:
+                self.ended(call)
             if call.settled:
                 return
             if self._direct is not None:

@@ -90,7 +90,7 @@ class Engine:
         """Return the request of a new call."""
         lease, max_hold, label = terms.lease, terms.max_hold, self._label
         # A waiter that died delays the next no longer than a holder that did.
-        claim = min(CLAIM, lease)
+        claim = min(lease, CLAIM)
         deadline = None if terms.timeout is None else call.now() + terms.timeout
         # By position: this is made for every call.
         # fmt: off

@@ -126,7 +126,7 @@ class JobGate:
         limits = limits_of(job.limits)
         demands = await run_async(demands_of(limits, job.arguments))
         terms = terms_of(limits, None)
-        call = _JobCall(asyncio.current_task(), terms, self._face.now)
+        call = _JobCall(asyncio.current_task(), terms, self._face.now, asyncio.get_running_loop())
         call.request = request = self._desk.request(job, demands, terms, engine.label, call)
         try:
             outcome = self._desk.outcome(

@@ -37,35 +37,47 @@ from limiter_core.limits import ConcurrencyLimit, Terms
 from limiter_core.requests import Answer, Demand, Granted, Mode
 from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
-from limiter_core.threads import new_wait_event
+from limiter_core.threads import WaitEvent, new_wait_event
 
 
 class SyncCall(Call):
     """A call in a thread."""
 
+    _event: WaitEvent | None = None
+    """What it waits for; None while it does not."""
+    _news = False
+    _waited = False
     in_coroutine = False
     """Whether a coroutine holds it: then it is not given back while its event loop stands still."""
 
     def __init__(self, terms: Terms, now: Callable[[], float]) -> None:
-        super().__init__(threading.current_thread(), terms, now)
-        self._news = new_wait_event()
-        self._waited = False
+        # Not through `Call`: this is paid by every call.
+        self.owner = threading.current_thread()
+        self.on_lost = terms.on_lost
+        self.now = now
 
     def expect_news(self) -> None:
         """Count as news only what comes from now on."""
-        self._news.clear()
+        self._news = False
 
     def wait_for_news(self, seconds: float) -> None:
         """Wait until the store says that asking again is worth it; at most so many seconds."""
         if not self._waited:
             self._waited = True
             _warn_of_event_loop()
-        self._news.wait(None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX))
+        event = self._event = new_wait_event()
+        # In this order: `look_again` notes the news before it looks for somebody to wake.
+        if not self._news:
+            event.wait(None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX))
+        self._event = None
 
     def look_again(self, answer: Answer | None = None) -> bool:
         """Wake the waiter."""
         self.delivered = answer
-        self._news.set()
+        self._news = True
+        event = self._event
+        if event is not None:
+            event.set()
         return True
 
     def is_around(self, frames: set[int]) -> bool:
@@ -122,7 +134,7 @@ class SyncEngine(Engine):
             terms = terms_of(limits, timeout)
         call = SyncCall(terms, self.face.now)
         call.request = self.request(call, demands, terms, mode)
-        around = self.calls_around(call)
+        around = self.calls_around(call) if self._holding else ()
         in_own_way: Sequence[tuple[Demand, int]] = ()
         if around and mode is Mode.WAIT:
             in_own_way = demands_in_own_way(call.request, around)
@@ -230,7 +242,8 @@ class SyncEngine(Engine):
                 return
             call.closed = True
             call.watch = None
-            self.ended(call)
+            if call.block:
+                self.ended(call)
             if not call.settled:
                 self.face.release(call.request.id, call.keys)
                 call.settled = True

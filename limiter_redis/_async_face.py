@@ -60,7 +60,7 @@ class AsyncFace:
             return False
         operation = protocol.release(lease_id, key)
         if live is None or not live.waiting:
-            return await self._flag(operation)
+            return protocol.parse_flag(await self._carry_out(operation), key)
         # Its caller has nothing, and has waited long enough: the keeper does it if this takes long.
         deadline = answer_by(0.0, time.monotonic())
         try:
@@ -135,17 +135,24 @@ class AsyncFace:
         return protocol.parse_flag(await self._carry_out(operation), operation.keys[0])
 
     async def _carry_out(self, operation: protocol.Operation) -> str:
-        (line,) = await self._carry_out_all([operation])
+        # Not through `_carry_out_all`: every call waits for this.
+        line = await self._store.async_wire().submit(operation)
+        if self._store.hub.unfinished:
+            await self._finish_steps()
         return line
 
     async def _carry_out_all(self, operations: Iterable[protocol.Operation]) -> list[str]:
         wire = self._store.async_wire()
         replies = [wire.submit(operation) for operation in operations]
         lines: list[str] = [await reply for reply in replies]  # they travel together anyhow
+        await self._finish_steps()
+        return lines
+
+    async def _finish_steps(self) -> None:
+        """Do what steps left over (S16)."""
         while self._store.hub.unfinished:
             key = self._store.hub.unfinished.popitem()[0]
-            await wire.submit(protocol.sweep(key))
-        return lines
+            await self._store.async_wire().submit(protocol.sweep(key))
 
     async def _names(self) -> AsyncIterator[Any]:
         wire = self._store.async_wire()

@@ -279,13 +279,13 @@ class AsyncWire:
                 self._link.fail(Unreadable("the server sent a reply that nobody asked for"))
             return
         call = self._flying.popleft()
-        lines: list[str] = []
+        lines: list[str] | None = None
         if not isinstance(reply, RedisError):
             try:
                 lines = protocol.lines_of(reply, len(call.asked))
             except Unreadable as error:
                 reply = error
-        if not isinstance(reply, RedisError):
+        if lines is not None:
             deliver(call.asked, lines)
             if len(lines) > len(call.asked):
                 self._hub.hear(lines[len(call.asked) :], call.sent_at)

@@ -11,7 +11,6 @@ import functools
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, unquote
 
@@ -230,8 +229,7 @@ def _packed(argument: str) -> str:
 # -- replies ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class News:
+class News(NamedTuple):
     """A line that the script sends beside its replies, or over a channel.
 
     Attributes:
@@ -355,26 +353,28 @@ def parse_news(line: str) -> News:
         StoreError: it cannot be read.
     """
     try:
-        return _news(line)
+        kind, subject, *rest = line.split(" ")
+        if kind == "more":
+            return News(subject, more=True)
+        if "%" in subject:
+            subject = unquote(subject, errors=_ANY)
+        if kind == "answer":
+            return News(subject, None if rest[0] == "look" else _answer(rest))
+        if kind == "lost":
+            return News(subject, loss=parse_loss(rest[0]))
+        if kind == "notice":
+            return News(subject, notice=_notice(subject, rest))
     except NO_SENSE:
-        raise unreadable(line, "") from None
+        pass
+    raise unreadable(line, "")
 
 
-def _news(line: str) -> News:
-    kind, subject, *rest = line.split(" ")
-    if kind == "more":
-        return News(subject, more=True)
-    subject = unquote(subject, errors=_ANY)
-    if kind == "answer":
-        return News(subject, None if rest[0] == "look" else _answer(rest))
-    if kind == "lost":
-        return News(subject, loss=parse_loss(rest[0]))
-    if kind == "notice":
-        payload = base64.b64decode(rest[0].rstrip("=") + "=" * (-len(rest[0].rstrip("=")) % 4))
-        answer = _answer(rest[1:])
-        if isinstance(answer, Granted | Refused | Replaced):
-            return News(subject, notice=Notice(subject, payload, answer))
-    raise ValueError(kind)
+def _notice(subject: str, fields: Sequence[str]) -> Notice:
+    text = fields[0].rstrip("=")
+    answer = _answer(fields[1:])
+    if not isinstance(answer, Granted | Refused | Replaced):
+        raise ValueError(fields[1])  # noqa: TRY004  (it is no wrong type of ours)
+    return Notice(subject, base64.b64decode(text + "=" * (-len(text) % 4)), answer)
 
 
 def parse_flag(line: str, key: str) -> bool:

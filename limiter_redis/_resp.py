@@ -51,6 +51,8 @@ _BULK, _NUMBER, _ERROR, _SIMPLE = b"$:-+"
 _LISTS = {ord("*"): 1, ord("~"): 1, ord(">"): 1, ord("%"): 2}
 """What begins a list, and how many elements it has for each that is announced."""
 _PUSH = ord(">")
+_SHORT_HEADER = 12
+"""Bytes of the header of a text, at the most, where it is looked for first."""
 _BULKS = b"$=!"
 _PLAIN = re.compile(rb"-?\d{1,19}\Z")
 
@@ -81,6 +83,8 @@ class ReplyParser:
 
         After an error nothing more is to be fed: where the next reply begins is not known.
         """
+        if not (self._rest or self._lists) and (text := _only_text(data)) is not None:
+            return [text], None
         if self._rest:
             self._rest += data
             if len(self._rest) < self._needed:
@@ -161,6 +165,21 @@ class ReplyParser:
 
 
 _MORE: Any = object()
+
+
+def _only_text(data: bytes) -> bytes | None:
+    """Return the text that is all of some bytes, as nearly all replies are; None if none is."""
+    end = data.find(b"\r\n", 0, _SHORT_HEADER)
+    length = data[1:end]
+    if (
+        end > 0
+        and data[0] == _BULK
+        and length.isdigit()
+        and len(data) == end + 4 + int(length)
+        and data.endswith(b"\r\n")
+    ):
+        return data[end + 2 : -2]
+    return None
 
 
 def _length(text: bytes) -> int:
