@@ -15,8 +15,10 @@ from limiter_core.limits import ConflictResolution
 
 __all__ = (
     "CLAIM",
+    "PRESENCE",
     "Answer",
     "Demand",
+    "DormantSnapshot",
     "Granted",
     "Held",
     "HolderSnapshot",
@@ -25,6 +27,7 @@ __all__ = (
     "Loss",
     "Mode",
     "Notice",
+    "Presence",
     "Queued",
     "Refusal",
     "Refused",
@@ -113,6 +116,24 @@ CLAIM = 5.0
 """Seconds that a waiter has to take up a slot, unless its request says otherwise."""
 
 
+PRESENCE = 5.0
+"""Seconds after which a worker that was not seen again counts as gone."""
+
+
+class Presence(NamedTuple):
+    """A worker that can wake the jobs of a gate (S17).
+
+    Attributes:
+        name: the gate's name. All workers that give it can wake the same jobs.
+        worker: tells the workers of that name apart.
+        leaving: whether it stops to wake jobs now. Those of its name then wait for another worker.
+    """
+
+    name: str
+    worker: str
+    leaving: bool = False
+
+
 class Request(NamedTuple):
     """All that a store needs to know of a call. Repeating it is safe (S1).
 
@@ -137,6 +158,8 @@ class Request(NamedTuple):
             the lease only: while it waits nobody is behind it.
         deadline: when the caller's patience ends, on the store's local clock (`now()`); None for
             never. A store that has no answer a moment later (0.15 s) raises `StoreUnavailable`.
+        presence: the worker that asks with a payload: only workers of its name can wake the job, so
+            without them the ticket is dormant (S17). None: somebody always can.
     """
 
     id: str
@@ -152,6 +175,7 @@ class Request(NamedTuple):
     fencing_token: int | None = None
     listener: Listener | None = None
     deadline: float | None = None
+    presence: Presence | None = None
 
 
 class Granted(NamedTuple):
@@ -195,6 +219,7 @@ class Refusal(enum.Enum):
     FULL = "full"
     QUEUE_FULL = "queue full"
     COST = "cost above the limit"
+    EVICTED = "evicted while it waited"
     UNKNOWN = "no such request"
     """Only under `Mode.LOOK`."""
 
@@ -248,11 +273,13 @@ class Notice:
         id: the ticket.
         payload: what the request carried.
         answer: `Granted` (claim it within its claim time), `Refused` or `Replaced`.
+        name: the gate whose workers can wake the job; empty if the request named none.
     """
 
     id: str
     payload: bytes
     answer: Granted | Refused | Replaced
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +335,9 @@ class WaiterSnapshot:
         waiting_for: seconds since it arrived.
         durable: whether it waits without a process behind it.
         label: who it said it is.
+        name: the gate whose workers can wake it; empty for a call, which wakes by itself.
+        deferred: whether it stands behind all others for a while, since nobody came for the slots
+            that it was offered.
     """
 
     id: str
@@ -318,6 +348,27 @@ class WaiterSnapshot:
     waiting_for: float
     durable: bool
     label: str
+    name: str = ""
+    deferred: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DormantSnapshot:
+    """The dormant tickets of one gate in a key's queue (S17).
+
+    Attributes:
+        name: the gate that has no worker.
+        absent_for: seconds since its last worker left, or was not seen any more; None if the store
+            knows of none.
+        waiting: its tickets in the queue.
+        waiters: in the order in which they will be served when a worker is there again; the first
+            `KeySnapshot.WAITERS_SHOWN` of them.
+    """
+
+    name: str
+    absent_for: float | None
+    waiting: int
+    waiters: tuple[WaiterSnapshot, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,13 +380,14 @@ class KeySnapshot:
         limit: the limit in force: the operator's override if there is one, else the number that
             was declared (the highest, where callers disagree; 0 on a key that nobody uses).
         in_use: slots in use.
-        waiting: tickets in the key's queue.
+        waiting: tickets in the key's queue, without those that are dormant.
         paused: whether an operator paused the key.
         override: the operator's limit, None without one.
         declared: the numbers that holders and waiters declare, ascending; more than one means
             that they disagree.
         holders: oldest first.
         waiters: in the order in which they will be served; the first `WAITERS_SHOWN` of them.
+        dormant: tickets of job queues without a worker, by the names of their gates.
     """
 
     WAITERS_SHOWN: ClassVar[int] = 100
@@ -349,6 +401,7 @@ class KeySnapshot:
     declared: tuple[int, ...]
     holders: tuple[HolderSnapshot, ...]
     waiters: tuple[WaiterSnapshot, ...]
+    dormant: tuple[DormantSnapshot, ...] = ()
 
     def declared_as(self, limit: int) -> KeySnapshot:
         """Return the snapshot as seen by somebody who declares the key to have this limit."""

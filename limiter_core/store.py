@@ -7,7 +7,7 @@ A store keeps slots and tickets. Every operation is one atomic step on the store
 - **S2 expiry first** Each step first drops holders whose lease ended and waiters that stopped
   renewing, on the keys it touches.
 - **S3 admission** Granted if and only if, for every key, `in use + cost <= its limit` (S12) and no
-  live waiter is ahead.
+  live waiter is ahead. (Here, and in S6, S7 and S13, dormant tickets do not count: see S17.)
 - **S4** Denied-and-queued is one step: no release can slip between.
 - **S5** Release removes exactly the named lease. An unknown id is a no-op, and told so. It never
   frees another's slot.
@@ -36,20 +36,35 @@ A store keeps slots and tickets. Every operation is one atomic step on the store
 - **S16** Bounded work per step: thousands of expired members are reaped in chunks.
 - **S17 durable tickets** A ticket with a payload keeps its place with no process behind it. The
   step that ends its waiting notifies the process that ran the step (`on_notice`); a grant that
-  nobody claims is offered again by `sweep`, its arrival order kept.
+  nobody claims is offered again by `sweep`, its arrival order kept. It is offered only while
+  somebody can wake its job: each worker says so with its sweeps (`Presence`), and with what it
+  asks. Tickets of a name of which no worker was seen for `PRESENCE` seconds are *dormant*: they
+  keep their order, are not offered, stand before nobody and do not count, until a worker of the
+  name is seen again. They can be superseded and evicted. The step at which a name goes serves
+  those who stood behind. A ticket that was offered `OFFERS` times while its workers were there,
+  and never claimed, stands behind all others for `DEFERRED` seconds.
 - **S18 held** A durable request whose id already holds a live lease is told so and takes nothing.
 - **S19** A ticket or lease can be dropped by its id alone.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from limiter_core.requests import Answer, KeySnapshot, Notice, Renewal, Request
+from limiter_core.requests import Answer, KeySnapshot, Notice, Presence, Renewal, Request
 
-__all__ = ("AsyncStore", "Capabilities", "Store", "SyncStore")
+__all__ = ("DEFERRED", "OFFERS", "AsyncStore", "Capabilities", "Store", "SyncStore", "log_deferred")
+
+logger = logging.getLogger("limiter")
+
+OFFERS = 3
+"""Offers that nobody came for, after which a durable ticket stands behind all others (S17)."""
+
+DEFERRED = 60.0
+"""Seconds that it stands there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +89,19 @@ class Capabilities:
     spans_scopes: bool = True
     suspends: bool = True
     sure_release: bool = False
+
+
+def log_deferred(ticket: str, key: str, name: str) -> None:
+    """Warn that a job was offered slots in vain; each store does, in the process of that step."""
+    logger.warning(
+        "job %s was offered a slot of %s %d times, and no worker of %s came for it: "
+        "others go first for %g s",
+        ticket,
+        key,
+        OFFERS,
+        name,
+        DEFERRED,
+    )
 
 
 @runtime_checkable
@@ -169,11 +197,29 @@ class SyncStore(Protocol):
         """Take the slot back from a holder, who is told; whether there was such a holder."""
         ...
 
-    def sweep(self) -> None:
+    def evict_waiter(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
+        """End the waiting of a ticket, or of one whose slot nobody took up yet (S19).
+
+        Who waits is told `Refusal.EVICTED`, and a job ends so in its queue. A dormant one hears it
+        when a worker is there again: until then it is kept, but no longer waits.
+
+        Args:
+            ticket_id: the ticket.
+            keys: its keys, if the caller knows them; a help for finding it, never needed.
+
+        Returns:
+            Whether there was one.
+        """
+        ...
+
+    def sweep(self, presence: Presence | None = None) -> None:
         """Look after the durable tickets that nobody else does (S17): any process may, often.
 
         Reaps what ended on the keys on which one waits, and serves them; offers unclaimed slots
         again. Costs little where nothing is due. (For others their own processes look.)
+
+        Args:
+            presence: the worker that sweeps, and so says that it is there; or that it leaves.
         """
         ...
 
@@ -253,7 +299,11 @@ class AsyncStore(Protocol):
         """Take a slot back from a holder; see `SyncStore.evict`."""
         ...
 
-    async def sweep(self) -> None:
+    async def evict_waiter(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
+        """End the waiting of a ticket; see `SyncStore.evict_waiter`."""
+        ...
+
+    async def sweep(self, presence: Presence | None = None) -> None:
         """Look after the durable tickets that nobody else does; see `SyncStore.sweep`."""
         ...
 

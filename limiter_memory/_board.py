@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from limiter_core.requests import Demand
-from limiter_memory._records import Holder, KeyState, Ticket
+from limiter_memory._heap import Heap
+from limiter_memory._presence import Presences
+from limiter_memory._records import FairRounds, Holder, KeyState, Ticket
 
 _IDLE_KEYS = 64
 
@@ -19,14 +21,16 @@ _IDLE_KEYS = 64
 class Board:
     """All keys of one store, their holders and tickets."""
 
-    __slots__ = ("_idle", "expiring", "holders", "keys", "tickets")
+    __slots__ = ("_idle", "expiring", "holders", "keys", "presences", "tickets")
 
     def __init__(self) -> None:
         self.keys: dict[str, KeyState] = {}
         self.holders: dict[str, Holder] = {}
         self.tickets: dict[str, Ticket] = {}
         self.expiring: dict[str, None] = {}
-        """Keys on which something has an end; only these need to be reaped."""
+        """Keys on which something has an end, as the presence of a worker has; only these need to
+        be reaped."""
+        self.presences = Presences()
         self._idle: dict[str, None] = {}
 
     # -- keys ------------------------------------------------------------------------------------
@@ -95,27 +99,48 @@ class Board:
             for demand in request.demands:
                 self.state(demand.key).elsewhere[request.id] = ticket
 
-    def sit_down(self, ticket: Ticket, home: Demand, round_: int | None = None) -> None:
+    def sit_down(self, ticket: Ticket, home: Demand, now: int, round_: int | None = None) -> None:
         """Put a standing ticket into the queue of one of its keys; in a new round, unless given."""
         state = self.keys.get(home.key) or self.state(home.key)
         ticket.home = home
+        rounds = state.rounds
         if round_ is None:
-            round_ = 1 if state.rounds is None else state.next_round(home)
+            round_ = 1 if rounds is None else state.next_round(home, self.presences, now)
         ticket.round = round_
         if home.group is not None:
-            state.fair_rounds().enter(home.priority, home.group, ticket.round)
-        rank = (-home.priority, ticket.round, ticket.order, ticket.sequence)
-        state.queue.push(rank, ticket)
+            if rounds is None:
+                rounds = state.rounds = FairRounds()
+            rounds.enter(ticket)
+        name = ticket.name
+        if not name:
+            state.queue.push(ticket.rank(), ticket)
+        else:
+            heap = state.jobs.get(name)
+            if heap is None:
+                heap = state.jobs[name] = Heap[Ticket]()
+            heap.push(ticket.rank(), ticket)
+            self.expiring[home.key] = None
+            until = self.presences.until(name)
+            if until > now and not 0 < state.recheck <= until:
+                state.recheck = until
         if len(ticket.request.demands) > 1:
             del state.elsewhere[ticket.request.id]
-        if ticket.expires_at is not None:
+        if ticket.due() is not None:
             self.note_end(ticket)
+
+    def take_place_again(self, ticket: Ticket) -> None:
+        """Let a ticket that was deferred take its place in its queue again."""
+        state = self.keys[ticket.home.key]
+        heap = state.heap_of(ticket)
+        heap.remove(ticket)
+        ticket.deferred_until = None
+        heap.push(ticket.rank(), ticket)
+        self._forget_end(state, ticket)
 
     def stand_up(self, ticket: Ticket) -> None:
         """Take a ticket out of its queue; it still waits."""
-        home = ticket.home
-        state = self.keys[home.key]
-        state.queue.remove(ticket)
+        state = self.keys[ticket.home.key]
+        state.heap_of(ticket).remove(ticket)
         self._left(state, ticket)
         if len(ticket.request.demands) > 1:
             state.elsewhere[ticket.request.id] = ticket
@@ -124,22 +149,45 @@ class Board:
         """Bring in step what depends on a ticket's place in a queue that it has left."""
         if state.watcher is ticket:
             state.watcher = None
+        if ticket.name and not state.jobs[ticket.name].live:
+            del state.jobs[ticket.name]
+            if not state.jobs:
+                state.recheck = 0
         if state.rounds is not None:
-            state.rounds.leave(ticket.home.priority, ticket.home.group)
-            if not state.queue.live:
+            state.rounds.leave(ticket)
+            if not state.queue.live and not state.jobs:
                 state.rounds = None
         if self.expiring and state.key in self.expiring:
             self._forget_end(state, ticket)
 
     def remove_first(self, state: KeyState, ticket: Ticket) -> None:
-        """Take the ticket that is first in a queue out of it; `tickets` has it until it holds."""
+        """Take the first of its part of a queue out of it; `tickets` has it until it holds."""
         request = ticket.request
-        state.queue.pop_first()
+        state.heap_of(ticket).pop_first()
         self._left(state, ticket)
         if len(request.demands) > 1:
             for demand in request.demands:
                 if demand is not ticket.home:
                     del self.keys[demand.key].elsewhere[request.id]
+
+    def keep_evicted(self, ticket: Ticket) -> None:
+        """Keep a standing ticket until its gate can hear that its waiting is over."""
+        key = ticket.home.key
+        ticket.evicted = True
+        if len(ticket.request.demands) > 1:
+            for demand in ticket.request.demands:
+                del self.keys[demand.key].elsewhere[ticket.request.id]
+        self.state(key).evicted.setdefault(ticket.name, {})[ticket.request.id] = ticket
+        self.expiring[key] = None
+
+    def forget_evicted(self, ticket: Ticket) -> None:
+        """Forget a ticket that `keep_evicted` kept."""
+        state = self.keys[ticket.home.key]
+        del self.tickets[ticket.request.id]
+        del state.evicted[ticket.name][ticket.request.id]
+        if not state.evicted[ticket.name]:
+            del state.evicted[ticket.name]
+        self._tidy_expiring(state)
 
     def remove_ticket(self, ticket: Ticket) -> None:
         """Take a standing ticket away."""
@@ -166,5 +214,9 @@ class Board:
                 self.expiring[key] = None
 
     def _forget_end(self, state: KeyState, member: Holder | Ticket) -> None:
-        if state.expiries.remove(member) and not state.expiries.live:
-            del self.expiring[state.key]
+        state.expiries.remove(member)
+        self._tidy_expiring(state)
+
+    def _tidy_expiring(self, state: KeyState) -> None:
+        if not (state.expiries.live or state.jobs or state.evicted):
+            self.expiring.pop(state.key, None)

@@ -13,13 +13,16 @@ from limiter_core.requests import (
     Answer,
     Demand,
     Held,
+    KeySnapshot,
     Loss,
+    Presence,
     Queued,
     Refusal,
     Refused,
     Renewal,
     Request,
 )
+from limiter_core.store import DEFERRED, OFFERS
 from limiter_memory._mending import mend
 from limiter_memory._queues import (
     CANCEL,
@@ -31,10 +34,11 @@ from limiter_memory._queues import (
     has_precedence,
     in_seconds,
     microseconds,
-    next_end,
+    next_look,
     refusing_demand,
 )
-from limiter_memory._records import Holder, KeyState, Ticket
+from limiter_memory._records import Holder, Ticket
+from limiter_memory._snapshots import snapshot_of
 
 REAP_CHUNK = 128
 """Members reaped on one key in one step (S16)."""
@@ -53,6 +57,8 @@ class Machine(Queues):
     def acquire(self, request: Request, now: int) -> Answer:
         """Answer a request: the first time, while it waits, or when it takes up its slot."""
         board = self.board
+        if request.presence is not None and request.mode is not LOOK:
+            self._hear_of(request.presence, now)
         if board.expiring:
             self._reap(request.demands, now)
         if request.mode is LOOK:
@@ -61,6 +67,8 @@ class Machine(Queues):
             return self._answer_holder(board.holders[request.id], request, now)
         if request.id in board.tickets:
             ticket = board.tickets[request.id]
+            if ticket.evicted:
+                return self.end_evicted(ticket, now)
             if ticket.expires_at is not None:
                 ticket.expires_at = now + microseconds(request.lease)
             return self._queued(ticket, now)
@@ -84,6 +92,8 @@ class Machine(Queues):
             member = self.board.holders.get(request_id) or self.board.tickets.get(request_id)
         if type(member) is Holder:
             self.board.remove_holder(member)
+        elif type(member) is Ticket and member.evicted:
+            self.board.forget_evicted(member)
         elif type(member) is Ticket:
             self._remove_ticket(member)
         if len(demands) == 1:
@@ -147,8 +157,37 @@ class Machine(Queues):
             self._pass_over([self._lapse(holder, now)], freed, now)
         return True
 
-    def sweep(self, now: int) -> None:
-        """Reap every key."""
+    def evict_waiter(self, request_id: str, now: int) -> bool:
+        """End the waiting of a ticket, or of one whose slot nobody took up yet."""
+        board = self.board
+        member = board.holders.get(request_id) or board.tickets.get(request_id)
+        if member is not None:
+            self._reap(member.request.demands, now)
+            member = board.holders.get(request_id) or board.tickets.get(request_id)
+        if member is None or (isinstance(member, Holder) and member.claimed):
+            return False
+        if isinstance(member, Ticket) and member.evicted:
+            return False
+        if isinstance(member, Holder):
+            ticket = self._lapse(member, now)
+            board.add_ticket(ticket)
+        else:
+            ticket = member
+            board.stand_up(ticket)
+        if board.presences.has(ticket.name, now):
+            refused = self._refusal(ticket.home, now, Refusal.EVICTED)
+            self._remember(ticket.request, refused, now)
+            board.remove_ticket(ticket)
+        else:
+            ticket.offers, ticket.deferred_until = 0, None
+            board.keep_evicted(ticket)
+        self._serve([demand.key for demand in ticket.request.demands], now)
+        return True
+
+    def sweep(self, now: int, presence: Presence | None = None) -> None:
+        """Note who sweeps, and reap every key."""
+        if presence is not None:
+            self._note_presence(presence, now)
         for key in list(self.board.expiring):
             while self._reap_key(key, now):
                 pass
@@ -176,10 +215,27 @@ class Machine(Queues):
         mend(self, now)
         self._serve(list(self.board.keys), now)
 
-    def look(self, key: str, now: int) -> KeyState | None:
-        """Return the state of a key as it is now, None if nobody uses it."""
+    def inspect(self, key: str, now: int) -> KeySnapshot:
+        """Return the state of a key as it is now."""
         self._reap_key(key, now)
-        return self.board.keys.get(key)
+        return snapshot_of(key, self.board.keys.get(key), self.board.presences, now)
+
+    # -- presence --------------------------------------------------------------------------------
+
+    def _hear_of(self, presence: Presence, now: int) -> None:
+        """Note that a worker asks, if none of its name was known to be there (S17)."""
+        if not presence.leaving and not self.board.presences.has(presence.name, now):
+            self._note_presence(presence, now)
+
+    def _note_presence(self, presence: Presence, now: int) -> None:
+        """Note that a worker is there, or leaves; if its name comes or goes so, serve for that."""
+        if not self.board.presences.note(presence, now):
+            return
+        for key in list(self.board.expiring):
+            state = self.board.keys[key]
+            if state.jobs or state.evicted:
+                self._reap_key(key, now)
+                self._serve([key], now)
 
     # -- answers ---------------------------------------------------------------------------------
 
@@ -190,8 +246,11 @@ class Machine(Queues):
             return _held(holder, now)
         if holder is not None:
             return granted(holder, now)
-        if request.id in self.board.tickets:
-            return self._queued(self.board.tickets[request.id], now)
+        ticket = self.board.tickets.get(request.id)
+        if ticket is not None and ticket.evicted:
+            return self._refusal(ticket.home, now, Refusal.EVICTED)
+        if ticket is not None:
+            return self._queued(ticket, now)
         self._forget_ended(now)
         if request.id in self._ended:
             return self._ended[request.id]
@@ -228,9 +287,9 @@ class Machine(Queues):
             if demand.cost > demand.limit > 0:  # an override may change again: it may wait for that
                 return self._refused(request, demand, now, Refusal.COST)
             if state.in_use + demand.cost > limit or (
-                (state.queue.live or state.paused)
+                (state.queue.live or state.paused or state.jobs)
                 and request.mode is not RECLAIM
-                and not has_precedence(state, demand, order, self._sequence)
+                and not has_precedence(state, demand, (order, self._sequence), board.presences, now)
             ):
                 blocking = [demand] if blocking is None else [*blocking, demand]
         if blocking is None:
@@ -242,7 +301,8 @@ class Machine(Queues):
                 return self._refused(request, refusing, now)
         if home.max_waiting is not None:
             # A newcomer that supersedes all who wait finds the queue empty.
-            in_queue = 0 if home.on_conflict.supersedes else len(board.keys[home.key].queue)
+            in_line = board.keys[home.key].in_line(board.presences, now)
+            in_queue = 0 if home.on_conflict.supersedes else sum(map(len, in_line))
             if in_queue >= home.max_waiting:
                 return self._refused(request, home, now, Refusal.QUEUE_FULL)
         ends = None if request.listener is not None else _ticket_end(request, now)
@@ -270,10 +330,11 @@ class Machine(Queues):
         state = self.board.keys[home.key]
         limit = 0 if state.paused else state.limit_for(home)
         look_again = None
-        if state.expiries.live:
-            look_again = next_end(state, now)
+        due = state.next_event()
+        if due is not None:
+            look_again = next_look(state, now)
             if state.queue.first() is ticket:
-                state.watcher, state.watched = ticket, state.expiries.first_rank()
+                state.watcher, state.watched = ticket, due
         return Queued(home.key, limit, state.in_use, ticket.order, look_again)
 
     def _refused(
@@ -308,13 +369,20 @@ class Machine(Queues):
                 self.board.note_end(member)  # it was renewed since the note was made
                 continue
             freed.extend(demand.key for demand in member.request.demands)
-            if isinstance(member, Ticket):
+            if isinstance(member, Ticket) and member.deferred_until is not None:
+                self.board.take_place_again(member)
+            elif isinstance(member, Ticket):
                 self._remove_ticket(member)
             elif member.claimed or member.request.payload is None:
                 overran = member.ends_at is not None and member.ends_at <= now
                 self._end_holder(member, Loss.OVERRAN if overran else Loss.EXPIRED)
             else:
-                lapsed.append(self._lapse(member, now))
+                ticket = self._lapse(member, now)
+                if ticket.name and self.board.presences.has(ticket.name, now):
+                    ticket.offers += 1
+                lapsed.append(ticket)
+        if not freed and 0 < state.recheck <= now:
+            freed.append(key)  # the last worker may be gone that could wake the head
         if freed:
             self._pass_over(lapsed, freed, now)
         return more
@@ -323,6 +391,7 @@ class Machine(Queues):
         """Make a ticket of a job that did not come for its slot; it takes no place yet."""
         request = holder.request
         ticket = Ticket(request, holder.order, holder.sequence, now, None, request.demands[0])
+        ticket.offers, ticket.deferred_until = holder.offers, holder.deferred_until
         self.board.tickets[request.id] = ticket
         self.board.remove_holder(holder)
         return ticket
@@ -331,8 +400,14 @@ class Machine(Queues):
         """Serve the next (S6); jobs that did not come for their slot keep their order (S17)."""
         self._serve(freed, now)
         for ticket in lapsed:
+            if ticket.deferred_until is not None and ticket.deferred_until <= now:
+                ticket.deferred_until = None
+            if ticket.offers >= OFFERS:  # too many were in vain: others go first for a while
+                ticket.offers = 0
+                ticket.deferred_until = now + microseconds(DEFERRED)
+                self.deferred.append((ticket.request.id, ticket.home.key, ticket.name))
             self.board.add_ticket(ticket)
-            self.board.sit_down(ticket, ticket.home)
+            self.board.sit_down(ticket, ticket.home, now)
         if lapsed:
             self._serve(freed, now)
 

@@ -39,6 +39,7 @@ def mend(queues: Queues, now: int) -> None:
 def rebuilt(old: Board) -> Board:
     """Return a board of the same holders and tickets, with all that is derived made anew."""
     board = Board()
+    board.presences = old.presences
     for key, state in old.keys.items():
         if state.paused or state.override is not None or state.rounds is not None:
             anew = board.state(key)
@@ -48,9 +49,11 @@ def rebuilt(old: Board) -> Board:
         board.add_holder(holder)
     for ticket in old.tickets.values():
         board.add_ticket(ticket)
-        # One that never sat yet has no round.
-        board.sit_down(ticket, ticket.home, ticket.round or None)
+        if ticket.evicted:
+            board.keep_evicted(ticket)
+        else:  # one that never sat yet has no round
+            board.sit_down(ticket, ticket.home, 0, ticket.round or None)
     for state in board.keys.values():
-        if not state.queue.live:
+        if not state.queue.live and not state.jobs:
             state.rounds = None
     return board

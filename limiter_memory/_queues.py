@@ -23,6 +23,7 @@ from limiter_core.requests import (
     Request,
 )
 from limiter_memory._board import Board
+from limiter_memory._presence import Presences
 from limiter_memory._records import Holder, KeyState, Ticket
 
 REMEMBER = 60_000_000
@@ -48,19 +49,21 @@ class Queues:
         self._ended: dict[str, Refused | Replaced] = {}
         self._ended_order: deque[tuple[int, str]] = deque()
         self._last_token = 0
+        self.deferred: list[tuple[str, str, str]] = []
+        """Effects: ticket, key and gate of jobs that were offered slots in vain."""
 
     # -- admission -------------------------------------------------------------------------------
 
-    def _blocked_elsewhere(self, ticket: Ticket) -> list[Demand]:
+    def _blocked_elsewhere(self, ticket: Ticket, now: int) -> list[Demand]:
         """Return the demands, other than at home, that the head of a queue cannot have met now."""
-        keys = self.board.keys
+        keys, presences = self.board.keys, self.board.presences
         return [
             demand
             for demand in ticket.request.demands
             if demand is not ticket.home
             and not (
                 (state := keys[demand.key]).fits(demand)
-                and has_precedence(state, demand, ticket.order, ticket.sequence)
+                and has_precedence(state, demand, (ticket.order, ticket.sequence), presences, now)
             )
         ]
 
@@ -95,7 +98,7 @@ class Queues:
         touched = keys
         while work:
             state = self.board.keys.get(work.pop())
-            if state is not None and state.queue.live:
+            if state is not None and (state.queue.live or state.jobs or state.evicted):
                 more = self._serve_key(state, now)
                 if more:
                     work.extend(more)
@@ -108,7 +111,10 @@ class Queues:
     def _serve_key(self, state: KeyState, now: int) -> list[str]:
         """Serve one key; returns other keys that have to be served, or looked after, for it."""
         more: list[str] = []
-        while (ticket := state.queue.first()) is not None:
+        presences = self.board.presences
+        if state.evicted:
+            self._tell_evicted(state, now)
+        while (ticket := state.head(presences, now)) is not None:
             request, home = ticket.request, ticket.home
             if ticket.expires_at is not None and ticket.expires_at <= now:
                 more.extend(demand.key for demand in request.demands)
@@ -119,23 +125,40 @@ class Queues:
                 break  # a wide waiter blocks those behind it (S8)
             if len(request.demands) > 1:
                 more.extend(demand.key for demand in request.demands)
-                blocking = self._blocked_elsewhere(ticket)
+                blocking = self._blocked_elsewhere(ticket, now)
                 if blocking:
                     more.extend(self._wait_elsewhere(ticket, blocking, now))
                     continue
             self._hand_over(state, ticket, now)
+        if state.jobs:
+            # Whoever stands behind a job is served when the last worker goes that can wake it.
+            name = "" if ticket is None else ticket.name
+            state.recheck = presences.until(name) if name else 0
         return more
 
+    def _tell_evicted(self, state: KeyState, now: int) -> None:
+        """Tell the gates that have a worker again which of their jobs were evicted meanwhile."""
+        for name in [name for name in state.evicted if self.board.presences.has(name, now)]:
+            for ticket in list(state.evicted[name].values()):
+                self.end_evicted(ticket, now)
+
+    def end_evicted(self, ticket: Ticket, now: int) -> Refused:
+        """Forget a ticket that was kept for its gate to hear that it was evicted."""
+        answer = self._refusal(ticket.home, now, Refusal.EVICTED)
+        self._remember(ticket.request, answer, now)
+        self.board.forget_evicted(ticket)
+        return answer
+
     def _post_watcher(self, key: str) -> None:
-        """See to it that the head of a queue knows when the next lease of its key ends.
+        """See to it that the first call in a queue knows when to look at its key next.
 
         A store without a thread notices an end by somebody's step; a waiter makes one in time.
         """
         state = self.board.keys.get(key)
-        if state is None or not state.expiries.live:
+        if state is None or not (state.expiries.live or state.recheck):
             return
-        head, due = state.queue.first(), state.expiries.first_rank()
-        if head is None or (head is state.watcher and state.watched <= due):
+        head, due = state.queue.first(), state.next_event()
+        if head is None or due is None or (head is state.watcher and state.watched <= due):
             return
         state.watcher, state.watched = head, due
         if head.request.listener is not None:
@@ -160,6 +183,7 @@ class Queues:
             state.fair_rounds().served(home.priority, home.group, ticket.round)
         self.board.remove_first(state, ticket)
         holder = self._grant(request, ticket.order, ticket.sequence, now, handed_over=True)
+        holder.offers, holder.deferred_until = ticket.offers, ticket.deferred_until
         self.tell(request, granted(holder, now))
         del self.board.tickets[request.id]
 
@@ -173,7 +197,9 @@ class Queues:
         """
         state = self.board.keys[home.key]
         if not home.on_conflict.supersedes:
-            self.board.sit_down(ticket, home)
+            self.board.sit_down(ticket, home, now)
+            if ticket.name:
+                self._post_watcher(home.key)
             return []
         if self._newer_waits(state, ticket):
             self._remember(ticket.request, Replaced(home.key), now)
@@ -184,7 +210,7 @@ class Queues:
             if other is not ticket and other.older_than(ticket):
                 to_serve.extend(demand.key for demand in other.request.demands)
                 self._end_ticket(other, Replaced(home.key), now)
-        self.board.sit_down(ticket, home)
+        self.board.sit_down(ticket, home, now)
         if home.on_conflict is ConflictResolution.CANCEL_RUNNING:
             to_serve.extend(self._preempt(state, home, now))
         return to_serve
@@ -239,7 +265,8 @@ class Queues:
     def tell(self, request: Request, answer: Granted | Refused | Replaced) -> None:
         """Tell whoever waits that the answer changed: the process of a job, or a listener."""
         if request.payload is not None:
-            self.notices.append(Notice(request.id, request.payload, answer))
+            name = "" if request.presence is None else request.presence.name
+            self.notices.append(Notice(request.id, request.payload, answer, name))
         if request.listener is not None:
             self.calls.append((request, answer))
 
@@ -265,12 +292,17 @@ class Queues:
             self._ended.pop(self._ended_order.popleft()[1], None)
 
 
-def has_precedence(state: KeyState, demand: Demand, order: int, sequence: int) -> bool:
+def has_precedence(
+    state: KeyState, demand: Demand, arrival: tuple[int, int], presences: Presences, now: int
+) -> bool:
     """Whether nobody, and no pause, stands before a call that could have free slots (S3)."""
     if state.paused:
         return False
-    first = state.queue.first()
-    return first is None or not state.stands_before(first, demand, order, sequence)
+    first = state.head(presences, now)
+    if first is None:
+        return True
+    round_ = state.next_round(demand, presences, now)
+    return first.rank() >= (False, -demand.priority, round_, *arrival)
 
 
 def refusing_demand(request: Request, blocking: Sequence[Demand]) -> Demand | None:
@@ -288,6 +320,11 @@ def granted(holder: Holder, now: int) -> Granted:
         return Granted(holder.fencing_token, None)
     due = holder.due()
     return Granted(holder.fencing_token, None if due is None else in_seconds(due - now))
+
+
+def next_look(state: KeyState, now: int) -> float | None:
+    due = state.next_event()
+    return None if due is None else max(0.0, in_seconds(due - now))
 
 
 def next_end(state: KeyState, now: int) -> float | None:

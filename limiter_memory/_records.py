@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from limiter_core.requests import Demand, Request
 from limiter_memory._heap import Heap
+from limiter_memory._presence import Presences
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +23,9 @@ class Holder:
     expires_at: int | None = None
     ends_at: int | None = None
     preempted: bool = False
+    offers: int = 0
+    deferred_until: int | None = None
+    """As those of the ticket that was handed the slot."""
 
     def due(self) -> int | None:
         """Return when it ends unless renewed: the lease's end or the hold's, whichever is first."""
@@ -41,10 +45,28 @@ class Ticket:
     expires_at: int | None
     home: Demand
     round: int = 0
+    offers: int = 0
+    """Offers of a slot, for which nobody came."""
+    deferred_until: int | None = None
+    """When it takes its place again; until then it stands behind all others."""
+    evicted: bool = False
+    """Whether its waiting is over, and only its gate's workers have to hear that yet."""
+
+    name: str = field(init=False)
+    """The gate whose workers can wake it, empty if it needs none."""
+
+    def __post_init__(self) -> None:
+        presence = self.request.presence
+        self.name = "" if presence is None or self.request.payload is None else presence.name
+
+    def rank(self) -> tuple[bool, int, int, int, int]:
+        """Return its place in a queue (S7)."""
+        deferred = self.deferred_until is not None
+        return deferred, -self.home.priority, self.round, self.order, self.sequence
 
     def due(self) -> int | None:
-        """Return when it lapses unless renewed."""
-        return self.expires_at
+        """Return when it lapses unless renewed, or takes its place again."""
+        return self.expires_at if self.deferred_until is None else self.deferred_until
 
     def older_than(self, other: Ticket) -> bool:
         """Whether it arrived before the other."""
@@ -57,37 +79,46 @@ class FairRounds:
     A group's first waiter is served in the round after the present one, its second in the next,
     and so on; so a thousand waiters of one group stand a thousand rounds deep, and another group's
     first one only one. Each priority counts rounds of its own. (This is start-time fair queuing
-    with equal weights: Goyal, Vin and Cheng, SIGCOMM 1996.)
+    with equal weights: Goyal, Vin and Cheng, SIGCOMM 1996.) Rounds of dormant tickets do not count:
+    what is known of a group is known by the names of gates.
     """
 
     __slots__ = ("_groups", "_present")
 
     def __init__(self) -> None:
         self._present: dict[int, int] = {}
-        self._groups: dict[tuple[int, str], list[int]] = {}  # its last round, its waiters
+        # By priority, group and gate: its last round, its waiters.
+        self._groups: dict[tuple[int, str], dict[str, list[int]]] = {}
 
-    def next_round(self, priority: int, group: str | None) -> int:
+    def next_round(self, priority: int, group: str | None, presences: Presences, now: int) -> int:
         """Return the round in which a newcomer of the group would be served."""
-        present = self._present.get(priority, 0)
-        if group is None:
-            return present + 1
-        known = self._groups.get((priority, group))
-        return (present if known is None else max(present, known[0])) + 1
-
-    def enter(self, priority: int, group: str | None, round_: int) -> None:
-        """Count a waiter in."""
+        last = self._present.get(priority, 0)
         if group is not None:
-            known = self._groups.setdefault((priority, group), [round_, 0])
-            known[0] = max(known[0], round_)
+            for name, known in self._groups.get((priority, group), {}).items():
+                if known[0] > last and presences.has(name, now):
+                    last = known[0]
+        return last + 1
+
+    def enter(self, ticket: Ticket) -> None:
+        """Count a waiter in."""
+        group = ticket.home.group
+        if group is not None:
+            names = self._groups.setdefault((ticket.home.priority, group), {})
+            known = names.setdefault(ticket.name, [ticket.round, 0])
+            known[0] = max(known[0], ticket.round)
             known[1] += 1
 
-    def leave(self, priority: int, group: str | None) -> None:
+    def leave(self, ticket: Ticket) -> None:
         """Count a waiter out; a group without waiters is forgotten."""
+        group = ticket.home.group
         if group is not None:
-            known = self._groups[priority, group]
+            names = self._groups[ticket.home.priority, group]
+            known = names[ticket.name]
             known[1] -= 1
             if not known[1]:
-                del self._groups[priority, group]
+                del names[ticket.name]
+                if not names:
+                    del self._groups[ticket.home.priority, group]
 
     def without_waiters(self) -> FairRounds:
         """Return rounds that stand where these do, with nobody counted in."""
@@ -109,6 +140,14 @@ class KeyState:
     in_use: int = 0
     holders: dict[str, Holder] = field(default_factory=dict[str, Holder])  # oldest first
     queue: Heap[Ticket] = field(default_factory=Heap[Ticket])
+    """The tickets that need no worker to be woken."""
+    jobs: dict[str, Heap[Ticket]] = field(default_factory=dict[str, Heap[Ticket]])
+    """Those of job queues, by the name of their gate; none of the heaps is empty. While a worker of
+    the name is there they are one queue with the others, else they are dormant."""
+    evicted: dict[str, dict[str, Ticket]] = field(default_factory=dict[str, dict[str, Ticket]])
+    """Tickets whose waiting is over, by the gate that has to hear it and has no worker."""
+    recheck: int = 0
+    """When to look whether the gate still has a worker whose ticket is the head; 0: no need to."""
     elsewhere: dict[str, Ticket] = field(default_factory=dict[str, Ticket])
     """Tickets that wait on several keys, this one among them, and do not sit in its queue."""
     rounds: FairRounds | None = None
@@ -127,11 +166,34 @@ class KeyState:
         """Whether the slots are free, whoever waits for them."""
         return self.in_use + demand.cost <= self.limit_for(demand)
 
-    def next_round(self, demand: Demand) -> int:
+    def heap_of(self, ticket: Ticket) -> Heap[Ticket]:
+        """Return the part of the queue in which a ticket sits."""
+        name = ticket.name
+        return self.jobs[name] if name else self.queue
+
+    def head(self, presences: Presences, now: int) -> Ticket | None:
+        """Return the ticket that is served next; the dormant are not."""
+        first = self.queue.first()
+        if not self.jobs:
+            return first
+        for name, heap in self.jobs.items():
+            if presences.has(name, now):
+                other = heap.first()
+                assert other is not None
+                if first is None or other.rank() < first.rank():
+                    first = other
+        return first
+
+    def in_line(self, presences: Presences, now: int) -> list[Heap[Ticket]]:
+        """Return the parts of the queue that are not dormant."""
+        heaps = [heap for name, heap in self.jobs.items() if presences.has(name, now)]
+        return [self.queue, *heaps]
+
+    def next_round(self, demand: Demand, presences: Presences, now: int) -> int:
         """Return the round in which a newcomer would be served; 1 where nobody has a group."""
         if self.rounds is None:
             return 1
-        return self.rounds.next_round(demand.priority, demand.group)
+        return self.rounds.next_round(demand.priority, demand.group, presences, now)
 
     def fair_rounds(self) -> FairRounds:
         """Return the rounds, from now on counted."""
@@ -139,17 +201,18 @@ class KeyState:
             self.rounds = FairRounds()
         return self.rounds
 
-    def stands_before(self, ticket: Ticket, demand: Demand, order: int, sequence: int) -> bool:
-        """Whether a ticket in the queue is ahead of a call that would come in now (S3, S7)."""
-        home = ticket.home
-        if home.priority != demand.priority:
-            return home.priority > demand.priority
-        round_ = self.next_round(demand)
-        return (ticket.round, ticket.order, ticket.sequence) < (round_, order, sequence)
+    def next_event(self) -> int | None:
+        """Return when something ends here, or may change without anybody's doing."""
+        due: int | None = self.expiries.first_rank()
+        if self.recheck and (due is None or self.recheck < due):
+            return self.recheck
+        return due
 
     def waiting(self) -> Iterator[Ticket]:
         """Yield all tickets that wait on this key, wherever they sit."""
         yield from self.queue.smallest(len(self.queue))
+        for heap in self.jobs.values():
+            yield from heap.smallest(len(heap))
         yield from self.elsewhere.values()
 
     def idle(self) -> bool:
@@ -157,6 +220,8 @@ class KeyState:
         return not (
             self.holders
             or self.queue.live
+            or self.jobs
+            or self.evicted
             or self.elsewhere
             or self.paused
             or self.override is not None

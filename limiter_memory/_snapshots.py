@@ -2,27 +2,57 @@
 
 from __future__ import annotations
 
-from limiter_core.requests import Demand, HolderSnapshot, KeySnapshot, Request, WaiterSnapshot
+import heapq
+
+from limiter_core.requests import (
+    Demand,
+    DormantSnapshot,
+    HolderSnapshot,
+    KeySnapshot,
+    Request,
+    WaiterSnapshot,
+)
+from limiter_memory._heap import Heap
+from limiter_memory._presence import Presences
 from limiter_memory._records import Holder, KeyState, Ticket
 
 
-def snapshot_of(key: str, state: KeyState | None, now: int) -> KeySnapshot:
+def snapshot_of(key: str, state: KeyState | None, presences: Presences, now: int) -> KeySnapshot:
     """Return the snapshot of a key at `now` microseconds; of an unused one if there is no state."""
     if state is None:
         return KeySnapshot(key, 0, 0, 0, False, None, (), (), ())
-    waiters = state.queue.smallest(KeySnapshot.WAITERS_SHOWN)
+    in_line = state.in_line(presences, now)
+    dormant = [name for name in state.jobs if not presences.has(name, now)]
+    waiters = heapq.nsmallest(
+        KeySnapshot.WAITERS_SHOWN,
+        (ticket for heap in in_line for ticket in heap.smallest(KeySnapshot.WAITERS_SHOWN)),
+        key=Ticket.rank,
+    )
     declared = {_demand(holder.request, key).limit for holder in state.holders.values()}
     declared.update(ticket.home.limit for ticket in waiters)
     return KeySnapshot(
         key=key,
         limit=max(declared, default=0) if state.override is None else state.override,
         in_use=state.in_use,
-        waiting=len(state.queue),
+        waiting=sum(map(len, in_line)),
         paused=state.paused,
         override=state.override,
         declared=tuple(sorted(declared)),
         holders=tuple(_holder(holder, key, now) for holder in state.holders.values()),
         waiters=tuple(_waiter(ticket, now) for ticket in waiters),
+        dormant=tuple(
+            _dormant(name, state.jobs[name], presences.until(name), now) for name in sorted(dormant)
+        ),
+    )
+
+
+def _dormant(name: str, heap: Heap[Ticket], until: int, now: int) -> DormantSnapshot:
+    shown = heap.smallest(KeySnapshot.WAITERS_SHOWN)
+    return DormantSnapshot(
+        name=name,
+        absent_for=(now - until) / 1_000_000 if until else None,
+        waiting=len(heap),
+        waiters=tuple(_waiter(ticket, now) for ticket in shown),
     )
 
 
@@ -53,6 +83,8 @@ def _waiter(ticket: Ticket, now: int) -> WaiterSnapshot:
         waiting_for=(now - ticket.since) / 1_000_000,
         durable=ticket.request.payload is not None,
         label=ticket.request.label,
+        name=ticket.name,
+        deferred=ticket.deferred_until is not None,
     )
 
 

@@ -13,11 +13,10 @@ from urllib.parse import urlsplit
 
 from limiter_core.errors import ConfigurationError
 from limiter_core.registry import without_secrets
-from limiter_core.requests import Answer, KeySnapshot, Loss, Notice, Renewal, Request
-from limiter_core.store import AsyncStore, Capabilities, SyncStore
+from limiter_core.requests import Answer, KeySnapshot, Loss, Notice, Presence, Renewal, Request
+from limiter_core.store import AsyncStore, Capabilities, SyncStore, log_deferred
 from limiter_core.system_clock import system_clock as time
 from limiter_memory._machine import Machine
-from limiter_memory._snapshots import snapshot_of
 
 __all__ = ("MemoryStore", "store_from_url")
 
@@ -28,15 +27,19 @@ _TRIES = 10
 
 
 class _Effects:
-    """What a step has to tell: calls of listeners, and notices."""
+    """What a step has to tell: calls of listeners, notices, and which jobs were deferred."""
 
-    __slots__ = ("calls", "notices")
+    __slots__ = ("calls", "deferred", "notices")
 
     def __init__(
-        self, calls: list[tuple[Request, Answer | Loss | None]], notices: list[Notice]
+        self,
+        calls: list[tuple[Request, Answer | Loss | None]],
+        notices: list[Notice],
+        deferred: list[tuple[str, str, str]],
     ) -> None:
         self.calls = calls
         self.notices = notices
+        self.deferred = deferred
 
 
 def _nothing(machine: Machine, now: int) -> None:
@@ -183,13 +186,17 @@ class MemoryStore:
         """Take the slot back from a holder, who is told."""
         return self._step(lambda machine, now: machine.evict(lease_id, now))
 
-    def sweep(self) -> None:
+    def evict_waiter(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:  # noqa: ARG002
+        """End the waiting of a ticket, or of one whose slot nobody took up yet."""
+        return self._step(lambda machine, now: machine.evict_waiter(ticket_id, now))
+
+    def sweep(self, presence: Presence | None = None) -> None:
         """Reap all that ended unnoticed, on every key."""
-        self._step(Machine.sweep)
+        self._step(lambda machine, now: machine.sweep(now, presence))
 
     def inspect(self, key: str) -> KeySnapshot:
         """Return the state of a key."""
-        return self._step(lambda machine, now: snapshot_of(key, machine.look(key, now), now))
+        return self._step(lambda machine, now: machine.inspect(key, now))
 
     def keys(self) -> Iterator[str]:
         """Yield the keys in use, as they were at the start."""
@@ -247,9 +254,9 @@ class MemoryStore:
 
     def _take_effects(self) -> _Effects:
         machine = self._machine
-        effects = _Effects(machine.calls, machine.notices)
+        effects = _Effects(machine.calls, machine.notices, machine.deferred)
         self._untold[effects] = None  # before the machine forgets them
-        machine.calls, machine.notices = [], []
+        machine.calls, machine.notices, machine.deferred = [], [], []
         return effects
 
     def _catch_up(self) -> None:
@@ -281,6 +288,8 @@ class MemoryStore:
         if effects.notices and self._notify is not None:
             for notice in effects.notices:
                 self._notify(notice)
+        for ticket, key, name in effects.deferred:
+            log_deferred(ticket, key, name)
         self._untold.pop(effects, None)
 
     def _mend(self) -> None:
@@ -352,8 +361,11 @@ class _AsyncFace:
     async def evict(self, lease_id: str) -> bool:
         return self._store.evict(lease_id)
 
-    async def sweep(self) -> None:
-        self._store.sweep()
+    async def evict_waiter(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
+        return self._store.evict_waiter(ticket_id, keys)
+
+    async def sweep(self, presence: Presence | None = None) -> None:
+        self._store.sweep(presence)
 
     async def inspect(self, key: str) -> KeySnapshot:
         return self._store.inspect(key)

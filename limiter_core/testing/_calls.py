@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from limiter_core.limits import ConflictResolution
-from limiter_core.requests import Demand, Mode, Request
+from limiter_core.requests import Demand, Mode, Presence, Request
 
 KEYS = ("model/a", "model/b", "model/c")
 
@@ -18,6 +18,12 @@ lives is not simulated."""
 _KEYS = st.lists(st.sampled_from(KEYS), min_size=1, max_size=3, unique=True)
 _MODES = st.sampled_from((*[Mode.WAIT] * 6, Mode.TRY, Mode.RECLAIM))
 _BEHIND_IT = st.sampled_from(("a process", "a listener", "a job", "a job"))
+PRESENCES = tuple(
+    Presence(name, worker) for name in ("queue:x", "queue:y") for worker in ("one", "two")
+)
+"""The workers of job queues."""
+
+_WORKERS = st.sampled_from((None, None, *PRESENCES, PRESENCES[0]._replace(leaving=True)))
 _LEASES = st.sampled_from((30.1, 10.1))
 _MAX_HOLDS = st.sampled_from((None, None, None, 15.7))
 _ORDERS = st.sampled_from((None, None, -60_000_000, -30_000_000))
@@ -40,8 +46,8 @@ _DEMANDS = {
 def calls(draw: st.DrawFn) -> Request:
     """Draw a call that has no id yet; its order, if it has one, counts from now.
 
-    No time in it is a multiple of half a second, as those are that the machine lets pass: whether
-    the last moment of a lease is still part of it is nobody's business.
+    No time in it is one that the machine lets pass: whether the last moment of a lease is still
+    part of it is nobody's business.
     """
     behind_it = draw(_BEHIND_IT)
     listens = behind_it == "a listener"
@@ -55,4 +61,5 @@ def calls(draw: st.DrawFn) -> Request:
         order=draw(_ORDERS),
         payload=b"job" if behind_it == "a job" else None,
         claimant="worker-1",
+        presence=draw(_WORKERS) if behind_it == "a job" else None,
     )

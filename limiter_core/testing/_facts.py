@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from limiter_core.requests import Demand, Refused, Replaced, Request
+from limiter_core.requests import PRESENCE, Demand, Presence, Refused, Replaced, Request
 
 Told = tuple[str, str, object]
 """What somebody hears: ("woken", id, whether the grant came along), ("lost", id, the loss),
@@ -24,6 +24,12 @@ class Holding:
     expires_at: float | None
     ends_at: float | None
     preempted: bool = False
+    offers: int = 0
+    deferred_until: float | None = None
+
+    def arrival(self) -> tuple[int, int]:
+        """Return what arrivals are ordered by."""
+        return self.order, self.sequence
 
     def due(self) -> float | None:
         """Return when it ends unless renewed."""
@@ -42,15 +48,19 @@ class Waiting:
     expires_at: float | None
     home: str = ""
     round: int = 0
+    offers: int = 0
+    deferred_until: float | None = None
+    evicted: bool = False
 
     def arrival(self) -> tuple[int, int]:
         """Return what arrivals are ordered by."""
         return self.order, self.sequence
 
-    def rank(self) -> tuple[int, int, int, int]:
+    def rank(self) -> tuple[bool, int, int, int, int]:
         """Return its place in the queue (S7)."""
         demand = demand_of(self.request, self.home)
-        return -demand.priority, self.round, self.order, self.sequence
+        deferred = self.deferred_until is not None
+        return deferred, -demand.priority, self.round, self.order, self.sequence
 
 
 def keys_of(request: Request) -> list[str]:
@@ -61,6 +71,12 @@ def keys_of(request: Request) -> list[str]:
 def demand_of(request: Request, key: str) -> Demand:
     """Return what a request demands of one of its keys."""
     return next(demand for demand in request.demands if demand.key == key)
+
+
+def gate_of(request: Request) -> str:
+    """Return the gate whose workers can wake a job; empty if it needs none."""
+    durable = request.payload is not None
+    return request.presence.name if durable and request.presence is not None else ""
 
 
 class Facts:
@@ -75,7 +91,10 @@ class Facts:
         self.ended: dict[str, tuple[Refused | Replaced, float]] = {}
         """Answers for waiters that were sent away, and when that was."""
         self.served_rounds: dict[tuple[str, int], int] = {}
-        self.group_rounds: dict[tuple[str, int, str], int] = {}
+        self.group_rounds: dict[tuple[str, int, str, str], int] = {}
+        """By key, priority, group and gate."""
+        self.presences: dict[tuple[str, str], float] = {}
+        """Until when each worker counts as there, by the name of its gate and its own."""
         self.sequence = 0
         self.last_order = 0
         self.told: list[Told] = []
@@ -90,6 +109,7 @@ class Facts:
         self.ended, self.told = dict(other.ended), list(other.told)
         self.served_rounds = dict(other.served_rounds)
         self.group_rounds = dict(other.group_rounds)
+        self.presences = dict(other.presences)
         self.sequence, self.last_order = other.sequence, other.last_order
 
     def same_as(self, other: Facts) -> bool:
@@ -113,8 +133,29 @@ class Facts:
         return sum(demand_of(holder.request, key).cost for holder in self.holders_of(key))
 
     def queue(self, key: str) -> list[Waiting]:
-        """Return the tickets in a key's queue, in the order in which they will be served."""
-        return sorted((w for w in self.waiters if w.home == key), key=Waiting.rank)
+        """Return the tickets in a key's queue, the dormant ones too, in their order."""
+        sitting = (w for w in self.waiters if w.home == key and not w.evicted)
+        return sorted(sitting, key=Waiting.rank)
+
+    def in_line(self, key: str, now: float) -> list[Waiting]:
+        """Return those that are not dormant, in the order in which they will be served."""
+        return [w for w in self.queue(key) if self.is_present(gate_of(w.request), now)]
+
+    def is_present(self, name: str, now: float) -> bool:
+        """Whether a gate has a worker (S17)."""
+        return not name or any(
+            until > now for (gate, _), until in self.presences.items() if gate == name
+        )
+
+    def see(self, presence: Presence, now: float) -> bool:
+        """Note that a worker is there, or leaves; return whether its gate's presence changed."""
+        was_present = self.is_present(presence.name, now)
+        who = presence.name, presence.worker
+        if not presence.leaving:
+            self.presences[who] = now + PRESENCE
+        else:
+            self.presences[who] = min(self.presences.get(who, now), now)
+        return self.is_present(presence.name, now) is not was_present
 
     def limit(self, demand: Demand) -> int:
         """Return the number by which a demand is judged (S12)."""
@@ -124,17 +165,22 @@ class Facts:
         """Whether the slots are free."""
         return self.in_use(demand.key) + demand.cost <= self.limit(demand)
 
-    def blocks(self, demand: Demand, arrival: tuple[int, int]) -> bool:
+    def blocks(self, demand: Demand, arrival: tuple[int, int], now: float) -> bool:
         """Whether a call of this arrival has to wait for what it demands (S3)."""
         if demand.key in self.paused or not self.fits(demand):
             return True
-        rank = (-demand.priority, self.next_round(demand), *arrival)
-        return any(waiter.rank() < rank for waiter in self.queue(demand.key))
+        rank = (False, -demand.priority, self.next_round(demand, now), *arrival)
+        return any(waiter.rank() < rank for waiter in self.in_line(demand.key, now))
 
-    def next_round(self, demand: Demand) -> int:
+    def next_round(self, demand: Demand, now: float) -> int:
         """Return the fair round of a waiter that comes in now (S7)."""
         key, priority, group = demand.key, demand.priority, demand.group
         served = self.served_rounds.get((key, priority), 0)
         if group is None:
             return served + 1
-        return max(served, self.group_rounds.get((key, priority, group), 0)) + 1
+        given = [
+            last
+            for (*place, name), last in self.group_rounds.items()
+            if place == [key, priority, group] and self.is_present(name, now)
+        ]
+        return max(served, *given, 0) + 1

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from limiter_core.limits import ConflictResolution
 from limiter_core.requests import Demand, Granted, Loss, Refused, Replaced, Request
-from limiter_core.testing._facts import Facts, Holding, Waiting, demand_of, keys_of
+from limiter_core.testing._facts import Facts, Holding, Waiting, demand_of, gate_of, keys_of
 
 Member = TypeVar("Member", Holding, Waiting)
 
@@ -41,8 +41,18 @@ class Moves(Facts):
         request = ticket.request
         expires_at = now + (request.lease if claimed else request.claim)
         ends_at = hold_end(request, now) if claimed else None
-        arrival = ticket.arrival()
-        self.holders.append(Holding(request, *arrival, now, claimed, expires_at, ends_at))
+        self.holders.append(
+            Holding(
+                request,
+                *ticket.arrival(),
+                now,
+                claimed,
+                expires_at,
+                ends_at,
+                offers=ticket.offers,
+                deferred_until=ticket.deferred_until,
+            )
+        )
 
     def change(self, member: Member, **values: Any) -> Member:
         """Put another in the place of a member, that differs in these values."""
@@ -76,7 +86,8 @@ class Moves(Facts):
             others = [
                 waiter
                 for waiter in self.waiters
-                if waiter is not ticket and home.key in keys_of(waiter.request)
+                if waiter is not ticket and not waiter.evicted
+                if home.key in keys_of(waiter.request)
             ]
             for waiter in others:
                 supersedes = demand_of(waiter.request, home.key).on_conflict.supersedes
@@ -88,16 +99,17 @@ class Moves(Facts):
                     self.send_away(waiter.request, Replaced(home.key), now)
                     freed += keys_of(waiter.request)
             freed.append(home.key)
-        self.sit_down(ticket, home)
+        self.sit_down(ticket, home, now)
         if home.on_conflict is ConflictResolution.CANCEL_RUNNING:
             freed += self._preempt(home, now)
         return freed
 
-    def sit_down(self, ticket: Waiting, home: Demand) -> None:
+    def sit_down(self, ticket: Waiting, home: Demand, now: float) -> None:
         """Put a ticket into the queue of one of its keys."""
-        fair_round = self.next_round(home)
+        fair_round = self.next_round(home, now)
         if home.group is not None:
-            self.group_rounds[home.key, home.priority, home.group] = fair_round
+            place = home.key, home.priority, home.group, gate_of(ticket.request)
+            self.group_rounds[place] = max(fair_round, self.group_rounds.get(place, 0))
         self.change(ticket, home=home.key, round=fair_round)
 
     def stand_up(self, ticket: Waiting) -> Waiting:
@@ -130,14 +142,14 @@ class Moves(Facts):
 
     def _tidy_rounds(self, key: str) -> None:
         """Forget the rounds of groups, and of queues, that nobody waits in any more."""
-        demands = [demand_of(waiter.request, key) for waiter in self.queue(key)]
-        groups = {(demand.key, demand.priority, demand.group) for demand in demands}
+        waiting = [(demand_of(w.request, key), gate_of(w.request)) for w in self.queue(key)]
+        groups = {(d.key, d.priority, d.group, name) for d, name in waiting}
         self.group_rounds = {
             group: last
             for group, last in self.group_rounds.items()
             if group[0] != key or group in groups
         }
-        if not demands:
+        if not waiting:
             self.served_rounds = {
                 place: last for place, last in self.served_rounds.items() if place[0] != key
             }

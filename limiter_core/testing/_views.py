@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import replace
 
 from limiter_core.requests import Answer, Granted, Held, KeySnapshot, Queued, Refused, Request
-from limiter_core.testing._facts import Facts, demand_of
+from limiter_core.testing._facts import Facts, demand_of, gate_of
 
 
 def _seconds(value: float | None) -> float | None:
@@ -43,13 +43,24 @@ def view_of(
         )
         for h in snapshot.holders
     ]
-    waiters = [(w.id, w.cost, w.limit, w.priority, w.group, w.durable) for w in snapshot.waiters]
+    waiters = [
+        (w.id, w.cost, w.limit, w.priority, w.group, w.durable, w.name, w.deferred)
+        for w in snapshot.waiters
+    ]
+    dormant = [
+        (each.name, each.waiting, [waiter.id for waiter in each.waiters])
+        for each in snapshot.dormant
+    ]
     numbers = (snapshot.limit, snapshot.override, snapshot.declared, snapshot.paused)
-    return snapshot.in_use, snapshot.waiting, *numbers, holders, waiters
+    return snapshot.in_use, snapshot.waiting, *numbers, holders, waiters, dormant
 
 
 def model_view(world: Facts, key: str, now: float) -> object:
-    holders, waiters = world.holders_of(key), world.queue(key)
+    holders, waiters = world.holders_of(key), world.in_line(key, now)
+    dormant: dict[str, list[str]] = {}
+    for waiter in world.queue(key):
+        if waiter not in waiters:
+            dormant.setdefault(gate_of(waiter.request), []).append(waiter.request.id)
     requests = [*(holder.request for holder in holders), *(waiter.request for waiter in waiters)]
     limits = {demand_of(request, key).limit for request in requests}
     override = world.overrides.get(key)
@@ -81,7 +92,10 @@ def model_view(world: Facts, key: str, now: float) -> object:
                 demand.priority,
                 demand.group,
                 waiter.request.payload is not None,
+                gate_of(waiter.request),
+                waiter.deferred_until is not None,
             )
             for waiter in waiters
         ],
+        [(name, len(ids), ids) for name, ids in sorted(dormant.items())],
     )

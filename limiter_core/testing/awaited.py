@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from limiter_core.requests import Answer, KeySnapshot, Notice, Renewal, Request
+from limiter_core.requests import Answer, KeySnapshot, Notice, Presence, Renewal, Request
 from limiter_core.store import SyncStore
 
 __all__ = ("AwaitedStore",)
@@ -52,9 +52,13 @@ class AwaitedStore:
         """Take a slot back from a holder."""
         return self._store.evict(lease_id)
 
-    async def sweep(self) -> None:
+    async def evict_waiter(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
+        """End the waiting of a ticket."""
+        return self._store.evict_waiter(ticket_id, keys)
+
+    async def sweep(self, presence: Presence | None = None) -> None:
         """Reap all that ended unnoticed."""
-        self._store.sweep()
+        self._store.sweep(presence)
 
     async def inspect(self, key: str) -> KeySnapshot:
         """Return the state of a key."""

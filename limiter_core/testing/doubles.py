@@ -17,6 +17,7 @@ from limiter_core.requests import (
     Loss,
     Mode,
     Notice,
+    Presence,
     Queued,
     Refusal,
     Refused,
@@ -99,7 +100,11 @@ class _Double:
         """Do nothing: there is no such holder."""
         return False
 
-    def sweep(self) -> None:
+    def evict_waiter(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:  # noqa: ARG002
+        """Do nothing: a double tells nobody anything while it waits."""
+        return False
+
+    def sweep(self, presence: Presence | None = None) -> None:
         """Do nothing: nothing ends by itself here."""
 
     def inspect(self, key: str) -> KeySnapshot:

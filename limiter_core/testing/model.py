@@ -6,7 +6,7 @@ waiter sits, whether a wake-up brings the grant along), the world has somebody `
 plays an operation once for every way to choose, so that what a store did can be looked up among
 all that it may do.
 
-Three definitions, where the rules name a thing but not how it is counted:
+Four definitions, where the rules name a thing but not how it is counted:
 
 - the *fair round* of a waiter that comes into a queue (S7) is one more than the later of two: the
   last round of which a grouped waiter was served, and the last round given to the waiters of its
@@ -15,11 +15,14 @@ Three definitions, where the rules name a thing but not how it is counted:
 - *the oldest holders* under CANCEL_RUNNING are those of the oldest grants; those who were asked to
   let go before count as making room; who has not taken up its slot yet makes room at once.
 - a ticket that *lapses* (S17) is queued again after those were served who waited when it lapsed.
+- when the last worker of a gate goes, or the first comes (S17), all keys on which jobs of any gate
+  wait are looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from limiter_core.requests import (
@@ -29,12 +32,14 @@ from limiter_core.requests import (
     Held,
     Loss,
     Mode,
+    Presence,
     Queued,
     Refusal,
     Refused,
     Request,
 )
-from limiter_core.testing._facts import Holding, Waiting, demand_of, keys_of
+from limiter_core.store import DEFERRED, OFFERS
+from limiter_core.testing._facts import Holding, Waiting, demand_of, gate_of, keys_of
 from limiter_core.testing._moves import Moves, cancelling, hold_end, is_over, ticket_end
 
 __all__ = ("World", "outcomes")
@@ -47,6 +52,10 @@ class World(Moves):
 
     def acquire(self, request: Request, now: float) -> Answer:
         """Answer a request (S1)."""
+        presence = request.presence
+        if presence is not None and request.mode is not Mode.LOOK and not presence.leaving:
+            if not self.is_present(presence.name, now):
+                self._see(presence, now)
         self.reap(keys_of(request), now)
         if request.mode is Mode.LOOK:
             return self._look_for(request, now)
@@ -121,11 +130,34 @@ class World(Moves):
             self.paused.add(key)
         self.serve([key], now)
 
-    def sweep(self, now: float) -> None:
+    def evict_waiter(self, request_id: str, now: float) -> bool:
+        """End the waiting of a ticket, or of a slot that nobody took up (S19)."""
+        member = self.holder(request_id) or self.waiter(request_id)
+        if member is not None:
+            self.reap(keys_of(member.request), now)
+        holder, waiter = self.holder(request_id), self.waiter(request_id)
+        if (holder is None or holder.claimed) and (waiter is None or waiter.evicted):
+            return False
+        member = holder or waiter
+        assert member is not None
+        request, home = member.request, waiter.home if waiter else keys_of(member.request)[0]
+        self.remove(request_id)
+        if self.is_present(gate_of(request), now):
+            refused = self._refusal(demand_of(request, home), Refusal.EVICTED)
+            self.send_away(request, refused, now)
+        else:
+            ticket = Waiting(request, *member.arrival(), now, None, home, evicted=True)
+            self.waiters.append(ticket)
+        self.serve(keys_of(request), now)
+        return True
+
+    def sweep(self, now: float, presence: Presence | None = None) -> None:
         """Reap the keys on which jobs wait or were handed a slot, in any order or at once (S17).
 
         The others too, or not: their processes look after themselves.
         """
+        if presence is not None:
+            self._see(presence, now)
         if self.choose(2):
             if len(keys := self._keys_with_ended(now)) > 1 and self.choose(2):
                 self._reap_together(keys, now)
@@ -133,6 +165,15 @@ class World(Moves):
                 self.reap([keys[self.choose(len(keys))]], now)
         while keys := sorted(self._keys_of_jobs().intersection(self._keys_with_ended(now))):
             self.reap([keys[self.choose(len(keys))]], now)
+
+    def _see(self, presence: Presence, now: float) -> None:
+        """Note that a worker is there, or leaves; serve whom that concerns (S17)."""
+        if self.see(presence, now):
+            keys = sorted({w.home for w in self.waiters if gate_of(w.request)})
+            while keys:
+                key = keys.pop(self.choose(len(keys)))
+                self.reap([key], now)
+                self.serve([key], now)
 
     def _keys_of_jobs(self) -> set[str]:
         waiting = {waiter.home for waiter in self.waiters if waiter.request.payload is not None}
@@ -158,28 +199,50 @@ class World(Moves):
         ]
         dead = [w for w in self.waiters if w.home in keys and is_over(w.expires_at, now)]
         lapsed = [h for h in ended if not h.claimed and h.request.payload is not None]
+        for number, holder in enumerate(lapsed):
+            if self.is_present(gate_of(holder.request), now) and gate_of(holder.request):
+                lapsed[number] = replace(holder, offers=holder.offers + 1)
         over = [*(holder.request for holder in ended), *(waiter.request for waiter in dead)]
+        lapsed_ids = {holder.request.id for holder in lapsed}
         for request in over:
             self.remove(request.id)
         for holder in ended:
-            if holder not in lapsed:
+            if holder.request.id not in lapsed_ids:
                 overran = is_over(holder.ends_at, now)
                 self.tell_end(holder, Loss.OVERRAN if overran else Loss.EXPIRED)
         freed = [key for request in over for key in keys_of(request)]
+        for waiter in [w for w in self.waiters if w.home in keys]:
+            if is_over(waiter.deferred_until, now):
+                self.change(waiter, deferred_until=None)
+        freed += [w.home for w in self.waiters if w.home in keys and gate_of(w.request)]
         self._pass_over(sorted(lapsed, key=lambda holder: holder.due() or 0.0), freed, now)
 
     def _pass_over(self, lapsed: Sequence[Holding], freed: Sequence[str], now: float) -> None:
         self.serve(freed, now)
         for holder in lapsed:
-            ticket = Waiting(holder.request, holder.order, holder.sequence, now, None)
+            offers, until = holder.offers, holder.deferred_until
+            until = None if is_over(until, now) else until
+            if offers >= OFFERS:
+                offers, until = 0, now + DEFERRED
+            ticket = Waiting(
+                holder.request,
+                *holder.arrival(),
+                now,
+                None,
+                offers=offers,
+                deferred_until=until,
+            )
             self.waiters.append(ticket)
-            self.sit_down(ticket, holder.request.demands[0])
+            self.sit_down(ticket, holder.request.demands[0], now)
         if lapsed:
             self.serve(freed, now)
 
     def _keys_with_ended(self, now: float) -> list[str]:
         holders = [holder for holder in self.holders if is_over(holder.due(), now)]
         dead = [waiter.home for waiter in self.waiters if is_over(waiter.expires_at, now)]
+        homes = {waiter.home for waiter in self.waiters}
+        dead += [w.home for w in self.waiters if is_over(w.deferred_until, now)]
+        dead += [key for key in homes if self._head_fits(key, now)]
         return sorted({*dead, *(key for holder in holders for key in keys_of(holder.request))})
 
     # -- coming in ---------------------------------------------------------------------------------
@@ -197,7 +260,7 @@ class World(Moves):
         if request.mode is Mode.RECLAIM:
             blocking = [demand for demand in request.demands if not self.fits(demand)]
         else:
-            blocking = [d for d in request.demands if self.blocks(d, ticket.arrival())]
+            blocking = [d for d in request.demands if self.blocks(d, ticket.arrival(), now)]
         if not blocking:
             self.grant(ticket, now, claimed=True)
             return None
@@ -206,7 +269,7 @@ class World(Moves):
         if (refusing := cancelling(blocking)) is not None:
             return self._refusal(refusing)
         home = blocking[self.choose(len(blocking))]
-        in_line = 0 if home.on_conflict.supersedes else len(self.queue(home.key))
+        in_line = 0 if home.on_conflict.supersedes else len(self.in_line(home.key, now))
         if home.max_waiting is not None and in_line >= home.max_waiting:
             return self._refusal(home, Refusal.QUEUE_FULL)
         self.waiters.append(ticket)
@@ -218,6 +281,8 @@ class World(Moves):
         holder, waiter = self.holder(request.id), self.waiter(request.id)
         if holder is not None:
             return Held(_left(holder, now)) if holder.claimed else Granted(0, _left(holder, now))
+        if waiter is not None and waiter.evicted:
+            return self._refusal(demand_of(waiter.request, waiter.home), Refusal.EVICTED)
         if waiter is None and request.id not in self.ended:
             return self._refusal(request.demands[0], Refusal.UNKNOWN)
         return self._standing(request, now)
@@ -225,6 +290,8 @@ class World(Moves):
     def _standing(self, request: Request, now: float) -> Answer:
         """Return where a known request stands; take its slot up if it has one."""
         holder, waiter = self.holder(request.id), self.waiter(request.id)
+        if waiter is not None and waiter.evicted:
+            return self._end_evicted(waiter, now)
         if waiter is not None:
             if request.mode is not Mode.LOOK:
                 self.change(waiter, expires_at=ticket_end(waiter.request, now))
@@ -253,14 +320,30 @@ class World(Moves):
     def serve(self, keys: Iterable[str], now: float) -> None:
         """Hand what is free to those whose turn it is, until no head of a queue fits (S6)."""
         pending = list(dict.fromkeys(keys))
+        for waiter in [w for w in self.waiters if w.evicted and w.home in pending]:
+            if self.is_present(gate_of(waiter.request), now):
+                self._end_evicted(waiter, now)
         while ready := [key for key in pending if self._next_in_line(key, now)]:
             key = ready[self.choose(len(ready))]
             while (ticket := self._next_in_line(key, now)) is not None:
                 pending.extend(self._attend(ticket, now))
 
+    def _end_evicted(self, waiter: Waiting, now: float) -> Refused:
+        """Tell a gate of a job that was evicted while it had no worker."""
+        refused = self._refusal(demand_of(waiter.request, waiter.home), Refusal.EVICTED)
+        self.send_away(waiter.request, refused, now)
+        return refused
+
+    def _head_fits(self, key: str, now: float) -> bool:
+        """Whether the first in a key's queue could be served; the dead do not count (S2)."""
+        for waiter in self.in_line(key, now):
+            if not is_over(waiter.expires_at, now):
+                return key not in self.paused and self.fits(demand_of(waiter.request, key))
+        return False
+
     def _next_in_line(self, key: str, now: float) -> Waiting | None:
         """Return the first in a key's queue if it fits there; the dead do not count (S2)."""
-        for waiter in self.queue(key):
+        for waiter in self.in_line(key, now):
             if is_over(waiter.expires_at, now):
                 self.remove(waiter.request.id)
                 continue
@@ -271,7 +354,7 @@ class World(Moves):
     def _attend(self, ticket: Waiting, now: float) -> list[str]:
         """Serve a ticket whose turn it is on its key; return the keys to be served for it (S9)."""
         others = [demand for demand in ticket.request.demands if demand.key != ticket.home]
-        blocking = [demand for demand in others if self.blocks(demand, ticket.arrival())]
+        blocking = [demand for demand in others if self.blocks(demand, ticket.arrival(), now)]
         if not blocking:
             home = demand_of(ticket.request, ticket.home)
             if home.group is not None:

@@ -29,6 +29,7 @@ from limiter_core.requests import (
     Listener,
     Mode,
     Notice,
+    Presence,
     Queued,
     Refused,
     Renewal,
@@ -114,6 +115,7 @@ class Stage:
         label: str = "",
         fencing_token: int | None = None,
         listener: Listener | None = None,
+        presence: Presence | None = None,
     ) -> Request:
         """Return a request; without demands, for the one slot of `KEY`.
 
@@ -132,6 +134,7 @@ class Stage:
             label,
             fencing_token,
             listener,
+            presence=presence,
         )
 
     # -- operations ------------------------------------------------------------------------------
@@ -156,9 +159,13 @@ class Stage:
         """Take a slot back from its holder."""
         return cast("bool", (yield Step("evict", (lease_id,))))
 
-    def sweep(self) -> Steps[None]:
-        """Reap all that ended unnoticed."""
-        yield Step("sweep")
+    def evict_waiter(self, ticket_id: str, keys: Sequence[str] = ()) -> Steps[bool]:
+        """End the waiting of a ticket."""
+        return cast("bool", (yield Step("evict_waiter", (ticket_id, keys))))
+
+    def sweep(self, presence: Presence | None = None) -> Steps[None]:
+        """Reap all that ended unnoticed, perhaps as a worker that is there or leaves."""
+        yield Step("sweep", (presence,))
 
     def inspect(self, key: str = KEY) -> Steps[KeySnapshot]:
         """Look at a key."""

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from limiter_core.limits import ConflictResolution
-from limiter_core.requests import Answer, Demand, Refused, Request
+from limiter_core.requests import Answer, Demand, Presence, Refused, Request
 from limiter_core.store import SyncStore
-from limiter_core.testing._calls import KEYS, LISTENED_LEASE, calls
+from limiter_core.testing._calls import KEYS, LISTENED_LEASE, PRESENCES, calls
 from limiter_core.testing.clock import FakeClock
 from limiter_core.testing.model import World
 from limiter_core.testing.witness import Witness
@@ -164,6 +164,18 @@ class StoreMachine(RuleBasedStateMachine):
                 lambda world, now: world.evict(request.id, now),
             )
 
+    @precondition(_somebody_came)
+    @rule(index=_indexes)
+    def evict_waiter(self, index: int) -> None:
+        """An operator ends somebody's waiting."""
+        if request := self._some(index):
+            self._step(
+                f"evict_waiter({request.id!r})",
+                request,
+                lambda store: store.evict_waiter(request.id),
+                lambda world, now: world.evict_waiter(request.id, now),
+            )
+
     @rule(index=_indexes, limit=st.sampled_from((None, None, 0, 1, 2, 3, 4)))
     def set_limit(self, index: int, limit: int | None) -> None:
         """An operator overrides the limit, or returns to what is declared."""
@@ -193,9 +205,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     # -- time --------------------------------------------------------------------------------------
 
-    @rule(seconds=st.sampled_from((0.5, 2, 4, 7, 12)))
+    @rule(seconds=st.sampled_from((0.502, 2.002, 4.002, 7.002, 12.002)))
     def pass_time(self, seconds: float) -> None:
-        """Time passes. No lease ends exactly then: whether the last moment counts is left open."""
+        """Time passes. Nothing ends exactly then: whether the last moment counts is left open."""
         self.clock.advance(seconds)
         if self.kind == "swept":
             self.sweep()
@@ -206,6 +218,25 @@ class StoreMachine(RuleBasedStateMachine):
         self._step(
             "sweep()", None, lambda store: store.sweep(), lambda world, now: world.sweep(now)
         )
+
+    @rule(presence=st.sampled_from(PRESENCES), leaving=st.sampled_from((False, False, True)))
+    def work(self, presence: Presence, leaving: bool) -> None:
+        """A worker sweeps, and says so that it is there; or it leaves."""
+        presence = presence._replace(leaving=leaving)
+        self._step(
+            f"sweep({presence})",
+            None,
+            lambda store: store.sweep(presence),
+            lambda world, now: world.sweep(now, presence),
+        )
+
+    @rule(times=st.integers(1, 4), presence=st.sampled_from(PRESENCES))
+    def come_for_nothing(self, times: int, presence: Presence) -> None:
+        """A worker is there, and lets the slots pass that its jobs are offered."""
+        for _ in range(times):
+            self.work(presence, leaving=False)
+            self.clock.advance(4.002)
+            self.sweep()
 
     def teardown(self) -> None:
         """Everything ends, and nothing is left."""

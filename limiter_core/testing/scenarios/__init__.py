@@ -6,6 +6,7 @@ from limiter_core.testing.play import Scenario
 from limiter_core.testing.scenarios import (
     admission,
     bookkeeping,
+    dormant,
     durable,
     handoff,
     identity,
@@ -29,6 +30,7 @@ _THEMES = (
     resolutions,
     operating,
     durable,
+    dormant,
     looking,
     bookkeeping,
 )
