@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from limiter_core.errors import StoreError, StoreUnavailable
-from limiter_core.requests import Answer, KeySnapshot, Notice, Renewal, Request
+from limiter_core.requests import Answer, KeySnapshot, Notice, Presence, Renewal, Request
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._deadlines import answer_by
@@ -84,6 +84,10 @@ class AsyncFace:
         key = keys[0] if keys else await self._find(ticket_id)
         return key is not None and await self._flag(protocol.withdraw(ticket_id, key))
 
+    async def evict_waiter(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
+        key = keys[0] if keys else await self._find(ticket_id)
+        return key is not None and await self._flag(protocol.dismiss(ticket_id, key))
+
     async def renew(self, ids: Sequence[str]) -> Renewal:
         replies: list[tuple[str, str]] = []
         for each in ids:
@@ -96,11 +100,12 @@ class AsyncFace:
         key = await self._find(lease_id)
         return key is not None and await self._flag(protocol.evict(lease_id, key))
 
-    async def sweep(self) -> None:
+    async def sweep(self, presence: Presence | None = None) -> None:
         noted = await self._store.async_wire().command("SMEMBERS", self._store.scopes_key)
         scopes: list[str] = ["", *protocol.parse_scopes(noted)]
         while scopes:
-            lines = await self._carry_out_all(map(protocol.offers, scopes))
+            operations = [protocol.offers(scope, presence) for scope in scopes]
+            lines = await self._carry_out_all(operations)
             done = map(protocol.parse_count, lines, scopes)
             scopes = [scope for scope, n in zip(scopes, done, strict=True) if n >= BATCH]
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from limiter_core.errors import StoreError
 from limiter_core.outage import RepeatedWarning
 from limiter_core.requests import Answer, Granted, Listener, Loss, Mode, Notice, Queued, Request
+from limiter_core.store import log_deferred
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock
 from limiter_redis import _protocol as protocol
@@ -300,6 +301,8 @@ class Hub:
     def _hear(self, news: protocol.News, sent_at: float) -> None:
         if news.more:
             self.unfinished[news.id] = None
+        elif news.deferred is not None:
+            log_deferred(news.id, *news.deferred)
         elif (live := self.live.get(news.id)) is not None:
             if news.loss is not None:
                 self.lose(live, news.loss)

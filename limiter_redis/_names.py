@@ -21,7 +21,20 @@ LONGEST = 128
 """Characters of a namespace at the most."""
 
 _KINDS = frozenset(
-    ("ended", "ends", "none", "notices", "offers", "process", "queue", "scopes", "state")
+    (
+        "ended",
+        "ends",
+        "jobs",
+        "none",
+        "notices",
+        "offers",
+        "present",
+        "process",
+        "queue",
+        "scopes",
+        "state",
+        "turned",
+    )
 )
 """What follows a tag in the names of a store."""
 

@@ -19,12 +19,14 @@ from redis.exceptions import ResponseError
 from limiter_core.errors import StoreError
 from limiter_core.requests import (
     Answer,
+    DormantSnapshot,
     Granted,
     Held,
     HolderSnapshot,
     KeySnapshot,
     Loss,
     Notice,
+    Presence,
     Queued,
     Refusal,
     Refused,
@@ -82,6 +84,7 @@ _REFUSALS = {
     "queue": Refusal.QUEUE_FULL,
     "cost": Refusal.COST,
     "unknown": Refusal.UNKNOWN,
+    "evicted": Refusal.EVICTED,
 }
 
 
@@ -95,7 +98,7 @@ def acquire(request: Request) -> Operation:
     text = (
         f"acquire {id_word(request.id)} {request.mode._value_} {microseconds(request.lease)} "
         f"{0 if hold is None else microseconds(hold)} {microseconds(request.claim)} "
-        f"{request.order or 0} {'-' if payload is None else _base64(payload)} "
+        f"{request.order or 0} {'-' if payload is None else _payload(payload, request.presence)} "
         f"{_word(request.claimant)} {_word(request.label)} "
         f"{0 if request.listener is None else 1} {request.fencing_token or 0}"
     )
@@ -137,6 +140,11 @@ def evict(lease_id: str, key: str) -> Operation:
     return Operation(f"evict {id_word(lease_id)} {key_word(key)}", (key,))
 
 
+def dismiss(ticket_id: str, key: str) -> Operation:
+    """Return the operation that ends the waiting of a ticket."""
+    return Operation(f"dismiss {id_word(ticket_id)} {key_word(key)}", (key,))
+
+
 def renew(request_id: str, key: str) -> Operation:
     """Return the operation that starts a lease time again; `key` is the request's first."""
     return Operation(f"renew {id_word(request_id)} {key_word(key)}", (key,))
@@ -163,9 +171,13 @@ def sweep(key: str) -> Operation:
     return Operation(f"sweep {key_word(key)}", (key,))
 
 
-def offers(scope: str) -> Operation:
+def offers(scope: str, presence: Presence | None = None) -> Operation:
     """Return the operation that looks after durable tickets of a scope (a word), "" for none."""
-    return Operation(f"offers {'=' + scope if scope else '-'}", (), scope)
+    text = f"offers {'=' + scope if scope else '-'}"
+    if presence is not None:
+        stays = "leaves" if presence.leaving else "there"
+        text += f" {_word(presence.name)} {_word(presence.worker)} {stays}"
+    return Operation(text, (), scope)
 
 
 def inspect(key: str) -> Operation:
@@ -238,6 +250,7 @@ class News(NamedTuple):
         loss: why the lease ended or has to, None if it is not about that.
         notice: what became of a durable ticket.
         more: whether there is more to do on a key than one step may do.
+        deferred: the key and the gate of a job that was offered slots in vain.
     """
 
     id: str
@@ -245,6 +258,7 @@ class News(NamedTuple):
     loss: Loss | None = None
     notice: Notice | None = None
     more: bool = False
+    deferred: tuple[str, str] | None = None
 
 
 def lines_of(reply: Any, operations: int) -> list[str]:
@@ -364,17 +378,21 @@ def parse_news(line: str) -> News:
             return News(subject, loss=parse_loss(rest[0]))
         if kind == "notice":
             return News(subject, notice=_notice(subject, rest))
+        if kind == "deferred":
+            return News(subject, deferred=(unquote(rest[0], errors=_ANY), _unword(rest[1])))
     except NO_SENSE:
         pass
     raise unreadable(line, "")
 
 
 def _notice(subject: str, fields: Sequence[str]) -> Notice:
-    text = fields[0].rstrip("=")
+    name, _, encoded = fields[0].rpartition("|")
+    text = encoded.rstrip("=")
     answer = _answer(fields[1:])
     if not isinstance(answer, Granted | Refused | Replaced):
         raise ValueError(fields[1])  # noqa: TRY004  (it is no wrong type of ours)
-    return Notice(subject, base64.b64decode(text + "=" * (-len(text) % 4)), answer)
+    payload = base64.b64decode(text + "=" * (-len(text) % 4))
+    return Notice(subject, payload, answer, _unword(name or "-"))
 
 
 def parse_flag(line: str, key: str) -> bool:
@@ -473,6 +491,23 @@ def _snapshot(key: str, state: Any) -> KeySnapshot:
         declared=tuple(sorted(declared)),
         holders=tuple(holders),
         waiters=tuple(waiters),
+        dormant=tuple(
+            sorted(
+                (_dormant(*each, now=now) for each in state["dormant"] or ()),
+                key=lambda each: each.name,
+            )
+        ),
+    )
+
+
+def _dormant(
+    name: str, until: str, waiting: int, waiters: Sequence[Sequence[str]], *, now: int
+) -> DormantSnapshot:
+    return DormantSnapshot(
+        name=_unword(name),
+        absent_for=(now - int(until)) / 1_000_000 if int(until) else None,
+        waiting=waiting,
+        waiters=tuple(_waiter(*waiter, now=now) for waiter in waiters),
     )
 
 
@@ -494,6 +529,7 @@ def _holder(lease_id: str, record: str, due: str, *, now: int) -> HolderSnapshot
 def _waiter(ticket_id: str, record: str, *, now: int) -> WaiterSnapshot:
     order, sequence, _, _, _, _, _, label, payload, home, _, *demands = record.split(" ")
     _, limit, cost, _, priority, group, _ = demands[7 * int(home) - 7 : 7 * int(home)]
+    name, *deferral = payload.split("|")[:-1] or ("-",)
     return WaiterSnapshot(
         id=unquote(ticket_id, errors=_ANY),
         cost=int(cost),
@@ -503,6 +539,8 @@ def _waiter(ticket_id: str, record: str, *, now: int) -> WaiterSnapshot:
         waiting_for=(now - int(order if sequence == "-" else sequence)) / 1_000_000,
         durable=payload != "-",
         label=_unword(label),
+        name=_unword(name),
+        deferred=bool(deferral) and deferral[1] != "0",
     )
 
 
@@ -546,6 +584,14 @@ def _word(text: str) -> str:
 
 def _unword(word: str) -> str:
     return "" if word == "-" else unquote(word, errors=_ANY)
+
+
+def _payload(payload: bytes, presence: Presence | None) -> str:
+    """Return a payload as one word, with the gate in front whose workers can wake the job."""
+    if presence is None:
+        return _base64(payload)
+    worker = "" if presence.leaving else _word(presence.worker)
+    return f"{_word(presence.name)}|{worker}|{_base64(payload)}"
 
 
 def _base64(payload: bytes) -> str:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from importlib import resources
 
-_SHARED = ("state", "holders", "tickets", "admission", "turns")
+_SHARED = ("state", "presence", "holders", "tickets", "admission", "turns")
 _STEPS = (
     "acquire",
     "release",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from limiter_core.errors import StoreError, StoreUnavailable
-from limiter_core.requests import Answer, KeySnapshot, Notice, Renewal, Request
+from limiter_core.requests import Answer, KeySnapshot, Notice, Presence, Renewal, Request
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._deadlines import answer_by
@@ -83,6 +83,10 @@ class SyncFace:
         key = keys[0] if keys else self._find(ticket_id)
         return key is not None and self._flag(protocol.withdraw(ticket_id, key))
 
+    def evict_waiter(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
+        key = keys[0] if keys else self._find(ticket_id)
+        return key is not None and self._flag(protocol.dismiss(ticket_id, key))
+
     def renew(self, ids: Sequence[str]) -> Renewal:
         found = [(each, self._find(each)) for each in ids]
         return protocol.renewal(
@@ -94,12 +98,12 @@ class SyncFace:
         key = self._find(lease_id)
         return key is not None and self._flag(protocol.evict(lease_id, key))
 
-    def sweep(self) -> None:
+    def sweep(self, presence: Presence | None = None) -> None:
         noted = self._store.wire().command("SMEMBERS", self._store.scopes_key)
         for some in batched(["", *protocol.parse_scopes(noted)], BATCH):
             scopes = some
             while scopes:
-                lines = self._carry_out_all([protocol.offers(scope) for scope in scopes])
+                lines = self._carry_out_all([protocol.offers(scope, presence) for scope in scopes])
                 done = map(protocol.parse_count, lines, scopes)
                 scopes = [s for s, n in zip(scopes, done, strict=True) if n >= BATCH]
 

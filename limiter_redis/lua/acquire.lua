@@ -1,26 +1,33 @@
 -- Ask for slots, ask again while waiting, or take up a slot that was handed over.
 --
 -- operation  "acquire" id mode ("wait", "try", "reclaim", "look") lease hold (0: none) claim
---            order (0: now) payload (base64, "=" if empty; "-": not durable) claimant label
+--            order (0: now) payload (base64, "=" if empty; "-": not durable; with the gate's
+--            name, "|", the worker that asks, if it is there to stay, and "|" before it, if only
+--            workers of that name can wake the job) claimant label
 --            live (1 if somebody in the calling process listens) token (0: none)
 --            and for each key: key limit cost conflict priority group ("-": none)
 --            max_waiting (-1: any)
 -- reply      "granted" token microseconds-left
 --            "queued" key limit in-use order microseconds-to-next-end ("-")
 --            "refused" key limit in-use microseconds-to-next-end ("-") reason ("full", "queue",
---            "cost", "unknown")
+--            "cost", "unknown", "evicted")
 --            "replaced" key | "held" microseconds-left
 -- cost       O(log n); under "cancel_running" and "keep_latest" O(n)
 
 function steps.acquire(w)
+  local name, worker, payload = match(w[8], '^([^|]*)|([^|]*)|(.*)$')
   local r = {
     id = w[2], lease = tonumber(w[4]), hold = tonumber(w[5]), claim = tonumber(w[6]),
-    payload = w[8], durable = w[8] ~= '-', claimant = state.untext(w[9]), label = w[10],
+    payload = payload or w[8], durable = w[8] ~= '-', name = name or '', part = name or '',
+    offers = 0, deferred = 0, claimant = state.untext(w[9]), label = w[10],
     process = w[11] == '1' and process or '', demands = {}
   }
   local mode, given_order = w[3], tonumber(w[7])
   for i = 13, #w, 7 do r.demands[#r.demands + 1] = tickets.read_demand(w, i) end
   local first = state.load(r.demands[1].key)
+  if worker and worker ~= '' and mode ~= 'look' then
+    for _, demand in ipairs(r.demands) do presence.ask(state.load(demand.key), name, worker) end
+  end
   for _, demand in ipairs(r.demands) do turns.reap(state.load(demand.key)) end
 
   local h = holders.read(first, r.id)
@@ -52,6 +59,11 @@ function steps.acquire(w)
     return 'granted ' .. int(h.token) .. ' ' .. int(due - now)
   end
   local t = tickets.read(first, r.id)
+  if t and t.evicted then
+    local demand = t.demands[t.home]
+    if mode == 'look' then return admission.refusal(state.load(demand.key), demand, 'evicted') end
+    return tickets.end_evicted(t)
+  end
   if t then
     local s = state.load(t.demands[t.home].key)
     if not t.durable and mode ~= 'look' then
@@ -91,8 +103,8 @@ function steps.acquire(w)
   end
   local home = r.demands[blocking[1]]
   local s = state.load(home.key)
-  local in_queue = SUPERSEDES[home.conflict] and 0 or s.queued
-  if home.max_waiting >= 0 and in_queue >= home.max_waiting then
+  if home.max_waiting >= 0
+      and (SUPERSEDES[home.conflict] and 0 or state.in_line(s)) >= home.max_waiting then
     return admission.refusal(s, home, 'queue')
   end
   t = r
@@ -122,5 +134,5 @@ function steps.queued(t)
   local home = t.demands[t.home]
   local s = state.load(home.key)
   local limit = s.paused and 0 or state.limit_of(s, home)
-  return 'queued ' .. s.key .. ' ' .. int(limit) .. ' ' .. int(s.used) .. ' ' .. int(t.order) .. ' ' .. state.next_end(s)
+  return 'queued ' .. s.key .. ' ' .. int(limit) .. ' ' .. int(s.used) .. ' ' .. int(t.order) .. ' ' .. state.next_look(s)
 end

@@ -26,8 +26,14 @@ end
 function admission.each(s, visit)
   local ids = {}
   state.write_queue(s)
-  for _, member in ipairs(call('ZRANGE', s.queue, 0, -1)) do
-    ids[#ids + 1] = string.sub(member, RANK + 1)
+  local parts = { s.queue }
+  for name, list in pairs(s.lists or {}) do
+    if list.n > 0 and state.in_queue(name) then parts[#parts + 1] = list.key end
+  end
+  for _, part in ipairs(parts) do
+    for _, member in ipairs(call('ZRANGE', part, 0, -1)) do
+      ids[#ids + 1] = string.sub(member, RANK + 1)
+    end
   end
   if s.waiting > s.queued then -- some sit in the queue of another of their keys
     state.write_fields(s)
@@ -40,7 +46,7 @@ function admission.each(s, visit)
     if not seen[id] then
       seen[id] = true
       local t = tickets.read(s, id)
-      if t and not holders.read(s, id) then visit(t) end
+      if t and not t.evicted and not holders.read(s, id) then visit(t) end
     end
   end
 end

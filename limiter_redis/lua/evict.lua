@@ -18,3 +18,33 @@ function steps.evict(w)
   turns.serve(work)
   return '1'
 end
+
+-- End the waiting of a ticket, or of one whose slot nobody took up yet; a job hears it when its gate
+-- has a worker (S17).
+--
+-- operation  "dismiss" id key (one of its keys)
+-- reply      "1" if there was one, else "0"
+
+function steps.dismiss(w)
+  local h, t = turns.member(state.load(w[3]), w[2])
+  if not t or t.evicted then return '0' end
+  local work = {}
+  for i, demand in ipairs(t.demands) do work[i] = demand.key end
+  if h then -- it waits, as far as its caller knows, and was in no queue
+    holders.remove(h)
+    t.home = 1
+    tickets.add(t)
+  else
+    tickets.stand_up(t)
+  end
+  local demand = t.demands[t.home]
+  local s = state.load(demand.key)
+  if t.name ~= '' and presence.lasts(s, t.name) <= now then
+    tickets.keep_evicted(t)
+  else
+    tickets.leave(t)
+    tickets.remember(t, admission.refusal(s, demand, 'evicted'))
+  end
+  turns.serve(work)
+  return '1'
+end

@@ -2,13 +2,14 @@
 --
 -- operation  "inspect" key waiters (how many to show)
 -- reply      JSON: now, used, queued, override, paused, holders: list of {id, record, due},
---            waiters: list of {id, record} in order
+--            waiters: list of {id, record} in order, dormant: list of {name, until when it had a
+--            worker, number, list of {id, record}}
 -- cost       O(n) with n holders
 
 function steps.inspect(w)
   local s = state.load(w[2])
   turns.reap(s)
-  local holding, waiting = {}, {}
+  local holding = {}
   local function show(member, due)
     local id = string.sub(member, 2)
     if string.sub(member, 1, 1) == 'h' then
@@ -25,18 +26,38 @@ function steps.inspect(w)
     for i = 1, #ends, 2 do show(ends[i], ends[i + 1]) end
   end
   state.write_queue(s)
-  for _, member in ipairs(call('ZRANGE', s.queue, 0, tonumber(w[3]) - 1)) do
-    local id = string.sub(member, RANK + 1)
+  local shown = tonumber(w[3])
+  local waiting = steps.first_waiters(s, state.parts(s), shown)
+  local dormant = {}
+  for name, part in pairs(state.parts(s, true)) do
+    dormant[#dormant + 1] = {
+      name, int(presence.lasts(s, name)), part.n, steps.first_waiters(s, { [name] = part }, shown)
+    }
+  end
+  return cjson.encode({
+    now = int(now), used = int(s.used), queued = state.in_line(s),
+    override = s.override and int(s.override) or false,
+    paused = s.paused, holders = #holding > 0 and holding or false,
+    waiters = #waiting > 0 and waiting or false, dormant = #dormant > 0 and dormant or false
+  })
+end
+
+-- The first waiters in parts of a queue, in order: list of {id, record}.
+function steps.first_waiters(s, parts, count)
+  local found = {}
+  for _, part in pairs(parts) do
+    local members = call('ZRANGE', part.key, 0, count - 1, 'WITHSCORES')
+    for i = 1, #members, 2 do found[#found + 1] = { members[i], tonumber(members[i + 1]) } end
+  end
+  table.sort(found, function(a, b) return a[2] < b[2] or (a[2] == b[2] and a[1] < b[1]) end)
+  local waiters = {}
+  for i = 1, math.min(#found, count) do
+    local id = string.sub(found[i][1], RANK + 1)
     local record = state.get(s, 't:' .. id)
     if record and string.sub(record, 1, 1) == '@' then
       record = state.get(state.load(string.sub(record, 2)), 't:' .. id)
     end
-    if record then waiting[#waiting + 1] = { id, record } end
+    if record then waiters[#waiters + 1] = { id, record } end
   end
-  return cjson.encode({
-    now = int(now), used = int(s.used), queued = s.queued,
-    override = s.override and int(s.override) or false,
-    paused = s.paused, holders = #holding > 0 and holding or false,
-    waiters = #waiting > 0 and waiting or false
-  })
+  return waiters
 end

@@ -15,7 +15,10 @@ local replies, rest = {}, nil
 -- Where memory is full the server refuses writes that may need some, until a script has written
 -- once: so what keeps slots and gives them back begins with a write that needs none. (Nothing has
 -- this name: no key has a brace behind its tag.)
-local NEEDS_NONE = { release = true, withdraw = true, renew = true, evict = true, sweep = true, offers = true }
+local NEEDS_NONE = {
+  release = true, withdraw = true, renew = true, evict = true, dismiss = true, sweep = true,
+  offers = true
+}
 local written = false
 for i = 3, #ARGV do
   local op = ARGV[i]

@@ -15,6 +15,7 @@ local ARGUMENTS = 1000 -- of one command at the most: Lua cannot pass on more th
 local prefix = match(opening, '^(.*):{$')
 
 local news = {} -- what others in the calling process have to hear
+local presences = {} -- until when gates have a worker, by Redis key
 
 -- Wakes the job of a durable ticket, whose id it is given as a word; returns whether it did. A queue
 -- in the same Redis, and in a cluster in the same slot, puts its own in this place (`RedisStore.wake`).
@@ -26,6 +27,7 @@ local function wake(id) return false end
 local lazy = {}
 local function functions_of(file) return setmetatable({ file .. '.' }, lazy) end
 local state, holders, tickets = functions_of('state'), functions_of('holders'), functions_of('tickets')
+local presence = functions_of('presence')
 local admission, turns = functions_of('admission'), functions_of('turns')
 local steps = functions_of('steps') -- the operations
 
@@ -51,7 +53,8 @@ end
 function state.notice(t, answer)
   local called, woken = pcall(wake, t.id)
   if called and woken then return end
-  news[#news + 1] = 'notice ' .. t.id .. ' ' .. t.payload .. ' ' .. answer
+  local name = t.name ~= '' and t.name .. '|' or ''
+  news[#news + 1] = 'notice ' .. t.id .. ' ' .. name .. t.payload .. ' ' .. answer
 end
 
 -- Fields ------------------------------------------------------------------------------------------
@@ -149,32 +152,124 @@ function state.next_end(s)
   return int(math.max(0, first - now))
 end
 
--- Queue -------------------------------------------------------------------------------------------
+-- The same for whoever waits: the last worker may go whose job is first in the queue.
+function state.next_look(s)
+  if s.recheck > 0 and s.recheck < state.first_end(s) then return int(math.max(0, s.recheck - now)) end
+  return state.next_end(s)
+end
 
-function state.set_place(s, member, score)
-  s.queue_now[member] = score
-  s.queue_changed, s.changed, s.front = true, true, nil
-  s.queued = s.queued + (score and 1 or -1)
+-- Queue -------------------------------------------------------------------------------------------
+--
+-- It has a part for those who need no worker to be woken, `s.queue`, and one for the jobs of each
+-- gate, in `s.lists` by the gate's name (S17): those of a gate without a worker are left out. What
+-- ends in "*" is no part of the queue: jobs that were evicted, of which their gate has to hear.
+
+local EVICTED = '*'
+
+function state.new_list(s, name, count)
+  return { key = s.head .. ':jobs' .. s.rest .. '|' .. name, n = count, had = count > 0, now = {} }
+end
+
+function state.in_queue(name) return string.sub(name, -1) ~= EVICTED end
+
+function state.set_place(s, name, member, score)
+  local change = score and 1 or -1
+  if name == '' then
+    s.queue_now[member] = score
+    s.queue_changed = true
+  else
+    s.lists = s.lists or {}
+    local list = s.lists[name] or state.new_list(s, name, 0)
+    s.lists[name] = list
+    list.n, list.now[member], list.changed = list.n + change, score, true
+  end
+  s.changed, s.front = true, nil
+  if state.in_queue(name) then s.queued = s.queued + change end
+end
+
+-- Gives a member of the queue another score.
+function state.move_place(s, name, member, score)
+  local list = s.lists[name]
+  list.now[member], list.changed = score, true
+  s.changed, s.front = true, nil
 end
 
 function state.write_queue(s)
-  if not s.queue_changed then return end
-  if state.write_members(s.queue, s.queue_now, tostring) then s.had_queue = s.had_queue and s.saving end
-  s.queue_now, s.queue_changed, s.written = {}, false, true
+  if s.queue_changed then
+    if state.write_members(s.queue, s.queue_now, tostring) then s.had_queue = s.had_queue and s.saving end
+    s.queue_now, s.queue_changed, s.written = {}, false, true
+  end
+  if s.lists then
+    for _, list in pairs(s.lists) do
+      if list.changed then
+        if state.write_members(list.key, list.now, tostring) then list.had = list.had and s.saving end
+        list.now, list.changed, s.written = {}, false, true
+      end
+    end
+  end
 end
 
--- The member that is served next, and its score; nil if nobody waits here.
+-- How many of those in the queue need no worker to be woken.
+function state.unnamed(s)
+  local count = s.queued
+  for name, list in pairs(s.lists or {}) do
+    if state.in_queue(name) then count = count - list.n end
+  end
+  return count
+end
+
+-- The parts of the queue with a member that are not dormant, by name; the others if `dormant`.
+function state.parts(s, dormant)
+  local parts, unnamed = {}, state.unnamed(s)
+  for name, list in pairs(s.lists or {}) do
+    if list.n > 0 and state.in_queue(name) and (presence.lasts(s, name) > now) == not dormant then
+      parts[name] = list
+    end
+  end
+  if unnamed > 0 and not dormant then parts[''] = { key = s.queue, n = unnamed } end
+  return parts
+end
+
+-- How many wait in the queue and are not dormant.
+function state.in_line(s)
+  if not s.lists then return s.queued end
+  local count = 0
+  for _, part in pairs(state.parts(s)) do count = count + part.n end
+  return count
+end
+
+-- The member that is served next, its score, and the name of its part; nil if nobody waits here.
 function state.first_in_queue(s)
   if s.queued == 0 then return nil end
   if not s.front then
     state.write_queue(s)
-    s.front = call('ZRANGE', s.queue, 0, 0, 'WITHSCORES')
-    if not s.front[1] then -- cannot be, unless the server threw it away
-      state.restore_queue(s)
-      return state.first_in_queue(s)
+    s.front = {}
+    for name, part in pairs(s.lists and state.parts(s) or { [''] = { key = s.queue } }) do
+      local first = call('ZRANGE', part.key, 0, 0, 'WITHSCORES')
+      if not first[1] then -- cannot be, unless the server threw it away
+        state.restore_queue(s)
+        return state.first_in_queue(s)
+      end
+      local score, other = tonumber(first[2]), s.front[2]
+      if not other or score < other or (score == other and first[1] < s.front[1]) then
+        s.front = { first[1], score, name }
+      end
     end
   end
-  return s.front[1], tonumber(s.front[2])
+  return s.front[1], s.front[2], s.front[3]
+end
+
+-- Whether jobs of a gate wait here beside others, who go on when it has no worker any more.
+function state.is_mixed(s)
+  local parts = state.unnamed(s) > 0 and 1 or 0
+  for name, list in pairs(s.lists or {}) do
+    if list.n > 0 and state.in_queue(name) then parts = parts + 1 end
+  end
+  return parts > 1
+end
+
+function state.set_recheck(s, at)
+  if s.recheck ~= at then s.recheck, s.changed = at, true end
 end
 
 -- What a server that is short of memory threw away, while it kept the state: made anew of the
@@ -198,26 +293,29 @@ function state.restore_ends(s)
   end
   for _, id in ipairs(records(s, 't:')) do
     local t = tickets.read(s, id)
-    if t and not t.durable and t.demands[t.home].key == s.key and not holders.read(s, id) then
-      state.set_end(s, 't' .. id, now + t.lease, true)
+    if t and t.demands[t.home].key == s.key and not holders.read(s, id) then
+      if not t.durable then state.set_end(s, 't' .. id, now + t.lease, true) end
+      if t.deferred > 0 then state.set_end(s, 'd' .. id, t.deferred, true) end
     end
   end
   s.used, s.offered, s.had_ends, s.sure = used, offered, false, true
 end
 
 function state.restore_queue(s)
-  s.queued, s.had_queue = 0, false
+  s.queued, s.had_queue, s.lists = 0, false, nil
   for _, id in ipairs(records(s, 't:')) do
     local t = tickets.read(s, id)
     if t and t.demands[t.home].key == s.key and not holders.read(s, id) then
-      state.set_place(s, tickets.member(t), 0 - t.demands[t.home].priority)
+      state.set_place(s, t.part, tickets.member(t), tickets.score(t))
     end
   end
 end
 
 -- Keys --------------------------------------------------------------------------------------------
 
-local NUMBERS = { 'used', 'waiting', 'queued', 'token', 'order', 'expires', 'fair', 'jobs', 'offered' }
+local NUMBERS = {
+  'used', 'waiting', 'queued', 'token', 'order', 'expires', 'fair', 'jobs', 'offered', 'recheck'
+}
 
 function state.outlive(s, due)
   s.changed = true
@@ -230,7 +328,7 @@ function state.load(key)
   if s then return s end
   local head, rest = around(key)
   s = {
-    key = key, head = head, state = head .. ':state' .. rest, ends = head .. ':ends' .. rest,
+    key = key, head = head, rest = rest, state = head .. ':state' .. rest, ends = head .. ':ends' .. rest,
     queue = head .. ':queue' .. rest, need = 0, before = {}, fields = {}, dirty = {}, holders = {},
     tickets = {}, ends_now = {}, queue_now = {}, first = math.huge, sure = true
   }
@@ -238,13 +336,20 @@ function state.load(key)
   states[key] = s
   if s.kind == 'hash' then
     local m = call('HMGET', s.state, 'used', 'waiting', 'queued', 'token', 'order', 'expires', 'fair',
-      'jobs', 'offered', 'override', 'paused')
+      'jobs', 'offered', 'recheck', 'override', 'paused', 'gates')
     for i, name in ipairs(NUMBERS) do
       s[name] = tonumber(m[i]) or 0
       s.before[name] = s[name]
     end
-    s.override, s.paused = tonumber(m[10]), m[11] == '1'
-    s.had_ends, s.had_queue = s.used > 0, s.queued > 0
+    s.override, s.paused = tonumber(m[11]), m[12] == '1'
+    if m[13] then
+      s.lists, s.gates = {}, m[13]
+      for name, count in string.gmatch(m[13], '(%S+) (%d+)') do
+        s.lists[name] = state.new_list(s, name, tonumber(count))
+      end
+    end
+    s.had_queue = state.unnamed(s) > 0
+    s.had_ends = s.used > 0
     s.was_kept = s.override or s.paused or false
     s.first, s.sure = 0, false
     return s
@@ -259,16 +364,29 @@ function state.load(key)
   return s
 end
 
--- The index of the keys on which a durable ticket waits, or was handed a slot, by the time at which
--- somebody has to look there (S17). One per scope; keys without a scope share one.
-function state.index_of(scope)
-  if scope ~= '' then return opening .. scope .. '}:offers' end
-  return (prefix or string.sub(opening, 1, -2) .. '}') .. ':offers'
+-- What begins the names of all that is kept for the durable tickets of a scope together; keys
+-- without a scope share it.
+function state.common_of(scope)
+  if scope ~= '' then return opening .. scope .. '}' end
+  return prefix or string.sub(opening, 1, -2) .. '}'
 end
 
--- Notes when to look at a key; at the latest in a minute.
+function state.common(s)
+  s.shared = s.shared or state.common_of(match(s.key, '^(.-)/') or '')
+  return s.shared
+end
+
+-- When somebody has to look at a key on which a durable ticket waits.
+function state.next_due(s)
+  local first = state.first_end(s)
+  if s.recheck > 0 and s.recheck < first and state.is_mixed(s) then return s.recheck end
+  return first
+end
+
+-- Notes when to look at a key; at the latest in a minute. The index of the keys on which a durable
+-- ticket waits, or was handed a slot, has these times as scores (S17).
 function state.note(s, at)
-  local index = state.index_of(match(s.key, '^(.-)/') or '')
+  local index = state.common(s) .. ':offers'
   call('ZADD', index, 'LT', int(math.min(at, now + UNKNOWN)), s.key)
   call('PEXPIRE', index, int(FOREVER / 1000))
 end
@@ -286,6 +404,18 @@ function state.write_fields(s)
       written[#written + 1] = name
       written[#written + 1] = int(s[name])
       s.before[name] = s[name]
+    end
+  end
+  if s.lists then
+    local words = {}
+    for name, list in pairs(s.lists) do
+      if list.n > 0 then words[#words + 1] = name .. ' ' .. list.n end
+    end
+    table.sort(words)
+    local gates = table.concat(words, ' ')
+    if gates ~= (s.gates or '') then
+      s.gates = gates
+      s.fields.gates, s.dirty.gates = gates ~= '' and gates, true
     end
   end
   for field in pairs(s.dirty) do
@@ -313,7 +443,10 @@ function state.save_all()
   for _, s in pairs(states) do
     if s.changed then
       if s.used == 0 and s.waiting == 0 and not s.override and not s.paused then
-        if s.kind ~= 'none' or s.written then call('DEL', s.state, s.ends, s.queue) end
+        if s.kind ~= 'none' or s.written then
+          call('DEL', s.state, s.ends, s.queue)
+          for _, list in pairs(s.lists or {}) do call('DEL', list.key) end
+        end
       else
         local was_new = s.kind ~= 'hash'
         s.saving = true
@@ -337,7 +470,8 @@ function state.save_all()
         end
         expire(s.state, not was_new)
         expire(s.ends, s.had_ends)
-        expire(s.queue, s.had_queue or s.queued == 0)
+        expire(s.queue, s.had_queue or state.unnamed(s) == 0)
+        for _, list in pairs(s.lists or {}) do expire(list.key, list.had or list.n == 0) end
       end
     end
   end

@@ -4,7 +4,9 @@
 --   and for each of its keys: key limit cost conflict priority group max_waiting
 --
 -- `sequence` is "-" where it is the order, the first key "-". On the other keys the field holds "@"
--- and the first key. It sits in the queue of its `home`, as a member that sorts by priority (its
+-- and the first key. In front of the payload of a job that only workers of a gate can wake stands
+-- the gate's name and "|" (S17), with "*" behind the name if it was evicted; and then, if it was
+-- offered slots in vain, how often, "|", until when others go before it (0), and "|". It sits in the queue of its `home`, as a member that sorts by priority (its
 -- score), fair round, arrival order and sequence (S7), followed by the id.
 
 -- Returns what a request wants of one key, from its words.
@@ -25,12 +27,17 @@ function tickets.read(s, id)
   local w = {}
   for word in string.gmatch(record, '%S+') do w[#w + 1] = word end
   local order = tonumber(w[1])
+  local part, offers, deferred, payload = match(w[9], '^([^|]*)|(%d+)|(%d+)|(.*)$')
+  if not part then part, payload = match(w[9], '^([^|]*)|(.*)$') end
   t = {
     id = id, order = order, sequence = tonumber(w[2]) or order, lease = tonumber(w[3]),
     hold = tonumber(w[4]), claim = tonumber(w[5]), process = state.untext(w[6]), claimant = state.untext(w[7]),
-    label = w[8], payload = w[9], durable = w[9] ~= '-', home = tonumber(w[10]),
-    round = tonumber(w[11]), demands = {}
+    label = w[8], payload = payload or w[9], durable = w[9] ~= '-', home = tonumber(w[10]),
+    round = tonumber(w[11]), demands = {}, part = part or '', offers = tonumber(offers) or 0,
+    deferred = tonumber(deferred) or 0
   }
+  t.evicted = not state.in_queue(t.part)
+  t.name = t.evicted and string.sub(t.part, 1, -2) or t.part
   for i = 12, #w, 7 do t.demands[#t.demands + 1] = tickets.read_demand(w, i) end
   if t.demands[1].key == '-' then t.demands[1].key = s.key end
   s.tickets[id] = t
@@ -40,9 +47,12 @@ end
 function tickets.write(t)
   local s = state.load(t.demands[1].key)
   local order = int(t.order)
+  local payload = t.payload
+  if t.offers > 0 or t.deferred > 0 then payload = t.offers .. '|' .. int(t.deferred) .. '|' .. payload end
+  if t.part ~= '' then payload = t.part .. '|' .. payload end
   local words = {
     order, t.sequence == t.order and '-' or int(t.sequence), int(t.lease), int(t.hold),
-    int(t.claim), state.text(t.process), state.text(t.claimant), t.label, t.payload, t.home, t.round
+    int(t.claim), state.text(t.process), state.text(t.claimant), t.label, payload, t.home, t.round
   }
   for i, d in ipairs(t.demands) do
     words[#words + 1] = (i == 1 and '-' or d.key) .. ' ' .. int(d.limit) .. ' ' .. int(d.cost) .. ' ' ..
@@ -71,7 +81,8 @@ function tickets.add(t)
 end
 
 -- Fair rounds: fields r:<priority> (the present round) and g:<priority>:<group> (last round and
--- number of waiters); see FairRounds in limiter_memory. `fair` says whether there are any.
+-- number of waiters; of jobs of a gate in a field of their own, with its name and "|" before the
+-- group); see FairRounds in limiter_memory. `fair` says whether there are any.
 
 function tickets.present_round(s, priority)
   return s.fair == 1 and tonumber(state.get(s, 'r:' .. priority) or nil) or 0
@@ -80,21 +91,28 @@ end
 function tickets.next_round(s, demand)
   local present = tickets.present_round(s, demand.priority)
   if not demand.group then return present + 1 end
-  local known = state.get(s, 'g:' .. demand.priority .. ':' .. demand.group)
-  return math.max(present, known and tonumber(match(known, '^%d+')) or 0) + 1
+  for name in pairs(s.lists and state.parts(s) or { [''] = true }) do
+    local known = state.get(s, tickets.group_field(demand, name))
+    present = math.max(present, known and tonumber(match(known, '^%d+')) or 0)
+  end
+  return present + 1
 end
 
-function tickets.enter_round(s, demand, round)
+function tickets.group_field(demand, name)
+  return 'g:' .. demand.priority .. ':' .. (name ~= '' and name .. '|' or '') .. demand.group
+end
+
+function tickets.enter_round(s, demand, round, name)
   if not demand.group then return end
-  local field = 'g:' .. demand.priority .. ':' .. demand.group
+  local field = tickets.group_field(demand, name)
   local last, count = match(state.get(s, field) or '0 0', '^(%d+) (%d+)$')
   state.set(s, field, math.max(round, tonumber(last)) .. ' ' .. (tonumber(count) + 1))
   s.fair = 1
 end
 
-function tickets.leave_round(s, demand)
+function tickets.leave_round(s, demand, name)
   if not demand.group then return end
-  local field = 'g:' .. demand.priority .. ':' .. demand.group
+  local field = tickets.group_field(demand, name)
   local last, count = match(state.get(s, field) or '0 1', '^(%d+) (%d+)$')
   state.set(s, field, tonumber(count) > 1 and last .. ' ' .. (tonumber(count) - 1))
 end
@@ -105,9 +123,15 @@ function tickets.serve_round(s, demand, round)
 end
 
 local RANK = 36 -- characters of a rank; the id follows
+local BEHIND = 10000000000000 -- above the score of any priority
 
 function tickets.rank(round, order, sequence)
   return format('%08x%014x%014x', round, order, sequence)
+end
+
+-- Its score there: a deferred one is behind all others.
+function tickets.score(t)
+  return (t.deferred > 0 and BEHIND or 0) - t.demands[t.home].priority
 end
 
 -- The member of its queue that a ticket is.
@@ -118,12 +142,18 @@ function tickets.sit_down(t, home)
   local s = state.load(demand.key)
   t.home = home
   t.round = tickets.next_round(s, demand)
-  tickets.enter_round(s, demand, t.round)
-  state.set_place(s, tickets.member(t), 0 - demand.priority)
+  tickets.enter_round(s, demand, t.round, t.name)
+  state.set_place(s, t.part, tickets.member(t), tickets.score(t))
+  if t.name ~= '' then
+    local lasts = presence.lasts(s, t.name)
+    if lasts > now and (s.recheck == 0 or lasts < s.recheck) then state.set_recheck(s, lasts) end
+  end
+  if t.deferred > 0 then state.set_end(s, 'd' .. t.id, t.deferred, true) end
   if t.durable then
-    state.note(s, state.first_end(s))
+    state.note(s, state.next_due(s))
   else
     state.set_end(s, 't' .. t.id, t.due or now + t.lease, true)
+    if s.recheck > 0 and state.parts(s)[''].n == 1 then state.note(s, s.recheck) end
   end
   t.due = nil
   tickets.write(t)
@@ -132,9 +162,11 @@ end
 function tickets.stand_up(t)
   local demand = t.demands[t.home]
   local s = state.load(demand.key)
-  state.set_place(s, tickets.member(t), false)
+  state.set_place(s, t.part, tickets.member(t), false)
+  if t.evicted then return end
   if not t.durable then state.drop_end(s, 't' .. t.id) end
-  tickets.leave_round(s, demand)
+  if t.deferred > 0 then state.drop_end(s, 'd' .. t.id) end
+  tickets.leave_round(s, demand, t.name)
   if s.queued == 0 and demand.group then state.set(s, 'r:' .. demand.priority, false) end
 end
 
@@ -172,4 +204,21 @@ end
 function tickets.finish(t, answer)
   tickets.remove(t)
   tickets.remember(t, answer)
+end
+
+-- Keeps a ticket that stands until its gate has a worker again, to hear that it was evicted.
+function tickets.keep_evicted(t)
+  local s = state.load(t.demands[t.home].key)
+  t.evicted, t.part, t.offers, t.deferred = true, t.name .. EVICTED, 0, 0
+  state.set_place(s, t.part, tickets.member(t), 0)
+  state.note(s, state.next_due(s))
+  tickets.write(t)
+end
+
+-- Tells a gate of a job that was evicted while it had no worker; returns the answer.
+function tickets.end_evicted(t)
+  local demand = t.demands[t.home]
+  local answer = admission.refusal(state.load(demand.key), demand, 'evicted')
+  tickets.finish(t, answer)
+  return answer
 end

@@ -26,16 +26,26 @@ function turns.serve(work)
   local budget = CHUNK
   while #work > 0 do
     local s = state.load(table.remove(work))
+    if s.lists then turns.tell_evicted(s) end
     while true do
-      local member = state.first_in_queue(s)
-      if not member then break end
+      local member, _, name = state.first_in_queue(s)
+      if not member then
+        state.set_recheck(s, 0)
+        break
+      end
       local t = tickets.read(s, string.sub(member, RANK + 1))
       if not t then -- cannot be; but a queue must not stop at a member without a ticket
-        state.set_place(s, member, false)
+        state.set_place(s, name, member, false)
         s.waiting = math.max(0, s.waiting - 1)
       else
         local home = t.demands[t.home]
-        if s.paused or not state.fits(s, home) then break end -- a wide waiter blocks those behind (S8)
+        if s.paused or not state.fits(s, home) then -- a wide waiter blocks those behind (S8)
+          -- Whoever stands behind a job is served when the last worker goes that can wake it.
+          local was = s.recheck
+          state.set_recheck(s, name ~= '' and presence.lasts(s, name) or 0)
+          if was == 0 and s.recheck > 0 and state.is_mixed(s) then state.note(s, s.recheck) end
+          break
+        end
         if budget == 0 then -- the rest in a step of its own (S16)
           news[#news + 1] = 'more ' .. s.key
           if t.durable then state.note(s, now) end
@@ -74,6 +84,27 @@ function turns.serve(work)
   end
 end
 
+-- Tells the gates that have a worker again which of their jobs were evicted meanwhile.
+function turns.tell_evicted(s)
+  for name, list in pairs(s.lists) do
+    if list.n > 0 and not state.in_queue(name) and presence.lasts(s, string.sub(name, 1, -2)) > now then
+      state.write_queue(s)
+      for _, member in ipairs(call('ZRANGE', list.key, 0, CHUNK - 1)) do
+        local t = tickets.read(s, string.sub(member, RANK + 1))
+        if t then
+          tickets.end_evicted(t)
+        else
+          state.set_place(s, name, member, false)
+        end
+      end
+      if list.n > 0 then
+        news[#news + 1] = 'more ' .. s.key
+        state.note(s, now)
+      end
+    end
+  end
+end
+
 -- Removes a holder that did not ask for it, and tells it.
 function turns.finish(h, loss)
   local first = state.load(holders.keys_of(h.keys)[1])
@@ -93,6 +124,11 @@ function turns.pass_over(lapsed, freed)
   for i, key in ipairs(freed) do again[i] = key end
   turns.serve(freed)
   for _, t in ipairs(lapsed) do
+    if t.deferred <= now then t.deferred = 0 end
+    if t.offers >= OFFERS then -- too many were in vain: others go first for a while
+      t.offers, t.deferred = 0, now + DEFERRED
+      news[#news + 1] = 'deferred ' .. t.id .. ' ' .. t.demands[1].key .. ' ' .. t.name
+    end
     tickets.add(t)
     tickets.sit_down(t, 1)
   end
@@ -105,6 +141,8 @@ function turns.reap(s)
   s.reaped_at = now
   if s.first > now or state.first_end(s) > now then
     s.unreaped = false
+    -- The last worker may be gone that could wake the head of the queue.
+    if s.recheck > 0 and s.recheck <= now then turns.serve({ s.key }) end
     return
   end
   state.write_ends(s)
@@ -114,7 +152,16 @@ function turns.reap(s)
   local freed, lapsed = {}, {}
   for _, member in ipairs(ended) do
     local id = string.sub(member, 2)
-    if string.sub(member, 1, 1) == 't' then
+    if string.sub(member, 1, 1) == 'd' then -- it takes its place again
+      local t = tickets.read(s, id)
+      state.drop_end(s, member)
+      if t and t.deferred > 0 then
+        t.deferred = 0
+        state.move_place(s, t.part, tickets.member(t), tickets.score(t))
+        tickets.write(t)
+        freed[#freed + 1] = s.key
+      end
+    elseif string.sub(member, 1, 1) == 't' then
       local t = tickets.read(s, id)
       if t then
         tickets.remove(t)
@@ -129,6 +176,9 @@ function turns.reap(s)
         local t = not h.claimed and tickets.read(state.load(holders.keys_of(h.keys)[1]), id)
         if t and t.durable then
           holders.remove(h)
+          if t.name ~= '' and presence.lasts(state.load(t.demands[1].key), t.name) > now then
+            t.offers = t.offers + 1
+          end
           lapsed[#lapsed + 1] = t
         else
           turns.finish(h, (h.ends > 0 and h.ends <= now) and 'overran' or 'expired')
@@ -138,6 +188,7 @@ function turns.reap(s)
       end
     end
   end
+  if #freed == 0 and s.recheck > 0 and s.recheck <= now then freed[1] = s.key end
   turns.pass_over(lapsed, freed)
 end
 

@@ -1,0 +1,66 @@
+-- Presence: whether a gate has a worker that can wake its jobs (S17). By its name, beside the index
+-- of offers, a sorted set of its workers: until when each counts as there unless it is seen again.
+
+local PRESENCE = 5000000
+local OFFERS, DEFERRED = 3, 60000000 -- of a ticket, in vain; and for how long others go before it
+
+-- Until when a gate has a worker as far as is known; 0 if it never had one.
+function presence.lasts(s, name)
+  local key = state.common(s) .. ':present:' .. name
+  if not presences[key] then presence.read(key) end
+  return presences[key]
+end
+
+function presence.read(key)
+  presences[key] = tonumber(call('ZRANGE', key, -1, -1, 'WITHSCORES')[2]) or 0
+end
+
+-- Notes that a worker asks, if none of its name was known to be there.
+function presence.ask(s, name, worker)
+  if presence.lasts(s, name) <= now then presence.see(state.common(s), name, worker, false) end
+end
+
+-- Notes that a worker is there, or leaves; if its gate's presence changes by that, all keys on which
+-- jobs wait are looked at, a chunk of them now, the others by the sweeps that follow (S16).
+function presence.see(common, name, worker, leaves)
+  local key = common .. ':present:' .. name
+  presence.read(key)
+  local was_there = presences[key] > now
+  if not leaves then
+    call('ZADD', key, int(now + PRESENCE), worker)
+    call('ZREMRANGEBYSCORE', key, '-inf', '(' .. int(now - UNKNOWN))
+  elseif (tonumber(call('ZSCORE', key, worker) or nil) or math.huge) > now then
+    call('ZADD', key, int(now), worker)
+  end
+  call('PEXPIRE', key, int(FOREVER / 1000))
+  presence.read(key)
+  if was_there == (presences[key] > now) then return end
+  for _, s in pairs(states) do s.front = nil end
+  local index, turned = common .. ':offers', common .. ':turned'
+  if call('EXISTS', turned) == 1 then
+    call('ZUNIONSTORE', turned, 2, turned, index, 'AGGREGATE', 'MIN')
+    call('DEL', index)
+  elseif call('EXISTS', index) == 1 then
+    call('RENAME', index, turned)
+  end
+  call('PEXPIRE', turned, int(FOREVER / 1000))
+  presence.look_at_turned(common)
+end
+
+-- Looks at keys on which the presence of a gate may have changed who is next; returns how many.
+function presence.look_at_turned(common)
+  local turned = common .. ':turned'
+  local found = call('ZRANGE', turned, 0, CHUNK - 1, 'WITHSCORES')
+  for i = 1, #found, 2 do
+    call('ZREM', turned, found[i])
+    local s = state.load(found[i])
+    if s.lists then
+      turns.reap(s)
+      turns.serve({ s.key })
+      if s.jobs > 0 or s.offered > 0 then state.note(s, state.next_due(s)) end
+    else
+      state.note(s, tonumber(found[i + 1]))
+    end
+  end
+  return #found / 2
+end
