@@ -41,6 +41,9 @@ AsyncWake = Callable[[Notice], Awaitable[bool]]
 SWEEP_EVERY = 1.0
 """Seconds between two looks for tickets that nobody claimed and leases that nobody renewed."""
 
+LEAVE_PATIENCE = 2.0
+"""Seconds that saying goodbye to the store may take; unsaid, it notices after `PRESENCE`."""
+
 CLOSE_PATIENCE = 5.0
 """Seconds that jobs which are being woken may take when the gate is closed."""
 
@@ -70,6 +73,8 @@ class JobGate:
         on_store_error: what `admit` does when the store cannot be reached: "raise", or "admit".
         label: says in `inspect` who holds and who waits.
         owns_store: whether closing the gate closes the store; so it does if that is a URL.
+        family: what begins the names of gates whose jobs `wake` can wake as well; whether they are
+            served depends on their own workers all the same.
 
     Raises:
         ConfigurationError: no installed store knows the URL, or the name is none.
@@ -85,10 +90,11 @@ class JobGate:
         on_store_error: OnStoreError = "raise",
         label: str | None = None,
         owns_store: bool = False,
+        family: str | None = None,
     ) -> None:
         self._engine = AsyncEngine(store, on_store_error=on_store_error, label=label)
         self._face = self._engine.face
-        self._desk = Desk(name, claim)
+        self._desk = Desk(name, claim, family)
         self._engine.owns_store |= owns_store
         self._errands = Errands()
         self._turn = asyncio.Lock()
@@ -194,19 +200,42 @@ class JobGate:
         return await self._face.withdraw(ticket, keys or self._desk.keys_of(ticket))
 
     async def sweep(self) -> None:
-        """Wake what nobody woke: jobs of dead workers, slots that nobody claimed."""
-        await self._face.sweep()
+        """Wake what nobody woke: jobs of dead workers, slots that nobody claimed.
+
+        The store so knows that a worker of this name is there: its jobs are served only while one
+        was seen in the last seconds.
+        """
+        await self._face.sweep(self._desk.presence())
+
+    def arrive(self) -> None:
+        """Fetch jobs again, from the next sweep on; a gate does so from its start."""
+        self._desk.fetches = True
+
+    async def leave(self) -> None:
+        """Fetch no more jobs: those that wait do so for another worker, from now on.
+
+        For a worker that shuts down while its jobs run on. Never raises: a store that cannot be
+        reached notices by itself.
+        """
+        self._desk.fetches = False
+        if self._desk.was_seen:
+            try:
+                async with asyncio.timeout(LEAVE_PATIENCE):
+                    await self.sweep()
+            except (StoreError, TimeoutError):
+                return
+            self._desk.was_seen = False
 
     async def keep_sweeping(self, every: float = SWEEP_EVERY) -> None:
         """Sweep until cancelled; for each worker's background. Outlives an outage."""
         while True:
-            await asyncio.sleep(every * random.uniform(0.8, 1.2))  # noqa: S311
             try:
                 await self.sweep()
             except StoreError as error:
                 self._outage.began(error)
             else:
                 self._outage.over()
+            await asyncio.sleep(every * random.uniform(0.8, 1.2))  # noqa: S311
 
     async def __aenter__(self) -> Self:
         """Sweep from now on."""
@@ -242,6 +271,7 @@ class JobGate:
             if self._sweeper is not None:
                 self._sweeper.cancel()
                 await asyncio.gather(self._sweeper, return_exceptions=True)
+            await self.leave()
             await self._errands.done(CLOSE_PATIENCE)
         finally:
             unlisten(engine.store, self._face, self._desk, self._wake)

@@ -26,6 +26,7 @@ from limiter_core.requests import (
     Loss,
     Mode,
     Notice,
+    Presence,
     Queued,
     Refused,
     Replaced,
@@ -132,15 +133,36 @@ class Lost:
 
 
 class Desk:
-    """The books of a gate: its name, and claimants of asks whose answer is unknown."""
+    """The books of a gate: its name, whether it fetches jobs, claimants of asks without answer.
 
-    def __init__(self, name: str, claim: float) -> None:
+    Attributes:
+        name: who can wake these jobs.
+        family: what begins the names of other gates whose jobs can be woken here as well.
+        claim: seconds that a woken job has to come for its slot.
+        fetches: whether this worker fetches jobs, so that those of its name are served.
+        was_seen: whether the store may count it as there.
+    """
+
+    def __init__(self, name: str, claim: float, family: str | None = None) -> None:
         if not name or "\0" in name:
             raise ConfigurationError(f"a gate needs a name, of one line of text, got {name!r}")
         self.name = name
+        self.family = family
+        self.fetches = True
+        self.was_seen = False
+        self._worker = new_id()
         self.claim = check_seconds(claim, "claim")
         self._unsure: dict[str, str] = {}
         self._keys: OrderedDict[str, str] = OrderedDict()
+
+    def presence(self) -> Presence:
+        """Return what is said of this worker in its next step."""
+        self.was_seen |= self.fetches
+        return Presence(self.name, self._worker, leaving=not self.fetches)
+
+    def wakes(self, name: str) -> bool:
+        """Whether jobs of a gate's name can be woken here."""
+        return name == self.name or bool(self.family and name.startswith(self.family))
 
     def request(
         self,
@@ -160,12 +182,13 @@ class Desk:
             max_hold=terms.max_hold,
             claim=self.claim,
             order=job.order,
-            payload=b"\0".join((self.name.encode(), key.encode(), job.payload)),
+            payload=b"\0".join((key.encode(), job.payload)),
             # Each delivery is one of its own, so that a second one never shares the slot of the
             # first (S18); but an ask that got no answer is repeated, not told that it is held.
             claimant=self._unsure.get(job.ticket) or new_id(),
             label=short_label(job.label or label),
             listener=listener,
+            presence=self.presence(),
         )
 
     def remember(self, ticket: str, key: str) -> None:
@@ -233,7 +256,7 @@ def outage_of_jobs(who: str, *, admits: bool) -> Outage:
 
 
 class _Router:
-    """Takes the notices of one store to the gates of this process, by the name in the payload."""
+    """Takes the notices of one store to the gates of this process, by their names."""
 
     def __init__(self) -> None:
         self._gates: list[tuple[Desk, Wake]] = []
@@ -249,12 +272,15 @@ class _Router:
             self._gates.remove((desk, wake))
 
     def __call__(self, notice: Notice) -> bool:
-        name, _, rest = notice.payload.partition(b"\0")
+        name, rest = notice.name, notice.payload
+        if not name:  # parked by an earlier version
+            first, _, rest = rest.partition(b"\0")
+            name = first.decode(errors="replace")
         key, _, payload = rest.partition(b"\0")
-        found = [gate for gate in self._gates if gate[0].name.encode() == name]
+        found = [gate for gate in self._gates if gate[0].wakes(name)]
         if not found:
             return False  # another framework's job
-        desk, wake = found[-1]
+        desk, wake = max(found, key=lambda gate: gate[0].name == name)
         desk.remember(notice.id, key.decode())
         try:
             wake(replace(notice, payload=payload))

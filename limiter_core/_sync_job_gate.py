@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from limiter_core._engine import OnStoreError
 from limiter_core._job_parts import (
     CLAIM,
@@ -105,17 +107,30 @@ class SyncJobGate:
         return self._face.withdraw(ticket, keys or self._desk.keys_of(ticket))
 
     def sweep(self) -> None:
-        """Wake what nobody woke. An outage is logged once, and raised."""
+        """Wake what nobody woke; see `JobGate.sweep`. An outage is logged once, and raised."""
         try:
-            self._face.sweep()
+            self._face.sweep(self._desk.presence())
         except StoreError as error:
             self._outage.began(error)
             raise
         self._outage.over()
 
+    def arrive(self) -> None:
+        """Fetch jobs again; see `JobGate.arrive`."""
+        self._desk.fetches = True
+
+    def leave(self) -> None:
+        """Fetch no more jobs; see `JobGate.leave`."""
+        self._desk.fetches = False
+        if self._desk.was_seen:
+            with suppress(StoreError):
+                self._face.sweep(self._desk.presence())
+                self._desk.was_seen = False
+
     def close(self) -> None:
         """Hear no more notices; a store that was made from a URL is closed."""
         engine = self._engine
+        self.leave()
         unlisten(engine.store, self._face, self._desk, self._wake)
         if engine.owns_store and not engine.closed:
             engine.closed = True

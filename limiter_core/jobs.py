@@ -16,6 +16,9 @@ it, and whoever frees the slot is handed the ticket's payload and wakes it. One 
 `wake` gets a `Notice` for each ticket whose waiting ended by a step of this process: from any
 thread, so it hands the work on and returns. A job that is gone is dropped (`gate.drop`), which
 hands its slot on; `error_of(notice)` says whether the job is to run at all.
+
+Jobs are served while a worker of the gate's name sweeps. One that shuts down calls `gate.leave()`
+as soon as it fetches no more jobs; `arrive()`, should it go on after all.
 """
 
 from __future__ import annotations

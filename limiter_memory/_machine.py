@@ -223,8 +223,8 @@ class Machine(Queues):
     # -- presence --------------------------------------------------------------------------------
 
     def _hear_of(self, presence: Presence, now: int) -> None:
-        """Note that a worker asks, if none of its name was known to be there (S17)."""
-        if not presence.leaving and not self.board.presences.has(presence.name, now):
+        """Note that a worker asks, if it was not known to be there (S17)."""
+        if not presence.leaving and not self.board.presences.knows(presence, now):
             self._note_presence(presence, now)
 
     def _note_presence(self, presence: Presence, now: int) -> None:

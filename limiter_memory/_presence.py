@@ -26,6 +26,10 @@ class Presences:
         """Whether a worker of the name is there. Without a name somebody always is."""
         return not name or self.until(name) > now
 
+    def knows(self, presence: Presence, now: int) -> bool:
+        """Whether this very worker is there."""
+        return self._names.get(presence.name, {}).get(presence.worker, 0) > now
+
     def note(self, presence: Presence, now: int) -> bool:
         """Note that a worker was seen, or leaves; whether its name came or went by that."""
         was_there = self.has(presence.name, now)

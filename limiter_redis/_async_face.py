@@ -34,11 +34,10 @@ class AsyncFace:
         if store.one_slot:
             check_one_slot(request)
         wire = store.async_wire()
-        scope = store.new_scope(request)
-        if scope is not None:
-            await wire.command("SADD", store.scopes_key, scope)
+        if request.payload is not None and (scopes := store.new_scopes(request)):
+            await wire.command("SADD", store.scopes_key, *scopes)
             await wire.command("EXPIRE", store.scopes_key, NOTE_LASTS)
-            store.noted(scope)
+            store.noted(scopes)
         store.prepare(request)
         sent_at = time.monotonic()
         deadline = answer_by(request.deadline, sent_at)
@@ -102,7 +101,7 @@ class AsyncFace:
 
     async def sweep(self, presence: Presence | None = None) -> None:
         noted = await self._store.async_wire().command("SMEMBERS", self._store.scopes_key)
-        scopes: list[str] = ["", *protocol.parse_scopes(noted)]
+        scopes = self._store.scopes_of_sweep(protocol.parse_scopes(noted))
         while scopes:
             operations = [protocol.offers(scope, presence) for scope in scopes]
             lines = await self._carry_out_all(operations)

@@ -35,11 +35,10 @@ class SyncFace:
         store = self._store
         if store.one_slot:
             check_one_slot(request)
-        scope = store.new_scope(request)
-        if scope is not None:
-            store.wire().command("SADD", store.scopes_key, scope)
+        if request.payload is not None and (scopes := store.new_scopes(request)):
+            store.wire().command("SADD", store.scopes_key, *scopes)
             store.wire().command("EXPIRE", store.scopes_key, NOTE_LASTS)
-            store.noted(scope)
+            store.noted(scopes)
         store.prepare(request)
         sent_at = time.monotonic()
         deadline = answer_by(request.deadline, sent_at)
@@ -100,7 +99,7 @@ class SyncFace:
 
     def sweep(self, presence: Presence | None = None) -> None:
         noted = self._store.wire().command("SMEMBERS", self._store.scopes_key)
-        for some in batched(["", *protocol.parse_scopes(noted)], BATCH):
+        for some in batched(self._store.scopes_of_sweep(protocol.parse_scopes(noted)), BATCH):
             scopes = some
             while scopes:
                 lines = self._carry_out_all([protocol.offers(scope, presence) for scope in scopes])

@@ -7,7 +7,7 @@ import atexit
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from typing import Any, Self, TypeVar
 
@@ -263,20 +263,28 @@ class RedisStore:
         if callback is not None:
             self._keep()
 
-    def new_scope(self, request: Request) -> str | None:
-        """Return the scope of a durable request, if it is to be noted for `sweep`."""
-        if request.payload is None:
-            return None
-        scope = protocol.scope_of(protocol.key_word(request.demands[0].key))
-        if not scope:
-            return None  # the sweep looks at its keys one by one
-        if time.monotonic() < self._scopes.get(scope, 0.0):
-            return None
-        return scope
+    def new_scopes(self, request: Request) -> list[str]:
+        """Return the scopes of a durable request that are to be noted for `sweep`."""
+        now = time.monotonic()
+        scopes = {protocol.scope_of(protocol.key_word(demand.key)) for demand in request.demands}
+        # The keys without one need no note.
+        return [each for each in scopes if each and now >= self._scopes.get(each, 0.0)]
 
-    def noted(self, scope: str) -> None:
-        """Remember that a scope has been noted; for a while, since the note has an end."""
-        self._scopes[scope] = time.monotonic() + _NOTE_AGAIN
+    def noted(self, scopes: Iterable[str]) -> None:
+        """Remember that scopes have been noted; for a while, since the note has an end."""
+        again = time.monotonic() + _NOTE_AGAIN
+        self._scopes.update(dict.fromkeys(scopes, again))
+
+    def scopes_of_sweep(self, noted: Iterable[str]) -> list[str]:
+        """Return the scopes that a sweep looks at: those that are noted, and "" for none.
+
+        Scopes that this process noted, and the store knows no more, are noted again.
+        """
+        known = set(noted)
+        for scope in list(self._scopes):
+            if scope not in known:
+                self._scopes[scope] = 0.0
+        return ["", *known]
 
     @property
     def scopes_key(self) -> str:

@@ -54,7 +54,7 @@ class World(Moves):
         """Answer a request (S1)."""
         presence = request.presence
         if presence is not None and request.mode is not Mode.LOOK and not presence.leaving:
-            if not self.is_present(presence.name, now):
+            if self.presences.get((presence.name, presence.worker), 0) <= now:
                 self._see(presence, now)
         self.reap(keys_of(request), now)
         if request.mode is Mode.LOOK:

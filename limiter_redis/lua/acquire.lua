@@ -26,7 +26,12 @@ function steps.acquire(w)
   for i = 13, #w, 7 do r.demands[#r.demands + 1] = tickets.read_demand(w, i) end
   local first = state.load(r.demands[1].key)
   if worker and worker ~= '' and mode ~= 'look' then
-    for _, demand in ipairs(r.demands) do presence.ask(state.load(demand.key), name, worker) end
+    local asked = {}
+    for _, demand in ipairs(r.demands) do
+      local s = state.load(demand.key)
+      if not asked[state.common(s)] then presence.ask(s, name, worker) end
+      asked[state.common(s)] = true
+    end
   end
   for _, demand in ipairs(r.demands) do turns.reap(state.load(demand.key)) end
 

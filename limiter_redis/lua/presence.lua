@@ -15,9 +15,10 @@ function presence.read(key)
   presences[key] = tonumber(call('ZRANGE', key, -1, -1, 'WITHSCORES')[2]) or 0
 end
 
--- Notes that a worker asks, if none of its name was known to be there.
+-- Notes that a worker asks, if it was not known to be there.
 function presence.ask(s, name, worker)
-  if presence.lasts(s, name) <= now then presence.see(state.common(s), name, worker, false) end
+  local lasts = call('ZSCORE', state.common(s) .. ':present:' .. name, worker)
+  if not lasts or tonumber(lasts) <= now then presence.see(state.common(s), name, worker, false) end
 end
 
 -- Notes that a worker is there, or leaves; if its gate's presence changes by that, all keys on which
