@@ -73,6 +73,7 @@ class JobGate:
         on_store_error: what `admit` does when the store cannot be reached: "raise", or "admit".
         label: says in `inspect` who holds and who waits.
         owns_store: whether closing the gate closes the store; so it does if that is a URL.
+        fetches: whether this worker fetches jobs from the start, or only from `arrive` on.
         family: what begins the names of gates whose jobs `wake` can wake as well; whether they are
             served depends on their own workers all the same.
 
@@ -90,11 +91,13 @@ class JobGate:
         on_store_error: OnStoreError = "raise",
         label: str | None = None,
         owns_store: bool = False,
+        fetches: bool = True,
         family: str | None = None,
     ) -> None:
         self._engine = AsyncEngine(store, on_store_error=on_store_error, label=label)
         self._face = self._engine.face
         self._desk = Desk(name, claim, family)
+        self._desk.fetches = fetches
         self._engine.owns_store |= owns_store
         self._errands = Errands()
         self._turn = asyncio.Lock()

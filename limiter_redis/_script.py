@@ -20,7 +20,7 @@ _STEPS = (
     "inspect",
 )
 _FUNCTION = re.compile(
-    r"^function (?P<name>[a-z]+\.[a-z_]+)(?P<rest>\([^\n]* end$|\(.*?^end$)",
+    r"^function (?P<group>[a-z]+)\.(?P<name>[a-z_]+)(?P<rest>\([^\n]* end$|\(.*?^end$)",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -50,11 +50,14 @@ _WAKES_NOBODY = "local function wake(id) return false end\n"
 
 def _load() -> str:
     general = "\n".join(_read(name) for name in _SHARED + _STEPS)
-    made = [
-        f"if name == '{each['name']}' then return function{each['rest']} end\n"
-        for each in _FUNCTION.finditer(general)
-    ]
-    make = f"local function make(name)\n{''.join(made)}end\n"
+    made: dict[str, str] = {}
+    for each in _FUNCTION.finditer(general):
+        made.setdefault(each["group"], "")
+        made[each["group"]] += (
+            f"if name == '{each['name']}' then return function{each['rest']} end\n"
+        )
+    groups = "".join(f"if group == '{group}' then\n{made[group]}end\n" for group in made)
+    make = f"local function make(group, name)\n{groups}end\n"
     return "\n".join((_read("entry"), _FUNCTION.sub("", general), make, _read("run")))
 
 

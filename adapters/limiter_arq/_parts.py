@@ -88,9 +88,11 @@ async def open_parts(
     )
     gate = JobGate(
         store,
-        # Whoever can wake these jobs: all workers of this Redis, by whatever address they know it.
-        f"arq:{place}",
+        # Those of all queues of this Redis can be woken here, by whatever address workers know it;
+        # but they are served only while a worker of their own queue is there.
+        f"arq:{place}:{worker.queue_name}",
         wakes.hear,
+        family=f"arq:{place}:",
         claim=settings.claim,
         on_store_error=settings.on_store_error,
     )

@@ -98,10 +98,12 @@ class LimitedWorker(Worker):
         parts = self._parts
         background = parts.wakes.background(parts.gate)
         parts.intake.open = True
+        parts.gate.arrive()
         try:
             await super().main()
         finally:
             parts.intake.open = False
+            self._errands.begin(parts.gate.leave())
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
@@ -112,6 +114,7 @@ class LimitedWorker(Worker):
             return
         if self._parts is not None:
             self._parts.intake.open = False  # or what a cancelled job frees would start here
+            self._errands.begin(self._parts.gate.leave())
         super().handle_sig(signum)
 
     async def close(self) -> None:

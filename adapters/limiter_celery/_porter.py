@@ -193,6 +193,8 @@ class Porter:
         """Wake no more tasks in this worker: it is about to end."""
         if not self.closing:
             self.closing = True
+            if self.worker is not None:
+                self._sweeps.add(self.gate.leave)
             self.waking.close()
             self.post.deliver()
 

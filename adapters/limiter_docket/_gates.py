@@ -85,6 +85,7 @@ class Gates:
         self.docket = docket
         self.settings = _settings.get(docket.name, Settings())
         self._open: dict[Store | None, JobGate] = {}
+        self._fetches = True
         self._stack = AsyncExitStack()
         self._listener = asyncio.get_running_loop().create_task(self._hear_cancels())
 
@@ -106,8 +107,21 @@ class Gates:
                 on_store_error=self.settings.on_store_error,
                 owns_store=given is None,
             )
+            if not self._fetches:
+                await gate.leave()
             self._open[store] = await self._stack.enter_async_context(gate)
         return self._open[store]
+
+    def arrive(self) -> None:
+        """Have waiting tasks served for this worker: it fetches tasks."""
+        self._fetches = True
+        for gate in self._open.values():
+            gate.arrive()
+
+    async def leave(self) -> None:
+        """Have them wait for other workers: it fetches no more, though some of its tasks run on."""
+        self._fetches = False
+        await asyncio.gather(*(gate.leave() for gate in self._open.values()))
 
     async def drop(self, key: str, when: str = "") -> None:
         """Drop the ticket of a task: for this `when`, or else if it was cancelled meanwhile."""

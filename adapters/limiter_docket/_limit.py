@@ -120,16 +120,26 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
     @classmethod
     @asynccontextmanager
     async def worker_lifecycle(cls, docket: Docket, worker: Worker) -> AsyncGenerator[None, None]:
-        """Begin to sweep, and to hear cancels, before the first task comes.
+        """Begin to sweep, and to hear cancels, before the first task comes; and leave in time.
 
         Raises:
             ConfigurationError: a task has limits, or dependencies beside them, that cannot be.
         """
+        stores: dict[Any, None] = {}
         for function in docket.tasks.values():
             _check_arguments(function)
-            for limit in _limits_of(function, worker)[:1]:
-                await gates_of(worker).gate(limit.store)
-        yield
+            stores.update((each.store, None) for each in _limits_of(function, worker)[:1])
+        if not stores:
+            yield
+            return
+        gates = gates_of(worker)
+        gates.arrive()  # it was here before, if it lost its connection meanwhile
+        for store in stores:
+            await gates.gate(store)
+        try:
+            yield
+        finally:
+            await gates.leave()
 
     def __getattr__(self, name: str) -> Any:
         if name in ("concurrency_key", "_call", "_engine"):

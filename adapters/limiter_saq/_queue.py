@@ -90,6 +90,7 @@ class LimitedQueue(RedisQueue):
         self._limiter = limiter
         self._leases: dict[int, tuple[SaqJob, Lease]] = {}  # by the delivery that got it
         self._open: tuple[JobGate, Errands] | None = None
+        self._fetching = 0
         self._sweeper: asyncio.Task[None] | None = None
 
     def check_worker(self, functions: Mapping[str, Callable[..., Any]]) -> None:
@@ -116,7 +117,21 @@ class LimitedQueue(RedisQueue):
 
     async def dequeue(self, timeout: float = 0.0, poll_interval: float = 0.0) -> SaqJob | None:
         """Return the next job that may run. Parks those that have to wait, and looks on."""
-        _, errands = self._opened()  # now: the jobs of a dead worker may be waiting for a sweep
+        gate, errands = self._opened()  # now: the jobs of a dead worker may be waiting for a sweep
+        gate.arrive()
+        self._fetching += 1
+        try:
+            return await self._dequeue(errands, timeout, poll_interval)
+        except asyncio.CancelledError:
+            if self._fetching == 1:  # the worker stops, though some of its jobs may run on
+                errands.begin(gate.leave())
+            raise
+        finally:
+            self._fetching -= 1
+
+    async def _dequeue(
+        self, errands: Errands, timeout: float, poll_interval: float
+    ) -> SaqJob | None:
         while True:
             job = await super().dequeue(timeout, poll_interval)
             limits = None if job is None else self._limits.get(job.function)
@@ -195,7 +210,9 @@ class LimitedQueue(RedisQueue):
                 from limiter_redis import RedisStore  # noqa: PLC0415
 
                 store = RedisStore(client=self.redis)
-            gate = JobGate(store, f"saq:{self.name}", self._noticed, owns_store=is_own)
+            gate = JobGate(
+                store, f"saq:{self.name}", self._noticed, owns_store=is_own, fetches=False
+            )
             self._open = gate, Errands()
             self._sweeper = asyncio.create_task(gate.keep_sweeping())
         return self._open

@@ -25,12 +25,15 @@ function steps.acquire(w)
   local mode, given_order = w[3], tonumber(w[7])
   for i = 13, #w, 7 do r.demands[#r.demands + 1] = tickets.read_demand(w, i) end
   local first = state.load(r.demands[1].key)
-  if worker and worker ~= '' and mode ~= 'look' then
-    local asked = {}
+  if worker and worker ~= '' and mode ~= 'look' then -- it is there
+    local common
     for _, demand in ipairs(r.demands) do
       local s = state.load(demand.key)
-      if not asked[state.common(s)] then presence.ask(s, name, worker) end
-      asked[state.common(s)] = true
+      if s.common ~= common then
+        common = s.common
+        local lasts = call('ZSCORE', common .. ':present:' .. name, worker)
+        if not lasts or tonumber(lasts) <= now then presence.see(common, name, worker, false) end
+      end
     end
   end
   for _, demand in ipairs(r.demands) do turns.reap(state.load(demand.key)) end
@@ -139,5 +142,5 @@ function steps.queued(t)
   local home = t.demands[t.home]
   local s = state.load(home.key)
   local limit = s.paused and 0 or state.limit_of(s, home)
-  return 'queued ' .. s.key .. ' ' .. int(limit) .. ' ' .. int(s.used) .. ' ' .. int(t.order) .. ' ' .. state.next_look(s)
+  return 'queued ' .. s.key .. ' ' .. int(limit) .. ' ' .. int(s.used) .. ' ' .. int(t.order) .. ' ' .. (s.recheck > 0 and state.next_look or state.next_end)(s)
 end

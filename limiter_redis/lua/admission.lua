@@ -27,8 +27,8 @@ function admission.each(s, visit)
   local ids = {}
   state.write_queue(s)
   local parts = { s.queue }
-  for name, list in pairs(s.lists or {}) do
-    if list.n > 0 and state.in_queue(name) then parts[#parts + 1] = list.key end
+  for _, list in pairs(s.lists or {}) do
+    if list.n > 0 and not list.evicted then parts[#parts + 1] = list.key end
   end
   for _, part in ipairs(parts) do
     for _, member in ipairs(call('ZRANGE', part, 0, -1)) do

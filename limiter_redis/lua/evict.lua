@@ -27,6 +27,7 @@ end
 
 function steps.dismiss(w)
   local h, t = turns.member(state.load(w[3]), w[2])
+  if h and not h.claimed then t = tickets.read(state.load(holders.keys_of(h.keys)[1]), h.id) end
   if not t or t.evicted then return '0' end
   local work = {}
   for i, demand in ipairs(t.demands) do work[i] = demand.key end

@@ -6,36 +6,32 @@ local OFFERS, DEFERRED = 3, 60000000 -- of a ticket, in vain; and for how long o
 
 -- Until when a gate has a worker as far as is known; 0 if it never had one.
 function presence.lasts(s, name)
-  local key = state.common(s) .. ':present:' .. name
-  if not presences[key] then presence.read(key) end
-  return presences[key]
-end
-
-function presence.read(key)
-  presences[key] = tonumber(call('ZRANGE', key, -1, -1, 'WITHSCORES')[2]) or 0
-end
-
--- Notes that a worker asks, if it was not known to be there.
-function presence.ask(s, name, worker)
-  local lasts = call('ZSCORE', state.common(s) .. ':present:' .. name, worker)
-  if not lasts or tonumber(lasts) <= now then presence.see(state.common(s), name, worker, false) end
+  local key = s.common .. ':present:' .. name
+  local lasts = presences[key]
+  if not lasts then
+    lasts = tonumber(call('ZRANGE', key, -1, -1, 'WITHSCORES')[2]) or 0
+    presences[key] = lasts
+  end
+  return lasts
 end
 
 -- Notes that a worker is there, or leaves; if its gate's presence changes by that, all keys on which
 -- jobs wait are looked at, a chunk of them now, the others by the sweeps that follow (S16).
 function presence.see(common, name, worker, leaves)
   local key = common .. ':present:' .. name
-  presence.read(key)
-  local was_there = presences[key] > now
+  local s = { common = common }
+  local was_there = presence.lasts(s, name) > now
   if not leaves then
-    call('ZADD', key, int(now + PRESENCE), worker)
-    call('ZREMRANGEBYSCORE', key, '-inf', '(' .. int(now - UNKNOWN))
+    if call('ZADD', key, int(now + PRESENCE), worker) == 1 then
+      call('ZREMRANGEBYSCORE', key, '-inf', '(' .. int(now - UNKNOWN))
+    end
+    presences[key] = math.max(presences[key], now + PRESENCE)
   elseif (tonumber(call('ZSCORE', key, worker) or nil) or math.huge) > now then
     call('ZADD', key, int(now), worker)
+    presences[key] = nil
   end
   call('PEXPIRE', key, int(FOREVER / 1000))
-  presence.read(key)
-  if was_there == (presences[key] > now) then return end
+  if was_there == (presence.lasts(s, name) > now) then return end
   for _, s in pairs(states) do s.front = nil end
   local index, turned = common .. ':offers', common .. ':turned'
   if call('EXISTS', turned) == 1 then

@@ -2,7 +2,7 @@
 -- round trip.
 
 lazy.__index = function(functions, name)
-  local made = make(functions[1] .. name)
+  local made = make(functions[1], name)
   functions[name] = made
   return made
 end

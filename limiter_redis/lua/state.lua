@@ -25,7 +25,7 @@ local function wake(id) return false end
 -- calls last, so each is made when it is first asked for: `make`, which _script.py puts together
 -- of them, does it by name.
 local lazy = {}
-local function functions_of(file) return setmetatable({ file .. '.' }, lazy) end
+local function functions_of(file) return setmetatable({ file }, lazy) end
 local state, holders, tickets = functions_of('state'), functions_of('holders'), functions_of('tickets')
 local presence = functions_of('presence')
 local admission, turns = functions_of('admission'), functions_of('turns')
@@ -166,32 +166,37 @@ end
 
 local EVICTED = '*'
 
+-- Makes a list, by the words of the field `gates` or for a first member.
 function state.new_list(s, name, count)
-  return { key = s.head .. ':jobs' .. s.rest .. '|' .. name, n = count, had = count > 0, now = {} }
+  local evicted = string.sub(name, -1) == EVICTED
+  s.lists = s.lists or {}
+  s.lists[name] = {
+    key = s.head .. ':jobs' .. s.rest .. '|' .. name, n = count, had = count > 0, now = {},
+    evicted = evicted
+  }
+  if evicted then s.has_evicted = true end
+  return s.lists[name]
 end
-
-function state.in_queue(name) return string.sub(name, -1) ~= EVICTED end
 
 function state.set_place(s, name, member, score)
   local change = score and 1 or -1
+  s.changed, s.front = true, nil
   if name == '' then
     s.queue_now[member] = score
-    s.queue_changed = true
-  else
-    s.lists = s.lists or {}
-    local list = s.lists[name] or state.new_list(s, name, 0)
-    s.lists[name] = list
-    list.n, list.now[member], list.changed = list.n + change, score, true
+    s.queue_changed, s.queued = true, s.queued + change
+    return
   end
-  s.changed, s.front = true, nil
-  if state.in_queue(name) then s.queued = s.queued + change end
+  local list = s.lists and s.lists[name] or state.new_list(s, name, 0)
+  list.n, list.now[member], list.changed = list.n + change, score, true
+  s.lists_changed, s.gates_changed = true, true
+  if not list.evicted then s.queued = s.queued + change end
 end
 
 -- Gives a member of the queue another score.
 function state.move_place(s, name, member, score)
   local list = s.lists[name]
   list.now[member], list.changed = score, true
-  s.changed, s.front = true, nil
+  s.lists_changed, s.changed, s.front = true, true, nil
 end
 
 function state.write_queue(s)
@@ -199,31 +204,33 @@ function state.write_queue(s)
     if state.write_members(s.queue, s.queue_now, tostring) then s.had_queue = s.had_queue and s.saving end
     s.queue_now, s.queue_changed, s.written = {}, false, true
   end
-  if s.lists then
+  if s.lists_changed then
     for _, list in pairs(s.lists) do
       if list.changed then
         if state.write_members(list.key, list.now, tostring) then list.had = list.had and s.saving end
         list.now, list.changed, s.written = {}, false, true
       end
     end
+    s.lists_changed = false
   end
 end
 
 -- How many of those in the queue need no worker to be woken.
 function state.unnamed(s)
   local count = s.queued
-  for name, list in pairs(s.lists or {}) do
-    if state.in_queue(name) then count = count - list.n end
+  for _, list in pairs(s.lists or {}) do
+    if not list.evicted then count = count - list.n end
   end
   return count
 end
 
 -- The parts of the queue with a member that are not dormant, by name; the others if `dormant`.
 function state.parts(s, dormant)
-  local parts, unnamed = {}, state.unnamed(s)
+  local parts, unnamed = {}, s.queued
   for name, list in pairs(s.lists or {}) do
-    if list.n > 0 and state.in_queue(name) and (presence.lasts(s, name) > now) == not dormant then
-      parts[name] = list
+    if list.n > 0 and not list.evicted then
+      unnamed = unnamed - list.n
+      if (presence.lasts(s, name) > now) == not dormant then parts[name] = list end
     end
   end
   if unnamed > 0 and not dormant then parts[''] = { key = s.queue, n = unnamed } end
@@ -241,35 +248,51 @@ end
 -- The member that is served next, its score, and the name of its part; nil if nobody waits here.
 function state.first_in_queue(s)
   if s.queued == 0 then return nil end
-  if not s.front then
-    state.write_queue(s)
-    s.front = {}
-    for name, part in pairs(s.lists and state.parts(s) or { [''] = { key = s.queue } }) do
-      local first = call('ZRANGE', part.key, 0, 0, 'WITHSCORES')
-      if not first[1] then -- cannot be, unless the server threw it away
-        state.restore_queue(s)
-        return state.first_in_queue(s)
-      end
-      local score, other = tonumber(first[2]), s.front[2]
-      if not other or score < other or (score == other and first[1] < s.front[1]) then
-        s.front = { first[1], score, name }
-      end
+  local front = s.front
+  if not front then
+    if s.queue_changed or s.lists_changed then state.write_queue(s) end
+    if s.lists then
+      front = state.first_of_parts(s)
+    else
+      front = call('ZRANGE', s.queue, 0, 0, 'WITHSCORES')
+      front[2], front[3] = tonumber(front[2]), ''
+    end
+    if front[1] == nil then -- cannot be, unless the server threw it away
+      state.restore_queue(s)
+      return state.first_in_queue(s)
+    end
+    s.front = front
+  end
+  return front[1] or nil, front[2], front[3]
+end
+
+function state.first_of_parts(s)
+  local front, unnamed = { false }, s.queued
+  local function compare(key, name)
+    local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
+    local score, other = tonumber(first[2]), front[2]
+    if not other or not score or score < other or (score == other and first[1] < front[1]) then
+      front = { first[1], score, name }
+    end
+    return score
+  end
+  for name, list in pairs(s.lists) do
+    if list.n > 0 and not list.evicted then
+      unnamed = unnamed - list.n
+      if presence.lasts(s, name) > now and not compare(list.key, name) then return {} end
     end
   end
-  return s.front[1], s.front[2], s.front[3]
+  if unnamed > 0 and not compare(s.queue, '') then return {} end
+  return front
 end
 
 -- Whether jobs of a gate wait here beside others, who go on when it has no worker any more.
 function state.is_mixed(s)
-  local parts = state.unnamed(s) > 0 and 1 or 0
-  for name, list in pairs(s.lists or {}) do
-    if list.n > 0 and state.in_queue(name) then parts = parts + 1 end
+  local parts, unnamed = 0, s.queued
+  for _, list in pairs(s.lists) do
+    if list.n > 0 and not list.evicted then parts, unnamed = parts + 1, unnamed - list.n end
   end
-  return parts > 1
-end
-
-function state.set_recheck(s, at)
-  if s.recheck ~= at then s.recheck, s.changed = at, true end
+  return parts > 1 or (parts == 1 and unnamed > 0)
 end
 
 -- What a server that is short of memory threw away, while it kept the state: made anew of the
@@ -302,7 +325,7 @@ function state.restore_ends(s)
 end
 
 function state.restore_queue(s)
-  s.queued, s.had_queue, s.lists = 0, false, nil
+  s.queued, s.had_queue, s.lists, s.lists_changed, s.gates_changed = 0, false, nil, false, true
   for _, id in ipairs(records(s, 't:')) do
     local t = tickets.read(s, id)
     if t and t.demands[t.home].key == s.key and not holders.read(s, id) then
@@ -328,7 +351,8 @@ function state.load(key)
   if s then return s end
   local head, rest = around(key)
   s = {
-    key = key, head = head, rest = rest, state = head .. ':state' .. rest, ends = head .. ':ends' .. rest,
+    key = key, head = head, rest = rest, common = rest ~= '' and head or state.common_of(''),
+    state = head .. ':state' .. rest, ends = head .. ':ends' .. rest,
     queue = head .. ':queue' .. rest, need = 0, before = {}, fields = {}, dirty = {}, holders = {},
     tickets = {}, ends_now = {}, queue_now = {}, first = math.huge, sure = true
   }
@@ -342,13 +366,11 @@ function state.load(key)
       s.before[name] = s[name]
     end
     s.override, s.paused = tonumber(m[11]), m[12] == '1'
+    s.had_queue = s.queued > 0
     if m[13] then
-      s.lists, s.gates = {}, m[13]
-      for name, count in string.gmatch(m[13], '(%S+) (%d+)') do
-        s.lists[name] = state.new_list(s, name, tonumber(count))
-      end
+      for name, count in string.gmatch(m[13], '(%S+) (%d+)') do state.new_list(s, name, tonumber(count)) end
+      s.had_queue = state.unnamed(s) > 0
     end
-    s.had_queue = state.unnamed(s) > 0
     s.had_ends = s.used > 0
     s.was_kept = s.override or s.paused or false
     s.first, s.sure = 0, false
@@ -371,11 +393,6 @@ function state.common_of(scope)
   return prefix or string.sub(opening, 1, -2) .. '}'
 end
 
-function state.common(s)
-  s.shared = s.shared or state.common_of(match(s.key, '^(.-)/') or '')
-  return s.shared
-end
-
 -- When somebody has to look at a key on which a durable ticket waits.
 function state.next_due(s)
   local first = state.first_end(s)
@@ -386,7 +403,7 @@ end
 -- Notes when to look at a key; at the latest in a minute. The index of the keys on which a durable
 -- ticket waits, or was handed a slot, has these times as scores (S17).
 function state.note(s, at)
-  local index = state.common(s) .. ':offers'
+  local index = s.common .. ':offers'
   call('ZADD', index, 'LT', int(math.min(at, now + UNKNOWN)), s.key)
   call('PEXPIRE', index, int(FOREVER / 1000))
 end
@@ -406,17 +423,12 @@ function state.write_fields(s)
       s.before[name] = s[name]
     end
   end
-  if s.lists then
-    local words = {}
-    for name, list in pairs(s.lists) do
-      if list.n > 0 then words[#words + 1] = name .. ' ' .. list.n end
+  if s.gates_changed then
+    local gates = ''
+    for name, list in pairs(s.lists or {}) do
+      if list.n > 0 then gates = gates .. name .. ' ' .. list.n .. ' ' end
     end
-    table.sort(words)
-    local gates = table.concat(words, ' ')
-    if gates ~= (s.gates or '') then
-      s.gates = gates
-      s.fields.gates, s.dirty.gates = gates ~= '' and gates, true
-    end
+    s.fields.gates, s.dirty.gates, s.gates_changed = gates ~= '' and gates, true, false
   end
   for field in pairs(s.dirty) do
     local value = s.fields[field]
@@ -470,8 +482,12 @@ function state.save_all()
         end
         expire(s.state, not was_new)
         expire(s.ends, s.had_ends)
-        expire(s.queue, s.had_queue or state.unnamed(s) == 0)
-        for _, list in pairs(s.lists or {}) do expire(list.key, list.had or list.n == 0) end
+        if s.lists then
+          expire(s.queue, s.had_queue or state.unnamed(s) == 0)
+          for _, list in pairs(s.lists) do expire(list.key, list.had or list.n == 0) end
+        else
+          expire(s.queue, s.had_queue or s.queued == 0)
+        end
       end
     end
   end

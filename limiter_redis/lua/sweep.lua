@@ -7,5 +7,5 @@ function steps.sweep(w)
   local s = state.load(w[2])
   turns.reap(s)
   turns.serve({ s.key })
-  return state.next_look(s)
+  return (s.recheck > 0 and state.next_look or state.next_end)(s)
 end

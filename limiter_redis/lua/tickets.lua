@@ -27,17 +27,19 @@ function tickets.read(s, id)
   local w = {}
   for word in string.gmatch(record, '%S+') do w[#w + 1] = word end
   local order = tonumber(w[1])
-  local part, offers, deferred, payload = match(w[9], '^([^|]*)|(%d+)|(%d+)|(.*)$')
-  if not part then part, payload = match(w[9], '^([^|]*)|(.*)$') end
   t = {
     id = id, order = order, sequence = tonumber(w[2]) or order, lease = tonumber(w[3]),
     hold = tonumber(w[4]), claim = tonumber(w[5]), process = state.untext(w[6]), claimant = state.untext(w[7]),
-    label = w[8], payload = payload or w[9], durable = w[9] ~= '-', home = tonumber(w[10]),
-    round = tonumber(w[11]), demands = {}, part = part or '', offers = tonumber(offers) or 0,
-    deferred = tonumber(deferred) or 0
+    label = w[8], payload = w[9], durable = w[9] ~= '-', home = tonumber(w[10]),
+    round = tonumber(w[11]), demands = {}, part = '', name = '', offers = 0, deferred = 0
   }
-  t.evicted = not state.in_queue(t.part)
-  t.name = t.evicted and string.sub(t.part, 1, -2) or t.part
+  local part, payload = match(w[9], '^([^|]*)|(.*)$')
+  if part then
+    t.part, t.name, t.payload = part, part, payload
+    if string.sub(part, -1) == EVICTED then t.evicted, t.name = true, string.sub(part, 1, -2) end
+    local offers, deferred, rest = match(payload, '^(%d+)|(%d+)|(.*)$')
+    if rest then t.offers, t.deferred, t.payload = tonumber(offers), tonumber(deferred), rest end
+  end
   for i = 12, #w, 7 do t.demands[#t.demands + 1] = tickets.read_demand(w, i) end
   if t.demands[1].key == '-' then t.demands[1].key = s.key end
   s.tickets[id] = t
@@ -103,7 +105,6 @@ function tickets.group_field(demand, name)
 end
 
 function tickets.enter_round(s, demand, round, name)
-  if not demand.group then return end
   local field = tickets.group_field(demand, name)
   local last, count = match(state.get(s, field) or '0 0', '^(%d+) (%d+)$')
   state.set(s, field, math.max(round, tonumber(last)) .. ' ' .. (tonumber(count) + 1))
@@ -111,7 +112,6 @@ function tickets.enter_round(s, demand, round, name)
 end
 
 function tickets.leave_round(s, demand, name)
-  if not demand.group then return end
   local field = tickets.group_field(demand, name)
   local last, count = match(state.get(s, field) or '0 1', '^(%d+) (%d+)$')
   state.set(s, field, tonumber(count) > 1 and last .. ' ' .. (tonumber(count) - 1))
@@ -142,18 +142,19 @@ function tickets.sit_down(t, home)
   local s = state.load(demand.key)
   t.home = home
   t.round = tickets.next_round(s, demand)
-  tickets.enter_round(s, demand, t.round, t.name)
-  state.set_place(s, t.part, tickets.member(t), tickets.score(t))
+  if demand.group then tickets.enter_round(s, demand, t.round, t.name) end
+  state.set_place(s, t.part, tickets.member(t), t.deferred > 0 and tickets.score(t) or 0 - demand.priority)
   if t.name ~= '' then
     local lasts = presence.lasts(s, t.name)
-    if lasts > now and (s.recheck == 0 or lasts < s.recheck) then state.set_recheck(s, lasts) end
+    if lasts > now and (s.recheck == 0 or lasts < s.recheck) then s.recheck = lasts end
+    if t.deferred > 0 then state.set_end(s, 'd' .. t.id, t.deferred, true) end
   end
-  if t.deferred > 0 then state.set_end(s, 'd' .. t.id, t.deferred, true) end
   if t.durable then
-    state.note(s, state.next_due(s))
+    local at = state.first_end(s)
+    state.note(s, s.recheck > 0 and s.recheck < at and state.is_mixed(s) and s.recheck or at)
   else
     state.set_end(s, 't' .. t.id, t.due or now + t.lease, true)
-    if s.recheck > 0 and state.parts(s)[''].n == 1 then state.note(s, s.recheck) end
+    if s.recheck > 0 and state.unnamed(s) == 1 then state.note(s, s.recheck) end
   end
   t.due = nil
   tickets.write(t)
@@ -166,7 +167,7 @@ function tickets.stand_up(t)
   if t.evicted then return end
   if not t.durable then state.drop_end(s, 't' .. t.id) end
   if t.deferred > 0 then state.drop_end(s, 'd' .. t.id) end
-  tickets.leave_round(s, demand, t.name)
+  if demand.group then tickets.leave_round(s, demand, t.name) end
   if s.queued == 0 and demand.group then state.set(s, 'r:' .. demand.priority, false) end
 end
 

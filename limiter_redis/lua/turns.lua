@@ -26,11 +26,11 @@ function turns.serve(work)
   local budget = CHUNK
   while #work > 0 do
     local s = state.load(table.remove(work))
-    if s.lists then turns.tell_evicted(s) end
+    if s.has_evicted then turns.tell_evicted(s) end
     while true do
       local member, _, name = state.first_in_queue(s)
       if not member then
-        state.set_recheck(s, 0)
+        if s.recheck > 0 then s.recheck, s.changed = 0, true end
         break
       end
       local t = tickets.read(s, string.sub(member, RANK + 1))
@@ -41,9 +41,11 @@ function turns.serve(work)
         local home = t.demands[t.home]
         if s.paused or not state.fits(s, home) then -- a wide waiter blocks those behind (S8)
           -- Whoever stands behind a job is served when the last worker goes that can wake it.
-          local was = s.recheck
-          state.set_recheck(s, name ~= '' and presence.lasts(s, name) or 0)
-          if was == 0 and s.recheck > 0 and state.is_mixed(s) then state.note(s, s.recheck) end
+          local at = name ~= '' and presence.lasts(s, name) or 0
+          if at ~= s.recheck then
+            if s.recheck == 0 and state.is_mixed(s) then state.note(s, at) end
+            s.recheck, s.changed = at, true
+          end
           break
         end
         if budget == 0 then -- the rest in a step of its own (S16)
@@ -87,7 +89,7 @@ end
 -- Tells the gates that have a worker again which of their jobs were evicted meanwhile.
 function turns.tell_evicted(s)
   for name, list in pairs(s.lists) do
-    if list.n > 0 and not state.in_queue(name) and presence.lasts(s, string.sub(name, 1, -2)) > now then
+    if list.n > 0 and list.evicted and presence.lasts(s, string.sub(name, 1, -2)) > now then
       state.write_queue(s)
       for _, member in ipairs(call('ZRANGE', list.key, 0, CHUNK - 1)) do
         local t = tickets.read(s, string.sub(member, RANK + 1))
