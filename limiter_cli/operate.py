@@ -108,7 +108,9 @@ def evict(
     leases: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[LEASE]...", show_default=False, help="As `limiter show` prints them."
+            metavar="[LEASE|TICKET]...",
+            show_default=False,
+            help="As `limiter show` prints them.",
         ),
     ] = None,
     *,
@@ -116,25 +118,61 @@ def evict(
         str | None,
         typer.Option("--all-of", metavar="KEY", help="Take all slots of this key back."),
     ] = None,
+    waiting: Annotated[
+        str | None,
+        typer.Option("--waiting", metavar="KEY", help="End all waiting for this key."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", metavar="GATE", help="With --waiting: only of this queue, as celery:shop."
+        ),
+    ] = None,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Take slots back from holders that are stuck. They are told that their lease is lost.
+    """Take slots back from holders that are stuck, or end waiting.
 
-    Exits with 1 if one of the leases is not held (any more).
+    A holder is told that its lease is lost. A call that waits is refused. A queued job that waits
+    ends as cancelled in its queue, at the latest when a worker of the queue is there again.
+
+    Exits with 1 if one of the ids is not there (any more).
     """
-    if not leases and all_of is None:
-        fail("limiter: say which lease to evict, or --all-of which key", WRONG_USE)
+    if not leases and all_of is None and waiting is None:
+        fail("limiter: say what to evict, or --all-of or --waiting which key", WRONG_USE)
+    if name is not None and waiting is None:
+        fail("limiter: --name says whose waiting ends: give --waiting KEY, too", WRONG_USE)
     with shared_limiter(url) as limiter:
         wanted = list(leases or ())
-        missing = [lease for lease in wanted if not limiter.evict(lease)]
+        missing = [each for each in wanted if not _evict(limiter, each)]
         if all_of is not None:
             holders = limiter.inspect(key_text(all_of)).holders
-            wanted += [holder.id for holder in holders if limiter.evict(holder.id)]
-    for lease in wanted:
-        if lease not in missing:
-            print_line(f"evicted {printable(lease)}")
+            wanted += [each.id for each in holders if _evict(limiter, each.id, key_text(all_of))]
+        if waiting is not None:
+            wanted += _evict_waiters(limiter, key_text(waiting), name)
+    for each in wanted:
+        if each not in missing:
+            print_line(f"evicted {printable(each)}")
     if missing:
-        fail(f"limiter: nobody holds {', '.join(map(printable, missing))}", NO_SUCH_HOLDER)
+        names = ", ".join(map(printable, missing))
+        fail(f"limiter: there is no lease or ticket {names}", NO_SUCH_HOLDER)
+
+
+def _evict(limiter: SyncLimiter, each: str, key: str | None = None) -> bool:
+    # Who was handed a slot and has not come for it still waits.
+    return limiter.evict_waiter(each, key) or limiter.evict(each)
+
+
+def _evict_waiters(limiter: SyncLimiter, key: str, name: str | None) -> list[str]:
+    """End the waiting of all that wait for a key, and of those that are dormant there."""
+    evicted: list[str] = []
+    while True:  # no more than so many are shown at once
+        found = limiter.inspect(key)
+        waiters = [*found.waiters, *(each for dormant in found.dormant for each in dormant.waiters)]
+        wanted = [each.id for each in waiters if name is None or each.name == name]
+        ended = [each for each in wanted if limiter.evict_waiter(each, key)]
+        evicted += ended
+        if not ended:
+            return evicted
 
 
 def _in_use(
@@ -150,7 +188,7 @@ def _in_use(
                 unreadable.append(error)
                 continue
             # It may have gone out of use since it was listed.
-            if snapshot.in_use or snapshot.waiting or _is_changed(snapshot):
+            if snapshot.in_use or snapshot.waiting or snapshot.dormant or _is_changed(snapshot):
                 yield snapshot
 
 

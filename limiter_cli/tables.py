@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from rich.table import Table
@@ -11,11 +12,22 @@ from rich.text import Text
 
 from limiter_cli.demo.summary import seconds_text
 from limiter_cli.output import console, print_line, printable
-from limiter_core import HolderSnapshot, KeySnapshot, WaiterSnapshot
+from limiter_core import DormantSnapshot, HolderSnapshot, KeySnapshot, WaiterSnapshot
 
 __all__ = ("as_dict", "print_key", "print_keys")
 
 _EACH_ITS_OWN = ("holders", "waiters")
+
+
+def _dormant(dormant: DormantSnapshot) -> str:
+    """Return what is said of the jobs of a queue without a worker."""
+    said = f"dormant: no worker of {printable(dormant.name)}"
+    if dormant.absent_for is None:
+        return said
+    now = datetime.now().astimezone()
+    since = now - timedelta(seconds=dormant.absent_for)
+    today = since.date() == now.date()
+    return f"{said} since {since.strftime('%H:%M' if today else '%Y-%m-%d %H:%M')}"
 
 
 def print_keys(snapshots: Iterable[KeySnapshot]) -> None:
@@ -27,7 +39,7 @@ def print_keys(snapshots: Iterable[KeySnapshot]) -> None:
 def print_key(key: KeySnapshot) -> None:
     """Print all about one key."""
     waiting = f", {key.waiting} waiting" if key.waiting else ""
-    remarks = f" ({_remarks(key)})" if _remarks(key) else ""
+    remarks = f" ({said})" if (said := _remarks(dataclasses.replace(key, dormant=()))) else ""
     head = f"{key.key}: {_slots(key)} slots in use{waiting}{remarks}"
     print_line(printable(head), style="bold")
     if key.holders:
@@ -46,11 +58,24 @@ def print_key(key: KeySnapshot) -> None:
         )
     if (hidden := key.waiting - len(key.waiters)) > 0:
         print_line(f"and {hidden} more waiting", style="dim italic")
+    for dormant in key.dormant:
+        print_line("")
+        print_line(f"{dormant.waiting} {_dormant(dormant)}", style="bold")
+        _print_table(
+            ("ticket", "waiter", "slots", "priority", "group", "waiting for"),
+            [_waiter(waiter) for waiter in dormant.waiters],
+            right=(2, 3, 5),
+        )
+        if (hidden := dormant.waiting - len(dormant.waiters)) > 0:
+            print_line(f"and {hidden} more", style="dim italic")
 
 
 def as_dict(key: KeySnapshot, *, members: bool) -> dict[str, Any]:
     """Return a snapshot for JSON, with or without its holders and waiters."""
     values = dataclasses.asdict(key)
+    if not members:
+        for dormant in values["dormant"]:
+            del dormant["waiters"]
     return {name: values[name] for name in values if members or name not in _EACH_ITS_OWN}
 
 
@@ -94,6 +119,7 @@ def _remarks(key: KeySnapshot) -> str:
         remarks.append(f"set; declared {declared}" if declared else "set")
     elif len(key.declared) > 1:
         remarks.append(f"declared {declared}")
+    remarks += [f"{each.waiting} {_dormant(each)}" for each in key.dormant]
     return ", ".join(remarks)
 
 

@@ -23,7 +23,7 @@ from limiter_core.keys import register_key_type
 from limiter_core.lease import Lease, SyncLease
 from limiter_core.limiter import Limiter
 from limiter_core.limits import ConcurrencyLimit, ConflictResolution
-from limiter_core.requests import HolderSnapshot, KeySnapshot, WaiterSnapshot
+from limiter_core.requests import DormantSnapshot, HolderSnapshot, KeySnapshot, WaiterSnapshot
 from limiter_core.strategies import LIMIT_BY, ConcurrencyStrategy
 from limiter_core.sync_limiter import SyncLimiter
 
@@ -36,6 +36,7 @@ __all__ = (
     "ConcurrencyStrategy",
     "ConfigurationError",
     "ConflictResolution",
+    "DormantSnapshot",
     "HolderSnapshot",
     "KeyDerivationError",
     "KeySnapshot",

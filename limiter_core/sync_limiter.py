@@ -225,6 +225,23 @@ class SyncLimiter(Copyable):
         self._engine.check_open()
         return self._face.evict(check_id(lease_id))
 
+    def evict_waiter(self, ticket_id: str, key: str | None = None) -> bool:
+        """End the waiting of a call, which is refused, or of a queued job, which ends as cancelled.
+
+        A job of a queue without a worker ends so when a worker is there again.
+
+        Args:
+            ticket_id: the `id` of a waiter that `inspect` shows, or of a holder that has not taken
+                its slot up yet.
+            key: where it waits, which saves looking for it.
+
+        Returns:
+            Whether there was such a waiter.
+        """
+        self._engine.check_open()
+        keys = () if key is None else (check_key(key),)
+        return self._face.evict_waiter(check_id(ticket_id), keys)
+
     # -- beginning and end -----------------------------------------------------------------------
 
     def close(self) -> None:

@@ -5,12 +5,22 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 
 import pytest
 
 from limiter_cli.shared_store import key_text
-from limiter_core import LIMIT_BY, ConcurrencyLimit, ConflictResolution, LeaseLost, SyncLimiter
+from limiter_core import (
+    LIMIT_BY,
+    ArgumentView,
+    ConcurrencyLimit,
+    ConflictResolution,
+    LeaseLost,
+    LimitReached,
+    SyncLimiter,
+)
+from limiter_core.jobs import Job, SyncJobGate, error_of
 
 UNREACHABLE = "redis://127.0.0.1:1/0"
 
@@ -143,13 +153,101 @@ def test_evict_of_what_is_not_held_is_1(run, url, limiter, limit):
         result = run("evict", "nobody", lease.id, "--url", url)
 
     assert result.exit_code == 1
-    assert result.output.splitlines() == [f"evicted {lease.id}", "limiter: nobody holds nobody"]
+    assert result.output.splitlines() == [
+        f"evicted {lease.id}",
+        "limiter: there is no lease or ticket nobody",
+    ]
 
 
 def test_evict_all_of_a_key(do, in_use, key):
     leases, _ = in_use
     output = do("evict", "--all-of", key)
     assert {f"evicted {lease.id}" for lease in leases} <= set(output.splitlines())
+
+
+@pytest.fixture
+def parked(url, limiter, limit, key, in_use):
+    """Three jobs of a queue that wait behind the call; returns their gate, with its notices."""
+    notices = []
+    gate = SyncJobGate(url, f"queue:{key}", notices.append)
+    gate.notices = notices
+    for number in range(3):
+        gate.admit(Job(f"{key}-{number}", limit, ArgumentView({}, "work"), b"job"))
+    yield gate
+    for number in range(3):
+        gate.drop(f"{key}-{number}")
+    gate.close()
+
+
+def test_jobs_without_a_worker_are_dormant(do, parked, key):
+    assert "dormant" not in do("show", key)
+    parked.leave()
+    since = time.strftime("%H:%M")
+    said = f"3 dormant: no worker of queue:{key} since {since}"
+    assert said in line_of(do("ls"), key)
+    shown = do("show", key)
+    assert said in shown
+    assert ", 1 waiting" in shown
+    assert all(f"{key}-{number}" in shown for number in range(3))
+    [dormant] = json.loads(do("show", key, "--json"))["dormant"]
+    assert (dormant["name"], dormant["waiting"]) == (f"queue:{key}", 3)
+    assert [waiter["id"] for waiter in dormant["waiters"]] == [f"{key}-{n}" for n in range(3)]
+    listed = json.loads(do("ls", key, "--json"))
+    assert "waiters" not in listed[0]["dormant"][0]
+
+
+def test_evict_ends_the_waiting_of_a_ticket(do, parked, key, limiter):
+    assert do("evict", f"{key}-1") == f"evicted {key}-1\n"
+    assert [w.id for w in limiter.inspect(key).waiters][1:] == [f"{key}-0", f"{key}-2"]
+
+
+def test_evict_waiting_of_one_queue(do, parked, key, limiter, in_use, wait_until):
+    output = do("evict", "--waiting", key, "--name", f"queue:{key}")
+    assert output.splitlines() == [f"evicted {key}-{number}" for number in range(3)]
+    wait_until("the queue is told of each", lambda: len(parked.notices) == 3)
+    assert {str(error_of(notice)) for notice in parked.notices} != {"None"}
+    assert limiter.inspect(key).waiting == 1
+    assert not do("evict", "--waiting", key, "--name", "queue:other")
+
+
+def test_evicted_while_no_worker_is_there_a_job_ends_when_one_is_back(
+    do, parked, key, limiter, limit, wait_until
+):
+    parked.leave()
+    assert len(do("evict", "--waiting", key, "--name", f"queue:{key}").splitlines()) == 3
+    assert not limiter.inspect(key).dormant
+    assert not parked.notices
+    parked.arrive()
+    parked.sweep()
+    wait_until("the queue is told of each", lambda: len(parked.notices) == 3)
+    with pytest.raises(LimitReached):
+        parked.admit(Job(f"{key}-0", limit, ArgumentView({}, "work"), b"job"))
+
+
+def test_a_call_whose_waiting_is_ended_is_refused(do, limiter, limit, key, wait_until):
+    refused = []
+    leases = [limiter.acquire(limit), limiter.acquire(limit)]
+
+    def wait():
+        try:
+            limiter.acquire(limit)
+        except LimitReached as error:
+            refused.append(error)
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    wait_until("it waits", lambda: limiter.inspect(key).waiting == 1)
+    assert do("evict", "--waiting", key).startswith("evicted ")
+    waiter.join(30)
+    assert refused
+    for lease in leases:
+        lease.release()
+
+
+def test_a_name_without_a_key_to_look_at_is_wrong_use(run, url):
+    result = run("evict", "lease", "--name", "queue:shop", "--url", url)
+    assert result.exit_code == 2
+    assert "--waiting" in result.output
 
 
 @pytest.mark.parametrize(
