@@ -336,9 +336,7 @@ end
 
 -- Keys --------------------------------------------------------------------------------------------
 
-local NUMBERS = {
-  'used', 'waiting', 'queued', 'token', 'order', 'expires', 'fair', 'jobs', 'offered', 'recheck'
-}
+local NUMBERS = { 'used', 'waiting', 'queued', 'token', 'order', 'expires', 'fair', 'jobs', 'offered', 'recheck' }
 
 function state.outlive(s, due)
   s.changed = true

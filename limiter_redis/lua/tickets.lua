@@ -6,7 +6,8 @@
 -- `sequence` is "-" where it is the order, the first key "-". On the other keys the field holds "@"
 -- and the first key. In front of the payload of a job that only workers of a gate can wake stands
 -- the gate's name and "|" (S17), with "*" behind the name if it was evicted; and then, if it was
--- offered slots in vain, how often, "|", until when others go before it (0), and "|". It sits in the queue of its `home`, as a member that sorts by priority (its
+-- offered slots in vain, how often, "|", until when others go before it (0), and "|". It sits in the
+-- queue of its `home`, as a member that sorts by priority (its
 -- score), fair round, arrival order and sequence (S7), followed by the id.
 
 -- Returns what a request wants of one key, from its words.

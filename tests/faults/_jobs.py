@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ DOCKET = Framework(
         *("docket", "worker", "--docket", "faults", "--url", "{url}"),
         *("--tasks", f"{_MODULES}.docket_jobs:tasks", "--redelivery-timeout", "2s"),
     ),
-    namespace="faults.limits",
+    namespace="faults:limits",
 )
 CELERY = Framework(
     f"{_MODULES}.celery_jobs",
@@ -58,10 +58,15 @@ CELERY = Framework(
 ARQ = Framework(f"{_MODULES}.arq_jobs", ("limiter_arq", f"{_MODULES}.arq_jobs.WorkerSettings"))
 
 
+SAQ = Framework(f"{_MODULES}.saq_jobs", (f"{_MODULES}.saq_jobs", "work"))
+
+
 class Worker:
     """One worker: its main process, the children of that, and a folder for their notes."""
 
-    def __init__(self, framework: Framework, url: str, folder: Path) -> None:
+    def __init__(
+        self, framework: Framework, url: str, folder: Path, settings: Mapping[str, str]
+    ) -> None:
         self.folder = folder
         self.died_at: float | None = None
         folder.mkdir()
@@ -73,7 +78,7 @@ class Worker:
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,
-            env={**_environment(url), "JOBS_NOTES": str(folder)},
+            env={**_environment(url), **settings, "JOBS_NOTES": str(folder)},
             start_new_session=True,
         )
 
@@ -91,6 +96,19 @@ class Worker:
         self._process.wait(PATIENCE)
         if self.died_at is None:
             self.died_at = time.monotonic()
+
+    def stop(self) -> None:
+        """Ask it to shut down, and wait until it has."""
+        self._process.terminate()
+        self._process.wait(PATIENCE)
+
+    def freeze(self) -> None:
+        """Let it and its children stand still."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        os.killpg(self._process.pid, signal.SIGCONT)
 
     def said(self) -> str:
         """Return the end of what it logged."""
@@ -110,30 +128,34 @@ class Workers:
         framework: whose.
         url: of the server.
         folder: for their notes.
+        claim: seconds that a job has to come for its slot.
     """
 
-    def __init__(self, framework: Framework, url: str, folder: Path) -> None:
+    def __init__(
+        self, framework: Framework, url: str, folder: Path, claim: float | None = None
+    ) -> None:
+        self._settings = {} if claim is None else {"JOBS_CLAIM": str(claim)}
         self._framework = framework
         self._url = url
         self._folder = folder
         self._all: list[Worker] = []
 
-    def enqueue(self, count: int) -> None:
-        """Enqueue jobs, from a process that ends then."""
+    def enqueue(self, count: int, kind: str = "") -> None:
+        """Enqueue jobs, all of one kind or of each in turns, from a process that ends then."""
         subprocess.run(
             [sys.executable, "-m", self._framework.module],
             cwd=ROOT,
             check=True,
             capture_output=True,
             timeout=60,
-            env={**_environment(self._url), "JOBS_COUNT": str(count)},
+            env={**_environment(self._url), "JOBS_COUNT": str(count), "JOBS_KIND": kind},
         )
 
     def see_to(self, count: int) -> list[Worker]:
         """Have so many at work, as a supervisor would; returns them, the oldest first."""
         while len(alive := [worker for worker in self._all if worker.alive]) < count:
             folder = self._folder / f"worker-{len(self._all)}"
-            self._all.append(Worker(self._framework, self._url, folder))
+            self._all.append(Worker(self._framework, self._url, folder, self._settings))
         return alive
 
     def done(self) -> set[int]:

@@ -117,6 +117,6 @@ def until_nothing_is_held(framework: Framework, server: Process, workers: Worker
         states = lambda: [limiter.inspect(key) for key in LIMITS]  # noqa: E731
         until(lambda: not any(s.in_use or s.waiting for s in states()), "nothing is held", workers)
     with redis.Redis.from_url(url, decode_responses=True) as client:
-        names = list(client.scan_iter(f"{{{framework.namespace}*"))
+        names = list(client.scan_iter(f"*{framework.namespace}*"))
         assert [name for name in names if client.ttl(name) == -1] == [], "S14"
     return time.monotonic() - began

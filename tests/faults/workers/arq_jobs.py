@@ -8,7 +8,7 @@ from typing import Any
 from arq.connections import RedisSettings, create_pool
 
 from limiter_arq import LIMIT_BY, ConcurrencyLimit, LimitedWorker, limited
-from tests.faults.workers.job_notes import BODY, CLAIM, COUNT, LEASE, LIMITS, URL, noted
+from tests.faults.workers.job_notes import BODY, CLAIM, LEASE, LIMITS, NUMBERS, URL, noted
 
 IN_PROGRESS = 1.0
 """Seconds after which arq gives a job of a dead worker to another: 310 by default."""
@@ -61,7 +61,7 @@ LimitedWorker.__init__ = init  # type: ignore[method-assign]
 
 async def enqueue() -> None:
     pool = await create_pool(RedisSettings.from_dsn(URL))
-    for number in range(COUNT):
+    for number in NUMBERS:
         await pool.enqueue_job(("one", "two", "both")[number % 3], number)
     await pool.aclose()
 

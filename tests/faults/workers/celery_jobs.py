@@ -8,7 +8,7 @@ from typing import Any
 from celery import Celery
 
 from limiter_celery import LIMIT_BY, ConcurrencyLimit, LimitedTask, install
-from tests.faults.workers.job_notes import BODY, CLAIM, COUNT, LEASE, LIMITS, URL, noted
+from tests.faults.workers.job_notes import BODY, CLAIM, LEASE, LIMITS, NUMBERS, URL, noted
 
 STORE = URL.removesuffix("/0") + "/2"
 
@@ -55,5 +55,5 @@ def both(self: Any, number: int) -> None:
 
 
 if __name__ == "__main__":
-    for number in range(COUNT):
+    for number in NUMBERS:
         (one, two, both)[number % 3].delay(number)

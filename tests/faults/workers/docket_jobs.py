@@ -10,7 +10,7 @@ from typing import Any
 from docket import Docket, Retry
 
 from limiter_docket import LIMIT_BY, ConcurrencyLimit, set_store
-from tests.faults.workers.job_notes import BODY, CLAIM, COUNT, LEASE, LIMITS, URL, noted
+from tests.faults.workers.job_notes import BODY, CLAIM, LEASE, LIMITS, NUMBERS, URL, noted
 
 NAME = "faults"
 
@@ -52,7 +52,7 @@ tasks: list[Any] = [one, two, both]
 
 async def add() -> None:
     async with Docket(name=NAME, url=URL) as docket:
-        for number in range(COUNT):
+        for number in NUMBERS:
             await docket.add(tasks[number % 3])(number)
 
 

@@ -17,13 +17,18 @@ from typing import Any
 URL = os.environ.get("JOBS_URL", "redis://localhost:6379/0")
 FOLDER = os.environ.get("JOBS_NOTES", "")
 COUNT = int(os.environ.get("JOBS_COUNT", "0"))
+KIND = os.environ.get("JOBS_KIND", "")
+"""Enqueue only jobs of this kind; empty for all in turns."""
 
 LIMITS = {"one": 1, "two": 2}
 KINDS = ({"one": 1}, {"two": 1}, {"one": 1, "two": 1})
 """What jobs hold, in turns."""
 
+NUMBERS = range(0, 3 * COUNT, 3) if KIND == "one" else range(COUNT)
+"""The jobs to enqueue."""
+
 LEASE = 2.0
-CLAIM = 1.5
+CLAIM = float(os.environ.get("JOBS_CLAIM", "1.5"))
 BODY = 0.15
 
 

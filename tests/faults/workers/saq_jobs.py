@@ -1,0 +1,43 @@
+"""Jobs of SAQ. As a program it enqueues the jobs, or with "work" runs a worker of them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+from redis.asyncio import Redis
+from saq.worker import Worker
+
+from limiter_core.limits import ConcurrencyLimit
+from limiter_core.strategies import LIMIT_BY
+from limiter_saq import LimitedQueue
+from tests.faults.workers.job_notes import BODY, LEASE, LIMITS, NUMBERS, URL, noted
+
+LIMIT = ConcurrencyLimit(LIMIT_BY.constant("one"), LIMITS["one"], lease=LEASE)
+
+
+async def one(ctx: Any, *, number: int) -> None:
+    lease = next(lease for job, lease, *_ in queue._leases.values() if job.id == ctx["job"].id)
+    with noted(number, lease.fencing_token, lambda: lease.lost):
+        await asyncio.sleep(BODY)
+
+
+def new_queue() -> LimitedQueue:
+    client: Any = Redis.from_url(URL, socket_timeout=None)
+    return LimitedQueue(client, limits={one: LIMIT}, name="faults")
+
+
+queue = new_queue()
+
+
+async def main() -> None:
+    if sys.argv[1:] == ["work"]:
+        await Worker(queue, functions=[one], concurrency=4).start()
+    for number in NUMBERS:
+        await queue.enqueue("one", number=number, retries=20)
+    await queue.disconnect()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
