@@ -207,6 +207,33 @@ class ForgetsJobs(MemoryStore):
         return super().acquire(request._replace(payload=None))
 
 
+class OffersToTheAbsent(MemoryStore):
+    """S17: slots go round among jobs whose workers are gone."""
+
+    def acquire(self, request):
+        return super().acquire(request._replace(presence=None))
+
+
+class NeverMissesAWorker(MemoryStore):
+    """S17: a worker that is killed counts as there for ever."""
+
+    def sweep(self, presence=None):
+        self.seen = {*getattr(self, "seen", ()), *([presence] if presence else ())}
+        for each in self.seen:
+            super().sweep(each)
+        super().sweep()
+
+
+class LosesEvictedJobs(MemoryStore):
+    """S17, S19: a job that is evicted while its workers are away just disappears."""
+
+    def evict_waiter(self, ticket_id, keys=()):
+        dormant = [each for key in self.keys() for each in self.inspect(key).dormant]
+        if any(ticket_id == waiter.id for each in dormant for waiter in each.waiters):
+            return super().release(ticket_id)
+        return super().evict_waiter(ticket_id, keys)
+
+
 class RunsRedeliveriesTwice(MemoryStore):
     """S18: a second delivery of a running job is let in beside the first."""
 
@@ -257,6 +284,9 @@ BROKEN: dict[type[MemoryStore], str] = {
     KeepsCrossedGrants: "S15",
     FallsSilent: "S17",
     ForgetsJobs: "S17",
+    OffersToTheAbsent: "S17",
+    NeverMissesAWorker: "S17",
+    LosesEvictedJobs: "S19",
     RunsRedeliveriesTwice: "S18",
     NeedsTheKeysToRelease: "S19",
     SupersedesNobody: "KEEP_LATEST",
