@@ -101,6 +101,7 @@ class JobGate:
         self._engine.owns_store |= owns_store
         self._errands = Errands()
         self._turn = asyncio.Lock()
+        self._sweeping = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
         self._wake: Wake = self._in_turn(wake) if is_async(wake) else cast(Wake, wake)
         self._outage = outage_of_jobs(name, admits=on_store_error == "admit")
@@ -208,7 +209,9 @@ class JobGate:
         The store so knows that a worker of this name is there: its jobs are served only while one
         was seen in the last seconds.
         """
-        await self._face.sweep(self._desk.presence())
+        desk = self._desk
+        async with self._sweeping:  # or one that says "there" could arrive after one that leaves
+            await (self._face.sweep(desk.presence()) if desk.is_told else self._face.sweep())
 
     def arrive(self) -> None:
         """Fetch jobs again, from the next sweep on; a gate does so from its start."""

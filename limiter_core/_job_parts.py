@@ -7,6 +7,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any, Literal
 
 from limiter_core._call import refusal_error
@@ -141,6 +142,8 @@ class Desk:
         claim: seconds that a woken job has to come for its slot.
         fetches: whether this worker fetches jobs, so that those of its name are served.
         was_seen: whether the store may count it as there.
+        is_told: whether the store takes part: one that was written before `sweep` was told who
+            sweeps knows no dormant tickets, and no gate's name but in a payload.
     """
 
     def __init__(self, name: str, claim: float, family: str | None = None) -> None:
@@ -150,6 +153,7 @@ class Desk:
         self.family = family
         self.fetches = True
         self.was_seen = False
+        self.is_told = True
         self._worker = new_id()
         self.claim = check_seconds(claim, "claim")
         self._unsure: dict[str, str] = {}
@@ -174,6 +178,7 @@ class Desk:
     ) -> Request:
         """Return the request of a delivery."""
         key = demands[0].key
+        payload = key.encode(), job.payload
         self.remember(job.ticket, key)
         return Request(
             id=job.ticket,
@@ -182,13 +187,13 @@ class Desk:
             max_hold=terms.max_hold,
             claim=self.claim,
             order=job.order,
-            payload=b"\0".join((key.encode(), job.payload)),
+            payload=b"\0".join(payload if self.is_told else (self.name.encode(), *payload)),
             # Each delivery is one of its own, so that a second one never shares the slot of the
             # first (S18); but an ask that got no answer is repeated, not told that it is held.
             claimant=self._unsure.get(job.ticket) or new_id(),
             label=short_label(job.label or label),
             listener=listener,
-            presence=self.presence(),
+            presence=self.presence() if self.is_told else None,
         )
 
     def remember(self, ticket: str, key: str) -> None:
@@ -273,7 +278,7 @@ class _Router:
 
     def __call__(self, notice: Notice) -> bool:
         name, rest = notice.name, notice.payload
-        if not name:  # parked by an earlier version
+        if not name:  # parked by an earlier version, or in a store of one
             first, _, rest = rest.partition(b"\0")
             name = first.decode(errors="replace")
         key, _, payload = rest.partition(b"\0")
@@ -295,6 +300,7 @@ _routers_lock = new_lock()
 
 def listen(store: Store, face: AsyncStore | SyncStore, desk: Desk, wake: Wake) -> None:
     """Have the notices of a gate's name sent to it."""
+    desk.is_told = bool(signature(face.sweep).parameters)
     with _routers_lock:
         router = _routers.setdefault(store, _Router())
         router.add(desk, wake)

@@ -108,8 +108,9 @@ class SyncJobGate:
 
     def sweep(self) -> None:
         """Wake what nobody woke; see `JobGate.sweep`. An outage is logged once, and raised."""
+        desk = self._desk
         try:
-            self._face.sweep(self._desk.presence())
+            self._face.sweep(desk.presence()) if desk.is_told else self._face.sweep()
         except StoreError as error:
             self._outage.began(error)
             raise
@@ -122,7 +123,7 @@ class SyncJobGate:
     def leave(self) -> None:
         """Fetch no more jobs; see `JobGate.leave`."""
         self._desk.fetches = False
-        if self._desk.was_seen:
+        if self._desk.was_seen and self._desk.is_told:
             with suppress(StoreError):
                 self._face.sweep(self._desk.presence())
                 self._desk.was_seen = False

@@ -1,13 +1,15 @@
 """Stores that were written for the protocol as it was: they lack what came into it later."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_core import LIMIT_BY, ArgumentView, ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_core.jobs import Job, JobGate, SyncJobGate, Waiting
 from limiter_memory import MemoryStore
 
-LATER = ("abandon", "let_expire")
+LATER = ("abandon", "let_expire", "evict_waiter")
 LIMIT = ConcurrencyLimit(LIMIT_BY.constant("k"))
 
 
@@ -27,6 +29,13 @@ class OlderFace:
         if self.interrupts:
             raise SoftTimeLimit
         return answer
+
+    def sweep(self) -> Any:
+        return self._inner.sweep()
+
+    def on_notice(self, callback: Any) -> None:
+        # It knows nothing of gates.
+        self._inner.on_notice(callback and (lambda notice: callback(replace(notice, name=""))))
 
     def __getattr__(self, name: str) -> Any:
         if name in LATER:
@@ -64,3 +73,25 @@ async def test_a_lease_that_was_forgotten_is_told_of():
 def test_a_hold_works():
     with SyncLimiter(OlderStore()) as limiter, limiter.hold(LIMIT) as lease:
         assert not lease.lost
+
+
+def test_jobs_wait_and_are_woken():
+    """None is dormant there; whose they are stands in their payloads."""
+    woken = []
+    gate = SyncJobGate(OlderStore(), "queue", woken.append)
+    first = gate.admit(Job("first", LIMIT, ArgumentView({}, "f"), b"first"))
+    assert isinstance(gate.admit(Job("second", LIMIT, ArgumentView({}, "f"), b"second")), Waiting)
+    gate.sweep()
+    first.release()
+    assert [(notice.id, notice.payload) for notice in woken] == [("second", b"second")]
+    gate.close()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_jobs_wait_and_are_woken_in_an_event_loop():
+    woken = []
+    async with JobGate(OlderStore(), "queue", woken.append) as gate:
+        first = await gate.admit(Job("first", LIMIT, ArgumentView({}, "f"), b"first"))
+        await gate.admit(Job("second", LIMIT, ArgumentView({}, "f"), b"second"))
+        await first.release()
+        assert [(notice.id, notice.payload) for notice in woken] == [("second", b"second")]
