@@ -271,7 +271,8 @@ RIGHTS = (
     "~{limiter:*}:* ~{limiter}:* resetchannels &{limiter:*}:process:* &{limiter}:notices "
     "-@all +select +ping +hello +client|setinfo +evalsha +eval +ssubscribe +sunsubscribe +spublish "
     "+cluster|slots +scan +sadd +smembers +expire +time +type +exists +get +set +del +hget +hmget "
-    "+hset +hdel +hkeys +zadd +zrem +zrange +zrangebyscore +zscore +pexpire +pexpireat +persist"
+    "+hset +hdel +hkeys +zadd +zrem +zremrangebyscore +zrange +zrangebyscore +zscore +zunionstore "
+    "+rename +pexpire +pexpireat +persist"
 )
 
 

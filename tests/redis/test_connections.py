@@ -29,7 +29,7 @@ from limiter_core import (
     SyncLimiter,
     WaitTimeout,
 )
-from limiter_core.requests import Demand, Granted, Notice, Queued, Request
+from limiter_core.requests import Demand, Granted, Notice, Presence, Queued, Request
 from limiter_core.testing import OverlapRecorder
 from limiter_redis import RedisStore
 from limiter_redis._script import SCRIPT
@@ -425,7 +425,7 @@ RIGHTS = (
     "resetkeys ~{limiter* resetchannels &limiter:* -@all"
     " +evalsha +eval +time +type +exists +get +set +del +persist +pexpire +pexpireat"
     " +hget +hset +hdel +hmget +hkeys"
-    " +zadd +zrem +zrange +zrangebyscore +zscore"
+    " +zadd +zrem +zremrangebyscore +zrange +zrangebyscore +zscore +zunionstore +rename"
     " +publish +subscribe +unsubscribe"
     " +scan +sadd +smembers +expire +ping +select +hello +client|setinfo"
 )
@@ -463,6 +463,19 @@ async def use_everything(url: str, namespace: str = "limiter") -> None:
     assert face.evict(lease.id)
     assert isinstance(face.acquire(job), Granted)
     assert face.release("job")
+    face.acquire(Request("holder", (Demand(key, 1),)))
+    ours, theirs = Presence("queue:ours", "one"), Presence("queue:theirs", "one")
+    for presence in (ours, theirs):
+        name = f"{presence.name}-{lease.id}"
+        face.acquire(Request(name, (Demand(key, 1),), payload=b"job", presence=presence))
+        face.sweep(presence)
+        face.sweep(presence._replace(leaving=True))
+    assert {each.name for each in face.inspect(key).dormant} == {"queue:ours", "queue:theirs"}
+    assert face.evict_waiter(f"queue:theirs-{lease.id}")
+    face.release("holder")
+    face.sweep(theirs)
+    face.sweep(ours)
+    assert face.release(f"queue:ours-{lease.id}")
     for resolution in ("keep_latest", "cancel_running", "priority"):
         demand = Demand(key, 1, on_conflict=type(ONE.on_conflict)(resolution), group="g")
         for number in range(3):
