@@ -63,6 +63,7 @@ async def enqueue() -> None:
     pool = await create_pool(RedisSettings.from_dsn(URL))
     for number in NUMBERS:
         await pool.enqueue_job(("one", "two", "both")[number % 3], number)
+        await asyncio.sleep(0.002)  # its times are milliseconds
     await pool.aclose()
 
 
