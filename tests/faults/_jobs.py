@@ -58,9 +58,6 @@ CELERY = Framework(
 ARQ = Framework(f"{_MODULES}.arq_jobs", ("limiter_arq", f"{_MODULES}.arq_jobs.WorkerSettings"))
 
 
-SAQ = Framework(f"{_MODULES}.saq_jobs", (f"{_MODULES}.saq_jobs", "work"))
-
-
 class Worker:
     """One worker: its main process, the children of that, and a folder for their notes."""
 
