@@ -372,7 +372,9 @@ def an_evicted_waiter_is_told(stage: Stage) -> Steps[None]:
 @scenario("S17", needs=DURABLE)
 def a_job_that_nobody_claims_lets_others_go_first(stage: Stage) -> Steps[None]:
     """Offered in vain a few times though its worker is there: for a while it stands behind all."""
-    orphan, *_ = yield from _park(stage, "orphan")
+    yield from _park(stage)
+    orphan = _job(stage, "orphan")._replace(claim=PRESENCE - 2)
+    yield from stage.wait(orphan)
     yield from stage.release("holder")
     for _ in range(OFFERS):
         assert _noticed(stage) == ["orphan"]
