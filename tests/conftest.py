@@ -16,6 +16,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 
@@ -64,6 +65,9 @@ def pytest_configure(config: pytest.Config) -> None:
     Processes that the tests start inherit that, and would ignore the signals that tests send.
     """
     config.addinivalue_line("markers", "alone: runs while no other test does")
+    # How long an example takes says how busy the machine is.
+    hypothesis.settings.register_profile("limiter", deadline=None)
+    hypothesis.settings.load_profile("limiter")
     for name, handler in (
         ("SIGINT", signal.default_int_handler),
         ("SIGQUIT", signal.SIG_DFL),
