@@ -23,7 +23,7 @@ from typing import Any
 from redis.exceptions import RedisError
 from saq.job import TERMINAL_STATUSES, Status
 from saq.job import Job as SaqJob
-from saq.queue.redis import RedisQueue
+from saq.utils import now
 
 from limiter_core import (
     ArgumentView,
@@ -40,6 +40,7 @@ from limiter_core.requests import Loss, Notice
 from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
 from limiter_saq._limits import binder_of, limits_of
+from limiter_saq._sweep import GRACE, PatientQueue
 from limiter_saq._workers import check_new_workers, frame_of
 
 logger = logging.getLogger("limiter")
@@ -51,7 +52,7 @@ _LUA = resources.files("limiter_saq") / "lua"
 _PARK, _WAKE, _UNPARK = ((_LUA / f"{n}.lua").read_text() for n in ("park", "wake", "unpark"))
 
 
-class LimitedQueue(RedisQueue):
+class LimitedQueue(PatientQueue):
     """A `saq.queue.redis.RedisQueue` whose jobs keep limits.
 
     Args:
@@ -137,9 +138,12 @@ class LimitedQueue(RedisQueue):
             limits = None if job is None else self._limits.get(job.function)
             if job is None or limits is None:
                 return job
+            taken_at = time.monotonic()
             try:
                 if await errands.finish(self._admit(job, limits, asyncio.current_task())):
-                    return job
+                    if time.monotonic() < taken_at + GRACE / 2 or await self._keep(job):
+                        return job
+                    await self._letting_go(job).aclose()  # a sweep put it back meanwhile
             except asyncio.CancelledError:  # the worker stops, whatever the answer was
                 if id(job) in self._leases:  # its slot is free when this task has ended
                     await errands.finish(self._park(job, 1.0))
@@ -180,6 +184,7 @@ class LimitedQueue(RedisQueue):
         return id(job) in self._leases
 
     async def _park(self, job: SaqJob, seconds: float) -> bool:
+        job.touched = now()  # a sweep that saw it here sees that it has moved on
         arguments = (job.id, time.time() + max(1.0, seconds), self.serialize(job))
         if await self.redis.eval(_PARK, 2, self._incomplete, self._active, *arguments):
             return True

@@ -1,0 +1,66 @@
+"""SAQ's sweep, for a queue with a gate.
+
+SAQ's own takes each job that a worker took and did not begin for a dead worker's: it aborts it, and
+puts it back or ends it. A job at the gate looks the same, so it ended ABORTED or ran twice. Here
+such a job has to stay as it is for a while; then it goes back to the queue as if never taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from importlib import resources
+from typing import Any
+
+from redis.exceptions import RedisError
+from saq.job import Job, Status
+from saq.queue.redis import RedisQueue
+from saq.utils import now
+
+logger = logging.getLogger("limiter")
+
+GRACE = 6.0
+"""Seconds for which a job has to stand untouched before a sweep puts it back."""
+
+_LUA = resources.files("limiter_saq") / "lua"
+_LOOK, _REQUEUE, _KEEP = ((_LUA / f"{n}.lua").read_text() for n in ("look", "requeue", "keep"))
+
+
+class PatientQueue(RedisQueue):
+    """A queue whose sweep leaves jobs alone that a worker is about to begin or to park."""
+
+    def __init__(self, redis: Any, **settings: Any) -> None:
+        super().__init__(redis, **settings)
+        self._cleanup_script = self._look  # type: ignore[assignment]
+        self._not_begun: list[tuple[bytes, bytes]] = []
+
+    async def sweep(self, lock: int = 60, abort: float = 5.0) -> list[str]:
+        """As SAQ's; takes `GRACE` longer if there are jobs that may be a dead worker's."""
+        self._not_begun = []
+        swept = await super().sweep(lock, abort)
+        not_begun, self._not_begun = self._not_begun, []
+        if not_begun:
+            await asyncio.sleep(GRACE)
+        for job_id, seen in not_begun:
+            if await self.redis.eval(_REQUEUE, 2, self._active, self._queued, job_id, seen):
+                logger.info("%s was taken and never began: put back", job_id.decode())
+                swept.append(job_id.decode())
+        return swept
+
+    async def _look(self, keys: list[str], args: list[int], client: Any) -> list[Any]:
+        begun: list[Any] = []
+        for job_id, seen in await client.eval(_LOOK, 2, *keys, *args):
+            job = self.deserialize(seen)
+            if job is not None and job.status in (Status.NEW, Status.QUEUED):
+                self._not_begun.append((job_id, seen))
+            else:
+                begun.append((job_id, seen))
+        return begun
+
+    async def _keep(self, job: Job) -> bool:
+        """Say that a job is still ours. False if a sweep put it back, or nobody knows."""
+        job.touched = now()
+        try:
+            return bool(await self.redis.eval(_KEEP, 1, self._active, job.id, self.serialize(job)))
+        except RedisError:
+            return False
