@@ -73,7 +73,7 @@ async def test_a_job_that_is_parked_at_the_gate_is_not_swept_when_it_stands_ther
     assert second is not None
     await gate.stands.wait()
     sweeping = asyncio.create_task(sweep(queue))
-    await until("the sweep looked", lambda: queue._not_begun)
+    await until("the sweep looked", lambda: shop.server.admin.exists("saq:default:sweep"))
     gate.go_on.set()
     parked = ("saq:default:incomplete", 1, "inf")
     await until("it is parked", lambda: shop.server.admin.zcount(*parked) == 1)
@@ -132,7 +132,7 @@ async def test_a_job_that_stood_long_at_the_gate_is_kept_from_the_sweep(
     await gate.stands.wait()
     await asyncio.sleep(grace / 2)
     sweeping = asyncio.create_task(sweep(other))
-    await until("the sweep looked", lambda: other._not_begun)
+    await until("the sweep looked", lambda: shop.server.admin.exists("saq:default:sweep"))
     gate.go_on.set()
     assert await sweeping == []
     await job.refresh(5.0)
