@@ -199,10 +199,12 @@ def test_saqs_hooks_are_what_they_were() -> None:
         "_retry": "(self, job: 'Job', error: 'str | None') -> 'None'",
         "abort": "(self, job: 'Job', error: 'str', ttl: 'float' = 5) -> 'None'",
         "dequeue": "(self, timeout: 'float' = 0.0, poll_interval: 'float' = 0.0) -> 'Job | None'",
+        "sweep": "(self, lock: 'int' = 60, abort: 'float' = 5.0) -> 'list[str]'",
     }
     for name, signature in signatures.items():
         assert str(inspect.signature(getattr(RedisQueue, name))) == signature
     assert {"_incomplete", "_queued", "_active"} <= set(vars(RedisQueue(_NoRedis())))
+    assert "_cleanup_script(" in inspect.getsource(RedisQueue.sweep)
 
 
 class _NoRedis:
