@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
 from redis.exceptions import RedisError
 from saq.job import Job, Status
@@ -49,8 +49,9 @@ class PatientQueue(RedisQueue):
 
     async def _look(self, keys: list[str], args: list[int], client: Any) -> list[Any]:
         begun: list[Any] = []
+        deserialize: Any = cast(Any, self).deserialize  # its type is but half told
         for job_id, seen in await client.eval(_LOOK, 2, *keys, *args):
-            job = self.deserialize(seen)
+            job: Job | None = deserialize(seen)
             if job is not None and job.status in (Status.NEW, Status.QUEUED):
                 self._not_begun.append((job_id, seen))
             else:
