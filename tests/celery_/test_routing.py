@@ -197,7 +197,7 @@ def test_a_broadcast_that_waits_ends_with_its_worker(make: Make, own: str) -> No
     assert len(shop.log("end", news.id)) == 1
 
 
-@pytest.mark.slow  # on Redis its first task was not fetched once in five runs; not explained yet
+@pytest.mark.slow  # 30 s of waiting for replies; on Redis its first task once never began
 def test_a_queue_that_is_consumed_from_later(make: Make, own: str) -> None:
     """A remote control command adds it: tasks of it that waited come first there, too."""
     shop = make(queues=[queue(own, "direct", "feeds")])
