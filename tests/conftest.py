@@ -1,29 +1,24 @@
-"""What all tests share: how they run side by side, and signals as they are in a terminal.
+"""What all tests share: how they run side by side, that each ends, and signals as in a terminal.
 
 `make test` starts more workers of pytest-xdist than there are cores, since most tests wait for
 processes. A worker has servers of its own. The tests of a file in `TOGETHER` stay in one worker,
-any other goes to the next that is free, the longest first. A test that is marked `alone` waits
-until no other test runs, whichever worker or suite of this checkout it is in, and no other begins
-before it has ended.
+any other goes to the next that is free, the longest first.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import importlib.util
+import os
 import re
 import signal
 from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import redis
-
-try:
-    import fcntl
-except ImportError:  # Windows: there the tests run one after the other
-    fcntl = None
 
 ROOT = Path(__file__).parents[1]
 ADDRESS = re.compile(" at 0x[0-9a-f]+")
@@ -54,6 +49,11 @@ TOGETHER = {
     "tests/redis/test_tls.py",
 }
 
+GRACE = 60
+"""Seconds after a test's time limit at which the process that runs it is ended."""
+
+STANDARD_ERROR = pytest.StashKey[int]()
+
 # Then those that take long, so that the workers end at about the same time.
 FIRST = ("celery_", "docket", "arq", "saq", "faults", "redis", "cli", "project", "stores", "core")
 LAST = "tests/redis/test_contract.py"
@@ -64,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Processes that the tests start inherit that, and would ignore the signals that tests send.
     """
-    config.addinivalue_line("markers", "alone: runs while no other test does")
+    config.stash[STANDARD_ERROR] = os.dup(2)  # pytest does not capture yet
     # How long an example takes says how busy the machine is.
     hypothesis.settings.register_profile("limiter", deadline=None)
     hypothesis.settings.load_profile("limiter")
@@ -105,31 +105,70 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
             file = nodeid.partition("::")[0]
             return file if file in TOGETHER else nodeid
 
+        def _reschedule(self, node: Any) -> None:
+            # A worker runs a test when it has the next one, or knows that there is none.
+            # pytest-xdist gives one at a time: too little for a worker that replaces another.
+            given = -1
+            while not node.shutting_down and given != (given := len(self.assigned_work[node])):
+                super()._reschedule(node)
+
+        def remove_node(self, node: Any) -> str | None:
+            # As pytest-xdist does, but the test that ended its worker is not given out again.
+            units = self.assigned_work.pop(node)
+            left = {
+                scope: [test for test in units[scope] if not units[scope][test]] for scope in units
+            }
+            ended_it = next((test for tests in left.values() for test in tests), None)
+            for scope, tests in left.items():
+                if again := {test: False for test in tests if test != ended_it}:
+                    self.workqueue[scope] = again
+            for other in self.assigned_work:
+                self._reschedule(other)
+            return ended_it
+
     config.option.loadscopereorder = False
     return Scheduling(config, log)
 
 
-def turn_of(item: pytest.Item) -> tuple[bool, bool, bool, int]:
+def turn_of(item: pytest.Item) -> tuple[bool, bool, int]:
     """Return what the tests are sorted by."""
     path = item.path.relative_to(ROOT).as_posix()
     folder = path.split("/")[1]
-    alone = item.get_closest_marker("alone") is not None
     turn = FIRST.index(folder) if folder in FIRST else 0
-    return alone, path not in TOGETHER, path == LAST, turn
+    return path not in TOGETHER, path == LAST, turn
 
 
-@contextmanager
-def running(*, alone: bool) -> Generator[None]:
-    """Take the lock that all running tests share, or have it exclusively."""
-    if fcntl is None:
-        yield
-        return
-    # Who waits to be alone keeps the first lock, so that nobody begins before him.
-    with Path(__file__).open() as lock, (ROOT / "pyproject.toml").open() as entrance:
-        fcntl.flock(entrance, fcntl.LOCK_EX)
-        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        fcntl.flock(entrance, fcntl.LOCK_UN)
-        try:
-            yield
-        finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
+    """Bound a test's set-up."""
+    return (yield from must_end(item))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Bound a test's body."""
+    return (yield from must_end(item))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """Bound a test's end."""
+    return (yield from must_end(item))
+
+
+def must_end(item: pytest.Item) -> Generator[None]:
+    """End this process, and print where each thread stands, if a part of a test never ends.
+
+    pytest-timeout raises once in a test, and never after the test has failed: a body that swallows
+    that, or an end that waits for what a failed test left, would hold up the suite for ever. The
+    others go on in a new worker, and the test is named as the one that ended its worker.
+    """
+    marker = item.get_closest_marker("timeout")
+    seconds = float(marker.args[0] if marker and marker.args else item.config.getini("timeout"))
+    faulthandler.dump_traceback_later(
+        seconds + GRACE, exit=True, file=item.config.stash[STANDARD_ERROR]
+    )
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
