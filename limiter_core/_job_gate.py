@@ -41,6 +41,9 @@ AsyncWake = Callable[[Notice], Awaitable[bool]]
 SWEEP_EVERY = 1.0
 """Seconds between two looks for tickets that nobody claimed and leases that nobody renewed."""
 
+ANSWER_PATIENCE = RELEASE_PATIENCE * 2
+"""Seconds that the store may take to answer a job's request; then it counts as unavailable."""
+
 LEAVE_PATIENCE = 2.0
 """Seconds that saying goodbye to the store may take; unsaid, it notices after `PRESENCE`."""
 
@@ -172,7 +175,7 @@ class JobGate:
                 raise
 
         try:
-            await call.finish(ask(), RELEASE_PATIENCE * 2)
+            await call.finish(ask(), ANSWER_PATIENCE)
         except asyncio.CancelledError:
             if answer and isinstance(answer[0], Granted):
                 await self._engine.give_back(call)

@@ -26,12 +26,13 @@ from __future__ import annotations
 from limiter_core._checks import check_on_store_error
 from limiter_core._errands import Errands
 from limiter_core._functions import check_argument_names
-from limiter_core._job_gate import JobGate
+from limiter_core._job_gate import ANSWER_PATIENCE, JobGate
 from limiter_core._job_parts import CLAIM, Job, Waiting, error_of
 from limiter_core._sync_job_gate import SyncJobGate
 from limiter_core.requests import Held
 
 __all__ = (
+    "ANSWER_PATIENCE",
     "CLAIM",
     "Errands",
     "Held",

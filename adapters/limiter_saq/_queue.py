@@ -40,7 +40,7 @@ from limiter_core.requests import Loss, Notice
 from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
 from limiter_saq._limits import binder_of, limits_of
-from limiter_saq._sweep import GRACE, PatientQueue
+from limiter_saq._sweep import PatientQueue
 from limiter_saq._workers import check_new_workers, frame_of
 
 logger = logging.getLogger("limiter")
@@ -135,13 +135,15 @@ class LimitedQueue(PatientQueue):
     ) -> SaqJob | None:
         while True:
             job = await super().dequeue(timeout, poll_interval)
+            if job is not None and job.status is Status.ACTIVE:
+                continue  # a sweep put it back, but it began after all: its own worker ends it
             limits = None if job is None else self._limits.get(job.function)
             if job is None or limits is None:
                 return job
             taken_at = time.monotonic()
             try:
                 if await errands.finish(self._admit(job, limits, asyncio.current_task())):
-                    if time.monotonic() < taken_at + GRACE / 2 or await self._keep(job):
+                    if await self._keep(job, time.monotonic() - taken_at):
                         return job
                     await self._letting_go(job).aclose()  # a sweep put it back meanwhile
             except asyncio.CancelledError:  # the worker stops, whatever the answer was

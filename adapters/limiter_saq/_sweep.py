@@ -17,10 +17,23 @@ from saq.job import Job, Status
 from saq.queue.redis import RedisQueue
 from saq.utils import now
 
+from limiter_core.jobs import ANSWER_PATIENCE
+
 logger = logging.getLogger("limiter")
 
-GRACE = 6.0
-"""Seconds for which a job has to stand untouched before a sweep puts it back."""
+UNTOUCHED = ANSWER_PATIENCE
+"""Seconds that a job may stand at the gate of a live worker before the worker has to say so. A
+store answers within them, or the job is parked; a strategy of the user's may take longer."""
+
+BEGIN = 3.0
+"""Seconds from there until SAQ has noted that the job began: one command to the queue's own Redis.
+Nothing bounds it, since SAQ wants no timeout of that connection, so this is chosen: what a busy
+event loop takes, with a margin. A job noted later was put back, and runs once even so: until it is
+noted its slot is held, and afterwards it is ACTIVE, which nobody begins."""
+
+GRACE = UNTOUCHED + BEGIN
+"""Seconds for which a job has to stand untouched before a sweep puts it back: no live worker leaves
+one so for longer. Below the 60 s for which a sweep locks out the next."""
 
 _LUA = resources.files("limiter_saq") / "lua"
 _LOOK, _REQUEUE, _KEEP = ((_LUA / f"{n}.lua").read_text() for n in ("look", "requeue", "keep"))
@@ -58,8 +71,14 @@ class PatientQueue(RedisQueue):
                 begun.append((job_id, seen))
         return begun
 
-    async def _keep(self, job: Job) -> bool:
-        """Say that a job is still ours. False if a sweep put it back, or nobody knows."""
+    async def _keep(self, job: Job, stood: float) -> bool:
+        """Say that a job is still ours if it stood at the gate for so many seconds.
+
+        Returns:
+            False if a sweep put it back, or nobody knows.
+        """
+        if stood < UNTOUCHED:
+            return True
         job.touched = now()
         try:
             return bool(await self.redis.eval(_KEEP, 1, self._active, job.id, self.serialize(job)))

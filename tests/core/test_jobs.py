@@ -462,7 +462,7 @@ async def test_a_cancellation_outlives_a_store_that_says_nothing(
     anyio_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever stops a job at the gate is heard, also when the gate gives the store up."""
-    monkeypatch.setattr("limiter_core._job_gate.RELEASE_PATIENCE", 0.05)
+    monkeypatch.setattr("limiter_core._job_gate.ANSWER_PATIENCE", 0.1)
     reached = asyncio.Event()
 
     class Silent(AwaitedStore):

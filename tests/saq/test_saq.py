@@ -17,7 +17,7 @@ from saq.queue.redis import RedisQueue
 from limiter_core.errors import StoreUnavailable
 from limiter_core.requests import Loss
 from limiter_saq import LIMIT_BY, ConcurrencyLimit, ConflictResolution
-from tests.redis._servers import Server
+from tests.redis._servers import PATIENCE, Server
 
 from .conftest import Shop, until
 
@@ -416,6 +416,7 @@ async def test_disconnecting_hands_on_and_stays_closed(shop: Shop) -> None:
     assert await queue.dequeue(timeout=0.1) is None
     assert parked(shop) == 1
     shop.server.admin.zrem("saq:default:incomplete", second.id)  # it is gone: its turn is dropped
-    await queue.disconnect()
+    async with asyncio.timeout(PATIENCE):
+        await queue.disconnect()
     assert queue._open is None
     assert not shop.left()

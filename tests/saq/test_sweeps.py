@@ -3,77 +3,116 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from saq.job import Status
 from saq.queue.redis import RedisQueue
 
-from limiter_saq import ConcurrencyLimit, LimitedQueue, _queue, _sweep
+from limiter_saq import ConcurrencyLimit, LimitedQueue, _sweep
 
 from .conftest import Shop, until
 
 ONE = ConcurrencyLimit("user", max_concurrent=1)
+LOCK = "saq:default:sweep"
+UNTOUCHED = 0.5
 
 
 @pytest.fixture(autouse=True)
-def grace(monkeypatch: pytest.MonkeyPatch) -> float:
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps look again after a second."""
-    for module in (_queue, _sweep):
-        monkeypatch.setattr(module, "GRACE", 1.0, raising=False)
-    return 1.0
+    monkeypatch.setattr(_sweep, "UNTOUCHED", UNTOUCHED)
+    monkeypatch.setattr(_sweep, "GRACE", 1.0)
 
 
-class Gate:
-    """The gate of a queue, at which jobs stand until they may go on."""
+class Barrier:
+    """A method that does nothing before it may go on."""
 
-    def __init__(self, queue: LimitedQueue) -> None:
+    def __init__(self, owner: Any, method: str) -> None:
         self.stands, self.go_on = asyncio.Event(), asyncio.Event()
-        gate = queue._opened()[0]
-        self._admit, gate.admit = gate.admit, self.admit  # type: ignore[method-assign]
+        self._call = getattr(owner, method)
+        setattr(owner, method, self.call)
 
-    async def admit(self, *arguments: Any) -> Any:
+    async def call(self, *given: Any, **named: Any) -> Any:
         self.stands.set()
         await self.go_on.wait()
-        return await self._admit(*arguments)
+        return await self._call(*given, **named)
 
 
-async def sweep(queue: RedisQueue) -> list[str]:
-    await queue.redis.delete("saq:default:sweep")
-    return await queue.sweep(abort=0.5)
+Block = Callable[[Any, str], Barrier]
+Sweep = Callable[[LimitedQueue], Any]
 
 
-async def test_a_job_at_the_gate_is_not_swept(shop: Shop) -> None:
+@pytest.fixture
+async def block(shop: Shop) -> AsyncIterator[Block]:
+    """Put barriers before methods; they open at the end, or the workers could not stop."""
+    barriers: list[Barrier] = []
+
+    def put(owner: Any, method: str) -> Barrier:
+        barriers.append(Barrier(owner, method))
+        return barriers[-1]
+
+    yield put
+    for barrier in barriers:
+        barrier.go_on.set()
+
+
+@pytest.fixture
+async def begin_sweep(shop: Shop) -> AsyncIterator[Sweep]:
+    """Begin sweeps that look at once; each returns the jobs that it swept."""
+    sweeps: list[asyncio.Task[list[str]]] = []
+
+    async def begin(queue: LimitedQueue) -> asyncio.Task[list[str]]:
+        await queue.redis.delete(LOCK)
+        sweeps.append(asyncio.create_task(queue.sweep(abort=0.5)))
+        await until("the sweep looked", lambda: shop.server.admin.exists(LOCK))
+        return sweeps[-1]
+
+    yield begin
+    for sweep in sweeps:
+        sweep.cancel()
+    await asyncio.gather(*sweeps, return_exceptions=True)
+
+
+async def work(shop: Shop, queue: LimitedQueue, **settings: Any) -> None:
+    """Start a worker, and have the sweep behind us with which it begins."""
+    shop.work(queue, **settings)
+    await until("the worker swept", lambda: shop.server.admin.exists(LOCK))
+
+
+def gate_of(queue: LimitedQueue) -> Any:
+    return queue._opened()[0]
+
+
+async def test_a_job_at_the_gate_is_not_swept(shop: Shop, block: Block, begin_sweep: Sweep) -> None:
     queue, other = shop.queue(ONE), shop.queue(ONE)
-    gate = Gate(queue)
-    shop.work(queue)
+    gate = block(gate_of(queue), "admit")
+    await work(shop, queue)
     job = await queue.enqueue("job", user=1, name="only")
     assert job is not None
     await gate.stands.wait()
-    sweeping = asyncio.create_task(sweep(other))
-    await until("the sweep looked", lambda: shop.server.admin.exists("saq:default:sweep"))
-    await asyncio.sleep(0.1)  # and acts on it, if it does
+    sweep = await begin_sweep(other)
     gate.go_on.set()
-    assert await sweeping == []
+    assert await sweep == []
     await job.refresh(5.0)
     assert (job.status, job.attempts) == (Status.COMPLETE, 1)
     assert shop.ran == ["only"]
 
 
 async def test_a_job_that_is_parked_at_the_gate_is_not_swept_when_it_stands_there_again(
-    shop: Shop,
+    shop: Shop, block: Block, begin_sweep: Sweep
 ) -> None:
     shop.gate.clear()
     queue = shop.queue(ONE)
-    shop.work(queue)
+    await work(shop, queue)
     await queue.enqueue("job", user=1, name="first")
     await until("the first runs", lambda: shop.running)
-    gate = Gate(queue)
+    gate = block(gate_of(queue), "admit")
     second = await queue.enqueue("job", user=1, name="second")
     assert second is not None
     await gate.stands.wait()
-    sweeping = asyncio.create_task(sweep(queue))
-    await until("the sweep looked", lambda: shop.server.admin.exists("saq:default:sweep"))
+    sweep = await begin_sweep(queue)
     gate.go_on.set()
     parked = ("saq:default:incomplete", 1, "inf")
     await until("it is parked", lambda: shop.server.admin.zcount(*parked) == 1)
@@ -81,7 +120,7 @@ async def test_a_job_that_is_parked_at_the_gate_is_not_swept_when_it_stands_ther
     gate.go_on.clear()
     assert await queue._wake(second.id)
     await gate.stands.wait()
-    assert await sweeping == []
+    assert await sweep == []
     gate.go_on.set()
     shop.gate.set()
     await second.refresh(5.0)
@@ -89,27 +128,31 @@ async def test_a_job_that_is_parked_at_the_gate_is_not_swept_when_it_stands_ther
     assert shop.ran == ["first", "second"]
 
 
-async def test_a_job_whose_worker_died_at_the_gate_runs_at_its_first_attempt(shop: Shop) -> None:
+async def test_a_job_whose_worker_died_at_the_gate_runs_though_it_has_no_retries(
+    shop: Shop, begin_sweep: Sweep
+) -> None:
     queue = shop.queue(ONE)
-    job = await queue.enqueue("job", user=1, name="left")
+    job = await queue.enqueue("job", user=1, name="left", retries=0)
     assert job is not None
     assert await RedisQueue.dequeue(queue) is not None  # and its worker is no more
-    assert await sweep(queue) == [job.id]
+    assert await (await begin_sweep(queue)) == [job.id]
     shop.work(queue)
     await job.refresh(5.0)
     assert (job.status, job.attempts, job.error) == (Status.COMPLETE, 1, None)
     assert shop.ran == ["left"]
 
 
-async def test_a_job_that_stood_too_long_at_the_gate_runs_once(shop: Shop) -> None:
+async def test_a_job_that_stood_too_long_at_the_gate_runs_once(
+    shop: Shop, block: Block, begin_sweep: Sweep
+) -> None:
     """A sweep put it back, another worker ran it: who comes late does not begin it."""
     queue, other = shop.queue(ONE), shop.queue(ONE)
-    gate = Gate(queue)
-    shop.work(queue, concurrency=1)
+    gate = block(gate_of(queue), "admit")
+    await work(shop, queue, concurrency=1)
     job = await queue.enqueue("job", user=1, name="only")
     assert job is not None
     await gate.stands.wait()
-    assert await sweep(other) == [job.id]
+    assert await (await begin_sweep(other)) == [job.id]
     shop.work(other)
     await job.refresh(5.0)
     gate.go_on.set()
@@ -121,19 +164,53 @@ async def test_a_job_that_stood_too_long_at_the_gate_runs_once(shop: Shop) -> No
     assert (job.status, job.attempts) == (Status.COMPLETE, 1)
 
 
-async def test_a_job_that_stood_long_at_the_gate_is_kept_from_the_sweep(
-    shop: Shop, grace: float
+async def test_a_job_that_stood_long_at_the_gate_is_kept_until_it_begins(
+    shop: Shop, block: Block, begin_sweep: Sweep
 ) -> None:
     queue, other = shop.queue(ONE), shop.queue(ONE)
-    gate = Gate(queue)
-    shop.work(queue, concurrency=1)
+    gate = block(gate_of(queue), "admit")
+    beginning = block(queue, "_update")
+    await work(shop, queue, concurrency=1)
     job = await queue.enqueue("job", user=1, name="only")
     assert job is not None
     await gate.stands.wait()
-    await asyncio.sleep(grace / 2)
-    sweeping = asyncio.create_task(sweep(other))
-    await until("the sweep looked", lambda: shop.server.admin.exists("saq:default:sweep"))
+    loop = asyncio.get_running_loop()
+    long = loop.time() + UNTOUCHED
+    await until("it stood there for long", lambda: loop.time() > long)
+    sweep = await begin_sweep(other)
     gate.go_on.set()
-    assert await sweeping == []
+    await beginning.stands.wait()
+    assert await sweep == []
+    beginning.go_on.set()
     await job.refresh(5.0)
     assert (job.status, job.attempts, shop.ran) == (Status.COMPLETE, 1, ["only"])
+
+
+async def test_a_job_that_began_after_it_was_put_back_runs_once(
+    shop: Shop, block: Block, begin_sweep: Sweep
+) -> None:
+    """Its worker stood still; another one leaves the job to it."""
+    shop.gate.clear()
+    two = ConcurrencyLimit("user", max_concurrent=2)
+    queue, other = shop.queue(two), shop.queue(two)
+    beginning = block(queue, "_update")
+    await work(shop, queue, concurrency=1)
+    job = await queue.enqueue("job", user=1, name="only")
+    assert job is not None
+    await beginning.stands.wait()
+    assert await (await begin_sweep(other)) == [job.id]
+    shop.work(other, concurrency=1)
+    parked = ("saq:default:incomplete", 1, "inf")
+    await until("the other has parked it", lambda: shop.server.admin.zcount(*parked) == 1)
+    beginning.go_on.set()
+    await until("it runs", lambda: shop.running)
+    assert await other._wake(job.id)
+    after = await other.enqueue("job", user=1, name="after")
+    assert after is not None
+    await until("the other goes on with the next", lambda: "after" in shop.running)
+    assert sorted(shop.running) == ["after", "only"]
+    shop.gate.set()
+    await job.refresh(5.0)
+    await after.refresh(5.0)
+    assert (job.status, job.attempts) == (Status.COMPLETE, 1)
+    assert sorted(shop.ran) == ["after", "only"]
