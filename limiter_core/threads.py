@@ -148,7 +148,12 @@ class SystemThread:
 
 
 class SystemEvent:
-    """A flag that threads of the system wait for, and that anybody sets."""
+    """A flag that threads of the system wait for, and that anybody sets.
+
+    `threading.Event` has a lock that its methods take and give back in Python: an exception that is
+    thrown into a thread in between leaves it taken, and whoever comes next waits for ever. Here
+    nothing is taken that another thread needs.
+    """
 
     def __init__(self) -> None:
         self._is_set = False
@@ -169,13 +174,13 @@ class SystemEvent:
         """Wait again from now on."""
         self._is_set = False
 
-    def wait(self, seconds: float) -> bool:
-        """Wait until it is set, at most so many seconds; whether it is."""
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until it is set, at most so many seconds if they are given; whether it is."""
         lock = new_lock()
         lock.acquire()
         self._waiting.append(lock)
         if not self._is_set:  # in this order: `set` sets it before it looks for those who wait
-            lock.acquire(timeout=seconds)
+            lock.acquire(timeout=-1 if seconds is None else max(0.0, seconds))
         self._waiting.remove(lock)
         return self._is_set
 
@@ -221,13 +226,13 @@ class _GreenEvent:
         return self._is_set
 
 
-WaitEvent = threading.Event | _GreenEvent
+WaitEvent = SystemEvent | _GreenEvent
 """What a thread, of either kind, waits for."""
 
 
 def new_wait_event() -> WaitEvent:
     """Return a flag that the calling thread or greenlet waits for; anybody may set it."""
-    return _GreenEvent() if are_green() else threading.Event()
+    return _GreenEvent() if are_green() else SystemEvent()
 
 
 async def run_in_thread(function: Callable[[], R]) -> R:

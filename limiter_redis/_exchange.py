@@ -22,7 +22,7 @@ from redis.exceptions import (
 )
 
 from limiter_core.system_clock import system_clock as time
-from limiter_core.threads import are_green, new_lock
+from limiter_core.threads import SystemEvent, are_green, new_lock
 from limiter_redis._backoff import Refusals
 from limiter_redis._deadlines import NoAnswer
 from limiter_redis._protocol import Unreadable
@@ -250,7 +250,7 @@ class _Opening:
         self._work = work
         self._undo = undo
         self._lock = new_lock()
-        self._done = threading.Event()
+        self._done = SystemEvent()
         self._given_up = False
         self._value: Any = None
         self._error: BaseException | None = None

@@ -32,10 +32,14 @@ class Thrower:
     Args:
         at: which line, from 1; 0 for none.
         before: a function, by its qualified name: raises before its first line in place of that.
+
+    Attributes:
+        files: where else it raises: a prefix of paths each.
     """
 
     def __init__(self, at: int, *, before: str = "") -> None:
         self.at = at
+        self.files: tuple[str, ...] = ()
         self.before = before
         self.lines = 0
         self.where = "nowhere"
@@ -61,7 +65,8 @@ class Thrower:
             sys.settrace(before)
 
     def _call(self, frame: FrameType, event: str, argument: object) -> Any:
-        return self._line if frame.f_code.co_filename.startswith(PACKAGES) else None
+        file = frame.f_code.co_filename
+        return self._line if file.startswith((*PACKAGES, *self.files)) else None
 
     def _line(self, frame: FrameType, event: str, argument: object) -> Any:
         if event != "line" or self.has_thrown:

@@ -21,7 +21,7 @@ from anyio.lowlevel import checkpoint
 from limiter_core import LIMIT_BY, ConcurrencyLimit, LeaseLost, Limiter
 from limiter_core.testing import AwaitedStore
 
-from ._tools import Thread, until, until_waiting_now
+from ._tools import PATIENCE, Thread, until, until_waiting_now
 
 KEY = LIMIT_BY.constant("key")
 ONE = ConcurrencyLimit(KEY)
@@ -469,7 +469,8 @@ class TestASyncLimiterInACoroutine:
         helper = threading.Timer(0.05, lease.release)
         helper.start()
         threads.acquire(ONE, timeout=20).release()
-        helper.join()
+        helper.join(PATIENCE)
+        assert not helper.is_alive()
         assert "use Limiter there" in caplog.text
         assert "asyncio" in caplog.text
 

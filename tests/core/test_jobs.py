@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,6 +27,8 @@ from limiter_core.store import Capabilities
 from limiter_core.system_clock import system_clock
 from limiter_core.testing import AwaitedStore, FakeClock
 from limiter_memory import MemoryStore
+
+from ._tools import Thread
 
 ONE = ConcurrencyLimit("customer", max_concurrent=1)
 KEY = "customer=42"
@@ -437,9 +438,7 @@ async def test_a_cancelled_ask_leaves_no_slot_taken(full: bool, anyio_backend: s
 def test_a_notice_may_come_from_any_thread(gate: Gate, store: MemoryStore) -> None:
     lease = gate.take(job("first"))
     gate.park(job("second"))
-    thread = threading.Thread(target=store.sync_face().release, args=(lease.id,))
-    thread.start()
-    thread.join()
+    Thread(store.sync_face().release, lease.id).result()
     assert gate.woken() == ["second"]
 
 
