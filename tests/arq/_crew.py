@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from limiter_arq._shelf import is_parked
+from tests.redis._processes import written
 from tests.redis._servers import PATIENCE, Server
 from tests.redis._tools import until_now
 
@@ -55,8 +56,7 @@ class Process:
 
     def errors(self) -> str:
         """Return what it wrote to stderr so far: arq's log among it."""
-        self._errors.seek(0)
-        return self._errors.read().decode()
+        return written(self._errors)
 
     def signal(self, number: int) -> None:
         """Send it a signal."""

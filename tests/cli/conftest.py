@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 
 import pytest
 from typer.testing import CliRunner
@@ -60,8 +62,13 @@ class Processes:
     def close(self):
         for process in self._started:
             if process.poll() is None:
-                process.kill()
-            process.communicate()
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(PATIENCE)
+            # Not to their ends: what it started may have them open for long.
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    with suppress(BrokenPipeError):
+                        pipe.close()
 
 
 def run(*arguments, **environment):

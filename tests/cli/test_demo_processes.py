@@ -14,13 +14,16 @@ REMEMBERED = re.compile(r":ended:")  # how tickets ended, which the store forget
 
 @pytest.fixture
 def load(demo, call):
-    """Twelve calls that keep two keys busy, so that all but four wait; one more is refused."""
+    """Twelve calls that keep two keys busy, so that all but four wait; one more is refused.
+
+    What makes it refused lasts so long that a machine that stands still meanwhile changes nothing.
+    """
     demo.declare(
         '[bill]\nby = "tenant"\nscope = "billing"\n\n[mail]\nconstant = "smtp"\n'
         'on_conflict = "cancel"\n'
     )
     bills = [call(0.0, tenant=tenant, duration=1.0) for tenant in ("a", "b") for _ in range(6)]
-    demo.log(*bills, call(0, "mail", duration=4), call(1, "mail", duration=4))
+    demo.log(*bills, call(0, "mail", duration=20), call(1, "mail", duration=4))
     return demo
 
 

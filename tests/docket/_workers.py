@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from tests.redis._processes import most_at_once
+from tests.redis._processes import most_at_once, written
 from tests.redis._servers import PATIENCE, Server
 from tests.redis._tools import until_now
 
@@ -40,8 +40,7 @@ class Process:
     @property
     def said(self) -> str:
         """What it wrote."""
-        self._log.seek(0)
-        return self._log.read()
+        return written(self._log)
 
     def kill(self) -> None:
         """Kill it as the system does when memory runs out."""

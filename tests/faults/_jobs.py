@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.project._tree import ROOT
+from tests.redis._processes import written
 from tests.redis._servers import PATIENCE
 
 from ._overlap import Body, History, read
@@ -109,8 +110,7 @@ class Worker:
 
     def said(self) -> str:
         """Return the end of what it logged."""
-        self._output.seek(0)
-        return self._output.read()[-3000:].decode(errors="replace")
+        return written(self._output)[-3000:]
 
     def close(self) -> None:
         """Remove it."""

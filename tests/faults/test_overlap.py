@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.redis._servers import PATIENCE
 from tests.redis._tools import until_now
 
 from ._overlap import IN_FLIGHT, Body, History, check, read
@@ -122,7 +123,7 @@ def test_a_process_that_takes_no_slot_is_seen(tmp_path: Path) -> None:
     )
     until_now(lambda: notes.exists() and notes.stat().st_size > 50_000, "it is busy")
     process.kill()
-    process.communicate()
+    process.communicate(timeout=PATIENCE)
     history = History(killed={process.pid: time.monotonic()})
     path = notes.rename(tmp_path / f"{process.pid}.notes")
     found = check(read([path]), {"one": 1, "two": 2, "three": 3}, history, 5.0)

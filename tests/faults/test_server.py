@@ -8,6 +8,7 @@ import time
 import pytest
 
 from limiter_core import ConcurrencyLimit, SyncLimiter
+from tests.redis._servers import PATIENCE
 
 from ._deployments import (
     KEEPING,
@@ -88,7 +89,7 @@ def test_scripts_are_flushed_all_the_time(deploy: Deploy, trial: Begin) -> None:
                 run.goes_on()
         finally:
             over.set()
-            flusher.join()
+            flusher.join(PATIENCE)
     assert run.figures.lost == 0
     assert set(run.figures.errors) <= {"WaitTimeout"}
 

@@ -54,7 +54,7 @@ def starts_a_server(script: Path) -> bool:
     ],
 )
 def test_example(script: Path, tmp_path: Path) -> None:
-    with reserved(VALKEYLITES_PORT) if starts_a_server(script) else nullcontext():
+    with reserved(VALKEYLITES_PORT, 100) if starts_a_server(script) else nullcontext():
         run = subprocess.run(
             [sys.executable, "-W", "error", str(script)],
             cwd=tmp_path,

@@ -7,6 +7,7 @@ import getpass
 import random
 import socket
 import tempfile
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,10 +36,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def reserved(port: int) -> Generator[None]:
+def reserved(port: int, patience: float) -> Generator[None]:
     """Have a certain port for a while; waits for other processes of tests that have it."""
-    if fcntl is not None:
-        fcntl.lockf(_locks(), fcntl.LOCK_EX, 1, port)
+    give_up_at = time.monotonic() + patience
+    while not _reserve(port):
+        assert time.monotonic() < give_up_at, f"others had port {port} for {patience} s"
+        time.sleep(0.05)
     try:
         yield
     finally:

@@ -11,12 +11,22 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ._servers import PATIENCE
 from ._tools import until_now
 
 WORKERS = Path(__file__).parent / "workers"
+
+
+def written(file: IO[Any]) -> str:
+    """Return what a process has written to a file so far.
+
+    The file's position is the process's as well, so it stays where it is: else what is written
+    amid the reading would go to the file's beginning.
+    """
+    size = os.fstat(file.fileno()).st_size
+    return os.pread(file.fileno(), size, 0).decode(errors="replace")
 
 
 class Worker:

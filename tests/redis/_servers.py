@@ -27,7 +27,9 @@ class Server:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.admin: Any = redis.Redis.from_url(url, decode_responses=True)
+        self.admin: Any = redis.Redis.from_url(
+            url, decode_responses=True, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE
+        )
 
     def close(self) -> None:
         """Close the admin's connections."""

@@ -16,7 +16,7 @@ import pytest
 from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, StoreError, SyncLimiter
 from limiter_redis import RedisStore
 
-from ._servers import Server
+from ._servers import PATIENCE, Server
 from ._tools import until, until_now
 
 ONE = ConcurrencyLimit(LIMIT_BY.constant("k"), 1)
@@ -179,7 +179,8 @@ def test_connections_end_soon_after_their_loops(server: Server, unclosed: Any) -
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
     keeper = 2
     until_now(lambda: connections(server) <= before + keeper, "all loops' are closed", patience=5)
     limiter._engine.store.close()

@@ -28,7 +28,7 @@ from limiter_redis import _protocol as protocol
 from limiter_redis._names import Names
 
 from ._proxy import Proxy
-from ._servers import Process, Server
+from ._servers import PATIENCE, Process, Server
 from ._tools import until, until_now, until_true
 
 KEY = "scope/key"
@@ -126,7 +126,7 @@ async def test_scripts_are_flushed_before_every_call(server: Server, astore: Red
             await asyncio.gather(*(lease.release() for lease in leases))
     finally:
         stop.set()
-        flusher.join()
+        flusher.join(PATIENCE)
     assert load.errors == []
     load.recorder.assert_within("work", 3)
 

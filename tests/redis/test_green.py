@@ -10,7 +10,7 @@ import pytest
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, SyncLimiter
 
-from ._servers import Server
+from ._servers import PATIENCE, Server
 from ._tools import until_now
 
 WORKER = Path(__file__).parent / "workers" / "green.py"
@@ -49,7 +49,7 @@ def goes_well(url: str, library: str, when: str) -> None:
         assert worker.wait(20) == 0
     finally:
         worker.kill()
-        _, errors = worker.communicate()
+        _, errors = worker.communicate(timeout=PATIENCE)
     assert errors == ""
 
 

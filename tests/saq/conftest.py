@@ -140,4 +140,4 @@ def worker_process(server: Server) -> Iterator[Callable[[], subprocess.Popen[byt
     yield start
     for process in started:
         process.kill()
-        process.wait()
+        process.wait(PATIENCE)

@@ -173,7 +173,7 @@ async def test_a_killed_worker_is_replaced(
     _, running_name, pid = server.admin.lindex("log", 0).split()
     killed = one if one.pid == int(pid) else other
     killed.kill()
-    killed.wait()
+    killed.wait(PATIENCE)
     server.admin.delete("shut")
     others = {str(number) for number in range(6)} - {running_name}
     await until("all others ran", lambda: others <= ended(server))
