@@ -117,6 +117,12 @@ class LimitedWorker(Worker):
             self._errands.begin(self._parts.gate.leave())
         super().handle_sig(signum)
 
+    def handle_sig_wait_for_completion(self, signum: signal.Signals) -> None:
+        """Let bodies end as arq does; jobs that wait do so for other workers from now on."""
+        if self._parts is not None:
+            self._errands.begin(self._parts.gate.leave())
+        super().handle_sig_wait_for_completion(signum)
+
     async def close(self) -> None:
         """Close as arq does, once what came free is handed on."""
         parts = self._parts

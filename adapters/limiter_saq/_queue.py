@@ -35,13 +35,14 @@ from limiter_core import (
     Superseded,
 )
 from limiter_core.arguments import Binder
-from limiter_core.jobs import Errands, Held, Job, JobGate
+from limiter_core.jobs import CLAIM, Errands, Held, Job, JobGate
+from limiter_core.limits import check_seconds
 from limiter_core.requests import Loss, Notice
 from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
 from limiter_saq._limits import binder_of, limits_of
 from limiter_saq._sweep import PatientQueue
-from limiter_saq._workers import check_new_workers, frame_of
+from limiter_saq._workers import check_new_workers, frame_of, stopping_of
 
 logger = logging.getLogger("limiter")
 
@@ -60,6 +61,8 @@ class LimitedQueue(PatientQueue):
         limits: for a job's function, by its name or itself, a limit or a list of them.
         limiter: the store of the limits, or its URL; None for the queue's own Redis. Queues of one
             name in several Redises need one each, or a namespace of it.
+        claim: seconds that a job has to start once a slot is kept for it. More than your workers
+            may be busy with other jobs.
         settings: those of `RedisQueue`.
 
     Raises:
@@ -74,6 +77,7 @@ class LimitedQueue(PatientQueue):
         *,
         limits: Mapping[str | Callable[..., Any], Any],
         limiter: str | Store | None = None,
+        claim: float = CLAIM,
         **settings: Any,
     ) -> None:
         super().__init__(redis, **settings)
@@ -89,9 +93,10 @@ class LimitedQueue(PatientQueue):
             if not isinstance(function, str):
                 self._binders[name] = binder_of(function, self._limits[name])
         self._limiter = limiter
+        self._claim = check_seconds(claim, "claim")
         self._leases: dict[int, tuple[SaqJob, Lease]] = {}  # by the delivery that got it
         self._open: tuple[JobGate, Errands] | None = None
-        self._fetching = 0
+        self._watchers: dict[asyncio.Event, asyncio.Task[None]] = {}  # by what stops a worker
         self._sweeper: asyncio.Task[None] | None = None
 
     def check_worker(self, functions: Mapping[str, Callable[..., Any]]) -> None:
@@ -119,16 +124,24 @@ class LimitedQueue(PatientQueue):
     async def dequeue(self, timeout: float = 0.0, poll_interval: float = 0.0) -> SaqJob | None:
         """Return the next job that may run. Parks those that have to wait, and looks on."""
         gate, errands = self._opened()  # now: the jobs of a dead worker may be waiting for a sweep
-        gate.arrive()
-        self._fetching += 1
+        stopping = stopping_of(asyncio.current_task())
+        if stopping is None or not stopping.is_set():
+            gate.arrive()
+        if stopping is not None and stopping not in self._watchers:
+            self._watchers[stopping] = asyncio.create_task(self._leave_after(stopping, gate))
         try:
             return await self._dequeue(errands, timeout, poll_interval)
         except asyncio.CancelledError:
-            if self._fetching == 1:  # the worker stops, though some of its jobs may run on
+            if stopping is None and not self._watchers:  # no worker of SAQ's own, but it stops
                 errands.begin(gate.leave())
             raise
-        finally:
-            self._fetching -= 1
+
+    async def _leave_after(self, stopping: asyncio.Event, gate: JobGate) -> None:
+        """Leave the line to others once the last worker stops, though its jobs may run on."""
+        await stopping.wait()
+        if all(other.is_set() for other in self._watchers):
+            await gate.leave()
+        del self._watchers[stopping]
 
     async def _dequeue(
         self, errands: Errands, timeout: float, poll_interval: float
@@ -218,7 +231,12 @@ class LimitedQueue(PatientQueue):
 
                 store = RedisStore(client=self.redis)
             gate = JobGate(
-                store, f"saq:{self.name}", self._noticed, owns_store=is_own, fetches=False
+                store,
+                f"saq:{self.name}",
+                self._noticed,
+                claim=self._claim,
+                owns_store=is_own,
+                fetches=False,
             )
             self._open = gate, Errands()
             self._sweeper = asyncio.create_task(gate.keep_sweeping())
@@ -294,7 +312,9 @@ class LimitedQueue(PatientQueue):
         """Give back what is left, and close the gate and the connections."""
         if self._open is not None and self._sweeper is not None:
             gate, errands = self._open
-            self._sweeper.cancel()
+            for task in (self._sweeper, *self._watchers.values()):
+                task.cancel()
+            self._watchers.clear()
             for job, _ in list(self._leases.values()):
                 await self._letting_go(job).aclose()
             await asyncio.sleep(0)  # what was woken begins

@@ -45,7 +45,7 @@ class PatientQueue(RedisQueue):
     def __init__(self, redis: Any, **settings: Any) -> None:
         super().__init__(redis, **settings)
         self._cleanup_script = self._look  # type: ignore[assignment]
-        self._not_begun: list[tuple[bytes, bytes]] = []
+        self._not_begun: list[tuple[Job, bytes]] = []
 
     async def sweep(self, lock: int = 60, abort: float = 5.0) -> list[str]:
         """As SAQ's; takes `GRACE` longer if there are jobs that may be a dead worker's."""
@@ -54,10 +54,12 @@ class PatientQueue(RedisQueue):
         not_begun, self._not_begun = self._not_begun, []
         if not_begun:
             await asyncio.sleep(GRACE)
-        for job_id, seen in not_begun:
-            if await self.redis.eval(_REQUEUE, 2, self._active, self._queued, job_id, seen):
-                logger.info("%s was taken and never began: put back", job_id.decode())
-                swept.append(job_id.decode())
+        for job, seen in not_begun:
+            job.touched = now()  # another sweep that saw it, too, sees that it was put back
+            keys = self._active, self._queued
+            if await self.redis.eval(_REQUEUE, 2, *keys, job.id, seen, self.serialize(job)):
+                logger.info("%s was taken and never began: put back", job.id)
+                swept.append(job.id)
         return swept
 
     async def _look(self, keys: list[str], args: list[int], client: Any) -> list[Any]:
@@ -66,7 +68,7 @@ class PatientQueue(RedisQueue):
         for job_id, seen in await client.eval(_LOOK, 2, *keys, *args):
             job: Job | None = deserialize(seen)
             if job is not None and job.status in (Status.NEW, Status.QUEUED):
-                self._not_begun.append((job_id, seen))
+                self._not_begun.append((job, seen))
             else:
                 begun.append((job_id, seen))
         return begun

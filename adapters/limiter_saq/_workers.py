@@ -22,6 +22,12 @@ def frame_of(task: asyncio.Task[Any]) -> dict[str, Any] | None:
     return names if "task_ctx" in names else None
 
 
+def stopping_of(task: asyncio.Task[Any] | None) -> asyncio.Event | None:
+    """Return what is set when the worker that fetches in a task is to stop; None without one."""
+    frame = None if task is None else frame_of(task)
+    return None if frame is None else frame["self"].event
+
+
 def check_new_workers(kind: type[Any]) -> None:
     """Have a queue asked whether it agrees when a worker is made for it.
 

@@ -17,8 +17,10 @@ from arq.worker import JobExecutionFailed, func
 from limiter_arq import LIMIT_BY, ConcurrencyLimit, limited
 from limiter_arq._intake import Intake
 from limiter_arq._shelf import Taken
+from limiter_core import Limiter
 from limiter_core.lease import Lease
 from limiter_redis import RedisStore
+from tests.redis._servers import Server
 from tests.redis._tools import until, until_true
 
 from ._tools import KEY, ONE, idle, waits
@@ -279,3 +281,38 @@ async def test_a_signal_before_a_jobs_first_step_leaves_it_to_the_next_worker(
     monkeypatch.undo()
     await inside([after])
     assert await outcome(job) == "after"
+
+
+async def test_a_worker_that_only_lets_its_bodies_end_leaves_the_line_to_others(
+    pool: ArqRedis, inside: Start, server: Server
+) -> None:
+    """Jobs that nobody fetches stand before nobody, however long the bodies take."""
+    limit = ConcurrencyLimit(LIMIT_BY.constant("line"), 1)
+    begun = asyncio.Event()
+
+    @limited(limit)
+    async def body(ctx: dict[Any, Any]) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    worker = await inside([func(body, name="body")], job_completion_wait=300)
+    await pool.enqueue_job("body")
+    await begun.wait()
+    await pool.enqueue_job("body")
+    async with Limiter(server.url) as limiter:
+
+        async def waiting() -> tuple[int, int]:
+            seen = await limiter.inspect(limit)
+            return seen.waiting, sum(each.waiting for each in seen.dormant)
+
+        await until_true(_is(waiting, (1, 0)), "the second waits")
+        worker.handle_sig_wait_for_completion(signal.SIGTERM)
+        await until_true(_is(waiting, (0, 1)), "it is dormant")
+        assert not worker.main_task.done()
+
+
+def _is(found: Callable[[], Awaitable[Any]], expected: Any) -> Callable[[], Awaitable[bool]]:
+    async def holds() -> bool:
+        return bool(await found() == expected)
+
+    return holds

@@ -256,6 +256,7 @@ HOOKS = {
     "main": "(self) -> None",
     "close": "(self) -> None",
     "handle_sig": "(self, signum: signal.Signals) -> None",
+    "handle_sig_wait_for_completion": "(self, signum: signal.Signals) -> None",
     "start_jobs": "(self, job_ids: list[bytes]) -> None",
     "run_job": "(self, job_id: str, score: int) -> None",
     "finish_job": (

@@ -56,6 +56,7 @@ CELERY = Framework(
     ),
     database=2,
 )
+SAQ = Framework(f"{_MODULES}.saq_jobs", ("saq", f"{_MODULES}.saq_jobs.settings"))
 ARQ = Framework(f"{_MODULES}.arq_jobs", ("limiter_arq", f"{_MODULES}.arq_jobs.WorkerSettings"))
 
 

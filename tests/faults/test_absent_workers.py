@@ -24,7 +24,7 @@ from tests.redis._proxy import Proxy
 from tests.redis._servers import Process, binary
 from tests.redis._tools import until_now
 
-from ._jobs import ARQ, CELERY, DOCKET, Framework, Workers
+from ._jobs import ARQ, CELERY, DOCKET, SAQ, Framework, Workers
 from ._overlap import History, check
 from .workers.job_notes import LEASE, LIMITS
 
@@ -46,7 +46,7 @@ slow = pytest.mark.slow
 
 
 def frameworks() -> list[Any]:
-    every = {"docket": DOCKET, "celery": CELERY, "arq": ARQ}
+    every = {"docket": DOCKET, "celery": CELERY, "arq": ARQ, "saq": SAQ}
     return [
         pytest.param(
             framework,

@@ -18,7 +18,7 @@ from tests.redis._servers import Process
 from tests.redis._tools import until_now
 
 from ._deployments import KEEPING, server_program
-from ._jobs import ARQ, CELERY, DOCKET, Framework, Workers
+from ._jobs import ARQ, CELERY, DOCKET, SAQ, Framework, Workers
 from ._overlap import History, check
 from ._trial import SECONDS, Figures
 from .workers.job_notes import LEASE, LIMITS
@@ -27,9 +27,9 @@ JOBS = 60
 PATIENCE = 90.0
 AWAY = 0.4
 
-needs_arq = pytest.mark.skipif(
+needs_redis_5 = pytest.mark.skipif(
     importlib.util.find_spec("arq") is None or int(redis.__version__.split(".")[0]) > 5,
-    reason="arq needs redis-py 5: run it in an environment of its own",
+    reason="arq and SAQ need redis-py 5: run them in an environment of its own",
 )
 pytestmark = [
     pytest.mark.skipif(SECONDS == 0, reason="takes long: run it with LIMITER_FAULT_SECONDS=30"),
@@ -49,10 +49,17 @@ def test_jobs_of_celery(tmp_path: Path, figures: Callable[[], Figures]) -> None:
     jobs_are_done(CELERY, tmp_path, figures())
 
 
-@needs_arq
+@needs_redis_5
 def test_jobs_of_arq(tmp_path: Path, figures: Callable[[], Figures]) -> None:
     """The same; arq's workers end with their server, and are started again."""
     jobs_are_done(ARQ, tmp_path, figures())
+
+
+@needs_redis_5
+def test_jobs_of_saq(tmp_path: Path, figures: Callable[[], Figures]) -> None:
+    """The same."""
+    pytest.importorskip("saq")
+    jobs_are_done(SAQ, tmp_path, figures())
 
 
 def jobs_are_done(framework: Framework, folder: Path, figures: Figures) -> None:

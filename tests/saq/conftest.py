@@ -9,9 +9,10 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
@@ -64,14 +65,20 @@ class Shop:
         return self._queues[-1]
 
     def work(
-        self, queue: LimitedQueue, *, concurrency: int = 5, function: Any = None, **settings: Any
+        self,
+        queue: LimitedQueue,
+        *,
+        concurrency: int = 5,
+        function: Any = None,
+        timers: Mapping[str, int] = MappingProxyType({}),
+        **settings: Any,
     ) -> Worker[Any]:
         """Start a worker."""
         worker: Worker[Any] = Worker(
             queue,
             functions=[("job", function or self.job)],
             concurrency=concurrency,
-            timers={"abort": 1},
+            timers=cast(Any, {"abort": 1, **timers}),
             **settings,
         )
         self._workers.append(worker)

@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from saq.job import Status
 from saq.queue.redis import RedisQueue
 
+from limiter_core import Limiter
 from limiter_core.errors import StoreUnavailable
 from limiter_core.requests import Loss
 from limiter_saq import LIMIT_BY, ConcurrencyLimit, ConflictResolution
@@ -205,6 +206,35 @@ def test_saqs_hooks_are_what_they_were() -> None:
         assert str(inspect.signature(getattr(RedisQueue, name))) == signature
     assert {"_incomplete", "_queued", "_active"} <= set(vars(RedisQueue(_NoRedis())))
     assert "_cleanup_script(" in inspect.getsource(RedisQueue.sweep)
+
+
+async def test_a_worker_that_only_lets_its_bodies_end_leaves_the_line_to_others(
+    shop: Shop,
+) -> None:
+    """Jobs that nobody fetches stand before nobody, however long the bodies take."""
+    shop.gate.clear()
+    queue = shop.queue(ONE)
+    # When it has stopped to fetch, SAQ waits for these, too.
+    timers = {"sweep": 1, "worker_info": 1}
+    worker = shop.work(queue, concurrency=2, shutdown_grace_period_s=300, timers=timers)
+    await queue.enqueue("job", user=1, name="first")
+    await until("one runs", lambda: shop.running)
+    await queue.enqueue("job", user=1, name="second")
+    await until("the other waits", lambda: parked(shop) == 1)
+    await queue.enqueue("job", user=2, name="third")
+    await until("no worker is left to fetch", lambda: len(shop.running) == 2)
+    async with Limiter(shop.server.url) as limiter:
+
+        async def waiting() -> tuple[int, int]:
+            seen = await limiter.inspect(ONE, {"user": 1})
+            return seen.waiting, sum(each.waiting for each in seen.dormant)
+
+        assert await waiting() == (1, 0)
+        worker.event.set()  # as a signal does
+        give_up_at = time.monotonic() + PATIENCE
+        while await waiting() != (0, 1):
+            assert time.monotonic() < give_up_at, "it is dormant"
+    assert len(shop.running) == 2
 
 
 class _NoRedis:

@@ -214,3 +214,26 @@ async def test_a_job_that_began_after_it_was_put_back_runs_once(
     await after.refresh(5.0)
     assert (job.status, job.attempts) == (Status.COMPLETE, 1)
     assert sorted(shop.ran) == ["after", "only"]
+
+
+async def test_two_sweeps_that_saw_the_same_job_put_it_back_once(
+    shop: Shop, block: Block, begin_sweep: Sweep
+) -> None:
+    """When the second acts, another worker has the job at its gate."""
+    queue, other = shop.queue(ONE), shop.queue(ONE)
+    job = await queue.enqueue("job", user=1, name="left")
+    assert job is not None
+    assert await RedisQueue.dequeue(queue) is not None  # and its worker is no more
+    first = await begin_sweep(queue)
+    second = await begin_sweep(other)
+    acting = block(other.redis, "eval")
+    assert await first == [job.id]
+    gate = block(gate_of(queue), "admit")
+    shop.work(queue)
+    await gate.stands.wait()
+    await acting.stands.wait()
+    acting.go_on.set()
+    assert await second == []
+    gate.go_on.set()
+    await job.refresh(5.0)
+    assert (job.status, job.attempts, shop.ran) == (Status.COMPLETE, 1, ["left"])
