@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -146,13 +147,23 @@ class Crew:
         self.workers: list[CeleryWorker] = []
 
     def start(self, *, ready: bool = True, **given: Any) -> CeleryWorker:
-        """Start a worker, and wait until it takes tasks."""
+        """Start a worker, and wait until it takes tasks and remote control commands."""
         name = f"w{len(self.workers)}"
         worker = CeleryWorker({**self.given, "name": name, **given})
         self.workers.append(worker)
         if ready:
             self.until(lambda: f"{name}@test ready" in worker.said(), f"{name} is ready")
+            # It says so before it subscribes to Redis: what is sent before that, it never gets.
+            self.until(lambda: self.ask(name, "ping", timeout=1.0), f"{name} takes commands")
         return worker
+
+    def ask(self, name: str, command: str, *, timeout: float = PATIENCE, **arguments: Any) -> Any:
+        """Return what a worker replies to a remote control command; None if it does not."""
+        worker = f"{name}@test"
+        replies = self.app.control.broadcast(
+            command, arguments, [worker], reply=True, timeout=timeout, limit=1
+        )
+        return replies[0][worker] if replies else None
 
     def send(self, task: str, *args: Any, **options: Any) -> Sent:
         """Send a task, by its name: a producer need not know more."""
@@ -184,6 +195,19 @@ class Crew:
     def until_began(self, result: Any) -> None:
         """Wait until the body of a task began."""
         self.until(lambda: self.began(result), f"{result.id} began")
+
+    def until_some_begins_at_once(self) -> None:
+        """Wait until a task without a limit began; the quickest of several did so within a second.
+
+        One may find the machine busy. What delays them in the worker delays all of them.
+        """
+        pauses: list[float] = []
+        for _ in range(5):
+            sent_at = time.time()
+            free = self.send("free")
+            self.until_began(free)
+            pauses.append(self.log("begin", free.id)[0]["at"] - sent_at)
+        assert min(pauses) < 1.0, pauses
 
     def let_end(self, *results: Any) -> None:
         """Have the bodies of tasks end now, whatever time they were given."""
