@@ -11,14 +11,14 @@ import pytest
 
 from ._crew import LONG, Crew, Sent
 
-BUSY = 10.0
-"""Seconds that a busy machine may add; a lease, or a claim, would add more."""
+ENDLESS = 600.0
+"""Seconds of a lease and of a claim that end in no test: so a slot that is free was given back."""
 
 
 @pytest.fixture
 def prefork(crew: Callable[..., Crew]) -> Crew:
     """A worker with children."""
-    shop = crew(concurrency=3, limiter={"claim": 2.0})
+    shop = crew(concurrency=3, lease=ENDLESS, limiter={"claim": ENDLESS})
     shop.start()
     return shop
 
@@ -28,30 +28,30 @@ def gap(shop: Crew, second: Sent, since: float) -> float:
     return float(shop.log("begin", second.id)[0]["at"]) - since
 
 
-@pytest.mark.parametrize(
-    ("task", "state", "within"),
-    [("soft", "FAILURE", 2.0), ("hard", "FAILURE", 3.0), ("dies", "FAILURE", 4.0)],
-)
-def test_time_limits_and_killed_children(
-    prefork: Crew, task: str, state: str, within: float
-) -> None:
-    sent_at = time.time()
-    first, second = prefork.follow(task, "eve")
+@pytest.mark.parametrize("task", ["soft", "hard", "dies"])
+def test_time_limits_and_killed_children(prefork: Crew, task: str) -> None:
+    first, _ = prefork.follow(task, "eve")
     prefork.until_ready(first)
-    assert first.state == state
-    assert gap(prefork, second, sent_at) < within + BUSY
+    assert first.state == "FAILURE"
 
 
-@pytest.mark.parametrize(("name", "within"), [("TERM", 8.0), ("KILL", 3.0), ("USR1", 3.0)])
-def test_a_running_task_that_is_terminated(prefork: Crew, name: str, within: float) -> None:
+def test_a_child_whose_death_nobody_tells_of(crew: Callable[..., Crew]) -> None:
+    """Its pipe closed before the system said that it is gone: so the worker looks by itself."""
+    shop = crew(concurrency=3, lease=ENDLESS, limiter={"claim": ENDLESS})
+    shop.start(faults="untold_deaths")
+    first, _ = shop.follow("dies", "eve")
+    shop.until_ready(first)
+    assert first.state == "FAILURE"
+
+
+@pytest.mark.parametrize("name", ["TERM", "KILL", "USR1"])
+def test_a_running_task_that_is_terminated(prefork: Crew, name: str) -> None:
     first = prefork.send("by_user", "eve", 30.0)
     prefork.until_began(first)
     second = prefork.send("by_user", "eve")
     prefork.until(lambda: prefork.limiter.inspect("user=eve").waiting == 1, "the next waits")
-    at = time.time()
     first.revoke(terminate=True, signal=f"SIG{name}")
     prefork.until_ended(second)
-    assert gap(prefork, second, at) < within + BUSY
     prefork.until_ready(first)
     prefork.until(lambda: prefork.limiter.inspect("user=eve").in_use == 0, "the slot is free")
 
@@ -89,7 +89,7 @@ def test_a_child_that_will_not_end_keeps_its_slot(prefork: Crew) -> None:
 
 @pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
 def test_a_warm_shutdown_hands_on_to_another_worker(crew: Callable[..., Crew], pool: str) -> None:
-    shop = crew(pool=pool, limiter={"claim": 30.0})
+    shop = crew(pool=pool, lease=ENDLESS, limiter={"claim": ENDLESS})
     old = shop.start()
     first = shop.send("by_user", "eve", LONG)
     shop.until_began(first)
@@ -103,8 +103,6 @@ def test_a_warm_shutdown_hands_on_to_another_worker(crew: Callable[..., Crew], p
     assert old.wait() == 0
     assert [each["id"] for each in shop.log("begin")] == [each.id for each in (first, *rest)]
     assert shop.most_at_once() == 1
-    ends, begins = shop.log("end"), shop.log("begin")
-    assert begins[1]["at"] - ends[0]["at"] < BUSY, "handed on, before its claim ended"
 
 
 @pytest.mark.slow

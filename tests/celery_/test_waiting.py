@@ -32,8 +32,7 @@ def test_waiting_tasks_hold_nothing_and_others_start_at_once(shop: Crew, user: s
     assert [len(each) for each in inspect.scheduled().values()] == [0]
     assert shop.broker.llen("celery") == 0
     assert {each.state for each in waiters} == {"PENDING"}
-    free = shop.send("free")
-    shop.until_began(free)
+    shop.until_some_begins_at_once()
     assert not shop.log("end", holder.id)
     shop.let_end(holder)
     shop.until_ended(holder, *waiters)

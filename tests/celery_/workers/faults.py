@@ -9,6 +9,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from celery.concurrency.asynpool import AsynPool
+
 from limiter_celery import _admission, _endings, _waking
 from limiter_celery._marks import Marks
 from limiter_celery._request import LimitedRequest
@@ -109,7 +111,18 @@ def lose_end() -> None:
     LimitedRequest._announce_revoked = announce  # type: ignore[method-assign]
 
 
-LOSSES = {"lose_ask": lose_ask, "lose_look": lose_look, "lose_end": lose_end}
+def untold_deaths() -> None:
+    """The pool of processes does not see children that end, unless it is told to look."""
+    AsynPool._event_process_exit = lambda *_: None
+    AsynPool.timers = {}
+
+
+LOSSES = {
+    "lose_ask": lose_ask,
+    "lose_look": lose_look,
+    "lose_end": lose_end,
+    "untold_deaths": untold_deaths,
+}
 
 
 def break_at(point: str, given: dict[str, Any]) -> None:
