@@ -30,11 +30,11 @@ import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
 
 import docket
-from docket import Docket, Worker
+from docket import CurrentDocket, Docket, Worker
 
 from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConflictResolution
 
@@ -147,39 +147,35 @@ async def shared_limit() -> None:
 
 
 async def rebuild_before(
-    number: int, c: docket.ConcurrencyLimit = docket.ConcurrencyLimit(max_concurrent=1)
+    number: int,
+    shop: Docket = CurrentDocket(),
+    c: docket.ConcurrencyLimit = docket.ConcurrencyLimit(max_concurrent=1),
 ) -> None:
-    await rebuild_now(number)
+    await rebuild_now(number, rebuild_before, shop)
 
 
 async def rebuild(
     number: int,
+    shop: Docket = CurrentDocket(),
     c: ConcurrencyLimit = ConcurrencyLimit(
         max_concurrent=1, on_conflict=ConflictResolution.KEEP_LATEST
     ),
 ) -> None:
-    await rebuild_now(number)
+    await rebuild_now(number, rebuild, shop)
 
 
-async def rebuild_now(number: int) -> None:
+async def rebuild_now(number: int, task: Any, shop: Docket) -> None:
     ran.append(number)
-    await asyncio.sleep(1 if number == 0 else 0)
+    if number == 0:  # three more are wanted, one after the other, while this one runs
+        for later in (1, 2, 3):
+            await shop.add(task)(later)
+            await asyncio.sleep(0.3)
 
 
 async def newest_only() -> None:
     for when, task in (("before:", rebuild_before), ("after: ", rebuild)):
-
-        async def fill(shop: Docket, task: Any = task) -> None:
-            for each in range(4):
-                await shop.add(task, when=shop_time(each))(each)
-
-        await run(fill)
+        await run(lambda shop, task=task: shop.add(task)(0))
         print(f"{when} ran rebuilds {', '.join(map(str, sorted(ran)))}")
-
-
-def shop_time(number: int) -> datetime:
-    """Return when a rebuild is wanted: one after the other, while the first still runs."""
-    return datetime.now(UTC) + timedelta(milliseconds=50 * number)
 
 
 async def main() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from limiter_core import ConcurrencyLimit, SyncLimiter
 from tests.redis._servers import PATIENCE
+from tests.redis._tools import until_now
 
 from ._deployments import (
     KEEPING,
@@ -98,13 +99,21 @@ def test_scripts_are_flushed_all_the_time(deploy: Deploy, trial: Begin) -> None:
 def test_a_hundred_leases_are_renewed_after_scripts_were_flushed(deploy: Deploy) -> None:
     """Row 17: all that is sent at once finds the script gone, on each node, and none is lost."""
     deployment = deploy()
-    limit = ConcurrencyLimit("key", lease=1.2)
+    limit = ConcurrencyLimit("key", lease=3.0)
+
+    def ends() -> list[float]:
+        return [time.monotonic() + lease.expires_in() for lease in leases]
+
     with SyncLimiter(deployment.url) as limiter:
         leases = [limiter.acquire(limit, {"key": number}) for number in range(100)]
-        for _ in range(4):
+        for _ in range(3):
+            before = ends()
             for server in deployment.primaries():
                 server.admin.script_flush()
-            time.sleep(0.4)
+            until_now(
+                lambda: all(new > old + 0.1 for old, new in zip(before, ends(), strict=True)),  # noqa: B023
+                "all are renewed",
+            )
         for number, lease in enumerate(leases):
             lease.check()
             [holder] = limiter.inspect(limit, {"key": number}).holders

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -18,8 +19,11 @@ KEY = SyncLimiter("memory://").key_for(ConcurrencyLimit(LIMIT_BY.constant("work"
 
 Start = Callable[..., Worker]
 
-SOON = 3.0
-"""Seconds: far more than a message takes on a busy machine, far less than a lease of a minute."""
+ENDLESS = 600
+"""Seconds of a lease that neither ends nor is renewed meanwhile: what happens, a message did."""
+
+SOON = 0.5
+"""Seconds: less than anything that waits for a lease or its renewal takes."""
 
 
 @pytest.fixture
@@ -36,17 +40,14 @@ def until_waiting(limiter: SyncLimiter, count: int) -> None:
 def test_a_release_wakes_the_waiter_of_another_process_by_message(
     in_loop: bool, server: Server, limiter: SyncLimiter, start: Start
 ) -> None:
-    """S6: at once, though no lease ends for a minute."""
-    limit = {"max_concurrent": 1, "lease": 60}
+    """S6."""
+    limit = {"max_concurrent": 1, "lease": ENDLESS}
     holder = start("hold.py", url=server.url, limit=limit, **{"async": in_loop})
     begun = holder.wait_for("begins")
     waiter = start("hold.py", url=server.url, limit=limit, **{"async": in_loop})
     until_waiting(limiter, 1)
     holder.tell()
-    ended = holder.wait_for("ends")
-    taken = waiter.wait_for("begins")
-    assert taken["at"] - ended["at"] < SOON
-    assert taken["token"] > begun["token"], "S11"
+    assert waiter.wait_for("begins")["token"] > begun["token"], "S11"
     waiter.tell()
     holder.end()
     waiter.end()
@@ -56,19 +57,24 @@ def test_a_release_wakes_the_waiter_of_another_process_by_message(
 def test_a_killed_holder_is_replaced_within_one_lease(
     in_loop: bool, server: Server, limiter: SyncLimiter, start: Start
 ) -> None:
-    """S2, S6; row 6: nobody says a word, so the waiter looks when the lease ends."""
+    """S2, S6; row 6: nobody says a word, so the waiter looks when the lease ends.
+
+    A busy machine may make it late, but not each time.
+    """
     limit = {"max_concurrent": 1, "lease": 1.5}
-    holder = start("hold.py", url=server.url, limit=limit, **{"async": in_loop})
-    holder.wait_for("begins")
-    waiter = start("hold.py", url=server.url, limit=limit, **{"async": in_loop})
-    until_waiting(limiter, 1)
-    holder.kill()
-    left = limiter.inspect(KEY).holders[0].expires_in
-    assert left is not None
-    assert 0 < left <= 1.5
-    waiter.wait_for("begins", patience=left + SOON)
-    waiter.tell()
-    waiter.end()
+    late: list[float] = []
+    while not late or min(late) > SOON:
+        assert len(late) < 5, f"each time so many seconds after the lease: {late}"
+        holder = start("hold.py", url=server.url, limit=limit, **{"async": in_loop})
+        holder.wait_for("begins")
+        waiter = start("hold.py", url=server.url, limit=limit, **{"async": in_loop})
+        until_waiting(limiter, 1)
+        holder.kill()
+        left = limiter.inspect(KEY).holders[0].expires_in
+        ends_at = time.monotonic() + (left or 0.0)
+        late.append(waiter.wait_for("begins")["at"] - ends_at)
+        waiter.tell()
+        waiter.end()
 
 
 def test_a_killed_holder_is_replaced_under_steady_load(
@@ -85,7 +91,6 @@ def test_a_killed_holder_is_replaced_under_steady_load(
     until_now(
         lambda: dead not in {each.id for each in limiter.inspect(KEY).holders},
         "the dead holder is gone",
-        patience=1.5 + SOON,
     )
     until_now(lambda: len(limiter.inspect(KEY).holders) == 2, "its slot is in use")
 
@@ -93,8 +98,8 @@ def test_a_killed_holder_is_replaced_under_steady_load(
 def test_a_killed_waiter_does_not_keep_its_slot(
     server: Server, limiter: SyncLimiter, start: Start
 ) -> None:
-    """S6: handed over and not taken up, it goes to the next within the claim time."""
-    limit = {"max_concurrent": 1, "lease": 2}
+    """S6: handed over and not taken up, it goes to the next after the claim time."""
+    limit = {"max_concurrent": 1, "lease": ENDLESS}
     holder = start("hold.py", url=server.url, limit=limit)
     holder.wait_for("begins")
     first = start("hold.py", url=server.url, limit=limit, **{"async": True})
@@ -103,7 +108,7 @@ def test_a_killed_waiter_does_not_keep_its_slot(
     until_waiting(limiter, 2)
     first.kill()
     holder.tell()
-    second.wait_for("begins", patience=5.0 + 2 * SOON)
+    second.wait_for("begins")
     second.tell()
     second.end()
 
@@ -118,7 +123,7 @@ def test_a_frozen_holder_learns_that_it_lost_its_lease(
     waiter = start("hold.py", url=server.url, limit=limit, **{"async": True})
     until_waiting(limiter, 1)
     holder.freeze()
-    taken = waiter.wait_for("begins", patience=1 + 2 * SOON)
+    taken = waiter.wait_for("begins")
     holder.thaw()
     lost = holder.wait_for("lost")
     assert lost["error"] == "LeaseLost"
@@ -156,16 +161,14 @@ def test_a_newer_call_preempts_the_holder_in_another_process(
     server: Server, limiter: SyncLimiter, start: Start
 ) -> None:
     """CANCEL_RUNNING: the body is cancelled at once, and the slot passes on when it let go."""
-    limit = {"max_concurrent": 1, "lease": 60, "on_conflict": "cancel_running"}
+    limit = {"max_concurrent": 1, "lease": ENDLESS, "on_conflict": "cancel_running"}
     holder = start("hold.py", url=server.url, limit=limit, **{"async": True})
     holder.wait_for("begins")
     newer = start("hold.py", url=server.url, limit=limit)
-    asked = newer.wait_for("asks")
     cancelled = holder.wait_for("cancelled")
     begun = newer.wait_for("begins")
     assert holder.wait_for("lost")["error"] == "Preempted"
     assert begun["at"] >= cancelled["at"]
-    assert begun["at"] - asked["at"] < 2 * SOON
     newer.tell()
     newer.end()
     holder.end()
@@ -195,14 +198,14 @@ def test_an_eviction_reaches_the_holder_in_another_process(
     in_loop: bool, server: Server, limiter: SyncLimiter, start: Start
 ) -> None:
     """S6, S12."""
-    limit = {"max_concurrent": 1, "lease": 60}
+    limit = {"max_concurrent": 1, "lease": ENDLESS}
     holder = start("hold.py", url=server.url, limit=limit, **{"async": in_loop})
     begun = holder.wait_for("begins")
     waiter = start("hold.py", url=server.url, limit=limit, **{"async": in_loop})
     until_waiting(limiter, 1)
     assert limiter.evict(begun["id"])
-    waiter.wait_for("begins", patience=SOON)
-    assert "evicted" in holder.wait_for("lost", patience=SOON)["why"]
+    waiter.wait_for("begins")
+    assert "evicted" in holder.wait_for("lost")["why"]
     waiter.tell()
     waiter.end()
     holder.end()
@@ -269,7 +272,7 @@ def test_never_more_than_the_limit_while_processes_are_killed(
         bodies += [(each["begin"], each["end"]) for each in victim.said if "begin" in each]
     count = len(steady.said)
     # A slot may have been handed to one that was killed, and lies there for the claim time.
-    until_now(lambda: len(steady.said) > count + 50, "the others go on", patience=5.0 + 4.0)
+    until_now(lambda: len(steady.said) > count + 50, "the others go on")
     steady.kill()
     steady.close()
     bodies += [(each["begin"], each["end"]) for each in steady.said if "begin" in each]
