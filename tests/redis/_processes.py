@@ -54,6 +54,10 @@ class Worker:
         """Return the first event of this name, None if there was none yet."""
         return next((said for said in self.said if said["event"] == name), None)
 
+    def count(self, name: str) -> int:
+        """Return how many events of this name there were."""
+        return sum(said["event"] == name for said in self.said)
+
     def wait_for(self, name: str, *, patience: float = PATIENCE) -> dict[str, Any]:
         """Wait until it says so; returns what it said."""
 

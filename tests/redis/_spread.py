@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ._processes import Worker, most_at_once
+from ._servers import PATIENCE
+from ._tools import until_now
 
 KEYS = [f"k{number}" for number in range(12)]
 """Keys on all nodes of a cluster of three."""
@@ -30,6 +32,20 @@ class Crew:
             worker.wait_for("begins")
         self.bodies: defaultdict[str, list[tuple[float, float, int]]] = defaultdict(list)
         self.failures: list[str] = []
+
+    def goes_on(self, seconds: float = 0.0) -> None:
+        """Wait until each process has served each key from now on; for so many seconds at least."""
+        until = time.monotonic() + seconds
+        # Of the first round, some of the bodies began before.
+        rounds = {worker: worker.count("round") + 2 for worker in self._workers}
+        until_now(
+            lambda: (
+                time.monotonic() >= until
+                and all(worker.count("round") >= number for worker, number in rounds.items())
+            ),
+            "each process serves each key",
+            patience=PATIENCE + seconds,
+        )
 
     def finish(self) -> None:
         """Have them end, and collect what they say."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from ._servers import PATIENCE
 
@@ -25,6 +26,16 @@ async def until(condition: Callable[[], object], name: str, *, patience: float =
     while not condition():
         assert time.monotonic() < give_up_at, f"never came true in {patience} s: {name}"
         await asyncio.sleep(_PAUSE)
+
+
+async def until_outlived(lease: Any, seconds: float) -> None:
+    """Wait until a lease has been renewed for longer than it lasts."""
+    end = time.monotonic() + lease.expires_in()
+    await until(
+        lambda: lease.lost or time.monotonic() + lease.expires_in() > end + 1.2 * seconds,
+        "it is renewed for longer than it lasts",
+    )
+    assert not lease.lost
 
 
 async def until_true(condition: Callable[[], Awaitable[object]], name: str) -> None:

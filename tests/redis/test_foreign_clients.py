@@ -23,14 +23,15 @@ from limiter_core.requests import Demand, Granted, Queued, Request
 from limiter_redis import RedisStore
 from tests.faults._replicated import SERVICE, Cluster, Sentinel
 
-from ._servers import Process, binary
-from ._tools import until
+from ._servers import PATIENCE, Process, binary
+from ._tools import until, until_outlived
 from .test_cluster import RIGHTS
 
 docket = pytest.importorskip("docket", reason="docket is not installed (pip install pydocket)")
 
-LIMIT = ConcurrencyLimit("key", max_concurrent=1, lease=0.9)
-OTHER = ConcurrencyLimit("key", max_concurrent=1, scope="other", lease=0.9)
+LEASE = 1.5
+LIMIT = ConcurrencyLimit("key", max_concurrent=1, lease=LEASE)
+OTHER = ConcurrencyLimit("key", max_concurrent=1, scope="other", lease=LEASE)
 GIVEN = {"key": "x"}
 SECRET = ("--requirepass", "s3cret", "--masterauth", "s3cret")
 
@@ -121,13 +122,11 @@ async def works(client: Any, namespace: str, *limits: ConcurrencyLimit) -> None:
     lives = other.hub.live
     await until(lambda: any(live.waiting for live in lives.values()), "it waits")
     await until(lambda: other.keeper.listening, "it listens")
-    await asyncio.sleep(2.0)  # more than two leases
-    assert not lease.lost
+    await until_outlived(lease, LEASE)
     await lease.release()
-    got = await asyncio.wait_for(waiting, 5)
+    got = await asyncio.wait_for(waiting, PATIENCE)
     assert got is not None
-    await asyncio.sleep(1.5)
-    assert not got.lost
+    await until_outlived(got, LEASE)
     keys = [key async for key in face.keys()]
     assert len(keys) == len(limits)
     job = Request("job", tuple(Demand(key, 1) for key in keys), payload=b"job")

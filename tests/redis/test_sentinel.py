@@ -105,9 +105,9 @@ def test_a_service_that_nobody_knows(sentinel: Sentinel) -> None:
 def test_a_master_dies_under_load(sentinel: Sentinel, start: Callable[..., Worker]) -> None:
     """kill -9: all go on at the new one, nobody overlaps but by writes it did not get."""
     crew = Crew(start, sentinel.url)
-    time.sleep(0.5)
+    crew.goes_on()
     killed_at, promoted_at = sentinel.failover()
-    time.sleep(2.0)
+    crew.goes_on()
     crew.finish()
     crew.check(lost_between=(killed_at, promoted_at))
     crew.went_on(promoted_at)

@@ -4,6 +4,7 @@
 
 Goes on until a line comes on its input. Notes the begin and the end of each body, with the time of
 the clock that all processes share, and says them at the end: {key: [[begin, end, token], ...]}.
+Says "round" whenever each key was served once more.
 """
 
 from __future__ import annotations
@@ -26,11 +27,22 @@ from limiter_redis import RedisStore
 bodies: defaultdict[str, list[tuple[float, float, int]]] = defaultdict(list)
 failures: list[str] = []
 told = threading.Event()
+served: set[str] = set()
+lock = threading.Lock()
 
 
 def listen() -> None:
     sys.stdin.readline()
     told.set()
+
+
+def note(given: dict[str, Any], key: str, begin: float, token: int) -> None:
+    with lock:
+        bodies[key].append((begin, time.monotonic(), token))
+        served.add(key)
+        if len(served) == len(given["keys"]):
+            served.clear()
+            say("round")
 
 
 def in_threads(given: dict[str, Any], store: RedisStore, limit: ConcurrencyLimit) -> None:
@@ -46,7 +58,7 @@ def in_threads(given: dict[str, Any], store: RedisStore, limit: ConcurrencyLimit
                     begin = time.monotonic()
                     time.sleep(given["body"])
                     if not lease.lost:
-                        bodies[key].append((begin, time.monotonic(), lease.fencing_token))
+                        note(given, key, begin, lease.fencing_token)
             except (LeaseLost, StoreError) as error:
                 failures.append(repr(error))
 
@@ -72,7 +84,7 @@ async def in_an_event_loop(
                 async with limiter.hold(limit, {"key": key}) as lease:
                     begin = time.monotonic()
                     await asyncio.sleep(given["body"])
-                    bodies[key].append((begin, time.monotonic(), lease.fencing_token))
+                    note(given, key, begin, lease.fencing_token)
             except (LeaseLost, StoreError) as error:
                 failures.append(repr(error))
 
