@@ -292,12 +292,17 @@ class LimitedQueue(PatientQueue):
 
     async def abort(self, job: SaqJob, error: str, ttl: float = 5) -> None:
         """Abort a job, also one that waits for its slot: nobody would, SAQ has it as scheduled."""
-        keys = (self._incomplete, job.id)
-        waits = job.function in self._limits and await self.redis.eval(_UNPARK, 1, *keys)
+        if job.function not in self._limits:
+            await super().abort(job, error, ttl)
+            return
+        stored = await self.job(job.key)  # the caller's may be from before an attempt
+        ticket = _ticket_of(stored or job)
+        waits = await self.redis.eval(_UNPARK, 1, self._incomplete, job.id)
         await super().abort(job, error, ttl)
         if waits:
             await self.finish_abort(job)
-            await self._opened()[0].drop(_ticket_of(job))
+        with suppress(StoreError):  # it is dropped when its turn comes
+            await self._opened()[0].drop(ticket)  # also of a job that was just woken
 
     def _letting_go(self, job: SaqJob) -> AsyncExitStack:
         # Only of the delivery that was admitted here. What a sweep ends is another object: its body

@@ -13,18 +13,22 @@ import redis.asyncio.sentinel
 import redis.sentinel
 
 from limiter_core import (
+    LIMIT_BY,
+    ArgumentView,
     ConcurrencyLimit,
     ConfigurationError,
+    Lease,
     Limiter,
     StoreUnavailable,
     SyncLimiter,
 )
+from limiter_core.jobs import Held, Job, JobGate, Waiting
 from limiter_redis import RedisStore
 from tests.faults._replicated import SERVICE, Sentinel
 
 from ._processes import Worker
 from ._spread import Crew
-from ._tools import until_now
+from ._tools import until, until_now
 
 LIMIT = ConcurrencyLimit("key", max_concurrent=1, lease=3)
 
@@ -111,6 +115,61 @@ def test_a_master_dies_under_load(sentinel: Sentinel, start: Callable[..., Worke
     crew.finish()
     crew.check(lost_between=(killed_at, promoted_at))
     crew.went_on(promoted_at)
+
+
+async def test_jobs_without_a_worker_keep_their_places_over_a_failover(sentinel: Sentinel) -> None:
+    """S17: the gate that has workers has them at the new master, too; of the other, jobs wait."""
+    limit = ConcurrencyLimit(LIMIT_BY.constant("jobs"), max_concurrent=1, lease=60)
+    names = [f"away-{number}" for number in range(3)]
+    offered: list[str] = []
+    served: list[str] = []
+
+    async def admit(gate: JobGate, name: str, order: int) -> Lease | Waiting | Held:
+        return await gate.admit(Job(name, limit, ArgumentView({}, "work"), b"", order))
+
+    def gate(name: str, notices: list[str]) -> JobGate:
+        # A notice that is lost with the old master costs one claim.
+        wake = lambda notice: notices.append(notice.id)  # noqa: E731
+        return JobGate(sentinel.url, name, wake, claim=5.0)
+
+    async with (
+        Limiter(sentinel.url) as web,
+        gate("queue:away", offered) as away,
+        gate("queue:there", served) as there,
+    ):
+
+        async def dormant() -> list[str]:
+            seen = (await web.inspect(limit)).dormant
+            return [waiter.id for each in seen for waiter in each.waiters]
+
+        held = await web.acquire(limit)
+        for order, name in enumerate(names, 1):
+            assert isinstance(await admit(away, name, order), Waiting)
+        assert isinstance(await admit(there, "there", 10), Waiting)
+        await away.leave()
+        assert await dormant() == names
+        [old] = sentinel.primaries()
+        assert await asyncio.to_thread(old.admin.wait, 1, 5000) == 1, "the other has all of it"
+
+        await asyncio.to_thread(sentinel.failover)
+        await held.release()
+        await until(lambda: served, "the job of the gate that is there is offered the slot")
+        assert not offered
+        assert await dormant() == names
+        lease = await admit(there, "there", 10)
+        assert isinstance(lease, Lease)
+        await lease.release()
+        async with web.hold(limit, timeout=5):
+            away.arrive()
+            await away.sweep()
+            assert await dormant() == []
+        for count, name in enumerate(names, 1):
+            await until(lambda count=count: len(offered) == count, "the next is offered the slot")
+            assert offered == names[:count]
+            lease = await admit(away, name, count)
+            assert isinstance(lease, Lease)
+            await lease.release()
+        assert (await web.inspect(limit)).in_use == 0
 
 
 @pytest.mark.slow  # a Sentinel demotes the old master up to ten seconds after it names the new

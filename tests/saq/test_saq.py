@@ -243,6 +243,26 @@ class _NoRedis:
     def pubsub(self) -> None: ...
 
 
+async def test_an_aborted_job_that_was_just_woken_keeps_no_slot(shop: Shop) -> None:
+    queue = shop.queue(ONE, claim=10 * PATIENCE)
+    await queue.enqueue("job", user=1, name="first")
+    second = await queue.enqueue("job", user=1, name="second")
+    assert second is not None
+    first = await queue.dequeue(timeout=PATIENCE)
+    assert first is not None
+    assert await queue.dequeue(timeout=0.1) is None
+    assert parked(shop) == 1
+    await queue.finish(first, Status.COMPLETE)
+    await until("the second is woken", lambda: not parked(shop))
+    await queue.abort(second, "no longer needed")
+    assert second.status is Status.ABORTED
+    await queue.enqueue("job", user=1, name="third")
+    third = await queue.dequeue(timeout=PATIENCE)
+    assert third is not None
+    assert third.kwargs is not None
+    assert third.kwargs["name"] == "third"
+
+
 @pytest.mark.parametrize("limits", [ONE, [ONE]])
 async def test_a_worker_that_stops_leaves_no_slot_taken(shop: Shop, limits: Any) -> None:
     shop.gate.clear()
