@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from types import TracebackType
 from typing import Any
 
 from docket import Docket, Worker
@@ -30,14 +32,29 @@ __all__ = (
 __all__ += ("until_true", "working")
 
 
+_books: weakref.WeakSet[Book] = weakref.WeakSet()
+
+
 class Book:
     """What the bodies of a test's tasks did."""
 
     def __init__(self) -> None:
         self.began: list[Any] = []
         self.bodies: list[tuple[float, float]] = []
-        self.go_on = asyncio.Event()
+        self._events: list[asyncio.Event] = []
+        self.go_on = self.event()
         """What bodies wait for that are to be held."""
+        _books.add(self)
+
+    def event(self) -> asyncio.Event:
+        """Return an event that a task may wait for: it is set when the test fails."""
+        self._events.append(asyncio.Event())
+        return self._events[-1]
+
+    def let_go(self) -> None:
+        """Hold nobody any more."""
+        for event in self._events:
+            event.set()
 
     async def body(self, what: Any, seconds: float = 0.01) -> None:
         """Take a while."""
@@ -58,6 +75,27 @@ class Book:
             self.bodies.append((start, time.monotonic()))
 
 
+class QuickWorker(Worker):
+    """A worker that ends though the test failed while bodies were held."""
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End when the tasks have ended."""
+        if error is not None:
+            let_go()
+        await super().__aexit__(kind, error, traceback)
+
+
+def let_go() -> None:
+    """Have all held bodies end: a worker waits for them."""
+    for book in list(_books):
+        book.let_go()
+
+
 def quick(docket: Docket, **options: Any) -> Worker:
     """Return a worker that looks for work without delay."""
     given: dict[str, Any] = {
@@ -65,7 +103,7 @@ def quick(docket: Docket, **options: Any) -> Worker:
         "scheduling_resolution": timedelta(milliseconds=20),
         **options,
     }
-    return Worker(docket, **given)
+    return QuickWorker(docket, **given)
 
 
 async def finish(docket: Docket, **options: Any) -> None:
@@ -81,6 +119,9 @@ async def working(docket: Docket, **options: Any) -> AsyncIterator[Worker]:
         running = asyncio.ensure_future(worker.run_forever())
         try:
             yield worker
+        except BaseException:
+            let_go()
+            raise
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

@@ -359,7 +359,7 @@ async def test_a_delivery_that_is_too_late_to_park_leaves_the_ticket_to_the_othe
 ) -> None:
     book = Book()
     task = holding(book)
-    park, halted, go_on = _run.park, asyncio.Event(), asyncio.Event()
+    park, halted, go_on = _run.park, book.event(), book.event()
 
     async def slow(execution: Execution, *arguments: Any) -> str:
         if execution.key == "b" and not execution.redelivered:
