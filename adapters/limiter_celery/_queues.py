@@ -128,12 +128,17 @@ class _NotingConsumer(_celery.BaseConsumer):
 
     app: Any
 
+    def __init__(self, channel: Any, queues: Any = None, *args: Any, **options: Any) -> None:
+        # Redis can be told to take from the first queue that has a message: that must not be one
+        # whose tasks wait for nothing, for as long as there are any, while others hold their slots.
+        first = sorted(queues or (), key=lambda queue: not queue.name.endswith(SUFFIX))
+        super().__init__(channel, first, *args, **options)
+
     def add_queue(self, queue: Any) -> Any:
-        """Prepare to consume from a queue, and the one beside it."""
-        bound = super().add_queue(queue)
+        """Prepare to consume from a queue, and before it from the one beside it."""
         if not queue.name.endswith(SUFFIX):
             super().add_queue(self.app.amqp.queues.select_add(granted_queue(self.app, queue.name)))
-        return bound
+        return super().add_queue(queue)
 
     def cancel_by_queue(self, queue: Any) -> None:
         """Consume no more from a queue, and the one beside it."""

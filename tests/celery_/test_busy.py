@@ -106,6 +106,23 @@ def test_a_backlog_of_other_tasks_does_not_delay_the_next(crew: Callable[..., Cr
     assert len(ended & {each.id for each in backlog}) < 80
 
 
+def test_a_broker_that_goes_by_the_order_of_queues_does_not_hold_the_next_up(
+    crew: Callable[..., Crew],
+) -> None:
+    """As Celery's guide has it for priorities with Redis. (Such a task goes through the broker.)"""
+    in_order = {"queue_order_strategy": "priority"}
+    shop = crew(concurrency=1, transport=in_order, limiter={"claim": 60.0})
+    shop.start()
+    lease = shop.limiter.acquire(shop.task("late").limits[0], {"user": "eve"})
+    waits = shop.send("late", "eve")
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 1, "it waits")
+    backlog = [shop.send("free", 0.05) for _ in range(100)]
+    shop.until(lambda: shop.began(backlog[0]), "the backlog has begun")
+    lease.release()
+    shop.until_ended(waits)
+    assert len(shop.log("end")) < 80
+
+
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
 def test_a_thousand_that_wait_and_one_that_need_not(crew: Callable[..., Crew], pool: str) -> None:
