@@ -27,6 +27,7 @@ __all__ = (
     "SystemThread",
     "WaitEvent",
     "are_green",
+    "current_system_thread",
     "new_lock",
     "new_socket_pair",
     "new_wait_event",
@@ -65,6 +66,12 @@ def _original(name: str) -> Any:
     if (eventlet := _eventlet()) is not None:
         return getattr(eventlet.original("_thread"), name)
     return getattr(_thread, name)
+
+
+def current_system_thread() -> int:
+    """Return what tells the caller's thread of the system from all others, whatever threads are."""
+    ident: int = _original("get_ident")()
+    return ident
 
 
 def new_lock() -> threading.Lock:
@@ -122,7 +129,7 @@ class SystemThread:
 
     def is_current(self) -> bool:
         """Whether it is the caller's."""
-        return bool(self._ident == _original("get_ident")())
+        return self._ident == current_system_thread()
 
     def is_alive(self) -> bool:
         """Whether it has not yet ended."""
@@ -138,7 +145,7 @@ class SystemThread:
             time.sleep(_POLL)
 
     def _run(self) -> None:
-        self._ident = _original("get_ident")()
+        self._ident = current_system_thread()
         try:
             self._target()
         finally:

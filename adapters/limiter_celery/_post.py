@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from limiter_celery._green import MainHub, is_gevent
+from limiter_celery._green import MainHub
+from limiter_core.threads import are_green
 
 logger = logging.getLogger("limiter")
 
@@ -30,7 +31,7 @@ class Post:
         self._consumer = consumer
         hub = consumer.hub
         if hub is None:
-            if self._main is None and is_gevent():
+            if self._main is None and are_green():
                 self._main = MainHub(self.deliver)
             consumer.timer.call_after(0, self.deliver)  # what came before there was a consumer
             return

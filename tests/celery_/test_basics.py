@@ -8,7 +8,7 @@ import pytest
 
 from ._crew import Crew
 
-POOLS = ("prefork", "threads", "gevent", "solo")
+POOLS = ("prefork", "threads", "gevent", "eventlet", "solo")
 
 
 @pytest.mark.parametrize("pool", POOLS)

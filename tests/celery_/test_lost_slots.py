@@ -52,6 +52,27 @@ def test_an_evicted_task_is_terminated(shop: Crew, user: str, seconds: float) ->
     assert not shop.log("end", evicted.id)
 
 
+@pytest.mark.parametrize("pool", ["eventlet", pytest.param("gevent", marks=pytest.mark.slow)])
+def test_in_a_greenlet_an_evicted_task_is_stopped(crew: Callable[..., Crew], pool: str) -> None:
+    """What a thread of the system hears is for the greenlets of the main thread."""
+    shop = crew(pool=pool, concurrency=2, preempting=True)
+    shop.start()
+    evicted = begin(shop, "by_user", "eve", LONG)
+    evict(shop, "eve")
+    shop.until(lambda: evicted.state == states.REVOKED, "it is revoked")
+    older = begin(shop, "cancel_running", "eve", LONG)
+    newer = shop.send("cancel_running", "eve")
+    shop.until_ended(newer)
+    shop.until(lambda: older.state == states.REVOKED, "the older is revoked")
+    # Also a turn that comes with no task's end.
+    shop.limiter.pause("user=eve")
+    waits = shop.send("by_user", "eve")
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 1, "it waits")
+    shop.limiter.resume("user=eve")
+    shop.until_ended(waits)
+    assert [each["id"] for each in shop.log("end")] == [newer.id, waits.id]
+
+
 def test_in_a_thread_an_evicted_task_goes_on_and_there_is_a_warning(
     crew: Callable[..., Crew],
 ) -> None:

@@ -24,6 +24,10 @@ if __name__ == "__main__":
         from gevent import monkey
 
         monkey.patch_all()
+    elif given.get("pool") == "eventlet":
+        import eventlet
+
+        eventlet.monkey_patch()
     app = load("shop").make_app(given)
     if given.get("faults"):
         load("faults").break_at(given["faults"], given)
