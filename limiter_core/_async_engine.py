@@ -13,13 +13,20 @@ from limiter_core._async_calls import AsyncCall, new_call
 from limiter_core._blocks import ANYWHERE, current_frame, noting_statements, where_to_cancel
 from limiter_core._call import (
     Call,
+    check_until,
     could_not_release,
     demands_in_own_way,
     is_in_doubt,
     patience,
     refuse_to_wait_for_oneself,
 )
-from limiter_core._engine import CLOSING_PATIENCE, Engine, OnStoreError, methods_in_background
+from limiter_core._engine import (
+    CLOSING_PATIENCE,
+    Engine,
+    OnStoreError,
+    bounded_inspect,
+    methods_in_background,
+)
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -143,14 +150,19 @@ class AsyncEngine(Engine):
         First in a way that disturbs nobody, for a call that waits for itself is to be refused
         before it has superseded or preempted others.
         """
-        request = call.request
+        request, asked_at = call.request, call.now()
         call.request = request._replace(mode=Mode.TRY)
         answer = await self._ask(call)
         call.request = request
         if isinstance(answer, Granted | StoreUnavailable):
             return answer
+        inspect, until = bounded_inspect(self.face), check_until(call, asked_at)
         for demand, held in in_own_way:
-            refuse_to_wait_for_oneself(demand, held, await self.face.inspect(demand.key))
+            try:
+                state = await inspect(demand.key, until)
+            except StoreError:
+                break  # what cannot be told in time accuses nobody
+            refuse_to_wait_for_oneself(demand, held, state)
         return await self._ask(call)
 
     async def _ask(self, call: AsyncCall) -> Answer | StoreUnavailable:

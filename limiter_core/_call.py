@@ -47,6 +47,9 @@ logger = logging.getLogger("limiter")
 _FIRST_RETRY = 0.05
 _LAST_RETRY = 2.0
 
+_CHECK_PATIENCE = 0.05
+"""Seconds that the check for a call that would wait for itself has, whatever its timeout."""
+
 
 class Call:
     """What is known of one call. It is the store's `Listener`, so its methods come from any thread.
@@ -280,6 +283,17 @@ def demands_in_own_way(request: Request, around: Sequence[Call]) -> list[tuple[D
         and demand.on_conflict is not ConflictResolution.CANCEL
         and demand.max_waiting != 0
     ]
+
+
+def check_until(call: Call, asked_at: float) -> float | None:
+    """Return when the check whether a call would wait for itself is given up, None for never.
+
+    Args:
+        call: the call.
+        asked_at: when it asked first, on its clock: one without patience has a moment from then.
+    """
+    deadline = call.request.deadline
+    return None if deadline is None else max(deadline, asked_at + _CHECK_PATIENCE)
 
 
 def refuse_to_wait_for_oneself(demand: Demand, held: int, state: KeySnapshot) -> None:

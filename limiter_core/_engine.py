@@ -8,7 +8,8 @@ import pickle
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
+from inspect import signature
 from typing import Any, Literal, Self
 
 from limiter_core._call import Call, calls_around
@@ -236,6 +237,21 @@ def methods_in_background(
 
     abandon = getattr(face, "abandon", leave_to_its_end)
     return abandon, getattr(face, "let_expire", leave_to_its_end)
+
+
+def bounded_inspect(face: SyncStore | AsyncStore) -> Callable[[str, float | None], Any]:
+    """Return `inspect` of a store, with a deadline.
+
+    A store that was written before the deadline was in the protocol has its own bounds only.
+    """
+    if _takes_deadline(getattr(face.inspect, "__func__", face.inspect)):
+        return face.inspect
+    return lambda key, _: face.inspect(key)
+
+
+@cache
+def _takes_deadline(inspect: Callable[..., Any]) -> bool:
+    return "deadline" in signature(inspect).parameters
 
 
 def check_key(key: object) -> str:

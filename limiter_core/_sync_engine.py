@@ -13,6 +13,7 @@ from types import TracebackType
 from limiter_core._blocks import current_frame, is_coroutine, noting_statements
 from limiter_core._call import (
     Call,
+    check_until,
     could_not_release,
     demands_in_own_way,
     is_in_doubt,
@@ -20,7 +21,13 @@ from limiter_core._call import (
     patience,
     refuse_to_wait_for_oneself,
 )
-from limiter_core._engine import CLOSING_PATIENCE, Engine, OnStoreError, methods_in_background
+from limiter_core._engine import (
+    CLOSING_PATIENCE,
+    Engine,
+    OnStoreError,
+    bounded_inspect,
+    methods_in_background,
+)
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -199,14 +206,19 @@ class SyncEngine(Engine):
         First in a way that disturbs nobody, for a call that waits for itself is to be refused
         before it has superseded or preempted others.
         """
-        request = call.request
+        request, asked_at = call.request, call.now()
         call.request = request._replace(mode=Mode.TRY)
         answer = self._ask(call)
         call.request = request
         if isinstance(answer, Granted | StoreUnavailable):
             return answer
+        inspect, until = bounded_inspect(self.face), check_until(call, asked_at)
         for demand, held in in_own_way:
-            refuse_to_wait_for_oneself(demand, held, self.face.inspect(demand.key))
+            try:
+                state = inspect(demand.key, until)
+            except StoreError:
+                break  # what cannot be told in time accuses nobody
+            refuse_to_wait_for_oneself(demand, held, state)
         return self._ask(call)
 
     def _ask(self, call: SyncCall) -> Answer | StoreUnavailable:

@@ -223,8 +223,15 @@ class SyncStore(Protocol):
         """
         ...
 
-    def inspect(self, key: str) -> KeySnapshot:
-        """Return the state of a key; of an unused one, too."""
+    def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
+        """Return the state of a key; of an unused one, too.
+
+        Args:
+            key: the key.
+            deadline: when the caller's patience ends, on the store's local clock (`now()`); None:
+                only the store's own bounds count. A store that waits for others keeps it, and
+                raises `StoreUnavailable` then.
+        """
         ...
 
     def keys(self) -> Iterator[str]:
@@ -307,7 +314,7 @@ class AsyncStore(Protocol):
         """Look after the durable tickets that nobody else does; see `SyncStore.sweep`."""
         ...
 
-    async def inspect(self, key: str) -> KeySnapshot:
+    async def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
         """Return the state of a key; see `SyncStore.inspect`."""
         ...
 

@@ -194,7 +194,7 @@ class MemoryStore:
         """Reap all that ended unnoticed, on every key."""
         self._step(lambda machine, now: machine.sweep(now, presence))
 
-    def inspect(self, key: str) -> KeySnapshot:
+    def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:  # noqa: ARG002
         """Return the state of a key."""
         return self._step(lambda machine, now: machine.inspect(key, now))
 
@@ -367,8 +367,8 @@ class _AsyncFace:
     async def sweep(self, presence: Presence | None = None) -> None:
         self._store.sweep(presence)
 
-    async def inspect(self, key: str) -> KeySnapshot:
-        return self._store.inspect(key)
+    async def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
+        return self._store.inspect(key, deadline)
 
     async def keys(self) -> AsyncIterator[str]:
         for key in self._store.keys():

@@ -108,8 +108,8 @@ class AsyncFace:
             done = map(protocol.parse_count, lines, scopes)
             scopes = [scope for scope, n in zip(scopes, done, strict=True) if n >= BATCH]
 
-    async def inspect(self, key: str) -> KeySnapshot:
-        return protocol.parse_snapshot(key, await self._carry_out(protocol.inspect(key)))
+    async def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
+        return protocol.parse_snapshot(key, await self._carry_out(protocol.inspect(key), deadline))
 
     async def keys(self) -> AsyncIterator[str]:
         async for name in self._names():
@@ -138,10 +138,10 @@ class AsyncFace:
     async def _flag(self, operation: protocol.Operation) -> bool:
         return protocol.parse_flag(await self._carry_out(operation), operation.keys[0])
 
-    async def _carry_out(self, operation: protocol.Operation) -> str:
+    async def _carry_out(self, operation: protocol.Operation, deadline: float | None = None) -> str:
         # Not through `_carry_out_all`: every call waits for this.
-        line = await self._store.async_wire().submit(operation)
-        if self._store.hub.unfinished:
+        line = await self._store.async_wire().submit(operation, deadline)
+        if self._store.hub.unfinished and deadline is None:  # else the keeper does it
             await self._finish_steps()
         return line
 

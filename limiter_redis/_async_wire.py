@@ -236,12 +236,14 @@ class AsyncWire:
             if self._flying[0].sent_at + self._timeout <= now:
                 # Whatever it would still say is not the next one's answer.
                 self._link.fail(NoAnswer("Timeout reading from the server"))
-        if self._watch is None:
-            oldest = [call.sent_at for call in self._flying]
-            oldest += [each.at for asked in batches for each in asked if not each.future.done()]
-            if oldest:
-                left = max(MOMENT, min(oldest) + self._timeout - now)
-                self._watch = self.loop.call_later(left, self._look_at_the_clock)
+        if self._watch is not None:  # what is sent anew does not start its time again
+            self._watch.cancel()
+            self._watch = None
+        oldest = [call.sent_at for call in self._flying]
+        oldest += [each.at for asked in batches for each in asked if not each.future.done()]
+        if oldest:
+            left = max(MOMENT, min(oldest) + self._timeout - now)
+            self._watch = self.loop.call_later(left, self._look_at_the_clock)
 
     def _unanswered_calls(self) -> list[_Call]:
         return [*self._flying, *self._grounded, *self._returned]

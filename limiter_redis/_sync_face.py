@@ -106,8 +106,8 @@ class SyncFace:
                 done = map(protocol.parse_count, lines, scopes)
                 scopes = [s for s, n in zip(scopes, done, strict=True) if n >= BATCH]
 
-    def inspect(self, key: str) -> KeySnapshot:
-        return protocol.parse_snapshot(key, self._carry_out(protocol.inspect(key)))
+    def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
+        return protocol.parse_snapshot(key, self._carry_out(protocol.inspect(key), deadline))
 
     def keys(self) -> Iterator[str]:
         for name in self._names():

@@ -60,9 +60,9 @@ class AwaitedStore:
         """Reap all that ended unnoticed."""
         self._store.sweep(presence)
 
-    async def inspect(self, key: str) -> KeySnapshot:
+    async def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
         """Return the state of a key."""
-        return self._store.inspect(key)
+        return self._store.inspect(key, deadline)
 
     async def keys(self) -> AsyncIterator[str]:
         """Yield the keys in use."""

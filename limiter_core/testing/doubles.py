@@ -107,7 +107,7 @@ class _Double:
     def sweep(self, presence: Presence | None = None) -> None:
         """Do nothing: nothing ends by itself here."""
 
-    def inspect(self, key: str) -> KeySnapshot:
+    def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
         """Return the state of a key."""
         raise NotImplementedError
 
@@ -185,7 +185,7 @@ class UnlimitedStore(_Double):
             member.request.listener.lease_lost(Loss.EVICTED)
         return True
 
-    def inspect(self, key: str) -> KeySnapshot:
+    def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:  # noqa: ARG002
         """Return who holds the key."""
         with self._lock:
             members, now = self._of(key), self.now()
@@ -252,7 +252,7 @@ class FullStore(_Double):
             return _full(home, Refusal.QUEUE_FULL)
         return None
 
-    def inspect(self, key: str) -> KeySnapshot:
+    def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:  # noqa: ARG002
         """Return who waits for the key; it is full for as long as somebody does."""
         with self._lock:
             members, now = self._queue(key), self.now()

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from limiter_core import LIMIT_BY, ArgumentView, ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_core import (
+    LIMIT_BY,
+    ArgumentView,
+    ConcurrencyLimit,
+    ConfigurationError,
+    Limiter,
+    SyncLimiter,
+)
 from limiter_core.jobs import Job, JobGate, SyncJobGate, Waiting
 from limiter_memory import MemoryStore
 
@@ -29,6 +36,9 @@ class OlderFace:
         if self.interrupts:
             raise SoftTimeLimit
         return answer
+
+    def inspect(self, key: str) -> Any:
+        return self._inner.inspect(key)
 
     def sweep(self) -> Any:
         return self._inner.sweep()
@@ -73,6 +83,13 @@ async def test_a_lease_that_was_forgotten_is_told_of():
 def test_a_hold_works():
     with SyncLimiter(OlderStore()) as limiter, limiter.hold(LIMIT) as lease:
         assert not lease.lost
+
+
+def test_a_call_that_waits_for_itself_is_told():
+    limiter = SyncLimiter(OlderStore())
+
+    with limiter.hold(LIMIT), pytest.raises(ConfigurationError, match="would wait for itself"):
+        limiter.acquire(LIMIT, timeout=1)
 
 
 def test_jobs_wait_and_are_woken():
