@@ -178,7 +178,9 @@ class ClusterKeeper(Keeper):
             return Shard(self, None, "unowned")
         return Shard(
             self,
-            lambda: Ear(self._place.sync_client(node, timeout=PATIENCE), self._hub.refusals),
+            lambda: Ear(
+                self._place.sync_client(node, timeout=PATIENCE), self._hub.refusals, sharded=True
+            ),
             f"{node.host}:{node.port}",
         )
 

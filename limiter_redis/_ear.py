@@ -1,8 +1,13 @@
-"""The channels that a process hears at one node of a cluster (sharded pub/sub: Redis 7, Valkey)."""
+"""A connection that hears channels: plain ones of a server, or sharded ones of a cluster's node.
+
+redis-py opens it; from then on bytes are read here as they come. Nothing in here waits for the
+server longer than it is told to, since the thread that listens also renews leases.
+"""
 
 from __future__ import annotations
 
-import select
+import selectors
+import ssl
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
@@ -15,19 +20,29 @@ from redis.exceptions import (
 )
 
 from limiter_core.system_clock import system_clock as time
+from limiter_redis import _protocol as protocol
 from limiter_redis._backoff import Refusals
-from limiter_redis._exchange import FOR
-from limiter_redis._resp import understood
+from limiter_redis._exchange import Opening, new_connection
+from limiter_redis._protocol import Unreadable
+from limiter_redis._resp import ReplyParser
 
 _CHECK = 5.0
 """Seconds after which the connection is asked whether it lives."""
 
+_SEND_PATIENCE = 0.1
+"""Seconds that a command may take to leave this process."""
+
+_READ_SIZE = 65536
 _PARTS = 3
-_SUBSCRIBED, _UNSUBSCRIBED, _MESSAGE = b"ssubscribe", b"sunsubscribe", b"smessage"
 
 
 class Ear:
     """One connection, which hears channels.
+
+    Args:
+        client: opens it.
+        refusals: whether the server takes our credentials.
+        sharded: whether the channels are those of a cluster's slots (Redis 7, Valkey).
 
     Attributes:
         heard: messages, each with its channel in front.
@@ -36,11 +51,17 @@ class Ear:
         taken: channels whose slot has left the node.
     """
 
-    def __init__(self, client: redis.Redis, refusals: Refusals) -> None:
+    def __init__(self, client: redis.Redis, refusals: Refusals, *, sharded: bool) -> None:
         self._refusals = refusals
         self._client = client  # one that is collected hangs up for all who use its pool
-        self._pool: Any = client.connection_pool
+        kind = "s" if sharded else ""
+        self._subscribed = f"{kind}subscribe".encode()
+        self._unsubscribed = f"{kind}unsubscribe".encode()
+        self._message = f"{kind}message".encode()
+        self._opening: Opening | None = None
+        self._open_by = 0.0
         self._connection: Any = None
+        self._parser = ReplyParser(pushes=True)
         self._asked: deque[tuple[bytes, bytes]] = deque()
         self._asked_at = self._heard_at = 0.0
         self.heard: list[tuple[bytes, bytes]] = []
@@ -48,40 +69,85 @@ class Ear:
         self.refused: list[tuple[bytes, RedisError]] = []
         self.taken: list[bytes] = []
 
-    def open(self) -> None:
-        """Connect.
+    @property
+    def is_open(self) -> bool:
+        """Whether channels can be asked for."""
+        return self._connection is not None
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether a connection is on its way."""
+        return self._opening is not None
+
+    def open(self, patience: float, seconds: float) -> bool:
+        """Connect, in the background; whether it is open.
+
+        Args:
+            patience: seconds that connecting may take, from the first call on.
+            seconds: to wait for it now.
 
         Raises:
-            RedisError, OSError: the node cannot be reached.
+            RedisError, OSError: the server cannot be reached, or does not want us.
         """
-        self._refusals.check()
+        if self._connection is not None:
+            return True
+        if self._opening is None:
+            self._refusals.check()
+            self._open_by = time.monotonic() + patience
+            connection = new_connection(self._client, self._open_by)
+
+            def connect() -> Any:
+                connection.connect()
+                return connection
+
+            self._opening = Opening(connect, lambda _: connection.disconnect())
+            self._opening.begin()
+        if not self._opening.is_done(seconds) and time.monotonic() < self._open_by:
+            return False
         with self._refusals.heeded():
-            self._connection = self._pool.get_connection(*FOR)
-            self._connection.connect()
+            self._connection = self._opening.result(self._open_by)
+        self._opening = None
+        self._parser = ReplyParser(pushes=True)
         self._asked_at = self._heard_at = time.monotonic()
+        return True
 
     def close(self) -> None:
         """End the connection: nothing is heard any more."""
+        if self._opening is not None:
+            self._opening.give_up()
+            self._opening = None
         if self._connection is not None:
             self._connection.disconnect()
             self._connection = None
-        self._pool.disconnect()
         self._asked.clear()
+        for each in (self.heard, self.confirmed, self.refused, self.taken):
+            each.clear()
 
     def subscribe(self, channels: Iterable[bytes]) -> None:
         """Ask to hear channels."""
-        self._ask(b"SSUBSCRIBE", _SUBSCRIBED, channels)
+        self._ask(self._subscribed, channels)
 
     def unsubscribe(self, channels: Iterable[bytes]) -> None:
         """Ask not to hear channels any more."""
-        self._ask(b"SUNSUBSCRIBE", _UNSUBSCRIBED, channels)
+        self._ask(self._unsubscribed, channels)
 
-    def _ask(self, verb: bytes, answer: bytes, channels: Iterable[bytes]) -> None:
+    def _ask(self, verb: bytes, channels: Iterable[bytes]) -> None:
         for channel in channels:
-            self._connection.send_command(verb, channel)
-            self._asked.append((answer, channel))
+            self._send(verb.decode().upper(), channel.decode())
+            self._asked.append((verb, channel))
 
-    def listen(self, seconds: float, woken: Any) -> None:
+    def _send(self, *command: str) -> None:
+        sock = self._sock()
+        sock.settimeout(_SEND_PATIENCE)
+        sock.sendall(protocol.packed_command(*command))
+
+    def _sock(self) -> Any:
+        sock = self._connection._sock  # noqa: SLF001
+        if sock is None:
+            raise ConnectionError("Connection closed.")
+        return sock
+
+    def listen(self, seconds: float, woken: Any = None) -> None:
         """Hear what comes, or wait until it does.
 
         Args:
@@ -96,37 +162,63 @@ class Ear:
             # A connection may be dead without a word: so it is asked for one.
             if self._heard_at < self._asked_at:
                 raise ConnectionError("no answer on the connection for messages")
-            self._connection.send_command("PING")
+            self._send("PING")
             self._asked_at = now
-        if not self._hear_all():
-            select.select([self._connection._sock, woken], [], [], seconds)  # noqa: SLF001
-            self._hear_all()
+        until = now + seconds
+        if woken is None:
+            self._hear(until, seconds)
+        elif not self._hear(until, 0):
+            # No `select`: it knows no descriptor above 1023.
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._sock(), selectors.EVENT_READ)
+                selector.register(woken, selectors.EVENT_READ)
+                selector.select(seconds)
+            self._hear(until, 0)
 
-    def _hear_all(self) -> bool:
+    def _hear(self, until: float, patience: float) -> bool:
+        """Take what is there; whether anything was. Who never stops talking is heard later.
+
+        Args:
+            until: when to stop, on the monotonic clock.
+            patience: seconds to wait for the first bytes.
+        """
+        sock = self._sock()
+        sock.settimeout(patience)
         anything = False
-        while self._connection.can_read(0):
-            anything = True
+        while not anything or time.monotonic() < until:
             try:
-                reply = self._connection.read_response(disable_decoding=True)
-            except ResponseError as error:
-                if not self._asked:
-                    raise
-                self.refused.append((self._asked.popleft()[1], understood(error)))
-            else:
+                data = sock.recv(_READ_SIZE)
+            except (BlockingIOError, TimeoutError, ssl.SSLWantReadError):
+                break
+            if not data:
+                raise ConnectionError("Connection closed by server.")
+            if not anything:
+                anything = True
+                sock.settimeout(0)
+            replies, trouble = self._parser.feed(data)
+            for reply in replies:
                 self._take(reply)
-        if anything:
-            self._heard_at = time.monotonic()
+            if trouble is not None:
+                raise Unreadable(str(trouble))
+            if replies:  # a byte now and then is no sign of life
+                self._heard_at = time.monotonic()
         return anything
 
     def _take(self, reply: Any) -> None:
-        if isinstance(reply, bytes) or len(reply) < _PARTS:  # an answer to PING
+        if isinstance(reply, RedisError):
+            if not self._asked or not isinstance(reply, ResponseError):
+                raise reply
+            self.refused.append((self._asked.popleft()[1], reply))
+            return
+        if not isinstance(reply, list) or len(reply) != _PARTS:  # an answer to PING
             return
         kind, channel, said = reply
-        if kind == _MESSAGE:
-            self.heard.append((channel, said))
+        if kind == self._message:
+            if isinstance(channel, bytes) and isinstance(said, bytes):
+                self.heard.append((channel, said))
         elif self._asked and self._asked[0] == (kind, channel):
             self._asked.popleft()
-            if kind == _SUBSCRIBED:
+            if kind == self._subscribed:
                 self.confirmed.append(channel)
-        elif kind == _UNSUBSCRIBED:
+        elif kind == self._unsubscribed:
             self.taken.append(channel)

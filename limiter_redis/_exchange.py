@@ -64,6 +64,18 @@ class Connections(Protocol):
         """Close all that are not in use."""
 
 
+def new_connection(client: redis.Redis, deadline: float) -> Any:
+    """Return a connection as a client makes them, which is not open; no step may last longer."""
+    pool: Any = client.connection_pool
+    # Not by the pool: it counts those that it made, also when they are gone.
+    connection = pool.connection_class(**pool.connection_kwargs)
+    left = max(0.001, deadline - time.monotonic())
+    for name in ("socket_connect_timeout", "socket_timeout"):
+        given = getattr(connection, name, None)
+        setattr(connection, name, left if given is None else min(given, left))
+    return connection
+
+
 class OwnConnections:
     """Connections of our own, as the pool of a client makes them."""
 
@@ -94,13 +106,7 @@ class OwnConnections:
 
     def _open(self, deadline: float) -> Any:
         self._refusals.check()
-        pool: Any = self._client.connection_pool
-        # Not by the pool: it counts those that it made, also when they are gone.
-        connection = pool.connection_class(**pool.connection_kwargs)
-        left = max(0.001, deadline - time.monotonic())
-        for name in ("socket_connect_timeout", "socket_timeout"):
-            given = getattr(connection, name, None)
-            setattr(connection, name, left if given is None else min(given, left))
+        connection = new_connection(self._client, deadline)
         with self._refusals.heeded():
             _within(connection.connect, lambda _: connection.disconnect(), deadline)
         return connection
@@ -230,21 +236,25 @@ def _socket(connection: Any) -> Any:
 def _within(work: Callable[[], Any], undo: Callable[[Any], object], deadline: float) -> Any:
     """Return what some work returns, done in another thread, if that is before a deadline.
 
-    Where it is later, it is undone. (Green threads would have to be those of the caller's own event
-    loop: there only the connection's own settings bound each step of the work.)
+    Where it is later, it is undone.
     """
     if are_green():
         return work()
-    opening = _Opening(work, undo)
-    try:
-        threading.Thread(target=opening.run, name="limiter-connect", daemon=True).start()
-    except RuntimeError:  # the process ends, and no thread can begin
-        opening.run()
+    opening = Opening(work, undo)
+    opening.begin()
     return opening.result(deadline)
 
 
-class _Opening:
-    """Some work in another thread, and who waits for it."""
+class Opening:
+    """Some work in another thread, and who waits for it.
+
+    Green threads would have to be those of the caller's own event loop: there it is done in the
+    caller's, and only the connection's own settings bound each step of it.
+
+    Args:
+        work: what to do.
+        undo: is given what came of it, if nobody waits for that any more.
+    """
 
     def __init__(self, work: Callable[[], Any], undo: Callable[[Any], object]) -> None:
         self._work = work
@@ -254,6 +264,20 @@ class _Opening:
         self._given_up = False
         self._value: Any = None
         self._error: BaseException | None = None
+
+    def begin(self) -> None:
+        """Begin with it."""
+        if are_green():
+            self.run()
+            return
+        try:
+            threading.Thread(target=self.run, name="limiter-connect", daemon=True).start()
+        except RuntimeError:  # the process ends, and no thread can begin
+            self.run()
+
+    def is_done(self, seconds: float) -> bool:
+        """Wait for it, at most so many seconds; whether it is done."""
+        return self._done.wait(seconds)
 
     def run(self) -> None:
         """Do it."""
@@ -275,14 +299,18 @@ class _Opening:
         try:
             in_time = self._done.wait(max(0.0, deadline - time.monotonic()))
         except BaseException:
-            if not self._give_up() and self._error is None:
-                self._undo(self._value)
+            self.give_up()
             raise
         if not in_time and self._give_up():
             raise NoAnswer("Timeout connecting to server")
         if self._error is not None:
             raise self._error
         return self._value
+
+    def give_up(self) -> None:
+        """Have it undone, now or when it is done."""
+        if not self._give_up() and self._error is None:
+            self._undo(self._value)
 
     def _give_up(self) -> bool:
         """Have it undone; whether it was not done before."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import redis
-from redis.exceptions import ConnectionError, RedisError  # noqa: A004  (redis-py's own)
+from redis.exceptions import RedisError
 
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.outage import Outage
@@ -21,6 +21,7 @@ from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, SystemThread, new_lock
 from limiter_redis import _protocol as protocol
 from limiter_redis._backoff import Backoff
+from limiter_redis._ear import Ear
 from limiter_redis._hub import Hub, Live, logger
 from limiter_redis._wire import BATCH, Way, store_error
 
@@ -34,9 +35,6 @@ _SHORT_LEASE = 1.0
 _IDLE_AFTER = 10.0
 """Seconds without anybody waiting or holding after which the thread ends; the next call starts it
 again."""
-
-_LISTENING_CHECK = 5.0
-"""Seconds after which the connection for messages is asked whether it lives."""
 
 _LONGEST_PAUSE = 1.0
 """Seconds between two renewals where the store is away, at the most; less for a short lease."""
@@ -68,7 +66,8 @@ class Keeper:
         self._stopping = SystemEvent()
         self._troubles: dict[str, Outage] = {}
         self._listening, self._renewing = Backoff(), Backoff()
-        self._asked_at = self._heard_at = 0.0
+        self._listening_since = 0.0
+        self._heard_channels: set[str] = set()
         self.listening = False
         """Whether messages are heard now."""
 
@@ -130,36 +129,31 @@ class Keeper:
 
     def _begin(self) -> tuple[Callable[[], None], Callable[[], None]]:
         """Return what is to be done in each turn, and at the end."""
-        listening = self._connect(PATIENCE)
-        pubsub: Any = cast(Any, listening).pubsub()
+        ear = Ear(self._connect(PATIENCE), self._hub.refusals, sharded=False)
         wire = self._new_wire(PATIENCE)
 
         def turn() -> None:
-            began_at = time.monotonic()
+            now = time.monotonic()
             try:
-                if pubsub.subscribed:
-                    self._listen(pubsub)
-                elif self._listening.is_due(began_at):
-                    self._hub.refusals.check()
-                    with self._hub.refusals.heeded():
-                        self._listen(pubsub)
+                if ear.is_open or ear.is_opening or self._listening.is_due(now):
+                    self._listen(ear)
                 else:
                     time.sleep(self._tick())
             except Exception as error:  # noqa: BLE001
                 # Whatever it was: leases depend on it that this goes on.
                 self.listening = False
                 # Who is not known to the store yet is told by its own call; but not if that hangs.
-                took_long = time.monotonic() - began_at > _LONG
+                took_long = ear.is_opening and time.monotonic() - self._listening_since > _LONG
                 if self._hub.depends() or (took_long and self._hub.live):
                     self._say(_DEAF, store_error(error, self._hub.where))
-                pubsub.reset()
+                ear.close()
+                self._heard_channels.clear()
                 self._listening.failed()
             if self._renewing.is_due(time.monotonic()):
                 self._keep(wire)
 
         def close() -> None:
-            pubsub.close()
-            listening.connection_pool.disconnect()
+            ear.close()
             wire.close()
 
         return turn, close
@@ -182,36 +176,40 @@ class Keeper:
             self._thread = thread
             return False
 
-    def _listen(self, pubsub: Any) -> None:
-        """Pass on one tick's messages."""
+    def _listen(self, ear: Ear) -> None:
+        """Pass on one tick's messages. It never waits longer: renewals come behind it."""
         now = time.monotonic()
-        if not pubsub.subscribed:
-            pubsub.subscribe(self._hub.channel)
-            self._asked_at = self._heard_at = now
-        elif self._hub.on_notice and self._hub.notices.encode() not in pubsub.channels:
-            pubsub.subscribe(self._hub.notices)
-        elif now - self._asked_at > _LISTENING_CHECK:
-            # A connection may be dead without a word: so it is asked for one.
-            if self._heard_at < self._asked_at:
-                raise ConnectionError("no answer on the connection for messages")
-            pubsub.ping()
-            self._asked_at = now
         until = now + self._tick()
-        while (left := until - time.monotonic()) > 0:
-            message = pubsub.get_message(timeout=left)
-            if message is None:
+        if not ear.is_open:
+            if not ear.is_opening:
+                self._heard_channels.clear()
+                self._listening_since = now
+            if not ear.open(PATIENCE, self._tick()):
                 return
-            self._heard_at = time.monotonic()
-            if message["type"] == "subscribe":
+        wanted = [self._hub.channel, *([self._hub.notices] if self._hub.on_notice else [])]
+        new = [each.encode() for each in wanted if each not in self._heard_channels]
+        self._heard_channels.update(wanted)
+        ear.subscribe(new)
+        while (left := until - time.monotonic()) > 0:
+            ear.listen(left)
+            heard, ear.heard = ear.heard, []
+            confirmed, ear.confirmed = ear.confirmed, []
+            for _, error in ear.refused:
+                raise error
+            heard_at = time.monotonic()
+            for channel, said in heard:
+                if channel == self._hub.notices.encode():
+                    self._hub.hear_undelivered(protocol.text_of(said))
+                else:
+                    self._hub.hear([protocol.text_of(said)], heard_at)
+            if confirmed:
                 self.listening = True
                 self._listening.over()
                 self._troubles.get(_DEAF, _NOTHING).over()
                 self._hub.recheck_waiting()  # what was said before this, nobody heard
                 return
-            if message["type"] == "message" and message["channel"] == self._hub.notices.encode():
-                self._hub.hear_undelivered(protocol.text_of(message["data"]))
-            elif message["type"] == "message":
-                self._hub.hear([protocol.text_of(message["data"])], self._heard_at)
+            if not heard:
+                return
 
     def _tick(self) -> float:
         return _SHORT_TICK if self._hub.shortest < _SHORT_LEASE else TICK

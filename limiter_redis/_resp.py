@@ -61,10 +61,15 @@ class ReplyParser:
     """Takes replies apart.
 
     A text is bytes, a list a list, an error a `RedisError`; a map is a list of names and values in
-    turn. Messages that nobody asked for (RESP3) are left out.
+    turn.
+
+    Args:
+        pushes: whether messages that nobody asked for (RESP3) are among the replies, as lists; else
+            they are left out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, pushes: bool = False) -> None:
+        self._left_out = None if pushes else _PUSH
         self._rest = bytearray()
         self._needed = 0
         """Bytes that the rest must have before looking at it makes sense."""
@@ -142,7 +147,7 @@ class ReplyParser:
             raise InvalidResponse("the lists of the reply are too deep")
         if not self._lists:
             self._size = 0
-        is_push = kind == _PUSH
+        is_push = kind == self._left_out
         if count == 0:
             return _MORE if is_push else []
         self._lists.append(([], count * _LISTS[kind], is_push))

@@ -20,6 +20,12 @@ from limiter_redis._hub import Abandoned, Live
 LINGER = 5.0
 """Seconds that a channel is still heard when nobody here waits or holds under its tag any more."""
 
+PATIENCE = 2.0
+"""Seconds that connecting to hear channels may take."""
+
+MOMENT = 0.01
+"""Seconds that it is waited for at once: most connections are open by then."""
+
 _IDLE_AFTER = 10.0
 
 
@@ -211,12 +217,14 @@ class Shard:
             if not wanted or self._new_ear is None or not self._retry.is_due(now):
                 self._sleep(tick)
                 return
-            ear = self._new_ear()
-            self._ear = ear  # first: so that it is closed, whatever happens
-            ear.open()
+            self._ear = self._new_ear()
+        ear = self._ear
+        if not ear.is_open:
+            if not ear.open(PATIENCE, MOMENT):
+                self._sleep(tick)
+                return
             self._doing.deaf(None)
             self._retry.over()
-        ear = self._ear
         channels = {self._doing.channel(tag): tag for tag in wanted}
         new = {channel: tag for channel, tag in channels.items() if channel not in self._asked}
         old = [channel for channel in self._asked if channel not in channels]

@@ -1,0 +1,82 @@
+"""A server that talks slowly to who listens for messages: leases are renewed all the same."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from limiter_core import LIMIT_BY, ConcurrencyLimit, SyncLimiter
+from limiter_redis import RedisStore
+
+from ._hostile import HostileServer, Send, well
+from ._tools import until_now
+
+LIMIT = ConcurrencyLimit(LIMIT_BY.constant("key"), lease=3)
+RENEWALS = 5
+"""As many as take longer than the lease."""
+
+
+class Dripping(HostileServer):
+    """Grants and renews; but in place of one reply it sends a byte each half second, for ever.
+
+    Args:
+        command: what is answered so, the first time.
+        connection: the number of one whose first command is answered so, from 1.
+
+    Attributes:
+        dripped: how many such bytes were sent.
+    """
+
+    def __init__(self, command: bytes = b"", connection: int = 0) -> None:
+        self.dripped = 0
+        self._command = command
+        self._connection = connection
+        self._threads: list[threading.Thread] = []
+        """One for each connection, in the order of their first commands."""
+        self._over = threading.Event()
+        super().__init__(well)
+
+    def __exit__(self, *given: object) -> None:
+        self._over.set()
+        super().__exit__(*given)
+
+    def renewals(self) -> int:
+        return sum(call[0].startswith(b"renew") for call in list(self.calls))
+
+    def _reply(self, words: list[bytes], send: Send) -> None:
+        thread, is_first = threading.current_thread(), False
+        if thread not in self._threads:
+            self._threads.append(thread)
+            is_first = len(self._threads) == self._connection
+        if is_first or words[0].upper() == self._command:
+            self._command = b""
+            send(b"$60000000\r\n")
+            while not self._over.wait(0.5):
+                send(b"s")
+                self.dripped += 1
+        super()._reply(words, send)
+
+
+def is_kept_alive(server: Dripping, kind: str) -> None:
+    url = server.url if kind == "server" else server.cluster_url
+    store = RedisStore(url)
+    limiter = SyncLimiter(store)
+    with limiter.hold(LIMIT) as lease:
+        until_now(lambda: server.renewals() >= RENEWALS, "it is renewed")
+        assert server.dripped
+        assert not lease.lost
+    store.close()
+
+
+@pytest.mark.parametrize("kind", ["server", "cluster"])
+def test_bytes_now_and_then_on_the_connection_for_messages(kind: str) -> None:
+    with Dripping(b"SUBSCRIBE" if kind == "server" else b"SSUBSCRIBE") as server:
+        is_kept_alive(server, kind)
+
+
+@pytest.mark.parametrize("kind", ["server", "cluster"])
+def test_bytes_now_and_then_while_that_connection_is_opened(kind: str) -> None:
+    # The first connection is that of the call; in a cluster, it is asked who owns what before.
+    with Dripping(connection=2 if kind == "server" else 3) as server:
+        is_kept_alive(server, kind)
