@@ -145,8 +145,13 @@ class AsyncioCall(AsyncCall):
         future: asyncio.Future[None] = self._loop.create_future()
 
         def wake() -> None:
-            if not future.done():
-                future.set_result(None)
+            try:
+                if not future.done():
+                    future.set_result(None)
+            except BaseException:  # a signal handler's: it is for the loop, and this is not lost
+                if not future.done():
+                    future.set_result(None)
+                raise
 
         self._wake = wake
         # In this order: `look_again` notes the news before it looks for somebody to wake.

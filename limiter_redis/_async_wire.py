@@ -93,6 +93,8 @@ class AsyncWire:
         self._gathered: list[Asked] = []
         self._flush_is_due = False
         self._flying: deque[_Call] = deque()
+        self._hearing: _Call | None = None
+        """The call whose reply is being handed out."""
         self._grounded: list[_Call] = []
         """Calls that are to be sent anew before any other."""
         self._returned: list[_Call] = []
@@ -189,32 +191,45 @@ class AsyncWire:
 
     def _plan_flush(self) -> None:
         """Send soon, with what others ask in this turn of the loop: those that a reply woke."""
-        self._flush_is_due = True
         # And in the next one, if there are others: who was handed a slot may let go of it there.
         flush = self._flush if len(self._hub.live) <= 1 else self._flush_in_next_turn
         self.loop.call_soon(flush)
+        self._flush_is_due = True  # last: if the lines before are interrupted, it is not
 
     def _flush_in_next_turn(self) -> None:
-        self.loop.call_soon(self._flush)
+        try:
+            self.loop.call_soon(self._flush)
+        except BaseException:
+            self._recover()
+            raise
 
     def _flush(self) -> None:
         """Send what was gathered, as far as it may fly now."""
+        try:
+            self._flush_now()
+        except BaseException:
+            self._recover()
+            raise
+
+    def _flush_now(self) -> None:
         self._flush_is_due = False
         if self._link is None:
             if self._opening is None:
                 self._opening = self.loop.create_task(self._open())
+                self._opening.add_done_callback(self._opened)
             if self._watch is None:
                 self._watch = self.loop.call_later(self._timeout, self._look_at_the_clock)
             return
         while self._grounded and len(self._flying) < IN_FLIGHT:
-            self._send(self._link, self._grounded.pop(0))
+            # Sent first: what is interrupted amid the two is in one list too many, not in none.
+            self._send(self._link, self._grounded[0])
+            del self._grounded[0]
         while self._gathered and len(self._flying) < IN_FLIGHT and not self._returned:
             # In as many calls as may fly: so the replies of one are read while the next is done.
             share = -(-len(self._gathered) // (IN_FLIGHT - len(self._flying)))
             size = min(BATCH, max(WORTH_SPLITTING, share))
-            call = _Call(self._gathered[:size])
+            self._send(self._link, _Call(self._gathered[:size]))
             del self._gathered[:size]
-            self._send(self._link, call)
 
     def _send(self, link: Link, call: _Call) -> None:
         operations = [asked.operation for asked in call.asked]
@@ -226,6 +241,13 @@ class AsyncWire:
 
     def _look_at_the_clock(self) -> None:
         """Fail what was asked too long ago, wherever it is."""
+        try:
+            self._look_now()
+        except BaseException:
+            self._recover()
+            raise
+
+    def _look_now(self) -> None:
         self._watch = None
         now = time.monotonic()
         batches = [call.asked for call in self._unanswered_calls()]
@@ -260,27 +282,36 @@ class AsyncWire:
         except Exception as error:  # noqa: BLE001
             # Of any kind: a credential provider, for one, may raise what it likes.
             error = or_no_answer(error)
-            failed = [*self._grounded, _Call(self._gathered)]
-            self._grounded, self._gathered = [], []
-            for call in failed:
+            for call in (*self._grounded, _Call(self._gathered)):
                 call.fail(error, self._where)
+            self._grounded, self._gathered = [], []
         else:
             self._link = link
-        finally:
-            # Cancelled halfway (the loop ends): it is opened anew for what was asked; also if
-            # nobody waits for that any more, for it may be a release.
+
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        # Cancelled halfway (the loop ends): it is opened anew for what was asked; also if nobody
+        # waits for that any more, for it may be a release.
+        if self._opening is opening:
             self._opening = None
-            if (self._grounded or self._gathered) and not self._closed:
-                self._flush()
+        if (self._grounded or self._gathered) and not self._closed:
+            self._flush()
 
     # -- hearing ----------------------------------------------------------------------------------
 
     def _hear(self, reply: Reply) -> None:
+        try:
+            self._hear_now(reply)
+        except BaseException:
+            self._recover()
+            raise
+
+    def _hear_now(self, reply: Reply) -> None:
         if not self._flying:
             if self._link is not None:
                 self._link.fail(Unreadable("the server sent a reply that nobody asked for"))
             return
-        call = self._flying.popleft()
+        call = self._hearing = self._flying[0]
+        self._flying.popleft()
         lines: list[str] | None = None
         if not isinstance(reply, RedisError):
             try:
@@ -290,7 +321,8 @@ class AsyncWire:
         if lines is not None:
             deliver(call.asked, lines)
             if len(lines) > len(call.asked):
-                self._hub.hear(lines[len(call.asked) :], call.sent_at)
+                news = lines[len(call.asked) :]
+                self._hub.hear(news, call.sent_at, in_callers_thread=True)
             if self._returned:
                 self._repeat_releases(call)
         elif isinstance(reply, NoScriptError):
@@ -307,11 +339,12 @@ class AsyncWire:
         else:
             call.fail(reply, self._where)
         if self._returned and not self._flying and self._link is not None:
-            returned, self._returned = self._returned, []
-            for each in returned:
-                self._send(self._link, each)
+            while self._returned:
+                self._send(self._link, self._returned[0])
+                del self._returned[0]
         elif (self._gathered or self._grounded) and not self._flush_is_due:
             self._plan_flush()
+        self._hearing = None
 
     def _repeat_releases(self, call: _Call) -> None:
         """Have releases follow the acquires that they overtook.
@@ -329,17 +362,44 @@ class AsyncWire:
         # news that came with lost replies are lost.
         if link is not self._link:
             return
+        try:
+            self._end_now(error)
+        except BaseException:
+            self._recover()
+            raise
+
+    def _end_now(self, error: Exception) -> None:
         self._link = None
-        calls = [*self._returned, *self._flying]
-        self._returned.clear()
-        self._flying.clear()
-        for call in calls:
+        for call in (*self._returned, *self._flying):
             if call.again:
                 call.fail(error, self._where)
             else:
                 # What ended it was another's reply: that one has it, so this has an end.
                 call.again = not isinstance(error, Unreadable)
                 self._grounded.append(call)
+        self._returned.clear()
+        self._flying.clear()
         if self._grounded or self._gathered:
             self._hub.recheck_waiting()
             self._flush()
+
+    def _recover(self) -> None:
+        """Send anew, over another connection, all that may not have been answered.
+
+        For when an exception of others (a signal handler's, another thread's) interrupted what is
+        called by the loop: it is the loop's to raise, but those who asked must not wait for ever.
+        """
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+        self._hearing, hearing = None, self._hearing
+        first = [] if hearing is None else [hearing]
+        calls = list(dict.fromkeys([*first, *self._returned, *self._flying, *self._grounded]))
+        sent = {asked.future for call in calls for asked in call.asked}
+        gathered = [asked for asked in self._gathered if asked.future not in sent]
+        self._grounded, self._gathered, self._returned = calls, gathered, []
+        self._flying.clear()
+        self._flush_is_due = False
+        self._hub.recheck_waiting()
+        if (calls or gathered) and not self._closed:
+            self._plan_flush()

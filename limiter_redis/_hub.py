@@ -255,8 +255,8 @@ class Hub:
             lines: the news, one by one. Any of them may be nonsense: the channel is open to all.
             sent_at: when the step that made them was asked for, or later they cannot have been
                 made; on the local clock. Leases count from then.
-            in_callers_thread: what is thrown into the thread meanwhile is then for its caller: it
-                is raised, after the other news were passed on.
+            in_callers_thread: what is thrown into the thread meanwhile is then for its caller, or
+                its event loop: it is raised, after the other news were passed on.
         """
         thrown: BaseException | None = None
         for line in lines:

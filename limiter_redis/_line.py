@@ -73,6 +73,9 @@ class Answering(Protocol):
     def confirmed(self, line: Line, question: Confirmation, replicas: int) -> None:
         """So many replicas have what was granted."""
 
+    def interrupted(self) -> None:
+        """An exception of others was raised amid the books, and is raised on."""
+
 
 class Line:
     """One connection to one node, opened when it is needed."""
@@ -115,7 +118,16 @@ class Line:
             return
         self._waiting.append(call)
         if self._link is None and self._opening is None:
-            self._opening = self._loop.create_task(self._open())
+            self._begin_to_open()
+
+    def reset(self) -> None:
+        """Forget all calls, and the connection with what it would say to them."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+        self._out.clear()
+        self._flying.clear()
+        self._waiting.clear()
 
     def push(self) -> None:
         """Have on its way what was sent: all of a turn together, each write costs a system call."""
@@ -166,6 +178,13 @@ class Line:
             self._watch = self._loop.call_later(self._timeout, self._look_at_the_clock)
 
     def _look_at_the_clock(self) -> None:
+        try:
+            self._look_now()
+        except BaseException:
+            self._answering.interrupted()
+            raise
+
+    def _look_now(self) -> None:
         self._watch = None
         if not self._flying:
             return
@@ -176,6 +195,10 @@ class Line:
             # Whatever it would still say is not the next one's answer.
             self.fail(NoAnswer("Timeout reading from the server"))
 
+    def _begin_to_open(self) -> None:
+        self._opening = self._loop.create_task(self._open())
+        self._opening.add_done_callback(self._opened)
+
     async def _open(self) -> None:
         link = Link(self._hear, self._ended)
         try:
@@ -184,24 +207,27 @@ class Line:
             with self._refusals.heeded():
                 async with asyncio.timeout(self._connect_timeout):
                     await link.open(self._client)
-        except asyncio.CancelledError:
-            # Halfway, since the loop ends: it is opened anew for what was asked; also if nobody
-            # waits for that any more, for it may be a release.
-            self._opening = None
-            if self._waiting and not self._closed:
-                self._opening = self._loop.create_task(self._open())
-            raise
         except Exception as error:  # noqa: BLE001
             # Of any kind: a credential provider, for one, may raise what it likes.
             error = or_no_answer(error)
-            self._opening = None
-            waiting, self._waiting = self._waiting, deque()
-            for call in waiting:
-                self._answering.refused(self, call, error)
+            while self._waiting:
+                self._answering.refused(self, self._waiting.popleft(), error)
         else:
-            self._opening = None
             self._link = link
-            self._flush()
+
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        try:
+            if self._opening is opening:
+                self._opening = None
+            if self._link is not None:
+                self._flush()
+            elif self._waiting and not self._closed and self._opening is None:
+                # Cancelled halfway, since the loop ends: it is opened anew for what was asked; also
+                # if nobody waits for that any more, for it may be a release.
+                self._begin_to_open()
+        except BaseException:
+            self._answering.interrupted()
+            raise
 
     def _flush(self) -> None:
         while self._waiting and self._link is not None and len(self._flying) < IN_FLIGHT:
@@ -209,6 +235,13 @@ class Line:
         self.push()
 
     def _hear(self, reply: Reply) -> None:
+        try:
+            self._hear_now(reply)
+        except BaseException:
+            self._answering.interrupted()
+            raise
+
+    def _hear_now(self, reply: Reply) -> None:
         if not self._flying:
             self.fail(Unreadable("the server sent a reply that nobody asked for"))
             return
@@ -247,6 +280,13 @@ class Line:
     def _ended(self, link: Link, error: Exception) -> None:
         if link is not self._link:
             return
+        try:
+            self._end_now(error)
+        except BaseException:
+            self._answering.interrupted()
+            raise
+
+    def _end_now(self, error: Exception) -> None:
         self._link = None
         self._out.clear()
         flying, self._flying = self._flying, deque()

@@ -16,6 +16,7 @@ from redis.exceptions import (
     ConnectionError,  # noqa: A004  (redis-py's own)
 )
 
+from limiter_redis._driver_errors import is_driver_error
 from limiter_redis._protocol import Unreadable
 from limiter_redis._resp import ReplyParser
 
@@ -76,9 +77,11 @@ class Link(asyncio.Protocol):
     def fail(self, error: Exception) -> None:
         """End it for a reason."""
         ended = self._ended
-        self.close()
-        if ended is not None:
-            ended(self, error)
+        try:
+            self.close()
+        finally:  # also if an exception of others is raised in here
+            if ended is not None:
+                ended(self, error)
 
     # -- asyncio.Protocol -------------------------------------------------------------------------
 
@@ -97,7 +100,10 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell, if nobody here ended it."""
-        self.fail(exc or ConnectionError("Connection closed by server."))
+        if exc is None or is_driver_error(exc):
+            self.fail(exc or ConnectionError("Connection closed by server."))
+        else:  # of others, which was raised while something was read: it is the loop's to tell
+            self.fail(ConnectionError("Connection closed: what came was not read to its end"))
 
 
 def abandon_pool(client: Any) -> None:

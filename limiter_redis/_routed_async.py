@@ -160,12 +160,19 @@ class RoutedAsyncWire:
             if not self._flush_is_due:
                 if len(self._hub.live) > 1:
                     # Let come along what others ask in this turn.
-                    self._flush_is_due = True
                     self.loop.call_soon(self._flush)
+                    self._flush_is_due = True  # last: if the line before is interrupted, it is not
                 else:
                     self._flush()
 
     def _flush(self) -> None:
+        try:
+            self._flush_now()
+        except BaseException:
+            self.interrupted()
+            raise
+
+    def _flush_now(self) -> None:
         self._flush_is_due = False
         ready, self._ready = self._ready, {}
         calls: list[Call] = []
@@ -213,7 +220,8 @@ class RoutedAsyncWire:
         """Hand out replies and news."""
         deliver(call.asked, lines)
         if len(lines) > len(call.asked):
-            self._hub.hear(lines[len(call.asked) :], call.sent_at)
+            news = lines[len(call.asked) :]
+            self._hub.hear(news, call.sent_at, in_callers_thread=True)
         self._over(call)
 
     def refused(self, line: Line, call: Call, error: Exception) -> None:
@@ -251,9 +259,43 @@ class RoutedAsyncWire:
             self._learn()
         self._aside[call] = self.loop.call_later(pause, self._send_again, call)
 
-    def _send_again(self, call: Call) -> None:
-        self._aside.pop(call, None)
-        self._send_now([call])
+    def _send_again(self, *calls: Call) -> None:
+        try:
+            for call in calls:
+                self._aside.pop(call, None)
+            self._send_now([*calls])
+        except BaseException:
+            self.interrupted()
+            raise
+
+    def interrupted(self) -> None:
+        """Send anew, over other connections, all that may not have been answered.
+
+        See `AsyncWire._recover`. What is on its way stands in a lane, whatever was interrupted.
+        """
+        for line in self._lines.values():
+            line.reset()
+        for timer in self._aside.values():
+            if timer is not None:
+                timer.cancel()
+        self._aside.clear()
+        self._ready.clear()
+        calls: list[Call] = []
+        for tag, lane in list(self._lanes.items()):
+            if lane.call is not None:
+                sent = {asked.future for asked in lane.call.asked}
+                lane.gathered = [each for each in lane.gathered if each.future not in sent]
+                calls.append(lane.call)
+            elif lane.gathered:
+                self._ready[tag] = lane
+            else:
+                del self._lanes[tag]
+        self._learning = False
+        self._hub.recheck_waiting()
+        if not self._closed:
+            self._flush_is_due = True
+            self.loop.call_soon(self._flush)
+            self.loop.call_soon(self._send_again, *calls)
 
     def _send_now(self, calls: list[Call]) -> None:
         touched: set[Line] = set()
@@ -283,8 +325,8 @@ class RoutedAsyncWire:
         self._ready[call.tag] = lane
         if not self._flush_is_due:
             # Behind those who were woken, for they ask for more.
-            self._flush_is_due = True
             self.loop.call_soon(self._flush)
+            self._flush_is_due = True
 
     # -- the map ----------------------------------------------------------------------------------
 
@@ -306,6 +348,13 @@ class RoutedAsyncWire:
             self.loop.call_soon_threadsafe(self._learnt, trouble)
 
     def _learnt(self, trouble: Exception | None) -> None:
+        try:
+            self._learnt_now(trouble)
+        except BaseException:
+            self.interrupted()
+            raise
+
+    def _learnt_now(self, trouble: Exception | None) -> None:
         self._learning = False
         calls = [call for call, timer in self._aside.items() if timer is None]
         for call in calls:

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import linecache
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
@@ -46,6 +46,8 @@ class Thrower:
         self._seen: dict[tuple[CodeType, int], list[int]] = {}
         self.task: object = None
         """The only task that it counts, if there is one."""
+        self.leaves_out: Collection[object] = ()
+        """Tasks that it does not count: so that what their event loop calls is left."""
 
     @property
     def has_thrown(self) -> bool:
@@ -75,6 +77,8 @@ class Thrower:
             self.where = self.before
             raise Thrown(self.before)
         if self.task is not None and asyncio.current_task() is not self.task:
+            return self._line
+        if self.leaves_out and asyncio.current_task() in self.leaves_out:
             return self._line
         if _only_tracers_throw(frame) or _is_before(frame):
             return self._line

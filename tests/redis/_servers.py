@@ -123,6 +123,24 @@ class Process(Server):
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+class OneNode(Process):
+    """A cluster of one node, which tests may mistreat.
+
+    Attributes:
+        cluster_url: its URL as a cluster.
+    """
+
+    def __init__(self, program: str) -> None:
+        bus = ("--cluster-port", str(free_port()))  # else 10,000 above, where none may be
+        super().__init__(program, "--cluster-enabled", "yes", *bus)
+        self.cluster_url = f"redis+cluster://127.0.0.1:{self.port}"
+        self.admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        give_up_at = time.monotonic() + PATIENCE
+        while self.admin.cluster("info")["cluster_state"] != "ok":
+            assert time.monotonic() < give_up_at, "the cluster does not form"
+            time.sleep(0.01)
+
+
 class Container(Server):
     """A server in a container (needs Docker and the package `testcontainers`)."""
 

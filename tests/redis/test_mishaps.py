@@ -26,7 +26,7 @@ from limiter_core import (
     SyncLimiter,
 )
 from limiter_core.requests import Answer, Demand, Granted, Loss, Queued, Request
-from limiter_redis import RedisStore, _keeper
+from limiter_redis import RedisStore, _ear
 from limiter_redis._hub import Hub
 
 from ._fake_time import FAKED, ServerClock
@@ -228,23 +228,29 @@ def test_a_thread_hears_of_what_a_lost_reply_said(own_server: Process) -> None:
         store.close()
 
 
+def listens(server: Process, store: RedisStore) -> bool:
+    return bool(server.admin.pubsub_numsub(store.hub.channel)[0][1])
+
+
 def test_a_subscription_that_fell_silent_is_renewed(
     own_server: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection may be dead without a word."""
-    monkeypatch.setattr(_keeper, "_LISTENING_CHECK", 0.3)
-    store = RedisStore(own_server.url)
-    lease = SyncLimiter(store).acquire(ONE)
-    until_now(lambda: store.keeper.listening, "the keeper listens")
-    own_server.admin.client_kill_filter(_type="pubsub")
-    until_now(lambda: own_server.admin.pubsub_numsub(store.hub.channel)[0][1], "it listens again")
-    asked_at = store.keeper._asked_at
-    until_now(lambda: store.keeper._asked_at > asked_at, "it asks")
-    until_now(lambda: store.keeper._heard_at > store.keeper._asked_at - 0.3, "and hears")
-    store.keeper._heard_at, store.keeper._asked_at = 0.0, 1.0  # no answer came
-    until_now(lambda: not store.keeper.listening, "it gives the connection up")
-    until_now(lambda: store.keeper.listening, "and takes a new one")
-    lease.release()
+    monkeypatch.setattr(_ear, "_CHECK", 0.3)
+    with Proxy(own_server.port) as proxy:
+        store = RedisStore(proxy.url)
+        lease = SyncLimiter(store).acquire(ONE)
+        until_now(lambda: store.keeper.listening, "the keeper listens")
+        own_server.admin.client_kill_filter(_type="pubsub")
+        until_now(lambda: listens(own_server, store), "it listens again")
+        asked = own_server.commands().get("ping", 0)
+        until_now(lambda: own_server.commands().get("ping", 0) > asked + 1, "it asks, and hears")
+        assert store.keeper.listening
+        proxy.hold_up()
+        until_now(lambda: not store.keeper.listening, "it gives the connection up")
+        proxy.let_pass()
+        until_now(lambda: store.keeper.listening, "and takes a new one")
+        lease.release()
     store.close()
 
 
