@@ -19,7 +19,7 @@ from limiter_core._identity import new_id, process_label
 from limiter_core.errors import ConfigurationError, LimiterError, StoreError, StoreUnavailable
 from limiter_core.keys import MAX_WHOLE_LENGTH
 from limiter_core.limits import ConcurrencyLimit, Terms
-from limiter_core.outage import Outage
+from limiter_core.outage import Outage, shared_outage
 from limiter_core.registry import open_store
 from limiter_core.requests import CLAIM, Demand, Loss, Mode, Request
 from limiter_core.store import AsyncStore, Store, SyncStore
@@ -31,6 +31,8 @@ OnStoreError = Literal["raise", "admit"]
 CLOSING_PATIENCE = 5.0
 """Seconds that those who wait may take to leave when their limiter is closed."""
 
+
+OUTAGE = "calls wait until the store can be used", "the store is back"
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -57,7 +59,7 @@ class Engine:
         self._label = process_label() if self._given_label is None else self._given_label
         _engines.add(self)
         self._holding: dict[object, Call] = {}
-        self.outage = Outage("calls wait until the store can be used", "the store is back")
+        self.outage = shared_outage(repr(self.store), *OUTAGE)
         self.waiting: set[Call] = set()
         """Calls that wait for slots."""
 
@@ -113,6 +115,7 @@ class Engine:
     def close(self) -> None:
         """Take no more calls, and have those end that wait."""
         self.closed = True
+        self.outage = Outage(*OUTAGE)  # whoever uses the store later is told anew
         for call in list(self.waiting):
             if not call.look_again():
                 self.waiting.discard(call)  # its event loop is gone, and so is the call

@@ -17,7 +17,7 @@ from limiter_core._prepare import Limits
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError, WaitTimeout
 from limiter_core.limits import Terms
-from limiter_core.outage import Outage
+from limiter_core.outage import Outage, RepeatedWarning
 from limiter_core.requests import (
     Answer,
     Demand,
@@ -265,6 +265,7 @@ class _Router:
 
     def __init__(self) -> None:
         self._gates: list[tuple[Desk, Wake]] = []
+        self._in_vain = RepeatedWarning("could not wake")
 
     def __bool__(self) -> bool:
         return bool(self._gates)
@@ -289,8 +290,8 @@ class _Router:
         desk.remember(notice.id, key.decode())
         try:
             wake(replace(notice, payload=payload))
-        except Exception:  # the thread that ran the step has nothing to do with it
-            logger.exception("could not wake %s", notice.id)
+        except Exception as error:  # noqa: BLE001  (the thread that ran the step is not to blame)
+            self._in_vain.note(error, notice.id, unknown=True)
         return True
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import weakref
 
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock
 
-__all__ = ("Outage", "RepeatedWarning")
+__all__ = ("Outage", "RepeatedWarning", "shared_outage")
 
 logger = logging.getLogger("limiter")
 
@@ -60,6 +61,25 @@ class Outage:
             logger.warning("%s after %.1f s", self._end, time.monotonic() - since)
 
 
+_shared: weakref.WeakValueDictionary[tuple[str, str], Outage] = weakref.WeakValueDictionary()
+_shared_lock = new_lock()
+
+
+def shared_outage(where: str, what: str, end: str | None = None) -> Outage:
+    """Return the outage of a store for all of this process that use it: one warning, not many.
+
+    Args:
+        where: names the store.
+        what: as `Outage` has it; with `where`, it says whose outage it is.
+        end: as `Outage` has it.
+    """
+    with _shared_lock:
+        found = _shared.get((where, what))
+        if found is None:
+            found = _shared[where, what] = Outage(what, end)
+        return found
+
+
 class RepeatedWarning:
     """Warns of what may happen any number of times: at once, then at most every minute.
 
@@ -73,8 +93,14 @@ class RepeatedWarning:
         self._say_at = -math.inf
         self._unsaid = 0
 
-    def note(self, error: BaseException) -> None:
-        """Note that it happened, and warn if it is time, with how often it did meanwhile."""
+    def note(self, error: BaseException, about: str = "", *, unknown: bool = False) -> None:
+        """Note that it happened, and warn if it is time, with how often it did meanwhile.
+
+        Args:
+            error: why.
+            about: what it happened to, for people.
+            unknown: whether the error's traceback is worth a look.
+        """
         now = time.monotonic()
         with self._lock:
             if now < self._say_at:
@@ -83,4 +109,5 @@ class RepeatedWarning:
             self._say_at = now + SAY_AGAIN
             unsaid, self._unsaid = self._unsaid, 0
         more = f" ({unsaid} more since it was last said)" if unsaid else ""
-        logger.warning("%s%s: %s", self._what, more, error)
+        what = f"{self._what} {about}" if about else self._what
+        logger.warning("%s%s: %s", what, more, error, exc_info=error if unknown else None)

@@ -393,7 +393,7 @@ class AsyncWire:
         if link is not None:
             link.close()
         self._hearing, hearing = None, self._hearing
-        first = [] if hearing is None else [hearing]
+        first: list[_Call] = [] if hearing is None else [hearing]
         calls = list(dict.fromkeys([*first, *self._returned, *self._flying, *self._grounded]))
         sent = {asked.future for call in calls for asked in call.asked}
         gathered = [asked for asked in self._gathered if asked.future not in sent]

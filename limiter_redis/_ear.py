@@ -210,9 +210,10 @@ class Ear:
                 raise reply
             self.refused.append((self._asked.popleft()[1], reply))
             return
-        if not isinstance(reply, list) or len(reply) != _PARTS:  # an answer to PING
+        parts: list[Any] = reply if isinstance(reply, list) else []
+        if len(parts) != _PARTS:  # an answer to PING
             return
-        kind, channel, said = reply
+        kind, channel, said = parts
         if kind == self._message:
             if isinstance(channel, bytes) and isinstance(said, bytes):
                 self.heard.append((channel, said))

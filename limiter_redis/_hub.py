@@ -6,7 +6,6 @@ atomic; a lock guards what takes more than one.
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import secrets
@@ -24,8 +23,6 @@ from limiter_redis import _protocol as protocol
 from limiter_redis._backoff import Refusals
 from limiter_redis._driver_errors import is_unreadable, may_be_on_its_way
 from limiter_redis._names import names_of
-
-logger = logging.getLogger("limiter")
 
 MARGIN = 0.1
 """The part of a lease by which a holder stops before the store does: for the way, and for clocks
@@ -122,6 +119,7 @@ class Hub:
         self.refusals = Refusals()
         """Whether the server takes the credentials of this process."""
         self._unreadable = RepeatedWarning("could not pass on what the store said")
+        self._failures = RepeatedWarning("a listener could not be told what the store said")
         self.undelivered: list[str] = []
         self.on_undelivered: Callable[[], object] = lambda: None
         self.after_turn: Callable[[], object] = lambda: None
@@ -269,7 +267,7 @@ class Hub:
                     thrown = error
                     self.hear([line], sent_at)  # once more: to be told twice does no harm
                 elif isinstance(error, Exception):
-                    logger.exception("could not pass on what the store said")
+                    self._failures.note(error, unknown=True)
                 else:
                     raise
         if thrown is not None:
@@ -295,8 +293,8 @@ class Hub:
                 self.deliver(notice)
         except StoreError as error:
             self._unreadable.note(error)
-        except Exception:
-            logger.exception("could not pass on what another process said")
+        except Exception as error:  # noqa: BLE001
+            self._failures.note(error, unknown=True)
 
     def _hear(self, news: protocol.News, sent_at: float) -> None:
         if news.more:

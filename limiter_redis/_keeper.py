@@ -15,14 +15,14 @@ import redis
 from redis.exceptions import RedisError
 
 from limiter_core.errors import StoreError, StoreUnavailable
-from limiter_core.outage import Outage
+from limiter_core.outage import Outage, RepeatedWarning, shared_outage
 from limiter_core.requests import Granted, Request
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, SystemThread, new_lock
 from limiter_redis import _protocol as protocol
 from limiter_redis._backoff import Backoff
 from limiter_redis._ear import Ear
-from limiter_redis._hub import Hub, Live, logger
+from limiter_redis._hub import Hub, Live
 from limiter_redis._wire import BATCH, Way, store_error
 
 R = TypeVar("R")
@@ -65,6 +65,7 @@ class Keeper:
         self._thread: SystemThread | None = None
         self._stopping = SystemEvent()
         self._troubles: dict[str, Outage] = {}
+        self._failures = RepeatedWarning("a listener failed")
         self._listening, self._renewing = Backoff(), Backoff()
         self._listening_since = 0.0
         self._heard_channels: set[str] = set()
@@ -164,8 +165,8 @@ class Keeper:
         while not over.wait(self._tick()):
             try:
                 self._hub.expire(time.monotonic())
-            except Exception:  # noqa: BLE001
-                logger.exception("a listener failed")
+            except Exception as error:  # noqa: BLE001
+                self._failures.note(error, unknown=True)
 
     def _may_end(self, thread: SystemThread) -> bool:
         with self._lock:
@@ -248,7 +249,12 @@ class Keeper:
     def _say(self, what: str, error: Exception) -> None:
         """Warn of a trouble, now and then as long as it lasts."""
         unknown = not isinstance(error, StoreError | RedisError | OSError)
-        self._troubles.setdefault(what, Outage(what)).began(error, unknown=unknown)
+        trouble = self._troubles.get(what)
+        if trouble is None:
+            # The keepers of all stores of this process at that place say it once.
+            where = f"{self._hub.where} {self._hub.names.common}"
+            trouble = self._troubles[what] = shared_outage(where, what)
+        trouble.began(error, unknown=unknown)
 
     def _no_trouble(self) -> None:
         self._renewing.over()

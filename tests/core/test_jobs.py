@@ -261,6 +261,21 @@ def test_gates_of_one_name_share_the_work(make: Callable[..., Gate], store: Memo
     assert second.woken() == ["second"]
 
 
+def test_a_wake_that_always_fails_is_said_once_a_minute(
+    gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: Notice) -> None:
+        raise RuntimeError("no broker")
+
+    gate.wake = fail
+    for number in range(20):
+        lease = gate.take(job(f"holds-{number}"))
+        gate.park(job(f"waits-{number}"))
+        gate.release(lease)
+        gate.run(lambda number=number: gate.gate.drop(f"waits-{number}#1"))
+    assert caplog.text.count("could not wake") == 1
+
+
 def test_a_wake_that_fails_is_no_failure_of_the_release(
     gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:

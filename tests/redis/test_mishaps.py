@@ -28,6 +28,7 @@ from limiter_core import (
 from limiter_core.requests import Answer, Demand, Granted, Loss, Queued, Request
 from limiter_redis import RedisStore, _ear
 from limiter_redis._hub import Hub
+from limiter_redis._keeper import Keeper
 
 from ._fake_time import FAKED, ServerClock
 from ._proxy import Proxy
@@ -144,6 +145,47 @@ def test_an_ask_that_fails_does_not_take_a_grant_away() -> None:
     waiting(hub)
     assert hub.withdraw(hub.live["w"].request) is None
     assert hub.live == {}
+
+
+class Failing:
+    """A listener that always fails."""
+
+    def look_again(self, answer: Answer | None = None) -> bool:
+        raise RuntimeError("it is broken")
+
+    def lease_renewed(self, expires_at: float) -> None:
+        raise RuntimeError("it is broken")
+
+    def lease_lost(self, loss: Loss) -> None:
+        raise RuntimeError("it is broken")
+
+
+def test_listeners_that_always_fail_are_said_once_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """However many there are, and whatever they are told: by messages, and when leases end."""
+    hub = Hub("limiter")
+    keeper = Keeper(hub, lambda _: redis.Redis(), lambda _: None)  # type: ignore[arg-type,return-value]
+    for number in range(1000):
+        request = Request(f"w{number}", (Demand(KEY, 1),), lease=0.001, listener=Failing())
+        hub.begin(request, time.monotonic())
+        hub.hear([f"answer w{number} granted 7 1000"], time.monotonic())
+    over = Turns(1000)
+    keeper._watch_deadlines(over)  # type: ignore[arg-type]
+    assert not over.left
+    said = [record.getMessage() for record in caplog.records]
+    assert len([each for each in said if "it is broken" in each]) == 2, said[:5]
+
+
+class Turns:
+    """An event that is set after so many looks at it, none of which waits."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def wait(self, _: float) -> bool:
+        self.left -= 1
+        return self.left <= 0
 
 
 async def test_strange_messages_do_no_harm(

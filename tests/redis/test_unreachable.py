@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from ._servers import Process
 from ._tools import until, until_now
 
 LIMIT = ConcurrencyLimit("id")
+SHORT = ConcurrencyLimit("id", lease=6)
 CALL = {"id": 1}
 NOBODY = "redis://user:s3cret@127.0.0.1:1/0"
 """Where nothing listens."""
@@ -59,6 +61,36 @@ async def test_a_task_that_waits_for_the_store_says_so(
     waiter.cancel()
     await asyncio.wait([waiter])
     await limiter.aclose()
+
+
+async def test_many_limiters_of_one_store_say_it_once(caplog: pytest.LogCaptureFixture) -> None:
+    limiters = [Limiter("redis://127.0.0.1:1/1") for _ in range(50)]
+    waiters = [asyncio.create_task(limiter.acquire(LIMIT, CALL)) for limiter in limiters]
+    await until(lambda: all(limiter._engine.waiting for limiter in limiters), "all wait")
+    assert caplog.text.count(WAITS) == 1
+    for waiter in waiters:
+        waiter.cancel()
+    await asyncio.wait(waiters)
+    await asyncio.gather(*(limiter.aclose() for limiter in limiters))
+
+
+def test_many_stores_whose_server_hangs_say_it_once(
+    own_server: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    limiters = [SyncLimiter(own_server.url) for _ in range(5)]
+    leases = [limiter.acquire(SHORT, {"id": n}) for n, limiter in enumerate(limiters)]
+    with own_server.frozen():
+        # Each tries to renew, in vain.
+        until_now(lambda: all(limiter_fails(each) for each in limiters), "all fail to renew")
+    assert caplog.text.count("cannot renew leases") == 1
+    for lease, limiter in zip(leases, limiters, strict=True):
+        lease.release()
+        limiter.close()
+
+
+def limiter_fails(limiter: SyncLimiter) -> bool:
+    store: Any = limiter._engine.store
+    return bool(store.keeper._renewing._failures)
 
 
 def test_a_thread_that_waits_for_the_store_says_so(
