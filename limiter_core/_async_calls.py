@@ -173,7 +173,8 @@ class AsyncioCall(AsyncCall):
             self._cancelling = task.cancelling()
             self._scope = current_scope(task)
         max_hold = self.request.max_hold
-        if max_hold is not None and where != NOWHERE:
+        # Where a call was admitted without a store there is no slot to take back.
+        if max_hold is not None and where != NOWHERE and self.granted is not None:
             self._timer = self._loop.call_later(max_hold, self.lease_lost, Loss.OVERRAN)
         # In this order: `lease_lost` notes the loss before it looks for a body.
         self.guarded = where
@@ -319,7 +320,7 @@ class TrioCall(AsyncCall):
         if where == ANYWHERE:
             scope = self._trio.CancelScope()
             max_hold = self.request.max_hold
-            if max_hold is not None:
+            if max_hold is not None and self.granted is not None:
                 scope.deadline = self._trio.current_time() + max_hold
             scope.__enter__()
         self._cancel_scope = scope

@@ -10,7 +10,7 @@ import selectors
 import ssl
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import redis
 from redis.exceptions import (
@@ -210,8 +210,10 @@ class Ear:
                 raise reply
             self.refused.append((self._asked.popleft()[1], reply))
             return
-        parts: list[Any] = reply if isinstance(reply, list) else []
-        if len(parts) != _PARTS:  # an answer to PING
+        if not isinstance(reply, list):  # an answer to PING
+            return
+        parts = cast(list[Any], reply)
+        if len(parts) != _PARTS:  # the same in RESP2
             return
         kind, channel, said = parts
         if kind == self._message:

@@ -120,6 +120,18 @@ async def test_admit_lets_calls_run_without_a_slot_and_counts_them(remote, caplo
     assert "no answer" in warnings[0].message
 
 
+async def test_a_call_admitted_without_a_slot_has_none_to_lose(remote):
+    """Its `max_hold` bounds how long a slot is kept, and it keeps none."""
+    limit = ConcurrencyLimit(LIMIT_BY.constant("key"), max_hold=0.05)
+    remote.down = True
+    async with Limiter(remote, on_store_error="admit").hold(limit) as lease:
+        await anyio.sleep(0.3)  # several times as long: nothing is to happen
+        assert not lease.lost
+        lease.check()
+    with SyncLimiter(remote, on_store_error="admit").hold(limit) as sync_lease:
+        assert not sync_lease.lost
+
+
 async def test_admit_limits_as_usual_while_the_store_is_there(remote):
     limiter = Limiter(remote, on_store_error="admit")
     async with limiter.hold(ONE):
