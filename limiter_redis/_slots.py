@@ -100,7 +100,8 @@ class Slots:
         self._ask = ask
         self._remap = remap
         self._lock = new_lock()
-        self._owners: list[Node | None] = [None] * SLOTS
+        self._owners: list[Node | None] = []
+        """By slot; empty until it is learnt, for to make it takes longer than all else here."""
         self._others: list[Node] = []
         self._learnt_at = -math.inf
         self.version = 0
@@ -108,7 +109,8 @@ class Slots:
 
     def node_of(self, tag: str) -> Node | None:
         """Return the node that owns a tag, None if that is not known."""
-        return self._owners[slot_of(tag)]
+        owners = self._owners
+        return owners[slot_of(tag)] if owners else None
 
     def masters(self) -> list[Node]:
         """Return the nodes that own slots."""
@@ -116,6 +118,8 @@ class Slots:
 
     def moved(self, error: Any, told_by: Node) -> None:
         """Note where a slot went, as the `MovedError` of the node says that had it before."""
+        if not self._owners:
+            self._owners = [None] * SLOTS
         self._owners[error.slot_id] = self._reachable(error.host, error.port, told_by)
 
     def is_old(self) -> bool:
