@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import redis
 from redis.crc import key_slot
@@ -61,17 +62,29 @@ class ClusterClock(FakeClock):
             owner_of(self._cluster, key).admin.set(key, round(self() * 1_000_000))
 
 
+_owners: WeakKeyDictionary[Cluster, dict[int, Process]] = WeakKeyDictionary()
+"""Who owned a slot when it was last asked for."""
+
+
 def owner_of(cluster: Cluster, name: str) -> Process:
     """Return the node that has a key or a tag."""
     slot = key_slot(name.encode())
+    owners = _owners.setdefault(cluster, {})
+    if slot in owners and _has(owners[slot], name):
+        return owners[slot]
     for server in cluster.primaries():
-        try:
-            server.admin.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)
-            server.admin.exists(f"{name}:none" if name.endswith("}") else name)
-        except redis.ResponseError:
-            continue
-        return server
+        if _has(server, name):
+            owners[slot] = server
+            return server
     raise AssertionError(f"nobody owns the slot of {name}")
+
+
+def _has(server: Process, name: str) -> bool:
+    try:
+        server.admin.exists(f"{name}:none" if name.endswith("}") else name)
+    except redis.RedisError:  # another has it, or it is not alive
+        return False
+    return True
 
 
 def flush(cluster: Cluster) -> None:
