@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -65,19 +66,24 @@ def rule_for(module: str) -> set[str]:
 
 
 ALL_MODULES = [module for package in packages().values() for module in modules(package)]
-ALL_IMPORTS = [found for name, path in ALL_MODULES for found in imports_of(name, path)]
+
+
+@functools.cache
+def all_imports() -> list[Import]:
+    """Return those of all modules: found when a test asks, not by each process that collects it."""
+    return [found for name, path in ALL_MODULES for found in imports_of(name, path)]
 
 
 def test_there_is_something_to_look_at() -> None:
     assert {"limiter_core", "limiter_memory"} <= set(packages())
-    assert any(found.name == "limiter_core.errors" for found in ALL_IMPORTS)
+    assert any(found.name == "limiter_core.errors" for found in all_imports())
 
 
 @pytest.mark.parametrize("package", packages())
 def test_a_package_imports_only_what_lies_below_it(package: str) -> None:
     wrong = [
         str(found)
-        for found in ALL_IMPORTS
+        for found in all_imports()
         if found.importer.partition(".")[0] == package
         and (top := found.name.partition(".")[0]) not in sys.stdlib_module_names
         and top not in rule_for(found.importer)
@@ -88,7 +94,7 @@ def test_a_package_imports_only_what_lies_below_it(package: str) -> None:
 def test_the_core_does_not_import_its_testing_package() -> None:
     wrong = [
         str(found)
-        for found in ALL_IMPORTS
+        for found in all_imports()
         if f"{found.name}.".startswith("limiter_core.testing.")
         and not f"{found.importer}.".startswith("limiter_core.testing.")
     ]
@@ -101,7 +107,7 @@ def test_nobody_imports_the_private_modules_of_another_package() -> None:
     }
     wrong = [
         str(found)
-        for found in ALL_IMPORTS
+        for found in all_imports()
         if found.name in private
         and found.importer.partition(".")[0] != found.name.partition(".")[0]
     ]
@@ -118,7 +124,7 @@ def test_time_is_read_from_the_system_clock_alone() -> None:
     """A tool that freezes time for a test replaces what the module `time` has."""
     wrong = [
         str(found)
-        for found in ALL_IMPORTS
+        for found in all_imports()
         if found.name.partition(".")[0] == "time" and found.importer not in READ_TIME_THEMSELVES
     ]
     assert not wrong, "write `from limiter_core.system_clock import system_clock as time`"
