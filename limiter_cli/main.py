@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 __all__ = ("app",)
@@ -12,16 +13,14 @@ _REQUIRED = ("rich", "trio", "typer")
 
 
 def _find_app() -> Callable[..., Any]:
-    try:
-        from limiter_cli.app import app as found  # noqa: PLC0415  (it may not be importable)
-    except ModuleNotFoundError as error:
-        missing = error.name
-        if missing is None or missing.partition(".")[0] not in _REQUIRED:
-            raise
-        return lambda: sys.exit(
-            f"the limiter command needs {missing}, which is not installed: "
-            'pip install "concurrency-limits[cli]"'
-        )
+    for missing in _REQUIRED:
+        if find_spec(missing) is None:
+            return lambda: sys.exit(
+                f"the limiter command needs {missing}, which is not installed: "
+                'pip install "concurrency-limits[cli]"'
+            )
+    from limiter_cli.app import app as found  # noqa: PLC0415  (it needs them)
+
     return found
 
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 import anyio
-import trio
-from trio.testing import MockClock
 
 from limiter_cli.demo.apart import Apart
 from limiter_cli.demo.plan import Planned
@@ -174,14 +172,22 @@ def run_replay(
         LimiterError: the store failed during the replay.
     """
     made = calls if apart is None else apart.plan(calls)
+    backing = store
+    options: dict[str, Any] = {}
+    if fast:
+        # Here: these take long to import, and no other command needs them.
+        import trio  # noqa: PLC0415
+        from trio.testing import MockClock  # noqa: PLC0415
+
+        options["clock"] = MockClock(autojump_threshold=0)
+        if isinstance(store, str):
+            backing = MemoryStore(clock=trio.current_time)
 
     async def run() -> Record:
-        backing = MemoryStore(clock=trio.current_time) if fast and isinstance(store, str) else store
         async with Limiter(backing) as limiter:
             replay = Replay(made, limiter, apart=apart, speed=speed)
             return await perform(replay, watch)
 
-    options: dict[str, Any] = {"clock": MockClock(autojump_threshold=0)} if fast else {}
     return run_plainly(run, backend="trio" if fast else "asyncio", backend_options=options)
 
 

@@ -154,6 +154,12 @@ def test_a_url_loads_the_store_that_it_names() -> None:
     assert not loaded & {"pytest", "hypothesis", "trio", "redis"}
 
 
+def test_the_command_starts_without_what_its_demo_alone_needs() -> None:
+    loaded = loaded_by("import limiter_cli.main")
+    assert "typer" in loaded
+    assert not loaded & {"pytest", "_pytest", "trio", "redis"}
+
+
 @pytest.mark.parametrize("package", packages())
 def test_every_package_is_typed(package: str) -> None:
     assert (packages()[package] / "py.typed").exists()
