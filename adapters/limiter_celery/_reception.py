@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from limiter_celery import _celery
+from limiter_celery._parcel import parcel_of
 from limiter_celery._passage import Passage
 
 if TYPE_CHECKING:
@@ -20,8 +22,8 @@ class Reception:
 
     A woken task has its slot taken up when it comes in, not only when a process is free: else the
     slot would be offered again, and again, to a task that already waits for a process here. It goes
-    first among those that wait for one; if none is free in good time, the task is given back to the
-    broker, for another worker.
+    first among those that wait for one; if none is free in good time, the task is sent once more,
+    for another worker.
     """
 
     def __init__(self, porter: Porter, consumer: Any) -> None:
@@ -54,9 +56,9 @@ class Reception:
             late = waiting()
             if late is None or late.passage.over or not late.passage.hand_on():
                 return
-            late.reject(requeue=True)
             self._porter.endings.ended(late, done=False)
             _celery.state.task_ready(late)
+            self._porter.errands.add(lambda: self._send_again(late))
 
         def guarded() -> None:
             try:
@@ -65,3 +67,16 @@ class Reception:
                 logger.exception("could not give a task back")
 
         self._consumer.timer.call_after(self._porter.settings.claim, guarded)
+
+    def _send_again(self, request: Any) -> None:
+        """Send a task once more, with its slot given back, and let go of this delivery.
+
+        It is not rejected: a quorum queue drops what comes back to it again and again.
+        """
+        letter = request.acknowledge
+        try:
+            parcel_of(request).send(self._porter.app)
+        except Exception as error:  # noqa: BLE001  # of the broker's driver
+            logger.warning("could not send %s once more, it is rejected: %r", request.id, error)
+            letter = partial(request.reject, requeue=True)
+        self._porter.post(letter)

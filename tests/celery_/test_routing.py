@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from kombu import Exchange, Queue
 
-from ._crew import Crew, Sent
+from ._crew import LONG, Crew, Sent
 from ._rabbit import Rabbit, program
 
 pytestmark = pytest.mark.timeout(120)
@@ -142,6 +142,27 @@ def test_tasks_that_the_broker_delayed(make_on_rabbit: Make, own: str) -> None:
     until_waiting(shop, 2)
     behind = [shop.send("free", 0.3, queue=to) for _ in range(30)]
     assert_in_turn(shop, [first, *late], behind)
+
+
+def test_a_task_that_is_passed_on_again_and_again_is_not_lost(
+    make_on_rabbit: Make, own: str
+) -> None:
+    """Its turn has come, and its worker is busy: a quorum queue drops what it gets back often."""
+    quorum = {"x-queue-type": "quorum", "x-delivery-limit": 1}
+    described = queue(own, "topic", "feed", queue_arguments=quorum)
+    shop = make_on_rabbit(queues=[described], concurrency=1, limiter={"claim": 0.5})
+    shop.start()
+    to = shop.app.amqp.queues[f"feeds-{own}"]
+    with shop.limiter.hold(shop.task("late").limits[0], {"user": "eve"}):
+        waits = shop.send("late", "eve", queue=to)
+        until_waiting(shop, 1)
+        busy = shop.send("free", LONG, queue=to)
+        shop.until_began(busy)
+    received = f"Task late[{waits.id}] received"
+    shop.until(lambda: shop.workers[0].said().count(received) >= 4, "it was passed on three times")
+    shop.let_end(busy)
+    shop.until_ended(waits)
+    assert len(shop.log("begin", waits.id)) == 1
 
 
 def test_each_queue_of_a_fanout_runs_its_copy(make_on_rabbit: Make, own: str) -> None:
