@@ -41,6 +41,8 @@ class Aside:
         _celery.state.reserved_requests.discard(request)
 
         def wait() -> None:
+            if porter.connection != connection:
+                return
             if extra:
                 consumer.qos.increment_eventually()  # its place in the prefetch
             consumer.timer.call_after(pause * random.uniform(0.9, 1.1), again)  # noqa: S311

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import os
 import threading
 from collections.abc import Callable
 
@@ -27,14 +28,22 @@ class Errands:
         self._numbers = itertools.count()
         self._ended = False
         self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
 
     def start(self) -> None:
         """Begin."""
+        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def add(self, errand: Callable[[], object], after: float = 0.0) -> None:
-        """Have something done; from any thread. Not any more, once it has ended."""
+        """Have something done; from any thread. Not any more, once it has ended.
+
+        Nor in a child of the process: its copy of the lock may be held for good by a thread that it
+        does not have, and what is collected there must not wait for it.
+        """
+        if os.getpid() != self._pid:
+            return
         with self._wake:
             if self._ended:
                 return
