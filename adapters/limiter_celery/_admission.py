@@ -99,6 +99,11 @@ class Admission:
             self._meet_holder(request, outcome)
             return False
         try:
+            if passage.woken and not porter.revocations.learned:
+                porter.revocations.learn()  # the store was away when this worker began
+                if request.revoked():
+                    self.leave(outcome)
+                    return False
             if isinstance(outcome, SyncLease) and not outcome.fencing_token:
                 passage.unsure = True  # admitted without the store, which may have heard of it
             elif passage.suspicious:

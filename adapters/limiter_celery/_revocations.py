@@ -47,6 +47,9 @@ class Revocations:
         face: where they are kept.
         name: whose they are.
         lasts: seconds for which each is remembered.
+
+    Attributes:
+        learned: whether it is known what was revoked before this worker began.
     """
 
     def __init__(self, face: SyncStore, name: str, lasts: float) -> None:
@@ -54,6 +57,7 @@ class Revocations:
         self._key = f"{name}:revoked"
         self._lasts = lasts
         self._known: dict[str, float] = {}
+        self.learned = False
 
     def note(self, task_id: str) -> None:
         """Have the store remember that a task was revoked.
@@ -81,6 +85,7 @@ class Revocations:
         now = time.time()
         holders = self._face.inspect(self._key).holders
         self._known = {holder.id.partition(":")[2]: now - holder.held_for for holder in holders}
+        self.learned = True
 
     def cover(self, task_id: str, stamps: Stamps, since: float) -> bool:
         """Whether a task that waits since then (seconds of the epoch) was revoked meanwhile.

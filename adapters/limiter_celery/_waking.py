@@ -114,7 +114,7 @@ class Waking:
         consumer = porter.consumer
         if consumer is None or porter.closing:
             return False
-        if parcel.task not in porter.classes:
+        if parcel.task not in porter.classes or not porter.revocations.learned:
             return False
         if consumer.blueprint.state != _celery.RUN or porter.app.tasks[parcel.task].acks_late:
             return False

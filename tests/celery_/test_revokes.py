@@ -90,9 +90,15 @@ def hold(shop: Crew, user: str) -> Iterator[None]:
         yield
 
 
+@pytest.mark.parametrize("faults", [None, "lose_learning"])
 @pytest.mark.parametrize("revoke", [by_id, by_stamp])
-def test_a_revoke_that_only_another_worker_heard_outlives_it(crew: Make, revoke: Any) -> None:
-    """Who parked the task is gone; who heard of the revoke is gone, too, when its turn comes."""
+def test_a_revoke_that_only_another_worker_heard_outlives_it(
+    crew: Make, revoke: Any, faults: str | None
+) -> None:
+    """Who parked the task is gone; who heard of the revoke is gone, too, when its turn comes.
+
+    Also if the store was away when the one asked for it that now runs tasks.
+    """
     shop = crew(concurrency=1)
     with hold(shop, "eve"):
         parked_it = shop.start()
@@ -104,7 +110,7 @@ def test_a_revoke_that_only_another_worker_heard_outlives_it(crew: Make, revoke:
         revoke(shop, [task])
         shop.until(lambda: shop.limiter.inspect("celery:shop:revoked").in_use > 0, "it is noted")
         heard_it.kill()
-        shop.start()
+        shop.start(faults=faults)
     shop.until_ended(other)
     until_revoked(shop, task)
     assert not shop.began(task)

@@ -14,6 +14,7 @@ from celery.concurrency.asynpool import AsynPool
 from limiter_celery import _admission, _endings, _waking
 from limiter_celery._marks import Marks
 from limiter_celery._request import LimitedRequest
+from limiter_celery._revocations import Revocations
 from limiter_celery._waiting import WaitingRoom
 from limiter_core import StoreUnavailable
 from limiter_core.jobs import SyncJobGate
@@ -60,15 +61,21 @@ POINTS = {
 }
 
 
-def lose_replies(owner: Any, name: str, lost: Callable[[int], bool]) -> None:
-    """Have some calls carried out without their callers' hearing of it: the store went away."""
+def lose_replies(
+    owner: Any, name: str, lost: Callable[[int], bool], *, before: bool = False
+) -> None:
+    """Have some calls carried out without their callers' hearing of it: the store went away.
+
+    Or, if it went away `before`, not carried out.
+    """
     function = getattr(owner, name)
     calls = itertools.count(1)
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        result = function(*args, **kwargs)
-        if lost(next(calls)):
+        is_lost = lost(next(calls))
+        result = None if is_lost and before else function(*args, **kwargs)
+        if is_lost:
             raise StoreUnavailable("its reply was lost")
         return result
 
@@ -111,6 +118,11 @@ def lose_end() -> None:
     LimitedRequest._announce_revoked = announce  # type: ignore[method-assign]
 
 
+def lose_learning() -> None:
+    """The store is away when the worker asks what was revoked before it began."""
+    lose_replies(Revocations, "learn", lambda number: number == 1, before=True)
+
+
 def untold_deaths() -> None:
     """The pool of processes does not see children that end, unless it is told to look."""
     AsynPool._event_process_exit = lambda *_: None
@@ -121,6 +133,7 @@ LOSSES = {
     "lose_ask": lose_ask,
     "lose_look": lose_look,
     "lose_end": lose_end,
+    "lose_learning": lose_learning,
     "untold_deaths": untold_deaths,
 }
 
