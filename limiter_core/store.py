@@ -40,9 +40,10 @@ A store keeps slots and tickets. Every operation is one atomic step on the store
   somebody can wake its job: each worker says so with its sweeps (`Presence`), and with what it
   asks. Tickets of a name of which no worker was seen for `PRESENCE` seconds are *dormant*: they
   keep their order, are not offered, stand before nobody and do not count, until a worker of the
-  name is seen again. They can be superseded and evicted. The step at which a name goes serves
-  those who stood behind. A ticket that was offered `OFFERS` times while its workers were there,
-  and never claimed, stands behind all others for `DEFERRED` seconds.
+  name is seen again. They can be superseded and evicted, which is kept until their name can hear
+  it. The step at which a name goes serves those who stood behind. A ticket that was offered
+  `OFFERS` times while its workers were there, and never claimed, stands behind all others for
+  `DEFERRED` seconds.
 - **S18 held** A durable request whose id already holds a live lease is told so and takes nothing.
 - **S19** A ticket or lease can be dropped by its id alone.
 """

@@ -173,6 +173,7 @@ class Board:
     def keep_evicted(self, ticket: Ticket) -> None:
         """Keep a standing ticket until its gate can hear that its waiting is over."""
         key = ticket.home.key
+        ticket.offers, ticket.deferred_until = 0, None
         ticket.evicted = True
         if len(ticket.request.demands) > 1:
             for demand in ticket.request.demands:

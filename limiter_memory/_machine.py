@@ -154,7 +154,7 @@ class Machine(Queues):
             self._end_holder(holder, Loss.EVICTED)
             self._serve(freed, now)
         else:  # a job that has not come for its slot yet: the next is served, but it is not lost
-            self._pass_over([self._lapse(holder, now)], freed, now)
+            self._pass_over([self.lapse(holder, now)], freed, now)
         return True
 
     def evict_waiter(self, request_id: str, now: int) -> bool:
@@ -169,7 +169,7 @@ class Machine(Queues):
         if isinstance(member, Ticket) and member.evicted:
             return False
         if isinstance(member, Holder):
-            ticket = self._lapse(member, now)
+            ticket = self.lapse(member, now)
             board.add_ticket(ticket)
         else:
             ticket = member
@@ -179,7 +179,6 @@ class Machine(Queues):
             self._remember(ticket.request, refused, now)
             board.remove_ticket(ticket)
         else:
-            ticket.offers, ticket.deferred_until = 0, None
             board.keep_evicted(ticket)
         self._serve([demand.key for demand in ticket.request.demands], now)
         return True
@@ -248,7 +247,7 @@ class Machine(Queues):
             return granted(holder, now)
         ticket = self.board.tickets.get(request.id)
         if ticket is not None and ticket.evicted:
-            return self._refusal(ticket.home, now, Refusal.EVICTED)
+            return self.end_of_evicted(ticket, now)
         if ticket is not None:
             return self._queued(ticket, now)
         self._forget_ended(now)
@@ -377,7 +376,7 @@ class Machine(Queues):
                 overran = member.ends_at is not None and member.ends_at <= now
                 self._end_holder(member, Loss.OVERRAN if overran else Loss.EXPIRED)
             else:
-                ticket = self._lapse(member, now)
+                ticket = self.lapse(member, now)
                 if ticket.name and self.board.presences.has(ticket.name, now):
                     ticket.offers += 1
                 lapsed.append(ticket)
@@ -386,15 +385,6 @@ class Machine(Queues):
         if freed:
             self._pass_over(lapsed, freed, now)
         return more
-
-    def _lapse(self, holder: Holder, now: int) -> Ticket:
-        """Make a ticket of a job that did not come for its slot; it takes no place yet."""
-        request = holder.request
-        ticket = Ticket(request, holder.order, holder.sequence, now, None, request.demands[0])
-        ticket.offers, ticket.deferred_until = holder.offers, holder.deferred_until
-        self.board.tickets[request.id] = ticket
-        self.board.remove_holder(holder)
-        return ticket
 
     def _pass_over(self, lapsed: Sequence[Ticket], freed: Sequence[str], now: int) -> None:
         """Serve the next (S6); jobs that did not come for their slot keep their order (S17)."""

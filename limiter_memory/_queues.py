@@ -142,9 +142,15 @@ class Queues:
             for ticket in list(state.evicted[name].values()):
                 self.end_evicted(ticket, now)
 
-    def end_evicted(self, ticket: Ticket, now: int) -> Refused:
-        """Forget a ticket that was kept for its gate to hear that it was evicted."""
-        answer = self._refusal(ticket.home, now, Refusal.EVICTED)
+    def end_of_evicted(self, ticket: Ticket, now: int) -> Refused | Replaced:
+        """Return what a ticket that `keep_evicted` kept is told."""
+        if ticket.replaced:
+            return Replaced(ticket.home.key)
+        return self._refusal(ticket.home, now, Refusal.EVICTED)
+
+    def end_evicted(self, ticket: Ticket, now: int) -> Refused | Replaced:
+        """Forget a ticket that was kept for its gate to hear that its waiting is over."""
+        answer = self.end_of_evicted(ticket, now)
         self._remember(ticket.request, answer, now)
         self.board.forget_evicted(ticket)
         return answer
@@ -209,11 +215,30 @@ class Queues:
         for other in list(state.waiting()):
             if other is not ticket and other.older_than(ticket):
                 to_serve.extend(demand.key for demand in other.request.demands)
-                self._end_ticket(other, Replaced(home.key), now)
+                if self.board.presences.has(other.name, now):
+                    self._end_ticket(other, Replaced(home.key), now)
+                else:
+                    self.board.stand_up(other)
+                    self._keep_replaced(other, home.key)
         self.board.sit_down(ticket, home, now)
         if home.on_conflict is ConflictResolution.CANCEL_RUNNING:
             to_serve.extend(self._preempt(state, home, now))
         return to_serve
+
+    def _keep_replaced(self, ticket: Ticket, key: str) -> None:
+        """Keep a standing ticket until its gate has a worker to hear that it was superseded."""
+        ticket.home = next(demand for demand in ticket.request.demands if demand.key == key)
+        ticket.replaced = True
+        self.board.keep_evicted(ticket)
+
+    def lapse(self, holder: Holder, now: int) -> Ticket:
+        """Make a ticket of a job that did not come for its slot; it takes no place yet."""
+        request = holder.request
+        ticket = Ticket(request, holder.order, holder.sequence, now, None, request.demands[0])
+        ticket.offers, ticket.deferred_until = holder.offers, holder.deferred_until
+        self.board.tickets[request.id] = ticket
+        self.board.remove_holder(holder)
+        return ticket
 
     def _newer_waits(self, state: KeyState, ticket: Ticket) -> bool:
         """Whether a newer call took this one's place before it came (jobs ask out of order)."""
@@ -241,9 +266,15 @@ class Queues:
                     self.calls.append((request, Loss.PREEMPTED))
                 holder.preempted = True
             else:  # handed over, but not taken up: for its caller it still waits
-                self._remember(request, Replaced(state.key), now)
-                self.board.remove_holder(holder)
                 lost.extend(demand.key for demand in request.demands)
+                name = "" if request.presence is None else request.presence.name
+                if request.payload is None or self.board.presences.has(name, now):
+                    self._remember(request, Replaced(state.key), now)
+                    self.board.remove_holder(holder)
+                else:
+                    ticket = self.lapse(holder, now)
+                    self.board.add_ticket(ticket)
+                    self._keep_replaced(ticket, state.key)
         return lost
 
     def _remove_ticket(self, ticket: Ticket) -> None:

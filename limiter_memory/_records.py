@@ -51,6 +51,8 @@ class Ticket:
     """When it takes its place again; until then it stands behind all others."""
     evicted: bool = False
     """Whether its waiting is over, and only its gate's workers have to hear that yet."""
+    replaced: bool = False
+    """Whether that is because a newer call took its place, and not by an operator."""
 
     name: str = field(init=False)
     """The gate whose workers can wake it, empty if it needs none."""

@@ -51,6 +51,8 @@ class Waiting:
     offers: int = 0
     deferred_until: float | None = None
     evicted: bool = False
+    replaced: bool = False
+    """Whether it is kept, evicted, since a newer call took its place."""
 
     def arrival(self) -> tuple[int, int]:
         """Return what arrivals are ordered by."""

@@ -75,6 +75,16 @@ class Moves(Facts):
         self.ended[request.id] = (answer, now)
         self.tell(request, type(answer))
 
+    def _supersede(self, member: Waiting | Holding, key: str, now: float) -> None:
+        """Send away a ticket, or a slot not yet taken up; a dormant one hears so later (S17)."""
+        request = member.request
+        if self.is_present(gate_of(request), now):
+            self.send_away(request, Replaced(key), now)
+        else:
+            self.remove(request.id)
+            kept = Waiting(request, *member.arrival(), now, None, key, evicted=True, replaced=True)
+            self.waiters.append(kept)
+
     def take_place(self, ticket: Waiting, home: Demand, now: float) -> list[str]:
         """Let a ticket into a queue; what that does to others is its conflict resolution.
 
@@ -96,7 +106,7 @@ class Moves(Facts):
                     return keys_of(ticket.request)
             for waiter in others:
                 if waiter.arrival() < ticket.arrival():
-                    self.send_away(waiter.request, Replaced(home.key), now)
+                    self._supersede(waiter, home.key, now)
                     freed += keys_of(waiter.request)
             freed.append(home.key)
         self.sit_down(ticket, home, now)
@@ -136,7 +146,7 @@ class Moves(Facts):
                 self.change(holder, preempted=True)
                 self.tell_end(holder, Loss.PREEMPTED)
             else:
-                self.send_away(holder.request, Replaced(home.key), now)
+                self._supersede(holder, home.key, now)
                 freed += keys_of(holder.request)
         return freed
 

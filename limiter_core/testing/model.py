@@ -36,6 +36,7 @@ from limiter_core.requests import (
     Queued,
     Refusal,
     Refused,
+    Replaced,
     Request,
 )
 from limiter_core.store import DEFERRED, OFFERS
@@ -282,7 +283,7 @@ class World(Moves):
         if holder is not None:
             return Held(_left(holder, now)) if holder.claimed else Granted(0, _left(holder, now))
         if waiter is not None and waiter.evicted:
-            return self._refusal(demand_of(waiter.request, waiter.home), Refusal.EVICTED)
+            return self._end_of_evicted(waiter)
         if waiter is None and request.id not in self.ended:
             return self._refusal(request.demands[0], Refusal.UNKNOWN)
         return self._standing(request, now)
@@ -328,11 +329,16 @@ class World(Moves):
             while (ticket := self._next_in_line(key, now)) is not None:
                 pending.extend(self._attend(ticket, now))
 
-    def _end_evicted(self, waiter: Waiting, now: float) -> Refused:
-        """Tell a gate of a job that was evicted while it had no worker."""
-        refused = self._refusal(demand_of(waiter.request, waiter.home), Refusal.EVICTED)
-        self.send_away(waiter.request, refused, now)
-        return refused
+    def _end_of_evicted(self, waiter: Waiting) -> Refused | Replaced:
+        if waiter.replaced:
+            return Replaced(waiter.home)
+        return self._refusal(demand_of(waiter.request, waiter.home), Refusal.EVICTED)
+
+    def _end_evicted(self, waiter: Waiting, now: float) -> Refused | Replaced:
+        """Tell a gate of a job whose waiting ended while it had no worker."""
+        answer = self._end_of_evicted(waiter)
+        self.send_away(waiter.request, answer, now)
+        return answer
 
     def _head_fits(self, key: str, now: float) -> bool:
         """Whether the first in a key's queue could be served; the dead do not count (S2)."""

@@ -68,8 +68,7 @@ function steps.acquire(w)
   end
   local t = tickets.read(first, r.id)
   if t and t.evicted then
-    local demand = t.demands[t.home]
-    if mode == 'look' then return admission.refusal(state.load(demand.key), demand, 'evicted') end
+    if mode == 'look' then return tickets.end_of_evicted(t) end
     return tickets.end_evicted(t)
   end
   if t then

@@ -91,7 +91,10 @@ function admission.preempt(s, demand, work)
       local t = tickets.read(state.load(holders.keys_of(h.keys)[1]), h.id)
       holders.remove(h)
       for _, key in ipairs(holders.keys_of(h.keys)) do work[#work + 1] = key end
-      if t then
+      if t and t.name ~= '' and presence.lasts(s, t.name) <= now then
+        tickets.add(t)
+        tickets.keep_replaced(t, s.key)
+      elseif t then
         for _, d in ipairs(t.demands) do tickets.forget(state.load(d.key), t.id) end
         tickets.remember(t, 'replaced ' .. s.key)
       end
@@ -126,7 +129,12 @@ function admission.take_place(t, home, work)
     work[#work + 1] = s.key
     for _, other in ipairs(in_the_way) do
       for _, d in ipairs(other.demands) do work[#work + 1] = d.key end
-      tickets.finish(other, 'replaced ' .. s.key)
+      if other.name ~= '' and presence.lasts(s, other.name) <= now then
+        tickets.stand_up(other)
+        tickets.keep_replaced(other, s.key)
+      else
+        tickets.finish(other, 'replaced ' .. s.key)
+      end
     end
   end
   tickets.sit_down(t, home)

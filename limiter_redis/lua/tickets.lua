@@ -5,8 +5,8 @@
 --
 -- `sequence` is "-" where it is the order, the first key "-". On the other keys the field holds "@"
 -- and the first key. In front of the payload of a job that only workers of a gate can wake stands
--- the gate's name and "|" (S17), with "*" behind the name if it was evicted; and then, if it was
--- offered slots in vain, how often, "|", until when others go before it (0), and "|". It sits in the
+-- the gate's name and "|" (S17), with "*" behind the name if it was evicted while its gate had no
+-- worker, and "**" if it was superseded then; and then, if it was offered slots in vain, how often, "|", until when others go before it (0), and "|". It sits in the
 -- queue of its `home`, as a member that sorts by priority (its
 -- score), fair round, arrival order and sequence (S7), followed by the id.
 
@@ -37,7 +37,8 @@ function tickets.read(s, id)
   local part, payload = match(w[9], '^([^|]*)|(.*)$')
   if part then
     t.part, t.name, t.payload = part, part, payload
-    if string.sub(part, -1) == EVICTED then t.evicted, t.name = true, string.sub(part, 1, -2) end
+    if string.sub(part, -2) == EVICTED .. EVICTED then t.replaced, t.part = true, string.sub(part, 1, -2) end
+    if string.sub(part, -1) == EVICTED then t.evicted, t.name = true, string.sub(t.part, 1, -2) end
     local offers, deferred, rest = match(payload, '^(%d+)|(%d+)|(.*)$')
     if rest then t.offers, t.deferred, t.payload = tonumber(offers), tonumber(deferred), rest end
   end
@@ -52,7 +53,7 @@ function tickets.write(t)
   local order = int(t.order)
   local payload = t.payload
   if t.offers > 0 or t.deferred > 0 then payload = t.offers .. '|' .. int(t.deferred) .. '|' .. payload end
-  if t.part ~= '' then payload = t.part .. '|' .. payload end
+  if t.part ~= '' then payload = t.part .. (t.replaced and EVICTED or '') .. '|' .. payload end
   local words = {
     order, t.sequence == t.order and '-' or int(t.sequence), int(t.lease), int(t.hold),
     int(t.claim), state.text(t.process), state.text(t.claimant), t.label, payload, t.home, t.round
@@ -208,7 +209,7 @@ function tickets.finish(t, answer)
   tickets.remember(t, answer)
 end
 
--- Keeps a ticket that stands until its gate has a worker again, to hear that it was evicted.
+-- Keeps a ticket that stands until its gate has a worker again, to hear that its waiting is over.
 function tickets.keep_evicted(t)
   local s = state.load(t.demands[t.home].key)
   t.evicted, t.part, t.offers, t.deferred = true, t.name .. EVICTED, 0, 0
@@ -217,10 +218,25 @@ function tickets.keep_evicted(t)
   tickets.write(t)
 end
 
--- Tells a gate of a job that was evicted while it had no worker; returns the answer.
-function tickets.end_evicted(t)
+-- The same of one that a newer call on this key superseded.
+function tickets.keep_replaced(t, key)
+  for i, demand in ipairs(t.demands) do
+    if demand.key == key then t.home = i end
+  end
+  t.replaced = true
+  tickets.keep_evicted(t)
+end
+
+-- What a ticket that was kept so is told.
+function tickets.end_of_evicted(t)
   local demand = t.demands[t.home]
-  local answer = admission.refusal(state.load(demand.key), demand, 'evicted')
+  if t.replaced then return 'replaced ' .. demand.key end
+  return admission.refusal(state.load(demand.key), demand, 'evicted')
+end
+
+-- Tells a gate of a job whose waiting ended while it had no worker; returns the answer.
+function tickets.end_evicted(t)
+  local answer = tickets.end_of_evicted(t)
   tickets.finish(t, answer)
   return answer
 end

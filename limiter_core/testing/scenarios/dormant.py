@@ -208,15 +208,46 @@ def dormant_tickets_do_not_count_for_max_waiting(stage: Stage) -> Steps[None]:
 
 @scenario("S17", "KEEP_LATEST", needs=DURABLE)
 def a_dormant_ticket_can_be_superseded(stage: Stage) -> Steps[None]:
-    """Its job has no business to run any more when a worker is back."""
-    [job] = yield from _park(stage, "job")
+    """Its job has no business to run any more when a worker is back, however late: it hears so."""
+    jobs = yield from _park(stage, "job-1", "job-2")
     stage.clock.advance(PRESENCE + 1)
-    latest = Demand(KEY, 1, 1, ConflictResolution.KEEP_LATEST)
-    yield from stage.wait(stage.request(latest, id="latest"))
-    assert [(notice.id, notice.answer) for notice in stage.notices] == [("job", Replaced(KEY))]
-    assert isinstance((yield from stage.acquire(job)), Replaced)
+    latest = stage.request(Demand(KEY, 1, 1, ConflictResolution.KEEP_LATEST), id="latest")
+    yield from stage.wait(latest)
+    assert _noticed(stage) == [], "nobody could hear it"
+    assert (yield from stage.inspect()).dormant == ()
+    assert (yield from stage.acquire(jobs[1]._replace(mode=Mode.LOOK))) == Replaced(KEY)
     yield from stage.release("holder")
+    yield from stage.take(latest)
+    yield from stage.release("latest")
+    stage.clock.advance(3600)
+    yield from stage.sweep(_worker(SHOP))
+    told = [(notice.id, notice.answer) for notice in stage.notices]
+    assert sorted(told) == [("job-1", Replaced(KEY)), ("job-2", Replaced(KEY))]
+    for job in jobs:
+        assert (yield from stage.acquire(job)) == Replaced(KEY)
+    assert (yield from stage.keys()) == []
+
+
+@scenario("S17", "S9", "CANCEL_RUNNING", needs=DURABLE)
+def a_job_that_was_offered_a_slot_is_superseded_without_a_worker(stage: Stage) -> Steps[None]:
+    """On any of its keys; its last worker went before it came for the slots."""
+    yield from stage.take(stage.request(id="holder", lease=10_000))
+    job = _job(stage, "job", Demand(OTHER_KEY, 1), Demand(KEY, 1))
+    yield from stage.wait(job._replace(claim=1000.0))
+    yield from stage.release("holder")
+    assert _noticed(stage) == ["job"]
+    stage.clock.advance(PRESENCE + 1)
+    latest = Demand(KEY, 1, 1, ConflictResolution.CANCEL_RUNNING)
+    yield from stage.acquire(stage.request(latest, id="latest"))
     assert (yield from stage.holders()) == ["latest"]
+    assert (yield from stage.holders(OTHER_KEY)) == []
+    yield from stage.release("latest")
+    assert _noticed(stage) == []
+    stage.clock.advance(3600)
+    yield from stage.sweep(_worker(SHOP))
+    assert _noticed(stage) == ["job"]
+    assert (yield from stage.acquire(job)) == Replaced(KEY)
+    assert (yield from stage.keys()) == []
 
 
 @scenario("S17", "CANCEL_RUNNING", needs=DURABLE)
@@ -226,9 +257,11 @@ def a_dormant_ticket_makes_way_for_the_latest(stage: Stage) -> Steps[None]:
     stage.clock.advance(PRESENCE + 1)
     latest = Demand(KEY, 1, 1, ConflictResolution.CANCEL_RUNNING)
     yield from stage.wait(stage.request(latest, id="latest"))
-    assert _noticed(stage) == ["job"]
     yield from stage.release("holder")
     yield from stage.release("latest")
+    assert _noticed(stage) == []
+    yield from stage.sweep(_worker(SHOP))
+    assert _noticed(stage) == ["job"]
     assert (yield from stage.keys()) == []
 
 
