@@ -9,12 +9,10 @@ from collections.abc import Callable
 from subprocess import Popen
 from typing import Any
 
-import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from saq.job import Status
 from saq.queue.redis import RedisQueue
 
-from limiter_core import Limiter
 from limiter_core.errors import StoreUnavailable
 from limiter_core.requests import Loss
 from limiter_saq import LIMIT_BY, ConcurrencyLimit, ConflictResolution
@@ -208,79 +206,10 @@ def test_saqs_hooks_are_what_they_were() -> None:
     assert "_cleanup_script(" in inspect.getsource(RedisQueue.sweep)
 
 
-async def test_a_worker_that_only_lets_its_bodies_end_leaves_the_line_to_others(
-    shop: Shop,
-) -> None:
-    """Jobs that nobody fetches stand before nobody, however long the bodies take."""
-    shop.gate.clear()
-    queue = shop.queue(ONE)
-    # When it has stopped to fetch, SAQ waits for these, too.
-    timers = {"sweep": 1, "worker_info": 1}
-    worker = shop.work(queue, concurrency=2, shutdown_grace_period_s=300, timers=timers)
-    await queue.enqueue("job", user=1, name="first")
-    await until("one runs", lambda: shop.running)
-    await queue.enqueue("job", user=1, name="second")
-    await until("the other waits", lambda: parked(shop) == 1)
-    await queue.enqueue("job", user=2, name="third")
-    await until("no worker is left to fetch", lambda: len(shop.running) == 2)
-    async with Limiter(shop.server.url) as limiter:
-
-        async def waiting() -> tuple[int, int]:
-            seen = await limiter.inspect(ONE, {"user": 1})
-            return seen.waiting, sum(each.waiting for each in seen.dormant)
-
-        assert await waiting() == (1, 0)
-        worker.event.set()  # as a signal does
-        give_up_at = time.monotonic() + PATIENCE
-        while await waiting() != (0, 1):
-            assert time.monotonic() < give_up_at, "it is dormant"
-    assert len(shop.running) == 2
-
-
 class _NoRedis:
     """What a queue asks of its client when it is made."""
 
     def pubsub(self) -> None: ...
-
-
-async def test_an_aborted_job_that_was_just_woken_keeps_no_slot(shop: Shop) -> None:
-    queue = shop.queue(ONE, claim=10 * PATIENCE)
-    await queue.enqueue("job", user=1, name="first")
-    second = await queue.enqueue("job", user=1, name="second")
-    assert second is not None
-    first = await queue.dequeue(timeout=PATIENCE)
-    assert first is not None
-    assert await queue.dequeue(timeout=0.1) is None
-    assert parked(shop) == 1
-    await queue.finish(first, Status.COMPLETE)
-    await until("the second is woken", lambda: not parked(shop))
-    await queue.abort(second, "no longer needed")
-    assert second.status is Status.ABORTED
-    await queue.enqueue("job", user=1, name="third")
-    third = await queue.dequeue(timeout=PATIENCE)
-    assert third is not None
-    assert third.kwargs is not None
-    assert third.kwargs["name"] == "third"
-
-
-@pytest.mark.parametrize("limits", [ONE, [ONE]])
-async def test_a_worker_that_stops_leaves_no_slot_taken(shop: Shop, limits: Any) -> None:
-    shop.gate.clear()
-    queue = shop.queue(limits)
-    worker = shop.work(queue)
-    for number in range(20):
-        await queue.enqueue("job", user=1, name=number)
-    await until("one runs and the others wait", lambda: shop.running and parked(shop) == 19)
-    await worker.stop()
-    await queue.disconnect()
-    shop.gate.set()
-    other = shop.queue(limits)
-    shop.work(other)
-    # What the stopping worker had taken and not begun SAQ brings back by its own sweep.
-    await other.redis.delete("saq:default:sweep")
-    await other.sweep()
-    await until("all jobs ran", lambda: len(set(shop.ran)) == 20)
-    assert shop.most == 1
 
 
 # -- what ends otherwise than SAQ notes it --------------------------------------------------------
@@ -455,18 +384,3 @@ async def test_a_store_that_fails_at_the_second_look_changes_nothing(shop: Shop)
     assert at - time.time() > 60
     shop.gate.set()
     await until("both ran", lambda: len(shop.ran) == 2)
-
-
-async def test_disconnecting_hands_on_and_stays_closed(shop: Shop) -> None:
-    queue = shop.queue(ONE)
-    await queue.enqueue("job", user=1, name="first")
-    second = await queue.enqueue("job", user=1, name="second")
-    assert second is not None
-    assert await queue.dequeue(timeout=1.0) is not None
-    assert await queue.dequeue(timeout=0.1) is None
-    assert parked(shop) == 1
-    shop.server.admin.zrem("saq:default:incomplete", second.id)  # it is gone: its turn is dropped
-    async with asyncio.timeout(PATIENCE):
-        await queue.disconnect()
-    assert queue._open is None
-    assert not shop.left()
