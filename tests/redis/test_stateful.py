@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from limiter_core.requests import Queued
+from limiter_core.requests import Demand, Queued, Request
 from limiter_core.store import SyncStore
 from limiter_core.testing import FakeClock
 from limiter_core.testing.stateful import StoreMachine
@@ -51,6 +51,11 @@ def machine(server: Server) -> Iterator[Any]:
             # Once it listens it looks after tickets every few seconds only: longer than a run.
             store.keeper.ensure_running()
             until_now(lambda: store.keeper.listening, "the keeper listens")
+            # Sweeps come to scopes that had a job. Before its first one, a worker that is there is
+            # known in the scope up to a sweep later: the model has it known at once.
+            face = store.sync_face()
+            face.acquire(Request("first", (Demand(self.keys[0], 1),), payload=b""))
+            face.release("first")
             return [MemoryStore(clock=clock).sync_face(), store.sync_face()]
 
         def _look(self, about: Any, own_id: str = "") -> None:

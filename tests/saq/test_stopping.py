@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
 from saq.job import Status
 
 from limiter_core import Limiter
-from limiter_saq import ConcurrencyLimit
+from limiter_saq import LIMIT_BY, ConcurrencyLimit, ConflictResolution
 from tests.redis._servers import PATIENCE
+from tests.redis._tools import until_true
 
 from .conftest import Shop, until
 
@@ -43,11 +43,12 @@ async def test_a_worker_that_only_lets_its_bodies_end_leaves_the_line_to_others(
             seen = await limiter.inspect(ONE, {"user": 1})
             return seen.waiting, sum(each.waiting for each in seen.dormant)
 
+        async def is_dormant() -> bool:
+            return await waiting() == (0, 1)
+
         assert await waiting() == (1, 0)
         worker.event.set()  # as a signal does
-        give_up_at = time.monotonic() + PATIENCE
-        while await waiting() != (0, 1):
-            assert time.monotonic() < give_up_at, "it is dormant"
+        await until_true(is_dormant, "it is dormant")
     assert len(shop.running) == 2
 
 
@@ -104,3 +105,35 @@ async def test_disconnecting_hands_on_and_stays_closed(shop: Shop) -> None:
         await queue.disconnect()
     assert queue._open is None
     assert not shop.left()
+
+
+async def test_a_job_that_was_superseded_without_a_worker_ends_when_one_is_back(shop: Shop) -> None:
+    latest = ConcurrencyLimit(
+        LIMIT_BY.constant("latest"), on_conflict=ConflictResolution.KEEP_LATEST
+    )
+    queue = shop.queue(latest)
+    worker = shop.work(queue)
+    async with Limiter(shop.server.url) as limiter:
+        held = await limiter.acquire(latest)
+        job = await queue.enqueue("job", name="old")
+        assert job is not None
+        await until("it waits", lambda: parked(shop) == 1)
+        await worker.stop()
+        await queue.disconnect()
+        newer = asyncio.create_task(limiter.acquire(latest, timeout=PATIENCE))
+
+        async def one_waits() -> bool:
+            return (await limiter.inspect(latest)).waiting == 1
+
+        await until_true(one_waits, "the newer call waits")
+        await held.release()
+        await (await newer).release()
+        other = shop.queue(latest)
+        shop.work(other)
+
+        async def is_aborted() -> bool:
+            stored = await other.job(job.key)
+            return stored is not None and stored.status is Status.ABORTED
+
+        await until_true(is_aborted, "the job is aborted")
+    assert not shop.ran
