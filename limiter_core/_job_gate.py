@@ -21,6 +21,7 @@ from limiter_core._job_parts import (
     OnLost,
     Waiting,
     Wake,
+    bounded_ticket,
     is_parked,
     listen,
     look_request,
@@ -204,6 +205,7 @@ class JobGate:
         Returns:
             Whether there was one.
         """
+        ticket = bounded_ticket(ticket)
         return await self._face.withdraw(ticket, keys or self._desk.keys_of(ticket))
 
     async def sweep(self) -> None:

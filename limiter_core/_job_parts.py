@@ -16,6 +16,7 @@ from limiter_core._identity import new_id
 from limiter_core._prepare import Limits
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError, WaitTimeout
+from limiter_core.keys import bounded
 from limiter_core.limits import Terms
 from limiter_core.outage import Outage, RepeatedWarning
 from limiter_core.requests import (
@@ -38,6 +39,9 @@ from limiter_core.threads import new_lock
 
 logger = logging.getLogger("limiter")
 
+MAX_NAME_LENGTH = 500
+"""Characters of a ticket, and of a gate's name, at the most."""
+
 REMEMBERED = 10_000
 """Tickets of which a gate remembers a key."""
 
@@ -55,7 +59,8 @@ class Job:
     Attributes:
         ticket: names one *attempt* of the job. A redelivery of the attempt has the same; a retry,
             or the next run of a repeated job, another, or it would meet the lease of the run
-            before it.
+            before it. The tail of one with more than `MAX_NAME_LENGTH` characters is replaced by a
+            digest: that is what notices name.
         limits: the limits of the job's function.
         arguments: what their strategies look at.
         payload: all that is needed to wake the job later, or the job itself.
@@ -70,6 +75,16 @@ class Job:
     payload: bytes = b""
     order: int | None = None
     label: str = ""
+
+    def __post_init__(self) -> None:
+        """Bound the ticket: it goes to the store, and many queues take ids from users."""
+        if len(self.ticket) > MAX_NAME_LENGTH:
+            object.__setattr__(self, "ticket", bounded_ticket(self.ticket))
+
+
+def bounded_ticket(ticket: str) -> str:
+    """Return a ticket as stores know it."""
+    return bounded(ticket, MAX_NAME_LENGTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +164,11 @@ class Desk:
     def __init__(self, name: str, claim: float, family: str | None = None) -> None:
         if not name or "\0" in name:
             raise ConfigurationError(f"a gate needs a name, of one line of text, got {name!r}")
+        if len(name) > MAX_NAME_LENGTH:
+            raise ConfigurationError(
+                f"a gate's name has at most {MAX_NAME_LENGTH} characters, got {len(name)}: "
+                f"{name[:50]!r}..."
+            )
         self.name = name
         self.family = family
         self.fetches = True

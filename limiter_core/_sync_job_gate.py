@@ -13,6 +13,7 @@ from limiter_core._job_parts import (
     OnLost,
     Waiting,
     Wake,
+    bounded_ticket,
     is_parked,
     listen,
     look_request,
@@ -104,6 +105,7 @@ class SyncJobGate:
 
     def drop(self, ticket: str, keys: tuple[str, ...] = ()) -> bool:
         """Remove a ticket whose job is gone, and hand on; see `JobGate.drop`."""
+        ticket = bounded_ticket(ticket)
         return self._face.withdraw(ticket, keys or self._desk.keys_of(ticket))
 
     def sweep(self) -> None:

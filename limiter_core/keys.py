@@ -78,12 +78,13 @@ def value_text(value: object, *, where: str) -> str:
     return _text(found if isinstance(found, str) else number_text(found, where))
 
 
-def bounded(text: str) -> str:
-    """Return `text`, its tail replaced by a digest when it is longer than `MAX_KEY_LENGTH`."""
-    if len(text) <= MAX_KEY_LENGTH:
+def bounded(text: str, length: int = MAX_KEY_LENGTH) -> str:
+    """Return `text`, its tail replaced by a digest when it has more characters than `length`."""
+    if len(text) <= length:
         return text
-    digest = hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
-    return f"{text[: MAX_KEY_LENGTH - len(digest) - 1]}#{digest}"
+    encoded = text.encode(errors="surrogatepass")
+    digest = hashlib.blake2b(encoded, digest_size=_DIGEST_BYTES).hexdigest()
+    return f"{text[: length - len(digest) - 1]}#{digest}"
 
 
 def scoped(scope: str | None, text: str) -> str:

@@ -113,7 +113,7 @@ class Admission:
                     _give_up(request)
                     return False
             elif isinstance(outcome, Waiting) or request.task.acks_late:
-                porter.marks.clear(job.ticket)
+                porter.marks.clear(passage.ticket)
         except StoreError:
             if isinstance(outcome, SyncLease):
                 outcome.release()

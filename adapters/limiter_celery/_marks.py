@@ -8,6 +8,7 @@ mark is a lease of its own, on one key for all, that nobody renews.
 
 from __future__ import annotations
 
+from limiter_core.keys import bounded
 from limiter_core.requests import Demand, Granted, Held, Mode, Request
 from limiter_core.store import SyncStore
 
@@ -48,7 +49,7 @@ class Marks:
             self._face.release(self._id(ticket), [self._key])
 
     def _id(self, ticket: str) -> str:
-        return f"{ticket}:over"
+        return f"{bounded(ticket)}:over"  # ids of tasks may be anybody's
 
     def _request(self, ticket: str, mode: Mode) -> Request:
         demand = Demand(self._key, _LIMIT)

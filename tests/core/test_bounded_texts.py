@@ -11,7 +11,7 @@ from limiter_core import (
     SyncLimiter,
 )
 from limiter_core._prepare import demands_of, run_now
-from limiter_core.jobs import Job, SyncJobGate
+from limiter_core.jobs import Job, SyncJobGate, Waiting
 
 LONG = "x" * 1_000_000
 
@@ -50,6 +50,38 @@ def test_a_job_s_label_is_cut():
         lease.release()
 
     assert len(holder.label) == 1000
+
+
+def test_a_job_s_ticket_is_bounded_and_stays_different():
+    limit = ConcurrencyLimit(LIMIT_BY.constant("k"))
+    woken = []
+    with SyncLimiter() as limiter:
+        gate = SyncJobGate(limiter._engine.store, "jobs", wake=woken.append)
+        first = gate.admit(Job(LONG + "1", limit, ArgumentView({}), b"first"))
+        for number in "234":
+            waiting = gate.admit(Job(LONG + number, limit, ArgumentView({}), number.encode()))
+            assert isinstance(waiting, Waiting)
+        ids = [waiter.id for waiter in limiter.inspect(limit).waiters]
+        assert len(set(ids)) == 3
+        assert max(len(each) for each in ids) <= 500
+
+        assert gate.drop(LONG + "2"), "it is found by the id that the queue knows"
+        first.release()
+        assert [notice.payload for notice in woken] == [b"3"]
+        again = gate.admit(Job(LONG + "3", limit, ArgumentView({}), b"3"))
+        assert isinstance(again, SyncLease)
+        again.release()
+        assert gate.drop(woken[-1].id), "and by the one that a notice names"
+
+
+def test_a_gate_s_name_that_is_longer_than_any_is_refused():
+    with (
+        SyncLimiter() as limiter,
+        pytest.raises(ConfigurationError, match="at most 500") as refusal,
+    ):
+        SyncJobGate(limiter._engine.store, LONG, wake=lambda notice: None)
+
+    assert len(str(refusal.value)) < 300
 
 
 @pytest.mark.parametrize("act", ["inspect", "pause", "resume", "reset_limit"])
