@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ._crew import Crew
+from ._crew import LONG, Crew
 
 POOLS = ("prefork", "threads", "gevent", "eventlet", "solo")
 
@@ -17,10 +17,14 @@ def test_one_at_a_time_in_order_and_the_others_hold_nothing(
 ) -> None:
     shop = crew(pool=pool, concurrency=4, base_of_all=True)
     shop.start()
-    # Who finds a free slot is not told of those that are on their way: so the first one takes it.
-    first = shop.send("by_user", 1, 0.5)
+    # Who finds a free slot is not told of those that are on their way: so the first one takes it,
+    # and keeps it until all others wait. (Alone in its process, it lets none of them in.)
+    first = shop.send("by_user", 1, LONG)
     shop.until_began(first)
     results = [first, *(shop.send("by_user", 1, 0.05) for _ in range(9))]
+    waiting = 0 if pool == "solo" else 9
+    shop.until(lambda: shop.limiter.inspect("user=1").waiting == waiting, "the others wait")
+    shop.let_end(first)
     shop.until_ended(*results)
     ids = [each.id for each in results]
     assert [ids.index(each["id"]) for each in shop.log("begin")] == list(range(10))

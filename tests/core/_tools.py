@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,15 @@ from limiter_memory import MemoryStore
 
 PATIENCE = 20.0
 """Seconds after which a condition that should come true is given up: far above any slow machine."""
+
+
+def fork() -> int:
+    """Fork this process. The child ends within `PATIENCE`, whatever it waits for."""
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # not as pytest-timeout has it
+        signal.alarm(int(PATIENCE))
+    return child
 
 
 def shown(value: object) -> str:

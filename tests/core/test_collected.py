@@ -17,7 +17,7 @@ from limiter_core._collected import do_later
 from limiter_core.testing import FakeClock
 from limiter_memory import MemoryStore
 
-from ._tools import until, until_now
+from ._tools import fork, until, until_now
 
 KEY = LIMIT_BY.constant("key")
 ONE = ConcurrencyLimit(KEY, lease=30)
@@ -181,7 +181,7 @@ def test_a_process_forked_amid_the_work_of_the_background_does_its_own():
 
     do_later(work)
     assert begun.wait(10)
-    child = os.fork()
+    child = fork()
     if not child:
         done = threading.Event()
         do_later(done.set)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 
@@ -25,7 +24,7 @@ from limiter_core import (
 from limiter_core.registry import open_store
 from limiter_memory import MemoryStore
 
-from ._tools import PATIENCE, Thread, keys_in_use, until_waiting_now
+from ._tools import Thread, fork, keys_in_use, until_waiting_now
 
 ONE = ConcurrencyLimit(LIMIT_BY.constant("key"))
 BOTH = pytest.mark.parametrize("kind", [Limiter, SyncLimiter])
@@ -213,9 +212,8 @@ def test_row_31_waiters_of_a_loop_that_was_closed_under_them_are_passed_over(sto
 def in_child(work) -> object:
     """Do some work in a forked child, and return what it returned."""
     reader, writer = os.pipe()
-    child = os.fork()
+    child = fork()
     if child == 0:
-        signal.alarm(int(PATIENCE))
         try:
             os.write(writer, json.dumps(work()).encode())
         finally:

@@ -33,6 +33,7 @@ from limiter_core.requests import Demand, Granted, Notice, Presence, Queued, Req
 from limiter_core.testing import OverlapRecorder
 from limiter_redis import RedisStore
 from limiter_redis._script import SCRIPT
+from tests.core._tools import fork
 
 from ._servers import PATIENCE, Process, Server
 from ._tools import until, until_now
@@ -238,6 +239,7 @@ def test_a_second_event_loop(server: Server) -> None:
 
 def test_event_loops_of_several_threads(server: Server) -> None:
     """S6: all loops of a process share the slots, and hear through one keeper."""
+    before = set(threading.enumerate())  # the keeper of a store that was closed may still end
     store = RedisStore(server.url)
     limiter = Limiter(store)
     recorder = OverlapRecorder()
@@ -253,7 +255,8 @@ def test_event_loops_of_several_threads(server: Server) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: asyncio.run(use()), range(8)))
     recorder.assert_within("one", 1)
-    assert sum(thread.name == "limiter-keeper" for thread in threading.enumerate()) == 1
+    made = set(threading.enumerate()) - before
+    assert sum(thread.name == "limiter-keeper" for thread in made) == 1
     store.close()
 
 
@@ -305,7 +308,7 @@ def test_a_forked_child_neither_renews_nor_releases(server: Server) -> None:
     lease = limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("one"), lease=2))
     until_now(lambda: store.keeper.listening, "the keeper runs")
     read, write = os.pipe()
-    child = os.fork()
+    child = fork()
     if child == 0:
         try:
             held = len(store.hub.live)

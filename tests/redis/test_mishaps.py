@@ -29,6 +29,7 @@ from limiter_core.requests import Answer, Demand, Granted, Loss, Queued, Request
 from limiter_redis import RedisStore, _ear
 from limiter_redis._hub import Hub
 from limiter_redis._keeper import Keeper
+from tests.core._tools import fork
 
 from ._fake_time import FAKED, ServerClock
 from ._proxy import Proxy
@@ -436,7 +437,7 @@ def test_a_child_does_not_give_back_what_its_parent_holds(
     """Row 30: also where it leaves the block that it was forked in."""
     limiter = SyncLimiter(store)
     with limiter.hold(ONE) as lease:
-        child = os.fork()
+        child = fork()
         if child:
             os.waitpid(child, 0)
             other = SyncLimiter(server.url)
