@@ -2,7 +2,7 @@
 
 `make test` starts more workers of pytest-xdist than there are cores, since most tests wait for
 processes. A worker has servers of its own. The tests of a file in `TOGETHER` stay in one worker,
-any other goes to the next that is free, the longest first.
+any other goes to the next that is free.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ collect_ignore = [
 # Their tests share what a fixture made for their file, which takes long to make.
 TOGETHER = {
     "tests/celery_/test_endings.py",
+    "tests/celery_/test_lost_slots.py",
     "tests/celery_/test_rabbitmq.py",
+    "tests/celery_/test_revokes.py",
     "tests/celery_/test_routing.py",
+    "tests/celery_/test_stops.py",
     "tests/celery_/test_waiting.py",
     "tests/docket/test_places.py",
     "tests/project/test_architecture.py",  # no fixture: what it reads
@@ -55,9 +58,11 @@ GRACE = 60
 
 STANDARD_ERROR = pytest.StashKey[int]()
 
-# Then those that take long, so that the workers end at about the same time.
-FIRST = ("celery_", "docket", "arq", "saq", "faults", "redis", "cli", "project", "stores", "core")
+WAITING = ("celery_", "docket", "arq", "saq", "faults", "redis", "cli")
+"""Folders of tests that wait for most of their time, those with the longest first."""
+
 LAST = "tests/redis/test_contract.py"
+"""Many short tests: so the workers end at about the same time."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -93,7 +98,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 f"{item.nodeid}: give it an id that is the same in each process"
             )
     if hasattr(config, "workerinput"):
-        items.sort(key=turn_of)
+        items[:] = in_turn(items)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -131,12 +136,29 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     return Scheduling(config, log)
 
 
-def turn_of(item: pytest.Item) -> tuple[bool, bool, int]:
-    """Return what the tests are sorted by."""
-    path = item.path.relative_to(ROOT).as_posix()
-    folder = path.split("/")[1]
-    turn = FIRST.index(folder) if folder in FIRST else 0
-    return path not in TOGETHER, path == LAST, turn
+def in_turn(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return the tests in the order in which they are given out.
+
+    Those that wait and those that compute are mixed evenly: so neither the cores have nothing to
+    do at first, nor are all workers at work in the end on too few of them.
+    """
+    together, waiting, computing, last = [], [], [], []
+    for item in items:
+        path = item.path.relative_to(ROOT).as_posix()
+        if path in TOGETHER:
+            together.append(item)
+        elif path == LAST:
+            last.append(item)
+        else:
+            (waiting if path.split("/")[1] in WAITING else computing).append(item)
+    waiting.sort(key=lambda item: WAITING.index(item.path.relative_to(ROOT).parts[1]))
+    mixed = [
+        (place / len(kind), item)
+        for kind in (waiting, computing)
+        for place, item in enumerate(kind)
+    ]
+    mixed.sort(key=lambda each: each[0])
+    return [*together, *(item for _, item in mixed), *last]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
