@@ -117,7 +117,7 @@ def test_a_frozen_holder_learns_that_it_lost_its_lease(
     server: Server, limiter: SyncLimiter, start: Start
 ) -> None:
     """S10; rows 8, 28: SIGSTOP past the lease. Its renewal does not bring the slot back."""
-    limit = {"max_concurrent": 1, "lease": 1}
+    limit = {"max_concurrent": 1, "lease": 3}
     holder = start("hold.py", url=server.url, limit=limit, **{"async": True})
     holder.wait_for("begins")
     waiter = start("hold.py", url=server.url, limit=limit, **{"async": True})
@@ -137,7 +137,7 @@ def test_a_frozen_waiter_is_passed_over_and_comes_back(
     server: Server, limiter: SyncLimiter, start: Start
 ) -> None:
     """S2, S6: it neither holds the line up, nor is lost itself."""
-    limit = {"max_concurrent": 1, "lease": 1}
+    limit = {"max_concurrent": 1, "lease": 3}
     holder = start("hold.py", url=server.url, limit=limit)
     holder.wait_for("begins")
     frozen = start("hold.py", url=server.url, limit=limit, **{"async": True})

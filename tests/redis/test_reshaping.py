@@ -49,7 +49,7 @@ def test_slots_move_under_load(cluster: Cluster, start: Callable[..., Worker]) -
     crew = Crew(start, cluster.url)
     moves = 0
     ends_at = time.monotonic() + 3 * SECONDS
-    while moves < 12 or time.monotonic() < ends_at:
+    while moves < 8 or time.monotonic() < ends_at:
         for key in KEYS[:4]:
             Mover(cluster, tag(key)).move()
             moves += 1

@@ -34,9 +34,16 @@ LIMIT = ConcurrencyLimit("key", max_concurrent=1, lease=3)
 
 
 @pytest.fixture(scope="module")
-def sentinel() -> Iterator[Sentinel]:
+def running_sentinel() -> Iterator[Sentinel]:
     with closing(Sentinel()) as sentinel:
         yield sentinel
+
+
+@pytest.fixture
+def sentinel(running_sentinel: Sentinel) -> Sentinel:
+    """Whole, whatever the test before did to it."""
+    running_sentinel.until_whole()
+    return running_sentinel
 
 
 def hosts(sentinel: Sentinel) -> list[tuple[str, int]]:
