@@ -160,12 +160,11 @@ class Crew:
     def ask(self, name: str, command: str, *, timeout: float = PATIENCE, **arguments: Any) -> Any:
         """Return what a worker replies to a remote control command; None if it does not."""
         worker = f"{name}@test"
-        try:
+        options = {"reply": True, "timeout": timeout, "limit": 1}
+        with self.app.connection_for_write() as own:  # those of the app a test may have broken
             replies = self.app.control.broadcast(
-                command, arguments, [worker], reply=True, timeout=timeout, limit=1
+                command, arguments, [worker], connection=own, **options
             )
-        except redis.ConnectionError:  # an earlier test ended the connection, and shares the app
-            return None
         return replies[0][worker] if replies else None
 
     def send(self, task: str, *args: Any, **options: Any) -> Sent:
