@@ -100,8 +100,9 @@ class Revocations:
 
     def _note(self, mark: str) -> None:
         demand = Demand(self._key, _LIMIT)
-        # The same id whichever worker notes it, so it is noted once.
+        # The same id whichever worker notes it, so there is one; at the time of the latest.
         ticket = f"revoked:{mark}"
+        self._face.release(ticket, [self._key])
         self._face.acquire(Request(ticket, (demand,), lease=self._lasts, mode=Mode.TRY))
 
 

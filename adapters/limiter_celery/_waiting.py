@@ -70,10 +70,10 @@ class WaitingRoom:
                 self._forget(next(iter(self._parked)))
         if request.expires is not None:
             left = (request.expires - datetime.now(request.expires.tzinfo)).total_seconds()
-            self._end_at(job.ticket, max(left, 0.0) + _GRACE, "expired")
+            self._end_at(job.ticket, parked, max(left, 0.0) + _GRACE, "expired")
         if waiting.patience is not None:
             reason = f"timed out waiting for {waiting.key!r}"
-            self._end_at(job.ticket, max(waiting.patience, 0.0), reason)
+            self._end_at(job.ticket, parked, max(waiting.patience, 0.0), reason)
 
     def forget(self, ticket: str) -> None:
         """A ticket's waiting is over."""
@@ -84,32 +84,33 @@ class WaitingRoom:
         """End the waiting of these tasks, whichever attempt it is that waits."""
         with self._lock:
             tickets = [each for task in task_ids for each in self._of_task.get(task, ())]
-        for ticket in tickets:
-            self._take_out(ticket, "revoked")
+            found = [(ticket, self._parked[ticket]) for ticket in tickets]
+        for ticket, parked in found:
+            self._take_out(ticket, parked, "revoked")
 
     def revoke_by_stamps(self, stamps: Stamps) -> None:
         """End the waiting of the tasks that have one of these stamps."""
         with self._lock:
-            parked = list(self._parked.items())
-        for ticket, each in parked:
-            if have_in_common(each.stamps, stamps):
-                self._take_out(ticket, "revoked")
+            found = list(self._parked.items())
+        for ticket, parked in found:
+            if have_in_common(parked.stamps, stamps):
+                self._take_out(ticket, parked, "revoked")
 
-    def _end_at(self, ticket: str, after: float, reason: str) -> None:
-        self._schedule(lambda: self._take_out(ticket, reason), after)
+    def _end_at(self, ticket: str, parked: _Parked, after: float, reason: str) -> None:
+        self._schedule(lambda: self._take_out(ticket, parked, reason), after)
 
-    def _take_out(self, ticket: str, reason: str) -> None:
+    def _take_out(self, ticket: str, parked: _Parked, reason: str) -> None:
         with self._lock:
-            parked = self._parked.get(ticket)
-        if parked is None:
-            return
+            # A task may be sent again under its id: what ends is the waiting that was meant.
+            if self._parked.get(ticket) is not parked:
+                return
         keys = [demand.key for demand in parked.request.demands]
         try:
             # Only one that waits. Who comes for its slot sees for himself that it has ended.
             where = self._face.acquire(parked.request._replace(mode=Mode.LOOK))
             taken_out = isinstance(where, Queued) and self._face.release(ticket, keys)
         except StoreError:
-            self._end_at(ticket, _PAUSE, reason)
+            self._end_at(ticket, parked, _PAUSE, reason)
             return
         self.forget(ticket)
         if taken_out:

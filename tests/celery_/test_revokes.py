@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from celery.result import AsyncResult, GroupResult
 
 from limiter_celery import ConcurrencyLimit
 from limiter_celery._revocations import Revocations, have_in_common, stamps_of
+from limiter_celery._waiting import WaitingRoom
+from limiter_core.arguments import ArgumentView
+from limiter_core.jobs import Job, SyncJobGate, Waiting
 from limiter_core.testing import FakeClock
 from limiter_memory import MemoryStore
 
@@ -169,3 +173,46 @@ def test_only_a_revoke_from_while_it_waited_counts() -> None:
     clock.advance(60.0)
     later.learn()
     assert not later.cover("one", {}, 0.0), "it is over"
+
+
+def test_of_two_revokes_of_one_id_the_latest_counts() -> None:
+    clock = FakeClock()
+    face = MemoryStore(clock=clock).sync_face()
+    Revocations(face, "celery", 60.0).note("one")
+    clock.advance(5.0)  # meanwhile it was sent again
+    Revocations(face, "celery", 60.0).note("one")
+    later = Revocations(face, "celery", 60.0)
+    later.learn()
+    assert later.cover("one", {}, time.time() - 4.0)
+
+
+def test_a_time_that_a_task_was_given_is_not_that_of_the_next_of_its_id() -> None:
+    store = MemoryStore()
+    gate = SyncJobGate(store, "celery", lambda _: None)
+    due: list[Callable[[], object]] = []
+    ended: list[str] = []
+    room = WaitingRoom(
+        store.sync_face(), lambda end, _: due.append(end), lambda *told: ended.append(told[2])
+    )
+
+    def ask(ticket: str) -> Any:
+        limits = ConcurrencyLimit("user", timeout=60.0)
+        job = Job(ticket, limits, ArgumentView({"user": "eve"}), payload=b"{}")
+        outcome = gate.admit(job)
+        if isinstance(outcome, Waiting):
+            room.enter(SimpleNamespace(id=ticket, stamps={}, expires=None), job, outcome)
+        return outcome
+
+    for _ in range(2):
+        holder = ask("holder")
+        ask("one")
+        if len(due) == 1:
+            holder.release()
+            room.forget("one")
+            ask("one").release()
+    of_the_first, of_the_second = due
+    of_the_first()
+    assert ended == []
+    of_the_second()
+    assert ended == ["timed out waiting for 'user=eve'"]
+    holder.release()
