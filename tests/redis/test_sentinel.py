@@ -130,6 +130,7 @@ async def test_jobs_without_a_worker_keep_their_places_over_a_failover(sentinel:
     names = [f"away-{number}" for number in range(3)]
     offered: list[str] = []
     served: list[str] = []
+    await asyncio.to_thread(sentinel.until_whole)
 
     async def admit(gate: JobGate, name: str, order: int) -> Lease | Waiting | Held:
         return await gate.admit(Job(name, limit, ArgumentView({}, "work"), b"", order))
