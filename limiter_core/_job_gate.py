@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Coroutine
 from inspect import iscoroutinefunction as is_async
 from types import TracebackType
@@ -31,6 +30,7 @@ from limiter_core._job_parts import (
 )
 from limiter_core._prepare import demands_of, limits_of, run_async, terms_of
 from limiter_core.errors import StoreError, StoreUnavailable
+from limiter_core.jitter import jitter
 from limiter_core.lease import Lease
 from limiter_core.requests import Answer, Granted, Held, Notice, Request
 from limiter_core.store import Store
@@ -171,7 +171,6 @@ class JobGate:
                 if isinstance(answer[0], Granted):
                     call.grant(answer[0], sent_at)
             except StoreError as error:
-                self._desk.unsure(request)
                 self._outage.began(error)
                 raise
 
@@ -182,7 +181,6 @@ class JobGate:
                 await self._engine.give_back(call)
             raise
         except TimeoutError as error:
-            self._desk.unsure(request)
             raise StoreUnavailable("the store did not answer in time") from error
         self._outage.over()
         return answer[0]
@@ -246,7 +244,7 @@ class JobGate:
                 self._outage.began(error)
             else:
                 self._outage.over()
-            await asyncio.sleep(every * random.uniform(0.8, 1.2))  # noqa: S311
+            await asyncio.sleep(every * jitter.uniform(0.8, 1.2))
 
     async def __aenter__(self) -> Self:
         """Sweep from now on."""

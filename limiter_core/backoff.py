@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from limiter_core.jitter import jitter
 
 __all__ = ("backoff",)
 
@@ -20,4 +20,4 @@ def backoff(failures: int, first: float, longest: float) -> float:
         longest: seconds at the most.
     """
     pause: float = min(longest, first * 2.0 ** min(failures, _DOUBLINGS))
-    return pause * random.uniform(0.5, 1.0)  # noqa: S311
+    return pause * jitter.uniform(0.5, 1.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import random
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError  # noqa: A004  (redis-py's own)
 
 from limiter_core.errors import ConfigurationError
+from limiter_core.jitter import jitter
 from limiter_core.requests import Request
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import are_green, new_lock
@@ -136,7 +136,7 @@ class Slots:
             if self.version != seen:
                 return
             owners = self.masters()
-            random.shuffle(owners)
+            jitter.shuffle(owners)
             reason: Exception = ConnectionError("the cluster has no nodes")
             for node in dict.fromkeys([*owners, *self._others, *self._seeds]):
                 try:

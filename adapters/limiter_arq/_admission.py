@@ -6,7 +6,6 @@ It maps and translates; who gets a slot is decided in the store.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from limiter_arq._log import logger
 from limiter_arq._marker import Run, limits_of, view_of
 from limiter_arq._shelf import Parked, Shelf, Taken, is_parked
 from limiter_core import ConcurrencyLimit, LimiterError, LimitReached, StoreError, Superseded
+from limiter_core.jitter import jitter
 from limiter_core.jobs import Errands, Held, Job, JobGate, Waiting
 from limiter_core.requests import Loss
 from limiter_core.system_clock import system_clock as time
@@ -171,7 +171,7 @@ class Admission:
             return False
         if isinstance(outcome, Held):
             # Another delivery of it runs: come again when its lease may be over.
-            seconds = (outcome.expires_in or PUT_OFF) + random.uniform(0.05, 0.1)  # noqa: S311
+            seconds = (outcome.expires_in or PUT_OFF) + jitter.uniform(0.05, 0.1)
             await self._let_go(taken.job_id, _from_now(seconds))
             return False
         run.lease = outcome
@@ -182,7 +182,7 @@ class Admission:
     ) -> None:
         waited = timestamp_ms() / 1000 - known.enqueued / 1000
         seconds = min(max(FIRST_BACKSTOP, waited), LAST_BACKSTOP)
-        seconds *= random.uniform(1.0, 1.3)  # noqa: S311
+        seconds *= jitter.uniform(1.0, 1.3)
         if waiting.patience is not None:
             seconds = min(seconds, waiting.patience)
         life = None
@@ -200,7 +200,7 @@ class Admission:
             self._handed_over(parked, ticket)
 
     async def _put_off(self, taken: Taken) -> None:
-        seconds = PUT_OFF * random.uniform(1.0, 1.5)  # noqa: S311
+        seconds = PUT_OFF * jitter.uniform(1.0, 1.5)
         await self._let_go(taken.job_id, _from_now(seconds))
 
     async def _let_go(self, job_id: str, until: float, life: int | None = None) -> None:

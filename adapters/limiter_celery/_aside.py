@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from typing import TYPE_CHECKING, Any
 
 from limiter_celery import _celery
+from limiter_core.jitter import jitter
 
 if TYPE_CHECKING:
     from limiter_celery._porter import Porter
@@ -45,7 +45,7 @@ class Aside:
                 return
             if extra:
                 consumer.qos.increment_eventually()  # its place in the prefetch
-            consumer.timer.call_after(pause * random.uniform(0.9, 1.1), again)  # noqa: S311
+            consumer.timer.call_after(pause * jitter.uniform(0.9, 1.1), again)
 
         def again() -> None:
             try:

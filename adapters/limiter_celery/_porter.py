@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import random
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -31,6 +30,7 @@ from limiter_celery._task import check_arguments, limits_of_task
 from limiter_celery._waiting import WaitingRoom
 from limiter_celery._waking import Waking
 from limiter_core import ConfigurationError, ConflictResolution, StoreError
+from limiter_core.jitter import jitter
 from limiter_core.jobs import SyncJobGate
 from limiter_core.registry import open_store
 
@@ -235,4 +235,4 @@ class Porter:
             pass
         finally:
             if not self.closing:
-                self._sweeps.add(self._sweep, random.uniform(0.8, 1.2))  # noqa: S311
+                self._sweeps.add(self._sweep, jitter.uniform(0.8, 1.2))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,6 +14,7 @@ from docket.dependencies import AdmissionBlocked
 from redis.exceptions import RedisError
 
 from limiter_core import ArgumentView, ConcurrencyLimit, Lease, LimitReached, StoreError, Superseded
+from limiter_core.jitter import jitter
 from limiter_core.jobs import Job, JobGate, Waiting
 from limiter_core.requests import Loss
 from limiter_core.system_clock import system_clock as time
@@ -117,7 +117,7 @@ class Run:
         if isinstance(outcome, Lease):
             return outcome
         if isinstance(outcome, Waiting):
-            keys, seconds = outcome.keys, backstop * random.uniform(0.9, 1.1)  # noqa: S311
+            keys, seconds = outcome.keys, backstop * jitter.uniform(0.9, 1.1)
             seconds = min(seconds, outcome.patience or seconds)
         elif execution.redelivered:
             # Its first run may go on, and then acknowledges the message; else it comes once more.
