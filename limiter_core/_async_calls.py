@@ -55,7 +55,10 @@ class AsyncCall(Call):
         self.delivered = answer
         self._news = True
         wake = self._wake
-        return wake is None or self.in_loop(wake)
+        if wake is not None:
+            return self.in_loop(wake)
+        # It asks at this moment, or holds: who holds may go on in another loop.
+        return self.granted is not None or self.in_loop(lambda: None)
 
     def guard_body(self, where: int) -> None:
         """Have the body, which begins now, cancelled when the lease is lost.

@@ -26,6 +26,7 @@ from limiter_core._engine import (
     OnStoreError,
     bounded_inspect,
     methods_in_background,
+    release_of_jobs,
 )
 from limiter_core._prepare import (
     Arguments,
@@ -56,6 +57,7 @@ class AsyncEngine(Engine):
         super().__init__(store, on_store_error=on_store_error, label=label)
         self.face = self.store.async_face()
         self._abandon, self.let_expire = methods_in_background(self.face)
+        self._release_claim = release_of_jobs(self.face)
         # A store that never suspends need not be awaited: that is a quarter of a call's time.
         self._sure_release = self.store.capabilities.sure_release
         self._direct = None if self.suspends else self.store.sync_face()
@@ -204,7 +206,9 @@ class AsyncEngine(Engine):
                 self.ended(call)
             if call.settled:
                 return
-            if self._direct is not None:
+            if call.request.claimant:
+                await self._give_claim_back(call)
+            elif self._direct is not None:
                 self._direct.release(call.request.id)
             elif self._sure_release:
                 await self.face.release(call.request.id, call.keys)
@@ -217,6 +221,15 @@ class AsyncEngine(Engine):
         except BaseException:
             self.abandon(call)
             raise
+
+    async def _give_claim_back(self, call: AsyncCall) -> None:
+        """Release what this delivery of a job has, and nothing of the next one."""
+        request_id, claimant = call.request.id, call.request.claimant
+        if self._sure_release or self._direct is not None:
+            await self._release_claim(request_id, call.keys, claimant)
+        else:
+            release = self._release_claim(request_id, call.keys, claimant)
+            await call.finish(release, RELEASE_PATIENCE)
 
     def abandon(self, call: AsyncCall) -> None:
         """Give back without waiting; whatever was done of it before an exception was thrown in."""

@@ -242,6 +242,14 @@ def methods_in_background(
     return abandon, getattr(face, "let_expire", leave_to_its_end)
 
 
+def release_of_jobs(face: SyncStore | AsyncStore) -> Callable[[str, Sequence[str], str], Any]:
+    """Return `release_claim` of a store.
+
+    A store that was written before it was in the protocol releases by the id alone.
+    """
+    return getattr(face, "release_claim", lambda lease_id, keys, _: face.release(lease_id, keys))
+
+
 def bounded_inspect(face: SyncStore | AsyncStore) -> Callable[[str, float | None], Any]:
     """Return `inspect` of a store, with a deadline.
 

@@ -149,7 +149,7 @@ class Lost:
 
 
 class Desk:
-    """The books of a gate: its name, whether it fetches jobs, claimants of asks without answer.
+    """The books of a gate: its name, whether it fetches jobs, and keys of its tickets.
 
     Attributes:
         name: who can wake these jobs.
@@ -176,7 +176,6 @@ class Desk:
         self.is_told = True
         self._worker = new_id()
         self.claim = check_seconds(claim, "claim")
-        self._unsure: dict[str, str] = {}
         self._keys: OrderedDict[str, str] = OrderedDict()
 
     def presence(self) -> Presence:
@@ -209,8 +208,8 @@ class Desk:
             order=job.order,
             payload=b"\0".join(payload if self.is_told else (self.name.encode(), *payload)),
             # Each delivery is one of its own, so that a second one never shares the slot of the
-            # first (S18); but an ask that got no answer is repeated, not told that it is held.
-            claimant=self._unsure.get(job.ticket) or new_id(),
+            # first (S18).
+            claimant=new_id(),
             label=short_label(job.label or label),
             listener=listener,
             presence=self.presence() if self.is_told else None,
@@ -227,10 +226,6 @@ class Desk:
         key = self._keys.pop(ticket, None)
         return () if key is None else (key,)
 
-    def unsure(self, request: Request) -> None:
-        """Note that the store may have answered, unheard."""
-        self._unsure[request.id] = request.claimant
-
     def outcome(
         self, request: Request, answer: Answer, terms: Terms, now: float
     ) -> Granted | Waiting | Held:
@@ -240,7 +235,6 @@ class Desk:
             LimitReached, Superseded: the job is not to run.
             ConfigurationError: its cost is above its limit.
         """
-        self._unsure.pop(request.id, None)
         if isinstance(answer, Granted | Held):
             return answer
         if isinstance(answer, Queued):

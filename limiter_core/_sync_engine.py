@@ -27,6 +27,7 @@ from limiter_core._engine import (
     OnStoreError,
     bounded_inspect,
     methods_in_background,
+    release_of_jobs,
 )
 from limiter_core._prepare import (
     Arguments,
@@ -126,6 +127,7 @@ class SyncEngine(Engine):
         super().__init__(store, on_store_error=on_store_error, label=label)
         self.face = self.store.sync_face()
         self._abandon, self.let_expire = methods_in_background(self.face)
+        self._release_claim = release_of_jobs(self.face)
 
     def take(
         self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
@@ -257,7 +259,10 @@ class SyncEngine(Engine):
             if call.block:
                 self.ended(call)
             if not call.settled:
-                self.face.release(call.request.id, call.keys)
+                if call.request.claimant:
+                    self._release_claim(call.request.id, call.keys, call.request.claimant)
+                else:
+                    self.face.release(call.request.id, call.keys)
                 call.settled = True
         except StoreError as error:
             self.abandon(call)

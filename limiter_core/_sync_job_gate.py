@@ -93,7 +93,6 @@ class SyncJobGate:
             if isinstance(answer, Granted):
                 call.grant(answer, sent_at)
         except StoreError as error:
-            self._desk.unsure(request)
             self._outage.began(error)
             raise
         self._outage.over()

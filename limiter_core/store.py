@@ -147,6 +147,11 @@ class SyncStore(Protocol):
 
         All three are one operation (S1 to S4, S7 to S13, S15, S18): the answer says where the
         request stands now. Under `Mode.LOOK` it says only that.
+
+        Raises:
+            StoreError: there is no answer. The caller asks again, or says `abandon`. Of a request
+                with a payload the store gives back what its claimant may have been granted: the
+                job is delivered again, and its next delivery is another claimant.
         """
         ...
 
@@ -159,6 +164,22 @@ class SyncStore(Protocol):
 
         Returns:
             Whether there was one. False is no error: it may have ended by itself.
+        """
+        ...
+
+    def release_claim(self, lease_id: str, keys: Sequence[str], claimant: str) -> bool:
+        """Remove the lease of a job if this claimant has it (S18); no ticket.
+
+        A job whose lease was lost ends while the next delivery of it may run already, under the
+        same id. A store that was written before this was in the protocol is told `release`.
+
+        Args:
+            lease_id: the request's id.
+            keys: its keys.
+            claimant: that of the delivery that ends.
+
+        Returns:
+            Whether it had one.
         """
         ...
 
@@ -285,6 +306,10 @@ class AsyncStore(Protocol):
 
     async def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:
         """Remove a lease or a ticket; see `SyncStore.release`, and `sure_release`."""
+        ...
+
+    async def release_claim(self, lease_id: str, keys: Sequence[str], claimant: str) -> bool:
+        """Remove the lease of a job if this claimant has it; see `SyncStore.release_claim`."""
         ...
 
     def abandon(self, lease_id: str, keys: Sequence[str]) -> None:

@@ -141,6 +141,13 @@ class MemoryStore:
             self._recover()
             raise
 
+    def release_claim(self, lease_id: str, keys: Sequence[str], claimant: str) -> bool:
+        """Remove the lease of a job if this claimant has it."""
+        holder = self._machine.board.holders.get(lease_id)
+        if holder is None or not holder.claimed or holder.request.claimant != claimant:
+            return False
+        return self.release(lease_id, keys)
+
     def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:  # noqa: ARG002
         """Remove the lease or the ticket of this id, and hand on what came free."""
         try:
@@ -345,6 +352,9 @@ class _AsyncFace:
 
     async def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:
         return self._store.release(lease_id, keys)
+
+    async def release_claim(self, lease_id: str, keys: Sequence[str], claimant: str) -> bool:
+        return self._store.release_claim(lease_id, keys, claimant)
 
     def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
         self._store.abandon(lease_id, keys)

@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from limiter_core.errors import StoreError, StoreUnavailable
+from limiter_core.errors import StoreUnavailable
 from limiter_core.requests import Answer, KeySnapshot, Notice, Presence, Renewal, Request
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._deadlines import answer_by
+from limiter_redis._hub import release_of
 from limiter_redis._protocol import batched
 from limiter_redis._slots import check_one_slot
 from limiter_redis._sync_face import NOTE_LASTS, SCAN_COUNT
 from limiter_redis._wire import BATCH
+from limiter_redis.session.entries import Entry
 
 if TYPE_CHECKING:
     from limiter_redis.store import RedisStore
@@ -38,14 +40,18 @@ class AsyncFace:
             await wire.command("SADD", store.scopes_key, *scopes)
             await wire.command("EXPIRE", store.scopes_key, NOTE_LASTS)
             store.noted(scopes)
+        hub = store.hub
+        in_the_way = hub.in_the_way(request) if hub.requests.releasing else ()
         store.prepare(request)
         sent_at = time.monotonic()
         deadline = answer_by(request.deadline, sent_at)
         try:
+            for entry in in_the_way:  # it travels in the same call, and is repeated elsewhere
+                wire.submit(release_of(entry), deadline).add_done_callback(_nobody_waits)
             line = await wire.submit(protocol.acquire(request), deadline)
-            return store.hub.settle(request, line, sent_at)
-        except StoreError as error:
-            granted = store.hub.withdraw(request, error)
+            return hub.settle(request, line, sent_at)
+        except BaseException as error:
+            granted = hub.withdraw(request, error)
             if granted is None or not isinstance(error, StoreUnavailable):
                 raise
             return granted
@@ -57,25 +63,40 @@ class AsyncFace:
         key = keys[0] if keys else live.key if live is not None else await self._find(lease_id)
         if key is None:
             return False
-        operation = protocol.release(lease_id, key)
-        if live is None or not live.waiting:
-            return protocol.parse_flag(await self._carry_out(operation), key)
-        # Its caller has nothing, and has waited long enough: the keeper does it if this takes long.
-        deadline = answer_by(0.0, time.monotonic())
+        if live is None:
+            return await self._flag(protocol.release(lease_id, key))
+        return await self._release(live, key)
+
+    async def _release(self, live: Entry, key: str) -> bool:
         try:
-            return protocol.parse_flag(
-                await self._store.async_wire().submit(operation, deadline), key
-            )
+            if live.token:
+                line = await self._carry_out(release_of(live))
+            else:
+                # Its caller has nothing, and has waited long enough: if this takes long, it is done
+                # in the background.
+                deadline = answer_by(0.0, time.monotonic())
+                line = await self._store.async_wire().submit(release_of(live), deadline)
+            there = protocol.parse_flag(line, key)
         except BaseException:
-            self._store.hub.doubt(live.request)
+            self._store.hub.not_released(live)
             raise
+        self._store.hub.released(live)
+        return there
+
+    async def release_claim(self, lease_id: str, keys: Sequence[str], claimant: str) -> bool:
+        if self._store.is_of_parent(lease_id):
+            return False
+        live = self._store.hub.end(lease_id, claimant)
+        if live is not None:
+            return await self._release(live, keys[0])
+        return await self._flag(protocol.release_claim(lease_id, keys[0], claimant, for_good=False))
 
     def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
         if not self._store.is_of_parent(lease_id):
             self._store.abandon(lease_id, keys[0])
 
     def let_expire(self, lease_id: str) -> None:
-        self._store.hub.end(lease_id)
+        self._store.hub.let_expire(lease_id)
 
     async def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
         if self._store.hub.holds(ticket_id):
@@ -189,3 +210,9 @@ class AsyncFace:
             if "1" in found:  # a record that cannot be read is none of this request
                 return some[found.index("1")]
         return None
+
+
+def _nobody_waits(reply: asyncio.Future[str]) -> None:
+    """Have a failure that nobody waits for not be logged."""
+    if not reply.cancelled():
+        reply.exception()

@@ -370,7 +370,8 @@ class AsyncWire:
 
     def _end_now(self, error: Exception) -> None:
         self._link = None
-        for call in (*self._returned, *self._flying):
+        calls = [*self._returned, *self._flying]
+        for call in calls:
             if call.again:
                 call.fail(error, self._where)
             else:
@@ -379,8 +380,9 @@ class AsyncWire:
                 self._grounded.append(call)
         self._returned.clear()
         self._flying.clear()
+        if calls:
+            self._hub.silence()  # the news that came with lost replies are lost
         if self._grounded or self._gathered:
-            self._hub.recheck_waiting()
             self._flush()
 
     def _recover(self) -> None:
@@ -400,6 +402,6 @@ class AsyncWire:
         self._grounded, self._gathered, self._returned = calls, gathered, []
         self._flying.clear()
         self._flush_is_due = False
-        self._hub.recheck_waiting()
+        self._hub.silence()
         if (calls or gathered) and not self._closed:
             self._plan_flush()

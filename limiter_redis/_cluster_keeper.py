@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from limiter_core.errors import StoreError, StoreUnavailable
+from limiter_core.jitter import jitter
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, SystemThread, socket_owner
 from limiter_redis import _protocol as protocol
 from limiter_redis._backoff import Backoff
 from limiter_redis._ear import Ear
-from limiter_redis._hub import Abandoned, Hub, Live
+from limiter_redis._hub import Hub
 from limiter_redis._keeper import BAD_ANSWER, PATIENCE, Keeper
 from limiter_redis._places import ClusterPlace
 from limiter_redis._protocol import batched
@@ -21,6 +21,7 @@ from limiter_redis._routed_wire import RoutedWire
 from limiter_redis._shard import Shard, Work
 from limiter_redis._slots import Node, Slots, tag_of
 from limiter_redis._wire import BATCH, Way, store_error
+from limiter_redis.session.entries import Entry
 
 T = TypeVar("T")
 
@@ -109,8 +110,8 @@ class ClusterKeeper(Keeper):
         if self._slots.version == 0 or self._map_is_wrong:
             self._learn(now)
         if self._polls and now >= self._poll_at:
-            self._poll_at = now + _POLL * random.uniform(0.5, 1.0)  # noqa: S311  (jitter)
-            hub.recheck_waiting()
+            self._poll_at = now + _POLL * jitter.uniform(0.5, 1.0)
+            hub.silence()
         urgent = list(self._urgent)
         for tag in urgent:
             self._urgent.pop(tag, None)
@@ -118,19 +119,15 @@ class ClusterKeeper(Keeper):
         if now >= self._census_at and not self._polls:
             self._census_at = now + _CENSUS
             self._want(self._to_be_heard(now), at_once=False)
-        due: defaultdict[Node | None, list[Live]] = defaultdict(list)
+        due: defaultdict[Node | None, list[Entry]] = defaultdict(list)
         for live in hub.due(now):
             due[self._slots.node_of(self._tag(live.key))].append(live)
         for node, lives in due.items():
             self._give(node, Work(lives=lives, at_once=True))
         for key in hub.due_looks(now):
             self._give(self._slots.node_of(self._tag(key)), Work(looks=[key], at_once=True))
-        while hub.abandoned:
-            request_id, gone = hub.abandoned.popitem()
-            if now >= gone.until:
-                continue
-            work = Work(releases=[(request_id, gone)])
-            self._give(self._slots.node_of(self._tag(gone.key)), work)
+        for entry in hub.releases_due(now):
+            self._give(self._slots.node_of(self._tag(entry.key)), Work(releases=[entry]))
         while hub.undelivered:
             work = Work(notices=[hub.undelivered.pop()], at_once=True)
             self._give(self._slots.node_of(hub.notices), work)
@@ -211,7 +208,7 @@ class ClusterKeeper(Keeper):
 
     # -- for the threads of the nodes -------------------------------------------------------------
 
-    def renew(self, lives: list[Live]) -> None:
+    def renew(self, lives: list[Entry]) -> None:
         """Renew leases and tickets."""
         for some in batched(lives, BATCH):
             self._carefully(self._renew, some)
@@ -221,19 +218,16 @@ class ClusterKeeper(Keeper):
         for some in batched(keys, BATCH):
             self._carefully(self._look, some)
 
-    def give_back(self, releases: list[tuple[str, Abandoned]]) -> None:
+    def give_back(self, releases: list[Entry]) -> None:
         """Release what nobody wants any more."""
         for some in batched(releases, BATCH):
             self._carefully(self._release, some)
 
-    def _release(self, wire: Way, gone: list[tuple[str, Abandoned]]) -> None:
-        lines = self._call(
-            wire, [protocol.release(each, it.key, for_good=it.for_good) for each, it in gone]
-        )
-        if not self._stopping.is_set():
-            for (request_id, it), line in zip(gone, lines, strict=True):
-                if line is None:  # it is tried again
-                    self._hub.abandoned[request_id] = it
+    def _release(self, wire: Way, entries: list[Entry]) -> None:
+        super()._release(wire, entries)
+        if self._stopping.is_set():
+            for entry in entries:  # what could not be released ends by itself
+                self._hub.released(entry)
 
     def hear(self, messages: list[tuple[bytes, bytes]]) -> None:
         """Pass on messages."""
@@ -255,7 +249,7 @@ class ClusterKeeper(Keeper):
     def heard_from_now_on(self, tags: set[str]) -> None:
         """Have those looked at again who missed what was said before: the leases, too."""
         self.listening = True
-        self._hub.recheck(lambda live: self._tag(live.key) in tags)
+        self._hub.silence(lambda entry: self._tag(entry.key) in tags)
         self._due_now.set()
 
     def elsewhere(self) -> None:

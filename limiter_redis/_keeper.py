@@ -16,14 +16,15 @@ from redis.exceptions import RedisError
 
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.outage import Outage, RepeatedWarning, shared_outage
-from limiter_core.requests import Granted, Request
+from limiter_core.requests import Request
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, SystemThread, new_lock
 from limiter_redis import _protocol as protocol
 from limiter_redis._backoff import Backoff
 from limiter_redis._ear import Ear
-from limiter_redis._hub import Hub, Live
+from limiter_redis._hub import Hub, release_of, renewal_of
 from limiter_redis._wire import BATCH, Way, store_error
+from limiter_redis.session.entries import Entry
 
 R = TypeVar("R")
 
@@ -80,7 +81,7 @@ class Keeper:
         """
         if self._stopping.is_set():
             self._stopping.clear()
-            self._hub.closing = False
+            self._hub.requests.closing = False
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
@@ -94,10 +95,9 @@ class Keeper:
         Who waits is woken: to ask again starts it anew.
         """
         thread = self._thread
-        self._hub.closing = True
         self._stopping.set()
-        self._hub.dismiss_waiting()
-        if thread is not None and not thread.is_current() and not self._hub.live:
+        self._hub.close()
+        if thread is not None and not thread.is_current() and not self._hub.requests:
             thread.join(PATIENCE)
 
     # -- the thread -------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ class Keeper:
                     hub.after_turn()
                 except Exception as error:  # noqa: BLE001  (leases depend on it that this goes on)
                     self._say("the keeper failed, and goes on", error)
-                if hub.live or (hub.on_notice and not self._stopping.is_set()):
+                if hub.requests or (hub.on_notice and not self._stopping.is_set()):
                     idle_since = time.monotonic()
                 elif self._stopping.is_set() or time.monotonic() - idle_since > _IDLE_AFTER:
                     if self._may_end(thread):
@@ -171,7 +171,7 @@ class Keeper:
     def _may_end(self, thread: SystemThread) -> bool:
         with self._lock:
             self._thread = None
-            if not self._hub.live and not self._hub.undelivered and not self._hub.abandoned:
+            if not self._hub.requests and not self._hub.undelivered:
                 return True
             # Somebody came in between, and saw a thread that runs: so it does.
             self._thread = thread
@@ -207,13 +207,13 @@ class Keeper:
                 self.listening = True
                 self._listening.over()
                 self._troubles.get(_DEAF, _NOTHING).over()
-                self._hub.recheck_waiting()  # what was said before this, nobody heard
+                self._hub.silence()  # what was said before this, nobody heard
                 return
             if not heard:
                 return
 
     def _tick(self) -> float:
-        return _SHORT_TICK if self._hub.shortest < _SHORT_LEASE else TICK
+        return _SHORT_TICK if self._hub.requests.shortest < _SHORT_LEASE else TICK
 
     def _keep(self, wire: Way) -> None:
         """Renew what is due, look at keys whose time is up, give up what could not be renewed."""
@@ -228,18 +228,13 @@ class Keeper:
             while self._hub.undelivered:
                 wire.command("PUBLISH", self._hub.notices, self._hub.undelivered[0])
                 del self._hub.undelivered[0]  # only now: what fails is tried again
-            while abandoned := list(self._hub.abandoned.items())[:BATCH]:
-                releases = [
-                    protocol.release(each, it.key, for_good=it.for_good) for each, it in abandoned
-                ]
-                if any(now < it.until for _, it in abandoned):
-                    self._call(wire, releases)
-                for request_id, _ in abandoned:
-                    self._hub.abandoned.pop(request_id, None)  # only now, too
+            releases = self._hub.releases_due(now)
+            for start in range(0, len(releases), BATCH):
+                self._release(wire, releases[start : start + BATCH])
         except StoreUnavailable as error:
             if self._stopping.is_set():
-                self._hub.abandoned.clear()  # they end by themselves
-            self._renewing.failed(min(_LONGEST_PAUSE, self._hub.shortest / 6))
+                self._hub.requests.releasing.clear()  # they end by themselves
+            self._renewing.failed(min(_LONGEST_PAUSE, self._hub.requests.shortest / 6))
             if self._hub.depends():
                 self._say("cannot renew leases, will retry until they end", error)
         except Exception as error:  # noqa: BLE001
@@ -284,10 +279,16 @@ class Keeper:
             self._say(BAD_ANSWER, error)
             return None
 
-    def _renew(self, wire: Way, lives: list[Live]) -> None:
+    def _release(self, wire: Way, entries: list[Entry]) -> None:
+        lines = self._call(wire, [release_of(entry) for entry in entries])
+        for entry, line in zip(entries, lines, strict=True):
+            if line is not None:  # else it is tried again
+                self._hub.released(entry)
+
+    def _renew(self, wire: Way, lives: list[Entry]) -> None:
         sent_at = time.monotonic()
-        lines = self._call(wire, [protocol.renew(live.request.id, live.key) for live in lives])
-        lost: list[tuple[Live, Request]] = []
+        lines = self._call(wire, [renewal_of(live) for live in lives])
+        lost: list[tuple[Entry, Request]] = []
         for live, line in zip(lives, lines, strict=True):
             if line is not None:
                 request = self._read(partial(self._hub.renewed, live, line, sent_at))
@@ -296,7 +297,7 @@ class Keeper:
         if lost:
             self._reclaim(wire, lost)
 
-    def _reclaim(self, wire: Way, lost: list[tuple[Live, Request]]) -> None:
+    def _reclaim(self, wire: Way, lost: list[tuple[Entry, Request]]) -> None:
         sent_at = time.monotonic()
         lines = self._call(wire, [protocol.acquire(request) for _, request in lost])
         for (live, request), line in zip(lost, lines, strict=True):
@@ -306,13 +307,7 @@ class Keeper:
                 # Released while it was asked for again: nobody wants it any more.
                 self._hub.abandon(live.request.id, live.key)
                 continue
-            answer = self._read(partial(self._hub.settle, request, line, sent_at))
-            if answer is None:
-                continue  # it is asked for again
-            if isinstance(answer, Granted):
-                live.listener.lease_renewed(live.expires_at)
-            else:
-                self._hub.forgotten(live)
+            self._read(partial(self._hub.settle, request, line, sent_at))  # else it is asked again
 
     def _look(self, wire: Way, keys: list[str]) -> None:
         lines = self._call(wire, [protocol.sweep(key) for key in keys])

@@ -125,6 +125,22 @@ def release(request_id: str, key: str, *, for_good: bool = False) -> Operation:
     return Operation(f"release {id_word(request_id)} {key_word(key)}{end}", (key,))
 
 
+def release_claim(request_id: str, key: str, claimant: str, *, for_good: bool) -> Operation:
+    """Return the operation that gives back a job's lease, unless another delivery has it (S18).
+
+    Args:
+        request_id: its id.
+        key: one of its keys.
+        claimant: which delivery gives it back.
+        for_good: whether this delivery may take nothing from now on: its request may still be on
+            its way.
+    """
+    end = "gone" if for_good else "of"
+    return Operation(
+        f"release {id_word(request_id)} {key_word(key)} {end} {_word(claimant)}", (key,)
+    )
+
+
 def is_release(operation: Operation) -> bool:
     """Whether an operation removes a lease or ticket."""
     return operation.text.startswith("release ")
@@ -145,9 +161,16 @@ def dismiss(ticket_id: str, key: str) -> Operation:
     return Operation(f"dismiss {id_word(ticket_id)} {key_word(key)}", (key,))
 
 
-def renew(request_id: str, key: str) -> Operation:
-    """Return the operation that starts a lease time again; `key` is the request's first."""
-    return Operation(f"renew {id_word(request_id)} {key_word(key)}", (key,))
+def renew(request_id: str, key: str, claimant: str = "") -> Operation:
+    """Return the operation that starts a lease time again.
+
+    Args:
+        request_id: its id.
+        key: the first of its keys.
+        claimant: of a job: which delivery has the lease (S18).
+    """
+    whose = f" {_word(claimant)}" if claimant else ""
+    return Operation(f"renew {id_word(request_id)} {key_word(key)}{whose}", (key,))
 
 
 def find(request_id: str, key: str) -> Operation:
@@ -248,6 +271,7 @@ class News(NamedTuple):
         id: the request it is about, or the key under "more".
         answer: the request's new answer; None with "look": to be learnt by asking.
         loss: why the lease ended or has to, None if it is not about that.
+        token: the fencing token of that lease, 0 if it is not said.
         notice: what became of a durable ticket.
         more: whether there is more to do on a key than one step may do.
         deferred: the key and the gate of a job that was offered slots in vain.
@@ -256,6 +280,7 @@ class News(NamedTuple):
     id: str
     answer: Answer | None = None
     loss: Loss | None = None
+    token: int = 0
     notice: Notice | None = None
     more: bool = False
     deferred: tuple[str, str] | None = None
@@ -375,7 +400,7 @@ def parse_news(line: str) -> News:
         if kind == "answer":
             return News(subject, None if rest[0] == "look" else _answer(rest))
         if kind == "lost":
-            return News(subject, loss=parse_loss(rest[0]))
+            return News(subject, loss=parse_loss(rest[0]), token=int(rest[1]) if rest[1:] else 0)
         if kind == "notice":
             return News(subject, notice=_notice(subject, rest))
         if kind == "deferred":

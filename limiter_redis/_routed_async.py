@@ -232,7 +232,7 @@ class RoutedAsyncWire:
             line.teach(call)
             return
         elif not isinstance(error, ResponseError):
-            self._hub.recheck_waiting()  # the news that came with lost replies are lost
+            self._hub.silence()  # the news that came with lost replies are lost
         self._put_off(call, error)
 
     def confirmed(self, line: Line, question: Confirmation, replicas: int) -> None:
@@ -291,7 +291,7 @@ class RoutedAsyncWire:
             else:
                 del self._lanes[tag]
         self._learning = False
-        self._hub.recheck_waiting()
+        self._hub.silence()
         if not self._closed:
             self._flush_is_due = True
             self.loop.call_soon(self._flush)

@@ -15,7 +15,7 @@ from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemThread, new_lock, new_socket_pair
 from limiter_redis._backoff import Backoff
 from limiter_redis._ear import Ear
-from limiter_redis._hub import Abandoned, Live
+from limiter_redis.session.entries import Entry
 
 LINGER = 5.0
 """Seconds that a channel is still heard when nobody here waits or holds under its tag any more."""
@@ -36,15 +36,15 @@ class Work(NamedTuple):
         tags: to be heard.
         lives: to be renewed.
         looks: keys to be looked at.
-        releases: requests that nobody wants any more, by their ids.
+        releases: requests that nobody wants any more.
         notices: for other processes.
         at_once: whether to wake the thread for it.
     """
 
     tags: Sequence[str] = ()
-    lives: Sequence[Live] = ()
+    lives: Sequence[Entry] = ()
     looks: Sequence[str] = ()
-    releases: Sequence[tuple[str, Abandoned]] = ()
+    releases: Sequence[Entry] = ()
     notices: Sequence[str] = ()
     at_once: bool = False
 
@@ -52,13 +52,13 @@ class Work(NamedTuple):
 class Doing(Protocol):
     """The keeper, as it is seen from a node."""
 
-    def renew(self, lives: list[Live]) -> None:
+    def renew(self, lives: list[Entry]) -> None:
         """Renew leases and tickets."""
 
     def look(self, keys: list[str]) -> None:
         """Look at keys whose time is up."""
 
-    def give_back(self, releases: list[tuple[str, Abandoned]]) -> None:
+    def give_back(self, releases: list[Entry]) -> None:
         """Release what nobody wants any more."""
 
     def hear(self, messages: list[tuple[bytes, bytes]]) -> None:
@@ -106,9 +106,9 @@ class Shard:
         """Channels that were asked for, and their tags."""
         self.hearing: set[str] = set()
         """Tags that are heard."""
-        self._lives: dict[str, Live] = {}
+        self._lives: dict[str, Entry] = {}
         self._looks: dict[str, None] = {}
-        self._releases: list[tuple[str, Abandoned]] = []
+        self._releases: dict[Entry, None] = {}
         self._notices: list[str] = []
         self._wake_end, self._sleep_end = new_socket_pair()
         self._wake_end.setblocking(False)
@@ -132,7 +132,7 @@ class Shard:
                 self._wanted[tag] = now
             self._lives.update((live.request.id, live) for live in work.lives)
             self._looks.update(dict.fromkeys(work.looks))
-            self._releases += work.releases
+            self._releases.update(dict.fromkeys(work.releases))
             self._notices += work.notices
         if work.at_once:
             self._wake()
@@ -188,7 +188,7 @@ class Shard:
         with self._lock:
             lives, self._lives = list(self._lives.values()), {}
             looks, self._looks = list(self._looks), {}
-            releases, self._releases = self._releases, []
+            releases, self._releases = list(self._releases), {}
             notices, self._notices = self._notices, []
         if lives:
             self._doing.renew(lives)

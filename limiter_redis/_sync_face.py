@@ -10,9 +10,11 @@ from limiter_core.requests import Answer, KeySnapshot, Notice, Presence, Renewal
 from limiter_core.system_clock import system_clock as time
 from limiter_redis import _protocol as protocol
 from limiter_redis._deadlines import answer_by
+from limiter_redis._hub import release_of
 from limiter_redis._protocol import batched
 from limiter_redis._slots import check_one_slot
 from limiter_redis._wire import BATCH
+from limiter_redis.session.entries import Entry
 
 if TYPE_CHECKING:
     from limiter_redis.store import RedisStore
@@ -39,14 +41,18 @@ class SyncFace:
             store.wire().command("SADD", store.scopes_key, *scopes)
             store.wire().command("EXPIRE", store.scopes_key, NOTE_LASTS)
             store.noted(scopes)
+        hub = store.hub
+        in_the_way = hub.in_the_way(request) if hub.requests.releasing else ()
         store.prepare(request)
         sent_at = time.monotonic()
         deadline = answer_by(request.deadline, sent_at)
         try:
-            line = self._carry_out(protocol.acquire(request), deadline)
-            return store.hub.settle(request, line, sent_at)
+            # What is in the way travels in the same call, and is repeated in the background.
+            operations = [*map(release_of, in_the_way), protocol.acquire(request)]
+            line = self._carry_out_all(operations, deadline)[-1]
+            return hub.settle(request, line, sent_at)
         except BaseException as error:
-            granted = store.hub.withdraw(request, error)
+            granted = hub.withdraw(request, error)
             if granted is None or not isinstance(error, StoreUnavailable):
                 raise
             return granted
@@ -58,23 +64,36 @@ class SyncFace:
         key = keys[0] if keys else live.key if live is not None else self._find(lease_id)
         if key is None:
             return False
-        operation = protocol.release(lease_id, key)
-        if live is None or not live.waiting:
-            return self._flag(operation)
-        # Its caller has nothing, and has waited long enough: the keeper does it if this takes long.
+        if live is None:
+            return self._flag(protocol.release(lease_id, key))
+        return self._release(live, key)
+
+    def _release(self, live: Entry, key: str) -> bool:
         try:
-            line = self._carry_out(operation, answer_by(0.0, time.monotonic()))
-            return protocol.parse_flag(line, key)
+            # Who has nothing has waited long enough: if this takes long, it is done in the
+            # background.
+            deadline = None if live.token else answer_by(0.0, time.monotonic())
+            there = protocol.parse_flag(self._carry_out(release_of(live), deadline), key)
         except BaseException:
-            self._store.hub.doubt(live.request)
+            self._store.hub.not_released(live)
             raise
+        self._store.hub.released(live)
+        return there
+
+    def release_claim(self, lease_id: str, keys: Sequence[str], claimant: str) -> bool:
+        if self._store.is_of_parent(lease_id):
+            return False
+        live = self._store.hub.end(lease_id, claimant)
+        if live is not None:
+            return self._release(live, keys[0])
+        return self._flag(protocol.release_claim(lease_id, keys[0], claimant, for_good=False))
 
     def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
         if not self._store.is_of_parent(lease_id):
             self._store.abandon(lease_id, keys[0])
 
     def let_expire(self, lease_id: str) -> None:
-        self._store.hub.end(lease_id)
+        self._store.hub.let_expire(lease_id)
 
     def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
         if self._store.hub.holds(ticket_id):
@@ -163,7 +182,7 @@ class SyncFace:
                 hub.hear(news, sent_at, in_callers_thread=True)
         except BaseException:
             if lines:
-                hub.recheck_waiting()  # thrown in by a signal or a thread: news may be lost
+                hub.silence()  # thrown in by a signal or a thread: news may be lost
             raise
         return lines[: len(operations)]
 

@@ -134,7 +134,7 @@ class _PlainWays:
             timeout=timeout,
             refusals=hub.refusals,
         )
-        wire.reply_lost = hub.recheck_waiting
+        wire.reply_lost = hub.silence
         return wire
 
     def new_async_wire(self) -> AsyncWay:
@@ -185,7 +185,7 @@ class _RoutedWays:
             patience=patience,
             min_replicas=self._min_replicas,
         )
-        wire.reply_lost = self.hub.recheck_waiting
+        wire.reply_lost = self.hub.silence
         return wire
 
     def new_async_wire(self) -> AsyncWay:

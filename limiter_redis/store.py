@@ -227,6 +227,7 @@ class RedisStore:
                 self._last_async_wire = None
         for wire in wires:
             wire.abandon()
+        self.hub.wake()  # who waited there, or asked, is gone
 
     def prepare(self, request: Request) -> None:
         """Note a request before it is sent.
@@ -239,7 +240,9 @@ class RedisStore:
             try:
                 self._keep()
             except StoreError:
-                self.hub.withdraw(request)
+                entry = self.hub.end(request.id)
+                if entry is not None:
+                    self.hub.released(entry)  # nothing was sent
                 raise
 
     def _keep(self) -> None:

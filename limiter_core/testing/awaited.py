@@ -32,6 +32,10 @@ class AwaitedStore:
         """Remove a lease or a ticket."""
         return self._store.release(lease_id, keys)
 
+    async def release_claim(self, lease_id: str, keys: Sequence[str], claimant: str) -> bool:
+        """Remove the lease of a job if this claimant has it."""
+        return self._store.release_claim(lease_id, keys, claimant)
+
     def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
         """Have a lease or a ticket removed."""
         self._store.abandon(lease_id, keys)

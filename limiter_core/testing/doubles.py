@@ -79,6 +79,10 @@ class _Double:
         with self._lock:
             return self._members.pop(lease_id, None) is not None
 
+    def release_claim(self, lease_id: str, keys: Sequence[str], claimant: str) -> bool:  # noqa: ARG002
+        """Remove nothing; see `release`."""
+        return self.release(lease_id, keys)
+
     def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
         """Forget a lease or a ticket."""
         self.release(lease_id, keys)

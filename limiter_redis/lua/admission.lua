@@ -86,7 +86,7 @@ function admission.preempt(s, demand, work)
           holders.write(state.load(key), own)
         end
       end
-      state.tell(h.process, 'lost ' .. h.id .. ' preempted')
+      state.tell(h.process, 'lost ' .. h.id .. ' preempted ' .. int(h.token))
     else -- handed over, but not taken up: for its caller it still waits
       local t = tickets.read(state.load(holders.keys_of(h.keys)[1]), h.id)
       holders.remove(h)

@@ -85,6 +85,7 @@ end
 
 local function renew_sole(op)
   local id, key = match(op, '^renew (%S+) (%S+)$')
+  if not id then return nil end
   local state, record = sole(id, key)
   if not state then return nil end
   local who, ends, lease, rest = match(record, '^%S+ %S+ (%S+ %S+ %S+ %S+) (%d+) (%d+) (.*)$')

@@ -1,14 +1,22 @@
 -- Remove the lease or the ticket of an id, and hand on what came free (S5, S6, S15, S19).
 --
--- operation  "release" id key (one of its keys) and perhaps "for_good": a request of this id that is
---            still on its way, over a connection that was given up, takes nothing when it arrives
+-- operation  "release" id key (one of its keys), and perhaps one of:
+--            "for_good": a request of this id that is still on its way, over a connection that was
+--            given up, takes nothing when it arrives
+--            "of" claimant: only a lease that this claimant took up (S18)
+--            "gone" claimant: as "of"; and a request of its that is still on its way takes nothing
 -- reply      "1" if there was one, else "0"
 
 function steps.release(w)
   local id, s = w[2], state.load(w[3])
   local h, t = turns.member(s, id)
   local ended = s.head .. ':ended:' .. id
-  if w[4] == 'for_good' then
+  if w[5] then
+    if w[4] == 'gone' and not t and not call('GET', ended) then
+      call('SET', ended, 'gone ' .. w[5], 'PX', REMEMBER)
+    end
+    if not h or not h.claimed or h.claimant ~= state.untext(w[5]) then return '0' end
+  elseif w[4] == 'for_good' then
     call('SET', ended, 'replaced ' .. s.key, 'PX', REMEMBER)
   elseif not h and not t then
     call('DEL', ended)

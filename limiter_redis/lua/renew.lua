@@ -1,6 +1,7 @@
 -- Start the lease time of a lease or ticket again. Only updates, never creates (S10).
 --
--- operation  "renew" id key (its first one)
+-- operation  "renew" id key (its first one), and for a job perhaps the claimant: a lease that another
+--            took up is not its own (S18)
 -- reply      "alive" | "preempted" | "look" (a slot was handed over: ask again)
 --            | "waiting" key microseconds-to-next-end ("-") | "lost" reason | "gone" (nobody knows why)
 
@@ -8,6 +9,7 @@ function steps.renew(w)
   local id, s = w[2], state.load(w[3])
   local h, t = turns.member(s, id)
   if h then
+    if w[4] and h.claimant ~= state.untext(w[4]) then return 'lost expired' end
     if not h.claimed then return 'look' end -- the claim time is not prolonged
     local due = holders.due_of(h, h.lease)
     for _, key in ipairs(holders.keys_of(h.keys)) do

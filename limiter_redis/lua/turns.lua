@@ -113,7 +113,7 @@ function turns.finish(h, loss)
   holders.remove(h)
   if h.claimed then
     state.remember(first, h, 'lost ' .. loss)
-    state.tell(h.process, 'lost ' .. h.id .. ' ' .. loss)
+    state.tell(h.process, 'lost ' .. h.id .. ' ' .. loss .. ' ' .. int(h.token))
   else
     tickets.forget(first, h.id)
     state.tell(h.process, 'answer ' .. h.id .. ' look')

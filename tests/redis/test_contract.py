@@ -47,7 +47,7 @@ class TestInThreads(OnAServer, SyncStoreContract):
         for key in list(store.sync_face().keys()):  # what an operator set has no expiry
             store.sync_face().reset_limit(key)
             store.sync_face().resume(key)
-        store.hub.live.clear()  # a scenario may end while it holds
+        store.hub.requests.clear()  # a scenario may end while it holds
         store.close()
 
 
@@ -62,5 +62,5 @@ class TestInAnEventLoop(OnAServer, AsyncStoreContract):
         async for key in store.async_face().keys():
             await store.async_face().reset_limit(key)
             await store.async_face().resume(key)
-        store.hub.live.clear()
+        store.hub.requests.clear()
         await store.aclose()

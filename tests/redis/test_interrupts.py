@@ -144,15 +144,15 @@ def test_what_is_raised_amid_news_reaches_its_caller(
     thread.start()
     until_now(lambda: limiter.inspect(LIMIT).waiting == 1, "it waits")
     hub: Any = limiter._engine.store.hub  # type: ignore[attr-defined]
-    hear, thrown = hub._hear, []
+    say, thrown = hub._say, []
 
-    def hear_once(news: object, sent_at: float) -> None:
+    def say_at_last(said: object) -> None:
         if not thrown:
             thrown.append(True)
             raise SoftTimeLimit
-        hear(news, sent_at)
+        say(said)
 
-    monkeypatch.setattr(hub, "_hear", hear_once)
+    monkeypatch.setattr(hub, "_say", say_at_last)
     with pytest.raises(SoftTimeLimit):
         held.release()
     thread.join(10)

@@ -100,7 +100,7 @@ class TestContractInThreads(WithATag, SyncStoreContract):
         for key in list(store.sync_face().keys()):  # what an operator set has no expiry
             store.sync_face().reset_limit(key)
             store.sync_face().resume(key)
-        store.hub.live.clear()  # a scenario may end while it holds
+        store.hub.requests.clear()  # a scenario may end while it holds
         store.close()
 
 
@@ -115,7 +115,7 @@ class TestContractInAnEventLoop(WithATag, AsyncStoreContract):
         async for key in store.async_face().keys():
             await store.async_face().reset_limit(key)
             await store.async_face().resume(key)
-        store.hub.live.clear()
+        store.hub.requests.clear()
         await store.aclose()
 
 

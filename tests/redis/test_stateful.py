@@ -69,12 +69,12 @@ def machine(server: Server) -> Iterator[Any]:
 
         def teardown(self) -> None:
             super().teardown()
-            opened[-1].hub.live.clear()
+            opened[-1].hub.requests.clear()
             opened.pop().close()
 
     yield SideBySide
     while opened:
-        opened[-1].hub.live.clear()
+        opened[-1].hub.requests.clear()
         opened.pop().close()
 
 

@@ -1,0 +1,1 @@
+"""What this process holds and waits for in a store."""

@@ -1,0 +1,142 @@
+"""The words of this process's books: states, events, entries, and what is said to listeners."""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import NamedTuple
+
+from limiter_core.requests import Answer, Listener, Loss, Request
+
+NOW = -math.inf
+"""In place of a time: as soon as may be, whatever was planned before."""
+
+
+class State(enum.IntEnum):
+    """Where a request stands."""
+
+    ASKED = 0
+    """The store was asked, and its answer was not read yet."""
+    WAITING = 1
+    """It has a ticket; or its caller was told of a failure, and asks again."""
+    HELD = 2
+    """It has a lease."""
+    RELEASING = 3
+    """Nobody wants it any more, and the store has not confirmed that it is gone."""
+    GONE = 4
+    """It is in no book."""
+
+
+class Event(enum.IntEnum):
+    """What can happen to a request."""
+
+    ASK = 0
+    """Its caller asks again."""
+    GRANTED = 1
+    """The reply to the caller: it has the slots."""
+    QUEUED = 2
+    """The reply to the caller: it has a ticket."""
+    REFUSED = 3
+    """The reply to the caller: neither."""
+    PARKED = 4
+    """The reply to the caller: it has a ticket that waits with nobody behind it."""
+    NO_REPLY = 5
+    """The caller is told that there is no answer. It asks again, or says that it is gone."""
+    GIVEN_UP = 6
+    """There is no answer, and the caller is gone."""
+    NEWS_GRANTED = 7
+    """News: a waiter has the slots."""
+    NEWS_REFUSED = 8
+    """News: its waiting is over."""
+    NEWS_LOOK = 9
+    """News: the answer has changed."""
+    LOST = 10
+    """News, or the reply to a renewal: its lease has ended."""
+    PREEMPTED = 11
+    """News, or the reply to a renewal: its lease should be let go."""
+    ALIVE = 12
+    """The reply to a renewal: it has a lease."""
+    WAITS = 13
+    """The reply to a renewal: it has a ticket."""
+    UNKNOWN = 14
+    """The reply to a renewal: the store knows nothing of it."""
+    DEADLINE = 15
+    """The time of its lease is over."""
+    RELEASE = 16
+    """Its caller gives it back, and sends the release."""
+    CALLER_GONE = 17
+    """Nobody wants it any more, and nobody sends a release."""
+    RELEASED = 18
+    """The store has confirmed that it is gone."""
+    NOT_RELEASED = 19
+    """A release was not confirmed."""
+    SILENCE = 20
+    """Messages or replies may have been lost."""
+    LOOK = 21
+    """The reply to a renewal: it has no lease, and the answer has changed."""
+    WAKE = 22
+    """All who wait are to ask again, or to say that they are gone."""
+
+
+class Entry:
+    """One request.
+
+    Attributes:
+        request: as it was sent last.
+        listener: who hears.
+        state: where it stands.
+        renew_at: when it is to be renewed, on the local clock.
+        expires_at: when the lease counts as lost unless renewed; what is released needs no release
+            any more from then on.
+        token: the lease's fencing token.
+        granted_at: when it was granted, on the local clock.
+        held_at: when the grant was read.
+        preempted: whether its holder was told to let go.
+        known: whether the store has answered for it.
+        asking: whether its caller waits for an answer.
+        unsure: whether an ask may be on its way still, over a connection that was given up.
+        early: a loss whose lease is not known here yet, and that lease's token, 0 if unknown.
+    """
+
+    # Defaults of the class: most requests need only a few of them, and setting each would cost.
+    state = State.ASKED
+    expires_at = 0.0
+    token = 0
+    granted_at = 0.0
+    held_at = 0.0
+    preempted = False
+    known = False
+    asking = True
+    unsure = False
+    early: tuple[Loss, int] | None = None
+
+    def __init__(self, request: Request, listener: Listener | None, renew_at: float) -> None:
+        self.request = request
+        self.listener = listener
+        self.renew_at = renew_at
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it has no lease yet."""
+        return self.state < State.HELD
+
+    @property
+    def key(self) -> str:
+        """The first of its keys: where its records are."""
+        return self.request.demands[0].key
+
+
+class Said(NamedTuple):
+    """What is to be said to a listener: exactly one of these.
+
+    Attributes:
+        entry: whose listener.
+        loss: `lease_lost`.
+        renewed_until: `lease_renewed`.
+        answer: `look_again`, with this or with None.
+    """
+
+    entry: Entry
+    loss: Loss | None = None
+    renewed_until: float | None = None
+    answer: Answer | None = None

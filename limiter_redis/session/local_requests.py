@@ -1,0 +1,360 @@
+"""What this process holds and waits for, as a state machine: no I/O, clock, lock or thread.
+
+An entry is there from the moment a caller asks until the store has confirmed that nothing of the
+request is left. So news that come before the reply that they belong to are kept in it, and what
+nobody wants any more is released until that has worked. The transports, the background thread and
+the operations of the store say what happened (`Event`); the table in `transitions.py` says what
+follows; what is to be said to listeners stands in `outbox` until somebody has said it.
+
+The laws, each tested in every order of events (`tests/redis/test_local_requests.py`):
+
+- L1  A loss reaches its holder at once, whether it or the grant is read first.
+- L2  A waiter that has its slot is woken at once.
+- L3  What is renewed has somebody here who holds it, or waits for it.
+- L4  What nobody has is released, until that is confirmed or its lease is over.
+- L5  An entry ends when its caller is gone.
+- L6  A look (`Mode.LOOK`) changes nothing.
+- L7  A call is told one outcome, once.
+- L8  After a silence (messages or replies may be lost) all entries are looked at, at once.
+- L9  A closed store keeps renewing what is still held, and asks for nothing that was lost.
+
+News of a loss carry the fencing token of the lease that they are about, so that those of an older
+lease of the same id do no harm. Where it is missing, the store is asked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from limiter_core.requests import Answer, Demand, Granted, Loss, Mode, Queued, Request
+from limiter_redis.session.entries import NOW, Entry, Event, State
+from limiter_redis.session.transitions import MARGIN, Books
+
+# The members of an enum take their time to be looked up.
+LOOK = Mode.LOOK
+ASK, GRANTED, RELEASE, RELEASED = Event.ASK, Event.GRANTED, Event.RELEASE, Event.RELEASED
+
+UNKNOWN_LEASE = 60.0
+"""Seconds that a lease is taken to live whose own time is not known."""
+
+
+class LocalRequests(Books):
+    """The entries of one store in one process.
+
+    Its methods are events. Whoever calls them makes sure that one runs at a time, and afterwards
+    says what stands in `outbox`.
+
+    Args:
+        jitter: returns numbers from 0 to 1: so that processes do not renew at the same moment.
+    """
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to be kept alive, or to be released."""
+        return bool(self.entries or self.releasing or self.outbox)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.entries.clear()
+        self.rivals.clear()
+        self.releasing.clear()
+        self.outbox.clear()
+
+    # -- what callers do --------------------------------------------------------------------------
+
+    def asked(self, request: Request, now: float) -> None:
+        """A request is about to be sent."""
+        listener = request.listener
+        if listener is None or request.mode is LOOK:
+            return
+        entry = self.entries.get(request.id)
+        if entry is None or entry.listener is not listener:
+            lease = request.lease
+            new = Entry(request, listener, now + self._pause(lease, waiting=True))
+            self.shortest = min(self.shortest, lease)
+            if entry is None:
+                self.entries[request.id] = new
+                self._next_due = min(self._next_due, new.renew_at)
+            else:
+                self.rivals[listener] = new
+        else:
+            entry.request = request
+            entry.asking = True
+            self._step(entry, ASK, now)
+
+    def answered(self, request: Request, answer: Answer, sent_at: float, now: float) -> Answer:
+        """The reply to a request was read; returns the answer for its caller."""
+        entry = self._entry_of(request)
+        durable = request.payload is not None
+        if isinstance(answer, Granted):
+            answer = _with_margin(answer, request.lease)
+            event = GRANTED
+            if self.rivals and entry is not None:
+                self._take_over(entry, answer.fencing_token, now)
+        elif isinstance(answer, Queued):
+            if not durable:
+                self.look_at(answer.key, answer.look_again, now)
+            answer = answer._replace(look_again=None)  # it is looked at for all who wait
+            event = Event.PARKED if durable else Event.QUEUED
+        else:
+            event = Event.REFUSED
+        if entry is not None:
+            entry.known = True
+            entry.asking = False
+            self._step(entry, event, now, sent_at, answer)
+        return answer
+
+    def not_answered(self, request: Request, now: float, *, unsure: bool) -> Granted | None:
+        """There is no reply to a request; returns the grant that news brought meanwhile.
+
+        Args:
+            request: the request.
+            now: the time.
+            unsure: whether it may arrive still.
+        """
+        entry = self._entry_of(request)
+        if entry is None:
+            return None
+        entry.asking = False
+        entry.unsure |= unsure
+        if entry.state is State.HELD:
+            return Granted(entry.token, max(0.0, entry.expires_at - now))
+        # A job is delivered again: then another asks for it.
+        durable = request.payload is not None
+        self._step(entry, Event.GIVEN_UP if durable else Event.NO_REPLY, now)
+        return None
+
+    def release(
+        self, request_id: str, now: float, key: str | None = None, *, by_caller: bool = False
+    ) -> Entry | None:
+        """Nobody wants a request any more.
+
+        Args:
+            request_id: its id.
+            now: the time.
+            key: the first of its keys, for one that may be in no book here.
+            by_caller: whether the caller sends the release, and says what came of it.
+
+        Returns:
+            What is to be released; None if it is not known.
+        """
+        entry = self.entries.get(request_id)
+        if by_caller:
+            if entry is not None:
+                self._step(entry, RELEASE, now)
+            return entry
+        # Its own release may be on its way, while another delivery of the job runs.
+        gone = [each for each in self.releasing if each.request.id == request_id]
+        if not gone and entry is not None:
+            gone = [entry]
+        elif not gone and key is not None:
+            gone = [Entry(Request(request_id, (Demand(key, 1),), UNKNOWN_LEASE), None, NOW)]
+            gone[0].asking = False
+        for each in gone:
+            self._step(each, Event.CALLER_GONE, now)
+        return None
+
+    def released(self, entry: Entry) -> None:
+        """The store has confirmed that nothing is left of a request."""
+        self._step(entry, RELEASED, 0.0)
+
+    def not_released(self, entry: Entry, now: float) -> None:
+        """A release was not confirmed."""
+        self._step(entry, Event.NOT_RELEASED, now)
+
+    def caller_gone(self, entry: Entry, now: float) -> None:
+        """The listener of a request is not there any more."""
+        self._step(entry, Event.CALLER_GONE, now)
+
+    def in_the_way(self, request: Request) -> list[Entry]:
+        """Return what is to be released before a job is asked for again."""
+        return [entry for entry in self.releasing if entry.request.id == request.id]
+
+    def forget(self, request_id: str) -> None:
+        """Renew a lease no more: it ends by itself."""
+        self.entries.pop(request_id, None)
+
+    # -- what the store says ----------------------------------------------------------------------
+
+    def heard_answer(
+        self, request_id: str, answer: Answer | None, sent_at: float, now: float
+    ) -> None:
+        """News: the answer to one who waits has changed; None: it is not said to what."""
+        entry = self.entries.get(request_id)
+        if entry is None:
+            return
+        if isinstance(answer, Granted) and answer.expires_in is not None:
+            # The lease counts from when the step was asked for. News that took long are only a
+            # hint, for the slot may be another's by now: it asks. So it does if news of the loss
+            # were faster.
+            known_as_lost = entry.early is not None and entry.early[1] == answer.fencing_token
+            if known_as_lost or now - sent_at > MARGIN / 2 * answer.expires_in:
+                self._step(entry, Event.NEWS_LOOK, now)
+                return
+            entry.known = True
+            answer = _with_margin(answer, entry.request.lease)
+            self._step(entry, Event.NEWS_GRANTED, now, sent_at, answer)
+        elif answer is None or isinstance(answer, Granted | Queued):
+            self._step(entry, Event.NEWS_LOOK, now)
+        else:
+            self._step(entry, Event.NEWS_REFUSED, now, sent_at, answer)
+
+    def heard_loss(self, request_id: str, loss: Loss, token: int, now: float) -> None:
+        """News: a lease has ended, or (`Loss.PREEMPTED`) should be let go.
+
+        Args:
+            request_id: the id.
+            loss: why.
+            token: of the lease; 0 if it is not said.
+            now: the time.
+        """
+        event = Event.PREEMPTED if loss is Loss.PREEMPTED else Event.LOST
+        for entry in self._all_of(request_id):
+            if entry.state is not State.HELD or not token or token == entry.token:
+                self._step(entry, event, now, loss=loss, token=token)
+            elif token > entry.token:  # it is about one that came after this one had ended
+                self._step(entry, Event.LOST, now, loss=Loss.EXPIRED)
+
+    def renewed(
+        self, entry: Entry, event: Event, sent_at: float, now: float, loss: Loss = Loss.FORGOTTEN
+    ) -> Request | None:
+        """The reply to a renewal was read; returns the request of a lease that the store lost.
+
+        It is to be asked for again, by its id (S10).
+
+        Args:
+            entry: as `due` returned it.
+            event: what the store said.
+            sent_at: when it was asked.
+            now: the time.
+            loss: with `Event.LOST`: why.
+        """
+        if self.entries.get(entry.request.id) is not entry:
+            return None  # released meanwhile: whatever the store says is no loss
+        if sent_at < entry.held_at:  # it may be about what was before the grant
+            self._look_now(entry)
+            return None
+        if entry.renew_at != NOW:  # else it is to be looked at again, whatever this said
+            pause = self._pause(entry.request.lease, waiting=entry.waiting)
+            entry.renew_at = sent_at + pause
+            self._next_due = min(self._next_due, entry.renew_at)
+        reclaims = event is Event.UNKNOWN and entry.state is State.HELD
+        if reclaims and entry.expires_at <= now:
+            event = Event.DEADLINE
+        elif reclaims and self.closing:
+            event = Event.LOST
+        elif event is Event.PREEMPTED and entry.state is State.HELD:
+            self._step(entry, Event.ALIVE, now, sent_at)
+        self._step(entry, event, now, sent_at, loss=loss)
+        if not reclaims or entry.state is not State.HELD:
+            return None
+        entry.unsure = True  # its release may overtake this
+        hold = entry.request.max_hold
+        if hold is not None:
+            hold = max(0.001, hold - (now - entry.granted_at))
+        return entry.request._replace(mode=Mode.RECLAIM, fencing_token=entry.token, max_hold=hold)
+
+    def silence(self, concerned: Callable[[Entry], bool] | None = None) -> None:
+        """Messages or replies may have been lost until now.
+
+        Args:
+            concerned: says of which entries; None for all.
+        """
+        for entry in [*self.entries.values(), *self.rivals.values()]:
+            if concerned is None or concerned(entry):
+                self._step(entry, Event.SILENCE, 0.0)
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def due(self, now: float) -> list[Entry]:
+        """Return what has to be renewed; the caller renews it now, or says `silence`."""
+        if now < self._next_due:
+            return []
+        self._next_due = math.inf
+        if not self.entries:
+            self.shortest = math.inf
+        due: list[Entry] = []
+        for entry in self.entries.values():
+            if entry.renew_at <= now:
+                due.append(entry)
+                # Until it is known that this worked; but not in place of what comes meanwhile.
+                entry.renew_at = now
+            self._next_due = min(self._next_due, entry.renew_at)
+        return due
+
+    def deadlines(self, now: float) -> None:
+        """Leases that could not be renewed in time are over."""
+        if now < self._next_deadline:
+            return
+        self._next_deadline = math.inf
+        for entry in [entry for entry in self.entries.values() if entry.state is State.HELD]:
+            if entry.expires_at > now:
+                self._next_deadline = min(self._next_deadline, entry.expires_at)
+                continue
+            self._step(entry, Event.DEADLINE, now)
+
+    def releases_due(self, now: float) -> list[Entry]:
+        """Return what is to be released, and was not sent; what is over by itself is forgotten."""
+        if not self.releasing:
+            return []
+        for entry in [each for each in self.releasing.values() if each.expires_at <= now]:
+            self._step(entry, Event.DEADLINE, now)
+        return [entry for entry in self.releasing.values() if entry.renew_at <= now]
+
+    def look_at(self, key: str, after: float | None, now: float) -> None:
+        """Note when the next lease of a key ends that somebody here waits for."""
+        if after is not None:
+            # A little late, and not all processes at once.
+            at = now + after + 0.001 + 0.049 * self._jitter()
+            if at < self.looks.get(key, at + 1.0):
+                self.looks[key] = at
+
+    def wake(self, now: float) -> None:
+        """Have all who wait ask again; who is not there any more says so."""
+        for entry in [*self.entries.values(), *self.rivals.values()]:
+            self._step(entry, Event.WAKE, now)
+
+    def close(self, now: float) -> None:
+        """The store is closed: who waits asks again, which opens it."""
+        self.closing = True
+        self.wake(now)
+
+    def _entry_of(self, request: Request) -> Entry | None:
+        """Return the entry of whoever sent a request; None if it is in no book."""
+        listener = request.listener
+        if listener is None or request.mode is LOOK:
+            return None
+        entry = self.entries.get(request.id)
+        if entry is None or entry.listener is not listener:
+            return self.rivals.get(listener)
+        return entry
+
+    def _take_over(self, entry: Entry, token: int, now: float) -> None:
+        """Another delivery of a job is granted: no two of them have a lease at once (S18)."""
+        first = self.entries.get(entry.request.id)
+        if first is entry:
+            return
+        if first is not None and first.state is State.HELD:
+            if first.token >= token:  # the reply is older: its lease was over before the other's
+                entry.early = (Loss.EXPIRED, token)
+                return
+            self._step(first, Event.LOST, now, loss=Loss.EXPIRED)
+        elif first is not None and first.listener is not None:
+            self.rivals[first.listener] = first
+        if entry.listener is not None:
+            self.rivals.pop(entry.listener, None)
+        self.entries[entry.request.id] = entry
+
+    def _all_of(self, request_id: str) -> Iterator[Entry]:
+        entry = self.entries.get(request_id)
+        others = [each for each in self.rivals.values() if each.request.id == request_id]
+        return iter(others if entry is None else [entry, *others])
+
+
+def _with_margin(granted: Granted, lease: float) -> Granted:
+    """Return a grant as its holder is told of it: it stops before the store does."""
+    if granted.expires_in is None:
+        return granted
+    # With a `max_hold` shorter than the lease, what is left is shorter, too.
+    margin = MARGIN * min(lease, granted.expires_in)
+    return Granted(granted.fencing_token, granted.expires_in - margin, margin)

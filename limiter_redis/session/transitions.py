@@ -1,0 +1,216 @@
+"""What each event does to a request in each state: the table, and the actions that it names."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from limiter_core.jitter import jitter
+from limiter_core.requests import Answer, Listener, Loss
+from limiter_redis.session.entries import NOW, Entry, Event, Said, State
+
+MARGIN = 0.1
+"""The part of a lease by which a holder stops before the store does: for the way, and for clocks
+that do not run equally fast."""
+
+LOOK_EVERY = 5.0
+"""Seconds after which even an undisturbed ticket is looked at, at the latest."""
+
+
+# The members of an enum take their time to be looked up.
+HELD, RELEASING, GONE = State.HELD, State.RELEASING, State.GONE
+
+
+class Books:
+    """The entries of one store in one process, and how the table changes them."""
+
+    def __init__(self, jitter: Callable[[], float] = jitter.random) -> None:
+        self.entries: dict[str, Entry] = {}
+        """Requests that somebody here waits for or holds, by their ids."""
+        self.rivals: dict[Listener, Entry] = {}
+        """Other deliveries of jobs whose ids are in `entries`, until the store has answered."""
+        self.releasing: dict[Entry, Entry] = {}
+        """Requests that nobody wants any more."""
+        self.outbox: deque[Said] = deque()
+        """What is to be said, the oldest first."""
+        self.looks: dict[str, float] = {}
+        """Keys that somebody here waits for, and when their next lease ends (local clock)."""
+        self.closing = False
+        """Whether the store was closed."""
+        self.shortest = math.inf
+        """The shortest lease of those that are here (or were, until nobody is)."""
+        self._jitter = jitter
+        self._next_due = self._next_deadline = math.inf
+
+    def _step(  # noqa: PLR0917  (by position: this is done for every call)
+        self,
+        entry: Entry,
+        event: Event,
+        now: float,
+        sent_at: float = 0.0,
+        answer: Answer | None = None,
+        loss: Loss = Loss.FORGOTTEN,
+        token: int = 0,
+    ) -> None:
+        # In this order: an exception may be thrown into the thread at any line, and then the event
+        # comes once more. Each action may be done twice.
+        state, actions = TABLE[entry.state][event]
+        for action in actions:
+            action(self, entry, now, sent_at, answer, loss, token)
+        if state is not entry.state:
+            self._enter(entry, state)
+            if state is HELD:
+                entry.held_at = now
+                if entry.early is not None:
+                    self._take_early(entry, now)
+
+    def _enter(self, entry: Entry, state: State) -> None:
+        """Put an entry into the book of its state."""
+        if state is RELEASING:
+            self.releasing[entry] = entry
+        elif entry.state is RELEASING:
+            self.releasing.pop(entry, None)
+        elif state is not GONE:
+            entry.state = state
+            return
+        if entry.state is not RELEASING:
+            request_id = entry.request.id
+            if self.entries.get(request_id) is entry:
+                del self.entries[request_id]
+            elif entry.listener is not None:
+                self.rivals.pop(entry.listener, None)
+        entry.state = state
+
+    def _pause(self, lease: float, *, waiting: bool) -> float:
+        """Return the seconds until the next renewal: a third of the lease, at the most."""
+        interval = lease / 3
+        if waiting and interval > LOOK_EVERY:
+            interval = LOOK_EVERY
+        return interval * (0.8 + 0.2 * self._jitter())
+
+    # -- the actions of the table -----------------------------------------------------------------
+
+    def _hold(self, entry: Entry, _: float, sent_at: float, answer: Any, *__: Any) -> None:
+        """Note the lease, from when the step was asked for."""
+        entry.token = answer.fencing_token
+        entry.granted_at = entry.granted_at or sent_at
+        entry.expires_at = sent_at + answer.expires_in
+        if entry.renew_at != NOW:
+            interval = entry.request.lease / 3
+            entry.renew_at = sent_at + interval * (0.8 + 0.2 * self._jitter())
+        self._next_due = min(self._next_due, entry.renew_at)
+        self._next_deadline = min(self._next_deadline, entry.expires_at)
+
+    def _take_early(self, entry: Entry, now: float) -> None:
+        """Do what follows from news of a loss that came before the grant was read."""
+        assert entry.early is not None
+        (loss, token), entry.early = entry.early, None
+        if not token:
+            self._look_now(entry)
+        elif token == entry.token:
+            event = Event.PREEMPTED if loss is Loss.PREEMPTED else Event.LOST
+            self._step(entry, event, now, loss=loss, token=token)
+
+    def _keep(self, entry: Entry, *told: Any) -> None:
+        """Keep news of a lease whose grant was not read yet."""
+        loss, token = told[-2:]
+        if entry.early is None or token >= entry.early[1]:
+            entry.early = loss, token
+
+    def _renewed(self, entry: Entry, _: float, sent_at: float, *__: Any) -> None:
+        """Note the new end, and say it."""
+        request = entry.request
+        entry.expires_at = sent_at + (1 - MARGIN) * request.lease
+        if request.max_hold is not None:
+            entry.expires_at = min(entry.expires_at, entry.granted_at + request.max_hold)
+        self._next_deadline = min(self._next_deadline, entry.expires_at)
+        self._tell_end(entry)
+
+    def _tell_end(self, entry: Entry, *_: Any) -> None:
+        self.outbox.append(Said(entry, renewed_until=entry.expires_at))
+
+    def _over(self, entry: Entry, now: float, *_: Any) -> None:
+        """Say that nobody renewed it in time, or that it was held too long."""
+        max_hold = entry.request.max_hold
+        overran = max_hold is not None and now - entry.granted_at >= max_hold * (1 - 2 * MARGIN)
+        self.outbox.append(Said(entry, loss=Loss.OVERRAN if overran else Loss.CUT_OFF))
+
+    def _look_now(self, entry: Entry, *_: Any) -> None:
+        """Have it renewed at once, whatever a renewal that is on its way will say."""
+        entry.renew_at = self._next_due = NOW
+
+    def _tell_loss(self, entry: Entry, *told: Any) -> None:
+        self.outbox.append(Said(entry, loss=told[-2]))
+
+    def _tell_preempted(self, entry: Entry, *_: Any) -> None:
+        if not entry.preempted:
+            self.outbox.append(Said(entry, loss=Loss.PREEMPTED))
+            entry.preempted = True
+
+    def _deliver(self, entry: Entry, _: float, __: float, answer: Any, *___: Any) -> None:
+        self.outbox.append(Said(entry, answer=answer))
+
+    def _ask_again(self, entry: Entry, *_: Any) -> None:
+        self.outbox.append(Said(entry))
+
+    def _send(self, entry: Entry, now: float, *_: Any) -> None:
+        """Have it released with the next renewals."""
+        self._sent(entry, now)
+        entry.renew_at = NOW
+
+    def _sent(self, entry: Entry, now: float, *_: Any) -> None:
+        """Leave the release to the caller."""
+        entry.unsure |= entry.asking
+        entry.renew_at = math.inf
+        entry.expires_at = now + entry.request.lease
+
+
+Cell = tuple[State, tuple[Callable[..., None], ...]]
+
+# What an event leads to, by the state in which it finds a request: the new state, and the actions
+# (methods above). A dash: it does not happen, and changes nothing.
+_TEXT = """
+EVENT        | ASKED                | WAITING                | HELD                | RELEASING
+ASK          | ASKED                | ASKED                  | HELD                | -
+GRANTED      | HELD hold            | -                      | HELD hold tell_end  | -
+QUEUED       | WAITING              | -                      | HELD                | -
+REFUSED      | GONE                 | -                      | GONE tell_loss      | -
+PARKED       | GONE                 | -                      | GONE tell_loss      | -
+NO_REPLY     | WAITING              | -                      | -                   | -
+GIVEN_UP     | RELEASING send       | -                      | -                   | -
+NEWS_GRANTED | HELD hold deliver    | HELD hold deliver      | HELD                | -
+NEWS_REFUSED | GONE deliver         | GONE deliver           | HELD                | -
+NEWS_LOOK    | ASKED ask_again      | WAITING ask_again      | HELD                | -
+LOOK         | ASKED                | WAITING ask_again      | -                   | -
+LOST         | ASKED keep           | WAITING keep ask_again | GONE tell_loss      | -
+PREEMPTED    | ASKED keep           | WAITING keep ask_again | HELD tell_preempted | -
+ALIVE        | ASKED                | WAITING ask_again      | HELD renewed        | -
+WAITS        | ASKED                | WAITING                | GONE tell_loss      | -
+UNKNOWN      | ASKED                | WAITING ask_again      | HELD                | -
+DEADLINE     | -                    | -                      | GONE over           | GONE
+RELEASE      | RELEASING sent       | RELEASING sent         | RELEASING sent      | -
+CALLER_GONE  | RELEASING send       | RELEASING send         | RELEASING send      | RELEASING send
+RELEASED     | -                    | -                      | -                   | GONE
+NOT_RELEASED | -                    | -                      | -                   | RELEASING send
+SILENCE      | ASKED look_now       | WAITING look_now       | HELD look_now       | -
+WAKE         | ASKED ask_again      | WAITING ask_again      | HELD ask_again      | -
+"""
+
+
+def _read(text: str) -> list[list[Cell]]:
+    """Return the cells by state, then by event."""
+    head, *rows = [re.split(r" *\| *", line) for line in text.strip().splitlines()]
+    table: list[list[Cell]] = [[(state, ())] * len(Event) for state in State]
+    for name, *cells in rows:
+        for column, cell in zip(head[1:], cells, strict=True):
+            if cell != "-":
+                state, *actions = cell.split(" ")
+                does = tuple(getattr(Books, "_" + action) for action in actions)
+                table[State[column]][Event[name]] = State[state], does
+    return table
+
+
+TABLE = _read(_TEXT)
