@@ -1,0 +1,340 @@
+"""A process with two callers, a server, and a network on which all can be lost or late.
+
+`events.py` says what can happen next, and `Simulation.apply` has it happen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from limiter_core import ConflictResolution
+from limiter_core.requests import Loss
+from limiter_redis.session.entries import Entry
+from limiter_redis.session.local_requests import LocalRequests
+
+from .callers import LEASE, Caller, Status, callers_of
+from .network import Message, Network
+from .server import Server
+
+STEP = 0.001
+"""Seconds between two events: no regular renewal comes due."""
+
+
+class Simulation:
+    """One process, one server, and what is on its way between them.
+
+    Attributes:
+        requests: what is tried.
+        callers: who uses it.
+        network: what is on its way.
+        unheard: whether news were lost, and nobody knows it yet.
+        loop_ended: whether a loop has ended, and nobody knows it yet.
+        used: how often events happened that are limited.
+        failures: laws that were broken on the way.
+        entries: all entries that there ever were.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.requests = LocalRequests(lambda: 0.5)
+        self.callers = callers_of(kind)
+        self.now = 1000.0
+        self.server = Server([caller.request for caller in self.callers], self.now)
+        self.network = Network()
+        self.unheard = self.loop_ended = False
+        self.used: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self.entries: dict[Entry, None] = {}
+        self._global_events: dict[str, Callable[[], None]] = {
+            "renew": self._renew,
+            "renewal time": self._renewal_time,
+            "subscribed": self._subscribed,
+            "loop end noticed": self._loop_end_noticed,
+            "other holds": lambda: self._other_asks(ConflictResolution.QUEUE),
+            "other preempts": lambda: self._other_asks(ConflictResolution.CANCEL_RUNNING),
+            "other leaves": self.server.other_leaves,
+            "data lost": self._data_lost,
+            "close": self._close,
+            "away": self._away,
+        }
+        self._caller_events: dict[str, Callable[[Caller], None]] = {
+            "ask": self._ask,
+            "leave": self._leave,
+            "interrupt": lambda caller: self._leave(caller, noted=False, in_haste=True),
+            "skip": lambda caller: self._leave(caller, noted=False),
+            "die": self._die,
+            "hint": self._hint,
+            "evict": lambda caller: self._end(caller, None),
+            "expire": lambda caller: self._end(caller, Loss.EXPIRED),
+        }
+        self._network_events: dict[str, Callable[[str], None]] = {
+            "arrive": self._arrive,
+            "late": self._late,
+            "break": self._break,
+            "read": self._read,
+            "hear": self._hear,
+            "miss": self._miss,
+        }
+
+    def apply(self, event: str) -> None:
+        """Have one event happen."""
+        self._advance(STEP)
+        self.entries.update(dict.fromkeys(self.in_books()))
+        what, _, which = event.partition(" ")
+        if event in self._global_events:
+            self._global_events[event]()
+        elif what in self._caller_events:
+            if what in {"interrupt", "leave"}:
+                self.used["leave"] += 1
+            elif what in {"skip", "die", "hint"}:
+                self.used[what] += 1
+            self._caller_events[what](self.callers[int(which)])
+        else:
+            self._network_events[what](which)
+        self._tell()
+
+    def next_to_settle(self) -> str | None:
+        """Return the next event of those that follow by themselves, in little time."""
+        for message in self.network.messages:
+            return f"{'arrive' if message.reply is None else 'read'} {message.label}"
+        for news in self.server.news:
+            return f"hear {news.label}"
+        if self.unheard:
+            return "subscribed"
+        if self.loop_ended:
+            return "loop end noticed"
+        for caller in self.callers:
+            if caller.status is Status.WAITING and caller.asks_again:
+                return f"ask {caller.number}"
+        return "renew" if self.due() else None
+
+    def in_books(self) -> list[Entry]:
+        return [*self.requests.entries.values(), *self.requests.releasing.values()]
+
+    def due(self) -> bool:
+        return any(entry.renew_at <= self.now for entry in self.in_books())
+
+    def _advance(self, seconds: float) -> None:
+        self.now += seconds
+        self.server.now = self.now
+
+    def _tell(self) -> None:
+        """Tell callers what follows, as the store does."""
+        outbox = self.requests.outbox
+        while outbox:
+            said = outbox.popleft()
+            caller: Any = said.entry.listener
+            if caller is None:
+                continue
+            if said.loss is not None:
+                caller.lease_lost(said.loss)
+            elif said.renewed_until is not None:
+                caller.lease_renewed(said.renewed_until)
+            elif not caller.look_again(said.answer):
+                self.requests.caller_gone(said.entry, self.now)
+        for caller in self.callers:
+            entry = self.requests.entries.get(caller.request.id)
+            if caller.status is Status.HOLDING and not caller.ends_at and entry is not None:
+                caller.ends_at = entry.expires_at
+            if caller.has_to_let_go:
+                self._leave(caller)
+
+    # -- the callers ------------------------------------------------------------------------------
+
+    def _ask(self, caller: Caller) -> None:
+        caller.begin()
+        for entry in self.requests.in_the_way(caller.request):
+            self._send("release", caller, entry, by_caller=False)
+        self.requests.asked(caller.request, self.now)
+        self._send("ask", caller)
+
+    def _leave(self, caller: Caller, *, noted: bool = True, in_haste: bool = False) -> None:
+        """Let a caller give back what it has: it is cancelled, or its block ends.
+
+        Args:
+            caller: the caller.
+            noted: whether an ask without a reply is noted first: not so if an exception is thrown
+                in before that.
+            in_haste: whether the release is left to the background.
+        """
+        was, caller.status = caller.status, Status.GONE
+        if was is Status.ASKING:
+            self.network.read_no_reply(caller.number)
+            if noted or caller.is_job:
+                self.requests.not_answered(caller.request, self.now, unsure=True)
+        has_lease = was is Status.HOLDING and caller.loss in {None, Loss.PREEMPTED}
+        if caller.is_job and not has_lease:
+            return
+        request = caller.request
+        entry = self.requests.release(request.id, self.now, by_caller=True)
+        if in_haste:
+            self.requests.release(request.id, self.now, request.demands[0].key)
+        else:
+            self._send("release", caller, entry)
+
+    def _die(self, caller: Caller) -> None:
+        """Its event loop ends: it does nothing any more, and says so when it is asked."""
+        caller.status, caller.is_there = Status.GONE, False
+        self.network.read_no_reply(caller.number)
+        self.loop_ended = True
+
+    def _hint(self, caller: Caller) -> None:
+        """A message says that the answer may have changed."""
+        self.requests.heard_answer(caller.request.id, None, self.now, self.now)
+
+    def _loop_end_noticed(self) -> None:
+        self.loop_ended = False
+        self.requests.wake(self.now)
+
+    def _close(self) -> None:
+        self.used["close"] += 1
+        self.requests.close(self.now)
+
+    # -- the network ------------------------------------------------------------------------------
+
+    def _send(
+        self, what: str, caller: Caller, entry: Entry | None = None, *, by_caller: bool = True
+    ) -> None:
+        request = caller.request if entry is None else entry.request
+        self.network.send(what, caller.number, request, self.now, entry, by_caller=by_caller)
+
+    def _arrive(self, label: str) -> None:
+        """The server carries out what was sent."""
+        (message,) = (each for each in self.network.messages if each.label == label)
+        request, entry = message.request, message.entry
+        if message.what == "renew":
+            reply: object = self.server.renew(request)
+        elif message.what == "release":
+            reply = self.server.release(request, for_good=entry is not None and entry.unsure)
+        else:
+            reply = self.server.acquire(request, is_late=message.what == "stray")
+        if message.what == "stray" or (message.what == "release" and entry is None):
+            self.network.replace(message, None)
+        else:
+            self.network.replace(message, message._replace(reply=reply))
+
+    def _late(self, label: str) -> None:
+        """The connection is given up; what was sent over it arrives all the same, some time."""
+        self.used["break"] += 1
+        message = self.network.take(label)
+        self.network.messages.append(message._replace(what="stray", by_caller=False))
+        self._not_answered(message)
+
+    def _break(self, label: str) -> None:
+        """A connection ends: the message, or its reply, is lost."""
+        self.used["break"] += 1
+        self._not_answered(self.network.take(label))
+
+    def _not_answered(self, message: Message) -> None:
+        caller = self.callers[message.caller]
+        if message.what == "ask" and caller.status is Status.ASKING:
+            granted = self.requests.not_answered(message.request, self.now, unsure=True)
+            if granted is not None:
+                caller.take(granted)
+            elif caller.is_job:
+                caller.status = Status.GONE
+            else:
+                caller.status, caller.asks_again = Status.WAITING, True
+                if caller.delivered is not None:
+                    caller.take(caller.delivered)
+        elif message.what == "release" and message.entry is not None and message.by_caller:
+            self.requests.not_released(message.entry, self.now)  # any other is sent again
+        self.requests.silence()  # news may have been lost with it
+
+    def _read(self, label: str) -> None:
+        """The process reads a reply."""
+        message = self.network.take(label)
+        requests, caller, entry = self.requests, self.callers[message.caller], message.entry
+        if message.what in {"ask", "reclaim"}:
+            answer = requests.answered(message.request, message.reply, message.sent_at, self.now)
+            self._tell()
+            if message.what == "ask" and caller.status is Status.ASKING:
+                caller.take(answer)
+        elif message.what == "release" and entry is not None:
+            requests.released(entry, self.now)
+        elif entry is not None:
+            event, loss = message.reply
+            again = requests.renewed(entry, event, message.sent_at, self.now, loss)
+            if again is not None:
+                number = message.caller
+                self.network.send("reclaim", number, again, self.now, None, by_caller=True)
+
+    def _hear(self, label: str) -> None:
+        """The process reads news."""
+        (news,) = (each for each in self.server.news if each.label == label)
+        self.server.news.remove(news)
+        request_id = self.callers[news.caller].request.id
+        if isinstance(news.said, Loss):
+            self.requests.heard_loss(request_id, news.said, news.token, self.now)
+        else:
+            self.requests.heard_answer(request_id, news.said, news.sent_at, self.now)
+
+    def _miss(self, label: str) -> None:
+        """News are lost."""
+        self.used["miss"] += 1
+        self.server.news[:] = [each for each in self.server.news if each.label != label]
+        self.unheard = True
+
+    def _subscribed(self) -> None:
+        self.unheard = False
+        self.requests.silence()
+
+    def _lose_connections(self) -> None:
+        messages, self.network.messages = self.network.messages, []
+        self.server.news.clear()
+        self.unheard = True
+        for message in messages:
+            if message.what != "stray":
+                self._not_answered(message)
+
+    # -- the background ---------------------------------------------------------------------------
+
+    def _renew(self) -> None:
+        """The background thread renews and releases what is due."""
+        by_id = {caller.request.id: caller for caller in self.callers}
+        by_listener: dict[Any, Caller] = {caller: caller for caller in self.callers}
+        for entry in self.requests.due(self.now):
+            caller = by_listener.get(entry.listener, by_id[entry.request.id])
+            self._send("renew", caller, entry, by_caller=False)
+        sent = {each.entry: each for each in self.network.messages if each.what == "release"}
+        for entry in self.requests.releases_due(self.now):
+            if entry not in sent:
+                self._send("release", by_id[entry.request.id], entry, by_caller=False)
+            elif sent[entry].by_caller:
+                self.failures.append("L4: it is released twice")
+
+    def _renewal_time(self) -> None:
+        """A third of a lease has passed."""
+        self.used["renewal time"] += 1
+        self._advance(LEASE / 3)
+        self._renew()
+
+    # -- what happens to the server ---------------------------------------------------------------
+
+    def _end(self, caller: Caller, loss: Loss | None) -> None:
+        self.used["end"] += 1
+        self.server.evict(caller.request, loss)
+
+    def _other_asks(self, on_conflict: ConflictResolution) -> None:
+        self.used["other"] += 1
+        self.server.other_asks(on_conflict)
+
+    def _data_lost(self) -> None:
+        """The server begins anew, without its data."""
+        self.used["data lost"] += 1
+        self.server.begin_anew()
+        self._lose_connections()
+
+    def _away(self) -> None:
+        """The server cannot be reached for the time of a lease."""
+        self.used["away"] += 1
+        self._lose_connections()
+        self._tell()
+        self._advance(LEASE)
+        self.server.expire_all()
+        self.server.news.clear()
+        self.requests.deadlines(self.now)
+        self._tell()
+        if self.requests.releases_due(self.now):
+            self.failures.append("L4: what is over is still to be released")
