@@ -57,8 +57,8 @@ def _apply(simulation: Simulation, event: str) -> None:
     simulation.failures += broken_on_the_way(simulation)
 
 
-def broken_by(kind: str, order: Order) -> list[str]:
-    """Return the laws that are broken on the way, or once all has settled.
+def settled(kind: str, order: Order) -> Simulation:
+    """Return the simulation in which these events have happened, and all has settled.
 
     To settle, all arrives that is on its way, in little time, and nobody does anything new: so what
     is put right only by the next regular renewal counts as wrong.
@@ -67,9 +67,15 @@ def broken_by(kind: str, order: Order) -> list[str]:
     for _ in range(MOST_TO_SETTLE):
         event = simulation.next_to_settle()
         if event is None:
-            return list(broken_at_rest(simulation))
+            return simulation
         _apply(simulation, event)
-    return [*broken_at_rest(simulation), "it never comes to rest"]
+    simulation.failures.append("it never comes to rest")
+    return simulation
+
+
+def broken_by(kind: str, order: Order) -> list[str]:
+    """Return the laws that are broken on the way, or once all has settled."""
+    return list(broken_at_rest(settled(kind, order)))
 
 
 def is_possible(kind: str, order: Order) -> bool:

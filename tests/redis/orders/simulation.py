@@ -292,17 +292,18 @@ class Simulation:
 
     def _renew(self) -> None:
         """The background thread renews and releases what is due."""
-        by_id = {caller.request.id: caller for caller in self.callers}
-        by_listener: dict[Any, Caller] = {caller: caller for caller in self.callers}
         for entry in self.requests.due(self.now):
-            caller = by_listener.get(entry.listener, by_id[entry.request.id])
-            self._send("renew", caller, entry, by_caller=False)
+            self._send("renew", self._caller_of(entry), entry, by_caller=False)
         sent = {each.entry: each for each in self.network.messages if each.what == "release"}
         for entry in self.requests.releases_due(self.now):
             if entry not in sent:
-                self._send("release", by_id[entry.request.id], entry, by_caller=False)
+                self._send("release", self._caller_of(entry), entry, by_caller=False)
             elif sent[entry].by_caller:
                 self.failures.append("L4: it is released twice")
+
+    def _caller_of(self, entry: Entry) -> Caller:
+        listeners: list[Any] = [*self.callers]
+        return self.callers[listeners.index(entry.listener)]
 
     def _renewal_time(self) -> None:
         """A third of a lease has passed."""

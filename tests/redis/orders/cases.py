@@ -1,0 +1,255 @@
+"""Orders of events in which something went wrong once, and such as only long searches find."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .search import HOLDS, WAITS, Order
+
+
+class Case(NamedTuple):
+    """An order of events.
+
+    Attributes:
+        name: what happens.
+        consequence: what followed from it when it was found.
+        kind: what the callers ask for.
+        order: the events.
+        ends: what becomes of the callers: the status of each, and the loss that it was told.
+    """
+
+    name: str
+    consequence: str
+    kind: str
+    order: Order
+    ends: tuple[str, str]
+
+
+CASES = (
+    Case(
+        "preempted before the reply with the grant was read",
+        "the preemption was dropped: both held for a third of a lease",
+        "preempting",
+        ("ask 0", "arrive ask 0", "ask 1", "arrive ask 1", "hear preempted 0", "read ask 0"),
+        ("gone preempted", "holding"),
+    ),
+    Case(
+        "evicted before the reply with the grant was read",
+        "the eviction was dropped: the next one held beside it",
+        "one key",
+        (
+            *("ask 0", "arrive ask 0", "evict 0", "hear evicted 0"),
+            *("ask 1", "arrive ask 1", "read ask 1", "read ask 0"),
+        ),
+        ("gone evicted", "holding"),
+    ),
+    Case(
+        "preempted before the subscription stands",
+        "told with the next regular renewal",
+        "preempting",
+        (*HOLDS, "ask 1", "arrive ask 1", "miss preempted 0", "subscribed"),
+        ("gone preempted", "holding"),
+    ),
+    Case(
+        "evicted before the subscription stands",
+        "told with the next regular renewal",
+        "one key",
+        (*HOLDS, "evict 0", "miss evicted 0", "subscribed"),
+        ("gone evicted", "idle"),
+    ),
+    Case(
+        "a job's ask is given up, and had arrived",
+        "the lease that nobody had was renewed without end",
+        "one job",
+        ("ask 0", "arrive ask 0", "break ask 0"),
+        ("gone", "idle"),
+    ),
+    Case(
+        "a job's ask is cancelled, and arrives later",
+        "the lease that nobody had was renewed without end",
+        "one job",
+        ("ask 0", "leave 0", "arrive ask 0", "renew"),
+        ("gone", "idle"),
+    ),
+    Case(
+        "news of a preemption are lost with the reply to another call",
+        "only those who waited were looked at: the holder was told with the next regular renewal",
+        "preempting",
+        (*HOLDS, "ask 1", "arrive ask 1", "miss preempted 0", "break ask 1"),
+        ("gone preempted", "holding"),
+    ),
+    Case(
+        "the reply to a release that was sent again is lost, too",
+        "the waiter that had the slot heard of it with its next regular renewal",
+        "one key",
+        (
+            *(*WAITS, "leave 0", "break release 0", "renew"),
+            *("arrive release 0 #2", "miss granted 1", "break release 0 #2"),
+        ),
+        ("gone", "holding"),
+    ),
+    Case(
+        "a second delivery is granted while the first ends",
+        "its lease was in no book, and not renewed",
+        "one job",
+        (
+            *(*HOLDS, "ask 1", "leave 0", "arrive release 0"),
+            *("arrive ask 1", "read ask 1", "read release 0"),
+        ),
+        ("gone", "holding"),
+    ),
+    Case(
+        "the store is closed while a call is on its way",
+        "its lease was in no book, and not renewed",
+        "one key",
+        ("ask 0", "arrive ask 0", "close", "read ask 0"),
+        ("holding", "idle"),
+    ),
+    Case(
+        "a job's lease is lost before its grant is read",
+        "the job ran on, untold",
+        "one job",
+        ("ask 0", "arrive ask 0", "evict 0", "hear evicted 0", "read ask 0"),
+        ("gone evicted", "idle"),
+    ),
+    Case(
+        "a job's lease is lost as soon as its grant is read",
+        "the job ran on, untold",
+        "one job",
+        ("ask 0", "arrive ask 0", "evict 0", "read ask 0", "hear evicted 0"),
+        ("gone evicted", "idle"),
+    ),
+    Case(
+        "a job is delivered again while an ask is on its way still",
+        "two deliveries had the lease",
+        "one job",
+        ("ask 0", "late ask 0", "ask 1", "arrive ask 1", "arrive ask 0", "read ask 1"),
+        ("gone", "holding"),
+    ),
+    Case(
+        "two deliveries of a job ask at once",
+        "both had the lease",
+        "one job",
+        ("ask 0", "ask 1", "arrive ask 1", "arrive ask 0", "read ask 0", "read ask 1"),
+        ("refused", "holding"),
+    ),
+    Case(
+        "the ticket of a caller that gave up is granted",
+        "the slot was idle for a lease",
+        "one key",
+        (
+            *(*HOLDS, "ask 1", "leave 1", "arrive ask 1"),
+            *("leave 0", "arrive release 0", "arrive release 1"),
+        ),
+        ("gone", "gone"),
+    ),
+    Case(
+        "a release in the background fails once",
+        "the slot was idle for a lease",
+        "one key",
+        (
+            *(*WAITS, "die 1", "leave 0", "arrive release 0", "hear granted 1"),
+            *("renew", "break release 1"),
+        ),
+        ("gone", "gone"),
+    ),
+    Case(
+        "a loop ends in the middle of an acquire",
+        "the lease that nobody had was renewed without end",
+        "one key",
+        ("ask 0", "die 0", "arrive ask 0", "renewal time", "arrive renew 0", "read renew 0"),
+        ("gone", "idle"),
+    ),
+    Case(
+        "the reply to a renewal is read after a silence that it does not cover",
+        "the waiter that had the slot heard of it with its next regular renewal",
+        "one key",
+        (
+            *(*WAITS, "renewal time", "arrive renew 1", "leave 0", "arrive release 0"),
+            *("miss granted 1", "subscribed", "read renew 1"),
+        ),
+        ("gone", "holding"),
+    ),
+    Case(
+        "a lease ends without a server after another had ended",
+        "the holder was not told at the deadline",
+        "two keys",
+        (*HOLDS, "leave 0", "ask 1", "arrive ask 1", "read ask 1", "away"),
+        ("gone", "gone cut_off"),
+    ),
+)
+
+RARE: tuple[tuple[str, Order], ...] = (
+    (
+        "one key",
+        (
+            *("ask 0", "arrive ask 0", "ask 1", "arrive ask 1", "read ask 1", "hint 1"),
+            *("ask 1", "arrive ask 1 #2", "evict 0", "hear granted 1"),
+        ),
+    ),
+    ("one key", ("ask 0", "arrive ask 0", "evict 0", "hear evicted 0")),
+    (
+        "one key",
+        (
+            *("other holds", "ask 0", "arrive ask 0", "read ask 0", "hint 0", "ask 0"),
+            *("other leaves", "renewal time", "break ask 0 #2", "ask 0"),
+            "arrive ask 0 #3",
+        ),
+    ),
+    ("preempting", ("ask 0", "die 0", "renewal time", "ask 1")),
+    ("two keys", ("ask 0", "ask 1", "leave 1", "renewal time", "break release 1")),
+    (
+        "preempting",
+        (
+            *("other holds", "ask 0", "arrive ask 0", "read ask 0", "hint 0", "ask 0"),
+            *("arrive ask 0 #2", "ask 1", "arrive ask 1", "hear replaced 0"),
+        ),
+    ),
+    (
+        "one key",
+        (
+            *("ask 0", "arrive ask 0", "ask 1", "arrive ask 1", "read ask 1", "hint 1"),
+            *("ask 1", "other preempts", "hear replaced 1"),
+        ),
+    ),
+    (
+        "one key",
+        (
+            *("ask 0", "arrive ask 0", "ask 1", "arrive ask 1", "read ask 1", "hint 1"),
+            *("ask 1", "leave 0", "arrive release 0", "other preempts"),
+            "hear preempted 1",
+        ),
+    ),
+    ("one job", ("ask 0", "arrive ask 0", "other preempts", "hear preempted 0")),
+    ("preempting", ("ask 0", "die 0", "ask 1", "renewal time")),
+    (
+        "one key",
+        (
+            *("other holds", "ask 0", "arrive ask 0", "read ask 0", "renewal time"),
+            *("close", "ask 0"),
+        ),
+    ),
+    (
+        "one key",
+        (
+            *("other holds", "ask 0", "arrive ask 0", "read ask 0", "hint 0", "ask 0"),
+            *("other leaves", "renewal time", "evict 0", "break ask 0 #2", "ask 0"),
+        ),
+    ),
+    ("one key", ("ask 0", "die 0", "renewal time", "arrive renew 0")),
+    (
+        "one key",
+        (
+            *("ask 0", "arrive ask 0", "ask 1", "arrive ask 1", "evict 0"),
+            *("renewal time", "other preempts"),
+        ),
+    ),
+    (
+        "one key",
+        (
+            *("ask 0", "arrive ask 0", "ask 1", "arrive ask 1", "evict 0"),
+            *("miss granted 1", "other preempts"),
+        ),
+    ),
+)
+"""Kinds and orders in which those cells of the table matter that few orders come to."""

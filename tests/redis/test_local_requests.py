@@ -1,0 +1,163 @@
+"""What a process holds and waits for: the laws L1 to L9, in every order of events.
+
+`orders/` simulates a process with two callers, a server and the network between them. Orders of
+events are gone through, the shortest first; a law that is broken is shown with as few events as
+break it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+
+import pytest
+
+from limiter_redis.session import transitions
+from limiter_redis.session.entries import Entry, Event, State
+from limiter_redis.session.transitions import Books, Cell
+
+from .orders.callers import KINDS, Caller
+from .orders.cases import CASES, RARE, Case
+from .orders.search import SITUATIONS, Order, broken_by, is_possible, orders, settled, shortened
+
+MOST = 400
+"""Orders per kind and situation."""
+
+MOST_SLOW = 1500
+
+MOST_OF_CELLS = 1500 if os.environ.get("LIMITER_SLOW_TESTS") == "1" else 150
+"""Orders per kind and situation that are looked through for such as come to a cell."""
+
+PER_CELL = 60
+"""Orders of a kind and a situation that are tried with each change of a cell."""
+
+EQUIVALENT = {
+    ("HELD", "DEADLINE", "-> RELEASING"): "what is released and over is forgotten: the same",
+}
+"""Changes of the table that change nothing, and why."""
+
+# -- orders of events ------------------------------------------------------------------------------
+
+
+def check(kind: str, most: int) -> None:
+    tried = 0
+    for situation in SITUATIONS:
+        for order in orders(kind, most, situation):
+            tried += 1
+            if broken_by(kind, order):
+                shortest = shortened(kind, order, broken_by)
+                events = "\n".join(f"  {event}" for event in shortest)
+                laws = "\n".join(f"  {law}" for law in broken_by(kind, shortest))
+                pytest.fail(f"{kind}: these events\n{events}\nbreak\n{laws}", pytrace=False)
+    assert tried > 2 * most, "it comes to fewer orders than there are"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_order_of_events_breaks_a_law(kind: str) -> None:
+    check(kind, MOST)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_order_of_more_events_breaks_a_law(kind: str) -> None:
+    check(kind, MOST_SLOW)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_an_order_in_which_something_went_wrong(case: Case) -> None:
+    assert is_possible(case.kind, case.order)
+    assert broken_by(case.kind, case.order) == []
+    callers = settled(case.kind, case.order).callers
+    assert tuple(map(end_of, callers)) == case.ends
+
+
+def end_of(caller: Caller) -> str:
+    """Return what has become of a caller, and the loss that it was told."""
+    loss = "" if caller.loss is None else f" {caller.loss.name.lower()}"
+    return caller.status.value + loss
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+Place = tuple[State, Event]
+STATES = [state for state in State if state is not State.GONE]
+
+
+def dashes() -> Iterator[Place]:
+    """Yield the cells of the table that say that it does not happen."""
+    head, *rows = [line.split("|") for line in transitions._TEXT.strip().splitlines()]
+    for name, *cells in rows:
+        for column, cell in zip(head[1:], cells, strict=True):
+            if cell.strip() == "-":
+                yield State[column.strip()], Event[name.strip()]
+
+
+def orders_by_cell(monkeypatch: pytest.MonkeyPatch) -> dict[Place, list[tuple[str, Order]]]:
+    """Return orders that come to each cell of the table, the shortest first."""
+    reached: set[Place] = set()
+    step = Books._step
+
+    def noting(books: Books, entry: Entry, event: Event, *given: object, **named: object) -> None:
+        reached.add((entry.state, event))
+        step(books, entry, event, *given, **named)
+
+    found: defaultdict[Place, list[tuple[str, Order]]] = defaultdict(list)
+    tries = [[(case.kind, case.order) for case in CASES], RARE]
+    tries += [
+        [(kind, order) for order in orders(kind, MOST_OF_CELLS, situation)]
+        for kind in KINDS
+        for situation in SITUATIONS
+    ]
+    with monkeypatch.context() as patched:
+        patched.setattr(Books, "_step", noting)
+        for some in tries:
+            count: defaultdict[Place, int] = defaultdict(int)
+            for kind, order in some:
+                reached.clear()
+                broken_by(kind, order)
+                for place in reached:
+                    count[place] += 1
+                    if count[place] <= PER_CELL:
+                        found[place].append((kind, order))
+    for some in found.values():
+        some.sort(key=lambda each: len(each[1]))
+    return found
+
+
+def changes_of(cell: Cell) -> Iterator[tuple[str, Cell]]:
+    """Yield changes of a cell, by their names."""
+    state, actions = cell
+    for at, action in enumerate(actions):
+        yield f"without {action.__name__[1:]}", (state, actions[:at] + actions[at + 1 :])
+    for other in State:
+        if other is not state:
+            yield f"-> {other.name}", (other, actions)
+
+
+def is_noticed(kind: str, order: Order) -> bool:
+    try:
+        return bool(broken_by(kind, order))
+    except Exception:
+        return True
+
+
+@pytest.mark.timeout(600)
+def test_every_cell_of_the_table_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events come to each but the dashes; what another action or state would do is noticed."""
+    found = orders_by_cell(monkeypatch)
+    places = {(state, event) for state in STATES for event in Event}
+    assert set(found) == places - set(dashes())
+    for kind, order in RARE:
+        assert is_possible(kind, order)
+        assert broken_by(kind, order) == [], "as the table is"
+    unnoticed: set[tuple[str, str, str]] = set()
+    for (state, event), some in found.items():
+        cells = transitions.TABLE[state]
+        for name, changed in changes_of(cells[event]):
+            with monkeypatch.context() as patched:
+                patched.setitem(cells, event, changed)
+                if not any(is_noticed(kind, order) for kind, order in some):
+                    unnoticed.add((state.name, event.name, name))
+    assert unnoticed == set(EQUIVALENT)
