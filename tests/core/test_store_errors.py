@@ -149,6 +149,41 @@ async def test_a_call_that_was_admitted_without_a_slot_is_no_self_deadlock(remot
                 await limiter.acquire(ONE, timeout=0.01)
 
 
+async def test_a_call_inside_of_a_hold_of_its_key_waits_through_an_outage(remote):
+    """The store is asked in a way that disturbs nobody first; an outage then is one like others."""
+    limiter = Limiter(remote)
+    two = ConcurrencyLimit(LIMIT_BY.constant("key"), 2)
+    inner: list[int] = []
+
+    async def end_outage() -> None:
+        await until(lambda: remote.asked >= 4, "the store is asked again and again")
+        remote.down = False
+
+    async with limiter.hold(two), anyio.create_task_group() as tasks:
+        remote.down = True
+        tasks.start_soon(end_outage)
+        async with limiter.hold(two) as lease:
+            inner.append(lease.fencing_token)
+    assert len(inner) == 1
+    assert list(remote.inner.keys()) == []
+
+
+def test_a_call_inside_of_a_hold_of_its_key_waits_through_an_outage_in_a_thread(remote):
+    limiter = SyncLimiter(remote)
+    two = ConcurrencyLimit(LIMIT_BY.constant("key"), 2)
+
+    def nested() -> str:
+        with limiter.hold(two):
+            remote.down = True
+            return limiter.run(two, lambda: "ran")
+
+    thread = Thread(nested)
+    until_now(lambda: remote.asked >= 4, "the store is asked again and again")
+    remote.down = False
+    assert thread.result() == "ran"
+    assert list(remote.inner.keys()) == []
+
+
 async def test_a_release_that_fails_does_not_fail_the_body(remote, caplog):
     async with Limiter(remote).hold(ONE):
         remote.down = True

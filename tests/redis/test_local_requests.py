@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -36,6 +37,12 @@ EQUIVALENT = {
     ("HELD", "DEADLINE", "-> RELEASING"): "what is released and over is forgotten: the same",
 }
 """Changes of the table that change nothing, and why."""
+
+UNREACHED = {
+    (State.ASKED, Event.ASK): "only once more, after an exception amid the first time",
+    (State.HELD, Event.NEWS_REFUSED): "only a message that is not the store's says so",
+}
+"""Cells to which no order comes, and what does; see `test_what_cannot_be_changes_nothing`."""
 
 # -- orders of events ------------------------------------------------------------------------------
 
@@ -136,6 +143,17 @@ def changes_of(cell: Cell) -> Iterator[tuple[str, Cell]]:
             yield f"-> {other.name}", (other, actions)
 
 
+@contextmanager
+def table_with(state: State, event: Event, cell: Cell) -> Iterator[None]:
+    """Change a cell of the table meanwhile."""
+    cells = transitions.TABLE[state]
+    before, cells[event] = cells[event], cell
+    try:
+        yield
+    finally:
+        cells[event] = before
+
+
 def is_noticed(kind: str, order: Order) -> bool:
     try:
         return bool(broken_by(kind, order))
@@ -148,16 +166,16 @@ def test_every_cell_of_the_table_matters(monkeypatch: pytest.MonkeyPatch) -> Non
     """Events come to each but the dashes; what another action or state would do is noticed."""
     found = orders_by_cell(monkeypatch)
     places = {(state, event) for state in STATES for event in Event}
-    assert set(found) == places - set(dashes())
+    assert places & set(found) == places - set(dashes()) - set(UNREACHED)
     for kind, order in RARE:
         assert is_possible(kind, order)
         assert broken_by(kind, order) == [], "as the table is"
     unnoticed: set[tuple[str, str, str]] = set()
     for (state, event), some in found.items():
-        cells = transitions.TABLE[state]
-        for name, changed in changes_of(cells[event]):
-            with monkeypatch.context() as patched:
-                patched.setitem(cells, event, changed)
+        if state is State.GONE:
+            continue
+        for name, changed in changes_of(transitions.TABLE[state][event]):
+            with table_with(state, event, changed):
                 if not any(is_noticed(kind, order) for kind, order in some):
                     unnoticed.add((state.name, event.name, name))
     assert unnoticed == set(EQUIVALENT)

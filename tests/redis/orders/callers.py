@@ -20,6 +20,8 @@ class Status(enum.Enum):
     IDLE = "idle"
     ASKING = "asking"
     WAITING = "waiting"
+    WOKEN = "woken"
+    """It was told to ask again, and asks next, whatever it is told meanwhile."""
     HOLDING = "holding"
     PARKED = "parked"
     """Its job waits in the store, with nobody behind it."""
@@ -27,7 +29,7 @@ class Status(enum.Enum):
     GONE = "gone"
 
 
-WANTS = (Status.ASKING, Status.WAITING, Status.HOLDING)
+WANTS = (Status.ASKING, Status.WAITING, Status.WOKEN, Status.HOLDING)
 
 
 class Caller:
@@ -44,7 +46,7 @@ class Caller:
         outcomes: all answers that ended its asking.
         is_there: whether its event loop runs.
         ends_at: the end of its lease, as it was told.
-        was_granted: whether news ever said that it has the slot.
+        was_granted: whether news said that it has the slot, and none that it lost it.
     """
 
     def __init__(self, number: int, request: Request, *, goes_on: bool) -> None:
@@ -87,6 +89,7 @@ class Caller:
     def lease_lost(self, loss: Loss) -> None:
         if self.status in WANTS and self.loss in {None, Loss.PREEMPTED}:
             self.loss = loss
+            self.was_granted &= loss is Loss.PREEMPTED
 
     def begin(self) -> None:
         """Ask."""

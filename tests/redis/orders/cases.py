@@ -183,6 +183,20 @@ RARE: tuple[tuple[str, Order], ...] = (
     (
         "one key",
         (
+            *(*WAITS, "hint 1", "ask 1", "leave 0", "arrive release 0"),
+            *("hear granted 1", "die 1"),
+        ),
+    ),
+    (
+        "one key",
+        (
+            *(*WAITS, "hint 1", "wake 1", "leave 0", "arrive release 0"),
+            *("hear granted 1", "ask 1"),
+        ),
+    ),
+    (
+        "one key",
+        (
             *("ask 0", "arrive ask 0", "ask 1", "arrive ask 1", "read ask 1", "hint 1"),
             *("ask 1", "arrive ask 1 #2", "evict 0", "hear granted 1"),
         ),

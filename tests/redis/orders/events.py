@@ -52,12 +52,18 @@ def _events_of_caller(simulation: Simulation, caller: Caller) -> Iterator[str]:
     used = simulation.used
     name, status, has = str(caller.number), caller.status, simulation.server.has(caller.request)
     asks_again = status is Status.WAITING and caller.asks_again
-    if status is Status.IDLE or asks_again or (status is Status.PARKED and has != "waits"):
+    if asks_again and not used["wake"]:
+        yield "wake " + name
+    if (
+        status in {Status.IDLE, Status.WOKEN}
+        or asks_again
+        or (status is Status.PARKED and has != "waits")
+    ):
         yield "ask " + name
     if status in WANTS and used["leave"] < 2:
         yield "leave " + name
         yield "interrupt " + name
-    if status in {Status.ASKING, Status.WAITING}:
+    if status in {Status.ASKING, Status.WAITING, Status.WOKEN}:
         if not used["die"]:
             yield "die " + name
         if not used["hint"]:

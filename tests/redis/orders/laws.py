@@ -20,7 +20,8 @@ def broken_on_the_way(simulation: Simulation) -> Iterator[str]:
         if caller.status is Status.WAITING and its is None:
             yield f"L3: caller {caller.number} waits, and is in no book"
         expected = State.HELD
-        if caller.status is Status.WAITING:
+        waits = {Status.WAITING} if caller.was_granted else {Status.WAITING, Status.WOKEN}
+        if caller.status in waits:
             expected = State.WAITING
         elif caller.status is Status.ASKING and not caller.was_granted:
             expected = State.ASKED

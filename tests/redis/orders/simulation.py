@@ -60,6 +60,7 @@ class Simulation:
         }
         self._caller_events: dict[str, Callable[[Caller], None]] = {
             "ask": self._ask,
+            "wake": self._wake,
             "leave": self._leave,
             "interrupt": lambda caller: self._leave(caller, noted=False, in_haste=True),
             "skip": lambda caller: self._leave(caller, noted=False),
@@ -87,7 +88,7 @@ class Simulation:
         elif what in self._caller_events:
             if what in {"interrupt", "leave"}:
                 self.used["leave"] += 1
-            elif what in {"skip", "die", "hint"}:
+            elif what in {"wake", "skip", "die", "hint"}:
                 self.used[what] += 1
             self._caller_events[what](self.callers[int(which)])
         else:
@@ -105,7 +106,8 @@ class Simulation:
         if self.loop_ended:
             return "loop end noticed"
         for caller in self.callers:
-            if caller.status is Status.WAITING and caller.asks_again:
+            asks_again = caller.status is Status.WAITING and caller.asks_again
+            if asks_again or caller.status is Status.WOKEN:
                 return f"ask {caller.number}"
         return "renew" if self.due() else None
 
@@ -148,6 +150,9 @@ class Simulation:
             self._send("release", caller, entry, by_caller=False)
         self.requests.asked(caller.request, self.now)
         self._send("ask", caller)
+
+    def _wake(self, caller: Caller) -> None:
+        caller.status = Status.WOKEN
 
     def _leave(self, caller: Caller, *, noted: bool = True, in_haste: bool = False) -> None:
         """Let a caller give back what it has: it is cancelled, or its block ends.
