@@ -26,6 +26,7 @@ MOST = 400
 """Orders per kind and situation."""
 
 MOST_SLOW = 1500
+"""The same, in the slow test."""
 
 MOST_OF_CELLS = 1500 if os.environ.get("LIMITER_SLOW_TESTS") == "1" else 150
 """Orders per kind and situation that are looked through for such as come to a cell."""

@@ -30,7 +30,7 @@ CASES = (
         "preempted before the reply with the grant was read",
         "the preemption was dropped: both held for a third of a lease",
         "preempting",
-        ("ask 0", "arrive ask 0", "ask 1", "arrive ask 1", "hear preempted 0", "read ask 0"),
+        ("ask 0", "arrive ask 0", "ask 1", "arrive ask 1", "receive preempted 0", "read ask 0"),
         ("gone preempted", "holding"),
     ),
     Case(
@@ -38,7 +38,7 @@ CASES = (
         "the eviction was dropped: the next one held beside it",
         "one key",
         (
-            *("ask 0", "arrive ask 0", "evict 0", "hear evicted 0"),
+            *("ask 0", "arrive ask 0", "evict 0", "receive evicted 0"),
             *("ask 1", "arrive ask 1", "read ask 1", "read ask 0"),
         ),
         ("gone evicted", "holding"),
@@ -47,21 +47,21 @@ CASES = (
         "preempted before the subscription stands",
         "told with the next regular renewal",
         "preempting",
-        (*HOLDS, "ask 1", "arrive ask 1", "miss preempted 0", "subscribed"),
+        (*HOLDS, "ask 1", "arrive ask 1", "lose preempted 0", "subscribed"),
         ("gone preempted", "holding"),
     ),
     Case(
         "evicted before the subscription stands",
         "told with the next regular renewal",
         "one key",
-        (*HOLDS, "evict 0", "miss evicted 0", "subscribed"),
+        (*HOLDS, "evict 0", "lose evicted 0", "subscribed"),
         ("gone evicted", "idle"),
     ),
     Case(
         "a job's ask is given up, and had arrived",
         "the lease that nobody had was renewed without end",
         "one job",
-        ("ask 0", "arrive ask 0", "break ask 0"),
+        ("ask 0", "arrive ask 0", "disconnect ask 0"),
         ("gone", "idle"),
     ),
     Case(
@@ -75,7 +75,7 @@ CASES = (
         "news of a preemption are lost with the reply to another call",
         "only those who waited were looked at: the holder was told with the next regular renewal",
         "preempting",
-        (*HOLDS, "ask 1", "arrive ask 1", "miss preempted 0", "break ask 1"),
+        (*HOLDS, "ask 1", "arrive ask 1", "lose preempted 0", "disconnect ask 1"),
         ("gone preempted", "holding"),
     ),
     Case(
@@ -83,8 +83,8 @@ CASES = (
         "the waiter that had the slot heard of it with its next regular renewal",
         "one key",
         (
-            *(*WAITS, "leave 0", "break release 0", "renew"),
-            *("arrive release 0 #2", "miss granted 1", "break release 0 #2"),
+            *(*WAITS, "leave 0", "disconnect release 0", "renew"),
+            *("arrive release 0 #2", "lose granted 1", "disconnect release 0 #2"),
         ),
         ("gone", "holding"),
     ),
@@ -109,21 +109,21 @@ CASES = (
         "a job's lease is lost before its grant is read",
         "the job ran on, untold",
         "one job",
-        ("ask 0", "arrive ask 0", "evict 0", "hear evicted 0", "read ask 0"),
+        ("ask 0", "arrive ask 0", "evict 0", "receive evicted 0", "read ask 0"),
         ("gone evicted", "idle"),
     ),
     Case(
         "a job's lease is lost as soon as its grant is read",
         "the job ran on, untold",
         "one job",
-        ("ask 0", "arrive ask 0", "evict 0", "read ask 0", "hear evicted 0"),
+        ("ask 0", "arrive ask 0", "evict 0", "read ask 0", "receive evicted 0"),
         ("gone evicted", "idle"),
     ),
     Case(
         "a job is delivered again while an ask is on its way still",
         "two deliveries had the lease",
         "one job",
-        ("ask 0", "late ask 0", "ask 1", "arrive ask 1", "arrive ask 0", "read ask 1"),
+        ("ask 0", "delay ask 0", "ask 1", "arrive ask 1", "arrive ask 0", "read ask 1"),
         ("gone", "holding"),
     ),
     Case(
@@ -148,8 +148,8 @@ CASES = (
         "the slot was idle for a lease",
         "one key",
         (
-            *(*WAITS, "die 1", "leave 0", "arrive release 0", "hear granted 1"),
-            *("renew", "break release 1"),
+            *(*WAITS, "stop 1", "leave 0", "arrive release 0", "receive granted 1"),
+            *("renew", "disconnect release 1"),
         ),
         ("gone", "gone"),
     ),
@@ -157,7 +157,7 @@ CASES = (
         "a loop ends in the middle of an acquire",
         "the lease that nobody had was renewed without end",
         "one key",
-        ("ask 0", "die 0", "arrive ask 0", "renewal time", "arrive renew 0", "read renew 0"),
+        ("ask 0", "stop 0", "arrive ask 0", "renewal time", "arrive renew 0", "read renew 0"),
         ("gone", "idle"),
     ),
     Case(
@@ -166,7 +166,7 @@ CASES = (
         "one key",
         (
             *(*WAITS, "renewal time", "arrive renew 1", "leave 0", "arrive release 0"),
-            *("miss granted 1", "subscribed", "read renew 1"),
+            *("lose granted 1", "subscribed", "read renew 1"),
         ),
         ("gone", "holding"),
     ),
@@ -184,46 +184,46 @@ RARE: tuple[tuple[str, Order], ...] = (
         "one key",
         (
             *(*WAITS, "hint 1", "ask 1", "leave 0", "arrive release 0"),
-            *("hear granted 1", "die 1"),
+            *("receive granted 1", "stop 1"),
         ),
     ),
     (
         "one key",
         (
             *(*WAITS, "hint 1", "wake 1", "leave 0", "arrive release 0"),
-            *("hear granted 1", "ask 1"),
+            *("receive granted 1", "ask 1"),
         ),
     ),
     (
         "one key",
         (
             *("ask 0", "arrive ask 0", "ask 1", "arrive ask 1", "read ask 1", "hint 1"),
-            *("ask 1", "arrive ask 1 #2", "evict 0", "hear granted 1"),
+            *("ask 1", "arrive ask 1 #2", "evict 0", "receive granted 1"),
         ),
     ),
-    ("one key", ("ask 0", "arrive ask 0", "evict 0", "hear evicted 0")),
+    ("one key", ("ask 0", "arrive ask 0", "evict 0", "receive evicted 0")),
     (
         "one key",
         (
             *("other holds", "ask 0", "arrive ask 0", "read ask 0", "hint 0", "ask 0"),
-            *("other leaves", "renewal time", "break ask 0 #2", "ask 0"),
+            *("other leaves", "renewal time", "disconnect ask 0 #2", "ask 0"),
             "arrive ask 0 #3",
         ),
     ),
-    ("preempting", ("ask 0", "die 0", "renewal time", "ask 1")),
-    ("two keys", ("ask 0", "ask 1", "leave 1", "renewal time", "break release 1")),
+    ("preempting", ("ask 0", "stop 0", "renewal time", "ask 1")),
+    ("two keys", ("ask 0", "ask 1", "leave 1", "renewal time", "disconnect release 1")),
     (
         "preempting",
         (
             *("other holds", "ask 0", "arrive ask 0", "read ask 0", "hint 0", "ask 0"),
-            *("arrive ask 0 #2", "ask 1", "arrive ask 1", "hear replaced 0"),
+            *("arrive ask 0 #2", "ask 1", "arrive ask 1", "receive replaced 0"),
         ),
     ),
     (
         "one key",
         (
             *("ask 0", "arrive ask 0", "ask 1", "arrive ask 1", "read ask 1", "hint 1"),
-            *("ask 1", "other preempts", "hear replaced 1"),
+            *("ask 1", "other preempts", "receive replaced 1"),
         ),
     ),
     (
@@ -231,11 +231,11 @@ RARE: tuple[tuple[str, Order], ...] = (
         (
             *("ask 0", "arrive ask 0", "ask 1", "arrive ask 1", "read ask 1", "hint 1"),
             *("ask 1", "leave 0", "arrive release 0", "other preempts"),
-            "hear preempted 1",
+            "receive preempted 1",
         ),
     ),
-    ("one job", ("ask 0", "arrive ask 0", "other preempts", "hear preempted 0")),
-    ("preempting", ("ask 0", "die 0", "ask 1", "renewal time")),
+    ("one job", ("ask 0", "arrive ask 0", "other preempts", "receive preempted 0")),
+    ("preempting", ("ask 0", "stop 0", "ask 1", "renewal time")),
     (
         "one key",
         (
@@ -247,10 +247,10 @@ RARE: tuple[tuple[str, Order], ...] = (
         "one key",
         (
             *("other holds", "ask 0", "arrive ask 0", "read ask 0", "hint 0", "ask 0"),
-            *("other leaves", "renewal time", "evict 0", "break ask 0 #2", "ask 0"),
+            *("other leaves", "renewal time", "evict 0", "disconnect ask 0 #2", "ask 0"),
         ),
     ),
-    ("one key", ("ask 0", "die 0", "renewal time", "arrive renew 0")),
+    ("one key", ("ask 0", "stop 0", "renewal time", "arrive renew 0")),
     (
         "one key",
         (
@@ -262,7 +262,7 @@ RARE: tuple[tuple[str, Order], ...] = (
         "one key",
         (
             *("ask 0", "arrive ask 0", "ask 1", "arrive ask 1", "evict 0"),
-            *("miss granted 1", "other preempts"),
+            *("lose granted 1", "other preempts"),
         ),
     ),
 )

@@ -1,4 +1,33 @@
-"""What can happen next in a simulation."""
+"""What can happen next in a simulation.
+
+Of a caller (0 or 1):
+
+- ask, wake: it asks; it was told to ask again, and asks next, whatever it is told meanwhile
+- leave, interrupt, skip: it is cancelled, or its block ends; an exception is thrown in, and the
+  release is left to the background; one is thrown in before it is noted that an ask has no reply
+- stop: its event loop ends
+- hint: news say that its answer may have changed
+- evict, expire: the server ends its lease
+
+Of a message ("ask 0", "release 1", and "ask 0 #2" for the second one):
+
+- arrive, read: the server carries it out; the process reads the reply
+- disconnect: it is lost, or its reply is
+- delay: its connection is given up, and it arrives later all the same
+
+Of news ("granted 0", "preempted 1"): receive, lose.
+
+Of the process:
+
+- renew, renewal time: what is due is renewed, and released; a third of a lease passes before
+- subscribed: after news were lost
+- loop end noticed, close
+
+Of the server: data lost; away (for a lease). Of another process: other holds, other preempts, other
+leaves.
+
+How often most of these happen in one order is limited, so that orders end.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +47,14 @@ def events_of(simulation: Simulation) -> Iterator[str]:
             yield f"read {message.label}"
         else:
             yield f"arrive {message.label}"
-            if not used["break"] and message.by_caller and message.what == "ask":
-                yield f"late {message.label}"
-        if used["break"] < 2:
-            yield f"break {message.label}"
+            if not used["disconnect"] and message.by_caller and message.what == "ask":
+                yield f"delay {message.label}"
+        if used["disconnect"] < 2:
+            yield f"disconnect {message.label}"
     for news in simulation.server.news:
-        yield f"hear {news.label}"
-        if not used["miss"]:
-            yield f"miss {news.label}"
+        yield f"receive {news.label}"
+        if not used["lose"]:
+            yield f"lose {news.label}"
     if simulation.due():
         if all(message.what != "renew" for message in simulation.network.messages):
             yield "renew"
@@ -64,8 +93,8 @@ def _events_of_caller(simulation: Simulation, caller: Caller) -> Iterator[str]:
         yield "leave " + name
         yield "interrupt " + name
     if status in {Status.ASKING, Status.WAITING, Status.WOKEN}:
-        if not used["die"]:
-            yield "die " + name
+        if not used["stop"]:
+            yield "stop " + name
         if not used["hint"]:
             yield "hint " + name
     if status is Status.ASKING and not used["skip"]:

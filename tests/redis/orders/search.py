@@ -37,7 +37,7 @@ SITUATIONS: dict[str, Order] = {
         *("arrive renew 0", "read renew 0"),
     ),
     "a job's lease is over, unheard": (
-        *(*HOLDS, "expire 0", "miss expired 0", "other holds"),
+        *(*HOLDS, "expire 0", "lose expired 0", "other holds"),
         *("ask 1", "arrive ask 1", "read ask 1", "other leaves"),
     ),
 }

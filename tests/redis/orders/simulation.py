@@ -64,18 +64,18 @@ class Simulation:
             "leave": self._leave,
             "interrupt": lambda caller: self._leave(caller, noted=False, in_haste=True),
             "skip": lambda caller: self._leave(caller, noted=False),
-            "die": self._die,
+            "stop": self._stop,
             "hint": self._hint,
             "evict": lambda caller: self._end(caller, None),
             "expire": lambda caller: self._end(caller, Loss.EXPIRED),
         }
         self._network_events: dict[str, Callable[[str], None]] = {
             "arrive": self._arrive,
-            "late": self._late,
-            "break": self._break,
+            "delay": self._delay,
+            "disconnect": self._disconnect,
             "read": self._read,
-            "hear": self._hear,
-            "miss": self._miss,
+            "receive": self._receive,
+            "lose": self._lose,
         }
 
     def apply(self, event: str) -> None:
@@ -88,7 +88,7 @@ class Simulation:
         elif what in self._caller_events:
             if what in {"interrupt", "leave"}:
                 self.used["leave"] += 1
-            elif what in {"wake", "skip", "die", "hint"}:
+            elif what in {"wake", "skip", "stop", "hint"}:
                 self.used[what] += 1
             self._caller_events[what](self.callers[int(which)])
         else:
@@ -100,7 +100,7 @@ class Simulation:
         for message in self.network.messages:
             return f"{'arrive' if message.reply is None else 'read'} {message.label}"
         for news in self.server.news:
-            return f"hear {news.label}"
+            return f"receive {news.label}"
         if self.unheard:
             return "subscribed"
         if self.loop_ended:
@@ -178,7 +178,7 @@ class Simulation:
         else:
             self._send("release", caller, entry)
 
-    def _die(self, caller: Caller) -> None:
+    def _stop(self, caller: Caller) -> None:
         """Its event loop ends: it does nothing any more, and says so when it is asked."""
         caller.status, caller.is_there = Status.GONE, False
         self.network.read_no_reply(caller.number)
@@ -219,16 +219,16 @@ class Simulation:
         else:
             self.network.replace(message, message._replace(reply=reply))
 
-    def _late(self, label: str) -> None:
+    def _delay(self, label: str) -> None:
         """The connection is given up; what was sent over it arrives all the same, some time."""
-        self.used["break"] += 1
+        self.used["disconnect"] += 1
         message = self.network.take(label)
         self.network.messages.append(message._replace(what="stray", by_caller=False))
         self._not_answered(message)
 
-    def _break(self, label: str) -> None:
+    def _disconnect(self, label: str) -> None:
         """A connection ends: the message, or its reply, is lost."""
-        self.used["break"] += 1
+        self.used["disconnect"] += 1
         self._not_answered(self.network.take(label))
 
     def _not_answered(self, message: Message) -> None:
@@ -265,7 +265,7 @@ class Simulation:
                 number = message.caller
                 self.network.send("reclaim", number, again, self.now, None, by_caller=True)
 
-    def _hear(self, label: str) -> None:
+    def _receive(self, label: str) -> None:
         """The process reads news."""
         (news,) = (each for each in self.server.news if each.label == label)
         self.server.news.remove(news)
@@ -275,9 +275,9 @@ class Simulation:
         else:
             self.requests.heard_answer(request_id, news.said, news.sent_at, self.now)
 
-    def _miss(self, label: str) -> None:
+    def _lose(self, label: str) -> None:
         """News are lost."""
-        self.used["miss"] += 1
+        self.used["lose"] += 1
         self.server.news[:] = [each for each in self.server.news if each.label != label]
         self.unheard = True
 
@@ -307,8 +307,11 @@ class Simulation:
                 self.failures.append("L4: it is released twice")
 
     def _caller_of(self, entry: Entry) -> Caller:
-        listeners: list[Any] = [*self.callers]
-        return self.callers[listeners.index(entry.listener)]
+        for caller in self.callers:
+            if entry.listener is caller:
+                return caller
+        # It was in no book when it was to be released: then there is the id alone.
+        return next(each for each in self.callers if each.request.id == entry.request.id)
 
     def _renewal_time(self) -> None:
         """A third of a lease has passed."""
