@@ -99,7 +99,7 @@ class OneRequest:
     def content(self) -> object:
         """Return all that is in the books."""
         entries = [
-            tuple(getattr(entry, name) for name in Entry.__slots__)
+            tuple(sorted(vars(entry).items(), key=str))
             for entry in (*self.requests.entries.values(), *self.requests.releasing.values())
         ]
         return entries, list(self.requests.rivals), list(self.requests.outbox), self.requests.looks
@@ -280,7 +280,7 @@ RELEASING: list[Act] = [*HELD, lambda one: one.requests.release("r", NOW)]
         (WAITING, lambda one: one.hear(None), State.WAITING, [None]),
         (HELD, lambda one: one.requests.silence(), State.HELD, []),
         (HELD, lambda one: one.requests.release("r", NOW, "k"), State.RELEASING, []),
-        (RELEASING, lambda one: one.requests.released(one.noted, NOW), State.GONE, []),
+        (RELEASING, lambda one: one.requests.released(one.noted), State.GONE, []),
         (RELEASING, lambda one: one.requests.not_released(one.noted, NOW), State.RELEASING, []),
     ],
 )

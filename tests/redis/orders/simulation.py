@@ -257,7 +257,7 @@ class Simulation:
             if message.what == "ask" and caller.status is Status.ASKING:
                 caller.take(answer)
         elif message.what == "release" and entry is not None:
-            requests.released(entry, self.now)
+            requests.released(entry)
         elif entry is not None:
             event, loss = message.reply
             again = requests.renewed(entry, event, message.sent_at, self.now, loss)
