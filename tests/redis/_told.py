@@ -32,6 +32,10 @@ LAW = 1.0
 ROUND_TRIPS = 3
 
 
+RENEWED = (b"alive", b"waiting", b"gone")
+"""What the reply to a renewal says, if nothing has happened yet."""
+
+
 class Way(Proxy):
     """The way to a server, which may be long, and holds back or loses what it is told to.
 
@@ -104,9 +108,9 @@ class Way(Proxy):
                     self._released.wait()
                 if replies and self._loses(data):
                     break
-                target.sendall(data)
-                if replies:
+                if replies:  # before: what it brings about may be quicker than this thread
                     self._note(data)
+                target.sendall(data)
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -138,7 +142,7 @@ class Way(Proxy):
     def _note(self, data: bytes) -> None:
         if b"subscribe\r\n" in data:
             self.subscribed_at = time.monotonic()
-        elif data.startswith(b"$") and (b"alive" in data or b"waiting" in data):
+        elif data.startswith(b"$") and any(word in data for word in RENEWED):
             self.looked_at = time.monotonic()
         self.messages += data.count(b"message\r\n")
 

@@ -188,7 +188,7 @@ ALL = [
 EXPIRED = [*BRIEFLY, "reply held back", "cut with the message", "CLIENT PAUSE"]
 IN_A_CLUSTER = [
     *(("evicted", each) for each in SITUATIONS if each not in ("20 ms away", "CLIENT PAUSE")),
-    *(("handed over", each) for each in [*BRIEFLY, "reply held back"]),
+    *(("handed over", each) for each in BRIEFLY),
 ]
 
 
