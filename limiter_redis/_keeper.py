@@ -22,6 +22,7 @@ from limiter_core.threads import SystemEvent, SystemThread, new_lock
 from limiter_redis import _protocol as protocol
 from limiter_redis._backoff import Backoff
 from limiter_redis._ear import Ear
+from limiter_redis._exchange import Opening
 from limiter_redis._hub import Hub, release_of, renewal_of
 from limiter_redis._wire import BATCH, Way, store_error
 from limiter_redis.session.entries import Entry
@@ -132,6 +133,10 @@ class Keeper:
         """Return what is to be done in each turn, and at the end."""
         ear = Ear(self._connect(PATIENCE), self._hub.refusals, sharded=False)
         wire = self._new_wire(PATIENCE)
+        # Opened beside the connection for messages: what is looked at once that is there does not
+        # wait for it, which takes several round trips.
+        calls = Opening(lambda: wire.command("PING"), lambda _: wire.close())
+        calls.begin()
 
         def turn() -> None:
             now = time.monotonic()
@@ -150,11 +155,12 @@ class Keeper:
                 ear.close()
                 self._heard_channels.clear()
                 self._listening.failed()
-            if self._renewing.is_due(time.monotonic()):
+            if self._renewing.is_due(time.monotonic()) and calls.is_done(self._tick()):
                 self._keep(wire)
 
         def close() -> None:
             ear.close()
+            calls.give_up()
             wire.close()
 
         return turn, close
