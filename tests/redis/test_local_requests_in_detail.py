@@ -99,7 +99,7 @@ class OneRequest:
     def content(self) -> object:
         """Return all that is in the books."""
         entries = [
-            tuple(sorted(vars(entry).items(), key=str))
+            tuple(sorted({"asking": True, **vars(entry)}.items(), key=str))
             for entry in (*self.requests.entries.values(), *self.requests.releasing.values())
         ]
         return entries, list(self.requests.rivals), list(self.requests.outbox), self.requests.looks
