@@ -74,6 +74,8 @@ class Event(enum.IntEnum):
     """Messages or replies may have been lost."""
     LOOK = 21
     """The reply to a renewal: it has no lease, and the answer has changed."""
+    LOST_UNSURE = 23
+    """The lease of a holder has ended, and an ask of it may still arrive, and take another."""
     WAKE = 22
     """All who wait are to ask again, or to say that they are gone."""
 

@@ -208,12 +208,15 @@ class LocalRequests(Books):
             token: of the lease; 0 if it is not said.
             now: the time.
         """
-        event = Event.PREEMPTED if loss is Loss.PREEMPTED else Event.LOST
         for entry in self._all_of(request_id):
-            if entry.state is not State.HELD or not token or token == entry.token:
-                self._step(entry, event, now, loss=loss, token=token)
-            elif token > entry.token:  # it is about one that came after this one had ended
-                self._step(entry, Event.LOST, now, loss=Loss.EXPIRED)
+            if entry.state is State.HELD and token > entry.token:
+                self._ended(entry, now, Loss.EXPIRED)  # it is about one that came after this one
+            elif entry.state is State.HELD and 0 < token < entry.token:
+                pass  # it is about one that had ended before
+            elif loss is Loss.PREEMPTED:
+                self._step(entry, Event.PREEMPTED, now, loss=loss, token=token)
+            else:
+                self._ended(entry, now, loss, token)
 
     def renewed(
         self, entry: Entry, event: Event, sent_at: float, now: float, loss: Loss = Loss.FORGOTTEN
@@ -245,7 +248,10 @@ class LocalRequests(Books):
             event = Event.LOST
         elif event is Event.PREEMPTED and entry.state is State.HELD:
             self._step(entry, Event.ALIVE, now, sent_at)
-        self._step(entry, event, now, sent_at, loss=loss)
+        if event is Event.LOST:
+            self._ended(entry, now, loss)
+        else:
+            self._step(entry, event, now, sent_at, loss=loss)
         if not reclaims or entry.state is not State.HELD:
             return None
         entry.unsure = True  # its release may overtake this
@@ -286,12 +292,13 @@ class LocalRequests(Books):
         """Leases that could not be renewed in time are over."""
         if now < self._next_deadline:
             return
-        self._next_deadline = math.inf
+        soonest = math.inf
         for entry in [entry for entry in self.entries.values() if entry.state is State.HELD]:
             if entry.expires_at > now:
-                self._next_deadline = min(self._next_deadline, entry.expires_at)
-                continue
-            self._step(entry, Event.DEADLINE, now)
+                soonest = min(soonest, entry.expires_at)
+            else:
+                self._step(entry, Event.DEADLINE, now)
+        self._next_deadline = soonest  # last: interrupted, it is looked at once more
 
     def releases_due(self, now: float) -> list[Entry]:
         """Return what is to be released, and was not sent; what is over by itself is forgotten."""
@@ -338,7 +345,7 @@ class LocalRequests(Books):
             if first.token >= token:  # the reply is older: its lease was over before the other's
                 entry.early = (Loss.EXPIRED, token)
                 return
-            self._step(first, Event.LOST, now, loss=Loss.EXPIRED)
+            self._ended(first, now, Loss.EXPIRED)
         elif first is not None and first.listener is not None:
             self.rivals[first.listener] = first
         if entry.listener is not None:

@@ -64,8 +64,14 @@ class Books:
             self._enter(entry, state)
             if state is HELD:
                 entry.held_at = now
-                if entry.early is not None:
-                    self._take_early(entry, now)
+        if entry.early is not None and state is HELD:
+            self._take_early(entry, now)
+
+    def _ended(self, entry: Entry, now: float, loss: Loss, token: int = 0) -> None:
+        """A lease has ended."""
+        unsure = entry.state is HELD and (entry.asking or entry.unsure)
+        event = Event.LOST_UNSURE if unsure else Event.LOST
+        self._step(entry, event, now, loss=loss, token=token)
 
     def _enter(self, entry: Entry, state: State) -> None:
         """Put an entry into the book of its state."""
@@ -107,12 +113,14 @@ class Books:
     def _take_early(self, entry: Entry, now: float) -> None:
         """Do what follows from news of a loss that came before the grant was read."""
         assert entry.early is not None
-        (loss, token), entry.early = entry.early, None
+        loss, token = entry.early
         if not token:
             self._look_now(entry)
+        elif token == entry.token and loss is Loss.PREEMPTED:
+            self._tell_preempted(entry)
         elif token == entry.token:
-            event = Event.PREEMPTED if loss is Loss.PREEMPTED else Event.LOST
-            self._step(entry, event, now, loss=loss, token=token)
+            self._ended(entry, now, loss, token)
+        entry.early = None
 
     def _keep(self, entry: Entry, *told: Any) -> None:
         """Keep news of a lease whose grant was not read yet."""
@@ -142,7 +150,7 @@ class Books:
         """Have it renewed at once, whatever a renewal that is on its way will say."""
         entry.renew_at = self._next_due = NOW
 
-    def _tell_loss(self, entry: Entry, *told: Any) -> None:
+    def _say_lost(self, entry: Entry, *told: Any) -> None:
         self.outbox.append(Said(entry, loss=told[-2]))
 
     def _tell_preempted(self, entry: Entry, *_: Any) -> None:
@@ -173,30 +181,31 @@ Cell = tuple[State, tuple[Callable[..., None], ...]]
 # What an event leads to, by the state in which it finds a request: the new state, and the actions
 # (methods above). A dash: it does not happen, and changes nothing.
 _TEXT = """
-EVENT        | ASKED                | WAITING                | HELD                | RELEASING
-ASK          | ASKED                | ASKED                  | HELD                | -
-GRANTED      | HELD hold            | -                      | HELD hold tell_end  | -
-QUEUED       | WAITING              | -                      | HELD                | -
-REFUSED      | GONE                 | -                      | GONE tell_loss      | -
-PARKED       | GONE                 | -                      | GONE tell_loss      | -
-NO_REPLY     | WAITING              | -                      | -                   | -
-GIVEN_UP     | RELEASING send       | -                      | -                   | -
-NEWS_GRANTED | HELD hold deliver    | HELD hold deliver      | HELD                | -
-NEWS_REFUSED | GONE deliver         | GONE deliver           | HELD                | -
-NEWS_LOOK    | ASKED ask_again      | WAITING ask_again      | HELD                | -
-LOOK         | ASKED                | WAITING ask_again      | -                   | -
-LOST         | ASKED keep           | WAITING keep ask_again | GONE tell_loss      | -
-PREEMPTED    | ASKED keep           | WAITING keep ask_again | HELD tell_preempted | -
-ALIVE        | ASKED                | WAITING ask_again      | HELD renewed        | -
-WAITS        | ASKED                | WAITING                | GONE tell_loss      | -
-UNKNOWN      | ASKED                | WAITING ask_again      | HELD                | -
-DEADLINE     | -                    | -                      | GONE over           | GONE
-RELEASE      | RELEASING sent       | RELEASING sent         | RELEASING sent      | -
-CALLER_GONE  | RELEASING send       | RELEASING send         | RELEASING send      | RELEASING send
-RELEASED     | -                    | -                      | -                   | GONE
-NOT_RELEASED | -                    | -                      | -                   | RELEASING send
-SILENCE      | ASKED look_now       | WAITING look_now       | HELD look_now       | -
-WAKE         | ASKED ask_again      | WAITING ask_again      | HELD ask_again      | -
+EVENT        | ASKED             | WAITING                | HELD                    | RELEASING
+ASK          | ASKED             | ASKED                  | HELD                    | -
+GRANTED      | HELD hold         | -                      | HELD hold tell_end      | -
+QUEUED       | WAITING           | -                      | HELD                    | -
+REFUSED      | GONE              | -                      | GONE say_lost           | -
+PARKED       | GONE              | -                      | GONE say_lost           | -
+NO_REPLY     | WAITING           | -                      | -                       | -
+GIVEN_UP     | RELEASING send    | -                      | -                       | -
+NEWS_GRANTED | HELD hold deliver | HELD hold deliver      | HELD                    | -
+NEWS_REFUSED | GONE deliver      | GONE deliver           | HELD                    | -
+NEWS_LOOK    | ASKED ask_again   | WAITING ask_again      | HELD                    | -
+LOOK         | ASKED             | WAITING ask_again      | -                       | -
+LOST         | ASKED keep        | WAITING keep ask_again | GONE say_lost           | -
+LOST_UNSURE  | -                 | -                      | RELEASING say_lost send | -
+PREEMPTED    | ASKED keep        | WAITING keep ask_again | HELD tell_preempted     | -
+ALIVE        | ASKED             | WAITING ask_again      | HELD renewed            | -
+WAITS        | ASKED             | WAITING                | GONE say_lost           | -
+UNKNOWN      | ASKED             | WAITING ask_again      | HELD                    | -
+DEADLINE     | -                 | -                      | GONE over               | GONE
+RELEASE      | RELEASING sent    | RELEASING sent         | RELEASING sent          | -
+CALLER_GONE  | RELEASING send    | RELEASING send         | RELEASING send          | RELEASING send
+RELEASED     | -                 | -                      | -                       | GONE
+NOT_RELEASED | -                 | -                      | -                       | RELEASING send
+SILENCE      | ASKED look_now    | WAITING look_now       | HELD look_now           | -
+WAKE         | ASKED ask_again   | WAITING ask_again      | HELD ask_again          | -
 """
 
 

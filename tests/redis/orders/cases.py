@@ -183,6 +183,20 @@ RARE: tuple[tuple[str, Order], ...] = (
     (
         "one key",
         (
+            *(*WAITS, "hint 1", "ask 1", "leave 0", "arrive release 0", "evict 1"),
+            *("receive granted 1", "stop 1"),
+        ),
+    ),
+    (
+        "one job",
+        (
+            *("ask 0", "arrive ask 0", "read ask 0", "data lost", "other holds", "subscribed"),
+            *("renew", "arrive renew 0", "ask 1", "other leaves", "arrive ask 1", "evict 1"),
+        ),
+    ),
+    (
+        "one key",
+        (
             *(*WAITS, "hint 1", "ask 1", "leave 0", "arrive release 0"),
             *("receive granted 1", "stop 1"),
         ),
