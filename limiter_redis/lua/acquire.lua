@@ -80,8 +80,11 @@ function steps.acquire(w)
     return steps.queued(t)
   end
   local ended = call('GET', first.head .. ':ended:' .. r.id) -- it may have waited before (S1)
-  if ended == 'gone ' .. w[9] then return 'replaced ' .. first.key end -- its caller is gone
-  if ended and not match(ended, '^lost ') and not match(ended, '^gone ') then return ended end
+  if ended and match(ended, '^gone ') then -- deliveries of a job, whose callers are gone
+    if string.find(ended .. ' ', ' ' .. w[9] .. ' ', 1, true) then return 'replaced ' .. first.key end
+  elseif ended and not match(ended, '^lost ') then
+    return ended
+  end
   if mode == 'look' then return admission.refusal(first, r.demands[1], 'unknown') end
 
   -- A newcomer.

@@ -12,8 +12,10 @@ function steps.release(w)
   local h, t = turns.member(s, id)
   local ended = s.head .. ':ended:' .. id
   if w[5] then
-    if w[4] == 'gone' and not t and not call('GET', ended) then
-      call('SET', ended, 'gone ' .. w[5], 'PX', REMEMBER)
+    if w[4] == 'gone' then
+      local how = call('GET', ended)
+      if not how or match(how, '^lost ') then how = 'gone' end
+      if match(how, '^gone') then call('SET', ended, how .. ' ' .. w[5], 'PX', REMEMBER) end
     end
     if not h or not h.claimed or h.claimant ~= state.untext(w[5]) then return '0' end
   elseif w[4] == 'for_good' then

@@ -118,7 +118,8 @@ def test_many_at_once():
         lambda: all(each.expires_in is not None for each in store.inspect("key").holders),
         "all have an end",
     )
-    assert threading.active_count() <= before
+    # Some of others may have begun meanwhile, but not one for each.
+    assert threading.active_count() < before + len(store.inspect("key").holders) / 10
     for holder in store.inspect("key").holders:
         store.evict(holder.id)
 

@@ -15,6 +15,7 @@ from limiter_core.requests import Demand, Granted, Held, Notice, Queued, Request
 from limiter_core.store import SyncStore
 from limiter_core.testing.listener import RecordingListener
 from limiter_redis import RedisStore
+from limiter_redis import _protocol as protocol
 from limiter_redis._wire import Wire
 
 from ._fake_time import FAKED, ServerClock
@@ -316,6 +317,25 @@ def test_a_second_delivery_to_the_process_that_runs_the_job(server: Server) -> N
         (holder,) = face.inspect(KEY).holders
         assert holder.fencing_token == token
         assert not first.losses
+        assert face.release("job")
+    finally:
+        store.close()
+
+
+def test_asks_of_deliveries_that_were_given_up_take_nothing_when_they_arrive(
+    server: Server,
+) -> None:
+    """They lay in buffers of connections; the job was asked for again and again meanwhile."""
+    store = RedisStore(server.url)
+    face = store.sync_face()
+    try:
+        for number in range(3):
+            given_up = protocol.release_claim("job", KEY, f"delivery-{number}", for_good=True)
+            assert store.wire().call([given_up]) == ["0"]
+        for number in range(3):
+            late = face.acquire(job("job", claimant=f"delivery-{number}"))
+            assert not isinstance(late, Granted), number
+        assert isinstance(face.acquire(job("job", claimant="delivery-3")), Granted)
         assert face.release("job")
     finally:
         store.close()
