@@ -102,7 +102,7 @@ class AsyncEngine(Engine):
                     await self.give_back(call)
                     raise
                 # What came of it, unheard, is given back in the background.
-                self._abandon(call.request.id, call.keys)
+                self._abandon(call.request.id, call.keys, call.request.claimant)
                 call.settled = True
                 if not self.admits(error):
                     raise
@@ -238,7 +238,7 @@ class AsyncEngine(Engine):
         call.stand_down()
         self.ended(call)
         if not call.settled:
-            self._abandon(call.request.id, call.keys)
+            self._abandon(call.request.id, call.keys, call.request.claimant)
             call.settled = True
 
 

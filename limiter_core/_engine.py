@@ -228,17 +228,25 @@ class Engine:
 
 def methods_in_background(
     face: SyncStore | AsyncStore,
-) -> tuple[Callable[[str, Sequence[str]], None], Callable[[str], None]]:
+) -> tuple[Callable[[str, Sequence[str], str], None], Callable[[str], None]]:
     """Return `abandon` and `let_expire` of a store.
 
     A store that was written before they were in the protocol has neither: there a lease whose
-    caller was interrupted, or forgot it, is left to its end.
+    caller was interrupted, or forgot it, is left to its end. One that does not know which delivery
+    of a job is meant is asked for none, for it might take the slot from the next one.
     """
 
     def leave_to_its_end(*_: object) -> None:
         pass
 
-    abandon = getattr(face, "abandon", leave_to_its_end)
+    given: Callable[..., None] = getattr(face, "abandon", leave_to_its_end)
+    abandon = given
+    if not _takes(getattr(given, "__func__", given), "claimant"):
+
+        def abandon(lease_id: str, keys: Sequence[str], claimant: str) -> None:
+            if not claimant:
+                given(lease_id, keys)
+
     return abandon, getattr(face, "let_expire", leave_to_its_end)
 
 
@@ -255,14 +263,14 @@ def bounded_inspect(face: SyncStore | AsyncStore) -> Callable[[str, float | None
 
     A store that was written before the deadline was in the protocol has its own bounds only.
     """
-    if _takes_deadline(getattr(face.inspect, "__func__", face.inspect)):
+    if _takes(getattr(face.inspect, "__func__", face.inspect), "deadline"):
         return face.inspect
     return lambda key, _: face.inspect(key)
 
 
 @cache
-def _takes_deadline(inspect: Callable[..., Any]) -> bool:
-    return "deadline" in signature(inspect).parameters
+def _takes(method: Callable[..., Any], argument: str) -> bool:
+    return argument in signature(method).parameters
 
 
 def check_key(key: object) -> str:

@@ -161,7 +161,7 @@ class SyncEngine(Engine):
                     self.give_back(call)
                     raise
                 # What came of it, unheard, is given back in the background.
-                self._abandon(call.request.id, call.keys)
+                self._abandon(call.request.id, call.keys, call.request.claimant)
                 call.settled = True
                 if not self.admits(error):
                     raise
@@ -277,7 +277,7 @@ class SyncEngine(Engine):
         call.watch = None
         self.ended(call)
         if not call.settled:
-            self._abandon(call.request.id, call.keys)
+            self._abandon(call.request.id, call.keys, call.request.claimant)
             call.settled = True
 
 

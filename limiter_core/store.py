@@ -183,8 +183,11 @@ class SyncStore(Protocol):
         """
         ...
 
-    def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
+    def abandon(self, lease_id: str, keys: Sequence[str], claimant: str = "") -> None:
         """Have a lease or ticket of this process released, as soon as may be, without waiting.
+
+        That of a job only if this claimant has it, as by `release_claim`: another delivery may
+        have the job by now.
 
         For one whose caller is gone, or was interrupted amid an exchange. From now on it is not
         renewed; so where the release cannot be sent it ends by itself. Called from any thread,
@@ -312,7 +315,7 @@ class AsyncStore(Protocol):
         """Remove the lease of a job if this claimant has it; see `SyncStore.release_claim`."""
         ...
 
-    def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
+    def abandon(self, lease_id: str, keys: Sequence[str], claimant: str = "") -> None:
         """Have it released without waiting, with or without a loop; see `SyncStore.abandon`."""
         ...
 

@@ -173,9 +173,12 @@ class MemoryStore:
             self._recover()
             raise
 
-    def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
+    def abandon(self, lease_id: str, keys: Sequence[str], claimant: str = "") -> None:
         """Release: nothing in here waits."""
-        self.release(lease_id, keys)
+        if claimant:
+            self.release_claim(lease_id, keys, claimant)
+        else:
+            self.release(lease_id, keys)
 
     def let_expire(self, lease_id: str) -> None:
         """Have a lease end with its lease time, counted from now."""
@@ -356,8 +359,8 @@ class _AsyncFace:
     async def release_claim(self, lease_id: str, keys: Sequence[str], claimant: str) -> bool:
         return self._store.release_claim(lease_id, keys, claimant)
 
-    def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
-        self._store.abandon(lease_id, keys)
+    def abandon(self, lease_id: str, keys: Sequence[str], claimant: str = "") -> None:
+        self._store.abandon(lease_id, keys, claimant)
 
     def let_expire(self, lease_id: str) -> None:
         self._store.let_expire(lease_id)

@@ -91,9 +91,9 @@ class AsyncFace:
             return await self._release(live, keys[0])
         return await self._flag(protocol.release_claim(lease_id, keys[0], claimant, for_good=False))
 
-    def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
+    def abandon(self, lease_id: str, keys: Sequence[str], claimant: str = "") -> None:
         if not self._store.is_of_parent(lease_id):
-            self._store.abandon(lease_id, keys[0])
+            self._store.abandon(lease_id, keys[0], claimant)
 
     def let_expire(self, lease_id: str) -> None:
         self._store.hub.let_expire(lease_id)

@@ -133,10 +133,10 @@ class Hub:
         with self._lock:
             self.requests.not_released(entry, time.monotonic())
 
-    def abandon(self, request_id: str, key: str) -> None:
+    def abandon(self, request_id: str, key: str, claimant: str = "") -> None:
         """Have a request released in the background, since nobody wants it any more."""
         with self._lock:
-            self.requests.release(request_id, time.monotonic(), key)
+            self.requests.release(request_id, time.monotonic(), key, claimant)
 
     def let_expire(self, request_id: str) -> None:
         """Renew a lease no more."""

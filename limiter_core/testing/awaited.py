@@ -36,9 +36,9 @@ class AwaitedStore:
         """Remove the lease of a job if this claimant has it."""
         return self._store.release_claim(lease_id, keys, claimant)
 
-    def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
+    def abandon(self, lease_id: str, keys: Sequence[str], claimant: str = "") -> None:
         """Have a lease or a ticket removed."""
-        self._store.abandon(lease_id, keys)
+        self._store.abandon(lease_id, keys, claimant)
 
     def let_expire(self, lease_id: str) -> None:
         """Renew a lease no more."""

@@ -83,7 +83,7 @@ class _Double:
         """Remove nothing; see `release`."""
         return self.release(lease_id, keys)
 
-    def abandon(self, lease_id: str, keys: Sequence[str]) -> None:
+    def abandon(self, lease_id: str, keys: Sequence[str], claimant: str = "") -> None:  # noqa: ARG002
         """Forget a lease or a ticket."""
         self.release(lease_id, keys)
 

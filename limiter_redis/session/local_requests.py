@@ -125,7 +125,13 @@ class LocalRequests(Books):
         return None
 
     def release(
-        self, request_id: str, now: float, key: str | None = None, *, by_caller: bool = False
+        self,
+        request_id: str,
+        now: float,
+        key: str | None = None,
+        claimant: str = "",
+        *,
+        by_caller: bool = False,
     ) -> Entry | None:
         """Nobody wants a request any more.
 
@@ -133,6 +139,7 @@ class LocalRequests(Books):
             request_id: its id.
             now: the time.
             key: the first of its keys, for one that may be in no book here.
+            claimant: which delivery of a job it is: another one may run by now.
             by_caller: whether the caller sends the release, and says what came of it.
 
         Returns:
@@ -143,12 +150,17 @@ class LocalRequests(Books):
             if entry is not None:
                 self._step(entry, RELEASE, now)
             return entry
-        # Its own release may be on its way, while another delivery of the job runs.
-        gone = [each for each in self.releasing if each.request.id == request_id]
-        if not gone and entry is not None:
-            gone = [entry]
-        elif not gone and key is not None:
-            gone = [Entry(Request(request_id, (Demand(key, 1),), UNKNOWN_LEASE), None, NOW)]
+        gone = [
+            each
+            for each in (*self._all_of(request_id), *self.releasing)
+            if each.request.id == request_id and each.request.claimant == claimant
+        ]
+        if not gone and key is not None:
+            # Of a job it is released only if that delivery has it (S18).
+            payload = b"" if claimant else None
+            request = Request(request_id, (Demand(key, 1),), UNKNOWN_LEASE)
+            request = request._replace(payload=payload, claimant=claimant)
+            gone = [Entry(request, None, NOW)]
             gone[0].asking = False
         for each in gone:
             self._step(each, Event.CALLER_GONE, now)
