@@ -58,7 +58,11 @@ class AsyncCall(Call):
         if wake is not None:
             return self.in_loop(wake)
         # It asks at this moment, or holds: who holds may go on in another loop.
-        return self.granted is not None or self.in_loop(lambda: None)
+        return self.granted is not None or self.is_there()
+
+    def is_there(self) -> bool:
+        """Whether the call's event loop has not ended."""
+        return self.in_loop(lambda: None)
 
     def guard_body(self, where: int) -> None:
         """Have the body, which begins now, cancelled when the lease is lost.
@@ -166,6 +170,10 @@ class AsyncioCall(AsyncCall):
                 if timer is not None:
                     timer.cancel()
         self._wake = None
+
+    def is_there(self) -> bool:
+        """Whether the call's event loop was not closed; also if this is asked in its thread."""
+        return not self._loop.is_closed()
 
     def guard_body(self, where: int) -> None:
         """Have the body, which begins now, cancelled when the lease is lost."""

@@ -55,6 +55,10 @@ CLOSE_PATIENCE = 5.0
 class _JobCall(Lost, AsyncioCall):
     """A job that runs, in an event loop."""
 
+    def look_again(self, answer: Answer | None = None) -> bool:  # noqa: ARG002
+        """Do nothing: a job is woken by its queue. Says whether its event loop is still there."""
+        return self.granted is not None or self.is_there()
+
     def interrupt(self) -> None:
         """Have the adapter stop the body, in its event loop."""
         self.in_loop(super().interrupt)
