@@ -93,13 +93,20 @@ class Keeper:
     def stop(self) -> None:
         """End the thread, if it runs; but not before the last lease was given back or lost.
 
+        What it is to release is released before this returns, in bounded time: the process may end.
         Who waits is woken: to ask again starts it anew.
         """
         thread = self._thread
         self._stopping.set()
         self._hub.close()
-        if thread is not None and not thread.is_current() and not self._hub.requests:
+        if thread is None or thread.is_current():
+            return
+        if not self._hub.requests:
             thread.join(PATIENCE)
+            return
+        until = time.monotonic() + PATIENCE
+        while self._hub.releases_due(now := time.monotonic()) and now < until:
+            time.sleep(_SHORT_TICK)
 
     # -- the thread -------------------------------------------------------------------------------
 
