@@ -38,6 +38,12 @@ function steps.acquire(w)
   end
   for _, demand in ipairs(r.demands) do turns.reap(state.load(demand.key)) end
 
+  local ended = first.head .. ':ended:' .. r.id
+  -- A delivery that is gone, and whose request comes late, takes no slot that was handed over, either.
+  if r.durable and mode ~= 'look' and call('EXISTS', ended .. '|' .. w[9]) == 1 then
+    return 'replaced ' .. first.key
+  end
+
   local h = holders.read(first, r.id)
   if h then
     local left = int(state.end_of(first, 'h' .. r.id) - now)
@@ -79,12 +85,8 @@ function steps.acquire(w)
     end
     return steps.queued(t)
   end
-  local ended = call('GET', first.head .. ':ended:' .. r.id) -- it may have waited before (S1)
-  if ended and match(ended, '^gone ') then -- deliveries of a job, whose callers are gone
-    if string.find(ended .. ' ', ' ' .. w[9] .. ' ', 1, true) then return 'replaced ' .. first.key end
-  elseif ended and not match(ended, '^lost ') then
-    return ended
-  end
+  local how = call('GET', ended) -- it may have waited before (S1)
+  if how and not match(how, '^lost ') then return how end
   if mode == 'look' then return admission.refusal(first, r.demands[1], 'unknown') end
 
   -- A newcomer.
@@ -135,7 +137,7 @@ function steps.acquire(w)
     turns.serve(work)
     if holders.read(first, r.id) then return steps.acquire(w) end
     t = tickets.read(first, r.id)
-    if not t then return call('GET', first.head .. ':ended:' .. r.id) end
+    if not t then return call('GET', ended) end
   end
   return steps.queued(t)
 end

@@ -12,11 +12,8 @@ function steps.release(w)
   local h, t = turns.member(s, id)
   local ended = s.head .. ':ended:' .. id
   if w[5] then
-    if w[4] == 'gone' then
-      local how = call('GET', ended)
-      if not how or match(how, '^lost ') then how = 'gone' end
-      if match(how, '^gone') then call('SET', ended, how .. ' ' .. w[5], 'PX', REMEMBER) end
-    end
+    -- Beside how the job ended before, and beside other deliveries that are gone.
+    if w[4] == 'gone' then call('SET', ended .. '|' .. w[5], 'gone', 'PX', REMEMBER) end
     if not h or not h.claimed or h.claimant ~= state.untext(w[5]) then return '0' end
   elseif w[4] == 'for_good' then
     call('SET', ended, 'replaced ' .. s.key, 'PX', REMEMBER)
