@@ -238,12 +238,12 @@ class Keeper:
             looks = self._hub.due_looks(now)
             for start in range(0, len(looks), BATCH):
                 self._look(wire, looks[start : start + BATCH])
-            while self._hub.undelivered:
-                wire.command("PUBLISH", self._hub.notices, self._hub.undelivered[0])
-                del self._hub.undelivered[0]  # only now: what fails is tried again
             releases = self._hub.releases_due(now)
             for start in range(0, len(releases), BATCH):
                 self._release(wire, releases[start : start + BATCH])
+            while self._hub.undelivered:  # last: it may be refused, for want of a right
+                wire.command("PUBLISH", self._hub.notices, self._hub.undelivered[0])
+                del self._hub.undelivered[0]  # only now: what fails is tried again
         except StoreUnavailable as error:
             if self._stopping.is_set():
                 self._hub.requests.releasing.clear()  # they end by themselves

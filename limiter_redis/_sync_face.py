@@ -42,7 +42,9 @@ class SyncFace:
             store.wire().command("EXPIRE", store.scopes_key, NOTE_LASTS)
             store.noted(scopes)
         hub = store.hub
-        in_the_way = hub.in_the_way(request) if hub.requests.releasing else ()
+        in_the_way: Sequence[Entry] = ()
+        if request.payload is not None and hub.requests.releasing:  # else its id is a new one
+            in_the_way = hub.in_the_way(request)
         store.prepare(request)
         sent_at = time.monotonic()
         deadline = answer_by(request.deadline, sent_at)

@@ -51,7 +51,7 @@ class LocalRequests(Books):
 
     def __bool__(self) -> bool:
         """Whether there is anything to be kept alive, or to be released."""
-        return bool(self.entries or self.releasing or self.outbox)
+        return bool(self.entries or self.releasing or self.rivals or self.outbox)
 
     def clear(self) -> None:
         """Forget all."""
@@ -150,11 +150,14 @@ class LocalRequests(Books):
             if entry is not None:
                 self._step(entry, RELEASE, now)
             return entry
-        gone = [
-            each
-            for each in (*self._all_of(request_id), *self.releasing)
-            if each.request.id == request_id and each.request.claimant == claimant
-        ]
+        if entry is not None and entry.request.claimant == claimant:
+            gone = [entry]
+        else:
+            gone = [
+                each
+                for each in (*self.rivals.values(), *self.releasing)
+                if each.request.id == request_id and each.request.claimant == claimant
+            ]
         if not gone and key is not None:
             # Of a job it is released only if that delivery has it (S18).
             payload = b"" if claimant else None
@@ -199,7 +202,7 @@ class LocalRequests(Books):
             # The lease counts from when the step was asked for. News that took long are only a
             # hint, for the slot may be another's by now: it asks. So it does if news of the loss
             # were faster.
-            known_as_lost = entry.early is not None and entry.early[1] == answer.fencing_token
+            known_as_lost = entry.early is not None and entry.early[1] >= answer.fencing_token
             if known_as_lost or now - sent_at > MARGIN / 2 * answer.expires_in:
                 self._step(entry, Event.NEWS_LOOK, now)
                 return

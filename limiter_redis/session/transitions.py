@@ -114,7 +114,7 @@ class Books:
         """Do what follows from news of a loss that came before the grant was read."""
         assert entry.early is not None
         loss, token = entry.early
-        if not token:
+        if not token or token > entry.token:  # the grant that was read may be an older one
             self._look_now(entry)
         elif token == entry.token and loss is Loss.PREEMPTED:
             self._tell_preempted(entry)

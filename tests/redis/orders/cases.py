@@ -134,6 +134,16 @@ CASES = (
         ("refused", "holding"),
     ),
     Case(
+        "a delivery whose lease is over gives it back in vain, while the next one runs",
+        "the lease of the next one was given back, untold",
+        "one job",
+        (
+            *(*HOLDS, "expire 0", "lose expired 0", "ask 1", "arrive ask 1", "read ask 1"),
+            "disconnect release 0",
+        ),
+        ("gone expired", "holding"),
+    ),
+    Case(
         "the ticket of a caller that gave up is granted",
         "the slot was idle for a lease",
         "one key",

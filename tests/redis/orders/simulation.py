@@ -168,13 +168,17 @@ class Simulation:
             self.network.read_no_reply(caller.number)
             if noted or caller.is_job:
                 self.requests.not_answered(caller.request, self.now, unsure=True)
-        has_lease = was is Status.HOLDING and caller.loss in {None, Loss.PREEMPTED}
-        if caller.is_job and not has_lease:
+        if caller.is_job and was is not Status.HOLDING:
             return
         request = caller.request
-        entry = self.requests.release(request.id, self.now, by_caller=True)
+        entry = self.requests.entries.get(request.id)
+        if entry is not None and entry.request.claimant == request.claimant:
+            entry = self.requests.release(request.id, self.now, by_caller=True)
+        else:
+            entry = None  # it is lost, or another delivery's
         if in_haste:
-            self.requests.release(request.id, self.now, request.demands[0].key)
+            key = request.demands[0].key
+            self.requests.release(request.id, self.now, key, request.claimant)
         else:
             self._send("release", caller, entry)
 
@@ -243,8 +247,12 @@ class Simulation:
                 caller.status, caller.asks_again = Status.WAITING, True
                 if caller.delivered is not None:
                     caller.take(caller.delivered)
-        elif message.what == "release" and message.entry is not None and message.by_caller:
-            self.requests.not_released(message.entry, self.now)  # any other is sent again
+        elif message.what == "release" and message.by_caller:  # any other is sent again
+            if message.entry is not None:
+                self.requests.not_released(message.entry, self.now)
+            request = message.request
+            key = request.demands[0].key
+            self.requests.release(request.id, self.now, key, request.claimant)
         self.requests.silence()  # news may have been lost with it
 
     def _read(self, label: str) -> None:
@@ -345,5 +353,6 @@ class Simulation:
         self.server.news.clear()
         self.requests.deadlines(self.now)
         self._tell()
-        if self.requests.releases_due(self.now):
+        # Of what is in no book it is not known when it is over.
+        if any(entry.listener is not None for entry in self.requests.releases_due(self.now)):
             self.failures.append("L4: what is over is still to be released")
