@@ -152,7 +152,7 @@ class JobGate:
             )
             if isinstance(outcome, Waiting) and outcome.patience is not None:
                 if outcome.patience <= 0:
-                    await self._face.release(request.id, [demand.key for demand in demands])
+                    await self._face.withdraw(request.id, [demand.key for demand in demands])
                     raise out_of_patience(outcome)
         except StoreUnavailable as error:
             call.settled = True

@@ -74,7 +74,7 @@ class SyncJobGate:
             outcome = self._desk.outcome(request, self._ask(request, call), terms, time.time())
             if isinstance(outcome, Waiting) and outcome.patience is not None:
                 if outcome.patience <= 0:
-                    self._face.release(request.id, [demand.key for demand in demands])
+                    self._face.withdraw(request.id, [demand.key for demand in demands])
                     raise out_of_patience(outcome)
         except StoreUnavailable as error:
             call.settled = True
