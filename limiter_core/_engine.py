@@ -239,15 +239,16 @@ def methods_in_background(
     def leave_to_its_end(*_: object) -> None:
         pass
 
-    given: Callable[..., None] = getattr(face, "abandon", leave_to_its_end)
-    abandon = given
-    if not _takes(getattr(given, "__func__", given), "claimant"):
+    abandon: Callable[..., None] = getattr(face, "abandon", leave_to_its_end)
+    let_expire = getattr(face, "let_expire", leave_to_its_end)
+    if _takes(getattr(abandon, "__func__", abandon), "claimant"):
+        return abandon, let_expire
 
-        def abandon(lease_id: str, keys: Sequence[str], claimant: str) -> None:
-            if not claimant:
-                given(lease_id, keys)
+    def abandon_no_job(lease_id: str, keys: Sequence[str], claimant: str) -> None:
+        if not claimant:
+            abandon(lease_id, keys)
 
-    return abandon, getattr(face, "let_expire", leave_to_its_end)
+    return abandon_no_job, let_expire
 
 
 def release_of_jobs(face: SyncStore | AsyncStore) -> Callable[[str, Sequence[str], str], Any]:

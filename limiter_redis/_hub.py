@@ -319,6 +319,12 @@ class Hub:
         with self._lock:
             return self.requests.releases_due(now)
 
+    def leave_releases(self) -> None:
+        """Leave what is to be released to its end."""
+        with self._lock:
+            for entry in list(self.requests.releasing):
+                self.requests.released(entry)
+
 
 def release_of(entry: Entry) -> protocol.Operation:
     """Return the operation that releases a request, and nothing but what is of its caller."""

@@ -131,9 +131,10 @@ class Keeper:
                         return
         finally:
             over.set()
-            if self._thread in (thread, None):  # else the next one runs already
-                self._thread = None
-                self.listening = False
+            with self._lock:
+                if self._thread in (thread, None):  # else the next one runs already
+                    self._thread = None
+                    self.listening = False
             close()
 
     def _begin(self) -> tuple[Callable[[], None], Callable[[], None]]:
@@ -246,7 +247,7 @@ class Keeper:
                 del self._hub.undelivered[0]  # only now: what fails is tried again
         except StoreUnavailable as error:
             if self._stopping.is_set():
-                self._hub.requests.releasing.clear()  # they end by themselves
+                self._hub.leave_releases()
             self._renewing.failed(min(_LONGEST_PAUSE, self._hub.requests.shortest / 6))
             if self._hub.depends():
                 self._say("cannot renew leases, will retry until they end", error)

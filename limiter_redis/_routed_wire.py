@@ -105,10 +105,11 @@ class RoutedWire:
         self, operations: Sequence[protocol.Operation], deadline: float | None = None
     ) -> list[str]:
         """Carry out operations and return the replies, then the news; see `Wire.call`."""
+        sent_at = time.monotonic()
         lines, news = self.call_each(operations, deadline)
         for line in lines:
             if isinstance(line, StoreError):
-                self._hub.hear(news, time.monotonic(), in_callers_thread=True)
+                self._hub.hear(news, sent_at, in_callers_thread=True)
                 raise line
         return [line for line in lines if isinstance(line, str)] + news
 
@@ -244,6 +245,7 @@ class RoutedWire:
                         errand.reply = trouble
 
     def _exchange(self, node: Node, errands: list[_Errand]) -> None:
+        sent_at = time.monotonic()
         connections = self._connections.get(node)
         waits = 0.0 if self._min_replicas is None else self._min_replicas.timeout
         if connections is None:
@@ -269,7 +271,8 @@ class RoutedWire:
             for errand in errands[len(replies) :]:
                 errand.reply = last
             if self._min_replicas is not None:
-                self._confirm(connection, node, errands, self._min_replicas, deadline)
+                least = self._min_replicas
+                self._confirm(connection, node, errands, least, deadline, sent_at=sent_at)
         finally:
             if connection is not None:
                 connections.put_back(connection)
@@ -304,6 +307,8 @@ class RoutedWire:
         errands: list[_Errand],
         least: MinReplicas,
         deadline: float,
+        *,
+        sent_at: float,
     ) -> None:
         """Have replicas confirm what was granted, or give it back."""
         found: list[tuple[_Errand, Grants]] = []
@@ -333,5 +338,5 @@ class RoutedWire:
                 lines += told[len(releases) :] if isinstance(told, list) else []
             if grants.places:
                 news = lines[len(errand.operations) :]
-                self._hub.hear(news, time.monotonic(), in_callers_thread=True)
+                self._hub.hear(news, sent_at, in_callers_thread=True)
                 errand.reply = least.missed(confirmed)

@@ -207,8 +207,9 @@ class SyncFace:
             return live.key
         for keys in batched(self.keys(), BATCH):
             operations = [protocol.find(request_id, key) for key in keys]
+            sent_at = time.monotonic()
             found, news = self._store.wire().call_each(operations)
-            self._store.hub.hear(news, time.monotonic())
+            self._store.hub.hear(news, sent_at)
             away = next((line for line in found if isinstance(line, StoreUnavailable)), None)
             if away is not None:
                 raise away

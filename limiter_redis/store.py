@@ -254,7 +254,7 @@ class RedisStore:
                 "is ending, take slots before its end, or once before, so that the thread runs"
             ) from error
 
-    def abandon(self, request_id: str, key: str, claimant: str) -> None:
+    def abandon(self, request_id: str, key: str, claimant: str = "") -> None:
         """Have the keeper release a request; needs no wait, and no event loop."""
         self.hub.abandon(request_id, key, claimant)
         with suppress(RuntimeError):  # the process ends, and no thread can begin
