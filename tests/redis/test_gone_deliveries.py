@@ -1,0 +1,92 @@
+"""Deliveries of a job that are gone: they take nothing, and what they give back is their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from limiter_core._async_calls import AsyncioCall
+from limiter_core._job_gate import _JobCall
+from limiter_core.limits import ConcurrencyLimit
+from limiter_core.requests import Demand, Granted, Replaced, Request
+from limiter_core.system_clock import system_clock as time
+from limiter_core.testing import RecordingListener
+from limiter_memory import MemoryStore
+from limiter_redis import _protocol as protocol
+from limiter_redis.store import RedisStore
+
+from ._servers import Server
+
+LEASE = 30.0
+
+
+def delivery(claimant: str) -> Request:
+    demands = (Demand("k", 1),)
+    listener = RecordingListener()
+    return Request("job", demands, LEASE, payload=b"x", claimant=claimant, listener=listener)
+
+
+def is_gone(store: RedisStore, claimant: str) -> None:
+    store.wire().call([protocol.release_claim("job", "k", claimant, for_good=True)])
+
+
+def evicted(store: RedisStore) -> None:
+    store.wire().call([protocol.acquire(delivery("a")), protocol.evict("job", "k")])
+
+
+def handed_over(store: RedisStore) -> None:
+    other = protocol.acquire(Request("other", (Demand("k", 1),), LEASE))
+    store.wire().call([other, protocol.acquire(delivery("a"))])
+    is_gone(store, "b")
+    store.wire().call([protocol.release("other", "k")])
+
+
+BEFORE: dict[str, Callable[[RedisStore], object]] = {
+    "nothing": lambda _: None,
+    "another delivery is gone": lambda store: is_gone(store, "a"),
+    "an eviction": evicted,
+    "a ticket that was handed the slot": handed_over,
+}
+
+
+@pytest.mark.parametrize("before", BEFORE)
+def test_a_late_request_of_a_delivery_that_is_gone_takes_nothing(
+    server: Server, before: str
+) -> None:
+    store = RedisStore(server.url)
+    BEFORE[before](store)
+    is_gone(store, "b")
+    line = store.wire().call([protocol.acquire(delivery("b"))])[0]
+    assert isinstance(protocol.parse_answer(line.split(" ")), Replaced)
+    assert isinstance(store.sync_face().acquire(delivery("c")), Granted)
+    store.sync_face().release_claim("job", ["k"], "c")
+    store.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+def test_what_a_delivery_abandons_is_not_the_lease_of_the_next_one(
+    server: Server, kind: str
+) -> None:
+    store: Any = MemoryStore() if kind == "memory" else RedisStore(server.url)
+    face = store.sync_face()
+    second = delivery("second")
+    assert isinstance(face.acquire(second), Granted)
+    face.abandon("job", ["k"], "first")
+    if kind == "redis":
+        store.close()  # it waits for what is released in the background
+    (holder,) = face.inspect("k").holders
+    assert holder.id == "job"
+    assert face.release_claim("job", ["k"], "second")
+    store.close()
+
+
+@pytest.mark.parametrize("kind", [AsyncioCall, _JobCall])
+def test_a_call_of_a_closed_loop_says_that_it_is_gone_also_in_its_thread(kind: Any) -> None:
+    loop = asyncio.new_event_loop()
+    call = kind(None, ConcurrencyLimit("k", max_concurrent=1).terms, time.monotonic, loop)
+    assert call.look_again()
+    loop.close()
+    assert not call.look_again()
