@@ -117,6 +117,8 @@ class SystemThread:
         Raises:
             RuntimeError: no thread can begin: there are too many, or the interpreter is ending.
         """
+        if sys.is_finalizing():  # before Python 3.12 it would be waited for without end
+            raise RuntimeError("no thread can begin: the interpreter is ending")
         if not are_green():
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             thread.start()
