@@ -34,6 +34,7 @@ class HostileServer:
         self.connections = 0
         self.password: bytes | None = None
         self._open: list[socket.socket] = []
+        self._closed = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
@@ -44,6 +45,9 @@ class HostileServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closed = True
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # closing it ends no `accept` that waits
         self._listener.close()
         for each in self._open:
             each.close()
@@ -56,6 +60,9 @@ class HostileServer:
                 return
             self.connections += 1
             self._open.append(client)
+            if self._closed:
+                client.close()
+                return
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:

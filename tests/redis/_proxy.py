@@ -30,6 +30,7 @@ class Proxy:
         self.lost = 0
         self.losing = 0
         self.refusing = False
+        self._closed = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -52,6 +53,9 @@ class Proxy:
     def close(self) -> None:
         """End all connections, and accept no more."""
         self._clear.set()
+        self._closed = True
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # closing it ends no `accept` that waits
         self._listener.close()
         self.hang_up()
 
@@ -67,7 +71,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            if self.refusing:
+            if self.refusing or self._closed:
                 client.close()
                 continue
             try:
@@ -78,6 +82,8 @@ class Proxy:
             with self._lock:
                 self.connections += 1
                 self._open += [client, server]
+            if self._closed:
+                self.hang_up()
             for source, target, replies in ((client, server, False), (server, client, True)):
                 pump = threading.Thread(
                     target=self._pump, args=(source, target, replies), daemon=True
