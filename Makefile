@@ -52,8 +52,14 @@ environments:
 	@$(MAKE) --no-print-directory --jobs $(VENV)/.tools $(VENV)-redis-5/.installed \
 	  $(foreach version,$(OTHERS),$(if $(call found,$(version)),$(VENV)-$(version)/.installed))
 
+# $(call tested,PYTHON,TESTS): what fails beside others is tried once more, alone, and the output
+# names it. A test that fails twice, a crash, or an error at collection fails the run.
+tested = $(1) -m pytest $(PARALLEL) $(2) || \
+  { [ $$? = 1 ] && echo "Once more, alone:" && \
+    $(1) -m pytest --last-failed --last-failed-no-failures none $(2); }
+
 test-here: $(VENV)/.tools
-	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	$(call tested,$(BIN)/python,$(ARGS))
 
 # Every server is tried once, on .venv.
 ON_ONE_SERVER := -k "not redis-server"
@@ -68,7 +74,7 @@ test-fast: $(VENV)/.tools ## run the tests of the core, of the memory store, and
 ON_REDIS_5 := tests/arq tests/saq tests/redis/test_contract.py tests/redis/test_connections.py \
   "tests/project/test_examples.py::test_example[arq_one_per_customer]" $(ON_ONE_SERVER)
 test-redis-5: $(VENV)-redis-5/.installed
-	$(VENV)-redis-5/bin/python -m pytest $(PARALLEL) $(or $(ARGS),$(ON_REDIS_5))
+	$(call tested,$(VENV)-redis-5/bin/python,$(or $(ARGS),$(ON_REDIS_5)))
 
 # What depends on the Python, or on the release of a framework: not once more what kills and restarts processes for minutes.
 ELSEWHERE := tests/core tests/stores tests/project tests/redis/test_contract.py \
@@ -83,7 +89,7 @@ test-%: $(VENV)/.tools
 	elif [ -n "$(call found,$*)" ]; then \
 	  { $(MAKE) --no-print-directory --question $(VENV)-$*/.installed || $(MAKE) --no-print-directory $(VENV)-$*/.installed; } && \
 	  echo "$(VENV)-$*/bin/python -m pytest $(PARALLEL) $(or $(ARGS),$(ELSEWHERE))" && \
-	  $(VENV)-$*/bin/python -m pytest $(PARALLEL) $(or $(ARGS),$(ELSEWHERE)); \
+	  { $(call tested,$(VENV)-$*/bin/python,$(or $(ARGS),$(ELSEWHERE))); }; \
 	else echo "Python $* not found: the tests ran on $$ran, not on $*"; fi
 
 test-slow: $(VENV)/.tools $(VENV)-redis-5/.installed ## run the long tests as well
