@@ -11,7 +11,7 @@ from typing import Any
 
 from limiter_core import ConflictResolution
 from limiter_core.requests import Loss
-from limiter_redis.session.entries import Entry
+from limiter_redis.session.entries import Entry, State
 from limiter_redis.session.local_requests import LocalRequests
 
 from .callers import LEASE, Caller, Status, callers_of
@@ -131,6 +131,8 @@ class Simulation:
                 continue
             if said.loss is not None:
                 caller.lease_lost(said.loss)
+                if said.loss is not Loss.PREEMPTED and said.entry.state < State.RELEASING:
+                    self.failures.append("L5: it was told of its loss, and is in the books")
             elif said.renewed_until is not None:
                 caller.lease_renewed(said.renewed_until)
             elif not caller.look_again(said.answer):
@@ -251,8 +253,9 @@ class Simulation:
             if message.entry is not None:
                 self.requests.not_released(message.entry, self.now)
             request = message.request
-            key = request.demands[0].key
-            self.requests.release(request.id, self.now, key, request.claimant)
+            if request.claimant:  # of a job whose lease was lost no entry is left
+                key = request.demands[0].key
+                self.requests.release(request.id, self.now, key, request.claimant)
         self.requests.silence()  # news may have been lost with it
 
     def _read(self, label: str) -> None:
