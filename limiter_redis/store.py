@@ -16,16 +16,22 @@ from limiter_core.requests import Notice, Request
 from limiter_core.store import AsyncStore, Capabilities, SyncStore
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock, run_in_thread, socket_owner
-from limiter_redis import _protocol as protocol
-from limiter_redis._async_face import AsyncFace
-from limiter_redis._names import checked_namespace
-from limiter_redis._redirects import checked_min_replicas, min_replicas_of
-from limiter_redis._script import SCRIPT, Script
-from limiter_redis._sync_face import SyncFace
-from limiter_redis._url_options import OWN
-from limiter_redis._urls import Client, checked_url, place_of_client, place_of_url, take_options
-from limiter_redis._ways import AsyncWay, ways_to
-from limiter_redis._wire import Way
+from limiter_redis.async_store import AsyncFace
+from limiter_redis.cluster.redirects import checked_min_replicas, min_replicas_of
+from limiter_redis.connection.url_options import OWN
+from limiter_redis.connection.urls import (
+    Client,
+    checked_url,
+    place_of_client,
+    place_of_url,
+    take_options,
+)
+from limiter_redis.protocol import commands as protocol
+from limiter_redis.protocol.keyspace import checked_namespace
+from limiter_redis.protocol.script import SCRIPT, Script
+from limiter_redis.sync_store import SyncFace
+from limiter_redis.topology import AsyncWay, ways_to
+from limiter_redis.transport.sync_transport import Way
 
 __all__ = ("RedisStore", "store_from_url")
 

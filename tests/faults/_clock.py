@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import redis
 
-from limiter_redis._script import SCRIPT, Script
+from limiter_redis.protocol.script import SCRIPT, Script
 from tests.redis._servers import Server
 
 from ._deployments import Deployment

@@ -15,7 +15,7 @@ from limiter_core.registry import open_store
 from limiter_core.requests import CLAIM
 from limiter_core.store import Store
 from limiter_redis import RedisStore
-from limiter_redis._script import Script
+from limiter_redis.protocol.script import Script
 from tests.redis._servers import PATIENCE
 from tests.redis._tools import until_now
 

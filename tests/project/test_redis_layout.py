@@ -11,7 +11,7 @@ IN_TABLES = set(re.findall(r"`([a-z_]+)`", "".join(re.findall(r"^\|.*\n", PAGE, 
 
 
 def source(pattern: str) -> str:
-    files = sorted((ROOT / "limiter_redis").glob(pattern))
+    files = sorted((ROOT / "limiter_redis").rglob(pattern))
     return "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 

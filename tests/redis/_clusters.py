@@ -12,7 +12,7 @@ import redis
 from redis.crc import key_slot
 
 from limiter_core.testing import FakeClock
-from limiter_redis._script import SCRIPT, Script
+from limiter_redis.protocol.script import SCRIPT, Script
 from tests.faults._replicated import Cluster
 
 from ._servers import Process

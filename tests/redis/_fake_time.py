@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from limiter_core.testing import FakeClock
-from limiter_redis._script import SCRIPT, Script
+from limiter_redis.protocol.script import SCRIPT, Script
 
 from ._servers import Server
 

@@ -32,7 +32,7 @@ from limiter_core import (
 from limiter_core.requests import Demand, Granted, Notice, Presence, Queued, Request
 from limiter_core.testing import OverlapRecorder
 from limiter_redis import RedisStore
-from limiter_redis._script import SCRIPT
+from limiter_redis.protocol.script import SCRIPT
 from tests.core._tools import fork
 
 from ._servers import PATIENCE, Process, Server

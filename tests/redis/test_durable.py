@@ -15,8 +15,8 @@ from limiter_core.requests import Demand, Granted, Held, Notice, Queued, Request
 from limiter_core.store import SyncStore
 from limiter_core.testing.listener import RecordingListener
 from limiter_redis import RedisStore
-from limiter_redis import _protocol as protocol
-from limiter_redis._wire import Wire
+from limiter_redis.protocol import commands as protocol
+from limiter_redis.transport.sync_transport import Wire
 
 from ._fake_time import FAKED, ServerClock
 from ._servers import Server

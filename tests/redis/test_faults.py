@@ -24,8 +24,8 @@ from limiter_core import (
 from limiter_core.requests import Demand, Granted, Loss, Mode, Queued, Request
 from limiter_core.testing import OverlapRecorder, RecordingListener
 from limiter_redis import RedisStore
-from limiter_redis import _protocol as protocol
-from limiter_redis._names import Names
+from limiter_redis.protocol import commands as protocol
+from limiter_redis.protocol.keyspace import Names
 
 from ._proxy import Proxy
 from ._servers import PATIENCE, Process, Server

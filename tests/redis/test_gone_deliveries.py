@@ -15,7 +15,7 @@ from limiter_core.requests import Demand, Granted, Replaced, Request
 from limiter_core.system_clock import system_clock as time
 from limiter_core.testing import RecordingListener
 from limiter_memory import MemoryStore
-from limiter_redis import _protocol as protocol
+from limiter_redis.protocol import commands as protocol
 from limiter_redis.store import RedisStore
 
 from ._servers import Server

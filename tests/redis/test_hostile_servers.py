@@ -21,7 +21,7 @@ from limiter_core import (
     WaitTimeout,
 )
 from limiter_redis import RedisStore
-from limiter_redis._resp import LONGEST_REPLY, ReplyParser
+from limiter_redis.protocol.resp import LONGEST_REPLY, ReplyParser
 
 from ._hostile import HOSTILE, Answer, HostileServer, Send, well
 from ._servers import Process, Server

@@ -17,9 +17,9 @@ from limiter_core.requests import (
     Replaced,
     Request,
 )
-from limiter_redis._hub import Hub
 from limiter_redis.session.entries import Entry, State
 from limiter_redis.session.local_requests import LocalRequests
+from limiter_redis.session.tracker import Hub
 from tests.core._throw import Thrower, Thrown, sweep
 
 LEASE = 30.0

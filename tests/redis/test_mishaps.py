@@ -27,8 +27,8 @@ from limiter_core import (
 )
 from limiter_core.requests import Answer, Demand, Granted, Loss, Queued, Request
 from limiter_redis import RedisStore, _ear
-from limiter_redis._hub import Hub
-from limiter_redis._keeper import Keeper
+from limiter_redis.session.renewal import Keeper
+from limiter_redis.session.tracker import Hub
 from tests.core._tools import fork
 
 from ._fake_time import FAKED, ServerClock
@@ -564,7 +564,7 @@ async def test_a_keeper_without_work_is_silent_while_the_server_is_away(
 
 def test_what_passes_by_itself_counts_as_away() -> None:
     """A server that is busy, or no master for a moment, is waited for."""
-    from limiter_redis._wire import store_error
+    from limiter_redis.transport.sync_transport import store_error
 
     for said in ("BUSY Redis is busy", "MASTERDOWN Link", "ERR x: -READONLY You can't write"):
         assert isinstance(store_error(redis.ResponseError(said), "here"), StoreUnavailable)

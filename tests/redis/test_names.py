@@ -16,8 +16,8 @@ from limiter_core import ConcurrencyLimit, ConfigurationError, SyncLimiter
 from limiter_core.requests import Demand, Granted, Notice, Queued, Request
 from limiter_core.testing.listener import RecordingListener
 from limiter_redis import RedisStore, store_from_url
-from limiter_redis._names import Names, check_cluster, checked_namespace
-from limiter_redis._protocol import id_word, key_word
+from limiter_redis.protocol.commands import id_word, key_word
+from limiter_redis.protocol.keyspace import Names, check_cluster, checked_namespace
 
 from ._processes import Worker
 from ._servers import Process, Server

@@ -18,7 +18,7 @@ from limiter_celery._revocations import Revocations
 from limiter_celery._waiting import WaitingRoom
 from limiter_core import StoreUnavailable
 from limiter_core.jobs import SyncJobGate
-from limiter_redis._sync_face import SyncFace
+from limiter_redis.sync_store import SyncFace
 
 
 def die() -> None:

@@ -40,7 +40,7 @@ from limiter_core import (
 from limiter_core.registry import open_store
 from limiter_core.store import Store
 from limiter_redis import RedisStore
-from limiter_redis._script import Script
+from limiter_redis.protocol.script import Script
 
 AT_ONCE = 6
 STEP = 0.005

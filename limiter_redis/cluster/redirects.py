@@ -25,10 +25,10 @@ from redis.exceptions import (
 
 from limiter_core.backoff import backoff
 from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable
-from limiter_redis import _protocol as protocol
-from limiter_redis._hub import Hub
-from limiter_redis._script import Script
-from limiter_redis._wire import UNAVAILABLE, store_error
+from limiter_redis.protocol import commands as protocol
+from limiter_redis.protocol.script import Script
+from limiter_redis.session.tracker import Hub
+from limiter_redis.transport.sync_transport import UNAVAILABLE, store_error
 
 _PAUSE = 0.02
 _LONGEST_PAUSE = 0.2

@@ -15,14 +15,14 @@ from redis.exceptions import (
 )
 
 from limiter_core.system_clock import system_clock as time
-from limiter_redis import _protocol as protocol
-from limiter_redis._asked import Asked
-from limiter_redis._backoff import Refusals
-from limiter_redis._deadlines import NoAnswer, or_no_answer
-from limiter_redis._link import Link, Reply, abandon_pool
-from limiter_redis._protocol import Unreadable
-from limiter_redis._redirects import Grants, MinReplicas, Tries, grants_of
-from limiter_redis._slots import Node
+from limiter_redis.cluster.redirects import Grants, MinReplicas, Tries, grants_of
+from limiter_redis.cluster.slot_map import Node
+from limiter_redis.connection.backoff import Refusals
+from limiter_redis.connection.deadlines import NoAnswer, or_no_answer
+from limiter_redis.connection.stream import Link, Reply, abandon_pool
+from limiter_redis.protocol import commands as protocol
+from limiter_redis.protocol.commands import Unreadable
+from limiter_redis.transport.pending import Asked
 
 IN_FLIGHT = 512
 """Calls that may be on their way to a node at once. Each has another tag, so none orders others."""

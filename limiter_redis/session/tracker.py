@@ -16,10 +16,10 @@ from limiter_core.requests import Answer, Granted, Loss, Mode, Notice, Queued, R
 from limiter_core.store import log_deferred
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock
-from limiter_redis import _protocol as protocol
-from limiter_redis._backoff import Refusals
-from limiter_redis._driver_errors import is_unreadable, may_be_on_its_way
-from limiter_redis._names import names_of
+from limiter_redis.connection.backoff import Refusals
+from limiter_redis.protocol import commands as protocol
+from limiter_redis.protocol.errors import is_unreadable, may_be_on_its_way
+from limiter_redis.protocol.keyspace import names_of
 from limiter_redis.session.entries import Entry, Event, Said
 from limiter_redis.session.local_requests import LocalRequests
 

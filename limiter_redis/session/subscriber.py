@@ -20,11 +20,11 @@ from redis.exceptions import (
 )
 
 from limiter_core.system_clock import system_clock as time
-from limiter_redis import _protocol as protocol
-from limiter_redis._backoff import Refusals
-from limiter_redis._exchange import Opening, new_connection
-from limiter_redis._protocol import Unreadable
-from limiter_redis._resp import ReplyParser
+from limiter_redis.connection.backoff import Refusals
+from limiter_redis.connection.exchange import Opening, new_connection
+from limiter_redis.protocol import commands as protocol
+from limiter_redis.protocol.commands import Unreadable
+from limiter_redis.protocol.resp import ReplyParser
 
 _CHECK = 5.0
 """Seconds after which the connection is asked whether it lives."""

@@ -17,16 +17,16 @@ from redis.exceptions import (
 )
 
 from limiter_core.system_clock import system_clock as time
-from limiter_redis import _protocol as protocol
-from limiter_redis._asked import Asked, deliver, fail, fail_overdue, new_asked
-from limiter_redis._deadlines import NoAnswer, or_no_answer
-from limiter_redis._driver_errors import is_driver_error
-from limiter_redis._hub import Hub
-from limiter_redis._link import Link, Reply, abandon_pool
-from limiter_redis._protocol import Unreadable
-from limiter_redis._script import Script
-from limiter_redis._slots import HERE, Node
-from limiter_redis._wire import BATCH, store_error
+from limiter_redis.cluster.slot_map import HERE, Node
+from limiter_redis.connection.deadlines import NoAnswer, or_no_answer
+from limiter_redis.connection.stream import Link, Reply, abandon_pool
+from limiter_redis.protocol import commands as protocol
+from limiter_redis.protocol.commands import Unreadable
+from limiter_redis.protocol.errors import is_driver_error
+from limiter_redis.protocol.script import Script
+from limiter_redis.session.tracker import Hub
+from limiter_redis.transport.pending import Asked, deliver, fail, fail_overdue, new_asked
+from limiter_redis.transport.sync_transport import BATCH, store_error
 
 CLOSING_PATIENCE = 5.0
 """Seconds that closing waits for what was asked before."""

@@ -23,14 +23,14 @@ from redis.exceptions import (
 
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.system_clock import system_clock as time
-from limiter_redis import _protocol as protocol
-from limiter_redis._backoff import Refusals
-from limiter_redis._deadlines import bounded
-from limiter_redis._driver_errors import is_driver_error
-from limiter_redis._exchange import Connections, exchange
-from limiter_redis._names import Names
-from limiter_redis._script import Script
-from limiter_redis._slots import HERE, Node
+from limiter_redis.cluster.slot_map import HERE, Node
+from limiter_redis.connection.backoff import Refusals
+from limiter_redis.connection.deadlines import bounded
+from limiter_redis.connection.exchange import Connections, exchange
+from limiter_redis.protocol import commands as protocol
+from limiter_redis.protocol.errors import is_driver_error
+from limiter_redis.protocol.keyspace import Names
+from limiter_redis.protocol.script import Script
 
 BATCH = 128
 """Operations that travel in one call of the script at the most (S16)."""

@@ -23,10 +23,10 @@ from redis.exceptions import (
 
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, are_green, new_lock
-from limiter_redis._backoff import Refusals
-from limiter_redis._deadlines import NoAnswer
-from limiter_redis._protocol import Unreadable
-from limiter_redis._resp import ReplyParser
+from limiter_redis.connection.backoff import Refusals
+from limiter_redis.connection.deadlines import NoAnswer
+from limiter_redis.protocol.commands import Unreadable
+from limiter_redis.protocol.resp import ReplyParser
 
 FOR = ("EVALSHA",) if tuple(map(int, redis.__version__.split(".")[:2])) < (5, 3) else ()
 """What redis-py before 5.3 wants to know of a connection: for which command it is."""

@@ -10,16 +10,16 @@ import redis.asyncio
 from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelPool
 from redis.sentinel import SentinelConnectionPool
 
-from limiter_redis._connect import (
+from limiter_redis.cluster.slot_map import HERE, Node
+from limiter_redis.connection.sentinel import AsyncSentinels, Sentinels
+from limiter_redis.connection.settings import (
     async_client,
     quiet_async_settings,
     quiet_sync_settings,
     shown,
     sync_client,
 )
-from limiter_redis._sentinels import AsyncSentinels, Sentinels
-from limiter_redis._slots import HERE, Node
-from limiter_redis._tls import for_event_loops
+from limiter_redis.connection.tls import for_event_loops
 
 CONNECT_PATIENCE = 2.0
 """Seconds that a node of a cluster, or a Sentinel, has to take a connection: there are others."""

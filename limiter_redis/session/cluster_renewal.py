@@ -10,18 +10,18 @@ from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.jitter import jitter
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, SystemThread, socket_owner
-from limiter_redis import _protocol as protocol
-from limiter_redis._backoff import Backoff
-from limiter_redis._ear import Ear
-from limiter_redis._hub import Hub
-from limiter_redis._keeper import BAD_ANSWER, PATIENCE, Keeper
-from limiter_redis._places import ClusterPlace
-from limiter_redis._protocol import batched
-from limiter_redis._routed_wire import RoutedWire
-from limiter_redis._shard import Shard, Work
-from limiter_redis._slots import Node, Slots, tag_of
-from limiter_redis._wire import BATCH, Way, store_error
+from limiter_redis.cluster.slot_map import Node, Slots, tag_of
+from limiter_redis.connection.backoff import Backoff
+from limiter_redis.connection.endpoints import ClusterPlace
+from limiter_redis.protocol import commands as protocol
+from limiter_redis.protocol.commands import batched
 from limiter_redis.session.entries import Entry
+from limiter_redis.session.node_worker import Shard, Work
+from limiter_redis.session.renewal import BAD_ANSWER, PATIENCE, Keeper
+from limiter_redis.session.subscriber import Ear
+from limiter_redis.session.tracker import Hub
+from limiter_redis.transport.routed_sync_transport import RoutedWire
+from limiter_redis.transport.sync_transport import BATCH, Way, store_error
 
 T = TypeVar("T")
 

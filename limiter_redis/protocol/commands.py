@@ -35,8 +35,8 @@ from limiter_core.requests import (
     Request,
     WaiterSnapshot,
 )
-from limiter_redis._names import Names, redis_keys
-from limiter_redis._script import Script
+from limiter_redis.protocol.keyspace import Names, redis_keys
+from limiter_redis.protocol.script import Script
 
 T = TypeVar("T")
 

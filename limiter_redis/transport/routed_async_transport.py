@@ -11,16 +11,16 @@ from redis.exceptions import ClusterDownError, MovedError, NoScriptError, Respon
 
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemThread, run_in_thread
-from limiter_redis import _protocol as protocol
-from limiter_redis._asked import Asked, deliver, fail, new_asked
-from limiter_redis._hub import Hub
-from limiter_redis._line import Call, Confirmation, Line
-from limiter_redis._places import CONNECT_PATIENCE, Place
-from limiter_redis._redirects import MinReplicas, failure, give_back, is_about_the_map
-from limiter_redis._routed_wire import RoutedWire
-from limiter_redis._script import Script
-from limiter_redis._slots import Node, Slots, tag_of_operation
-from limiter_redis._wire import BATCH
+from limiter_redis.cluster.redirects import MinReplicas, failure, give_back, is_about_the_map
+from limiter_redis.cluster.slot_map import Node, Slots, tag_of_operation
+from limiter_redis.connection.endpoints import CONNECT_PATIENCE, Place
+from limiter_redis.protocol import commands as protocol
+from limiter_redis.protocol.script import Script
+from limiter_redis.session.tracker import Hub
+from limiter_redis.transport.node_connection import Call, Confirmation, Line
+from limiter_redis.transport.pending import Asked, deliver, fail, new_asked
+from limiter_redis.transport.routed_sync_transport import RoutedWire
+from limiter_redis.transport.sync_transport import BATCH
 
 CLOSING_PATIENCE = 5.0
 """Seconds that closing waits for what was asked before."""

@@ -19,13 +19,7 @@ from redis.exceptions import (
 
 from limiter_core.errors import StoreError
 from limiter_core.system_clock import system_clock as time
-from limiter_redis import _protocol as protocol
-from limiter_redis._deadlines import bounded
-from limiter_redis._driver_errors import is_driver_error
-from limiter_redis._exchange import OwnConnections, exchange
-from limiter_redis._hub import Hub
-from limiter_redis._places import Place
-from limiter_redis._redirects import (
+from limiter_redis.cluster.redirects import (
     Grants,
     MinReplicas,
     Tries,
@@ -34,9 +28,15 @@ from limiter_redis._redirects import (
     grants_of,
     is_about_the_map,
 )
-from limiter_redis._script import Script
-from limiter_redis._slots import Node, Slots, tag_of_operation
-from limiter_redis._wire import store_error
+from limiter_redis.cluster.slot_map import Node, Slots, tag_of_operation
+from limiter_redis.connection.deadlines import bounded
+from limiter_redis.connection.endpoints import Place
+from limiter_redis.connection.exchange import OwnConnections, exchange
+from limiter_redis.protocol import commands as protocol
+from limiter_redis.protocol.errors import is_driver_error
+from limiter_redis.protocol.script import Script
+from limiter_redis.session.tracker import Hub
+from limiter_redis.transport.sync_transport import store_error
 
 
 class _Errand:

@@ -13,7 +13,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 from redis.sentinel import MasterNotFoundError
 
-from limiter_redis._connect import quiet_async_settings, quiet_sync_settings
+from limiter_redis.connection.settings import quiet_async_settings, quiet_sync_settings
 
 _QUESTION = ("SENTINEL", "get-master-addr-by-name")
 

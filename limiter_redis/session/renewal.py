@@ -19,13 +19,13 @@ from limiter_core.outage import Outage, RepeatedWarning, shared_outage
 from limiter_core.requests import Request
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, SystemThread, new_lock
-from limiter_redis import _protocol as protocol
-from limiter_redis._backoff import Backoff
-from limiter_redis._ear import Ear
-from limiter_redis._exchange import Opening
-from limiter_redis._hub import Hub, release_of, renewal_of
-from limiter_redis._wire import BATCH, Way, store_error
+from limiter_redis.connection.backoff import Backoff
+from limiter_redis.connection.exchange import Opening
+from limiter_redis.protocol import commands as protocol
 from limiter_redis.session.entries import Entry
+from limiter_redis.session.subscriber import Ear
+from limiter_redis.session.tracker import Hub, release_of, renewal_of
+from limiter_redis.transport.sync_transport import BATCH, Way, store_error
 
 R = TypeVar("R")
 

@@ -13,9 +13,9 @@ from redis.exceptions import MovedError
 
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemThread, new_lock, new_socket_pair
-from limiter_redis._backoff import Backoff
-from limiter_redis._ear import Ear
+from limiter_redis.connection.backoff import Backoff
 from limiter_redis.session.entries import Entry
+from limiter_redis.session.subscriber import Ear
 
 LINGER = 5.0
 """Seconds that a channel is still heard when nobody here waits or holds under its tag any more."""

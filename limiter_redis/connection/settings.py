@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from limiter_core.errors import ConfigurationError
-from limiter_redis._tls import for_event_loops, for_threads, tls_options
+from limiter_redis.connection.tls import for_event_loops, for_threads, tls_options
 
 SCHEMES = ("redis", "rediss", "unix")
 

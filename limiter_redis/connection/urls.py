@@ -9,7 +9,9 @@ import redis
 import redis.asyncio
 
 from limiter_core.errors import ConfigurationError
-from limiter_redis._connect import (
+from limiter_redis.cluster.slot_map import Node
+from limiter_redis.connection.endpoints import ClusterPlace, Place, SentinelPlace, ServerPlace
+from limiter_redis.connection.settings import (
     PLAIN_CONNECTIONS,
     SCHEMES,
     address_of_connections,
@@ -17,9 +19,7 @@ from limiter_redis._connect import (
     address_of_url,
     not_a_url,
 )
-from limiter_redis._places import ClusterPlace, Place, SentinelPlace, ServerPlace
-from limiter_redis._slots import Node
-from limiter_redis._url_options import OF_SENTINELS, check_options, knows_all
+from limiter_redis.connection.url_options import OF_SENTINELS, check_options, knows_all
 
 _SENTINEL_PORT, _PORT = 26379, 6379
 _SEVERAL = ("", "cluster", "sentinel")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.requests import Answer, KeySnapshot, Notice, Presence, Renewal, Request
 from limiter_core.system_clock import system_clock as time
-from limiter_redis import _protocol as protocol
-from limiter_redis._deadlines import answer_by
-from limiter_redis._hub import release_of
-from limiter_redis._protocol import batched
-from limiter_redis._slots import check_one_slot
-from limiter_redis._wire import BATCH
+from limiter_redis.cluster.slot_map import check_one_slot
+from limiter_redis.connection.deadlines import answer_by
+from limiter_redis.protocol import commands as protocol
+from limiter_redis.protocol.commands import batched
 from limiter_redis.session.entries import Entry
+from limiter_redis.session.tracker import release_of
+from limiter_redis.transport.sync_transport import BATCH
 
 if TYPE_CHECKING:
     from limiter_redis.store import RedisStore

@@ -16,9 +16,9 @@ from limiter_core.jitter import jitter
 from limiter_core.requests import Request
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import are_green, new_lock
-from limiter_redis import _protocol as protocol
-from limiter_redis._driver_errors import is_driver_error
-from limiter_redis._names import Names
+from limiter_redis.protocol import commands as protocol
+from limiter_redis.protocol.errors import is_driver_error
+from limiter_redis.protocol.keyspace import Names
 
 SLOTS = 16384
 _OLD_AFTER = 1.0

@@ -62,7 +62,7 @@ def _load() -> str:
 
 
 def _read(name: str) -> str:
-    return (resources.files("limiter_redis") / "lua" / f"{name}.lua").read_text("utf-8")
+    return (resources.files("limiter_redis.protocol") / "lua" / f"{name}.lua").read_text("utf-8")
 
 
 SCRIPT = Script.of(_load())

@@ -9,20 +9,20 @@ from typing import Any, Protocol
 import redis
 
 from limiter_core.store import Capabilities
-from limiter_redis import _protocol as protocol
-from limiter_redis._async_wire import AsyncWire
-from limiter_redis._cluster_keeper import KEEPERS_PATIENCE, ClusterKeeper
-from limiter_redis._exchange import BorrowedConnections, Connections, OwnConnections
-from limiter_redis._hub import Hub
-from limiter_redis._keeper import Keeper
-from limiter_redis._names import check_cluster
-from limiter_redis._places import ClusterPlace, Place
-from limiter_redis._redirects import MinReplicas, in_slots
-from limiter_redis._routed_async import RoutedAsyncWire
-from limiter_redis._routed_wire import RoutedWire
-from limiter_redis._script import Script
-from limiter_redis._slots import Node, OneServer, Slots
-from limiter_redis._wire import Way, Wire
+from limiter_redis.cluster.redirects import MinReplicas, in_slots
+from limiter_redis.cluster.slot_map import Node, OneServer, Slots
+from limiter_redis.connection.endpoints import ClusterPlace, Place
+from limiter_redis.connection.exchange import BorrowedConnections, Connections, OwnConnections
+from limiter_redis.protocol import commands as protocol
+from limiter_redis.protocol.keyspace import check_cluster
+from limiter_redis.protocol.script import Script
+from limiter_redis.session.cluster_renewal import KEEPERS_PATIENCE, ClusterKeeper
+from limiter_redis.session.renewal import Keeper
+from limiter_redis.session.tracker import Hub
+from limiter_redis.transport.async_transport import AsyncWire
+from limiter_redis.transport.routed_async_transport import RoutedAsyncWire
+from limiter_redis.transport.routed_sync_transport import RoutedWire
+from limiter_redis.transport.sync_transport import Way, Wire
 
 
 class AsyncWay(Protocol):

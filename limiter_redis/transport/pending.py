@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from limiter_core.errors import StoreError
 from limiter_core.system_clock import system_clock as time
-from limiter_redis import _protocol as protocol
-from limiter_redis._deadlines import NoAnswer
-from limiter_redis._wire import store_error
+from limiter_redis.connection.deadlines import NoAnswer
+from limiter_redis.protocol import commands as protocol
+from limiter_redis.transport.sync_transport import store_error
 
 
 class Asked(NamedTuple):

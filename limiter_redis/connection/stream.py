@@ -16,9 +16,9 @@ from redis.exceptions import (
     ConnectionError,  # noqa: A004  (redis-py's own)
 )
 
-from limiter_redis._driver_errors import is_driver_error
-from limiter_redis._protocol import Unreadable
-from limiter_redis._resp import ReplyParser
+from limiter_redis.protocol.commands import Unreadable
+from limiter_redis.protocol.errors import is_driver_error
+from limiter_redis.protocol.resp import ReplyParser
 
 Reply = Any
 """What the server said: bytes, a number, a list, None, or a `RedisError`."""

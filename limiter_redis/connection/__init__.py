@@ -1,0 +1,1 @@
+"""How bytes travel: URLs, settings, endpoints, and open connections."""

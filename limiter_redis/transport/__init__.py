@@ -1,0 +1,1 @@
+"""What carries operations to servers: batches, calls in flight, resending, order."""
