@@ -199,6 +199,7 @@ class Witness:
         assert snapshot.in_use == sum(holder.cost for holder in snapshot.holders), snapshot
         ids = [*(h.id for h in snapshot.holders), *(w.id for w in snapshot.waiters)]
         assert len(ids) == len(set(ids)), f"somebody is in two places: {snapshot}"
+        assert len(snapshot.waiters) == min(snapshot.waiting, KeySnapshot.WAITERS_SHOWN), snapshot
         if snapshot.waiters and not snapshot.paused:
             head = snapshot.waiters[0]
             limit = head.limit if snapshot.override is None else snapshot.override

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from limiter_core.limits import ConflictResolution
-from limiter_core.requests import Demand, Mode, Refused
+from limiter_core.requests import Demand, Granted, Mode, Refused, Request
 from limiter_core.testing.listener import RecordingListener
 from limiter_core.testing.play import scenario
 from limiter_core.testing.stage import KEY, OTHER_KEY, THIRD_KEY, Stage, Steps
@@ -215,6 +215,57 @@ def what_else_a_superseded_grant_held_is_handed_on(stage: Stage) -> Steps[None]:
     wins = Demand(OTHER_KEY, 1, 1, ConflictResolution.CANCEL_RUNNING)
     yield from stage.take(stage.request(wins, id="newcomer"))
     yield from stage.take(waiter)
+
+
+def _offered_before_another_waits(stage: Stage) -> Steps[Request]:
+    """Offer a job one slot of each of two keys; a newer call waits for the second of them.
+
+    When both come free it has to move to the first, of which it wants two slots, and there is the
+    latest.
+    """
+    yield from stage.take(stage.request(Demand(KEY, 2), id="long", lease=10_000))
+    yield from stage.take(stage.request(B, id="holder"))
+    job = stage.request(Demand(KEY, 2), B, id="job", payload=b"job")
+    yield from stage.wait(job)
+    yield from stage.release("holder")
+    latest = Demand(KEY, 2, 2, ConflictResolution.KEEP_LATEST)
+    yield from stage.wait(stage.request(B, latest, id="latest", lease=10_000))
+    assert [notice.id for notice in stage.notices] == ["job"]
+    stage.notices.clear()
+    return job
+
+
+def _the_job_is_offered_them_again(stage: Stage, job: Request) -> Steps[None]:
+    told = [(notice.id, type(notice.answer)) for notice in stage.notices]
+    assert told == [("job", Granted)], "its waiting has one end"
+    snapshot = yield from stage.inspect()
+    assert [holder.id for holder in snapshot.holders] == ["long", "job"]
+    assert snapshot.waiting == len(snapshot.waiters) == 1
+    yield from stage.take(job)
+    for name in ("job", "long"):
+        yield from stage.release(name)
+    assert (yield from stage.holders()) == ["latest"]
+    yield from stage.release("latest")
+    assert (yield from stage.keys()) == []
+
+
+@scenario("S9", "S17", "KEEP_LATEST", needs=("durable",))
+def a_job_that_did_not_come_is_not_superseded_before_it_waits_again(stage: Stage) -> Steps[None]:
+    """Those who waited are served first, and one of them moves to a key of the job."""
+    job = yield from _offered_before_another_waits(stage)
+    stage.clock.advance(job.claim + 0.1)
+    yield from stage.sweep()
+    yield from _the_job_is_offered_them_again(stage, job)
+
+
+@scenario("S9", "S17", "KEEP_LATEST", needs=("durable",))
+def a_job_evicted_before_it_came_is_not_superseded_before_it_waits_again(
+    stage: Stage,
+) -> Steps[None]:
+    """The same, at the word of an operator."""
+    job = yield from _offered_before_another_waits(stage)
+    assert (yield from stage.evict("job"))
+    yield from _the_job_is_offered_them_again(stage, job)
 
 
 @scenario("S9", needs=("spans_scopes",))

@@ -10,7 +10,7 @@ function steps.evict(w)
   local work = holders.keys_of(h.keys)
   local t = not h.claimed and tickets.read(state.load(work[1]), h.id)
   if t and t.durable then -- a job that has not come for its slot yet is not lost
-    holders.remove(h)
+    turns.lapse(h, t)
     turns.pass_over({ t }, work)
     return '1'
   end

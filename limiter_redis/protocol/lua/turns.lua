@@ -120,6 +120,13 @@ function turns.finish(h, loss)
   end
 end
 
+-- Takes the slots of a job that did not come for them. Until it is added again, its ticket is in no
+-- book: who takes a place meanwhile supersedes those who wait, and it does not yet.
+function turns.lapse(h, t)
+  holders.remove(h)
+  tickets.forget(state.load(t.demands[1].key), t.id)
+end
+
 -- Serves the next (S6); jobs that did not come for their slot keep their arrival order (S17).
 function turns.pass_over(lapsed, freed)
   local again = {}
@@ -177,7 +184,7 @@ function turns.reap(s)
         for _, key in ipairs(holders.keys_of(h.keys)) do freed[#freed + 1] = key end
         local t = not h.claimed and tickets.read(state.load(holders.keys_of(h.keys)[1]), id)
         if t and t.durable then
-          holders.remove(h)
+          turns.lapse(h, t)
           if t.name ~= '' and presence.lasts(state.load(t.demands[1].key), t.name) > now then
             t.offers = t.offers + 1
           end
