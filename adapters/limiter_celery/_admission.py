@@ -6,14 +6,14 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from limiter_celery import _celery
-from limiter_celery._passage import Passage, job_of
+from limiter_celery._delivery import Passage, job_of
 from limiter_core import LimitReached, StoreError, Superseded
 from limiter_core.jobs import Held, Waiting
 from limiter_core.lease import SyncLease
 from limiter_core.system_clock import system_clock as time
 
 if TYPE_CHECKING:
-    from limiter_celery._porter import Porter
+    from limiter_celery._worker_limiter import Porter
 
 logger = logging.getLogger("limiter")
 

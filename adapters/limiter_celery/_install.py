@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from limiter_celery import _celery
-from limiter_celery._porter import Porter
 from limiter_celery._queues import consume_granted
-from limiter_celery._revokes import watch_revokes
+from limiter_celery._revoke_commands import watch_revokes
 from limiter_celery._settings import Settings, note_settings, settings_of, unproxied
 from limiter_celery._task import LimitedTask
+from limiter_celery._worker_limiter import Porter
 from limiter_core import ConfigurationError
 from limiter_core.jobs import CLAIM
 from limiter_core.store import Store

@@ -11,8 +11,8 @@ import sys
 from typing import Any
 
 from limiter_celery import _celery
-from limiter_celery._parcel import origin_of
-from limiter_celery._passage import Passage
+from limiter_celery._delivery import Passage
+from limiter_celery._parked_message import origin_of
 from limiter_celery._pools import submit
 from limiter_celery._revocations import stamps_of
 from limiter_celery._settings import settings_of

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from limiter_core.store import Store
 
 if TYPE_CHECKING:
-    from limiter_celery._porter import Porter
+    from limiter_celery._worker_limiter import Porter
 
 
 @dataclass(slots=True)

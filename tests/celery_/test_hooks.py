@@ -22,11 +22,11 @@ from kombu.transport import pyamqp, virtual
 
 from limiter_celery import ConcurrencyLimit, ConflictResolution, LimitedTask, install
 from limiter_celery._pools import admits_in_pool, can_terminate
-from limiter_celery._porter import Porter
 from limiter_celery._queues import consume_granted, queue_of
 from limiter_celery._request import LimitedRequest
 from limiter_celery._settings import settings_of, unproxied
 from limiter_celery._task import limits_of_task, view_of
+from limiter_celery._worker_limiter import Porter
 from limiter_core import ConfigurationError
 
 
@@ -215,7 +215,7 @@ def test_limits_that_are_none_are_refused(limits: Any) -> None:
 
 
 def test_a_pool_of_threads_refuses_to_preempt() -> None:
-    from limiter_celery._porter import Porter
+    from limiter_celery._worker_limiter import Porter
 
     app = make_app()
     install(app, "memory://")

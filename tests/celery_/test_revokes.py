@@ -14,8 +14,8 @@ from celery import states
 from celery.result import AsyncResult, GroupResult
 
 from limiter_celery import ConcurrencyLimit
+from limiter_celery._parked_tasks import WaitingRoom
 from limiter_celery._revocations import Revocations, have_in_common, stamps_of
-from limiter_celery._waiting import WaitingRoom
 from limiter_core.arguments import ArgumentView
 from limiter_core.jobs import Job, SyncJobGate, Waiting
 from limiter_core.testing import FakeClock

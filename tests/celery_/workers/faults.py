@@ -11,11 +11,11 @@ from typing import Any
 
 from celery.concurrency.asynpool import AsynPool
 
-from limiter_celery import _admission, _endings, _waking
-from limiter_celery._marks import Marks
+from limiter_celery import _admission, _dispatcher, _release_tracker
+from limiter_celery._completion_markers import Marks
+from limiter_celery._parked_tasks import WaitingRoom
 from limiter_celery._request import LimitedRequest
 from limiter_celery._revocations import Revocations
-from limiter_celery._waiting import WaitingRoom
 from limiter_core import StoreUnavailable
 from limiter_core.jobs import SyncJobGate
 from limiter_redis.sync_store import SyncFace
@@ -51,13 +51,13 @@ POINTS = {
     "asked": (SyncJobGate, "admit", 3, True, None),
     "parked": (WaitingRoom, "enter", 2, False, None),
     "acknowledged": (_admission, "_give_up", 3, True, None),
-    "granted": (_waking.Waking, "wake", 2, False, None),
-    "sent": (_waking.Waking, "_send", 2, True, None),
-    "delivered": (_waking.Waking, "_deliver", 2, False, None),
-    "admitted": (_endings.Endings, "hold", 2, True, None),
-    "begun": (_endings.Endings, "began", 2, False, None),
-    "over": (_endings.Endings, "_end", 2, False, None),
-    "released": (_endings.Endings, "_end", 2, True, None),
+    "granted": (_dispatcher.Waking, "wake", 2, False, None),
+    "sent": (_dispatcher.Waking, "_send", 2, True, None),
+    "delivered": (_dispatcher.Waking, "_deliver", 2, False, None),
+    "admitted": (_release_tracker.Endings, "hold", 2, True, None),
+    "begun": (_release_tracker.Endings, "began", 2, False, None),
+    "over": (_release_tracker.Endings, "_end", 2, False, None),
+    "released": (_release_tracker.Endings, "_end", 2, True, None),
 }
 
 

@@ -6,7 +6,7 @@ import logging
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from limiter_celery._passage import Passage, job_of
+from limiter_celery._delivery import Passage, job_of
 from limiter_celery._pools import can_terminate
 from limiter_core import StoreError
 from limiter_core.jobs import Held
@@ -15,7 +15,7 @@ from limiter_core.requests import Loss
 from limiter_core.system_clock import system_clock as time
 
 if TYPE_CHECKING:
-    from limiter_celery._porter import Porter
+    from limiter_celery._worker_limiter import Porter
 
 logger = logging.getLogger("limiter")
 

@@ -16,19 +16,19 @@ from typing import Any
 
 from limiter_celery import _celery
 from limiter_celery._admission import Admission
-from limiter_celery._aside import Aside
-from limiter_celery._endings import Endings
-from limiter_celery._errands import Errands
-from limiter_celery._marks import Marks
-from limiter_celery._parcel import unpack
+from limiter_celery._admission_hook import Reception
+from limiter_celery._completion_markers import Marks
+from limiter_celery._deferred_deliveries import Aside
+from limiter_celery._dispatcher import Waking
+from limiter_celery._main_loop import Post
+from limiter_celery._parked_message import unpack
+from limiter_celery._parked_tasks import WaitingRoom
 from limiter_celery._pools import admits_in_pool, can_terminate
-from limiter_celery._post import Post
-from limiter_celery._reception import Reception
+from limiter_celery._release_tracker import Endings
 from limiter_celery._revocations import Revocations, Stamps
+from limiter_celery._scheduler import Errands
 from limiter_celery._settings import Settings
 from limiter_celery._task import check_arguments, limits_of_task
-from limiter_celery._waiting import WaitingRoom
-from limiter_celery._waking import Waking
 from limiter_core import ConfigurationError, ConflictResolution, StoreError
 from limiter_core.jitter import jitter
 from limiter_core.jobs import SyncJobGate

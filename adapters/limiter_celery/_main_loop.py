@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from limiter_celery._green import MainHub
+from limiter_celery._gevent_support import MainHub
 from limiter_core.threads import are_green
 
 logger = logging.getLogger("limiter")

@@ -8,11 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from limiter_celery import _celery
-from limiter_celery._parcel import parcel_of
-from limiter_celery._passage import Passage
+from limiter_celery._delivery import Passage
+from limiter_celery._parked_message import parcel_of
 
 if TYPE_CHECKING:
-    from limiter_celery._porter import Porter
+    from limiter_celery._worker_limiter import Porter
 
 logger = logging.getLogger("limiter")
 

@@ -10,7 +10,7 @@ from limiter_celery import _celery
 from limiter_core.jitter import jitter
 
 if TYPE_CHECKING:
-    from limiter_celery._porter import Porter
+    from limiter_celery._worker_limiter import Porter
 
 logger = logging.getLogger("limiter")
 

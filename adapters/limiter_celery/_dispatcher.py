@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from limiter_celery import _celery
-from limiter_celery._parcel import Parcel, unpack
-from limiter_celery._passage import Passage
+from limiter_celery._delivery import Passage
+from limiter_celery._parked_message import Parcel, unpack
 from limiter_celery._queues import QueueMissing
 from limiter_core import StoreError
 from limiter_core.jobs import error_of
@@ -24,7 +24,7 @@ from limiter_core.requests import Granted, Notice
 from limiter_core.system_clock import system_clock as time
 
 if TYPE_CHECKING:
-    from limiter_celery._porter import Porter
+    from limiter_celery._worker_limiter import Porter
 
 logger = logging.getLogger("limiter")
 

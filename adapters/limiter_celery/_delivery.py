@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from limiter_celery._parcel import ORIGIN, REFUSED, Origin, parcel_of
+from limiter_celery._parked_message import ORIGIN, REFUSED, Origin, parcel_of
 from limiter_celery._queues import may_hold_copies, queue_of
 from limiter_celery._task import limits_of_task, view_of
 from limiter_core.arguments import ArgumentView
