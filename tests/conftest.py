@@ -33,8 +33,8 @@ collect_ignore = [
 
 # Their tests share what a fixture made for their file, which takes long to make.
 TOGETHER = {
-    "tests/celery_/test_endings.py",
     "tests/celery_/test_lost_slots.py",
+    "tests/celery_/test_outcomes.py",
     "tests/celery_/test_rabbitmq.py",
     "tests/celery_/test_revokes.py",
     "tests/celery_/test_routing.py",

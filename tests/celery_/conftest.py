@@ -14,7 +14,7 @@ import pytest
 
 from tests.redis._servers import Process, binary
 
-from ._crew import Crew, close_apps
+from ._worker_processes import Crew, close_apps
 
 
 def pytest_configure(config: pytest.Config) -> None:

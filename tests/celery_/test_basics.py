@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ._crew import LONG, Crew
+from ._worker_processes import LONG, Crew
 
 POOLS = ("prefork", "threads", "gevent", "eventlet", "solo")
 

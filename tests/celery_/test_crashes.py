@@ -13,7 +13,7 @@ import pytest
 from limiter_core import ConcurrencyLimit
 from tests.redis._servers import Process, binary
 
-from ._crew import Crew
+from ._worker_processes import Crew
 
 FAST = {"visibility_timeout": 3, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
 

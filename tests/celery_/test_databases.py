@@ -8,7 +8,7 @@ import pytest
 
 from tests.redis._servers import Process, binary
 
-from ._crew import Crew
+from ._worker_processes import Crew
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from celery import states
 
 from limiter_core.requests import Loss
 
-from ._crew import LONG, Crew, Sent
+from ._worker_processes import LONG, Crew, Sent
 
 
 def begin(shop: Crew, task: str, user: str, seconds: float) -> Sent:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ._crew import LONG, Crew
-from ._rabbit import Rabbit, program
+from ._rabbitmq_server import Rabbit, program
+from ._worker_processes import LONG, Crew
 
 pytestmark = pytest.mark.timeout(120)
 

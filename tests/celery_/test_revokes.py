@@ -21,7 +21,7 @@ from limiter_core.jobs import Job, SyncJobGate, Waiting
 from limiter_core.testing import FakeClock
 from limiter_memory import MemoryStore
 
-from ._crew import Crew, Sent
+from ._worker_processes import Crew, Sent
 
 Make = Callable[..., Crew]
 

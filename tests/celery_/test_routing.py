@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from kombu import Exchange, Queue
 
-from ._crew import LONG, Crew, Sent
-from ._rabbit import Rabbit, program
+from ._rabbitmq_server import Rabbit, program
+from ._worker_processes import LONG, Crew, Sent
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -56,7 +56,7 @@ def own() -> str:
 
 
 def queue(own: str, kind: str, *keys: str, name: str = "feeds", **more: Any) -> dict[str, Any]:
-    """Describe a queue; see workers/shop.py."""
+    """Describe a queue; see workers/app.py."""
     return {
         "name": f"{name}-{own}",
         "exchange": f"{kind}-{own}",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ._crew import LONG, Crew, Sent
+from ._worker_processes import LONG, Crew, Sent
 
 ENDLESS = 600.0
 """Seconds of a lease and of a claim that end in no test: so a slot that is free was given back."""

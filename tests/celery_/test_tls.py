@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.redis._servers import Process
 from tests.redis._tls import Authority, TLSFront
 
-from ._crew import Crew
+from ._worker_processes import Crew
 
 
 def test_a_task_waits_for_its_turn_by_tls(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from celery.exceptions import TaskRevokedError
 
-from ._crew import LONG, Crew
+from ._worker_processes import LONG, Crew
 
 
 def waiting(shop: Crew, user: str) -> int:

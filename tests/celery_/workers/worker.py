@@ -1,4 +1,4 @@
-"""A Celery worker of the tests: the app of `_app.py`, with what the test gave it."""
+"""A Celery worker of the tests: the app of `app.py`, with what the test gave it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if __name__ == "__main__":
         import eventlet
 
         eventlet.monkey_patch()
-    app = load("shop").make_app(given)
+    app = load("app").make_app(given)
     if given.get("faults"):
         load("faults").break_at(given["faults"], given)
     if given["url"] != given.get("broker", given["url"]):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ._crew import Crew
+from ._worker_processes import Crew
 
 
 @pytest.mark.parametrize("task", ["by_user", "late"])

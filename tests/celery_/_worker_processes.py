@@ -30,7 +30,7 @@ LONG = 45.0
 
 def load_shop() -> Any:
     """Return the module that makes the app."""
-    spec = importlib.util.spec_from_file_location("_celery_shop", WORKERS / "shop.py")
+    spec = importlib.util.spec_from_file_location("_celery_shop", WORKERS / "app.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -135,7 +135,7 @@ class Crew:
 
     Args:
         url: of a server, without a database.
-        given: to all workers; see workers/shop.py.
+        given: to all workers; see workers/app.py.
     """
 
     def __init__(self, url: str, **given: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ._crew import LONG, Crew
+from ._worker_processes import LONG, Crew
 
 
 @pytest.mark.parametrize("claim", [30.0, pytest.param(1.0, marks=pytest.mark.slow)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ._crew import LONG, Crew, Sent
+from ._worker_processes import LONG, Crew, Sent
 
 # Celery before 5.7 sends chords with a method that redis-py has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
