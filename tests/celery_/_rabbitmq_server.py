@@ -28,7 +28,7 @@ def program() -> str | None:
     return str(own[-1]) if own else found
 
 
-class Rabbit:
+class RabbitMQServer:
     """The server; `url` is its address."""
 
     def __init__(self, binary: str) -> None:

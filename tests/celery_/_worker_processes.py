@@ -28,7 +28,7 @@ LONG = 45.0
 """Seconds of a body that a test lets end by `let_end`."""
 
 
-def load_shop() -> Any:
+def load_app_module() -> Any:
     """Return the module that makes the app."""
     spec = importlib.util.spec_from_file_location("_celery_shop", WORKERS / "app.py")
     assert spec is not None
@@ -46,7 +46,7 @@ def _app_of(given: dict[str, Any]) -> Any:
     told = {name: given[name] for name in ("url", "broker", "queues") if name in given}
     where = json.dumps(told)
     if where not in _apps:
-        _apps[where] = load_shop().make_app({**told, "install": False, "preempting": True})
+        _apps[where] = load_app_module().make_app({**told, "install": False, "preempting": True})
         # `Sent` asks by itself; nothing subscribes for results.
         _apps[where].backend.on_task_call = lambda *_: None
         _apps[where].backend.remove_pending_result = lambda *_: None
@@ -106,7 +106,7 @@ class CeleryWorker:
             start_new_session=True,
         )
 
-    def said(self) -> str:
+    def output(self) -> str:
         """Return all that it logged."""
         return written(self._output)
 
@@ -130,7 +130,7 @@ class CeleryWorker:
         return self.process.wait(PATIENCE)
 
 
-class Crew:
+class WorkerProcesses:
     """Workers of one app, and the app itself, which sends the tasks.
 
     Args:
@@ -152,7 +152,7 @@ class Crew:
         worker = CeleryWorker({**self.given, "name": name, **given})
         self.workers.append(worker)
         if ready:
-            self.until(lambda: f"{name}@test ready" in worker.said(), f"{name} is ready")
+            self.until(lambda: f"{name}@test ready" in worker.output(), f"{name} is ready")
             # It says so before it subscribes to Redis: what is sent before that, it never gets.
             self.until(lambda: self.ask(name, "ping", timeout=1.0), f"{name} takes commands")
         return worker
@@ -191,7 +191,7 @@ class Crew:
         try:
             until_now(condition, name, patience=patience)
         except AssertionError as error:
-            said = "\n".join(worker.said() for worker in self.workers)
+            said = "\n".join(worker.output() for worker in self.workers)
             raise AssertionError(f"{error}\n{said}\n{self.log()[-20:]}") from None
 
     def until_began(self, result: Any) -> None:
@@ -272,3 +272,7 @@ class Crew:
         self.limiter.close()
         self._log.close()
         self.broker.close()
+
+
+MakeWorkers = Callable[..., WorkerProcesses]
+"""What the fixture `make_workers` is."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.redis._servers import Process, binary
 
-from ._worker_processes import Crew, close_apps
+from ._worker_processes import MakeWorkers, WorkerProcesses, close_apps
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,16 +54,16 @@ def url(running: Process) -> str:
 
 
 @pytest.fixture
-def crew(url: str) -> Iterator[Callable[..., Crew]]:
-    """Make crews of workers; none outlives the test."""
-    crews: list[Crew] = []
+def make_workers(url: str) -> Iterator[MakeWorkers]:
+    """Makes worker processes of an app; none outlives the test."""
+    started: list[WorkerProcesses] = []
 
-    def make(**given: Any) -> Crew:
-        crews.append(Crew(given.pop("url", url), **given))
-        return crews[-1]
+    def make(**given: Any) -> WorkerProcesses:
+        started.append(WorkerProcesses(given.pop("url", url), **given))
+        return started[-1]
 
     yield make
-    for each in crews:
+    for each in started:
         each.close()
 
 
@@ -71,14 +71,14 @@ _LATER = (pytest.param(each, marks=pytest.mark.slow) for each in ("threads", "ge
 
 
 @pytest.fixture(scope="module", params=["prefork", *_LATER])
-def shop(request: pytest.FixtureRequest) -> Iterator[Crew]:
+def shop(request: pytest.FixtureRequest) -> Iterator[WorkerProcesses]:
     """One worker for all tests of a module; each takes users of its own.
 
     It outlives a test, so it has a server of its own: else it would take the tasks of others.
     """
     server = _server()
     preempting = request.param != "threads"
-    crew = Crew(
+    workers = WorkerProcesses(
         server.url.removesuffix("/0"),
         pool=request.param,
         concurrency=4,
@@ -86,10 +86,10 @@ def shop(request: pytest.FixtureRequest) -> Iterator[Crew]:
         limiter={"claim": 2.0},
     )
     try:
-        crew.start()
-        yield crew
+        workers.start()
+        yield workers
     finally:
-        crew.close()
+        workers.close()
         server.close()
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from ._worker_processes import LONG, Crew
+from ._worker_processes import LONG, MakeWorkers
 
 POOLS = ("prefork", "threads", "gevent", "eventlet", "solo")
 
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_one_at_a_time_in_order_and_the_others_hold_nothing(
-    crew: Callable[..., Crew], pool: str
+    make_workers: MakeWorkers, pool: str
 ) -> None:
-    shop = crew(pool=pool, concurrency=4, base_of_all=True)
+    shop = make_workers(pool=pool, concurrency=4, base_of_all=True)
     shop.start()
     # Who finds a free slot is not told of those that are on their way: so the first one takes it,
     # and keeps it until all others wait. (Alone in its process, it lets none of them in.)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import pytest
 
-from ._worker_processes import LONG, Crew
+from ._worker_processes import LONG, MakeWorkers
 
 
 @pytest.mark.parametrize("claim", [30.0, pytest.param(1.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("task", ["late", pytest.param("by_user", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
 def test_a_task_that_was_woken_while_the_pool_is_busy_runs_once(
-    crew: Callable[..., Crew], pool: str, task: str, claim: float
+    make_workers: MakeWorkers, pool: str, task: str, claim: float
 ) -> None:
-    shop = crew(pool=pool, concurrency=2, limiter={"claim": claim})
+    shop = make_workers(pool=pool, concurrency=2, limiter={"claim": claim})
     shop.start()
     holder = shop.send(task, "eve", LONG)
     shop.until_began(holder)
@@ -33,8 +32,8 @@ def test_a_task_that_was_woken_while_the_pool_is_busy_runs_once(
         assert ids == [each.id for each in (holder, *waiters)]
 
 
-def test_a_busy_worker_passes_on_what_it_cannot_begin(crew: Callable[..., Crew]) -> None:
-    shop = crew(concurrency=1, limiter={"claim": 1.0})
+def test_a_busy_worker_passes_on_what_it_cannot_begin(make_workers: MakeWorkers) -> None:
+    shop = make_workers(concurrency=1, limiter={"claim": 1.0})
     shop.start()
     lease = shop.limiter.acquire(shop.task("late").limits[0], {"user": "eve"})
     waiter = shop.send("late", "eve", 0.1)
@@ -51,10 +50,10 @@ def test_a_busy_worker_passes_on_what_it_cannot_begin(crew: Callable[..., Crew])
 
 @pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
 def test_a_slot_that_is_lost_before_the_task_began_is_asked_for_again(
-    crew: Callable[..., Crew], pool: str
+    make_workers: MakeWorkers, pool: str
 ) -> None:
     """Its body never ran: it is not terminated, as one would be that runs without its slot."""
-    shop = crew(pool=pool, concurrency=1, lease=1.0)
+    shop = make_workers(pool=pool, concurrency=1, lease=1.0)
     shop.start()
     lease = shop.limiter.acquire(shop.task("late").limits[0], {"user": "eve"})
     waiter = shop.send("late", "eve", 0.1)
@@ -67,7 +66,7 @@ def test_a_slot_that_is_lost_before_the_task_began_is_asked_for_again(
         "it has its slot, and waits for a process",
     )
     shop.limiter.evict(shop.limiter.inspect("user=eve").holders[0].id)
-    shop.until(lambda: "lost its slot" in shop.workers[0].said(), "the worker knows")
+    shop.until(lambda: "lost its slot" in shop.workers[0].output(), "the worker knows")
     assert not shop.log("end", busy.id)
     shop.let_end(busy)
     shop.until_ended(waiter)
@@ -76,9 +75,9 @@ def test_a_slot_that_is_lost_before_the_task_began_is_asked_for_again(
     assert len(shop.log("begin", waiter.id)) == 1
 
 
-def test_a_thread_is_asked_for_before_a_slot(crew: Callable[..., Crew]) -> None:
+def test_a_thread_is_asked_for_before_a_slot(make_workers: MakeWorkers) -> None:
     """A task that waits for a thread holds no slot that another worker could use."""
-    shop = crew(pool="threads", concurrency=1)
+    shop = make_workers(pool="threads", concurrency=1)
     shop.start()
     busy = shop.send("free", LONG)
     shop.until_began(busy)
@@ -92,8 +91,8 @@ def test_a_thread_is_asked_for_before_a_slot(crew: Callable[..., Crew]) -> None:
     assert not shop.began(here)
 
 
-def test_a_backlog_of_other_tasks_does_not_delay_the_next(crew: Callable[..., Crew]) -> None:
-    shop = crew(concurrency=2)
+def test_a_backlog_of_other_tasks_does_not_delay_the_next(make_workers: MakeWorkers) -> None:
+    shop = make_workers(concurrency=2)
     shop.start()
     lease = shop.limiter.acquire(shop.task("by_user").limits[0], {"user": "eve"})
     tasks = [shop.send("by_user", "eve", 0.1) for _ in range(5)]
@@ -107,11 +106,11 @@ def test_a_backlog_of_other_tasks_does_not_delay_the_next(crew: Callable[..., Cr
 
 
 def test_a_broker_that_goes_by_the_order_of_queues_does_not_hold_the_next_up(
-    crew: Callable[..., Crew],
+    make_workers: MakeWorkers,
 ) -> None:
     """As Celery's guide has it for priorities with Redis. (Such a task goes through the broker.)"""
     in_order = {"queue_order_strategy": "priority"}
-    shop = crew(concurrency=1, transport=in_order, limiter={"claim": 60.0})
+    shop = make_workers(concurrency=1, transport=in_order, limiter={"claim": 60.0})
     shop.start()
     lease = shop.limiter.acquire(shop.task("late").limits[0], {"user": "eve"})
     waits = shop.send("late", "eve")
@@ -125,8 +124,8 @@ def test_a_broker_that_goes_by_the_order_of_queues_does_not_hold_the_next_up(
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
-def test_a_thousand_that_wait_and_one_that_need_not(crew: Callable[..., Crew], pool: str) -> None:
-    shop = crew(pool=pool, concurrency=2)
+def test_a_thousand_that_wait_and_one_that_need_not(make_workers: MakeWorkers, pool: str) -> None:
+    shop = make_workers(pool=pool, concurrency=2)
     lease = shop.limiter.acquire(shop.task("by_user").limits[0], {"user": "eve"})
     for _ in range(1000):
         shop.send("by_user", "eve")
@@ -141,11 +140,11 @@ def test_a_thousand_that_wait_and_one_that_need_not(crew: Callable[..., Crew], p
     "pool",
     ["gevent", *(pytest.param(each, marks=pytest.mark.slow) for each in ("prefork", "threads"))],
 )
-def test_a_long_body_keeps_its_slot(crew: Callable[..., Crew], pool: str) -> None:
+def test_a_long_body_keeps_its_slot(make_workers: MakeWorkers, pool: str) -> None:
     """It computes, without a pause in which another greenlet could renew its lease."""
     # It computes for two leases. The thread that renews gets its turn beside it several times in
     # each; of a lease of one second, a busy machine may take all of them.
-    shop = crew(pool=pool, lease=2.0)
+    shop = make_workers(pool=pool, lease=2.0)
     shop.start()
     first = shop.send("busy", "eve", 4.0)
     shop.until_began(first)
@@ -160,8 +159,8 @@ def test_a_long_body_keeps_its_slot(crew: Callable[..., Crew], pool: str) -> Non
 
 
 @pytest.mark.slow
-def test_a_woken_body_in_green_threads_keeps_its_slot(crew: Callable[..., Crew]) -> None:
-    shop = crew(pool="gevent", lease=1.0)
+def test_a_woken_body_in_green_threads_keeps_its_slot(make_workers: MakeWorkers) -> None:
+    shop = make_workers(pool="gevent", lease=1.0)
     shop.start()
     first = shop.send("by_user", "eve", 0.5)
     shop.until_began(first)
@@ -169,14 +168,14 @@ def test_a_woken_body_in_green_threads_keeps_its_slot(crew: Callable[..., Crew])
     third = shop.send("by_user", "eve", 0.1)
     shop.until_ended(first, second, third)
     assert shop.most_at_once() == 1
-    assert "lost its slot" not in shop.workers[0].said()
+    assert "lost its slot" not in shop.workers[0].output()
 
 
 def test_a_slot_that_nobody_of_the_workers_freed_is_given_once(
-    crew: Callable[..., Crew],
+    make_workers: MakeWorkers,
 ) -> None:
     """All workers are told of it: the one that frees it is no worker."""
-    shop = crew(limiter={"claim": 20.0})
+    shop = make_workers(limiter={"claim": 20.0})
     shop.start()
     shop.start()
     users = [f"eve{n}" for n in range(8)]

@@ -6,14 +6,14 @@ import collections
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from limiter_core import ConcurrencyLimit
 from tests.redis._servers import Process, binary
 
-from ._worker_processes import Crew
+from ._worker_processes import MakeWorkers
 
 FAST = {"visibility_timeout": 3, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
 
@@ -42,10 +42,10 @@ MAY_RUN_TWICE = ("begun", "over", "admitted")
     ],
 )
 @pytest.mark.slow
-def test_a_worker_that_is_killed(crew: Callable[..., Crew], task: str, point: str) -> None:
+def test_a_worker_that_is_killed(make_workers: MakeWorkers, task: str, point: str) -> None:
     if (task, point) in (("by_user", "sent"), ("late", "delivered")):
         pytest.skip("such a task does not come by this point")
-    shop = crew(transport=FAST, lease=2.0, limiter={"claim": 2.0})
+    shop = make_workers(transport=FAST, lease=2.0, limiter={"claim": 2.0})
     lease = shop.limiter.acquire(ConcurrencyLimit("user", lease=2.0), {"user": "eve"})
     tasks = [shop.send(task, "eve", 0.1) for _ in range(6)]
     broken = shop.start(ready=False, faults=point)
@@ -77,15 +77,15 @@ def test_a_worker_that_is_killed(crew: Callable[..., Crew], task: str, point: st
 
 
 @pytest.mark.parametrize("point", ["granted"])
-def test_a_worker_that_is_killed_loses_no_task(crew: Callable[..., Crew], point: str) -> None:
-    test_a_worker_that_is_killed(crew, "by_user", point)
+def test_a_worker_that_is_killed_loses_no_task(make_workers: MakeWorkers, point: str) -> None:
+    test_a_worker_that_is_killed(make_workers, "by_user", point)
 
 
 @pytest.mark.slow
 def test_a_redelivery_of_a_task_that_runs_starts_no_second_body(
-    crew: Callable[..., Crew],
+    make_workers: MakeWorkers,
 ) -> None:
-    shop = crew(transport=FAST, limiter={"claim": 2.0})
+    shop = make_workers(transport=FAST, limiter={"claim": 2.0})
     shop.start()
     shop.start()
     first = shop.send("late", "eve", 8.0)
@@ -110,9 +110,9 @@ def durable() -> Iterator[Process]:
 
 @pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
 def test_broker_and_store_are_killed_and_start_again(
-    crew: Callable[..., Crew], durable: Process, url: str, pool: str
+    make_workers: MakeWorkers, durable: Process, url: str, pool: str
 ) -> None:
-    shop = crew(
+    shop = make_workers(
         url=url,  # where the bodies note what they do
         pool=pool,
         broker=durable.url,
@@ -138,9 +138,9 @@ def test_broker_and_store_are_killed_and_start_again(
     ["prefork", *(pytest.param(each, marks=pytest.mark.slow) for each in ("threads", "gevent"))],
 )
 def test_the_store_alone_is_away(
-    crew: Callable[..., Crew], durable: Process, url: str, pool: str
+    make_workers: MakeWorkers, durable: Process, url: str, pool: str
 ) -> None:
-    shop = crew(
+    shop = make_workers(
         url=url,
         pool=pool,
         store=durable.url,
@@ -154,13 +154,13 @@ def test_the_store_alone_is_away(
     tasks = [shop.send("by_user", f"eve{n % 2}", 0.1) for n in range(6)]
     free = shop.send("free")
     shop.until_ended(free)  # others go on
-    shop.until(lambda: "jobs wait until it can" in worker.said(), "it tells of the outage")
+    shop.until(lambda: "jobs wait until it can" in worker.output(), "it tells of the outage")
     assert len(shop.log("begin")) == 2
     durable.start()
     shop.until_ended(*tasks)
-    shop.until(lambda: "the store is back" in worker.said(), "it tells that the store is back")
+    shop.until(lambda: "the store is back" in worker.output(), "it tells that the store is back")
     # Once; but threads have connections of their own, and each finds the old one broken.
-    assert worker.said().count("jobs wait until it can") <= (1 if pool == "prefork" else 4)
+    assert worker.output().count("jobs wait until it can") <= (1 if pool == "prefork" else 4)
     assert worker.process.poll() is None
     begins = collections.Counter(each["id"] for each in shop.log("begin"))
     assert set(begins.values()) == {1}
@@ -168,10 +168,10 @@ def test_the_store_alone_is_away(
 
 @pytest.mark.parametrize("task", ["by_user", "late"])
 def test_tasks_are_admitted_without_the_store_if_so_wished(
-    crew: Callable[..., Crew], durable: Process, url: str, task: str
+    make_workers: MakeWorkers, durable: Process, url: str, task: str
 ) -> None:
     durable.kill()
-    shop = crew(url=url, store=durable.url, limiter={"on_store_error": "admit"})
+    shop = make_workers(url=url, store=durable.url, limiter={"on_store_error": "admit"})
     shop.start()
     tasks = [shop.send(task, "eve", 0.1) for _ in range(3)]
     shop.until_ended(*tasks)
@@ -179,10 +179,10 @@ def test_tasks_are_admitted_without_the_store_if_so_wished(
 
 
 def test_the_connection_breaks_while_a_woken_task_waits_for_a_process(
-    crew: Callable[..., Crew], durable: Process, url: str
+    make_workers: MakeWorkers, durable: Process, url: str
 ) -> None:
     """Its slot is given back, or what the broker delivers to another worker would meet it."""
-    shop = crew(url=url, broker=durable.url, transport=FAST, concurrency=1)
+    shop = make_workers(url=url, broker=durable.url, transport=FAST, concurrency=1)
     worker = shop.start()
     lease = shop.limiter.acquire(shop.task("late").limits[0], {"user": "eve"})
     waiter = shop.send("late", "eve", 0.1)
@@ -195,9 +195,9 @@ def test_the_connection_breaks_while_a_woken_task_waits_for_a_process(
         "it has its slot, and waits for a process",
     )
     shop.app.control.cancel_consumer("celery.granted", destination=["w0@test"])
-    shop.until(lambda: "Canceling queue celery.granted" in worker.said(), "it stopped")
+    shop.until(lambda: "Canceling queue celery.granted" in worker.output(), "it stopped")
     durable.admin.client_kill_filter(_type="normal", skipme=True)
-    shop.until(lambda: "Connection to broker lost" in worker.said(), "the connection broke")
+    shop.until(lambda: "Connection to broker lost" in worker.output(), "the connection broke")
     shop.start()
     shop.until_ended(waiter)
     assert not shop.log("end", busy.id)
@@ -207,8 +207,8 @@ def test_the_connection_breaks_while_a_woken_task_waits_for_a_process(
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_workers_are_killed_again_and_again(crew: Callable[..., Crew], number: int) -> None:
-    shop = crew(transport=FAST, lease=2.0, number=number, limiter={"claim": 2.0})
+def test_workers_are_killed_again_and_again(make_workers: MakeWorkers, number: int) -> None:
+    shop = make_workers(transport=FAST, lease=2.0, number=number, limiter={"claim": 2.0})
     chance = random.Random(number)
     tasks = [shop.send("late", "eve", 0.15) for _ in range(60)]
     workers = [shop.start(), shop.start()]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.redis._servers import Process, binary
 
-from ._worker_processes import Crew
+from ._worker_processes import MakeWorkers
 
 
 @pytest.fixture
@@ -22,11 +22,11 @@ def elsewhere() -> Iterator[str]:
 
 
 def test_a_task_runs_where_it_was_sent(
-    url: str, elsewhere: str, crew: Callable[..., Crew], user: str
+    url: str, elsewhere: str, make_workers: MakeWorkers, user: str
 ) -> None:
     """An operator's word lets a task run: the workers of the other database do not hear of it."""
-    production = crew(concurrency=3)
-    staging = crew(url=elsewhere, store=f"{url}/5")
+    production = make_workers(concurrency=3)
+    staging = make_workers(url=elsewhere, store=f"{url}/5")
     for each in (staging, production):
         each.start()
     holders = [each.send("by_user", user, 3.0) for each in (staging, production)]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import pytest
 
-from ._worker_processes import Crew
+from ._worker_processes import MakeWorkers
 
 
 @pytest.mark.parametrize("task", ["by_user", "late"])
 def test_a_task_whose_place_in_line_it_did_not_hear_of_runs_once(
-    crew: Callable[..., Crew], task: str
+    make_workers: MakeWorkers, task: str
 ) -> None:
     """Its ticket waits, and so does its message: the one that comes second is a copy."""
-    shop = crew(faults="lose_ask")
+    shop = make_workers(faults="lose_ask")
     shop.start()
     first = shop.send("by_user", "eve", 0.4)
     shop.until_began(first)
@@ -26,9 +25,9 @@ def test_a_task_whose_place_in_line_it_did_not_hear_of_runs_once(
     shop.until(lambda: shop.limiter.inspect("user=eve").in_use == 0, "the slot is free")
 
 
-def test_a_woken_task_that_met_an_outage_is_not_lost(crew: Callable[..., Crew]) -> None:
+def test_a_woken_task_that_met_an_outage_is_not_lost(make_workers: MakeWorkers) -> None:
     """The slot that it could not give back is not that of another delivery."""
-    shop = crew(faults="lose_look", lease=3.0)
+    shop = make_workers(faults="lose_look", lease=3.0)
     shop.start()
     first = shop.send("late", "eve", 0.4)
     shop.until_began(first)
@@ -37,9 +36,9 @@ def test_a_woken_task_that_met_an_outage_is_not_lost(crew: Callable[..., Crew]) 
     assert len(shop.log("begin", second.id)) == 1
 
 
-def test_the_end_of_a_task_that_waited_is_told_once_it_can_be(crew: Callable[..., Crew]) -> None:
+def test_the_end_of_a_task_that_waited_is_told_once_it_can_be(make_workers: MakeWorkers) -> None:
     """It has no message and no ticket any more: who took it out is the last who knows."""
-    shop = crew(faults="lose_end")
+    shop = make_workers(faults="lose_end")
     shop.start()
     holder = shop.send("by_user", "eve", 2.0)
     shop.until_began(holder)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from celery import states
 
 from limiter_core.requests import Loss
 
-from ._worker_processes import LONG, Crew, Sent
+from ._worker_processes import LONG, MakeWorkers, Sent, WorkerProcesses
 
 
-def begin(shop: Crew, task: str, user: str, seconds: float) -> Sent:
+def begin(shop: WorkerProcesses, task: str, user: str, seconds: float) -> Sent:
     sent = shop.send(task, user, seconds)
     shop.until_began(sent)
     # A worker begins to with its first slot: of what happened before that it is not told.
@@ -20,7 +18,7 @@ def begin(shop: Crew, task: str, user: str, seconds: float) -> Sent:
     return sent
 
 
-def evict(shop: Crew, user: str) -> None:
+def evict(shop: WorkerProcesses, user: str) -> None:
     shop.until(lambda: shop.limiter.inspect(f"user={user}").holders, "it holds its slot")
     (holder,) = shop.limiter.inspect(f"user={user}").holders
     assert shop.limiter.evict(holder.id)
@@ -28,7 +26,7 @@ def evict(shop: Crew, user: str) -> None:
 
 @pytest.mark.parametrize("seconds", [0.8, 30.0])
 def test_a_newer_task_has_the_older_terminated_at_once(
-    shop: Crew, user: str, seconds: float
+    shop: WorkerProcesses, user: str, seconds: float
 ) -> None:
     if not shop.given["preempting"]:
         pytest.skip("threads cannot be stopped, so such a worker refuses CANCEL_RUNNING")
@@ -41,7 +39,7 @@ def test_a_newer_task_has_the_older_terminated_at_once(
 
 
 @pytest.mark.parametrize("seconds", [0.8, 30.0])
-def test_an_evicted_task_is_terminated(shop: Crew, user: str, seconds: float) -> None:
+def test_an_evicted_task_is_terminated(shop: WorkerProcesses, user: str, seconds: float) -> None:
     if not shop.given["preempting"]:
         pytest.skip("threads cannot be stopped: see below")
     evicted = begin(shop, "by_user", user, seconds)
@@ -53,9 +51,9 @@ def test_an_evicted_task_is_terminated(shop: Crew, user: str, seconds: float) ->
 
 
 @pytest.mark.parametrize("pool", ["eventlet", pytest.param("gevent", marks=pytest.mark.slow)])
-def test_in_a_greenlet_an_evicted_task_is_stopped(crew: Callable[..., Crew], pool: str) -> None:
+def test_in_a_greenlet_an_evicted_task_is_stopped(make_workers: MakeWorkers, pool: str) -> None:
     """What a thread of the system hears is for the greenlets of the main thread."""
-    shop = crew(pool=pool, concurrency=2, preempting=True)
+    shop = make_workers(pool=pool, concurrency=2, preempting=True)
     shop.start()
     evicted = begin(shop, "by_user", "eve", LONG)
     evict(shop, "eve")
@@ -74,13 +72,13 @@ def test_in_a_greenlet_an_evicted_task_is_stopped(crew: Callable[..., Crew], poo
 
 
 def test_in_a_thread_an_evicted_task_goes_on_and_there_is_a_warning(
-    crew: Callable[..., Crew],
+    make_workers: MakeWorkers,
 ) -> None:
-    shop = crew(pool="threads", concurrency=2)
+    shop = make_workers(pool="threads", concurrency=2)
     worker = shop.start()
     evicted = begin(shop, "by_user", "eve", LONG)
     evict(shop, "eve")
-    shop.until(lambda: f"lost its slot: {Loss.EVICTED.value}" in worker.said(), "it is warned of")
+    shop.until(lambda: f"lost its slot: {Loss.EVICTED.value}" in worker.output(), "it is warned of")
     after = shop.send("by_user", "eve")
     shop.until_ended(after)
     assert not shop.log("end", evicted.id)

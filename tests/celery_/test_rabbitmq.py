@@ -4,37 +4,39 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from ._rabbitmq_server import Rabbit, program
-from ._worker_processes import LONG, Crew
+from ._rabbitmq_server import RabbitMQServer, program
+from ._worker_processes import LONG, MakeWorkers
 
 pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
-def broker() -> Iterator[Rabbit]:
+def broker() -> Iterator[RabbitMQServer]:
     """A broker for the tests of this module."""
     binary = program()
     if binary is None:
         pytest.skip("there is no rabbitmq-server")
-    server = Rabbit(binary)
+    server = RabbitMQServer(binary)
     yield server
     server.close()
 
 
 @pytest.fixture
-def rabbit(broker: Rabbit) -> Rabbit:
+def rabbit(broker: RabbitMQServer) -> RabbitMQServer:
     """The broker, empty."""
     broker.empty()
     return broker
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_tasks_wait_and_run_in_order(crew: Callable[..., Crew], rabbit: Rabbit, pool: str) -> None:
-    shop = crew(broker=rabbit.url, pool=pool, concurrency=2)
+def test_tasks_wait_and_run_in_order(
+    make_workers: MakeWorkers, rabbit: RabbitMQServer, pool: str
+) -> None:
+    shop = make_workers(broker=rabbit.url, pool=pool, concurrency=2)
     shop.start()
     tasks = [shop.send(task, "eve", 0.05) for task in ("by_user", "late") * 5]
     shop.until_ended(*tasks)
@@ -43,9 +45,11 @@ def test_tasks_wait_and_run_in_order(crew: Callable[..., Crew], rabbit: Rabbit, 
     assert sorted(begun) == sorted(each.id for each in tasks)
 
 
-def test_a_worker_that_is_killed_loses_no_task(crew: Callable[..., Crew], rabbit: Rabbit) -> None:
+def test_a_worker_that_is_killed_loses_no_task(
+    make_workers: MakeWorkers, rabbit: RabbitMQServer
+) -> None:
     """RabbitMQ delivers again at once; so the first copies meet a lease that still lives."""
-    shop = crew(broker=rabbit.url, lease=2.0, limiter={"claim": 2.0})
+    shop = make_workers(broker=rabbit.url, lease=2.0, limiter={"claim": 2.0})
     old = shop.start()
     first = shop.send("late", "eve", LONG)
     shop.until_began(first)
@@ -60,14 +64,16 @@ def test_a_worker_that_is_killed_loses_no_task(crew: Callable[..., Crew], rabbit
 
 
 @pytest.mark.slow
-def test_the_connection_breaks_while_a_task_runs(crew: Callable[..., Crew], rabbit: Rabbit) -> None:
+def test_the_connection_breaks_while_a_task_runs(
+    make_workers: MakeWorkers, rabbit: RabbitMQServer
+) -> None:
     """Its message comes a second time, meets the lease, and is dropped when the body is over."""
-    shop = crew(broker=rabbit.url, concurrency=2, lease=3.0)
+    shop = make_workers(broker=rabbit.url, concurrency=2, lease=3.0)
     worker = shop.start()
     first = shop.send("late", "eve", 4.0)
     shop.until_began(first)
     worker.signal(signal.SIGUSR2)  # has it close its connection
-    shop.until(lambda: "Connection to broker lost" in worker.said(), "the connection broke")
+    shop.until(lambda: "Connection to broker lost" in worker.output(), "the connection broke")
     second = shop.send("by_user", "eve", 0.1)
     shop.until_ended(first, second)
     time.sleep(3.0)  # for the copy

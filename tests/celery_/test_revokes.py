@@ -21,50 +21,48 @@ from limiter_core.jobs import Job, SyncJobGate, Waiting
 from limiter_core.testing import FakeClock
 from limiter_memory import MemoryStore
 
-from ._worker_processes import Crew, Sent
-
-Make = Callable[..., Crew]
+from ._worker_processes import MakeWorkers, Sent, WorkerProcesses
 
 
-def stamped(shop: Crew, user: str, seconds: float = 0.0) -> Sent:
+def stamped(shop: WorkerProcesses, user: str, seconds: float = 0.0) -> Sent:
     stamps: dict[str, Any] = {"stamped_headers": ["tenant", "user"], "tenant": ["a", user]}
     return shop.send("by_user", user, seconds, user=user, **stamps)
 
 
-def by_id(shop: Crew, waiting: list[Sent]) -> None:
+def by_id(shop: WorkerProcesses, waiting: list[Sent]) -> None:
     for each in waiting:
         each.revoke()
 
 
-def by_ids(shop: Crew, waiting: list[Sent]) -> None:
+def by_ids(shop: WorkerProcesses, waiting: list[Sent]) -> None:
     shop.app.control.revoke([each.id for each in waiting])
 
 
-def by_result(shop: Crew, waiting: list[Sent]) -> None:
+def by_result(shop: WorkerProcesses, waiting: list[Sent]) -> None:
     for each in waiting:
         AsyncResult(each.id, app=shop.app).revoke()
 
 
-def by_group(shop: Crew, waiting: list[Sent]) -> None:
+def by_group(shop: WorkerProcesses, waiting: list[Sent]) -> None:
     results = [AsyncResult(each.id, app=shop.app) for each in waiting]
     GroupResult("group", results, app=shop.app).revoke()
 
 
-def by_terminate(shop: Crew, waiting: list[Sent]) -> None:
+def by_terminate(shop: WorkerProcesses, waiting: list[Sent]) -> None:
     shop.app.control.terminate([each.id for each in waiting], signal="KILL")
 
 
-def by_stamp(shop: Crew, waiting: list[Sent]) -> None:
+def by_stamp(shop: WorkerProcesses, waiting: list[Sent]) -> None:
     (user,) = {each.user for each in waiting}  # type: ignore[attr-defined]
     shop.app.control.revoke_by_stamped_headers({"tenant": [user]})
 
 
-def by_stamp_and_terminate(shop: Crew, waiting: list[Sent]) -> None:
+def by_stamp_and_terminate(shop: WorkerProcesses, waiting: list[Sent]) -> None:
     (user,) = {each.user for each in waiting}  # type: ignore[attr-defined]
     shop.app.control.revoke_by_stamped_headers({"user": user}, terminate=True, signal="KILL")
 
 
-def until_revoked(shop: Crew, *tasks: Sent) -> None:
+def until_revoked(shop: WorkerProcesses, *tasks: Sent) -> None:
     shop.until(lambda: all(each.state == states.REVOKED for each in tasks), "they are revoked")
 
 
@@ -72,7 +70,7 @@ def until_revoked(shop: Crew, *tasks: Sent) -> None:
     "revoke",
     [by_id, by_ids, by_result, by_group, by_terminate, by_stamp, by_stamp_and_terminate],
 )
-def test_tasks_that_wait_end_at_once(shop: Crew, user: str, revoke: Any) -> None:
+def test_tasks_that_wait_end_at_once(shop: WorkerProcesses, user: str, revoke: Any) -> None:
     with hold(shop, user):
         waiting = [stamped(shop, user) for _ in range(3)]
         other = shop.send("by_user", user)
@@ -87,7 +85,7 @@ def test_tasks_that_wait_end_at_once(shop: Crew, user: str, revoke: Any) -> None
 
 
 @contextmanager
-def hold(shop: Crew, user: str) -> Iterator[None]:
+def hold(shop: WorkerProcesses, user: str) -> Iterator[None]:
     """Hold the slot of a user."""
     limit = ConcurrencyLimit("user", max_concurrent=1)
     with shop.limiter.hold(limit, {"user": user}):
@@ -97,13 +95,13 @@ def hold(shop: Crew, user: str) -> Iterator[None]:
 @pytest.mark.parametrize("faults", [None, "lose_learning"])
 @pytest.mark.parametrize("revoke", [by_id, by_stamp])
 def test_a_revoke_that_only_another_worker_heard_outlives_it(
-    crew: Make, revoke: Any, faults: str | None
+    make_workers: MakeWorkers, revoke: Any, faults: str | None
 ) -> None:
     """Who parked the task is gone; who heard of the revoke is gone, too, when its turn comes.
 
     Also if the store was away when the one asked for it that now runs tasks.
     """
-    shop = crew(concurrency=1)
+    shop = make_workers(concurrency=1)
     with hold(shop, "eve"):
         parked_it = shop.start()
         task, other = stamped(shop, "eve"), shop.send("by_user", "eve")
@@ -120,9 +118,9 @@ def test_a_revoke_that_only_another_worker_heard_outlives_it(
     assert not shop.began(task)
 
 
-def test_revokes_that_a_worker_kept_in_a_file(crew: Make, tmp_path: Any) -> None:
+def test_revokes_that_a_worker_kept_in_a_file(make_workers: MakeWorkers, tmp_path: Any) -> None:
     """Celery's `--statedb`: what was revoked is known to the worker that begins with it."""
-    shop = crew(concurrency=1, options=["--statedb", str(tmp_path / "state")])
+    shop = make_workers(concurrency=1, options=["--statedb", str(tmp_path / "state")])
     with hold(shop, "eve"):
         worker = shop.start()
         task, other = shop.send("by_user", "eve"), shop.send("by_user", "eve")
@@ -136,7 +134,7 @@ def test_revokes_that_a_worker_kept_in_a_file(crew: Make, tmp_path: Any) -> None
     assert not shop.began(task)
 
 
-def test_purging_the_queues_leaves_those_that_wait(shop: Crew, user: str) -> None:
+def test_purging_the_queues_leaves_those_that_wait(shop: WorkerProcesses, user: str) -> None:
     """They are in no queue: it is the store that has them."""
     with hold(shop, user):
         task = shop.send("by_user", user)

@@ -3,50 +3,48 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from kombu import Exchange, Queue
 
-from ._rabbitmq_server import Rabbit, program
-from ._worker_processes import LONG, Crew, Sent
+from ._rabbitmq_server import RabbitMQServer, program
+from ._worker_processes import LONG, MakeWorkers, Sent, WorkerProcesses
 
 pytestmark = pytest.mark.timeout(120)
 
-Make = Callable[..., Crew]
-
 
 @pytest.fixture(scope="module")
-def rabbit() -> Iterator[Rabbit | None]:
+def rabbit() -> Iterator[RabbitMQServer | None]:
     """A RabbitMQ for the tests of this module, where one is installed."""
     binary = program()
     if binary is None:
         yield None
         return
-    server = Rabbit(binary)
+    server = RabbitMQServer(binary)
     yield server
     server.close()
 
 
 @pytest.fixture(params=["redis", pytest.param("rabbitmq", marks=pytest.mark.slow)])
-def make(request: pytest.FixtureRequest, crew: Make) -> Make:
-    """Make workers on either broker."""
+def make(request: pytest.FixtureRequest, make_workers: MakeWorkers) -> MakeWorkers:
+    """MakeWorkers workers on either broker."""
     # Not an argument: who needs none may run beside those who share it.
     on_redis = request.param == "redis"
-    return crew if on_redis else on_rabbit(crew, request.getfixturevalue("rabbit"))
+    return make_workers if on_redis else on_rabbit(make_workers, request.getfixturevalue("rabbit"))
 
 
 @pytest.fixture
-def make_on_rabbit(crew: Make, rabbit: Rabbit | None) -> Make:
-    """Make workers on RabbitMQ: what is tested, Redis does not have."""
-    return on_rabbit(crew, rabbit)
+def make_on_rabbit(make_workers: MakeWorkers, rabbit: RabbitMQServer | None) -> MakeWorkers:
+    """MakeWorkers workers on RabbitMQ: what is tested, Redis does not have."""
+    return on_rabbit(make_workers, rabbit)
 
 
-def on_rabbit(crew: Make, rabbit: Rabbit | None) -> Make:
+def on_rabbit(make_workers: MakeWorkers, rabbit: RabbitMQServer | None) -> MakeWorkers:
     if rabbit is None:
         pytest.skip("there is no rabbitmq-server")
-    return lambda **given: crew(broker=rabbit.url, **given)
+    return lambda **given: make_workers(broker=rabbit.url, **given)
 
 
 @pytest.fixture
@@ -66,13 +64,15 @@ def queue(own: str, kind: str, *keys: str, name: str = "feeds", **more: Any) -> 
     }
 
 
-def until_waiting(shop: Crew, number: int, user: str = "eve") -> None:
+def until_waiting(shop: WorkerProcesses, number: int, user: str = "eve") -> None:
     shop.until(
         lambda: shop.limiter.inspect(f"user={user}").waiting == number, f"{number} tasks wait"
     )
 
 
-def begin_waiting(shop: Crew, to: Queue, *, waiting: int = 2, **options: Any) -> list[Sent]:
+def begin_waiting(
+    shop: WorkerProcesses, to: Queue, *, waiting: int = 2, **options: Any
+) -> list[Sent]:
     """Send tasks to a queue of which one runs and the others wait, with other work behind them."""
     sent = [shop.send("by_user", "eve", 1.0, queue=to, **options)]
     shop.until_began(sent[0])
@@ -81,7 +81,7 @@ def begin_waiting(shop: Crew, to: Queue, *, waiting: int = 2, **options: Any) ->
     return sent
 
 
-def assert_in_turn(shop: Crew, sent: list[Sent], behind: list[Sent]) -> None:
+def assert_in_turn(shop: WorkerProcesses, sent: list[Sent], behind: list[Sent]) -> None:
     """Assert that tasks ran as soon as they could, and not after what was sent later."""
     shop.until_ended(*sent)
     assert shop.most_at_once() == 2, "one of the user, and one of the rest"
@@ -90,15 +90,15 @@ def assert_in_turn(shop: Crew, sent: list[Sent], behind: list[Sent]) -> None:
     assert all(begun.count(each.id) == 1 for each in sent)
 
 
-def test_a_pattern_of_redis(crew: Make, own: str) -> None:
-    run_behind_a_pattern(crew, own)
+def test_a_pattern_of_redis(make_workers: MakeWorkers, own: str) -> None:
+    run_behind_a_pattern(make_workers, own)
 
 
-def test_a_pattern_of_rabbitmq(make_on_rabbit: Make, own: str) -> None:
+def test_a_pattern_of_rabbitmq(make_on_rabbit: MakeWorkers, own: str) -> None:
     run_behind_a_pattern(make_on_rabbit, own)
 
 
-def run_behind_a_pattern(make: Make, own: str) -> None:
+def run_behind_a_pattern(make: MakeWorkers, own: str) -> None:
     """Run tasks of a queue that is bound by a pattern."""
     shop = make(queues=[queue(own, "topic", "feed.#")])
     shop.start()
@@ -108,7 +108,7 @@ def run_behind_a_pattern(make: Make, own: str) -> None:
     assert_in_turn(shop, sent, behind)
 
 
-def test_a_queue_of_several_bindings(make: Make, own: str) -> None:
+def test_a_queue_of_several_bindings(make: MakeWorkers, own: str) -> None:
     shop = make(queues=[queue(own, "direct", "import", "export")])
     shop.start()
     to = Queue(f"feeds-{own}", Exchange(f"direct-{own}", type="direct"), routing_key="export")
@@ -117,7 +117,7 @@ def test_a_queue_of_several_bindings(make: Make, own: str) -> None:
     assert_in_turn(shop, sent, behind)
 
 
-def test_a_queue_that_is_bound_by_headers(make_on_rabbit: Make, own: str) -> None:
+def test_a_queue_that_is_bound_by_headers(make_on_rabbit: MakeWorkers, own: str) -> None:
     arguments = {"x-match": "all", "kind": "feed"}
     described = queue(own, "headers", "", binding_arguments=arguments)
     shop = make_on_rabbit(queues=[described])
@@ -130,7 +130,7 @@ def test_a_queue_that_is_bound_by_headers(make_on_rabbit: Make, own: str) -> Non
     assert_in_turn(shop, sent, behind)
 
 
-def test_tasks_that_the_broker_delayed(make_on_rabbit: Make, own: str) -> None:
+def test_tasks_that_the_broker_delayed(make_on_rabbit: MakeWorkers, own: str) -> None:
     """Quorum queues: a countdown is the broker's business, and changes the routing key."""
     quorum = {"queue_arguments": {"x-queue-type": "quorum"}}
     shop = make_on_rabbit(queues=[queue(own, "topic", "feed", **quorum)])
@@ -145,7 +145,7 @@ def test_tasks_that_the_broker_delayed(make_on_rabbit: Make, own: str) -> None:
 
 
 def test_a_task_that_is_passed_on_again_and_again_is_not_lost(
-    make_on_rabbit: Make, own: str
+    make_on_rabbit: MakeWorkers, own: str
 ) -> None:
     """Its turn has come, and its worker is busy: a quorum queue drops what it gets back often."""
     quorum = {"x-queue-type": "quorum", "x-delivery-limit": 1}
@@ -159,13 +159,15 @@ def test_a_task_that_is_passed_on_again_and_again_is_not_lost(
         busy = shop.send("free", LONG, queue=to)
         shop.until_began(busy)
     received = f"Task late[{waits.id}] received"
-    shop.until(lambda: shop.workers[0].said().count(received) >= 4, "it was passed on three times")
+    shop.until(
+        lambda: shop.workers[0].output().count(received) >= 4, "it was passed on three times"
+    )
     shop.let_end(busy)
     shop.until_ended(waits)
     assert len(shop.log("begin", waits.id)) == 1
 
 
-def test_each_queue_of_a_fanout_runs_its_copy(make_on_rabbit: Make, own: str) -> None:
+def test_each_queue_of_a_fanout_runs_its_copy(make_on_rabbit: MakeWorkers, own: str) -> None:
     """(With Redis, a worker takes a message from one of them only.)"""
     described = [queue(own, "fanout", "", name=name) for name in ("one", "other")]
     shop = make_on_rabbit(queues=described, concurrency=4)
@@ -176,12 +178,12 @@ def test_each_queue_of_a_fanout_runs_its_copy(make_on_rabbit: Make, own: str) ->
     shop.until(lambda: shop.limiter.inspect("user=eve").in_use == 0, "the slot is free")
 
 
-def listening(shop: Crew) -> int:
+def listening(shop: WorkerProcesses) -> int:
     """Return how many connections listen for a pattern: two of each worker."""
     return sum(each["psub"] != "0" for each in shop.broker.client_list())
 
 
-def broadcast(shop: Crew, name: str, *task: Any) -> Sent:
+def broadcast(shop: WorkerProcesses, name: str, *task: Any) -> Sent:
     """Send a task to all workers."""
     to = shop.app.amqp.queues[name]
     if "broker" not in shop.given:  # Redis: who does not listen yet misses it
@@ -189,7 +191,7 @@ def broadcast(shop: Crew, name: str, *task: Any) -> Sent:
     return shop.send(*task, queue=to, declare=[to.exchange])
 
 
-def test_each_worker_runs_a_broadcast(make: Make, own: str) -> None:
+def test_each_worker_runs_a_broadcast(make: MakeWorkers, own: str) -> None:
     shop = make(queues=[queue(own, "broadcast", "")])
     shop.start()
     shop.start()
@@ -200,7 +202,7 @@ def test_each_worker_runs_a_broadcast(make: Make, own: str) -> None:
     assert len({each["pid"] for each in shop.log("end")}) == 2
 
 
-def test_a_broadcast_that_waits_ends_with_its_worker(make: Make, own: str) -> None:
+def test_a_broadcast_that_waits_ends_with_its_worker(make: MakeWorkers, own: str) -> None:
     """Its queue is that worker's own: nobody else is to run it, and the slot is for others."""
     described = [queue(own, "direct", "feeds"), queue(own, "broadcast", "", name="news")]
     shop = make(queues=described, limiter={"claim": 0.5}, lease=3.0)
@@ -218,12 +220,12 @@ def test_a_broadcast_that_waits_ends_with_its_worker(make: Make, own: str) -> No
     assert len(shop.log("end", news.id)) == 1
 
 
-def consumed(shop: Crew) -> list[str]:
+def consumed(shop: WorkerProcesses) -> list[str]:
     """Return the names of the queues from which the worker takes tasks."""
     return [each["name"] for each in shop.ask("w0", "active_queues")]
 
 
-def test_a_queue_that_is_consumed_from_later(make: Make, own: str) -> None:
+def test_a_queue_that_is_consumed_from_later(make: MakeWorkers, own: str) -> None:
     """A remote control command adds it: tasks of it that waited come first there, too."""
     shop = make(queues=[queue(own, "direct", "feeds")])
     shop.start()
@@ -237,7 +239,7 @@ def test_a_queue_that_is_consumed_from_later(make: Make, own: str) -> None:
     shop.until(lambda: consumed(shop) == [f"feeds-{own}.granted", f"feeds-{own}"], "no more of it")
 
 
-def test_a_task_that_waited_sees_what_was_sent(make: Make, own: str) -> None:
+def test_a_task_that_waited_sees_what_was_sent(make: MakeWorkers, own: str) -> None:
     """Where it was sent to, and all that the sender said; a retry goes by it, and is a new one."""
     shop = make(queues=[queue(own, "topic", "feed.#")])
     shop.start()

@@ -5,39 +5,38 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 
 import pytest
 
-from ._worker_processes import LONG, Crew, Sent
+from ._worker_processes import LONG, MakeWorkers, Sent, WorkerProcesses
 
 ENDLESS = 600.0
 """Seconds of a lease and of a claim that end in no test: so a slot that is free was given back."""
 
 
 @pytest.fixture
-def prefork(crew: Callable[..., Crew]) -> Crew:
+def prefork(make_workers: MakeWorkers) -> WorkerProcesses:
     """A worker with children."""
-    shop = crew(concurrency=3, lease=ENDLESS, limiter={"claim": ENDLESS})
+    shop = make_workers(concurrency=3, lease=ENDLESS, limiter={"claim": ENDLESS})
     shop.start()
     return shop
 
 
-def gap(shop: Crew, second: Sent, since: float) -> float:
+def gap(shop: WorkerProcesses, second: Sent, since: float) -> float:
     """Return how long it took until the second body began."""
     return float(shop.log("begin", second.id)[0]["at"]) - since
 
 
 @pytest.mark.parametrize("task", ["soft", "hard", "dies"])
-def test_time_limits_and_killed_children(prefork: Crew, task: str) -> None:
+def test_time_limits_and_killed_children(prefork: WorkerProcesses, task: str) -> None:
     first, _ = prefork.follow(task, "eve")
     prefork.until_ready(first)
     assert first.state == "FAILURE"
 
 
-def test_a_child_whose_death_nobody_tells_of(crew: Callable[..., Crew]) -> None:
+def test_a_child_whose_death_nobody_tells_of(make_workers: MakeWorkers) -> None:
     """Its pipe closed before the system said that it is gone: so the worker looks by itself."""
-    shop = crew(concurrency=3, lease=ENDLESS, limiter={"claim": ENDLESS})
+    shop = make_workers(concurrency=3, lease=ENDLESS, limiter={"claim": ENDLESS})
     shop.start(faults="untold_deaths")
     first, _ = shop.follow("dies", "eve")
     shop.until_ready(first)
@@ -45,7 +44,7 @@ def test_a_child_whose_death_nobody_tells_of(crew: Callable[..., Crew]) -> None:
 
 
 @pytest.mark.parametrize("name", ["TERM", "KILL", "USR1"])
-def test_a_running_task_that_is_terminated(prefork: Crew, name: str) -> None:
+def test_a_running_task_that_is_terminated(prefork: WorkerProcesses, name: str) -> None:
     first = prefork.send("by_user", "eve", 30.0)
     prefork.until_began(first)
     second = prefork.send("by_user", "eve")
@@ -56,7 +55,9 @@ def test_a_running_task_that_is_terminated(prefork: Crew, name: str) -> None:
     prefork.until(lambda: prefork.limiter.inspect("user=eve").in_use == 0, "the slot is free")
 
 
-def test_a_task_that_is_rejected_since_its_child_was_killed_runs_again(prefork: Crew) -> None:
+def test_a_task_that_is_rejected_since_its_child_was_killed_runs_again(
+    prefork: WorkerProcesses,
+) -> None:
     first = prefork.send("late_requeued", "eve", LONG)
     prefork.until_began(first)
     second = prefork.send("late_requeued", "eve", 0.1)
@@ -78,7 +79,7 @@ def test_a_task_that_is_rejected_since_its_child_was_killed_runs_again(prefork: 
     assert len(prefork.log("begin", third.id)) == 2
 
 
-def test_a_child_that_will_not_end_keeps_its_slot(prefork: Crew) -> None:
+def test_a_child_that_will_not_end_keeps_its_slot(prefork: WorkerProcesses) -> None:
     first = prefork.send("stubborn", "eve", 1.5)
     prefork.until_began(first)
     second = prefork.send("by_user", "eve")
@@ -88,8 +89,8 @@ def test_a_child_that_will_not_end_keeps_its_slot(prefork: Crew) -> None:
 
 
 @pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
-def test_a_warm_shutdown_hands_on_to_another_worker(crew: Callable[..., Crew], pool: str) -> None:
-    shop = crew(pool=pool, lease=ENDLESS, limiter={"claim": ENDLESS})
+def test_a_warm_shutdown_hands_on_to_another_worker(make_workers: MakeWorkers, pool: str) -> None:
+    shop = make_workers(pool=pool, lease=ENDLESS, limiter={"claim": ENDLESS})
     old = shop.start()
     first = shop.send("by_user", "eve", LONG)
     shop.until_began(first)
@@ -97,7 +98,7 @@ def test_a_warm_shutdown_hands_on_to_another_worker(crew: Callable[..., Crew], p
     shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 3, "three wait")
     shop.start()
     old.signal(signal.SIGTERM)
-    shop.until(lambda: "Warm shutdown" in old.said(), "the old one takes no more tasks")
+    shop.until(lambda: "Warm shutdown" in old.output(), "the old one takes no more tasks")
     shop.let_end(first)
     shop.until_ended(first, *rest)
     assert old.wait() == 0
@@ -107,8 +108,8 @@ def test_a_warm_shutdown_hands_on_to_another_worker(crew: Callable[..., Crew], p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["by_user", "late"])
-def test_a_cold_shutdown_hands_on_to_another_worker(crew: Callable[..., Crew], task: str) -> None:
-    shop = crew(transport={"visibility_timeout": 5}, limiter={"claim": 5.0})
+def test_a_cold_shutdown_hands_on_to_another_worker(make_workers: MakeWorkers, task: str) -> None:
+    shop = make_workers(transport={"visibility_timeout": 5}, limiter={"claim": 5.0})
     old = shop.start()
     first = shop.send(task, "eve", 3.0)
     shop.until_began(first)

@@ -7,22 +7,24 @@ from typing import Any
 import pytest
 from celery.exceptions import TaskRevokedError
 
-from ._worker_processes import LONG, Crew
+from ._worker_processes import LONG, WorkerProcesses
 
 
-def waiting(shop: Crew, user: str) -> int:
+def waiting(shop: WorkerProcesses, user: str) -> int:
     """Return how many tasks wait for the user."""
     return shop.limiter.inspect(f"user={user}").waiting
 
 
-def occupy(shop: Crew, user: str, task: str = "by_user", *more: Any) -> Any:
+def occupy(shop: WorkerProcesses, user: str, task: str = "by_user", *more: Any) -> Any:
     """Have the user's slot taken, until the test lets the task end."""
     holder = shop.send(task, user, *more, LONG)
     shop.until_began(holder)
     return holder
 
 
-def test_waiting_tasks_hold_nothing_and_others_start_at_once(shop: Crew, user: str) -> None:
+def test_waiting_tasks_hold_nothing_and_others_start_at_once(
+    shop: WorkerProcesses, user: str
+) -> None:
     holder = occupy(shop, user)
     waiters = [shop.send("by_user", user) for _ in range(30)]
     shop.until(lambda: waiting(shop, user) == 30, "30 tasks wait")
@@ -41,7 +43,7 @@ def test_waiting_tasks_hold_nothing_and_others_start_at_once(shop: Crew, user: s
     shop.until(lambda: shop.limiter.inspect(f"user={user}").in_use == 0, "the slot is free")
 
 
-def test_a_revoked_task_leaves_at_once(shop: Crew, user: str) -> None:
+def test_a_revoked_task_leaves_at_once(shop: WorkerProcesses, user: str) -> None:
     holder = occupy(shop, user)
     first, second = shop.send("by_user", user), shop.send("by_user", user)
     shop.until(lambda: waiting(shop, user) == 2, "both wait")
@@ -55,7 +57,7 @@ def test_a_revoked_task_leaves_at_once(shop: Crew, user: str) -> None:
     assert not shop.began(first)
 
 
-def test_a_revoked_retry_leaves_at_once(shop: Crew, user: str) -> None:
+def test_a_revoked_retry_leaves_at_once(shop: WorkerProcesses, user: str) -> None:
     task = shop.send("retries", user, LONG)
     shop.until_began(task)
     holder = shop.send("by_user", user, LONG)
@@ -72,7 +74,7 @@ def test_a_revoked_retry_leaves_at_once(shop: Crew, user: str) -> None:
     assert len(shop.log("begin", task.id)) == 1
 
 
-def test_expires_is_honoured_in_time(shop: Crew, user: str) -> None:
+def test_expires_is_honoured_in_time(shop: WorkerProcesses, user: str) -> None:
     holder = occupy(shop, user)
     late = shop.send("by_user", user, expires=0.6)
     shop.until_ready(late)
@@ -84,7 +86,7 @@ def test_expires_is_honoured_in_time(shop: Crew, user: str) -> None:
     assert not shop.began(late)
 
 
-def test_the_limits_own_timeout_ends_the_waiting(shop: Crew, user: str) -> None:
+def test_the_limits_own_timeout_ends_the_waiting(shop: WorkerProcesses, user: str) -> None:
     holder = occupy(shop, user, "impatient")
     late = shop.send("impatient", user)
     shop.until_ready(late)
@@ -96,7 +98,7 @@ def test_the_limits_own_timeout_ends_the_waiting(shop: Crew, user: str) -> None:
     shop.until_ended(holder)
 
 
-def test_cancel_refuses_at_once(shop: Crew, user: str) -> None:
+def test_cancel_refuses_at_once(shop: WorkerProcesses, user: str) -> None:
     holder = occupy(shop, user, "cancel")
     refused = shop.send("cancel", user)
     with pytest.raises(TaskRevokedError, match="1 of 1 slots in use"):
@@ -107,7 +109,7 @@ def test_cancel_refuses_at_once(shop: Crew, user: str) -> None:
     assert holder.state == "SUCCESS"
 
 
-def test_keep_latest_supersedes_who_waits(shop: Crew, user: str) -> None:
+def test_keep_latest_supersedes_who_waits(shop: WorkerProcesses, user: str) -> None:
     holder = occupy(shop, user, "keep_latest")
     older = shop.send("keep_latest", user)
     shop.until(lambda: waiting(shop, user) == 1, "one waits")
@@ -119,7 +121,7 @@ def test_keep_latest_supersedes_who_waits(shop: Crew, user: str) -> None:
     assert [holder.state, latest.state] == ["SUCCESS", "SUCCESS"]
 
 
-def test_priorities(shop: Crew, user: str) -> None:
+def test_priorities(shop: WorkerProcesses, user: str) -> None:
     holder = occupy(shop, user, "priority", 0)
     shop.until_began(holder)
     waiters = [shop.send("priority", user, rank) for rank in (1, 5, 3, 5)]
@@ -130,7 +132,7 @@ def test_priorities(shop: Crew, user: str) -> None:
     assert [each["rank"] for each in shop.log("begin") if each["id"] in mine] == [5, 5, 3, 1]
 
 
-def test_the_latest_preempts_who_runs(shop: Crew, user: str) -> None:
+def test_the_latest_preempts_who_runs(shop: WorkerProcesses, user: str) -> None:
     if shop.given["pool"] == "threads":
         pytest.skip("threads cannot be stopped; see test_a_pool_of_threads_refuses_to_preempt")
     old = occupy(shop, user, "cancel_running")
@@ -141,7 +143,7 @@ def test_the_latest_preempts_who_runs(shop: Crew, user: str) -> None:
     assert not shop.log("end", old.id)
 
 
-def test_per_tenant_limits(shop: Crew, user: str) -> None:
+def test_per_tenant_limits(shop: WorkerProcesses, user: str) -> None:
     tasks = [shop.send("tenant", user, 3, LONG) for _ in range(3)]
     shop.until(lambda: all(map(shop.began, tasks)), "all three run")
     assert not shop.log("end", tasks[0].id)
@@ -149,7 +151,7 @@ def test_per_tenant_limits(shop: Crew, user: str) -> None:
     shop.until_ended(*tasks)
 
 
-def test_what_operators_say_counts(shop: Crew, user: str) -> None:
+def test_what_operators_say_counts(shop: WorkerProcesses, user: str) -> None:
     shop.limiter.pause(f"user={user}")
     task = shop.send("by_user", user)
     shop.until(lambda: waiting(shop, user) == 1, "it waits")
@@ -157,7 +159,7 @@ def test_what_operators_say_counts(shop: Crew, user: str) -> None:
     shop.until_ended(task)
 
 
-def test_a_strategy_that_fails_fails_its_task(shop: Crew, user: str) -> None:
+def test_a_strategy_that_fails_fails_its_task(shop: WorkerProcesses, user: str) -> None:
     wrong, broken = shop.send("wrong_key", user), shop.send("broken_number", user)
     with pytest.raises(Exception, match="leads nowhere: 'user' is a str"):
         wrong.get()

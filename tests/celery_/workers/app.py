@@ -1,7 +1,7 @@
 """The app of the tests: made in each worker, and in the tests themselves to send tasks.
 
 Each body notes its begin and its end in a list of the server, with the time. A body lasts as long
-as it is said when the task is sent, or until the test tells it to end (`Crew.let_end`).
+as it is said when the task is sent, or until the test tells it to end (`WorkerProcesses.let_end`).
 """
 
 from __future__ import annotations
