@@ -22,7 +22,7 @@ except ImportError as error:
         'the arq adapter needs arq 0.28: pip install "concurrency-limits[arq]"'
     ) from error
 
-from limiter_arq._marker import limited
+from limiter_arq._decorator import limited
 from limiter_arq._worker import LimitedWorker
 from limiter_core import LIMIT_BY, ConcurrencyLimit, ConcurrencyStrategy, ConflictResolution
 

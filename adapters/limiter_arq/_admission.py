@@ -15,9 +15,9 @@ from arq.utils import timestamp_ms
 from arq.worker import JobExecutionFailed, Worker
 from redis.exceptions import RedisError
 
+from limiter_arq._decorator import Run, limits_of, view_of
+from limiter_arq._job_queue import Parked, Shelf, Taken, is_parked
 from limiter_arq._log import logger
-from limiter_arq._marker import Run, limits_of, view_of
-from limiter_arq._shelf import Parked, Shelf, Taken, is_parked
 from limiter_core import ConcurrencyLimit, LimiterError, LimitReached, StoreError, Superseded
 from limiter_core.jitter import jitter
 from limiter_core.jobs import Errands, Held, Job, JobGate, Waiting

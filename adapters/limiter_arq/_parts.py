@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple
 from arq.worker import Worker
 
 from limiter_arq._admission import Admission
-from limiter_arq._intake import Intake
-from limiter_arq._marker import Run
-from limiter_arq._shelf import Shelf, Taken
-from limiter_arq._wakes import Wakes
+from limiter_arq._decorator import Run
+from limiter_arq._dispatcher import Wakes
+from limiter_arq._job_fetcher import Intake
+from limiter_arq._job_queue import Shelf, Taken
 from limiter_core import ConfigurationError
 from limiter_core.jobs import Errands, JobGate
 from limiter_core.requests import Loss

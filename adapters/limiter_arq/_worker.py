@@ -15,11 +15,11 @@ from typing import Any, Literal
 from arq.connections import create_pool
 from arq.worker import Worker
 
+from limiter_arq._arq import refuse_other_workers
+from limiter_arq._decorator import Run, current, limits_of
+from limiter_arq._job_queue import Parked, Shelf, Taken
 from limiter_arq._log import logger
-from limiter_arq._marker import Run, current, limits_of
-from limiter_arq._other_workers import refuse_other_workers
 from limiter_arq._parts import GateSettings, Parts, open_parts
-from limiter_arq._shelf import Parked, Shelf, Taken
 from limiter_core.jobs import CLAIM, Errands
 from limiter_core.requests import Loss
 from limiter_core.store import Store

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from limiter_arq._shelf import is_parked
+from limiter_arq._job_queue import is_parked
 from tests.redis._processes import written
 from tests.redis._servers import PATIENCE, Server
 from tests.redis._tools import until_now

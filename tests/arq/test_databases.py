@@ -11,7 +11,7 @@ from arq.utils import timestamp_ms
 from arq.worker import func
 
 from limiter_arq import limited
-from limiter_arq._shelf import Parked, Shelf
+from limiter_arq._job_queue import Parked, Shelf
 from tests.redis._servers import Server
 from tests.redis._tools import until
 

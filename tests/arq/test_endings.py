@@ -15,8 +15,8 @@ from arq.jobs import Job, JobStatus
 from arq.worker import JobExecutionFailed, func
 
 from limiter_arq import LIMIT_BY, ConcurrencyLimit, limited
-from limiter_arq._intake import Intake
-from limiter_arq._shelf import Taken
+from limiter_arq._job_fetcher import Intake
+from limiter_arq._job_queue import Taken
 from limiter_core import Limiter
 from limiter_core.lease import Lease
 from limiter_redis import RedisStore

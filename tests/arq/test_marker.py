@@ -18,7 +18,7 @@ from arq.worker import Worker, func
 
 import limiter_arq._cli
 from limiter_arq import LIMIT_BY, ConcurrencyLimit, LimitedWorker, limited
-from limiter_arq._marker import limits_of, view_of
+from limiter_arq._decorator import limits_of, view_of
 from limiter_core import ConfigurationError
 from tests.redis._servers import Server
 

@@ -17,8 +17,8 @@ from typing import Any
 from arq import Retry
 from arq.connections import RedisSettings
 
-from limiter_arq import LIMIT_BY, ConcurrencyLimit, LimitedWorker, _admission, _wakes, limited
-from limiter_arq._shelf import Shelf
+from limiter_arq import LIMIT_BY, ConcurrencyLimit, LimitedWorker, _admission, _dispatcher, limited
+from limiter_arq._job_queue import Shelf
 from limiter_core.jobs import JobGate
 from limiter_core.lease import Lease
 
@@ -118,7 +118,7 @@ match GIVEN.get("dies"):
     case "after the release":
         kill_around(Lease, "release", "after")
     case "before the next is brought forward":
-        _wakes.Wakes.hear = lambda *_: die()  # type: ignore[assignment,method-assign]
+        _dispatcher.Wakes.hear = lambda *_: die()  # type: ignore[assignment,method-assign]
     case "before the result":
         kill_around(LimitedWorker, "finish_job", "before")
     case "after the result":

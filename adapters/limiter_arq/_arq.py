@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from arq.worker import Worker
 
-from limiter_arq._marker import limits_of
+from limiter_arq._decorator import limits_of
 from limiter_core import ConfigurationError
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from arq.worker import Worker
 from redis.exceptions import RedisError
 
+from limiter_arq._job_queue import Absent, Shelf, Taken
 from limiter_arq._log import logger
-from limiter_arq._shelf import Absent, Shelf, Taken
 from limiter_core.jobs import Errands
 
 

@@ -16,9 +16,9 @@ from typing import Any
 from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
-from limiter_arq._intake import Intake
+from limiter_arq._job_fetcher import Intake
+from limiter_arq._job_queue import Absent, Parked, Shelf, channel_of
 from limiter_arq._log import logger
-from limiter_arq._shelf import Absent, Parked, Shelf, channel_of
 from limiter_core.jobs import Errands, JobGate
 from limiter_core.requests import Notice
 
