@@ -31,8 +31,8 @@ from limiter_core._engine import (
 from limiter_core._prepare import (
     Arguments,
     Limits,
+    check_limits,
     demands_of,
-    limits_of,
     run_async,
     static_demand,
     terms_of,
@@ -72,7 +72,7 @@ class AsyncEngine(Engine):
         if type(limits) is ConcurrencyLimit and limits.is_static and timeout is None:
             demands, terms = (static_demand(limits, arguments),), limits.terms
         else:
-            demands = await run_async(demands_of(limits_of(limits), view_of(arguments)))
+            demands = await run_async(demands_of(check_limits(limits), view_of(arguments)))
             terms = terms_of(limits, timeout)
         call = new_call(terms, self.face.now)
         call.request = self.request(call, demands, terms, mode)

@@ -10,8 +10,8 @@ from typing import Any, Self, TypeVar, cast
 
 from limiter_core._async_calls import AsyncioCall
 from limiter_core._async_engine import RELEASE_PATIENCE, AsyncEngine
+from limiter_core._background import BackgroundTasks
 from limiter_core._engine import OnStoreError
-from limiter_core._errands import Errands
 from limiter_core._job_parts import (
     CLAIM,
     Desk,
@@ -28,7 +28,7 @@ from limiter_core._job_parts import (
     outage_of_jobs,
     unlisten,
 )
-from limiter_core._prepare import demands_of, limits_of, run_async, terms_of
+from limiter_core._prepare import check_limits, demands_of, run_async, terms_of
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.jitter import jitter
 from limiter_core.lease import Lease
@@ -107,7 +107,7 @@ class JobGate:
         self._desk = Desk(name, claim, family)
         self._desk.fetches = fetches
         self._engine.owns_store |= owns_store
-        self._errands = Errands()
+        self._background = BackgroundTasks()
         self._turn = asyncio.Lock()
         self._sweeping = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
@@ -141,7 +141,7 @@ class JobGate:
             StoreError: the store could not be used; keep the job, and ask again.
         """
         engine = self._engine
-        limits = limits_of(job.limits)
+        limits = check_limits(job.limits)
         demands = await run_async(demands_of(limits, job.arguments))
         terms = terms_of(limits, None)
         call = _JobCall(asyncio.current_task(), terms, self._face.now, asyncio.get_running_loop())
@@ -252,7 +252,7 @@ class JobGate:
 
     async def __aenter__(self) -> Self:
         """Sweep from now on."""
-        self._sweeper = self._errands.begin(self.keep_sweeping())
+        self._sweeper = self._background.begin(self.keep_sweeping())
         return self
 
     async def __aexit__(
@@ -271,11 +271,11 @@ class JobGate:
                     return
             await self.drop(notice.id)
 
-        return lambda notice: self._errands.begin_soon(lambda: woken(notice))
+        return lambda notice: self._background.begin_soon(lambda: woken(notice))
 
     async def finish(self, work: Coroutine[Any, Any, R]) -> R:
         """Do some work to its end even if the caller is cancelled; closing waits for it."""
-        return await self._errands.finish(work)
+        return await self._background.finish(work)
 
     async def aclose(self) -> None:
         """Wake whom there is to wake, then hear no more notices; close a store that it owns."""
@@ -285,7 +285,7 @@ class JobGate:
                 self._sweeper.cancel()
                 await asyncio.gather(self._sweeper, return_exceptions=True)
             await self.leave()
-            await self._errands.done(CLOSE_PATIENCE)
+            await self._background.done(CLOSE_PATIENCE)
         finally:
             unlisten(engine.store, self._face, self._desk, self._wake)
         if engine.owns_store and not engine.closed:

@@ -28,8 +28,12 @@ Arguments = Mapping[str, Any] | None
 """What a caller gives: the arguments by name (an `ArgumentView` is such a mapping), or none."""
 
 
-def limits_of(limits: object) -> tuple[ConcurrencyLimit, ...]:
+def check_limits(limits: object, owner: str = "") -> tuple[ConcurrencyLimit, ...]:
     """Return the limits as a tuple.
+
+    Args:
+        limits: a limit, or a list or tuple of them.
+        owner: stands in the error: what has the limits.
 
     Raises:
         ConfigurationError: one of them is no limit, or there are none.
@@ -41,7 +45,8 @@ def limits_of(limits: object) -> tuple[ConcurrencyLimit, ...]:
         several = tuple(limit for limit in given if isinstance(limit, ConcurrencyLimit))
         if several and len(several) == len(given):
             return several
-    raise ConfigurationError(f"give a ConcurrencyLimit or a list of them, got {limits!r}")
+    needs = f"{owner} needs" if owner else "give"
+    raise ConfigurationError(f"{needs} a ConcurrencyLimit or a list of them, got {limits!r}")
 
 
 def view_of(arguments: object) -> ArgumentView:
@@ -69,7 +74,7 @@ def terms_of(limits: Limits, timeout: float | None) -> Terms:
     """
     if timeout is None and isinstance(limits, ConcurrencyLimit):
         return limits.terms
-    terms = [limit.terms for limit in limits_of(limits)]
+    terms = [limit.terms for limit in check_limits(limits)]
     return Terms(
         _shortest(check_timeout(timeout), *(each.timeout for each in terms)),
         min(each.lease for each in terms),

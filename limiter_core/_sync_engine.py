@@ -32,8 +32,8 @@ from limiter_core._engine import (
 from limiter_core._prepare import (
     Arguments,
     Limits,
+    check_limits,
     demands_of,
-    limits_of,
     run_now,
     static_demand,
     terms_of,
@@ -139,7 +139,7 @@ class SyncEngine(Engine):
         if type(limits) is ConcurrencyLimit and limits.is_static and timeout is None:
             demands, terms = (static_demand(limits, arguments),), limits.terms
         else:
-            demands = run_now(demands_of(limits_of(limits), view_of(arguments)))
+            demands = run_now(demands_of(check_limits(limits), view_of(arguments)))
             terms = terms_of(limits, timeout)
         call = SyncCall(terms, self.face.now)
         call.request = self.request(call, demands, terms, mode)

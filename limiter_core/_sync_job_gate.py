@@ -21,7 +21,7 @@ from limiter_core._job_parts import (
     outage_of_jobs,
     unlisten,
 )
-from limiter_core._prepare import demands_of, limits_of, run_now, terms_of
+from limiter_core._prepare import check_limits, demands_of, run_now, terms_of
 from limiter_core._sync_engine import SyncCall, SyncEngine
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.lease import SyncLease
@@ -65,7 +65,7 @@ class SyncJobGate:
     def admit(self, job: Job, on_lost: OnLost | None = None) -> SyncLease | Waiting | Held:
         """Ask for the slots of a job that was just delivered; see `JobGate.admit`."""
         engine = self._engine
-        limits = limits_of(job.limits)
+        limits = check_limits(job.limits)
         demands = run_now(demands_of(limits, job.arguments))
         terms = terms_of(limits, None)
         call = _JobCall(terms, self._face.now)

@@ -23,24 +23,29 @@ as soon as it fetches no more jobs; `arrive()`, should it go on after all.
 
 from __future__ import annotations
 
+from limiter_core._background import BackgroundTasks
 from limiter_core._checks import check_on_store_error
-from limiter_core._errands import Errands
 from limiter_core._functions import check_argument_names
 from limiter_core._job_gate import ANSWER_PATIENCE, JobGate
 from limiter_core._job_parts import CLAIM, Job, Waiting, error_of
+from limiter_core._prepare import check_limits
 from limiter_core._sync_job_gate import SyncJobGate
 from limiter_core.requests import Held
 
 __all__ = (
     "ANSWER_PATIENCE",
     "CLAIM",
-    "Errands",
+    "BackgroundTasks",
     "Held",
     "Job",
     "JobGate",
     "SyncJobGate",
     "Waiting",
     "check_argument_names",
+    "check_limits",
     "check_on_store_error",
     "error_of",
 )
+
+Errands = BackgroundTasks
+"""The name of `BackgroundTasks` before this release; it goes with the next."""

@@ -15,9 +15,9 @@ from limiter_core._functions import check_argument_names, check_coroutine_functi
 from limiter_core._prepare import (
     Arguments,
     Limits,
+    check_limits,
     demands_of,
     key_of,
-    limits_of,
     run_async,
     view_of,
 )
@@ -138,7 +138,7 @@ class Limiter(Copyable):
         Args, Raises: as `hold`, from the call; `ConfigurationError`, when it decorates, for what is
             no coroutine function, or has no argument of the name that a limit goes by.
         """
-        checked = limits_of(limits)
+        checked = check_limits(limits)
         check_timeout(timeout)
 
         def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:

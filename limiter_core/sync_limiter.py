@@ -14,9 +14,9 @@ from limiter_core._functions import check_argument_names, check_plain_function, 
 from limiter_core._prepare import (
     Arguments,
     Limits,
+    check_limits,
     demands_of,
     key_of,
-    limits_of,
     run_now,
     view_of,
 )
@@ -132,7 +132,7 @@ class SyncLimiter(Copyable):
         Args, Raises: as `hold`, from the call; `ConfigurationError`, when it decorates, for a
             coroutine function, or one without an argument of the name that a limit goes by.
         """
-        checked = limits_of(limits)
+        checked = check_limits(limits)
         check_timeout(timeout)
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:

@@ -1,9 +1,9 @@
-"""What the adapter does in arq's own Redis: jobs are taken, parked and brought forward there.
+"""The operations of the adapter on arq's own Redis: fetch, park and bring forward jobs.
 
 arq's queue is a sorted set of job ids by the time they are due, in milliseconds since the epoch.
-A job that waits stays in it, with a time far ahead; so `Job.status()`, `Job.abort()`, the dedupe
-by job id and burst mode see it. Times of ours end in a half, arq's are whole: that is how a parked
-job is told from one that its user deferred.
+A waiting job stays in it, parked: with a time far ahead. So `Job.status()`, `Job.abort()`, the
+check for duplicate job ids and burst mode see it. The score of a parked job ends in a half, arq's
+are whole: that tells a parked job from one that its user deferred.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import enum
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from importlib import resources
 from typing import Any, NamedTuple
 
 from arq.connections import ArqRedis
@@ -22,60 +24,26 @@ from arq.constants import (
     retry_key_prefix,
 )
 from arq.utils import timestamp_ms
+from redis.exceptions import RedisError
 
-_PLACE_KEY = "arq:limiter:place"
-_PLACE_LASTS = 30 * 24 * 3600
-"""Seconds; far longer than a ticket waits. Each worker begins them again now and then."""
+_REDIS_ID_KEY = "arq:limiter:place"
+_REDIS_ID_LIFE = 30 * 24 * 3600
+"""Seconds; far longer than a ticket waits. Each worker extends it now and then."""
 
-_TAKE = """
--- Take jobs, as arq's `Worker.start_jobs` does, and read all that the gate asks for.
--- KEYS: the queue, the set of aborts, then for each job: in-progress, job, retry.
--- ARGV: now (ms), life of in-progress (ms), the age (ms) from which that is the mark of a dead
---   worker, or "", then for each job: its id, its new score or "".
--- Reply: for each job {0} it is gone, {2} somebody runs it, {3} it is not due, or
---   {1, score, job or false, its life (ms), tries or false, score of its abort or false}.
-local replies = {}
-for i = 1, (#KEYS - 2) / 3 do
-  local running, job, retry = KEYS[3 * i], KEYS[3 * i + 1], KEYS[3 * i + 2]
-  local id, moved = ARGV[2 * i + 2], ARGV[2 * i + 3]
-  local score = redis.call("ZSCORE", KEYS[1], id)
-  local left = redis.call("PTTL", running)
-  local stale = tonumber(ARGV[3]) and ARGV[2] - left > tonumber(ARGV[3])
-  if not score then
-    replies[i] = {0}
-  elseif left ~= -2 and not stale then
-    replies[i] = {2}
-  else
-    if moved ~= "" then
-      redis.call("ZADD", KEYS[1], "XX", moved, id)
-      score = moved
-    end
-    if tonumber(score) > tonumber(ARGV[1]) then
-      replies[i] = {3}
-    else
-      redis.call("SET", running, "1", "PX", ARGV[2])
-      replies[i] = {
-        1, score, redis.call("GET", job), redis.call("PTTL", job),
-        redis.call("GET", retry), redis.call("ZSCORE", KEYS[2], id)
-      }
-    end
-  end
-end
-return replies
-"""
+_FETCH = (resources.files("limiter_arq") / "lua" / "fetch.lua").read_text("utf-8")
 
 
-class Absent(enum.Enum):
-    """Why a job was not taken."""
+class NotFetched(enum.Enum):
+    """Why a job was not fetched."""
 
     GONE = 0
     RUNNING = 2
     NOT_DUE = 3
-    NO_ROOM = 4
-    """It was not tried: the worker has no room."""
+    NO_FREE_SLOT = 4
+    """Redis was not asked: the worker runs as many jobs as it may."""
 
 
-class Taken(NamedTuple):
+class FetchedJob(NamedTuple):
     """A job that is this worker's until it is finished, parked or put back.
 
     Attributes:
@@ -84,7 +52,7 @@ class Taken(NamedTuple):
         raw: the job, serialized; None if it expired.
         life: milliseconds until it expires, below zero if it does not.
         tries: the tries that it has spent.
-        aborted: whether its abort was asked for.
+        aborted: whether its abort was requested.
     """
 
     job_id: str
@@ -95,13 +63,13 @@ class Taken(NamedTuple):
     aborted: bool
 
 
-class Parked(NamedTuple):
-    """How a job that waits is found again: its ticket's payload.
+class ParkedJob(NamedTuple):
+    """What is needed to bring a parked job forward: the payload of its ticket.
 
     Attributes:
         queue: the name of its queue.
         job_id: arq's.
-        score: the place in the queue that it comes back to.
+        score: its score when it is brought forward.
     """
 
     queue: str
@@ -113,138 +81,153 @@ class Parked(NamedTuple):
         return json.dumps(self).encode()
 
     @classmethod
-    def from_payload(cls, payload: bytes) -> Parked:
+    def from_payload(cls, payload: bytes) -> ParkedJob:
         """Return what a ticket carried."""
         queue, job_id, score = json.loads(payload)
         return cls(str(queue), str(job_id), int(score))
 
 
 def is_parked(score: float) -> bool:
-    """Whether a score in the queue is one of ours."""
+    """Whether a score in the queue is that of a parked job."""
     return score % 1 == 0.5
 
 
-def channel_of(queue: str, database: int) -> str:
-    """Return the channel on which the workers of a queue hear of jobs brought forward.
+def parked_for(seconds: float) -> float:
+    """Return the score of a job that is parked for so long."""
+    return timestamp_ms() + max(0, int(seconds * 1000)) + 0.5
 
-    Channels belong to the server: the queue of that name in another database is another one.
+
+class JobQueue:
+    """The queue of one worker, in arq's Redis.
+
+    Attributes:
+        name: the name of the queue.
     """
-    return f"{queue}:limiter-wake:{database}"
 
-
-class Shelf:
-    """The queue of one worker, in arq's Redis."""
-
-    def __init__(self, pool: ArqRedis, queue: str) -> None:
+    def __init__(self, pool: ArqRedis, name: str) -> None:
+        self.name = name
         self._pool: Any = pool  # redis-py's own types leave much open
-        self._queue = queue
-        self.database = int(self._pool.connection_pool.connection_kwargs.get("db") or 0)
+        self._database = int(self._pool.connection_pool.connection_kwargs.get("db") or 0)
         # On a connection of its own: getting one from redis-py's pool costs more than the command.
-        self._line = self._pool.client()
-        self._take = self._line.register_script(_TAKE)
+        self._connection = self._pool.client()
+        self._fetch = self._connection.register_script(_FETCH)
+
+    def _channel_of(self, queue: str) -> str:
+        # Channels belong to the server: a queue of this name may be in another of its databases.
+        return f"{queue}:limiter-wake:{self._database}"
 
     async def aclose(self) -> None:
         """Give the connection back."""
-        await self._line.aclose(close_connection_pool=False)
+        await self._connection.aclose(close_connection_pool=False)
 
-    async def place(self) -> str:
-        """Return what names this Redis, whatever address it has: all its workers read the same."""
-        await self._pool.set(_PLACE_KEY, secrets.token_hex(4), ex=_PLACE_LASTS, nx=True)
-        found: bytes = await self._pool.get(_PLACE_KEY)
+    async def share_redis_id(self, known: str | None = None) -> str:
+        """Return the ID of this Redis: all workers read the same, whatever address they use.
+
+        Args:
+            known: the ID that was read before: its life is extended.
+        """
+        new = secrets.token_hex(4) if known is None else known
+        await self._pool.set(_REDIS_ID_KEY, new, ex=_REDIS_ID_LIFE, nx=known is None)
+        found: bytes = await self._pool.get(_REDIS_ID_KEY)
         return found.decode()
 
-    async def keep_place(self, place: str) -> None:
-        """Have the name live on."""
-        await self._pool.set(_PLACE_KEY, place, ex=_PLACE_LASTS)
-
     async def due(self, count: int) -> list[bytes]:
-        """Return the ids of jobs that are due, as many as this; running ones are among them."""
+        """Return the ids of up to `count` jobs that are due; running ones are among them."""
         found: list[bytes] = await self._pool.zrangebyscore(
-            self._queue, min=float("-inf"), max=timestamp_ms(), start=0, num=count
+            self.name, min=float("-inf"), max=timestamp_ms(), start=0, num=count
         )
         return found
 
-    async def take(
+    async def fetch(
         self,
         jobs: Sequence[tuple[str, int | None]],
-        lasts: float,
+        in_progress: float,
         stale_after: float | None = None,
-    ) -> list[Taken | Absent]:
-        """Take jobs, all in one step.
+    ) -> list[FetchedJob | NotFetched]:
+        """Fetch jobs, all in one step.
 
         Args:
-            jobs: ids, each with the score that it comes back to, or None to leave it.
-            lasts: seconds after which arq counts a job as abandoned.
-            stale_after: seconds after which we do, for jobs that are known not to run; None: never.
+            jobs: ids, each with its new score, or None to leave it.
+            in_progress: seconds after which arq counts a job as abandoned.
+            stale_after: seconds after which the adapter does, for jobs that are known not to run;
+                None: never.
         """
-        keys = [self._queue, abort_jobs_ss]
+        keys = [self.name, abort_jobs_ss]
         stale: Any = "" if stale_after is None else int(stale_after * 1000)
-        args: list[Any] = [timestamp_ms(), int(lasts * 1000), stale]
+        args: list[Any] = [timestamp_ms(), int(in_progress * 1000), stale]
         for job_id, score in jobs:
-            keys += [
-                in_progress_key_prefix + job_id,
-                job_key_prefix + job_id,
-                retry_key_prefix + job_id,
-            ]
+            prefixes = in_progress_key_prefix, job_key_prefix, retry_key_prefix
+            keys += [prefix + job_id for prefix in prefixes]
             args += [job_id, "" if score is None else score]
-        replies = await self._take(keys=keys, args=args)
-        return [_taken(job_id, reply) for (job_id, _), reply in zip(jobs, replies, strict=True)]
+        replies = await self._fetch(keys=keys, args=args)
+        return [_fetched(job_id, reply) for (job_id, _), reply in zip(jobs, replies, strict=True)]
 
-    async def read(self, job_id: str, score: int) -> Taken:
-        """Return what `take` would, of a job that arq has taken itself."""
+    async def read(self, job_id: str, score: int) -> FetchedJob:
+        """Return what `fetch` would, of a job that arq has fetched itself."""
         async with self._pool.pipeline(transaction=True) as pipe:
+            pipe.zscore(self.name, job_id)
             pipe.get(job_key_prefix + job_id)
             pipe.pttl(job_key_prefix + job_id)
             pipe.get(retry_key_prefix + job_id)
             pipe.zscore(abort_jobs_ss, job_id)
-            pipe.zscore(self._queue, job_id)
-            raw, life, tries, abort, now_at = await pipe.execute()
-        return _taken(job_id, [1, now_at or score, raw, life, tries, abort])
+            found, *rest = await pipe.execute()
+        return _fetched(job_id, [1, found or score, *rest])
 
-    async def let_go(self, job_id: str, until: float, life: int | None) -> None:
-        """Let go of a job that was not run.
+    async def put_back(self, job_id: str, score: float, life: int | None = None) -> None:
+        """Put back a job that was fetched and not run.
 
         Args:
             job_id: arq's.
-            until: when it comes back, in milliseconds since the epoch; see `is_parked`.
-            life: milliseconds that the job is to live from now on; None to leave that alone.
+            score: its new score; see `parked_for`.
+            life: milliseconds until it expires from now on; None to leave that alone.
         """
         async with self._pool.pipeline(transaction=True) as pipe:
-            # XX: a job that was finished elsewhere meanwhile does not rise from the dead.
-            pipe.zadd(self._queue, {job_id: until}, xx=True)
+            # XX: a job that another worker finished meanwhile is not added again.
+            pipe.zadd(self.name, {job_id: score}, xx=True)
             pipe.delete(in_progress_key_prefix + job_id)
             if life is not None:
                 pipe.pexpire(job_key_prefix + job_id, life)
             await pipe.execute()
 
-    async def bring_forward(self, parked: Parked, *, tell: bool) -> bool:
-        """Make a parked job due; whether it is still there.
+    async def bring_forward(self, parked: ParkedJob, *, notify: bool) -> bool:
+        """Make a parked job due; returns whether it is still there.
 
         Args:
             parked: the job, of any queue in this Redis.
-            tell: whether to tell the workers of its queue, which else find it when they poll.
+            notify: whether to notify the workers of its queue, which else find it when they poll.
         """
         async with self._pool.pipeline(transaction=True) as pipe:
             pipe.zadd(parked.queue, {parked.job_id: parked.score}, xx=True)
             pipe.zscore(parked.queue, parked.job_id)
-            if tell:
-                pipe.publish(channel_of(parked.queue, self.database), parked.payload())
+            if notify:
+                pipe.publish(self._channel_of(parked.queue), parked.payload())
             _, score, *_ = await pipe.execute()
         return score is not None
 
+    async def subscribe(self) -> AsyncIterator[ParkedJob]:
+        """Yield the jobs of this queue that other workers bring forward."""
+        pubsub = self._pool.pubsub(ignore_subscribe_messages=True)
+        try:
+            await pubsub.subscribe(self._channel_of(self.name))
+            async for message in pubsub.listen():
+                yield ParkedJob.from_payload(message["data"])
+        finally:
+            with suppress(RedisError, OSError):
+                await pubsub.aclose()
+
     async def score(self, job_id: str) -> float | None:
-        """Return where a job stands in the queue, None if it is gone."""
-        found: float | None = await self._pool.zscore(self._queue, job_id)
+        """Return the score of a job, None if it is gone."""
+        found: float | None = await self._pool.zscore(self.name, job_id)
         return found
 
     async def parked_to_abort(self) -> list[str]:
-        """Return the ids of parked jobs whose abort was asked for."""
+        """Return the ids of parked jobs whose abort was requested."""
         ids: list[bytes] = await self._pool.zrange(abort_jobs_ss, 0, -1)
         if not ids:
             return []
         async with self._pool.pipeline(transaction=False) as pipe:
             for job_id in ids:
-                pipe.zscore(self._queue, job_id)
+                pipe.zscore(self.name, job_id)
             scores = await pipe.execute()
         return [
             job_id.decode()
@@ -253,8 +236,8 @@ class Shelf:
         ]
 
 
-def _taken(job_id: str, reply: Sequence[Any]) -> Taken | Any:
+def _fetched(job_id: str, reply: Sequence[Any]) -> FetchedJob | Any:
     if reply[0] != 1:
-        return Absent(reply[0])
+        return NotFetched(reply[0])
     _, score, raw, life, tries, abort = reply
-    return Taken(job_id, float(score), raw, life, int(tries or 0), abort is not None)
+    return FetchedJob(job_id, float(score), raw, life, int(tries or 0), abort is not None)

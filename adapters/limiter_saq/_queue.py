@@ -35,7 +35,7 @@ from limiter_core import (
     Superseded,
 )
 from limiter_core.arguments import Binder
-from limiter_core.jobs import CLAIM, Errands, Held, Job, JobGate
+from limiter_core.jobs import CLAIM, BackgroundTasks, Held, Job, JobGate
 from limiter_core.limits import check_seconds
 from limiter_core.requests import Loss, Notice
 from limiter_core.store import Store
@@ -95,7 +95,7 @@ class LimitedQueue(PatientQueue):
         self._limiter = limiter
         self._claim = check_seconds(claim, "claim")
         self._leases: dict[int, tuple[SaqJob, Lease]] = {}  # by the delivery that got it
-        self._open: tuple[JobGate, Errands] | None = None
+        self._open: tuple[JobGate, BackgroundTasks] | None = None
         self._watchers: dict[asyncio.Event, asyncio.Task[None]] = {}  # by what stops a worker
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -123,17 +123,19 @@ class LimitedQueue(PatientQueue):
 
     async def dequeue(self, timeout: float = 0.0, poll_interval: float = 0.0) -> SaqJob | None:
         """Return the next job that may run. Parks those that have to wait, and looks on."""
-        gate, errands = self._opened()  # now: the jobs of a dead worker may be waiting for a sweep
+        gate, background = (
+            self._opened()
+        )  # now: the jobs of a dead worker may be waiting for a sweep
         stopping = stopping_of(asyncio.current_task())
         if stopping is None or not stopping.is_set():
             gate.arrive()
         if stopping is not None and stopping not in self._watchers:
             self._watchers[stopping] = asyncio.create_task(self._leave_after(stopping, gate))
         try:
-            return await self._dequeue(errands, timeout, poll_interval)
+            return await self._dequeue(background, timeout, poll_interval)
         except asyncio.CancelledError:
             if stopping is None and not self._watchers:  # no worker of SAQ's own, but it stops
-                errands.begin(gate.leave())
+                background.begin(gate.leave())
             raise
 
     async def _leave_after(self, stopping: asyncio.Event, gate: JobGate) -> None:
@@ -144,7 +146,7 @@ class LimitedQueue(PatientQueue):
         del self._watchers[stopping]
 
     async def _dequeue(
-        self, errands: Errands, timeout: float, poll_interval: float
+        self, background: BackgroundTasks, timeout: float, poll_interval: float
     ) -> SaqJob | None:
         while True:
             job = await super().dequeue(timeout, poll_interval)
@@ -155,13 +157,13 @@ class LimitedQueue(PatientQueue):
                 return job
             taken_at = time.monotonic()
             try:
-                if await errands.finish(self._admit(job, limits, asyncio.current_task())):
+                if await background.finish(self._admit(job, limits, asyncio.current_task())):
                     if await self._keep(job, time.monotonic() - taken_at):
                         return job
                     await self._letting_go(job).aclose()  # a sweep put it back meanwhile
             except asyncio.CancelledError:  # the worker stops, whatever the answer was
                 if id(job) in self._leases:  # its slot is free when this task has ended
-                    await errands.finish(self._park(job, 1.0))
+                    await background.finish(self._park(job, 1.0))
                 raise
 
     async def _admit(self, job: SaqJob, limits: Any, worker: Any) -> bool:
@@ -176,18 +178,18 @@ class LimitedQueue(PatientQueue):
         return False
 
     async def _ask(self, job: SaqJob, limits: Any, worker: asyncio.Task[Any]) -> bool:
-        gate, errands = self._opened()
+        gate, background = self._opened()
         ticket = _ticket_of(job)
         # A job that ran before waits from now on, or its limit's `timeout` would be long over.
         enqueued = None if job.attempts else max(job.queued * 1000, job.scheduled * 1_000_000)
         ask = Job(ticket, limits, self._view(job), job.id.encode(), enqueued, job.function)
         outcome = await gate.admit(
-            ask, lambda loss: errands.begin_soon(lambda: self._stop(job, loss, worker))
+            ask, lambda loss: background.begin_soon(lambda: self._stop(job, loss, worker))
         )
         if isinstance(outcome, Lease):
             self._leases[id(job)] = job, outcome
             # However SAQ's task for this job ends, also if it tells the queue nothing of it.
-            worker.add_done_callback(lambda _: errands.begin(self._letting_go(job).aclose()))
+            worker.add_done_callback(lambda _: background.begin(self._letting_go(job).aclose()))
         elif isinstance(outcome, Held):
             await self._park(job, outcome.expires_in or BACKSTOP)
         elif not await self._park(job, min(outcome.patience or BACKSTOP, BACKSTOP)):
@@ -223,7 +225,7 @@ class LimitedQueue(PatientQueue):
         except TypeError:  # they do not fit, as the body will say
             return ArgumentView(job.kwargs or {}, binder.name)
 
-    def _opened(self) -> tuple[JobGate, Errands]:
+    def _opened(self) -> tuple[JobGate, BackgroundTasks]:
         if self._open is None:
             store, is_own = self._limiter, self._limiter is None
             if store is None:
@@ -238,7 +240,7 @@ class LimitedQueue(PatientQueue):
                 owns_store=is_own,
                 fetches=False,
             )
-            self._open = gate, Errands()
+            self._open = gate, BackgroundTasks()
             self._sweeper = asyncio.create_task(gate.keep_sweeping())
         return self._open
 
@@ -316,14 +318,14 @@ class LimitedQueue(PatientQueue):
     async def disconnect(self) -> None:
         """Give back what is left, and close the gate and the connections."""
         if self._open is not None and self._sweeper is not None:
-            gate, errands = self._open
+            gate, background = self._open
             for task in (self._sweeper, *self._watchers.values()):
                 task.cancel()
             self._watchers.clear()
             for job, _ in list(self._leases.values()):
                 await self._letting_go(job).aclose()
             await asyncio.sleep(0)  # what was woken begins
-            await errands.done(5.0)
+            await background.done(5.0)
             self._open = None  # only now: what is woken last may need the gate
             await gate.aclose()
         await super().disconnect()

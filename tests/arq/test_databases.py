@@ -11,7 +11,7 @@ from arq.utils import timestamp_ms
 from arq.worker import func
 
 from limiter_arq import limited
-from limiter_arq._job_queue import Parked, Shelf
+from limiter_arq._job_queue import JobQueue, ParkedJob
 from tests.redis._servers import Server
 from tests.redis._tools import until
 
@@ -36,9 +36,10 @@ async def test_workers_are_told_only_of_jobs_in_their_own_database(
     other_pool = await create_pool(RedisSettings.from_dsn(other_url))
 
     async def bring_forward(there: ArqRedis, job_id: str) -> None:
-        shelf = Shelf(there, "arq:queue")
-        assert await shelf.bring_forward(Parked("arq:queue", job_id, timestamp_ms()), tell=True)
-        await shelf.aclose()
+        queue = JobQueue(there, "arq:queue")
+        parked = ParkedJob("arq:queue", job_id, timestamp_ms())
+        assert await queue.bring_forward(parked, notify=True)
+        await queue.aclose()
 
     await inside([play_in(0)])
     async with Inside(other_url, [play_in(1)], {}):

@@ -15,8 +15,8 @@ from arq.jobs import Job, JobStatus
 from arq.worker import JobExecutionFailed, func
 
 from limiter_arq import LIMIT_BY, ConcurrencyLimit, limited
-from limiter_arq._job_fetcher import Intake
-from limiter_arq._job_queue import Taken
+from limiter_arq._job_fetcher import JobFetcher
+from limiter_arq._job_queue import FetchedJob
 from limiter_core import Limiter
 from limiter_core.lease import Lease
 from limiter_redis import RedisStore
@@ -263,19 +263,19 @@ async def test_a_waiting_job_as_its_producer_sees_it(
 async def test_a_signal_before_a_jobs_first_step_leaves_it_to_the_next_worker(
     pool: ArqRedis, inside: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun: list[Taken] = []
-    begin = Intake._begin
+    begun: list[FetchedJob] = []
+    begin = JobFetcher._start
 
-    def begin_and_stop(intake: Intake, taken: Taken) -> None:
-        begin(intake, taken)
-        begun.append(taken)
+    def begin_and_stop(fetcher: JobFetcher, job: FetchedJob) -> None:
+        begin(fetcher, job)
+        begun.append(job)
         worker.handle_sig(signal.SIGINT)
 
-    monkeypatch.setattr(Intake, "_begin", begin_and_stop)
+    monkeypatch.setattr(JobFetcher, "_start", begin_and_stop)
     worker = await inside([after])
     job = await pool.enqueue_job("after")
     assert job is not None
-    await until(lambda: begun, "the job was taken")
+    await until(lambda: begun, "the job was fetched")
     await worker.close()
     assert not await pool.keys("arq:in-progress:*")
     monkeypatch.undo()

@@ -21,7 +21,7 @@ from limiter_core import (
     Superseded,
     WaitTimeout,
 )
-from limiter_core.jobs import Errands, Held, Job, JobGate, SyncJobGate, Waiting, error_of
+from limiter_core.jobs import BackgroundTasks, Held, Job, JobGate, SyncJobGate, Waiting, error_of
 from limiter_core.requests import Answer, Granted, Loss, Notice, Request
 from limiter_core.store import Capabilities
 from limiter_core.system_clock import system_clock
@@ -465,14 +465,14 @@ def test_a_notice_may_come_from_any_thread(gate: Gate, store: MemoryStore) -> No
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_an_errand_that_was_to_begin_soon_is_waited_for(anyio_backend: str) -> None:
     """The last release of a worker wakes the next job, and then the worker closes."""
-    errands, done = Errands(), []
+    background, done = BackgroundTasks(), []
 
     async def wake() -> None:
         await asyncio.sleep(0)
         done.append("woken")
 
-    errands.begin_soon(wake)
-    await errands.done(5.0)
+    background.begin_soon(wake)
+    await background.done(5.0)
     assert done == ["woken"]
 
 

@@ -18,7 +18,7 @@ from arq import Retry
 from arq.connections import RedisSettings
 
 from limiter_arq import LIMIT_BY, ConcurrencyLimit, LimitedWorker, _admission, _dispatcher, limited
-from limiter_arq._job_queue import Shelf
+from limiter_arq._job_queue import JobQueue
 from limiter_core.jobs import JobGate
 from limiter_core.lease import Lease
 
@@ -108,9 +108,9 @@ if "in_progress" in GIVEN:
 
 match GIVEN.get("dies"):
     case "before the park":
-        kill_around(Shelf, "let_go", "before")
+        kill_around(JobQueue, "put_back", "before")
     case "after the park":
-        kill_around(Shelf, "let_go", "after")
+        kill_around(JobQueue, "put_back", "after")
     case "with the slot":
         kill_around(JobGate, "admit", "after")
     case "before the release":
@@ -118,7 +118,7 @@ match GIVEN.get("dies"):
     case "after the release":
         kill_around(Lease, "release", "after")
     case "before the next is brought forward":
-        _dispatcher.Wakes.hear = lambda *_: die()  # type: ignore[assignment,method-assign]
+        _dispatcher.Dispatcher.on_notice = lambda *_: die()  # type: ignore[assignment,method-assign]
     case "before the result":
         kill_around(LimitedWorker, "finish_job", "before")
     case "after the result":
@@ -129,4 +129,4 @@ match GIVEN.get("dies"):
         raise ValueError(other)
 
 if "backstop" in GIVEN:
-    _admission.FIRST_BACKSTOP = GIVEN["backstop"]
+    _admission.FIRST_RECHECK = GIVEN["backstop"]

@@ -1,4 +1,4 @@
-"""Work beside the jobs of an event loop: what must come to its end, whoever cancels."""
+"""Work beside the jobs of an event loop that has to be completed, even if a caller is cancelled."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ R = TypeVar("R")
 logger = logging.getLogger("limiter")
 
 
-class Errands:
-    """Tasks that outlive those who began them, and are waited for when the worker ends.
+class BackgroundTasks:
+    """Tasks that outlive their callers, and are waited for when the worker ends.
 
-    What goes wrong in one is logged: whatever it was to hand on is offered again. All belong to
-    one event loop.
+    A task that fails is logged: the slot that it was to hand on is offered again. All tasks belong
+    to one event loop.
 
     Args:
-        log: where to; the limiter's own logger unless given.
+        log: the logger; the limiter's own unless given.
     """
 
     def __init__(self, log: logging.Logger = logger) -> None:
@@ -33,20 +33,20 @@ class Errands:
             self._loop = asyncio.get_running_loop()
 
     def begin(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
-        """Have some work done."""
+        """Start a task."""
         self._loop = asyncio.get_running_loop()
         task = self._loop.create_task(work)
         self.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._log_failure)
         return task
 
     def begin_soon(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """Have some work done; from any thread, also when the event loop is gone already."""
-        assert self._loop is not None, "nothing has begun yet, so no event loop is known"
+        """Start a task from any thread; does nothing if the event loop is closed."""
+        assert self._loop is not None, "no task was started yet, so the event loop is not known"
         try:
             self._loop.call_soon_threadsafe(lambda: self.begin(work()))
         except RuntimeError:
-            self._log.debug("an event loop ended before its last errand")
+            self._log.debug("an event loop was closed before its last background task")
 
     def add(self, task: asyncio.Task[Any]) -> None:
         """Wait for this task, too."""
@@ -54,7 +54,7 @@ class Errands:
         task.add_done_callback(self._tasks.discard)
 
     async def finish(self, work: Coroutine[Any, Any, R]) -> R:
-        """Do some work to its end even if the caller is cancelled, who is so only afterwards."""
+        """Complete some work; if the caller is cancelled meanwhile, raises that afterwards."""
         task = asyncio.get_running_loop().create_task(work)
         self.add(task)
         cancelled: asyncio.CancelledError | None = None
@@ -64,24 +64,24 @@ class Errands:
             except asyncio.CancelledError as error:
                 cancelled = error
         if cancelled is not None:
-            self._ended(task)
+            self._log_failure(task)
             raise cancelled
         return task.result()
 
     async def done(self, seconds: float) -> None:
-        """Wait until all is done, what is begun meanwhile included; so many seconds at most."""
+        """Wait, so long at most, until no task is left; includes tasks that start meanwhile."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + seconds
-        mine = asyncio.current_task()
-        await asyncio.sleep(0)  # what was to begin soon begins
-        while (waiting := self._tasks - {mine}) and loop.time() < give_up_at:
+        current = asyncio.current_task()
+        await asyncio.sleep(0)  # tasks that are to start soon start
+        while (waiting := self._tasks - {current}) and loop.time() < give_up_at:
             await asyncio.wait(waiting, timeout=give_up_at - loop.time())
-            await asyncio.sleep(0)  # their callbacks, which may begin more
+            await asyncio.sleep(0)  # their callbacks, which may start more
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _log_failure(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or (error := task.exception()) is None:
             return
-        # What fails for want of a connection needs no traceback; a mistake does.
+        # A lost connection needs no traceback; a mistake does.
         away = isinstance(error, OSError | StoreError) or "redis" in type(error).__module__
         self._log.warning(
             "could not hand a job on, it is offered again: %s",
