@@ -114,6 +114,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
         def _reschedule(self, node: Any) -> None:
             # A worker runs a test when it has the next one, or knows that there is none.
             # pytest-xdist gives one at a time: too little for a worker that replaces another.
+            if node not in self.registered_collections:
+                return  # it replaces another, and is still collecting: it gets its tests then
             given = -1
             while not node.shutting_down and given != (given := len(self.assigned_work[node])):
                 super()._reschedule(node)
