@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from limiter_arq._job_queue import is_parked
+from tests._fork_server import ForkedProcess
 from tests.redis._processes import written
 from tests.redis._servers import PATIENCE, Server
 from tests.redis._tools import until_now
@@ -35,17 +34,12 @@ class Process:
 
     def __init__(self, command: list[str], given: dict[str, Any]) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process)
-        self.process = subprocess.Popen(
-            [sys.executable, *command],
+        self.process = ForkedProcess(
+            command,
+            imports=("limiter_arq", "limiter_redis"),
             cwd=WORKERS,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
             stderr=self._errors,
-            env={
-                **os.environ,
-                "ARQ_TEST": json.dumps(given),
-                "PYTHONDONTWRITEBYTECODE": "1",
-            },
+            env={**os.environ, "ARQ_TEST": json.dumps(given)},
         )
         self.died_at: float | None = None
 

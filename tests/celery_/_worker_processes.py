@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,11 +18,19 @@ import redis
 from celery import group, states
 
 from limiter_core import SyncLimiter
+from tests._fork_server import ForkedProcess
 from tests.redis._processes import most_at_once, written
 from tests.redis._tools import until_now
 
 WORKERS = Path(__file__).parent / "workers"
 PATIENCE = 30.0
+IMPORTS = (
+    *("celery.bin.celery", "celery.apps.worker", "celery.backends.redis", "kombu.transport.redis"),
+    *("celery.concurrency.prefork", "celery.concurrency.thread", "celery.concurrency.solo"),
+    *("limiter_celery", "limiter_redis"),
+)
+PATCHING = ("gevent", "eventlet")
+"""Pools that patch what is imported after them: nothing must be imported before."""
 LONG = 45.0
 """Seconds of a body that a test lets end by `let_end`."""
 
@@ -97,12 +104,11 @@ class CeleryWorker:
 
     def __init__(self, given: dict[str, Any]) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed in `close`
-        self.process = subprocess.Popen(
-            [sys.executable, str(WORKERS / "worker.py"), json.dumps(given)],
-            stdin=subprocess.DEVNULL,
+        self.process = ForkedProcess(
+            [str(WORKERS / "worker.py"), json.dumps(given)],
+            imports=() if given["pool"] in PATCHING else IMPORTS,
             stdout=self._output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
             start_new_session=True,
         )
 

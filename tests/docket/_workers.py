@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from tests._fork_server import ForkedProcess
 from tests.redis._processes import most_at_once, written
 from tests.redis._servers import PATIENCE, Server
 from tests.redis._tools import until_now
@@ -24,11 +24,11 @@ class Process:
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self._process = subprocess.Popen(
+        self._process = ForkedProcess(
             command,
+            imports=("docket.cli", "limiter_docket", "limiter_redis"),
             cwd=ROOT,
             env=environment,
-            stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
@@ -111,7 +111,7 @@ class Fleet:
         """
         given = {"redelivery-timeout": "2s", "logging-level": "WARNING"}
         given |= {name.replace("_", "-"): str(value) for name, value in options.items()}
-        command = [sys.executable, "-m", "docket", "worker", "--docket", self.name]
+        command = ["-m", "docket", "worker", "--docket", self.name]
         command += ["--url", self.server.url, "--tasks", "tests.docket.workers.shop:tasks"]
         for name, value in given.items():
             command += [f"--{name}", value]

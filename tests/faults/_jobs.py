@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests._fork_server import ForkedProcess
 from tests.project._tree import ROOT
 from tests.redis._processes import written
 from tests.redis._servers import PATIENCE
@@ -28,12 +29,14 @@ class Framework:
     Attributes:
         module: with its jobs, in workers/.
         command: what runs a worker of them, after `python -m`.
+        imports: most of what a worker imports.
         database: of the server, where the slots are.
         namespace: of the store's keys.
     """
 
     module: str
     command: tuple[str, ...]
+    imports: tuple[str, ...]
     database: int = 0
     namespace: str = "limiter"
 
@@ -46,6 +49,7 @@ DOCKET = Framework(
         *("docket", "worker", "--docket", "faults", "--url", "{url}"),
         *("--tasks", f"{_MODULES}.docket_jobs:tasks", "--redelivery-timeout", "2s"),
     ),
+    ("docket.cli", "limiter_docket", "limiter_redis"),
     namespace="faults:limits",
 )
 CELERY = Framework(
@@ -54,10 +58,19 @@ CELERY = Framework(
         *("celery", "-A", f"{_MODULES}.celery_jobs", "worker", "-c", "2", "-n", "{name}@faults"),
         *("--without-mingle", "--without-gossip", "-l", "WARNING"),
     ),
+    ("celery.bin.celery", "celery.concurrency.prefork", "limiter_celery", "limiter_redis"),
     database=2,
 )
-SAQ = Framework(f"{_MODULES}.saq_jobs", ("saq", f"{_MODULES}.saq_jobs.settings"))
-ARQ = Framework(f"{_MODULES}.arq_jobs", ("limiter_arq", f"{_MODULES}.arq_jobs.WorkerSettings"))
+SAQ = Framework(
+    f"{_MODULES}.saq_jobs",
+    ("saq", f"{_MODULES}.saq_jobs.settings"),
+    ("saq.worker", "limiter_saq", "limiter_redis"),
+)
+ARQ = Framework(
+    f"{_MODULES}.arq_jobs",
+    ("limiter_arq", f"{_MODULES}.arq_jobs.WorkerSettings"),
+    ("limiter_arq", "limiter_redis"),
+)
 
 
 class Worker:
@@ -71,10 +84,10 @@ class Worker:
         folder.mkdir()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `close`)
         command = [part.format(url=url, name=folder.name) for part in framework.command]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+        self._process = ForkedProcess(
+            ["-m", *command],
+            imports=framework.imports,
             cwd=ROOT,
-            stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,
             env={**_environment(url), **settings, "JOBS_NOTES": str(folder)},

@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
+
+from tests._fork_server import ForkedProcess
 
 from ._servers import PATIENCE
 from ._tools import until_now
@@ -33,13 +34,14 @@ class Worker:
     """A process that runs one of the scripts in workers/, and what it has said so far."""
 
     def __init__(self, script: str, **given: Any) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", str(WORKERS / script), json.dumps(given)],
+        self._process = ForkedProcess(
+            [str(WORKERS / script), json.dumps(given)],
+            imports=("asyncio", "limiter_redis"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            strict=True,
         )
         self.said: list[dict[str, Any]] = []
         self.errors = ""

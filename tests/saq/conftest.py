@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +17,7 @@ from redis.asyncio import Redis
 from saq.worker import Worker
 
 from limiter_saq import LimitedQueue
+from tests._fork_server import ForkedProcess
 from tests.redis._servers import PATIENCE, Process, Server, binary
 
 
@@ -134,14 +133,15 @@ async def until(what: str, condition: Callable[[], Any]) -> None:
 
 
 @pytest.fixture
-def worker_process(server: Server) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+def worker_process(server: Server) -> Iterator[Callable[[], ForkedProcess]]:
     """Start workers in processes of their own."""
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[ForkedProcess] = []
     script = Path(__file__).parent / "workers" / "worker.py"
+    imports = ("saq", "limiter_saq", "limiter_redis")
 
-    def start() -> subprocess.Popen[bytes]:
+    def start() -> ForkedProcess:
         environment = {**os.environ, "SHOP_URL": server.url}
-        started.append(subprocess.Popen([sys.executable, str(script)], env=environment))
+        started.append(ForkedProcess([str(script)], imports=imports, env=environment))
         return started[-1]
 
     yield start
