@@ -31,10 +31,6 @@ found = $(firstword $(foreach python,python$(1) $(wildcard $(PYENV_ROOT)/version
 WORKERS ?= 6
 PARALLEL = --numprocesses $(WORKERS)
 
-# Byte code is kept, whatever the environment says: else each process would compile the project,
-# and each worker the tests, anew.
-export PYTHONDONTWRITEBYTECODE :=
-
 .DEFAULT_GOAL := help
 .PHONY: help demo environments test test-fast test-here test-redis-5 test-slow test-faults test-containers lint types bench fix clean
 

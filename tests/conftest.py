@@ -12,6 +12,7 @@ import importlib.util
 import os
 import re
 import signal
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from typing import Any
 import hypothesis
 import pytest
 import redis
+
+# Byte code is kept, whatever the environment says: else each process would compile the project,
+# and each worker the tests, anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 ROOT = Path(__file__).parents[1]
 ADDRESS = re.compile(" at 0x[0-9a-f]+")

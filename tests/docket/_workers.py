@@ -115,7 +115,7 @@ class Fleet:
         command += ["--url", self.server.url, "--tasks", "tests.docket.workers.shop:tasks"]
         for name, value in given.items():
             command += [f"--{name}", value]
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "SHOP_DOCKET": self.name}
+        environment = {**os.environ, "SHOP_DOCKET": self.name}
         environment |= {"SHOP_KILL_AT": kill_at, "SHOP_BACKSTOP": str(backstop)}
         if apart:
             namespace = quote(f"{self.server.prefix_of(self.name)}:limits")

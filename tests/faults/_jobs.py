@@ -202,4 +202,4 @@ class Workers:
 
 
 def _environment(url: str) -> dict[str, str]:
-    return {**os.environ, "JOBS_URL": url, "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**os.environ, "JOBS_URL": url}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -119,7 +118,6 @@ def test_a_process_that_takes_no_slot_is_seen(tmp_path: Path) -> None:
         [sys.executable, str(script), json.dumps({**given, "lease": 5, "notes": str(notes)})],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     until_now(lambda: notes.exists() and notes.stat().st_size > 50_000, "it is busy")
     process.kill()
