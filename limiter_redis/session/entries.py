@@ -123,6 +123,11 @@ class Entry:
         return self.state < State.HELD
 
     @property
+    def claimant(self) -> str:
+        """Which delivery of a job it is (S18); empty for a call, which has no others."""
+        return "" if self.request.payload is None else self.request.claimant
+
+    @property
     def key(self) -> str:
         """The first of its keys: where its records are."""
         return self.request.demands[0].key

@@ -150,13 +150,13 @@ class LocalRequests(Books):
             if entry is not None:
                 self._step(entry, RELEASE, now)
             return entry
-        if entry is not None and entry.request.claimant == claimant:
+        if entry is not None and entry.claimant == claimant:
             gone = [entry]
         else:
             gone = [
                 each
                 for each in (*self.rivals.values(), *self.releasing)
-                if each.request.id == request_id and each.request.claimant == claimant
+                if each.request.id == request_id and each.claimant == claimant
             ]
         if not gone and key is not None:
             # Of a job it is released only if that delivery has it (S18).

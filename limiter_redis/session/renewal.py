@@ -319,7 +319,7 @@ class Keeper:
                 continue
             if self._hub.live.get(live.request.id) is not live:
                 # Released while it was asked for again: nobody wants it any more.
-                self._hub.abandon(live.request.id, live.key, live.request.claimant)
+                self._hub.abandon(live.request.id, live.key, live.claimant)
                 continue
             self._read(partial(self._hub.settle, request, line, sent_at))  # else it is asked again
 

@@ -119,7 +119,7 @@ class Hub:
         """
         with self._lock:
             entry = self.live.get(request_id)
-            if claimant is not None and entry and entry.request.claimant != claimant:
+            if claimant is not None and entry and entry.claimant != claimant:
                 return None  # another delivery's
             return self.requests.release(request_id, time.monotonic(), by_caller=True)
 
@@ -336,4 +336,4 @@ def release_of(entry: Entry) -> protocol.Operation:
 
 def renewal_of(entry: Entry) -> protocol.Operation:
     """Return the operation that renews a request."""
-    return protocol.renew(entry.request.id, entry.key, entry.request.claimant)
+    return protocol.renew(entry.request.id, entry.key, entry.claimant)

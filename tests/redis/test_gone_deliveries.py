@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -19,6 +19,7 @@ from limiter_redis.protocol import commands as protocol
 from limiter_redis.store import RedisStore
 
 from ._servers import Server
+from ._tools import until_now
 
 LEASE = 30.0
 
@@ -80,6 +81,20 @@ def test_what_a_delivery_abandons_is_not_the_lease_of_the_next_one(
     (holder,) = face.inspect("k").holders
     assert holder.id == "job"
     assert face.release_claim("job", ["k"], "second")
+    store.close()
+
+
+def test_a_call_has_no_deliveries_that_could_lose_its_lease_to_each_other(server: Server) -> None:
+    store = RedisStore(server.url)
+    call = delivery("a")._replace(payload=None)
+    for request in (call, call._replace(claimant="b")):
+        assert isinstance(store.sync_face().acquire(request), Granted)
+    listener = cast("RecordingListener", call.listener)
+    renewed = len(listener.ends)
+    store.hub.silence()
+    until_now(lambda: listener.losses or len(listener.ends) > renewed, "the lease is renewed")
+    assert not listener.losses
+    store.sync_face().release("job")
     store.close()
 
 
