@@ -195,3 +195,23 @@ def a_waiter_survives_a_limit_below_its_cost(stage: Stage) -> Steps[None]:
     yield from stage.wait(wide)
     yield from stage.set_limit(3)
     yield from stage.take(wide)
+
+
+@scenario("S7", "S17", needs=("durable",))
+def jobs_that_let_their_slots_pass_at_once_stay_in_order(stage: Stage) -> Steps[None]:
+    """Each takes a new turn of its group, in the order in which they had the slots."""
+    yield from stage.take(stage.request(Demand(KEY, 3, 3), id="holder", lease=10_000))
+    jobs = [
+        stage.request(Demand(KEY, 3, group="tenant"), id=name, payload=b"job")
+        for name in ("third", "second", "first")  # not by their names
+    ]
+    for job in jobs:
+        yield from stage.wait(job)
+    wide = Demand(KEY, 3, 3, group="tenant")
+    yield from stage.wait(stage.request(wide, id="wide", lease=10_000))
+    yield from stage.release("holder")
+    assert (yield from stage.holders()) == [job.id for job in jobs]
+    stage.clock.advance(jobs[0].claim + 0.1)
+    yield from stage.sweep()
+    assert (yield from stage.holders()) == ["wide"]
+    assert (yield from stage.waiters()) == [job.id for job in jobs]

@@ -127,6 +127,13 @@ function turns.lapse(h, t)
   tickets.forget(state.load(t.demands[1].key), t.id)
 end
 
+-- Of two jobs that did not come, whether the first waits again before the second: the one whose
+-- claim time ended first, then the one that had its slot first.
+function turns.lapsed_before(a, b)
+  if a.lapsed_at ~= b.lapsed_at then return a.lapsed_at < b.lapsed_at end
+  return a.token < b.token
+end
+
 -- Serves the next (S6); jobs that did not come for their slot keep their arrival order (S17).
 function turns.pass_over(lapsed, freed)
   local again = {}
@@ -155,11 +162,12 @@ function turns.reap(s)
     return
   end
   state.write_ends(s)
-  local ended = call('ZRANGEBYSCORE', s.ends, '-inf', int(now), 'LIMIT', 0, CHUNK)
-  s.unreaped = #ended == CHUNK
+  local ended = call('ZRANGEBYSCORE', s.ends, '-inf', int(now), 'WITHSCORES', 'LIMIT', 0, CHUNK)
+  s.unreaped = #ended == 2 * CHUNK
   if s.unreaped then news[#news + 1] = 'more ' .. s.key end
   local freed, lapsed = {}, {}
-  for _, member in ipairs(ended) do
+  for i = 1, #ended, 2 do
+    local member = ended[i]
     local id = string.sub(member, 2)
     if string.sub(member, 1, 1) == 'd' then -- it takes its place again
       local t = tickets.read(s, id)
@@ -188,6 +196,7 @@ function turns.reap(s)
           if t.name ~= '' and presence.lasts(state.load(t.demands[1].key), t.name) > now then
             t.offers = t.offers + 1
           end
+          t.lapsed_at, t.token = tonumber(ended[i + 1]), h.token
           lapsed[#lapsed + 1] = t
         else
           turns.finish(h, (h.ends > 0 and h.ends <= now) and 'overran' or 'expired')
@@ -198,6 +207,7 @@ function turns.reap(s)
     end
   end
   if #freed == 0 and s.recheck > 0 and s.recheck <= now then freed[1] = s.key end
+  if #lapsed > 1 then table.sort(lapsed, turns.lapsed_before) end
   turns.pass_over(lapsed, freed)
 end
 
