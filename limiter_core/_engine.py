@@ -40,7 +40,7 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 class Engine:
     """Settings and books of a limiter. The books: who holds what, to recognise self-deadlock."""
 
-    let_expire: Callable[[str], None]
+    let_expire: Callable[[str, str], None]
     """Has a lease renewed no more."""
 
     def __init__(
@@ -200,7 +200,7 @@ class Engine:
 
         def let_go() -> None:
             self.ended(call)
-            self.let_expire(call.request.id)
+            self.let_expire(call.request.id, call.request.claimant)
 
         do_later(let_go)
         warnings.warn(
@@ -228,27 +228,29 @@ class Engine:
 
 def methods_in_background(
     face: SyncStore | AsyncStore,
-) -> tuple[Callable[[str, Sequence[str], str], None], Callable[[str], None]]:
+) -> tuple[Callable[[str, Sequence[str], str], None], Callable[[str, str], None]]:
     """Return `abandon` and `let_expire` of a store.
 
     A store that was written before they were in the protocol has neither: there a lease whose
     caller was interrupted, or forgot it, is left to its end. One that does not know which delivery
-    of a job is meant is asked for none, for it might take the slot from the next one.
+    of a job is meant is asked to abandon none, for it might take the slot from the next one; it
+    lets a lease expire by the id alone.
     """
 
     def leave_to_its_end(*_: object) -> None:
         pass
 
     abandon: Callable[..., None] = getattr(face, "abandon", leave_to_its_end)
-    let_expire = getattr(face, "let_expire", leave_to_its_end)
-    if _takes(getattr(abandon, "__func__", abandon), "claimant"):
-        return abandon, let_expire
+    let_expire: Callable[..., None] = getattr(face, "let_expire", leave_to_its_end)
 
     def abandon_no_job(lease_id: str, keys: Sequence[str], claimant: str) -> None:
         if not claimant:
             abandon(lease_id, keys)
 
-    return abandon_no_job, let_expire
+    return (
+        abandon if _takes(abandon, "claimant") else abandon_no_job,
+        let_expire if _takes(let_expire, "claimant") else lambda lease_id, _: let_expire(lease_id),
+    )
 
 
 def release_of_jobs(face: SyncStore | AsyncStore) -> Callable[[str, Sequence[str], str], Any]:
@@ -264,14 +266,18 @@ def bounded_inspect(face: SyncStore | AsyncStore) -> Callable[[str, float | None
 
     A store that was written before the deadline was in the protocol has its own bounds only.
     """
-    if _takes(getattr(face.inspect, "__func__", face.inspect), "deadline"):
+    if _takes(face.inspect, "deadline"):
         return face.inspect
     return lambda key, _: face.inspect(key)
 
 
-@cache
 def _takes(method: Callable[..., Any], argument: str) -> bool:
-    return argument in signature(method).parameters
+    return argument in _parameters(getattr(method, "__func__", method))
+
+
+@cache
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(signature(function).parameters)
 
 
 def check_key(key: object) -> str:

@@ -195,8 +195,10 @@ class SyncStore(Protocol):
         """
         ...
 
-    def let_expire(self, lease_id: str) -> None:
+    def let_expire(self, lease_id: str, claimant: str = "") -> None:
         """Renew a lease of this process no more, whose holder was collected unreleased.
+
+        That of a job only if this claimant has it, as by `abandon`.
 
         It ends with its lease time, also in a store whose leases last as long as the process.
         Called from any thread; never waits for a server.
@@ -319,7 +321,7 @@ class AsyncStore(Protocol):
         """Have it released without waiting, with or without a loop; see `SyncStore.abandon`."""
         ...
 
-    def let_expire(self, lease_id: str) -> None:
+    def let_expire(self, lease_id: str, claimant: str = "") -> None:
         """Renew a lease no more; see `SyncStore.let_expire`."""
         ...
 

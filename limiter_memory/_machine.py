@@ -78,6 +78,16 @@ class Machine(Queues):
                 return self._ended[request.id]
         return self._answer_newcomer(request, now)
 
+    def release_claim(self, request_id: str, claimant: str, now: int) -> bool:
+        """Remove the lease of a job if this claimant has it (S18); whether it had one."""
+        holder = self.board.holders.get(request_id)
+        if holder is not None:
+            self._reap(holder.request.demands, now)
+            holder = self.board.holders.get(request_id)
+        if holder is None or not holder.claimed or holder.request.claimant != claimant:
+            return False
+        return self.release(request_id, now)
+
     def release(self, request_id: str, now: int) -> bool:
         """Remove the lease or ticket of this id; whether there was one."""
         member = self.board.holders.get(request_id) or self.board.tickets.get(request_id)
@@ -132,10 +142,15 @@ class Machine(Queues):
                 member.expires_at = now + microseconds(member.request.lease)
         return Renewal(gone, frozenset(preempted))
 
-    def let_expire(self, lease_id: str, now: int) -> None:
-        """Have a lease end with its lease time, as if nobody in this process held it."""
+    def let_expire(self, lease_id: str, claimant: str, now: int) -> None:
+        """Have a lease end with its lease time, as if nobody in this process held it.
+
+        That of a job only if this claimant has it (S18).
+        """
         holder = self.board.holders.get(lease_id)
-        if holder is not None:
+        if holder is not None and (
+            holder.request.payload is None or holder.request.claimant == claimant
+        ):
             holder.request = holder.request._replace(listener=None)
             holder.expires_at = _lease_end(holder.request, now)
             self.board.note_end(holder)

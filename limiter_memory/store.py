@@ -76,8 +76,9 @@ class MemoryStore:
         self._owner = 0
         """The thread that is amid a step, 0 for none. Whoever has the lock and finds another than
         itself here knows that its step was interrupted."""
-        self._put_off: deque[str] = deque()
-        """What a thread was told to release amid its own step, or nobody is there to take up."""
+        self._put_off: deque[tuple[str, str | None]] = deque()
+        """What a thread was told to release amid its own step, or nobody is there to take up: ids,
+        and of a job the claimant."""
         self._untold: dict[_Effects, None] = {}
         """What steps have to tell, and did not tell yet to the end."""
         self._machine = Machine()
@@ -141,12 +142,12 @@ class MemoryStore:
             self._recover()
             raise
 
-    def release_claim(self, lease_id: str, keys: Sequence[str], claimant: str) -> bool:
+    def release_claim(self, lease_id: str, keys: Sequence[str], claimant: str) -> bool:  # noqa: ARG002
         """Remove the lease of a job if this claimant has it."""
-        holder = self._machine.board.holders.get(lease_id)
-        if holder is None or not holder.claimed or holder.request.claimant != claimant:
-            return False
-        return self.release(lease_id, keys)
+        if self._owner == get_ident() and self._lock.locked():  # as in `release`
+            self._put_off.append((lease_id, claimant))
+            return True
+        return self._step(lambda machine, now: machine.release_claim(lease_id, claimant, now))
 
     def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:  # noqa: ARG002
         """Remove the lease or the ticket of this id, and hand on what came free."""
@@ -154,7 +155,7 @@ class MemoryStore:
             if self._owner == get_ident() and self._lock.locked():
                 # The garbage collector closed a generator with a hold in it while this thread made
                 # a step. The step goes first.
-                self._put_off.append(lease_id)
+                self._put_off.append((lease_id, None))
                 return True
             with self._lock:
                 if self._owner:
@@ -180,9 +181,9 @@ class MemoryStore:
         else:
             self.release(lease_id, keys)
 
-    def let_expire(self, lease_id: str) -> None:
+    def let_expire(self, lease_id: str, claimant: str = "") -> None:
         """Have a lease end with its lease time, counted from now."""
-        self._step(lambda machine, now: machine.let_expire(lease_id, now))
+        self._step(lambda machine, now: machine.let_expire(lease_id, claimant, now))
 
     def renew(self, ids: Sequence[str]) -> Renewal:
         """Start the lease time of these leases and tickets again."""
@@ -271,7 +272,11 @@ class MemoryStore:
 
     def _catch_up(self) -> None:
         while self._put_off:
-            self._machine.release(self._put_off[0], self._microseconds())
+            lease_id, claimant = self._put_off[0]
+            if claimant is None:
+                self._machine.release(lease_id, self._microseconds())
+            else:
+                self._machine.release_claim(lease_id, claimant, self._microseconds())
             self._put_off.popleft()
 
     def _carry_out(self, effects: _Effects | None) -> None:
@@ -294,7 +299,7 @@ class MemoryStore:
             if isinstance(news, Loss):
                 request.listener.lease_lost(news)
             elif not request.listener.look_again(news):
-                self._put_off.append(request.id)
+                self._put_off.append((request.id, None))
         if effects.notices and self._notify is not None:
             for notice in effects.notices:
                 self._notify(notice)
@@ -362,8 +367,8 @@ class _AsyncFace:
     def abandon(self, lease_id: str, keys: Sequence[str], claimant: str = "") -> None:
         self._store.abandon(lease_id, keys, claimant)
 
-    def let_expire(self, lease_id: str) -> None:
-        self._store.let_expire(lease_id)
+    def let_expire(self, lease_id: str, claimant: str = "") -> None:
+        self._store.let_expire(lease_id, claimant)
 
     async def renew(self, ids: Sequence[str]) -> Renewal:
         return self._store.renew(ids)

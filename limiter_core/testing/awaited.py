@@ -40,9 +40,9 @@ class AwaitedStore:
         """Have a lease or a ticket removed."""
         self._store.abandon(lease_id, keys, claimant)
 
-    def let_expire(self, lease_id: str) -> None:
+    def let_expire(self, lease_id: str, claimant: str = "") -> None:
         """Renew a lease no more."""
-        self._store.let_expire(lease_id)
+        self._store.let_expire(lease_id, claimant)
 
     async def renew(self, ids: Sequence[str]) -> Renewal:
         """Start lease times again."""

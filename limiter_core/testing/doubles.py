@@ -87,7 +87,7 @@ class _Double:
         """Forget a lease or a ticket."""
         self.release(lease_id, keys)
 
-    def let_expire(self, lease_id: str) -> None:
+    def let_expire(self, lease_id: str, claimant: str = "") -> None:  # noqa: ARG002
         """Forget a lease: nothing ends by itself here."""
         self.release(lease_id)
 
