@@ -97,8 +97,8 @@ class AsyncFace:
         if not self._store.is_of_parent(lease_id):
             self._store.abandon(lease_id, keys[0], claimant)
 
-    def let_expire(self, lease_id: str) -> None:
-        self._store.hub.let_expire(lease_id)
+    def let_expire(self, lease_id: str, claimant: str = "") -> None:
+        self._store.hub.let_expire(lease_id, claimant)
 
     async def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
         if self._store.hub.holds(ticket_id):

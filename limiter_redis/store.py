@@ -246,9 +246,7 @@ class RedisStore:
             try:
                 self._keep()
             except StoreError:
-                entry = self.hub.end(request.id)
-                if entry is not None:
-                    self.hub.released(entry)  # nothing was sent
+                self.hub.not_sent(request)
                 raise
 
     def _keep(self) -> None:

@@ -74,10 +74,18 @@ class Event(enum.IntEnum):
     """Messages or replies may have been lost."""
     LOOK = 21
     """The reply to a renewal: it has no lease, and the answer has changed."""
-    LOST_UNSURE = 23
-    """The lease of a holder has ended, and an ask of it may still arrive, and take another."""
     WAKE = 22
     """All who wait are to ask again, or to say that they are gone."""
+    LOST_UNSURE = 23
+    """The lease of a holder has ended, and an ask of it may still arrive, and take another."""
+    OVER_UNSURE = 24
+    """The same, where it is its time that is over."""
+    COLLECTED = 25
+    """The garbage collector has its holder, who did not give it back."""
+    NOT_SENT = 26
+    """Its caller could not ask, and never did before."""
+    FAILED = 27
+    """The store has answered its release with an error."""
 
 
 class Entry:
@@ -97,6 +105,7 @@ class Entry:
         known: whether the store has answered for it.
         asking: whether its caller waits for an answer.
         unsure: whether an ask may be on its way still, over a connection that was given up.
+        failures: releases of it in a row that the store answered with an error.
         early: a loss whose lease is not known here yet, and that lease's token, 0 if unknown.
     """
 
@@ -110,6 +119,7 @@ class Entry:
     known = False
     asking = True
     unsure = False
+    failures = 0
     early: tuple[Loss, int] | None = None
 
     def __init__(self, request: Request, listener: Listener | None, renew_at: float) -> None:

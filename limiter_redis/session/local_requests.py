@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 
 from limiter_core.requests import Answer, Demand, Granted, Loss, Mode, Queued, Request
 from limiter_redis.session.entries import NOW, Entry, Event, State
-from limiter_redis.session.transitions import MARGIN, Books
+from limiter_redis.session.transitions import MARGIN, UNSURE, Books
 
 # The members of an enum take their time to be looked up.
 LOOK = Mode.LOOK
@@ -124,6 +124,14 @@ class LocalRequests(Books):
         self._step(entry, Event.GIVEN_UP if durable else Event.NO_REPLY, now)
         return None
 
+    def not_sent(self, request: Request, now: float) -> None:
+        """A request could not be sent."""
+        entry = self._entry_of(request)
+        if entry is None or entry.known or entry.unsure:  # it was asked before
+            self.not_answered(request, now, unsure=False)
+        else:
+            self._step(entry, Event.NOT_SENT, now)
+
     def release(
         self,
         request_id: str,
@@ -177,6 +185,10 @@ class LocalRequests(Books):
         """A release was not confirmed."""
         self._step(entry, Event.NOT_RELEASED, now)
 
+    def release_failed(self, entry: Entry, now: float) -> None:
+        """The store has answered a release in the background with an error."""
+        self._step(entry, Event.FAILED, now)
+
     def caller_gone(self, entry: Entry, now: float) -> None:
         """The listener of a request is not there any more."""
         self._step(entry, Event.CALLER_GONE, now)
@@ -185,9 +197,17 @@ class LocalRequests(Books):
         """Return what is to be released before a job is asked for again."""
         return [entry for entry in self.releasing if entry.request.id == request.id]
 
-    def forget(self, request_id: str) -> None:
-        """Renew a lease no more: it ends by itself."""
-        self.entries.pop(request_id, None)
+    def collected(self, request_id: str, claimant: str, now: float) -> None:
+        """The garbage collector has the holder of a lease.
+
+        Args:
+            request_id: its id.
+            claimant: which delivery of a job it was: another one may run by now.
+            now: the time.
+        """
+        entry = self.entries.get(request_id)
+        if entry is not None and entry.claimant == claimant:
+            self._step(entry, Event.COLLECTED, now)
 
     # -- what the store says ----------------------------------------------------------------------
 
@@ -263,8 +283,8 @@ class LocalRequests(Books):
             event = Event.LOST
         elif event is Event.PREEMPTED and entry.state is State.HELD:
             self._step(entry, Event.ALIVE, now, sent_at)
-        if event is Event.LOST:
-            self._ended(entry, now, loss)
+        if event in UNSURE:
+            self._ended(entry, now, loss, event=event)
         else:
             self._step(entry, event, now, sent_at, loss=loss)
         if not reclaims or entry.state is not State.HELD:
@@ -312,7 +332,7 @@ class LocalRequests(Books):
             if entry.expires_at > now:
                 soonest = min(soonest, entry.expires_at)
             else:
-                self._step(entry, Event.DEADLINE, now)
+                self._ended(entry, now, event=Event.DEADLINE)
         self._next_deadline = soonest  # last: interrupted, it is looked at once more
 
     def releases_due(self, now: float) -> list[Entry]:

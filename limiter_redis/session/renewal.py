@@ -296,32 +296,29 @@ class Keeper:
     def _release(self, wire: Way, entries: list[Entry]) -> None:
         lines = self._call(wire, [release_of(entry) for entry in entries])
         for entry, line in zip(entries, lines, strict=True):
-            if line is not None:  # else it is tried again
+            if line is not None:
                 self._hub.released(entry)
+            else:
+                self._hub.release_failed(entry)
 
     def _renew(self, wire: Way, lives: list[Entry]) -> None:
         sent_at = time.monotonic()
         lines = self._call(wire, [renewal_of(live) for live in lives])
-        lost: list[tuple[Entry, Request]] = []
+        lost: list[Request] = []
         for live, line in zip(lives, lines, strict=True):
             if line is not None:
                 request = self._read(partial(self._hub.renewed, live, line, sent_at))
                 if request is not None:
-                    lost.append((live, request))
+                    lost.append(request)
         if lost:
             self._reclaim(wire, lost)
 
-    def _reclaim(self, wire: Way, lost: list[tuple[Entry, Request]]) -> None:
+    def _reclaim(self, wire: Way, lost: list[Request]) -> None:
         sent_at = time.monotonic()
-        lines = self._call(wire, [protocol.acquire(request) for _, request in lost])
-        for (live, request), line in zip(lost, lines, strict=True):
-            if line is None:
-                continue
-            if self._hub.live.get(live.request.id) is not live:
-                # Released while it was asked for again: nobody wants it any more.
-                self._hub.abandon(live.request.id, live.key, live.claimant)
-                continue
-            self._read(partial(self._hub.settle, request, line, sent_at))  # else it is asked again
+        lines = self._call(wire, [protocol.acquire(request) for request in lost])
+        for request, line in zip(lost, lines, strict=True):
+            if line is not None:  # else it is asked for again
+                self._read(partial(self._hub.settle, request, line, sent_at))
 
     def _look(self, wire: Way, keys: list[str]) -> None:
         lines = self._call(wire, [protocol.sweep(key) for key in keys])

@@ -74,6 +74,11 @@ class Hub:
         with self._lock:
             self.requests.asked(request, now)
 
+    def not_sent(self, request: Request) -> None:
+        """Note that a request could not be sent, after `begin`."""
+        with self._lock:
+            self.requests.not_sent(request, time.monotonic())
+
     def settle(self, request: Request, line: str, sent_at: float) -> Answer:
         """Return the answer that a reply stands for, and note what follows from it."""
         answer = protocol.parse_answer(line.split(" "), request.demands[0].key)
@@ -133,15 +138,20 @@ class Hub:
         with self._lock:
             self.requests.not_released(entry, time.monotonic())
 
+    def release_failed(self, entry: Entry) -> None:
+        """Have a request released again in the background, after a pause."""
+        with self._lock:
+            self.requests.release_failed(entry, time.monotonic())
+
     def abandon(self, request_id: str, key: str, claimant: str = "") -> None:
         """Have a request released in the background, since nobody wants it any more."""
         with self._lock:
             self.requests.release(request_id, time.monotonic(), key, claimant)
 
-    def let_expire(self, request_id: str) -> None:
+    def let_expire(self, request_id: str, claimant: str) -> None:
         """Renew a lease no more."""
         with self._lock:
-            self.requests.forget(request_id)
+            self.requests.collected(request_id, claimant, time.monotonic())
 
     def in_the_way(self, request: Request) -> list[Entry]:
         """Return what is to be released before a job is asked for again."""

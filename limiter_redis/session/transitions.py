@@ -8,8 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from limiter_core.backoff import backoff
 from limiter_core.jitter import jitter
 from limiter_core.requests import Answer, Listener, Loss
+from limiter_redis.connection.backoff import FIRST, LONGEST
 from limiter_redis.session.entries import NOW, Entry, Event, Said, State
 
 MARGIN = 0.1
@@ -22,6 +24,9 @@ LOOK_EVERY = 5.0
 
 # The members of an enum take their time to be looked up.
 HELD, RELEASING, GONE = State.HELD, State.RELEASING, State.GONE
+
+UNSURE = {Event.LOST: Event.LOST_UNSURE, Event.DEADLINE: Event.OVER_UNSURE}
+"""What the end of a lease is if an ask of its holder may still arrive."""
 
 
 class Books:
@@ -67,10 +72,17 @@ class Books:
         if entry.early is not None and state is HELD:
             self._take_early(entry, now)
 
-    def _ended(self, entry: Entry, now: float, loss: Loss, token: int = 0) -> None:
+    def _ended(
+        self,
+        entry: Entry,
+        now: float,
+        loss: Loss = Loss.FORGOTTEN,
+        token: int = 0,
+        event: Event = Event.LOST,
+    ) -> None:
         """A lease has ended."""
-        unsure = entry.state is HELD and (entry.asking or entry.unsure)
-        event = Event.LOST_UNSURE if unsure else Event.LOST
+        if entry.state is HELD and (entry.asking or entry.unsure):
+            event = UNSURE[event]
         self._step(entry, event, now, loss=loss, token=token)
 
     def _enter(self, entry: Entry, state: State) -> None:
@@ -105,8 +117,7 @@ class Books:
         entry.granted_at = entry.granted_at or sent_at
         entry.expires_at = sent_at + answer.expires_in
         if entry.renew_at != NOW:
-            interval = entry.request.lease / 3
-            entry.renew_at = sent_at + interval * (0.8 + 0.2 * self._jitter())
+            entry.renew_at = sent_at + self._pause(entry.request.lease, waiting=False)
         self._next_due = min(self._next_due, entry.renew_at)
         self._next_deadline = min(self._next_deadline, entry.expires_at)
 
@@ -161,13 +172,18 @@ class Books:
     def _deliver(self, entry: Entry, _: float, __: float, answer: Any, *___: Any) -> None:
         self.outbox.append(Said(entry, answer=answer))
 
-    def _ask_again(self, entry: Entry, *_: Any) -> None:
+    def _wake(self, entry: Entry, *_: Any) -> None:
         self.outbox.append(Said(entry))
 
     def _send(self, entry: Entry, now: float, *_: Any) -> None:
         """Have it released with the next renewals."""
         self._sent(entry, now)
         entry.renew_at = NOW
+
+    def _retry(self, entry: Entry, now: float, *_: Any) -> None:
+        """Have it released after a pause."""
+        entry.renew_at = now + backoff(entry.failures, FIRST, LONGEST)
+        entry.failures += 1
 
     def _sent(self, entry: Entry, now: float, *_: Any) -> None:
         """Leave the release to the caller."""
@@ -181,31 +197,35 @@ Cell = tuple[State, tuple[Callable[..., None], ...]]
 # What an event leads to, by the state in which it finds a request: the new state, and the actions
 # (methods above). A dash: it does not happen, and changes nothing.
 _TEXT = """
-EVENT        | ASKED             | WAITING                | HELD                    | RELEASING
-ASK          | ASKED             | ASKED                  | HELD                    | -
-GRANTED      | HELD hold         | -                      | HELD hold tell_end      | -
-QUEUED       | WAITING           | -                      | HELD                    | -
-REFUSED      | GONE              | -                      | GONE say_lost           | -
-PARKED       | GONE              | -                      | GONE say_lost           | -
-NO_REPLY     | WAITING           | -                      | -                       | -
-GIVEN_UP     | RELEASING send    | -                      | -                       | -
-NEWS_GRANTED | HELD hold deliver | HELD hold deliver      | HELD                    | -
-NEWS_REFUSED | GONE deliver      | GONE deliver           | HELD                    | -
-NEWS_LOOK    | ASKED ask_again   | WAITING ask_again      | HELD                    | -
-LOOK         | ASKED             | WAITING ask_again      | -                       | -
-LOST         | ASKED keep        | WAITING keep ask_again | GONE say_lost           | -
-LOST_UNSURE  | -                 | -                      | RELEASING say_lost send | -
-PREEMPTED    | ASKED keep        | WAITING keep ask_again | HELD tell_preempted     | -
-ALIVE        | ASKED             | WAITING ask_again      | HELD renewed            | -
-WAITS        | ASKED             | WAITING                | GONE say_lost           | -
-UNKNOWN      | ASKED             | WAITING ask_again      | HELD                    | -
-DEADLINE     | -                 | -                      | GONE over               | GONE
-RELEASE      | RELEASING sent    | RELEASING sent         | RELEASING sent          | -
-CALLER_GONE  | RELEASING send    | RELEASING send         | RELEASING send          | RELEASING send
-RELEASED     | -                 | -                      | -                       | GONE
-NOT_RELEASED | -                 | -                      | -                       | RELEASING send
-SILENCE      | ASKED look_now    | WAITING look_now       | HELD look_now           | -
-WAKE         | ASKED ask_again   | WAITING ask_again      | HELD ask_again          | -
+EVENT        | ASKED             | WAITING           | HELD                    | RELEASING
+ASK          | ASKED             | ASKED             | HELD                    | -
+GRANTED      | HELD hold         | -                 | HELD hold tell_end      | -
+QUEUED       | WAITING           | -                 | HELD                    | -
+REFUSED      | GONE              | -                 | GONE say_lost           | -
+PARKED       | GONE              | -                 | GONE say_lost           | -
+NO_REPLY     | WAITING           | -                 | -                       | -
+GIVEN_UP     | RELEASING send    | -                 | -                       | -
+NEWS_GRANTED | HELD hold deliver | HELD hold deliver | HELD                    | -
+NEWS_REFUSED | GONE deliver      | GONE deliver      | HELD                    | -
+NEWS_LOOK    | ASKED wake        | WAITING wake      | HELD                    | -
+LOOK         | ASKED             | WAITING wake      | -                       | -
+LOST         | ASKED keep        | WAITING keep wake | GONE say_lost           | -
+LOST_UNSURE  | -                 | -                 | RELEASING say_lost send | -
+PREEMPTED    | ASKED keep        | WAITING keep wake | HELD tell_preempted     | -
+ALIVE        | ASKED             | WAITING wake      | HELD renewed            | -
+WAITS        | ASKED             | WAITING           | GONE say_lost           | -
+UNKNOWN      | ASKED             | WAITING wake      | HELD                    | -
+DEADLINE     | -                 | -                 | GONE over               | GONE
+OVER_UNSURE  | -                 | -                 | RELEASING over send     | -
+COLLECTED    | -                 | -                 | GONE                    | -
+NOT_SENT     | GONE              | -                 | -                       | -
+RELEASE      | RELEASING sent    | RELEASING sent    | RELEASING sent          | -
+CALLER_GONE  | RELEASING send    | RELEASING send    | RELEASING send          | RELEASING send
+RELEASED     | -                 | -                 | -                       | GONE
+NOT_RELEASED | -                 | -                 | -                       | RELEASING send
+FAILED       | -                 | -                 | -                       | RELEASING retry
+SILENCE      | ASKED look_now    | WAITING look_now  | HELD look_now           | -
+WAKE         | ASKED wake        | WAITING wake      | HELD wake               | -
 """
 
 

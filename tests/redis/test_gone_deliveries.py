@@ -10,8 +10,8 @@ import pytest
 
 from limiter_core._async_calls import AsyncioCall
 from limiter_core._job_gate import _JobCall
-from limiter_core.limits import ConcurrencyLimit
-from limiter_core.requests import Demand, Granted, Replaced, Request
+from limiter_core.limits import ConcurrencyLimit, ConflictResolution
+from limiter_core.requests import Demand, Granted, Queued, Replaced, Request
 from limiter_core.system_clock import system_clock as time
 from limiter_core.testing import RecordingListener
 from limiter_memory import MemoryStore
@@ -81,6 +81,53 @@ def test_what_a_delivery_abandons_is_not_the_lease_of_the_next_one(
     (holder,) = face.inspect("k").holders
     assert holder.id == "job"
     assert face.release_claim("job", ["k"], "second")
+    store.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+def test_a_lease_that_was_collected_is_not_that_of_the_next_delivery(
+    server: Server, kind: str
+) -> None:
+    store: Any = MemoryStore() if kind == "memory" else RedisStore(server.url)
+    face = store.sync_face()
+    second = delivery("second")
+    assert isinstance(face.acquire(second), Granted)
+    face.let_expire("job", "first")
+    if kind == "redis":
+        store.hub.silence()
+        listener = cast("RecordingListener", second.listener)
+        until_now(lambda: listener.ends, "it is renewed")
+    else:
+        assert face.inspect("k").holders[0].expires_in is None
+        face.let_expire("job", "second")
+        assert face.inspect("k").holders[0].expires_in is not None
+    assert face.release_claim("job", ["k"], "second")
+    store.close()
+
+
+def test_a_call_that_is_gone_takes_nothing_though_its_release_comes_once_more(
+    server: Server,
+) -> None:
+    store = RedisStore(server.url)
+    face = store.sync_face()
+    call = Request("call", (Demand("k", 1),), LEASE)
+    store.wire().call([protocol.release("call", "k", for_good=True)])
+    assert not face.release("call", ["k"])
+    assert isinstance(face.acquire(call), Replaced)
+    store.close()
+
+
+def test_what_was_superseded_may_come_anew_once_its_caller_has_let_go(server: Server) -> None:
+    store = RedisStore(server.url)
+    face = store.sync_face()
+    face.acquire(Request("holder", (Demand("k", 1),), LEASE))
+    latest = Demand("k", 1, on_conflict=ConflictResolution.KEEP_LATEST)
+    call = Request("call", (latest,), LEASE)
+    assert isinstance(face.acquire(call), Queued)
+    assert isinstance(face.acquire(call._replace(id="newer")), Queued)
+    assert isinstance(face.acquire(call), Replaced)
+    assert not face.release("call", ["k"])
+    assert isinstance(face.acquire(call), Queued)
     store.close()
 
 

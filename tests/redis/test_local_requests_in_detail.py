@@ -17,6 +17,7 @@ from limiter_core.requests import (
     Replaced,
     Request,
 )
+from limiter_redis.connection.backoff import FIRST, LONGEST
 from limiter_redis.session.entries import Entry, State
 from limiter_redis.session.local_requests import LocalRequests
 from limiter_redis.session.tracker import Hub
@@ -245,6 +246,23 @@ def test_news_of_a_grant_that_took_long_have_the_store_asked(one: OneRequest) ->
     one.requests.heard_answer("r", Granted(7, LEASE), NOW - 2.0, NOW)
     assert one.entry.state is State.WAITING
     assert one.told() == [None]
+
+
+def test_a_release_that_fails_is_sent_again_after_pauses_that_grow(one: OneRequest) -> None:
+    """L4: within each two seconds, until it works or the lease is over."""
+    one.ask()
+    one.hold()
+    one.requests.release("r", NOW, "k")
+    one.note()
+    now, tries = NOW, 0
+    while one.requests.releases_due(now):
+        tries += 1
+        one.requests.release_failed(one.noted, now)
+        assert one.requests.releases_due(now) == []
+        assert now + FIRST / 2 <= one.noted.renew_at <= now + LONGEST
+        now = one.noted.renew_at
+    assert LEASE / LONGEST <= tries < 4 * LEASE / LONGEST
+    assert not one.requests
 
 
 def test_what_cannot_be_changes_nothing(one: OneRequest) -> None:

@@ -7,6 +7,8 @@
 --            "gone" claimant: as "of"; and a request of its that is still on its way takes nothing
 -- reply      "1" if there was one, else "0"
 
+local FOR_GOOD = ' for_good'
+
 function steps.release(w)
   local id, s = w[2], state.load(w[3])
   local h, t = turns.member(s, id)
@@ -16,9 +18,10 @@ function steps.release(w)
     if w[4] == 'gone' then call('SET', ended .. '|' .. w[5], 'gone', 'PX', REMEMBER) end
     if not h or not h.claimed or h.claimant ~= state.untext(w[5]) then return '0' end
   elseif w[4] == 'for_good' then
-    call('SET', ended, 'replaced ' .. s.key, 'PX', REMEMBER)
+    call('SET', ended, 'replaced ' .. s.key .. FOR_GOOD, 'PX', REMEMBER)
   elseif not h and not t then
-    call('DEL', ended)
+    -- How it ended needs no memory any more; but a request may be on its way still.
+    if string.sub(call('GET', ended) or '', -#FOR_GOOD) ~= FOR_GOOD then call('DEL', ended) end
   end
   if h then
     local work = holders.keys_of(h.keys)

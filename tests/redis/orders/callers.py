@@ -23,6 +23,8 @@ class Status(enum.Enum):
     WOKEN = "woken"
     """It was told to ask again, and asks next, whatever it is told meanwhile."""
     HOLDING = "holding"
+    COLLECTED = "collected"
+    """The garbage collector has its lease, and the store is not told yet."""
     PARKED = "parked"
     """Its job waits in the store, with nobody behind it."""
     REFUSED = "refused"
@@ -47,6 +49,7 @@ class Caller:
         is_there: whether its event loop runs.
         ends_at: the end of its lease, as it was told.
         was_granted: whether news said that it has the slot, and none that it lost it.
+        was_collected: whether it left its lease to its end.
     """
 
     def __init__(self, number: int, request: Request, *, goes_on: bool) -> None:
@@ -60,7 +63,7 @@ class Caller:
         self.outcomes: list[str] = []
         self.is_there = True
         self.ends_at = 0.0
-        self.was_granted = False
+        self.was_granted = self.was_collected = False
 
     @property
     def is_job(self) -> bool:

@@ -164,6 +164,43 @@ CASES = (
         ("gone", "gone"),
     ),
     Case(
+        "the store answers a release in the background with an error",
+        "it was sent again and again, without a pause",
+        "one key",
+        (
+            *(*WAITS, "stop 1", "leave 0", "arrive release 0", "receive granted 1"),
+            *("renew", "fail release 1"),
+        ),
+        ("gone", "gone"),
+    ),
+    Case(
+        "a lease is collected whose delivery has lost it, unheard, while the next one runs",
+        "the lease of the next one was renewed no more",
+        "one job",
+        (
+            *(*HOLDS, "collect 0", "expire 0", "lose expired 0"),
+            *("ask 1", "arrive ask 1", "read ask 1", "forget 0"),
+        ),
+        ("gone", "holding"),
+    ),
+    Case(
+        "a delivery cannot ask, while another runs",
+        "the lease of that other one was renewed no more",
+        "one job",
+        (*HOLDS, "refuse 1"),
+        ("holding", "gone"),
+    ),
+    Case(
+        "the time of a lease is over while it is asked for again",
+        "nobody had the lease that the store gave",
+        "one key",
+        (
+            *(*HOLDS, "data lost", "renewal time", "arrive renew 0", "read renew 0"),
+            *("late", "deadlines", "arrive release 0"),
+        ),
+        ("gone cut_off", "idle"),
+    ),
+    Case(
         "a loop ends in the middle of an acquire",
         "the lease that nobody had was renewed without end",
         "one key",

@@ -6,6 +6,8 @@ Of a caller (0 or 1):
 - leave, interrupt, skip: it is cancelled, or its block ends; an exception is thrown in, and the
   release is left to the background; one is thrown in before it is noted that an ask has no reply
 - stop: its event loop ends
+- refuse: it cannot ask, since no thread can begin
+- collect, forget: the garbage collector has its lease; the store is told
 - hint: news say that its answer may have changed
 - evict, expire: the server ends its lease
 
@@ -14,6 +16,7 @@ Of a message ("ask 0", "release 1", and "ask 0 #2" for the second one):
 - arrive, read: the server carries it out; the process reads the reply
 - disconnect: it is lost, or its reply is
 - delay: its connection is given up, and it arrives later all the same
+- fail: the server answers a release with an error
 
 Of news ("granted 0", "preempted 1"): receive, lose.
 
@@ -22,6 +25,8 @@ Of the process:
 - renew, renewal time: what is due is renewed, and released; a third of a lease passes before
 - subscribed: after news were lost
 - loop end noticed, close
+- deadlines: leases whose time is over are given up
+- late: most of a lease passes, and what is on its way stays there
 
 Of the server: data lost; away (for a lease). Of another process: other holds, other preempts, other
 leaves.
@@ -51,6 +56,8 @@ def events_of(simulation: Simulation) -> Iterator[str]:
                 yield f"delay {message.label}"
         if used["disconnect"] < 2:
             yield f"disconnect {message.label}"
+        if not used["fail"] and message.what == "release" and not message.by_caller:
+            yield f"fail {message.label}"
     for news in simulation.server.news:
         yield f"receive {news.label}"
         if not used["lose"]:
@@ -75,6 +82,10 @@ def events_of(simulation: Simulation) -> Iterator[str]:
         yield "close"
     if not used["away"] and simulation.requests:
         yield "away"
+    if simulation.requests and simulation.may_be_late():
+        yield "late"
+    if simulation.overdue():
+        yield "deadlines"
 
 
 def _events_of_caller(simulation: Simulation, caller: Caller) -> Iterator[str]:
@@ -89,6 +100,12 @@ def _events_of_caller(simulation: Simulation, caller: Caller) -> Iterator[str]:
         or (status is Status.PARKED and has != "waits")
     ):
         yield "ask " + name
+        if not used["refuse"]:
+            yield "refuse " + name
+    if status is Status.HOLDING and not used["collect"]:
+        yield "collect " + name
+    if status is Status.COLLECTED:
+        yield "forget " + name
     if status in WANTS and used["leave"] < 2:
         yield "leave " + name
         yield "interrupt " + name

@@ -56,6 +56,8 @@ def _broken_by_caller(simulation: Simulation, caller: Caller) -> Iterator[str]:
         yield f"L2: {name} waits for nothing: {has or 'no ticket'}"
     elif status is Status.WAITING and state is not State.WAITING:
         yield f"L3: the ticket of {name} is not renewed"
+    elif caller.was_collected and has == "holds":
+        pass  # it ends by itself
     elif status is not Status.WAITING and has == "holds" and holder and holder.claimed:
         yield f"L4: nobody has the lease of {name}, which is {status.value}"
     elif status is Status.GONE and has == "waits" and not caller.is_job:

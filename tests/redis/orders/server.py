@@ -42,7 +42,7 @@ class Server:
         machine: its data.
         now: the time.
         news: what it has said to the process, and what has not arrived there yet.
-        ends: when leases end, by the ids.
+        ends: when leases and tickets end, by the ids; now, if it is not known.
         tokens: of the leases that there are, by the ids.
         ended: leases that were lost, and why: what a renewal is told.
         withdrawn: requests and claimants whose asks are refused, for they were released for good.
@@ -91,6 +91,7 @@ class Server:
         answer = self.machine.acquire(request, self._clock)
         self._send_news()
         if not isinstance(answer, Granted):
+            self.ends[request.id] = self.now + LEASE
             return answer
         self.machine.board.holders[request.id].request = request
         return self._granted(request, answer)
@@ -113,7 +114,7 @@ class Server:
             return Event.LOST, Loss.EXPIRED
         renewal = self.machine.renew([request.id], self._clock)
         self._send_news()
-        if request.id in self.machine.board.holders:
+        if request.id not in renewal.gone and (holder is None or holder.claimed):
             self.ends[request.id] = self.now + LEASE
         if request.id in renewal.preempted:
             return Event.PREEMPTED, Loss.PREEMPTED
@@ -132,15 +133,16 @@ class Server:
         self.machine.evict(request.id, self._clock)
         self._send_news(loss=loss)
 
-    def expire_all(self) -> None:
-        """End all leases and tickets, as when nobody renews them. Tickets of jobs stay."""
+    def expire(self, now: float) -> None:
+        """End the leases and tickets that nobody renewed in time. Tickets of jobs stay."""
         board = self.machine.board
         for request_id, ticket in [*board.tickets.items()]:
-            if ticket.request.payload is None:
+            if ticket.request.payload is None and self.ends.get(request_id, now) <= now:
                 self.machine.release(request_id, self._clock)
         for request_id in [*board.holders]:
-            self.machine.evict(request_id, self._clock)
-            self._send_news(loss=Loss.EXPIRED)
+            if self.ends.get(request_id, now) <= now:
+                self.machine.evict(request_id, self._clock)
+                self._send_news(loss=Loss.EXPIRED)
 
     def other_asks(self, on_conflict: ConflictResolution) -> None:
         """Have another process ask for the key."""

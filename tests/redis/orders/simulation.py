@@ -57,6 +57,9 @@ class Simulation:
             "data lost": self._data_lost,
             "close": self._close,
             "away": self._away,
+            "late": self._late,
+            "deadlines": lambda: self.requests.deadlines(self.now),
+            "pause over": self._pause_over,
         }
         self._caller_events: dict[str, Callable[[Caller], None]] = {
             "ask": self._ask,
@@ -66,6 +69,9 @@ class Simulation:
             "skip": lambda caller: self._leave(caller, noted=False),
             "stop": self._stop,
             "hint": self._hint,
+            "refuse": self._refuse,
+            "collect": self._collect,
+            "forget": self._forget,
             "evict": lambda caller: self._end(caller, None),
             "expire": lambda caller: self._end(caller, Loss.EXPIRED),
         }
@@ -73,6 +79,7 @@ class Simulation:
             "arrive": self._arrive,
             "delay": self._delay,
             "disconnect": self._disconnect,
+            "fail": self._fail,
             "read": self._read,
             "receive": self._receive,
             "lose": self._lose,
@@ -88,7 +95,7 @@ class Simulation:
         elif what in self._caller_events:
             if what in {"interrupt", "leave"}:
                 self.used["leave"] += 1
-            elif what in {"wake", "skip", "stop", "hint"}:
+            elif what in {"wake", "skip", "stop", "hint", "refuse", "collect"}:
                 self.used[what] += 1
             self._caller_events[what](self.callers[int(which)])
         else:
@@ -109,13 +116,42 @@ class Simulation:
             asks_again = caller.status is Status.WAITING and caller.asks_again
             if asks_again or caller.status is Status.WOKEN:
                 return f"ask {caller.number}"
-        return "renew" if self.due() else None
+            if caller.status is Status.COLLECTED:
+                return f"forget {caller.number}"
+        if self.overdue():
+            return "deadlines"
+        if self.due():
+            return "renew"
+        return "pause over" if self._pauses() else None
 
     def in_books(self) -> list[Entry]:
         return [*self.requests.entries.values(), *self.requests.releasing.values()]
 
     def due(self) -> bool:
         return any(entry.renew_at <= self.now for entry in self.in_books())
+
+    def overdue(self) -> bool:
+        return any(
+            entry.state is State.HELD and entry.expires_at <= self.now for entry in self.in_books()
+        )
+
+    def may_be_late(self) -> bool:
+        """Whether all that is on its way can stay there for most of a lease.
+
+        What arrives later than that is released no more: it ends by itself.
+        """
+        ages = (self.now - each.sent_at for each in self.network.messages if each.reply is None)
+        return not self.used["late"] and all(age < LEASE / 4 for age in ages)
+
+    def _late(self) -> None:
+        """Most of a lease passes, and what is on its way stays there."""
+        self.used["late"] += 1
+        self._advance(LEASE * 2 / 3)
+        self.server.expire(self.now)
+
+    def _pauses(self) -> list[float]:
+        """Return when releases are sent again that have failed."""
+        return [each.renew_at for each in self.requests.releasing if each.failures]
 
     def _advance(self, seconds: float) -> None:
         self.now += seconds
@@ -184,6 +220,25 @@ class Simulation:
         else:
             self._send("release", caller, entry)
 
+    def _refuse(self, caller: Caller) -> None:
+        """It cannot ask: no thread can begin."""
+        caller.begin()
+        self.requests.asked(caller.request, self.now)
+        self.requests.not_sent(caller.request, self.now)
+        caller.status = Status.GONE
+        if not caller.is_job:
+            self.requests.release(caller.request.id, self.now, caller.request.demands[0].key)
+
+    def _collect(self, caller: Caller) -> None:
+        """The garbage collector has its lease."""
+        caller.status, caller.was_collected = Status.COLLECTED, True
+
+    def _forget(self, caller: Caller) -> None:
+        """The store is told that the garbage collector had its lease."""
+        caller.status = Status.GONE
+        request = caller.request
+        self.requests.collected(request.id, request.claimant, self.now)
+
     def _stop(self, caller: Caller) -> None:
         """Its event loop ends: it does nothing any more, and says so when it is asked."""
         caller.status, caller.is_there = Status.GONE, False
@@ -236,6 +291,20 @@ class Simulation:
         """A connection ends: the message, or its reply, is lost."""
         self.used["disconnect"] += 1
         self._not_answered(self.network.take(label))
+
+    def _fail(self, label: str) -> None:
+        """The server answers a release in the background with an error."""
+        self.used["fail"] += 1
+        entry = self.network.take(label).entry
+        assert entry is not None
+        self.requests.release_failed(entry, self.now)
+        if entry.renew_at <= self.now:
+            self.failures.append("L4: a release that failed is sent again without a pause")
+
+    def _pause_over(self) -> None:
+        """The pause after a release that failed is over."""
+        self._advance(max(0.0, min(self._pauses()) - self.now))
+        self._renew()
 
     def _not_answered(self, message: Message) -> None:
         caller = self.callers[message.caller]
@@ -352,10 +421,12 @@ class Simulation:
         self._lose_connections()
         self._tell()
         self._advance(LEASE)
-        self.server.expire_all()
+        self.server.expire(self.now)
         self.server.news.clear()
+        before = {*self.requests.releasing}
         self.requests.deadlines(self.now)
         self._tell()
         # Of what is in no book it is not known when it is over.
-        if any(entry.listener is not None for entry in self.requests.releases_due(self.now)):
-            self.failures.append("L4: what is over is still to be released")
+        for entry in before.intersection(self.requests.releases_due(self.now)):
+            if entry.listener is not None:
+                self.failures.append("L4: what is over is still to be released")
