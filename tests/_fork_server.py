@@ -23,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -124,6 +125,27 @@ class ForkedProcess:
             self.returncode = int(said)
             self._status.close()
         return self.returncode
+
+    def communicate(self, *, timeout: float) -> tuple[Any, Any]:
+        """Wait until it has ended, and return all that it wrote to its pipes: stdout, stderr."""
+        if self.stdin is not None:
+            self.stdin.close()
+        read: dict[str, Any] = {}
+
+        def read_all(name: str, pipe: IO[Any]) -> None:
+            read[name] = pipe.read()
+
+        readers = [
+            threading.Thread(target=read_all, args=(name, pipe), daemon=True)
+            for name, pipe in (("stdout", self.stdout), ("stderr", self.stderr))
+            if pipe is not None
+        ]
+        for reader in readers:
+            reader.start()
+        self.wait(timeout)
+        for reader in readers:
+            reader.join(timeout)
+        return read.get("stdout"), read.get("stderr")
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""

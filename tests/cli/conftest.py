@@ -8,14 +8,18 @@ import sys
 import time
 import uuid
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from limiter_cli.main import app
 from limiter_core import SyncLimiter
+from tests._fork_server import ForkedProcess
 
 PATIENCE = 30.0
+PROGRAM = Path(__file__).parent / "workers" / "limiter.py"
+IMPORTS = ("limiter_cli.main", "limiter_redis")
 
 
 class Demo:
@@ -48,14 +52,12 @@ class Processes:
         self._started = []
 
     def start(self, *arguments, **options):
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from limiter_cli.main import app; app()", *arguments],
-            env=self.environment,
-            start_new_session=True,
-            text=True,
-            encoding="utf-8",
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
-        )
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+        options |= {"env": self.environment, "start_new_session": True}
+        if options.keys() & {"preexec_fn", "pass_fds"}:
+            process = subprocess.Popen([sys.executable, PROGRAM, *arguments], **options)
+        else:
+            process = ForkedProcess([str(PROGRAM), *arguments], imports=IMPORTS, **options)
         self._started.append(process)
         return process
 

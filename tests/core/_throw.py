@@ -53,8 +53,14 @@ class Thrower:
     def has_thrown(self) -> bool:
         return self.where != "nowhere"
 
-    def interesting(self) -> list[int]:
-        """Return the line events of which one stands for all."""
+    def interesting(self, *, once: bool = False) -> list[int]:
+        """Return the line events that stand for all: of each line the first, the second, the last.
+
+        Args:
+            once: of each line the first alone.
+        """
+        if once:
+            return sorted(seen[0] for seen in self._seen.values())
         return sorted({at for seen in self._seen.values() for at in (*seen[:2], seen[-1])})
 
     @contextmanager
@@ -125,15 +131,15 @@ def _is_before(frame: FrameType) -> bool:
     return frame.f_lineno == min(n for *_, n in code.co_lines() if n and n > code.co_firstlineno)
 
 
-def sweep(trial: Callable[[Thrower], None]) -> int:
+def sweep(trial: Callable[[Thrower], None], *, once: bool = False) -> int:
     """Have trials made with an exception at each of their lines; how many there were.
 
     A trial runs under `thrower.tracing()` what is to be interrupted, and then checks all. A line
-    that runs often is interrupted the first time, the second and the last.
+    that runs often is interrupted the first time, the second and the last; or `once`.
     """
     thrower = Thrower(0)
     trial(thrower)
-    events = thrower.interesting()
+    events = thrower.interesting(once=once)
     for at in events:
         thrower = Thrower(at)
         try:

@@ -1,0 +1,5 @@
+"""The console script `limiter`."""
+
+from limiter_cli.main import app
+
+app()
