@@ -170,25 +170,8 @@ def in_turn(items: list[pytest.Item]) -> list[pytest.Item]:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
-    """Bound a test's set-up."""
-    return (yield from must_end(item))
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """Bound a test's body."""
-    return (yield from must_end(item))
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
-    """Bound a test's end."""
-    return (yield from must_end(item))
-
-
-def must_end(item: pytest.Item) -> Generator[None]:
-    """End this process, and print where each thread stands, if a part of a test never ends.
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """End this process, and print where each thread stands, if a test never ends.
 
     pytest-timeout raises once in a test, and never after the test has failed: a body that swallows
     that, or an end that waits for what a failed test left, would hold up the suite for ever. The
