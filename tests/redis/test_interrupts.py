@@ -42,13 +42,20 @@ in_main_thread = pytest.mark.skipif(
 
 @contextmanager
 def alarm_in(seconds: float, kind: type[BaseException]) -> Iterator[None]:
-    """Have a signal handler raise."""
+    """Have a signal handler raise, once.
+
+    A signal that comes between Python's last look for signals and a blocking call of the system
+    interrupts no call: the handler would run only after it. So the signal is sent again and again.
+    """
+    raised: list[BaseException] = []
 
     def handler(*_: object) -> None:
-        raise kind("time is up")
+        if not raised:
+            raised.append(kind("time is up"))
+            raise raised[0]
 
     before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.2)
     try:
         yield
     finally:
