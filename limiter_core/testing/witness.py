@@ -60,6 +60,7 @@ class Witness:
         self._tokens: dict[str, int] = {}
         self._known: dict[str, set[str]] = {}
         self._overrides: dict[str, int | None] = {}
+        self._claimed: dict[str, int] = {}
         store.on_notice(self._on_notice)
 
     def _own(self, request: Request, *, listens: bool) -> Request:
@@ -172,7 +173,15 @@ class Witness:
             allowed = "\n  or ".join(str(world.told) for world in self._worlds)
             assert time.monotonic() < deadline, f"told were {told}\n  not {allowed}"
             time.sleep(_SOON)
+        self._check_claims(deadline)
         self.told.clear()
+
+    def _check_claims(self, deadline: float) -> None:
+        """Check that those who were seen to have taken up their slots know that."""
+        while unknown := self._claimed.items() - self.granted.items():
+            assert time.monotonic() < deadline, f"they hold, and were not told: {unknown}"
+            time.sleep(_SOON)
+        self._claimed.clear()
 
     def forgotten_by(self, request_id: str, seconds: float) -> bool:
         """Whether this id's waiting was ended longer ago than a store has to remember."""
@@ -215,7 +224,7 @@ class Witness:
                 assert in_use <= limit, f"{holder.id} came in above the limit (S3): {snapshot}"
                 self._check_token(key, holder.id, holder.fencing_token)
             if holder.claimed:
-                assert self.granted.get(holder.id) == holder.fencing_token, holder
+                self._claimed[holder.id] = holder.fencing_token
         self._known[key] = {holder.id for holder in snapshot.holders}
         self._overrides[key] = snapshot.override
 

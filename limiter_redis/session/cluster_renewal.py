@@ -248,8 +248,8 @@ class ClusterKeeper(Keeper):
 
     def heard_from_now_on(self, tags: set[str]) -> None:
         """Have those looked at again who missed what was said before: the leases, too."""
-        self.listening = True
         self._hub.silence(lambda entry: self._tag(entry.key) in tags)
+        self.listening = True
         self._due_now.set()
 
     def elsewhere(self) -> None:

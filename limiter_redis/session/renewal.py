@@ -218,10 +218,10 @@ class Keeper:
                 else:
                     self._hub.hear([protocol.text_of(said)], heard_at)
             if confirmed:
+                self._hub.silence()  # what was said before this, nobody heard
                 self.listening = True
                 self._listening.over()
                 self._troubles.get(_DEAF, _NOTHING).over()
-                self._hub.silence()  # what was said before this, nobody heard
                 return
             if not heard:
                 return
