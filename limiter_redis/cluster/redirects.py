@@ -192,10 +192,7 @@ def give_back(
     The waiters among them are told to look again, in `lines`: they keep their places by their
     arrival orders.
     """
-    releases: list[protocol.Operation] = []
-    for place in grants.places:
-        word, key = operations[place].text.split(" ", 2)[1], operations[place].keys[0]
-        releases.append(protocol.release(unquote(word), key))
+    releases = [protocol.give_back(operations[place]) for place in grants.places]
     for word in grants.waiters:
         live = hub.live.get(unquote(word))
         if live is not None:  # else its release is on its way

@@ -141,6 +141,14 @@ def release_claim(request_id: str, key: str, claimant: str, *, for_good: bool) -
     )
 
 
+def give_back(acquire: Operation) -> Operation:
+    """Return the operation that releases what an acquire took, and nothing that another has."""
+    words = acquire.text.split(" ", 9)
+    request_id, payload, claimant, key = words[1], words[7], words[8], acquire.keys[0]
+    end = "" if payload == "-" else f" of {claimant}"
+    return Operation(f"release {request_id} {key_word(key)}{end}", (key,))
+
+
 def is_release(operation: Operation) -> bool:
     """Whether an operation removes a lease or ticket."""
     return operation.text.startswith("release ")

@@ -16,13 +16,14 @@ from limiter_core import (
     StoreUnavailable,
     SyncLimiter,
 )
+from limiter_core.requests import Demand, Granted, Request
 from limiter_redis import RedisStore, store_from_url
 from tests.faults._replicated import Pair
 
 from ._clusters import Cluster
 from ._processes import Worker
 from ._spread import Crew
-from ._tools import until_now
+from ._tools import until, until_now
 
 LIMIT = ConcurrencyLimit("key", max_concurrent=1)
 ARGUMENTS = {"key": "x"}
@@ -83,6 +84,35 @@ async def test_a_grant_without_enough_replicas_is_given_back(
         await limiter.acquire(LIMIT, ARGUMENTS, timeout=0.3)
     assert (await limiter.inspect(LIMIT, ARGUMENTS)).in_use == 0
     await impatient.aclose()
+
+
+def delivery(claimant: str) -> Request:
+    return Request("job", (Demand("k", 1),), payload=b"x", claimant=claimant)
+
+
+@pytest.mark.parametrize("world", ["async", "sync"])
+async def test_what_is_given_back_of_a_job_is_not_the_lease_of_its_next_delivery(
+    world: str, pair: Pair
+) -> None:
+    """It was evicted while replicas were asked, and delivered again."""
+    careful, other = RedisStore(pair.url, min_replicas=(2, 3.0)), RedisStore(pair.url)
+    face = other.sync_face()
+    if world == "async":
+        first = asyncio.create_task(careful.async_face().acquire(delivery("first")))
+    else:
+        first = asyncio.create_task(
+            asyncio.to_thread(careful.sync_face().acquire, delivery("first"))
+        )
+    await until(lambda: face.inspect("k").holders, "the first delivery is granted")
+    assert face.evict("job")
+    assert isinstance(face.acquire(delivery("second")), Granted)
+    with pytest.raises(StoreUnavailable, match="only 1 of 2 replicas"):
+        await asyncio.wait_for(first, 20)
+    await asyncio.to_thread(until_now, lambda: not careful.hub.requests, "all is given back")
+    assert face.release_claim("job", ["k"], "second")
+    face.release("job", ["k"])  # nor is it remembered that the first one was evicted
+    await careful.aclose()
+    other.close()
 
 
 @pytest.mark.parametrize("world", ["async", "sync"])
