@@ -1,79 +1,87 @@
-"""Letting tasks in: into the pool, into the store to wait, or not at all."""
+"""Admission of tasks: into the pool, into the store to wait, or not at all."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 from limiter_celery import _celery
-from limiter_celery._delivery import Passage, job_of
+from limiter_celery._completion_markers import CompletionMarkers
+from limiter_celery._deferred_deliveries import DeferredDeliveries
+from limiter_celery._delivery import Delivery, job_of
+from limiter_celery._parked_tasks import ParkedTasks
+from limiter_celery._release_tracker import ReleaseTracker, give_back
+from limiter_celery._revocations import Revocations
 from limiter_core import LimitReached, StoreError, Superseded
-from limiter_core.jobs import Held, Waiting
+from limiter_core.jobs import Held, SyncJobGate, Waiting
 from limiter_core.lease import SyncLease
 from limiter_core.system_clock import system_clock as time
 
-if TYPE_CHECKING:
-    from limiter_celery._worker_limiter import Porter
-
 logger = logging.getLogger("limiter")
 
-PAUSE = 1.0
-"""Seconds before a task is tried again that could not be admitted, since the store was away."""
+RETRY_AFTER = 1.0
+"""Seconds before a task is tried again that could not be admitted: the store was away."""
 
-_HELD_PAUSE = 5.0
+_RETRY_WHILE_HELD = 5.0
 """Seconds, at most, before a delivery is tried again whose task still runs elsewhere."""
 
 
+@dataclass(kw_only=True, eq=False)
 class Admission:
     """Decides for each delivery of a limited task."""
 
-    def __init__(self, porter: Porter) -> None:
-        self._porter = porter
-        self._away_until = 0.0
+    gate: SyncJobGate
+    markers: CompletionMarkers
+    revocations: Revocations
+    parked_tasks: ParkedTasks
+    releases: ReleaseTracker
+    deferred: DeferredDeliveries
+    without_store: bool  # whether tasks run while the store is away
+    _away_until: float = field(default=0.0, init=False)
 
-    def enter(self, request: Any) -> None:
-        """Let a task in, if it may run now; never raises anything else than that it may not.
+    def admit(self, request: Any) -> None:
+        """Admit a task, if it may run now. No other error is raised than that it may not.
 
         Raises:
             TaskRevokedError: it may not; all that has to be done for it has been done.
         """
         try:
-            admitted = self._may_enter(request)
+            admitted = self._admit(request)
         except Exception:
             logger.exception("could not admit %s", request.id)
-            self._porter.aside.put(request, PAUSE)
+            self.deferred.retry_later(request, RETRY_AFTER)
             admitted = False
         if not admitted:
             raise _celery.TaskRevokedError(request.id)
 
-    def _may_enter(self, request: Any) -> bool:
-        passage: Passage = request.passage
-        if passage.overtaken or request.revoked():
+    def _admit(self, request: Any) -> bool:
+        delivery: Delivery = request.delivery
+        if delivery.handed_over or request.revoked():
             return False
-        if passage.is_reserved():
+        if delivery.has_slot():
             return True
-        if passage.local:
-            # It came too late: the slot may be another's by now, and its ticket tells of it.
-            passage.overtaken = True
+        if delivery.is_local:
+            # It came too late: the slot may be another's by now, and its ticket is offered again.
+            delivery.handed_over = True
             _celery.state.task_ready(request)
             return False
-        if passage.refused is not None:
-            request._announce_revoked(passage.refused, False, None, False)  # noqa: SLF001
+        if delivery.refusal is not None:
+            request.announce_revoked(delivery.refusal)
             return False
-        admits = self._porter.settings.on_store_error == "admit"
-        if time.monotonic() < self._away_until and not admits:
-            self._porter.aside.put(request, PAUSE)
+        if time.monotonic() < self._away_until and not self.without_store:
+            self.deferred.retry_later(request, RETRY_AFTER)
             return False
         try:
             return self._ask(request)
         except StoreError:
-            # Its ticket may wait all the same, or have the slot: then it is woken besides.
-            passage.unsure = True
-            self._away_until = time.monotonic() + PAUSE
-            self._porter.aside.put(request, PAUSE)
+            # Its ticket may wait all the same, or have the slot: then it is dispatched besides.
+            delivery.outcome_unknown = True
+            self._away_until = time.monotonic() + RETRY_AFTER
+            self.deferred.retry_later(request, RETRY_AFTER)
         except (LimitReached, Superseded) as error:
             logger.info("%s[%s] is not run: %s", request.name, request.id, error)
-            request._announce_revoked(str(error), False, None, False)  # noqa: SLF001
+            request.announce_revoked(str(error))
         return False
 
     def _ask(self, request: Any) -> bool:
@@ -83,13 +91,11 @@ class Admission:
             StoreError: the store could not be used.
             LimitReached, Superseded: it is not to run.
         """
-        porter = self._porter
-        passage: Passage = request.passage
         try:
             job = job_of(request)
             if job is None:
-                return True  # without a slot: its arguments do not fit, as its body will say
-            outcome = porter.gate.admit(job, porter.endings.stopper(request))
+                return True  # without a slot: its arguments do not fit, so its body will raise
+            outcome = self.gate.admit(job, self.releases.on_lost(request))
         except (LimitReached, Superseded, StoreError):
             raise
         except Exception as error:  # noqa: BLE001  # of a strategy, or a function of the call
@@ -99,61 +105,63 @@ class Admission:
             self._meet_holder(request, outcome)
             return False
         try:
-            if passage.woken and not porter.revocations.learned:
-                porter.revocations.learn()  # the store was away when this worker began
-                if request.revoked():
-                    self.leave(outcome)
-                    return False
-            if isinstance(outcome, SyncLease) and not outcome.fencing_token:
-                passage.unsure = True  # admitted without the store, which may have heard of it
-            elif passage.suspicious:
-                # Asked with the slot, or the place in line, in hand: nobody ends it meanwhile.
-                if self._is_over(passage):
-                    self.leave(outcome)
-                    _give_up(request)
-                    return False
-            elif isinstance(outcome, Waiting) or request.task.acks_late:
-                porter.marks.clear(passage.ticket)
+            is_to_run = self._is_to_run(request, outcome)
         except StoreError:
             if isinstance(outcome, SyncLease):
                 outcome.release()
             raise
-        if isinstance(outcome, Waiting):
-            porter.waiting_room.enter(request, job, outcome)
-            _give_up(request)
-            return False
-        porter.endings.hold(request, outcome)
+        if is_to_run and isinstance(outcome, SyncLease):
+            self.releases.track(request, outcome)
+            return True
+        if is_to_run and isinstance(outcome, Waiting):
+            self.parked_tasks.add(request, job, outcome)
+        else:
+            give_back(self.gate, outcome)
+        _let_go(request)
+        return False
+
+    def _is_to_run(self, request: Any, outcome: SyncLease | Waiting) -> bool:
+        """Whether a task that got a slot, or a place in line, was not revoked and has not finished.
+
+        Asked with that in hand, since then no other delivery of the task finishes meanwhile.
+
+        Raises:
+            StoreError: the store could not be used.
+        """
+        delivery: Delivery = request.delivery
+        if delivery.waited and not self.revocations.loaded:
+            self.revocations.load()  # the store was away when this worker started
+            if request.revoked():
+                return False
+        if isinstance(outcome, SyncLease) and not outcome.fencing_token:
+            delivery.outcome_unknown = True  # without the store, which may have been asked
+        elif delivery.may_be_copy:
+            return not self._has_finished(delivery)
+        elif isinstance(outcome, Waiting) or request.task.acks_late:
+            self.markers.clear(delivery.ticket)
         return True
 
-    def _is_over(self, passage: Passage) -> bool:
-        """Whether a delivery is a copy of one that came to its end."""
-        ago = self._porter.marks.set_ago(passage.ticket)
-        if ago is None:
+    def _has_finished(self, delivery: Delivery) -> bool:
+        """Whether a delivery is a copy of one that has finished."""
+        age = self.markers.age(delivery.ticket)
+        if age is None:
             return False
-        # Else an end from before it came is that of a task of the same id, sent earlier.
-        copied = passage.woken or passage.redelivered
-        return copied or ago < time.monotonic() - passage.made_at
+        # A marker from before it came may be that of a task of the same id, sent earlier.
+        is_copy = delivery.waited or delivery.redelivered
+        return is_copy or age < time.monotonic() - delivery.received_at
 
     def _meet_holder(self, request: Any, held: Held) -> None:
-        """Deal with a delivery of a task that another delivery runs."""
-        passage: Passage = request.passage
-        if passage.woken and not passage.redelivered and not passage.unsure:
-            _give_up(request)  # the delivery that runs has a message of its own
+        """Deal with a delivery of a task that runs by another delivery."""
+        delivery: Delivery = request.delivery
+        if delivery.waited and not delivery.redelivered and not delivery.outcome_unknown:
+            _let_go(request)  # the delivery that runs has a message of its own
         else:
-            left = _HELD_PAUSE if held.expires_in is None else held.expires_in + 0.1
-            self._porter.aside.put(request, min(left, _HELD_PAUSE))
-
-    def leave(self, outcome: SyncLease | Waiting) -> None:
-        """Give back what a task got that is not to run."""
-        if isinstance(outcome, SyncLease):
-            outcome.release()
-        else:
-            keys = tuple(demand.key for demand in outcome.request.demands)
-            self._porter.gate.drop(outcome.request.id, keys)
+            left = _RETRY_WHILE_HELD if held.expires_in is None else held.expires_in + 0.1
+            self.deferred.retry_later(request, min(left, _RETRY_WHILE_HELD))
 
 
 def _fail(request: Any, error: Exception) -> None:
-    """Have the task fail, as if its body had raised."""
+    """Report the task as failed, as if its body had raised."""
     try:
         raise error
     except Exception:  # noqa: BLE001  # it is raised for its traceback
@@ -162,7 +170,7 @@ def _fail(request: Any, error: Exception) -> None:
     request.acknowledge()
 
 
-def _give_up(request: Any) -> None:
-    """Let go of a message that is not this worker's any more."""
+def _let_go(request: Any) -> None:
+    """Acknowledge the message of a task that is not this worker's any more."""
     request.acknowledge()
     _celery.state.task_ready(request)

@@ -1,17 +1,18 @@
-"""All that this adapter takes from Celery, in one place; Celery has no types.
+"""All that this adapter takes from Celery and kombu, in one place; neither has types.
 
-Some of it is private. `tests/celery_/test_hooks.py` guards the shape of each, so that a release of
-Celery that changed one fails there, and not in a worker.
+Some of it is private, and no other module of the adapter uses a private name of theirs.
+`tests/celery_/test_hooks.py` guards the shape of each, so that a release of Celery that changed one
+fails there, and not in a worker.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _app_task: Any = import_module("celery.app.task")
 _bootsteps: Any = import_module("celery.bootsteps")
-_consumer: Any = import_module("celery.worker.consumer")
 _control: Any = import_module("celery.worker.control")
 _einfo: Any = import_module("billiard.einfo")
 _exceptions: Any = import_module("celery.exceptions")
@@ -20,7 +21,6 @@ _kombu_json: Any = import_module("kombu.utils.json")
 _message: Any = import_module("kombu.message")
 _request: Any = import_module("celery.worker.request")
 _serialization: Any = import_module("kombu.serialization")
-_trace: Any = import_module("celery.app.trace")
 
 state: Any = import_module("celery.worker.state")
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
         def start_strategy(self, app: Any, consumer: Any, **kwargs: Any) -> Any: ...
 
-    class Request(_Untyped):
+    class _Request(_Untyped):
         """`celery.worker.request.Request`."""
 
         acknowledged: bool
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     class StartStopStep(_Untyped):
         """`celery.bootsteps.StartStopStep`."""
 
-    class BaseConsumer(_Untyped):
+    class _Consumer(_Untyped):
         """`kombu.Consumer`."""
 
         def add_queue(self, queue: Any) -> Any: ...
@@ -65,13 +65,12 @@ if TYPE_CHECKING:
 
 else:
     Task = _app_task.Task
-    Request = _request.Request
+    _Request = _request.Request
     StartStopStep = _bootsteps.StartStopStep
-    BaseConsumer = _kombu.Consumer
+    _Consumer = _kombu.Consumer
 
 REVOKE_EXPIRES: float = state.REVOKE_EXPIRES
 RUN: int = _bootsteps.RUN
-Consumer: Any = _consumer.Consumer
 Exchange: Any = _kombu.Exchange
 ExceptionInfo: Any = _einfo.ExceptionInfo
 Message: Any = _message.Message
@@ -87,6 +86,69 @@ TaskRevokedError: type[Exception] = _exceptions.TaskRevokedError
 TimeLimitExceeded: type[Exception] = _exceptions.TimeLimitExceeded
 
 
-def tracer_of(app: Any) -> Any:
-    """Return what runs a task's body, as `Request.execute_using_pool` chooses it."""
-    return _trace.fast_trace_task if app.use_fast_trace_task else _trace.trace_task_ret
+class Request(_Request):
+    """Celery's request, with public names for what the adapter sets, calls and overrides."""
+
+    def announce_revoked(self, reason: str, *, expired: bool = False) -> None:
+        """Report the task as REVOKED, and acknowledge its message."""
+        self._announce_revoked(reason, False, None, expired)
+
+    def on_revoked(self, *, terminated: bool) -> None:
+        """Called when the task was reported as REVOKED; `terminated` if its body was running."""
+
+    def _announce_revoked(self, reason: Any, terminated: bool, signum: Any, expired: bool) -> None:
+        super()._announce_revoked(reason, terminated, signum, expired)
+        self.on_revoked(terminated=terminated)
+
+    def set_destination(self, exchange: str, routing_key: str) -> None:
+        """Set where a retry of the task is sent."""
+        self._delivery_info["exchange"] = exchange
+        self._delivery_info["routing_key"] = routing_key
+
+
+class QueueNotingConsumer(_Consumer):
+    """kombu's consumer, which says of each message from which queue it was taken."""
+
+    def on_queue_message(self, queue: str, message: Any) -> None:
+        """Called with each message, before it is processed."""
+
+    def _basic_consume(self, queue: Any, *args: Any, **options: Any) -> Any:
+        observed = _ObservedQueue(queue, self.on_queue_message)
+        return super()._basic_consume(observed, *args, **options)
+
+
+class _ObservedQueue:
+    """A queue; a function is called with its name and each message that is consumed from it."""
+
+    def __init__(self, queue: Any, observer: Callable[[str, Any], None]) -> None:
+        self._queue = queue
+        self._observer = observer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
+
+    def consume(self, consumer_tag: str, callback: Any, **options: Any) -> Any:
+        """Consume from it; `callback` is called with each message."""
+
+        def received(message: Any) -> Any:
+            self._observer(self._queue.name, message)
+            return callback(message)
+
+        return self._queue.consume(consumer_tag, received, **options)
+
+
+def without_proxy(app: Any) -> Any:
+    """Return the app itself: Celery often hands out a proxy of it."""
+    current = getattr(app, "_get_current_object", None)
+    return app if current is None else current()
+
+
+def semaphore_of(worker: Any) -> Any:
+    """Return the semaphore in which tasks wait for a free process; None if this pool has none."""
+    uses_it = worker.process_task == worker._process_task_sem  # noqa: SLF001
+    return worker.semaphore if uses_it else None
+
+
+def move_last_to_front(semaphore: Any) -> None:
+    """Have the task that came last get the next process that is free."""
+    semaphore._waiting.rotate(1)  # noqa: SLF001

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, Literal
 
 from limiter_celery import _celery
 from limiter_celery._queues import consume_granted
-from limiter_celery._revoke_commands import watch_revokes
-from limiter_celery._settings import Settings, note_settings, settings_of, unproxied
 from limiter_celery._task import LimitedTask
-from limiter_celery._worker_limiter import Porter
+from limiter_celery._worker_limiter import Settings, WorkerLimiter
 from limiter_core import ConfigurationError
 from limiter_core.jobs import CLAIM
 from limiter_core.store import Store
 
 __all__ = ("install",)
+
+_settings: weakref.WeakKeyDictionary[Any, Settings] = weakref.WeakKeyDictionary()
+_limiters: weakref.WeakKeyDictionary[Any, WorkerLimiter] = weakref.WeakKeyDictionary()
 
 
 def install(
@@ -42,72 +44,63 @@ def install(
             copy of its message that the broker delivers late is not run; 0 for not at all. The
             default is the broker's visibility timeout and ten minutes.
     """
-    app = unproxied(app)
-    if settings_of(app) is not None:
+    app = _celery.without_proxy(app)
+    if app in _settings:
         raise ConfigurationError("limits are installed in this app already")
     name = name or (f"celery:{app.main}" if app.main else "celery")
-    note_settings(app, Settings(store, name, claim, on_store_error, remember))
+    _settings[app] = Settings(store, name, claim, on_store_error, remember)
     app.steps["worker"].add(LimiterStep)
     app.steps["consumer"].add(LimiterConsumerStep)
 
 
 class LimiterStep(_celery.StartStopStep):
-    """The worker's part: a porter for as long as the worker's main process lives."""
+    """The step of a worker: its limiter, which lives as long as the worker's main process."""
 
     requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
-        settings = settings_of(worker.app)
-        if settings is None:  # pragma: no cover  # `install` adds both
-            raise ConfigurationError("no limits are installed in this app")
         consume_granted(worker.app)
-        if settings.porter is not None:  # a second worker in one process, as in tests
-            settings.porter.close()
-        settings.porter = self._porter = Porter(worker.app, settings)
+        self._limiter: WorkerLimiter | None = None
 
     def start(self, worker: Any) -> None:
-        """Begin; before the first message comes."""
-        _refuse_markers_without_base(worker.app)
-        self._porter.start(worker)
-        watch_revokes(self._porter)
+        """Start, before the first message comes."""
+        app = _celery.without_proxy(worker.app)
+        _check_bases(app)
+        if app in _limiters:  # a second worker in one process, as in tests
+            _limiters[app].close()
+        limiter = WorkerLimiter(worker, _settings[app])
+        _limiters[app] = self._limiter = worker.concurrency_limiter = limiter
+        limiter.start()
 
     def close(self, worker: Any) -> None:  # noqa: ARG002
-        """Wake no more tasks in this worker: it is about to end."""
-        self._porter.stop_waking()
+        """Have other workers run the tasks that wait: this one is about to end."""
+        if self._limiter is not None:
+            self._limiter.stop_fetching()
 
     def stop(self, worker: Any) -> None:
-        """Go on until the process ends: bodies may still run, and hand their slots on."""
+        """Go on until the process ends: bodies may still run, and hand their slots over."""
 
     terminate = stop
 
 
 class LimiterConsumerStep(_celery.StartStopStep):
-    """The consumer's part: starts anew with each connection to the broker."""
+    """The step of a worker's consumer: starts anew with each connection to the broker."""
 
     requires = ("celery.worker.consumer.connection:Connection",)
 
-    def __init__(self, consumer: Any, **kwargs: Any) -> None:
-        super().__init__(consumer, **kwargs)
-        settings = settings_of(consumer.app)
-        porter = None if settings is None else settings.porter
-        if porter is not None:
-            porter.serve(consumer)
-        self._porter = porter
-
     def start(self, consumer: Any) -> None:
-        """Have work that comes from other threads done in the event loop of this connection."""
-        if self._porter is not None:
-            self._porter.connected(consumer)
+        """Have work that comes from other threads done in the main loop of this connection."""
+        consumer.controller.concurrency_limiter.on_connection(consumer)
 
     def stop(self, consumer: Any) -> None:
-        """Nothing; the porter goes on."""
+        """Do nothing: the limiter goes on."""
 
     terminate = stop
 
 
-def _refuse_markers_without_base(app: Any) -> None:
-    """Refuse tasks that say they have limits, but are no `LimitedTask`.
+def _check_bases(app: Any) -> None:
+    """Check that each task with `limits` is a `LimitedTask`.
 
     Raises:
         ConfigurationError: there is such a task; its limits would be ignored.

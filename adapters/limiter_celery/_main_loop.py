@@ -1,83 +1,101 @@
-"""From any thread into the worker's event loop."""
+"""From any thread into the worker's main loop: its event loop, or its timer if it has none.
+
+With gevent and eventlet, leases are renewed by a thread of the system, which the store starts. What
+it reports concerns messages, connections and bodies. Those belong to the greenlets of the main
+thread, and must not be used by another thread of the system.
+"""
 
 from __future__ import annotations
 
 import collections
 import logging
-import os
+import socket
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from limiter_celery._gevent_support import MainHub
-from limiter_core.threads import are_green
+from limiter_core.threads import are_green, current_system_thread, new_socket_pair
 
 logger = logging.getLogger("limiter")
 
 
-class Post:
-    """Has things done by the thread of the event loop, or by the timer of a worker without one.
+class MainLoop:
+    """Runs functions in the thread of the main loop, and logs what they raise.
 
-    Nothing that is done here may raise: it would end the worker.
+    (It would end the worker.)
     """
 
     def __init__(self) -> None:
-        self._letters: collections.deque[Callable[[], object]] = collections.deque()
-        self._consumer: Any = None
-        self._pipe: tuple[int, int] | None = None
-        self._main: MainHub | None = None
+        self._functions: collections.deque[Callable[[], object]] = collections.deque()
+        self._timer: Any = None
+        self._green_thread: int | None = None
+        # Sockets of the system, since they wake a greenlet from any thread.
+        self._receiver: Any = None
+        self._sender: Any = None
 
-    def connect(self, consumer: Any) -> None:
-        """Use the event loop of this consumer, which may be the one of before, made empty."""
-        self._consumer = consumer
-        hub = consumer.hub
+    def connect(self, hub: Any, timer: Any) -> None:
+        """Use the worker's event loop, or its timer if the hub is None.
+
+        Called for each connection to the broker: Celery removes all readers of the hub before.
+        """
+        self._timer = timer
+        if self._sender is None and (hub is not None or are_green()):
+            self._receiver, self._sender = new_socket_pair()
+            self._sender.setblocking(False)
+            if hub is not None:
+                self._receiver.setblocking(False)
+            else:
+                self._green_thread = current_system_thread()
+                self._receiver = socket.socket(fileno=self._receiver.detach())
+                self._start_greenlet(self._receive)
         if hub is None:
-            if self._main is None and are_green():
-                self._main = MainHub(self.deliver)
-            consumer.timer.call_after(0, self.deliver)  # what came before there was a consumer
-            return
-        if self._pipe is None:
-            self._pipe = os.pipe()
-            for end in self._pipe:
-                os.set_blocking(end, False)
-        hub.add_reader(self._pipe[0], self._read)
-        self._read()
+            timer.call_after(0, self.run_pending)
+        else:
+            hub.add_reader(self._receiver, self._read)
+            self._read()
 
-    def __call__(self, letter: Callable[[], object]) -> None:
-        """Have it done soon; from any thread."""
-        self._letters.append(letter)
-        if self._pipe is not None:
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Run a function soon, or once there is a connection; from any thread."""
+        self._functions.append(function)
+        if self._sender is not None:
+            with suppress(OSError):  # its buffer is full, so the loop will wake
+                self._sender.send(b"!")
+        elif self._timer is not None:
+            self._timer.call_after(0, self.run_pending)
+
+    def is_unreachable(self) -> bool:
+        """Whether the caller is in a thread without greenlets: it cannot use their locks."""
+        return self._green_thread not in (None, current_system_thread())
+
+    def close(self) -> None:
+        """Close its sockets; no function runs any more."""
+        for each in (self._receiver, self._sender):
+            if each is not None:
+                each.close()
+
+    def run_pending(self) -> None:
+        """Run the functions that wait; in the thread of the main loop."""
+        for _ in range(len(self._functions)):
             try:
-                os.write(self._pipe[1], b"\0")
-            except BlockingIOError:
-                pass  # it is full of wake-ups
-            except OSError:
-                logger.debug("the worker's event loop is gone")
-        elif self._main is not None:
-            self._main.wake()
-        elif self._consumer is not None:
-            self._consumer.timer.call_after(0, self.deliver)
-
-    def is_elsewhere(self) -> bool:
-        """Whether the caller is in another thread than all greenlets: locks do not reach there."""
-        return self._main is not None and self._main.is_elsewhere()
-
-    def _read(self, *_: Any) -> None:
-        if self._pipe is not None:
-            try:
-                while os.read(self._pipe[0], 4096):
-                    pass
-            except OSError:  # nothing left
-                pass
-        self.deliver()
-
-    def deliver(self) -> None:
-        """Do what there is to do; in the thread of the event loop."""
-        for _ in range(len(self._letters)):
-            try:
-                letter = self._letters.popleft()
+                function = self._functions.popleft()
             except IndexError:
                 return
             try:
-                letter()
-            except Exception:  # the worker must not end for it
-                logger.exception("the limiter failed in the worker's event loop")
+                function()
+            except Exception:
+                logger.exception("a function of the limiter failed in the worker's main loop")
+
+    def _read(self, *_: Any) -> None:
+        with suppress(OSError):  # nothing is left
+            while self._receiver.recv(4096):
+                pass
+        self.run_pending()
+
+    def _receive(self) -> None:
+        while self._receiver.recv(4096):
+            self._start_greenlet(self.run_pending)
+
+    def _start_greenlet(self, function: Callable[[], object]) -> None:
+        """Start a greenlet of the main thread, since threads are greenlets here."""
+        threading.Thread(target=function, name="limiter-main", daemon=True).start()

@@ -1,25 +1,24 @@
-"""A task's message while it waits: all that is needed to deliver it again, byte for byte.
+"""The message of a task that waits: all that is needed to publish it again, byte for byte.
 
-The signature is never rebuilt: id, retries, chord, chain, stamps and priority live in the raw body
-and headers, and come through untouched.
+The signature is never rebuilt: id, retries, chord, chain, stamps and priority are in the raw body
+and headers, which are kept as they are.
 """
 
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from limiter_celery import _celery
 from limiter_celery._queues import SUFFIX, declare_granted, is_temporary, note_queue
 
 ORIGIN = "limiter_origin"
-"""The header of a message that was sent again: where the first one came from."""
+"""The header of a message that is published again: its `Origin`."""
 
-REFUSED = "limiter_refused"
-"""The header of a message that was sent again for its end: why it is not to run."""
+REFUSAL = "limiter_refused"
+"""The header of a message that is published again only to be REVOKED: the reason."""
 
-_SENT_AGAIN = (
+_PUBLISHED_AGAIN = (
     "correlation_id",
     "delivery_mode",
     "message_id",
@@ -27,39 +26,25 @@ _SENT_AGAIN = (
     "reply_to",
     "timestamp",
 )
-"""The sender's properties that are sent again. The task sees all of them."""
+"""The sender's properties that are published again. The task sees all of them."""
 
-_NOT_SENT_AGAIN = ("app_id", "cluster_id", "expiration", "type", "user_id")
-"""Those that say how the broker is to deal with a message: for the first way, which is over."""
+_NOT_PUBLISHED_AGAIN = ("app_id", "cluster_id", "expiration", "type", "user_id")
+"""Those that tell the broker how to deliver a message: they were for the first delivery."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """The message of a waiting task.
+class ParkedMessage(NamedTuple):
+    """The message of a waiting task."""
 
-    Attributes:
-        body: as it came, decompressed.
-        headers: as they came, without those of this adapter.
-        properties: those that the sender gave.
-        content_type: of the body.
-        content_encoding: of the body.
-        exchange: where it was sent to first.
-        routing_key: where it was sent to first.
-        queue: the queue it came from.
-        temporary: whether that queue ends with those who consume it.
-        order: its place in line, in microseconds since the epoch.
-    """
-
-    body: bytes | str
-    headers: dict[str, Any]
-    properties: dict[str, Any]
+    body: bytes | str  # as it came, decompressed
+    headers: dict[str, Any]  # as they came, without those of this adapter
+    properties: dict[str, Any]  # those that the sender gave
     content_type: str | None
     content_encoding: str | None
-    exchange: str
-    routing_key: str
-    queue: str
-    temporary: bool
-    order: int
+    exchange: str  # where it was sent to first
+    routing_key: str  # where it was sent to first
+    queue: str  # from which it was taken
+    temporary: bool  # whether that queue is deleted with its consumers
+    order: int  # its place in line, in microseconds since the epoch
 
     @property
     def task(self) -> str | None:
@@ -68,27 +53,14 @@ class Parcel:
         return name
 
     def pack(self) -> bytes:
-        """Return the parcel as bytes."""
-        text = isinstance(self.body, str)
-        body = self.body.encode() if isinstance(self.body, str) else self.body
-        packed: str = _celery.dumps(
-            [
-                text,
-                base64.b64encode(body).decode(),
-                self.headers,
-                self.properties,
-                self.content_type,
-                self.content_encoding,
-                self.exchange,
-                self.routing_key,
-                self.queue,
-                self.temporary,
-                self.order,
-            ]
-        )
+        """Return it as bytes."""
+        body, *rest = self
+        is_text = isinstance(body, str)
+        raw = body.encode() if isinstance(body, str) else body
+        packed: str = _celery.dumps([is_text, base64.b64encode(raw).decode(), *rest])
         return packed.encode()
 
-    def message(self, app: Any) -> Any:
+    def as_delivered(self, app: Any) -> Any:
         """Return it as a message that was just delivered, though by no broker."""
         message = _celery.Message(
             body=self.body,
@@ -102,21 +74,23 @@ class Parcel:
         note_queue(message, self.queue)
         return message
 
-    def refused(self, reason: str) -> Parcel:
-        """Return a parcel that is to be delivered for its end."""
-        return replace(self, headers={**self.headers, REFUSED: reason})
+    def refused(self, reason: str) -> ParkedMessage:
+        """Return the message that reports the task as REVOKED where it is delivered."""
+        return self._replace(headers={**self.headers, REFUSAL: reason})
 
-    def send(self, app: Any) -> None:
-        """Deliver it again, through the broker: ahead of what waits in its own queue.
+    def publish(self, app: Any) -> None:
+        """Publish it to the queue of granted tasks: ahead of what waits in its own queue.
 
         Raises:
             QueueMissing: no worker consumes that queue.
             Exception: whatever the broker's driver raises.
         """
         properties = dict(self.properties)
-        rest = {name: properties.pop(name) for name in _NOT_SENT_AGAIN if name in properties}
-        origin = [self.exchange, self.routing_key, self.queue, self.temporary, self.order, rest]
-        headers = {**self.headers, ORIGIN: origin}
+        rest = {name: properties.pop(name) for name in _NOT_PUBLISHED_AGAIN if name in properties}
+        origin = Origin(
+            self.exchange, self.routing_key, self.queue, self.temporary, self.order, rest
+        )
+        headers = {**self.headers, ORIGIN: list(origin)}
         compression = headers.pop("compression", None)
         with app.producer_or_acquire() as producer:
             producer.publish(
@@ -134,18 +108,8 @@ class Parcel:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a message that was sent again came from first.
-
-    Attributes:
-        exchange: where it was sent to.
-        routing_key: where it was sent to.
-        queue: the queue that it was taken from.
-        temporary: whether that queue ends with those who consume it.
-        order: its place in line.
-        properties: those that were not sent again.
-    """
+class Origin(NamedTuple):
+    """Where a message that was published again came from first; `properties` were left out."""
 
     exchange: str
     routing_key: str
@@ -156,48 +120,46 @@ class Origin:
 
 
 def origin_of(headers: dict[str, Any]) -> Origin | None:
-    """Return where a message came from first, None if this is its first way."""
-    said = headers.get(ORIGIN)
-    return None if said is None else Origin(*said)
+    """Return where a message came from first; None if it was not published again."""
+    given = headers.get(ORIGIN)
+    return None if given is None else Origin(*given)
 
 
-def unpack(packed: bytes) -> Parcel:
-    """Return the parcel that was packed."""
-    text, body, *rest = _celery.loads(packed.decode())
+def unpack(packed: bytes) -> ParkedMessage:
+    """Return the message that was packed."""
+    is_text, body, *rest = _celery.loads(packed.decode())
     raw = base64.b64decode(body)
-    return Parcel(raw.decode() if text else raw, *rest)
+    return ParkedMessage(raw.decode() if is_text else raw, *rest)
 
 
-def parcel_of(request: Any) -> Parcel:
-    """Return the parcel of a request that a worker received."""
-    message = request.message
+def parked_message_of(request: Any) -> ParkedMessage:
+    """Return the message of a request that a worker received."""
+    message, delivery = request.message, request.delivery
     headers = dict(message.headers)
-    headers.pop(REFUSED, None)
-    # A countdown is over when it comes here, and must not begin anew.
+    # `redelivered`, of the Redis transport, is about one delivery.
+    for name in (REFUSAL, ORIGIN, "redelivered"):
+        headers.pop(name, None)
+    # A countdown is over when it comes here, and must not start again.
     if headers.get("eta") is not None:
         headers["eta"] = None
-    headers.pop("redelivered", None)  # of the Redis transport: about one delivery
-    headers.pop(ORIGIN, None)
-    passage = request.passage
-    origin: Origin | None = passage.origin
+    origin: Origin | None = delivery.origin
     if origin is None:
         info: dict[str, Any] = message.delivery_info or {}
         exchange, routing_key = info.get("exchange") or "", info.get("routing_key") or ""
-        temporary = is_temporary(request.app, passage.queue)
+        temporary = is_temporary(request.app, delivery.queue)
     else:
         exchange, routing_key, temporary = origin.exchange, origin.routing_key, origin.temporary
     given: dict[str, Any] = message.properties or {}
-    kept = (*_SENT_AGAIN, *_NOT_SENT_AGAIN)
-    properties = {name: given[name] for name in kept if given.get(name) is not None}
-    return Parcel(
+    kept = (*_PUBLISHED_AGAIN, *_NOT_PUBLISHED_AGAIN)
+    return ParkedMessage(
         message.body,
         headers,
-        properties,
+        {name: given[name] for name in kept if given.get(name) is not None},
         message.content_type,
         message.content_encoding,
         exchange,
         routing_key,
-        passage.queue,
+        delivery.queue,
         temporary,
-        passage.order,
+        delivery.order,
     )

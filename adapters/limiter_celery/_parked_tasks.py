@@ -1,8 +1,8 @@
-"""The tasks that this worker parked: for those whose waiting ends before their turn comes.
+"""The tasks that this worker parked, for those whose waiting ends before their turn comes.
 
-A ticket waits in the store with no process behind it. What can end it early (a revoke, `expires`,
-the limit's `timeout`) is seen to by the worker that parked it; if that worker is gone, it is seen
-when the task's turn comes.
+A ticket waits in the store, and no process with it. What can end it early (a revoke, `expires`, the
+limit's `timeout`) is noticed by the worker that parked the task; if that worker is gone, it is
+noticed when the task's turn comes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ _MOST = 50_000
 """Tasks that are remembered; of more, the oldest are forgotten."""
 
 _GRACE = 0.25
-"""Seconds after a task's `expires` in which a worker may still come for it."""
+"""Seconds after a task's `expires` in which a worker may still claim its slot."""
 
-_PAUSE = 1.0
+_RETRY_AFTER = 1.0
+"""Seconds between two attempts while the store cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,56 +38,56 @@ class _Parked:
     stamps: Stamps
 
 
-class WaitingRoom:
-    """Ends the waiting of tasks early.
+class ParkedTasks:
+    """Takes tasks out of the line.
 
     Args:
-        face: where the tickets are.
-        schedule: has something done after so many seconds.
-        end: called with the ticket, the payload and the reason of each that was taken out.
+        store: where the tickets are.
+        call_later: calls a function after so many seconds.
+        on_removed: called with the ticket, the payload and the reason of each that was taken out.
     """
 
     def __init__(
         self,
-        face: SyncStore,
-        schedule: Callable[[Callable[[], object], float], object],
-        end: Callable[[str, bytes, str], object],
+        store: SyncStore,
+        call_later: Callable[[float, Callable[[], object]], object],
+        on_removed: Callable[[str, bytes, str], object],
     ) -> None:
-        self._face = face
-        self._schedule = schedule
-        self._end = end
+        self._store = store
+        self._call_later = call_later
+        self._on_removed = on_removed
         self._lock = threading.Lock()
         self._parked: collections.OrderedDict[str, _Parked] = collections.OrderedDict()
-        self._of_task: dict[str, set[str]] = {}
+        self._tickets_of: dict[str, set[str]] = {}
 
-    def enter(self, request: Any, job: Job, waiting: Waiting) -> None:
-        """Note a task that was just parked."""
+    def add(self, request: Any, job: Job, waiting: Waiting) -> None:
+        """Remember a task that was just parked."""
         stamps = stamps_of(request.stamps)
         parked = _Parked(request.id, waiting.request, job.payload, stamps)
         with self._lock:
             self._parked[job.ticket] = parked
-            self._of_task.setdefault(request.id, set()).add(job.ticket)
+            self._tickets_of.setdefault(request.id, set()).add(job.ticket)
             if len(self._parked) > _MOST:
                 self._forget(next(iter(self._parked)))
         if request.expires is not None:
             left = (request.expires - datetime.now(request.expires.tzinfo)).total_seconds()
-            self._end_at(job.ticket, parked, max(left, 0.0) + _GRACE, "expired")
+            self._remove_later(job.ticket, parked, max(left, 0.0) + _GRACE, "expired")
         if waiting.patience is not None:
             reason = f"timed out waiting for {waiting.key!r}"
-            self._end_at(job.ticket, parked, max(waiting.patience, 0.0), reason)
+            self._remove_later(job.ticket, parked, max(waiting.patience, 0.0), reason)
 
     def forget(self, ticket: str) -> None:
-        """A ticket's waiting is over."""
+        """Forget a task: its waiting is over."""
         with self._lock:
             self._forget(ticket)
 
     def revoke(self, task_ids: set[str]) -> None:
         """End the waiting of these tasks, whichever attempt it is that waits."""
         with self._lock:
-            tickets = [each for task in task_ids for each in self._of_task.get(task, ())]
+            tickets = [each for task in task_ids for each in self._tickets_of.get(task, ())]
             found = [(ticket, self._parked[ticket]) for ticket in tickets]
         for ticket, parked in found:
-            self._take_out(ticket, parked, "revoked")
+            self._remove(ticket, parked, "revoked")
 
     def revoke_by_stamps(self, stamps: Stamps) -> None:
         """End the waiting of the tasks that have one of these stamps."""
@@ -94,32 +95,32 @@ class WaitingRoom:
             found = list(self._parked.items())
         for ticket, parked in found:
             if have_in_common(parked.stamps, stamps):
-                self._take_out(ticket, parked, "revoked")
+                self._remove(ticket, parked, "revoked")
 
-    def _end_at(self, ticket: str, parked: _Parked, after: float, reason: str) -> None:
-        self._schedule(lambda: self._take_out(ticket, parked, reason), after)
+    def _remove_later(self, ticket: str, parked: _Parked, seconds: float, reason: str) -> None:
+        self._call_later(seconds, lambda: self._remove(ticket, parked, reason))
 
-    def _take_out(self, ticket: str, parked: _Parked, reason: str) -> None:
+    def _remove(self, ticket: str, parked: _Parked, reason: str) -> None:
         with self._lock:
-            # A task may be sent again under its id: what ends is the waiting that was meant.
+            # A task may be sent again under its id: only the waiting that was meant ends.
             if self._parked.get(ticket) is not parked:
                 return
         keys = [demand.key for demand in parked.request.demands]
         try:
-            # Only one that waits. Who comes for its slot sees for himself that it has ended.
-            where = self._face.acquire(parked.request._replace(mode=Mode.LOOK))
-            taken_out = isinstance(where, Queued) and self._face.release(ticket, keys)
+            # Only while it waits. A delivery that claims its slot checks by itself that it may run.
+            where = self._store.acquire(parked.request._replace(mode=Mode.LOOK))
+            is_removed = isinstance(where, Queued) and self._store.release(ticket, keys)
         except StoreError:
-            self._end_at(ticket, parked, _PAUSE, reason)
+            self._remove_later(ticket, parked, _RETRY_AFTER, reason)
             return
         self.forget(ticket)
-        if taken_out:
-            self._end(ticket, parked.payload, reason)
+        if is_removed:
+            self._on_removed(ticket, parked.payload, reason)
 
     def _forget(self, ticket: str) -> None:
         parked = self._parked.pop(ticket, None)
         if parked is not None:
-            tickets = self._of_task[parked.task_id]
+            tickets = self._tickets_of[parked.task_id]
             tickets.discard(ticket)
             if not tickets:
-                del self._of_task[parked.task_id]
+                del self._tickets_of[parked.task_id]

@@ -1,28 +1,26 @@
-"""How a task comes from the worker's main thread into its pool.
-
-With prefork, `execute_using_pool` is called when a process is free, and solo has one thread for
-all: the task is admitted there. The other pools take any number of tasks, and keep them until a
-thread is free: so the task is admitted in the pool's thread, or it would hold a slot while it
-waits for a thread.
-"""
+"""The worker's pool: what it can do, and how its dead children are noticed."""
 
 from __future__ import annotations
 
-import weakref
+import logging
+from collections.abc import Callable
 from typing import Any
 
-from limiter_celery import _celery
-from limiter_core.system_clock import system_clock as time
+logger = logging.getLogger("limiter")
 
-_LEFT = object()
-"""The result of a task that was not admitted: for nobody."""
-
-_ADMIT_IN_MAIN = ("celery.concurrency.prefork", "celery.concurrency.solo")
+_CHECK_EVERY = 0.25
+_ADMIT_IN_MAIN_THREAD = ("celery.concurrency.prefork", "celery.concurrency.solo")
 
 
 def admits_in_pool(pool: Any) -> bool:
-    """Whether tasks are admitted in the pool's threads."""
-    return type(pool).__module__ not in _ADMIT_IN_MAIN
+    """Whether tasks are admitted in the pool's threads.
+
+    With prefork, a task comes to the pool when a process is free, and solo has one thread for all:
+    the task is admitted in the main thread. The other pools take any number of tasks, and keep them
+    until a thread is free: so the task is admitted in that thread, or it would hold a slot while it
+    waits for one.
+    """
+    return type(pool).__module__ not in _ADMIT_IN_MAIN_THREAD
 
 
 def can_terminate(pool: Any) -> bool:
@@ -31,75 +29,31 @@ def can_terminate(pool: Any) -> bool:
     return module not in ("thread", "solo")
 
 
-def submit(request: Any, pool: Any) -> Any:
-    """Give a request to the pool, to be admitted there; as `Request.execute_using_pool` does it.
+class DeadChildCheck:
+    """Has the pool look for children that died while their tasks hold slots.
 
-    Raises:
-        TaskRevokedError: it is not to run.
+    The pool looks when the pipe of a child closes. If the system reports only a moment later that
+    the child is gone, the pool looks again after five seconds.
+
+    Args:
+        pool: of processes.
+        is_needed: whether any task holds a slot.
     """
-    if request.revoked() or request.passage.overtaken:
-        raise _celery.TaskRevokedError(request.id)
-    time_limit, soft_time_limit = request.time_limits
-    task = request.task
-    run = _Run(request)
-    result = pool.apply_async(
-        run,
-        args=(
-            _celery.tracer_of(request.app),
-            (
-                request.type,
-                request.id,
-                request.request_dict,
-                request.body,
-                request.content_type,
-                request.content_encoding,
-            ),
-        ),
-        accept_callback=run.picked_up,
-        timeout_callback=request.on_timeout,
-        callback=run.ended,
-        error_callback=request.on_failure,
-        soft_timeout=soft_time_limit or task.soft_time_limit,
-        timeout=time_limit or task.time_limit,
-        correlation_id=request.id,
-    )
-    request._apply_result = None if result is None else weakref.ref(result)  # noqa: SLF001
-    return result
 
+    def __init__(self, pool: Any, is_needed: Callable[[], bool]) -> None:
+        self._pool = pool
+        self._is_needed = is_needed
+        self._timer: Any = None
 
-class _Run:
-    """One request in a thread of the pool."""
+    def connect(self, hub: Any) -> None:
+        """Look again and again; to be called for each connection to the broker."""
+        if self._timer is not None:  # some releases of Celery keep the timers of the last one
+            self._timer.cancel()
+        self._timer = hub.call_repeatedly(_CHECK_EVERY, self._check)
 
-    def __init__(self, request: Any) -> None:
-        self._request = request
-        self._pid: Any = None
-        self._time = time.monotonic()
-
-    def picked_up(self, pid: Any, time_accepted: float) -> None:
-        """Note which thread it is; that the task is accepted is said once it is admitted."""
-        self._pid, self._time = pid, time_accepted
-
-    def __call__(self, trace: Any, args: tuple[Any, ...]) -> Any:
-        request = self._request
+    def _check(self) -> None:
         try:
-            request.porter.admission.enter(request)
-        except _celery.TaskRevokedError:
-            return _LEFT
-        if not request.passage.submit():
-            return _LEFT
-        try:
-            request.on_accepted(self._pid, self._time)
-            return trace(*args)
-        except BaseException:
-            # Celery's tracer reports what a body raises: this is a stop from outside.
-            request.porter.endings.ended(request, done=False)
-            raise
-
-    def ended(self, result: Any) -> None:
-        """Take the result."""
-        if result is _LEFT:
-            return
-        if isinstance(result, tuple):
-            self._request.on_success(result)
-        else:
-            self._request.on_failure(result)
+            if self._is_needed():
+                self._pool.maintain_pool()
+        except Exception:  # the worker must not end for it
+            logger.exception("could not look for dead children of the pool")

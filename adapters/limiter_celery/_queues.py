@@ -1,9 +1,9 @@
-"""The queues of a worker: which one a message came from, and where it goes when its turn has come.
+"""The queues of a worker: from which one a message came, and where it goes when it is granted.
 
-A message says where it was sent to, not where it was taken from: behind an exchange that goes by a
-pattern, by headers, to all, or after a delay, its routing key names no queue. So the consumer notes
-it. What goes back goes to a queue by its name, whatever was bound to it: beside each queue of the
-user's stands one for the tasks that waited, so that they do not wait a second time.
+A message tells where it was sent to, not where it was taken from: behind an exchange of type topic,
+headers or fanout, or after a delay, its routing key names no queue. So the consumer notes it. A
+granted task goes to a queue by its name, whatever is bound to that: beside each queue of the user
+is one for granted tasks, so that they do not wait a second time.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Any
 from limiter_celery import _celery
 
 SUFFIX = ".granted"
-"""Ends the name of a queue of tasks that waited, and may run now."""
+"""Ends the name of a queue of granted tasks: they waited, and may run now."""
 
 _NOTE = "limiter_queue"
 
-# Nobody publishes there; without one, Celery would bind the queue to the user's exchange. Of this
-# type, since Celery warns of others when delayed messages are the broker's business.
+# No message is published there; without one, Celery would bind the queue to the user's exchange. Of
+# this type, since Celery warns of others when the broker delays messages.
 _EXCHANGE = _celery.Exchange("limiter.granted", type="topic")
 
 _LOSING = ("x-max-length", "x-max-length-bytes", "x-message-ttl", "x-overflow")
-"""Arguments by which a queue loses messages; what has its slot is not lost to them."""
+"""Arguments by which a queue loses messages; a granted task must not be lost."""
 
 
 def consume_granted(app: Any) -> None:
-    """Have a worker consume, beside each of its queues, the tasks that waited there."""
-    if not issubclass(app.amqp.Consumer, _NotingConsumer):
-        bases = (_NotingConsumer, app.amqp.Consumer)
+    """Have a worker consume, beside each of its queues, that of its granted tasks."""
+    if not issubclass(app.amqp.Consumer, _TaskConsumer):
+        bases = (_TaskConsumer, app.amqp.Consumer)
         app.amqp.Consumer = type("TaskConsumer", bases, {"app": app})
     queues = app.amqp.queues
     for name in list(queues.consume_from):
@@ -37,7 +37,7 @@ def consume_granted(app: Any) -> None:
 
 
 def granted_queue(app: Any, name: str) -> Any:
-    """Return the queue of tasks that waited, and may run now, beside one of the user's queues."""
+    """Return the queue of granted tasks beside one of the user's queues."""
     beside = app.amqp.queues[name]
     given: dict[str, Any] = beside.queue_arguments or {}
     arguments = {key: value for key, value in given.items() if key not in _LOSING}
@@ -55,13 +55,13 @@ def granted_queue(app: Any, name: str) -> Any:
 
 
 def is_temporary(app: Any, name: str) -> bool:
-    """Whether a queue ends with those who consume it: what is left in it is nobody's then."""
+    """Whether a queue is deleted with its consumers, and all messages in it."""
     queue = _known(app, name)
     return queue is not None and bool(queue.auto_delete or queue.exclusive)
 
 
 def may_hold_copies(app: Any, name: str) -> bool:
-    """Whether a message in this queue may stand in others, too: each is to be run."""
+    """Whether a message in this queue may have copies in others: each is to run."""
     queue = _known(app, name)
     if queue is None:
         return False
@@ -120,52 +120,33 @@ def _known(app: Any, name: str) -> Any:
     return queues[name] if name in queues else None  # noqa: SIM401  # it makes what is missing
 
 
-class _NotingConsumer(_celery.BaseConsumer):
-    """Celery's consumer of tasks; notes on each message the queue that it was taken from.
+class _TaskConsumer(_celery.QueueNotingConsumer):
+    """Celery's consumer of tasks; notes on each message the queue from which it was taken.
 
-    A queue that is consumed from later, by a remote control command, has its second one, too.
+    A queue that is added later, by a remote control command, has one of granted tasks, too.
     """
 
     app: Any
 
     def __init__(self, channel: Any, queues: Any = None, *args: Any, **options: Any) -> None:
-        # Redis can be told to take from the first queue that has a message: that must not be one
-        # whose tasks wait for nothing, for as long as there are any, while others hold their slots.
+        # Redis can be told to take from the first queue that has a message: that must be one of
+        # granted tasks, which hold their slots, for as long as there are any.
         first = sorted(queues or (), key=lambda queue: not queue.name.endswith(SUFFIX))
         super().__init__(channel, first, *args, **options)
 
     def add_queue(self, queue: Any) -> Any:
-        """Prepare to consume from a queue, and before it from the one beside it."""
+        """Prepare to consume from a queue, and before it from that of its granted tasks."""
         if not queue.name.endswith(SUFFIX):
             super().add_queue(self.app.amqp.queues.select_add(granted_queue(self.app, queue.name)))
         return super().add_queue(queue)
 
     def cancel_by_queue(self, queue: Any) -> None:
-        """Consume no more from a queue, and the one beside it."""
+        """Consume no more from a queue, and from that of its granted tasks."""
         super().cancel_by_queue(queue)
         granted = f"{queue if isinstance(queue, str) else queue.name}{SUFFIX}"
         self.app.amqp.queues.deselect([granted])
         super().cancel_by_queue(granted)
 
-    def _basic_consume(self, queue: Any, *args: Any, **options: Any) -> Any:
-        return super()._basic_consume(_NotingQueue(queue), *args, **options)
-
-
-class _NotingQueue:
-    """A queue whose messages are noted as its own when they are consumed."""
-
-    def __init__(self, queue: Any) -> None:
-        self._queue = queue
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._queue, name)
-
-    def consume(self, consumer_tag: str, callback: Any, **options: Any) -> Any:
-        """Consume from it; `callback` is called with each message."""
-        name = self._queue.name
-
-        def received(message: Any) -> Any:
-            note_queue(message, name)
-            return callback(message)
-
-        return self._queue.consume(consumer_tag, received, **options)
+    def on_queue_message(self, queue: str, message: Any) -> None:
+        """Note the queue."""
+        note_queue(message, queue)

@@ -1,210 +1,215 @@
-"""While a body runs, and its end: the lease, which is given back once, on every way out."""
+"""From the claim of a slot until its release: each lease is given back once, on every outcome."""
 
 from __future__ import annotations
 
 import logging
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
-from limiter_celery._delivery import Passage, job_of
+from limiter_celery._completion_markers import CompletionMarkers
+from limiter_celery._delivery import Delivery, job_of
+from limiter_celery._main_loop import MainLoop
 from limiter_celery._pools import can_terminate
+from limiter_celery._scheduler import Scheduler
+from limiter_celery._worker_state import WorkerState
 from limiter_core import StoreError
-from limiter_core.jobs import Held
+from limiter_core.jobs import Held, SyncJobGate, Waiting
 from limiter_core.lease import SyncLease
 from limiter_core.requests import Loss
 from limiter_core.system_clock import system_clock as time
 
-if TYPE_CHECKING:
-    from limiter_celery._worker_limiter import Porter
-
 logger = logging.getLogger("limiter")
 
-_PAUSE = 0.5
-"""Seconds between two attempts to tell the store what it has to know."""
+_RETRY_AFTER = 0.5
+"""Seconds between two attempts while the store cannot be used."""
 
 
-class Endings:
-    """The leases of this worker's tasks."""
+@dataclass(kw_only=True, eq=False)
+class ReleaseTracker:
+    """Tracks the leases of a worker's tasks."""
 
-    def __init__(self, porter: Porter) -> None:
-        self._porter = porter
-        self._held: dict[int, tuple[Passage, Any]] = {}
+    gate: SyncJobGate
+    markers: CompletionMarkers
+    pool: Any
+    main_loop: MainLoop
+    scheduler: Scheduler
+    worker: WorkerState
+    visibility_timeout: float  # after which the broker delivers again what is not acknowledged
+    _tracked: dict[int, tuple[Delivery, Any]] = field(
+        default_factory=dict[int, tuple[Delivery, Any]], init=False
+    )
 
-    def hold(self, request: Any, lease: SyncLease) -> None:
-        """Keep the lease of a task."""
-        passage: Passage = request.passage
-        passage.lease = lease
+    def track(self, request: Any, lease: SyncLease) -> None:
+        """Keep the lease of a task until it ends."""
+        delivery: Delivery = request.delivery
+        delivery.lease = lease
         request.request_dict["limiter_fencing_token"] = lease.fencing_token
-        finalizer = weakref.finalize(request, self._vanished, passage)
+        # Without an end: the connection broke before its body started.
+        finalizer = weakref.finalize(request, self._release_later, delivery)
         finalizer.atexit = False
-        self._held[id(passage)] = passage, finalizer
-        if passage.over:  # it ended while it was asked for
-            self._let_go(passage)
+        self._tracked[id(delivery)] = delivery, finalizer
+        if delivery.finished:  # while its slot was asked for
+            self._untrack(delivery)
             lease.release()
 
-    def began(self, request: Any) -> None:
-        """Note that a body began; a task that was woken in this process takes up its slot now.
+    def on_start(self, request: Any) -> None:
+        """Note that a body started; a task that this process delivered claims its slot now.
 
         So the ticket keeps its message for as long as a broker would: until the pool has it.
         """
-        passage: Passage = request.passage
-        passage.began_at = time.monotonic()
-        if passage.local and passage.lease is None:
-            self._take_up(request)
-        if passage.local or (passage.suspicious and not request.task.acks_late):
-            # It runs once at most from here on, as Celery has it.
-            self._mark(passage)
+        delivery: Delivery = request.delivery
+        delivery.started_at = time.monotonic()
+        if delivery.is_local and delivery.lease is None:
+            self._claim(request)
+        if delivery.is_local or (delivery.may_be_copy and not request.task.acks_late):
+            # From here on it runs at most once, as in Celery.
+            self._set_marker(delivery)
 
-    def _take_up(self, request: Any) -> None:
-        porter = self._porter
+    def on_end(self, request: Any, *, completed: bool = True, in_main_loop: bool = False) -> None:
+        """Give the slot of a task back, once; the next task is woken.
+
+        Args:
+            request: the task.
+            completed: whether this delivery of it has an outcome.
+            in_main_loop: not now, but when the main loop comes around.
+        """
+        if not request.delivery.finish():
+            return
+        if in_main_loop:
+            self.main_loop.call_soon(lambda: self._release(request, completed))
+        else:
+            self._release(request, completed)
+
+    def on_lost(self, request: Any) -> Callable[[Loss], None]:
+        """Return what stops the body of a task whose lease is lost. It keeps no request alive."""
+        reference = weakref.ref(request)
+
+        def stop(loss: Loss) -> None:
+            request = reference()
+            if request is None or request.delivery.finished:
+                return
+            if self.main_loop.is_unreachable():
+                self.main_loop.call_soon(lambda: stop(loss))
+                return
+            logger.warning("%s[%s] lost its slot: %s", request.name, request.id, loss.value)
+            self.main_loop.call_soon(lambda: self._stop_body(request, loss))
+
+        return stop
+
+    def on_new_connection(self) -> None:
+        """Give back the slots of tasks that did not start, and whose messages are gone.
+
+        The broker delivers them again, on the new connection or to another worker.
+        """
+        for delivery, _ in list(self._tracked.values()):
+            if delivery.connection != self.worker.connection and delivery.hand_over():
+                self._release_later(delivery)
+
+    def has_any(self) -> bool:
+        """Whether any task of this worker has a slot."""
+        return bool(self._tracked)
+
+    def release_all(self) -> None:
+        """Give all slots back: the process ends, and no body runs any more.
+
+        For a cold shutdown, which kills the children and reports no outcome.
+        """
+        for delivery, _ in list(self._tracked.values()):
+            if delivery.finish() and delivery.lease is not None:
+                delivery.lease.release()
+
+    def _claim(self, request: Any) -> None:
         job = job_of(request)
         if job is None:
             return
         try:
-            outcome = porter.gate.admit(job, self.stopper(request))
+            outcome = self.gate.admit(job, self.on_lost(request))
         except StoreError:
-            porter.errands.add(lambda: self._take_up(request), _PAUSE)
+            self.scheduler.call_later(_RETRY_AFTER, lambda: self._claim(request))
             return
         except Exception:
             logger.exception("%s runs without its slot", request.id)
             return
         if isinstance(outcome, SyncLease):
-            self.hold(request, outcome)
+            self.track(request, outcome)
             return
         logger.warning("%s came too late for its slot, and runs without one", request.id)
-        if not isinstance(outcome, Held):
-            porter.admission.leave(outcome)
+        give_back(self.gate, outcome)
 
-    def ended(self, request: Any, *, done: bool = True, soon: bool = False) -> None:
-        """Give the slot of a task back, once, and have who is next woken.
-
-        Args:
-            request: the task.
-            done: whether it is over, as far as this delivery knows.
-            soon: not now, but when the event loop comes around.
-        """
-        if request.passage.finish():
-            if soon:
-                self._porter.post(lambda: self._end(request, done))
-            else:
-                self._end(request, done)
-
-    def _end(self, request: Any, done: bool) -> None:
-        passage: Passage = request.passage
-        self._let_go(passage)
-        if done and request.acknowledged and not passage.requeued:
-            if not passage.marked and self._may_have_copies(request):
-                self._mark(passage)
-        if passage.lease is not None:
-            with self._porter.waking.own_step():
-                passage.lease.release()
-        elif passage.local or passage.woken:
-            # Its turn had come, but it is not to run: it was revoked, or has expired.
-            self._porter.errands.add(lambda: self._discard(request))
+    def _release(self, request: Any, completed: bool) -> None:
+        delivery: Delivery = request.delivery
+        self._untrack(delivery)
+        if completed and request.acknowledged and not delivery.requeued:
+            if not delivery.has_marker and self._may_have_copies(request):
+                self._set_marker(delivery)
+        if delivery.lease is not None:
+            with self.worker.own_step():
+                delivery.lease.release()
+        elif delivery.is_local or delivery.waited:
+            # It has a slot, but is not to run: it was revoked, or has expired.
+            self.scheduler.call_soon(lambda: self._drop_ticket(request))
 
     def _may_have_copies(self, request: Any) -> bool:
-        passage: Passage = request.passage
-        if passage.local or passage.suspicious:
+        delivery: Delivery = request.delivery
+        if delivery.is_local or delivery.may_be_copy:
             return True
-        if not request.task.acks_late or passage.began_at is None:
+        if not request.task.acks_late or delivery.started_at is None:
             return False
         # The broker delivers again what is not acknowledged when the connection ends, or in time.
-        ran = time.monotonic() - passage.began_at
-        return self._porter.connection != passage.connection or ran > self._porter.visibility / 2
+        ran_for = time.monotonic() - delivery.started_at
+        is_old = delivery.connection != self.worker.connection
+        return is_old or ran_for > self.visibility_timeout / 2
 
-    def _mark(self, passage: Passage) -> None:
+    def _set_marker(self, delivery: Delivery) -> None:
         try:
-            self._porter.marks.set(passage.ticket)
-            passage.marked = True
+            self.markers.set(delivery.ticket)
+            delivery.has_marker = True
         except StoreError:
-            logger.debug("the end of %s is not noted", passage.ticket)
+            logger.debug("the completion of %s is not noted", delivery.ticket)
 
-    def _discard(self, request: Any) -> None:
-        """Remove the ticket of a task that is not to run, and hand its slot on."""
+    def _drop_ticket(self, request: Any) -> None:
+        """Remove the ticket of a task that is not to run, and hand its slot over."""
         job = job_of(request)
         if job is None:
             return
         try:
-            outcome = self._porter.gate.admit(job)
-            if not isinstance(outcome, Held):
-                self._porter.admission.leave(outcome)
+            give_back(self.gate, self.gate.admit(job))
         except StoreError:
-            self._porter.errands.add(lambda: self._discard(request), _PAUSE)
-        except Exception as error:  # noqa: BLE001  # refused: it is gone
-            logger.debug("%s is gone: %s", request.id, error)
+            self.scheduler.call_later(_RETRY_AFTER, lambda: self._drop_ticket(request))
+        except Exception as error:  # noqa: BLE001  # refused: there is no ticket
+            logger.debug("%s has no ticket: %s", request.id, error)
 
-    def stopper(self, request: Any) -> _Stopper:
-        """Return what stops the body of a task whose lease is lost."""
-        return _Stopper(self, request)
-
-    def stop_body(self, request: Any, loss: Loss) -> None:
-        """End a body that has lost its slot, where the pool can."""
-        if self._porter.post.is_elsewhere():
-            self._porter.post(lambda: self.stop_body(request, loss))
+    def _stop_body(self, request: Any, loss: Loss) -> None:
+        delivery: Delivery = request.delivery
+        if delivery.finished:
             return
-        logger.warning("%s[%s] lost its slot: %s", request.name, request.id, loss.value)
-        self._porter.post(lambda: self._stop(request, loss))
-
-    def _stop(self, request: Any, loss: Loss) -> None:
-        passage: Passage = request.passage
-        lease, pool = passage.lease, self._porter.worker.pool
-        if passage.over:
-            return
-        if passage.submitted or lease is None:
-            if can_terminate(pool):
-                request.terminate(pool)
+        if delivery.submitted or delivery.lease is None:
+            if can_terminate(self.pool):
+                request.terminate(self.pool)
         elif loss is Loss.PREEMPTED:
-            request._announce_revoked(loss.value, False, None, False)  # noqa: SLF001
+            request.announce_revoked(loss.value)
         else:
-            # It waits for a process, and asks once more when there is one.
-            passage.lease = None
-            self._let_go(passage)
+            # It waits for a process, and asks for a slot again when there is one.
+            lease, delivery.lease = delivery.lease, None
+            self._untrack(delivery)
             lease.release()
 
-    def reconnected(self) -> None:
-        """Give back the slots of tasks that did not begin, and whose messages are gone.
+    def _release_later(self, delivery: Delivery) -> None:
+        self._untrack(delivery)
+        if delivery.finish() and delivery.lease is not None:
+            self.scheduler.call_soon(delivery.lease.release)
 
-        Their broker delivers them again, on the new connection or to another worker.
-        """
-        for passage, _ in list(self._held.values()):
-            if passage.connection != self._porter.connection and passage.hand_on():
-                self._let_go(passage)
-                if passage.finish() and passage.lease is not None:
-                    self._porter.errands.add(passage.lease.release)
-
-    def holds_any(self) -> bool:
-        """Whether any task of this worker has a slot."""
-        return bool(self._held)
-
-    def release_all(self) -> None:
-        """Give all slots back: the process ends, and no body runs any more.
-
-        After a cold shutdown, in which the children are killed and nobody comes to say so.
-        """
-        for passage, _ in list(self._held.values()):
-            if passage.finish() and passage.lease is not None:
-                passage.lease.release()
-
-    def _vanished(self, passage: Passage) -> None:
-        """A request is gone without an end: the connection broke before its body began."""
-        if self._held.pop(id(passage), None) is not None and passage.finish():
-            if passage.lease is not None:
-                self._porter.errands.add(passage.lease.release)
-
-    def _let_go(self, passage: Passage) -> None:
-        held = self._held.pop(id(passage), None)
-        if held is not None:
-            held[1].detach()
+    def _untrack(self, delivery: Delivery) -> None:
+        tracked = self._tracked.pop(id(delivery), None)
+        if tracked is not None:
+            tracked[1].detach()
 
 
-class _Stopper:
-    """Called when a lease is lost. Keeps no request alive."""
-
-    def __init__(self, endings: Endings, request: Any) -> None:
-        self._endings = endings
-        self._request = weakref.ref(request)
-
-    def __call__(self, loss: Loss) -> None:
-        request = self._request()
-        if request is not None and not request.passage.over:
-            self._endings.stop_body(request, loss)
+def give_back(gate: SyncJobGate, outcome: SyncLease | Waiting | Held) -> None:
+    """Give back what a task got that is not to run: its slot, or its place in line."""
+    if isinstance(outcome, SyncLease):
+        outcome.release()
+    elif isinstance(outcome, Waiting):
+        gate.drop(outcome.request.id, outcome.keys)

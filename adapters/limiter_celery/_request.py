@@ -1,32 +1,54 @@
-"""`LimitedRequest`: a delivery of a limited task, in the worker's main process.
-
-Celery makes a subclass of it for each task (`create_request_cls`), whose `execute_using_pool` and
-`on_success` never call what they override. So both are wrapped when that subclass is made.
-"""
+"""`LimitedRequest`: the request of a limited task, in the worker's main process."""
 
 from __future__ import annotations
 
 import functools
 import sys
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from limiter_celery import _celery
-from limiter_celery._delivery import Passage
+from limiter_celery._admission import Admission
+from limiter_celery._delivery import Delivery, delivery_of
 from limiter_celery._parked_message import origin_of
-from limiter_celery._pools import submit
-from limiter_celery._revocations import stamps_of
-from limiter_celery._settings import settings_of
-from limiter_core import ConfigurationError
+from limiter_celery._pools import admits_in_pool
+from limiter_celery._release_tracker import ReleaseTracker
+from limiter_celery._revocations import Revocations, stamps_of
+from limiter_celery._worker_state import WorkerState
+from limiter_core.system_clock import system_clock as time
 
-__all__ = ("LimitedRequest",)
+_NOT_ADMITTED = object()
+"""The result of a task that was not admitted in its thread."""
+
+
+@dataclass(kw_only=True, eq=False)
+class RequestParts:
+    """What the requests of one worker use."""
+
+    admission: Admission
+    releases: ReleaseTracker
+    revocations: Revocations
+    worker: WorkerState
 
 
 class LimitedRequest(_celery.Request):
-    """A request that is admitted before it reaches the pool, and let go of when its body ended."""
+    """A request that is admitted before its body runs, and whose slot is released on every outcome.
+
+    Celery makes a subclass of it for each task (`create_request_cls`), whose `execute_using_pool`
+    and `on_success` never call what they override. So both are wrapped when it is made.
+    """
+
+    parts: ClassVar[RequestParts]
+    delivery: Delivery
+
+    @classmethod
+    def using(cls, parts: RequestParts) -> type[LimitedRequest]:
+        """Return the class of the requests that use these parts."""
+        return type("LimitedRequest", (cls,), {"parts": parts})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name, wrap in (("execute_using_pool", _admitted), ("on_success", _released)):
+        for name, wrap in (("execute_using_pool", _admit), ("on_success", _release)):
             if name in cls.__dict__:
                 setattr(cls, name, wrap(cls.__dict__[name]))
 
@@ -36,48 +58,35 @@ class LimitedRequest(_celery.Request):
             message.properties.update(origin.properties)
         super().__init__(message, **options)
         if origin is not None:
-            # A retry is sent to where its task came from: that is not our own queue.
-            self._delivery_info["exchange"] = origin.exchange
-            self._delivery_info["routing_key"] = origin.routing_key
-        self.passage = Passage(self, origin, self.porter.connection)
-
-    @property
-    def porter(self) -> Any:
-        """Who keeps the limits in this process.
-
-        Raises:
-            ConfigurationError: nobody does.
-        """
-        settings = settings_of(self._app)
-        if settings is None or settings.porter is None:
-            raise ConfigurationError(f"no limits are installed for {self.name}")
-        return settings.porter
+            # A retry is sent to where its task came from: that is not the queue of granted tasks.
+            self.set_destination(origin.exchange, origin.routing_key)
+        self.delivery = delivery_of(self, origin, self.parts.worker.connection)
 
     # The bases of what `create_request_cls` overrides, for requests that were made of this class.
     def execute_using_pool(self, pool: Any, **kwargs: Any) -> Any:
         """Admit the task, then run it."""
-        return _admitted(_celery.Request.execute_using_pool)(self, pool, **kwargs)
+        return _admit(_celery.Request.execute_using_pool)(self, pool, **kwargs)
 
     def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> Any:
         """Release when the body ended."""
-        return _released(_celery.Request.on_success)(self, failed__retval__runtime, **kwargs)
+        return _release(_celery.Request.on_success)(self, failed__retval__runtime, **kwargs)
 
     def revoked(self) -> bool:
-        """Whether the task is not to run: Celery knows that it was revoked, or the store does."""
+        """Whether the task was revoked: Celery knows of it, or the store does."""
         if super().revoked():
             return True
-        passage = self.passage
-        if not (passage.woken or passage.local):
+        delivery = self.delivery
+        if not (delivery.waited or delivery.is_local):
             return False
-        waits_since = passage.order / 1e6
-        if self.porter.revocations.cover(self.id, stamps_of(self.stamps), waits_since):
-            self._announce_revoked("revoked", False, None, False)
+        waited_since = delivery.order / 1e6
+        if self.parts.revocations.cover(self.id, stamps_of(self.stamps), waited_since):
+            self.announce_revoked("revoked")
             return True
         return False
 
     def on_accepted(self, pid: Any, time_accepted: float) -> None:
-        """Note that the body began."""
-        self.porter.endings.began(self)
+        """Note that the body started."""
+        self.parts.releases.on_start(self)
         super().on_accepted(pid, time_accepted)
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
@@ -85,48 +94,94 @@ class LimitedRequest(_celery.Request):
         try:
             return super().on_failure(exc_info, *args, **kwargs)
         finally:
-            hard = isinstance(exc_info.exception, _celery.TimeLimitExceeded)
             # At a hard time limit, Celery comes here before it kills the child.
-            self.porter.endings.ended(self, soon=hard)
+            is_alive = isinstance(exc_info.exception, _celery.TimeLimitExceeded)
+            self.parts.releases.on_end(self, in_main_loop=is_alive)
 
     def on_timeout(self, soft: bool, timeout: Any) -> None:
-        """Release at a hard time limit, in pools that say no more of it."""
+        """Release at a hard time limit, in pools that report no other end."""
         super().on_timeout(soft, timeout)
-        if not soft and self.porter.pool_is_green:
-            self.porter.endings.ended(self)
+        if not soft and self.parts.releases.pool.is_green:
+            self.parts.releases.on_end(self)
 
     def reject(self, requeue: bool = False) -> None:
         """Note that the broker has the message again."""
         if requeue and not self.acknowledged:
-            self.passage.requeued = True
+            self.delivery.requeued = True
         super().reject(requeue)
 
-    def _announce_revoked(self, reason: Any, terminated: bool, signum: Any, expired: bool) -> None:
-        super()._announce_revoked(reason, terminated, signum, expired)
-        if not terminated:  # else its body may still run: `on_failure` comes when it ended
-            self.porter.endings.ended(self)
+    def on_revoked(self, *, terminated: bool) -> None:
+        """Release, unless the body may still run: `on_failure` is called when it ended."""
+        if not terminated:
+            self.parts.releases.on_end(self)
 
 
-def _admitted(execute: Any) -> Any:
+def _admit(execute: Any) -> Any:
     @functools.wraps(execute)
-    def execute_using_pool(self: Any, pool: Any, **kwargs: Any) -> Any:
-        if self.porter.admits_in_pool:
-            return submit(self, pool)
-        self.porter.admission.enter(self)
-        if not self.passage.submit():
+    def execute_using_pool(self: LimitedRequest, pool: Any, **kwargs: Any) -> Any:
+        if admits_in_pool(pool):
+            if self.delivery.handed_over:
+                raise _celery.TaskRevokedError(self.id)
+            admitting = _AdmittingPool(self, pool)
+            # Of the base: that of `create_request_cls` uses no other pool than the worker's.
+            return _celery.Request.execute_using_pool(self, admitting, **kwargs)
+        self.parts.admission.admit(self)
+        if not self.delivery.submit():
             raise _celery.TaskRevokedError(self.id)
         return execute(self, pool, **kwargs)
 
     return execute_using_pool
 
 
-def _released(on_success: Any) -> Any:
+def _release(on_success: Any) -> Any:
     @functools.wraps(on_success)
-    def release(self: Any, failed__retval__runtime: Any, **kwargs: Any) -> Any:
+    def release(self: LimitedRequest, failed__retval__runtime: Any, **kwargs: Any) -> Any:
         try:
             return on_success(self, failed__retval__runtime, **kwargs)
         finally:
-            stopping = isinstance(sys.exc_info()[1], SystemExit | KeyboardInterrupt)
-            self.porter.endings.ended(self, done=not stopping)
+            is_stopping = isinstance(sys.exc_info()[1], SystemExit | KeyboardInterrupt)
+            self.parts.releases.on_end(self, completed=not is_stopping)
 
     return release
+
+
+class _AdmittingPool:
+    """A pool in whose thread one request is admitted before its body runs."""
+
+    def __init__(self, request: LimitedRequest, pool: Any) -> None:
+        self._request = request
+        self._pool = pool
+        self._pid: Any = None
+        self._accepted_at = time.monotonic()
+
+    def apply_async(self, trace: Any, *, args: tuple[Any, ...], **options: Any) -> Any:
+        options.update(accept_callback=self._on_accepted, callback=self._on_result)
+        return self._pool.apply_async(self._run, args=(trace, args), **options)
+
+    def _on_accepted(self, pid: Any, time_accepted: float) -> None:
+        """Note which thread it is; the task is accepted once it is admitted."""
+        self._pid, self._accepted_at = pid, time_accepted
+
+    def _run(self, trace: Any, args: tuple[Any, ...]) -> Any:
+        request = self._request
+        try:
+            request.parts.admission.admit(request)
+        except _celery.TaskRevokedError:
+            return _NOT_ADMITTED
+        if not request.delivery.submit():
+            return _NOT_ADMITTED
+        try:
+            request.on_accepted(self._pid, self._accepted_at)
+            return trace(*args)
+        except BaseException:
+            # Celery's tracer reports what a body raises: this is a stop from outside.
+            request.parts.releases.on_end(request, completed=False)
+            raise
+
+    def _on_result(self, result: Any) -> None:
+        if result is _NOT_ADMITTED:
+            return
+        if isinstance(result, tuple):
+            self._request.on_success(result)
+        else:
+            self._request.on_failure(result)

@@ -1,8 +1,8 @@
-"""Revokes that outlive the workers which were told of them.
+"""Revokes that outlive the workers which received them.
 
 A worker forgets what was revoked when it ends; a task that waits for a slot does not end with it.
-So each revoke is noted in the store, too, for as long as Celery remembers it. A worker that begins
-learns those; a task that waited when it was revoked is not run then.
+So each revoke is noted in the store, too, for as long as Celery remembers it. A worker that starts
+loads them, and does not run a task that was revoked while it waited.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from limiter_core.requests import Demand, Mode, Request
+from limiter_celery._expiring_set import ExpiringSet
 from limiter_core.store import SyncStore
 from limiter_core.system_clock import system_clock as time
-
-_LIMIT = 2**31
 
 Stamps = dict[str, list[Any]]
 """The values of each header with which tasks were stamped."""
@@ -35,7 +33,7 @@ def have_in_common(stamps: Stamps, others: Stamps) -> bool:
 
 
 def _listed(value: Any) -> list[Any]:
-    # As Celery has it: a text is one value, anything that can be gone through is several.
+    # As in Celery: a text is one value, any other iterable is several.
     several = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
     return list(cast(Iterable[Any], value)) if several else [value]
 
@@ -44,69 +42,63 @@ class Revocations:
     """The revokes that the store remembers.
 
     Args:
-        face: where they are kept.
-        name: whose they are.
-        lasts: seconds for which each is remembered.
+        store: where they are kept.
+        name: of the workers that share them.
+        seconds: for which each is remembered.
 
     Attributes:
-        learned: whether it is known what was revoked before this worker began.
+        loaded: whether the revokes from before this worker started are known.
     """
 
-    def __init__(self, face: SyncStore, name: str, lasts: float) -> None:
-        self._face = face
-        self._key = f"{name}:revoked"
-        self._lasts = lasts
-        self._known: dict[str, float] = {}
-        self.learned = False
+    def __init__(self, store: SyncStore, name: str, seconds: float) -> None:
+        self._noted = ExpiringSet(store, f"{name}:revoked", seconds)
+        self._revoked_at: dict[str, float] = {}
+        self.loaded = False
 
     def note(self, task_id: str) -> None:
-        """Have the store remember that a task was revoked.
+        """Note in the store that a task was revoked.
 
         Raises:
             StoreError: the store could not be used.
         """
-        self._note(task_id)
+        # The same member whichever worker notes it, so there is one. Its age counts from now on.
+        member = f"revoked:{task_id}"
+        self._noted.remove(member)
+        self._noted.add(member)
 
     def note_stamps(self, stamps: Stamps) -> None:
-        """Have the store remember that tasks with these stamps were revoked.
+        """Note in the store that tasks with these stamps were revoked.
 
         Raises:
             StoreError: the store could not be used.
         """
-        for mark in _marks(stamps):
-            self._note(mark)
+        for digest in _digests(stamps):
+            self.note(digest)
 
-    def learn(self) -> None:
-        """Learn what was revoked before this worker began.
+    def load(self) -> None:
+        """Load what was revoked before this worker started.
 
         Raises:
             StoreError: the store could not be used.
         """
         now = time.time()
-        holders = self._face.inspect(self._key).holders
-        self._known = {holder.id.partition(":")[2]: now - holder.held_for for holder in holders}
-        self.learned = True
+        ages = self._noted.ages()
+        self._revoked_at = {name.partition(":")[2]: now - age for name, age in ages.items()}
+        self.loaded = True
 
     def cover(self, task_id: str, stamps: Stamps, since: float) -> bool:
-        """Whether a task that waits since then (seconds of the epoch) was revoked meanwhile.
+        """Whether a task that has waited since then (seconds of the epoch) was revoked meanwhile.
 
-        A revoke from before is that of a task of the same id, or the same stamps, sent earlier;
+        An earlier revoke was for a task of the same id, or the same stamps, that was sent earlier;
         whether it holds for this one, Celery decides.
         """
-        known = self._known
-        if not known:
+        if not self._revoked_at:
             return False
-        return any(known.get(mark, 0.0) >= since for mark in (task_id, *_marks(stamps)))
-
-    def _note(self, mark: str) -> None:
-        demand = Demand(self._key, _LIMIT)
-        # The same id whichever worker notes it, so there is one; at the time of the latest.
-        ticket = f"revoked:{mark}"
-        self._face.release(ticket, [self._key])
-        self._face.acquire(Request(ticket, (demand,), lease=self._lasts, mode=Mode.TRY))
+        names = (task_id, *_digests(stamps))
+        return any(self._revoked_at.get(name, 0.0) >= since for name in names)
 
 
-def _marks(stamps: Stamps) -> list[str]:
+def _digests(stamps: Stamps) -> list[str]:
     """Return a short text for each stamp."""
     return [
         hashlib.sha256(f"{name}={value!s}".encode()).hexdigest()

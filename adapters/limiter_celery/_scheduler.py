@@ -1,4 +1,4 @@
-"""What need not be done at once, and may take long: in a thread of its own."""
+"""Runs functions later, in a thread of its own: what may take long and need not be done now."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from limiter_core.system_clock import system_clock as time
 logger = logging.getLogger("limiter")
 
 
-class Errands:
-    """Runs one after the other what it is given, at its time.
+class Scheduler:
+    """Runs the functions that it is given one after the other, each at its time.
 
     Args:
         name: of the thread.
@@ -23,56 +23,57 @@ class Errands:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._wake = threading.Condition()
+        self._changed = threading.Condition()
         self._due: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
-        self._ended = False
+        self._stopped = False
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
 
     def start(self) -> None:
-        """Begin."""
-        self._pid = os.getpid()
+        """Start the thread."""
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
-    def add(self, errand: Callable[[], object], after: float = 0.0) -> None:
-        """Have something done; from any thread. Not any more, once it has ended.
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Run a function as soon as possible; see `call_later`."""
+        self.call_later(0.0, function)
 
-        Nor in a child of the process: its copy of the lock may be held for good by a thread that it
-        does not have, and what is collected there must not wait for it.
+    def call_later(self, seconds: float, function: Callable[[], object]) -> None:
+        """Run a function after so many seconds; from any thread. After `stop`, it is ignored.
+
+        So it is in a child of the process: its copy of the lock may be held for good by a thread
+        that it does not have, and what is collected there must not wait for it.
         """
         if os.getpid() != self._pid:
             return
-        with self._wake:
-            if self._ended:
-                return
-            at = time.monotonic() + after
-            heapq.heappush(self._due, (at, next(self._numbers), errand))
-            self._wake.notify()
+        with self._changed:
+            if not self._stopped:
+                due_at = time.monotonic() + seconds
+                heapq.heappush(self._due, (due_at, next(self._numbers), function))
+                self._changed.notify()
 
     def stop(self, patience: float) -> None:
-        """End, once all has been done, also what is not due yet; or after so many seconds."""
-        thread = self._thread
-        with self._wake:
-            self._ended = True
-            self._wake.notify()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(patience)
+        """Run at once all that is left, and end; wait for it for so many seconds at most."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(patience)
 
     def _run(self) -> None:
-        while (errand := self._next()) is not None:
+        while (function := self._next()) is not None:
             try:
-                errand()
-            except Exception:  # the next one has nothing to do with it
-                logger.exception("the limiter could not do what it had put off")
+                function()
+            except Exception:  # the next one does not depend on it
+                logger.exception("a scheduled function failed")
 
     def _next(self) -> Callable[[], object] | None:
-        with self._wake:
+        with self._changed:
             while True:
                 left = self._due[0][0] - time.monotonic() if self._due else None
-                if self._due and (self._ended or (left is not None and left <= 0)):
+                if left is not None and (self._stopped or left <= 0):
                     return heapq.heappop(self._due)[2]
-                if self._ended:
+                if self._stopped:
                     return None
-                self._wake.wait(left)
+                self._changed.wait(left)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 from limiter_celery import _celery
-from limiter_celery._settings import settings_of
-from limiter_core import ConcurrencyLimit, ConfigurationError
+from limiter_celery._pools import can_terminate
+from limiter_core import ConcurrencyLimit, ConfigurationError, ConflictResolution
 from limiter_core.arguments import ArgumentView, Binder
 from limiter_core.jobs import check_argument_names
 
-__all__ = ("LimitedTask", "check_arguments", "limits_of_task", "view_of")
+__all__ = ("LimitedTask", "check_task", "limits_of_task", "view_of")
 
 
 class LimitedTask(_celery.Task):
@@ -31,7 +31,6 @@ class LimitedTask(_celery.Task):
 
     abstract = True
     limits: ClassVar[ConcurrencyLimit | Sequence[ConcurrencyLimit]] = ()
-    Request = "limiter_celery._request:LimitedRequest"
 
     def start_strategy(self, app: Any, consumer: Any, **kwargs: Any) -> Any:
         """Prepare the task for a worker; Celery calls it.
@@ -39,17 +38,15 @@ class LimitedTask(_celery.Task):
         Raises:
             ConfigurationError: the worker is not to run the task, as it would ignore its limits.
         """
-        if self.__class__.limits == ():
-            # A base of all tasks, `Celery(task_cls=LimitedTask)`, is the base of Celery's own, too.
-            self.Request = "celery.worker.request:Request"
-            return super().start_strategy(app, consumer, **kwargs)
-        settings = settings_of(app)
-        if settings is None or settings.porter is None:
-            raise ConfigurationError(
-                f"the task {self.name} has limits, but nothing in this worker keeps them: "
-                "call limiter_celery.install(app, store) where the app is made"
-            )
-        settings.porter.learn(self, consumer)
+        # A base of all tasks, `Celery(task_cls=LimitedTask)`, is the base of Celery's own, too.
+        if self.__class__.limits != ():
+            limiter = getattr(consumer.controller, "concurrency_limiter", None)
+            if limiter is None:
+                raise ConfigurationError(
+                    f"the task {self.name} has limits, but nothing in this worker keeps them: "
+                    "call limiter_celery.install(app, store) where the app is made"
+                )
+            self.Request = limiter.prepare(self)
         return super().start_strategy(app, consumer, **kwargs)
 
 
@@ -80,13 +77,21 @@ def _binder(task: Any) -> Binder:
     return binder
 
 
-def check_arguments(task: Any, limits: Sequence[ConcurrencyLimit]) -> None:
-    """Refuse limits of a task that need an argument which it does not have.
+def check_task(task: Any, pool: Any) -> None:
+    """Check that the limits of a task can be kept.
 
     Raises:
-        ConfigurationError: so it is; says which there are.
+        ConfigurationError: a limit needs an argument that the task does not have (it says which
+            there are), or a pool that can stop a body.
     """
+    limits = limits_of_task(task)
     check_argument_names(limits, _binder(task))
+    resolutions = {limit.on_conflict for limit in limits}
+    if ConflictResolution.CANCEL_RUNNING in resolutions and not can_terminate(pool):
+        raise ConfigurationError(
+            f"the task {task.name} has CANCEL_RUNNING, but this worker's pool cannot stop a "
+            "task that runs: use prefork, gevent or eventlet"
+        )
 
 
 def view_of(task: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> ArgumentView:

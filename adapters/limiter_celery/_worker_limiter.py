@@ -1,238 +1,201 @@
-"""The porter of a worker: what its parts share, and when they begin and end.
+"""Keeps the limits of an app's tasks in one worker: builds the parts, and gives each what it uses.
 
-It lives in the worker's main process; no child of a pool ever speaks to the store. Who owns the
-message of a task: the broker, but while the task waits, and while its turn has come and nobody took
-it up, its ticket in the store does. So it is there at every moment, whoever is killed.
+They live in the worker's main process; no child of a pool uses the store. The message of a task is
+always kept by somebody, whatever process is killed: by the broker, or by the task's ticket in the
+store while it waits, and from its grant until a worker has claimed its slot.
 """
 
 from __future__ import annotations
 
 import atexit
-import logging
 import os
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from limiter_celery import _celery
 from limiter_celery._admission import Admission
-from limiter_celery._admission_hook import Reception
-from limiter_celery._completion_markers import Marks
-from limiter_celery._deferred_deliveries import Aside
-from limiter_celery._dispatcher import Waking
-from limiter_celery._main_loop import Post
-from limiter_celery._parked_message import unpack
-from limiter_celery._parked_tasks import WaitingRoom
-from limiter_celery._pools import admits_in_pool, can_terminate
-from limiter_celery._release_tracker import Endings
-from limiter_celery._revocations import Revocations, Stamps
-from limiter_celery._scheduler import Errands
-from limiter_celery._settings import Settings
-from limiter_celery._task import check_arguments, limits_of_task
-from limiter_core import ConfigurationError, ConflictResolution, StoreError
-from limiter_core.jitter import jitter
+from limiter_celery._admission_hook import AdmissionHook
+from limiter_celery._completion_markers import CompletionMarkers
+from limiter_celery._deferred_deliveries import DeferredDeliveries
+from limiter_celery._dispatcher import Dispatcher
+from limiter_celery._main_loop import MainLoop
+from limiter_celery._parked_tasks import ParkedTasks
+from limiter_celery._pools import DeadChildCheck
+from limiter_celery._publisher import Publisher, Refusals
+from limiter_celery._release_tracker import ReleaseTracker
+from limiter_celery._request import LimitedRequest, RequestParts
+from limiter_celery._request_factory import RequestFactory
+from limiter_celery._revocations import Revocations
+from limiter_celery._revoke_commands import RevokeReceiver
+from limiter_celery._scheduler import Scheduler
+from limiter_celery._sweeper import Sweeper
+from limiter_celery._task import check_task
+from limiter_celery._worker_state import WorkerState
 from limiter_core.jobs import SyncJobGate
 from limiter_core.registry import open_store
+from limiter_core.store import Store
 
-logger = logging.getLogger("limiter")
-
-_LOOK_EVERY = 0.25
-_VISIBILITY = 3600.0
+_VISIBILITY_TIMEOUT = 3600.0
 _MARGIN = 600.0
-_LEARN_AGAIN = 1.0
+_LAST_CALLS = 5.0
 
 
-class Porter:
-    """Keeps the limits of an app's tasks in one worker.
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `install` was given; see there."""
+
+    store: str | Store
+    name: str
+    claim: float
+    on_store_error: Literal["raise", "admit"]
+    remember: float | None
+
+
+class WorkerLimiter:
+    """The limiter in one worker.
 
     Args:
-        app: the app.
-        settings: what `install` was told.
-
-    Attributes:
-        app: the app.
-        settings: what `install` was told.
-        worker: the worker, once it starts.
-        consumer: its consumer, the one of now.
-        connection: counts its connections to the broker.
-        closing: whether the worker is about to end.
-        admits_in_pool: whether tasks are admitted in the pool's threads.
-        pool_is_green: whether those are green.
-        has_semaphore: whether tasks wait for a free process in the worker's semaphore.
-        classes: for each limited task, the class of its requests.
-        visibility: seconds after which the broker delivers what is not acknowledged once more.
+        worker: of Celery, whose pool has started.
+        settings: of the app.
     """
 
-    gate: SyncJobGate
-    marks: Marks
-    waiting_room: WaitingRoom
-    revocations: Revocations
-
-    def __init__(self, app: Any, settings: Settings) -> None:
-        self.app = app
-        self.settings = settings
-        self.worker: Any = None
-        self.consumer: Any = None
-        self.connection = 0
-        self.closing = False
-        self.admits_in_pool = False
-        self.pool_is_green = False
-        self.has_semaphore = False
-        self.classes: dict[str, Any] = {}
-        options: dict[str, Any] = app.conf.broker_transport_options or {}
-        self.visibility = float(options.get("visibility_timeout") or _VISIBILITY)
-        self.post = Post()
-        self.errands = Errands("limiter-celery")
-        self.aside = Aside(self)
-        self.endings = Endings(self)
-        self.admission = Admission(self)
-        self.waking = Waking(self)
-        self._sweeps = Errands("limiter-celery-sweep")
-        self._looking: Any = None
-        self._pid = os.getpid()
-
-    def start(self, worker: Any) -> None:
-        """Begin to keep limits."""
-        self.worker = worker
-        self._pid = os.getpid()
-        self.pool_is_green = bool(worker.pool.is_green)
-        self.admits_in_pool = admits_in_pool(worker.pool)
-        self.has_semaphore = worker.process_task == worker._process_task_sem  # noqa: SLF001
-        settings = self.settings
+    def __init__(self, worker: Any, settings: Settings) -> None:
+        app, pool, consumer = worker.app, worker.pool, worker.consumer
         store = open_store(settings.store)
-        self.gate = SyncJobGate(
+        face = store.sync_face()
+        options: dict[str, Any] = app.conf.broker_transport_options or {}
+        visibility_timeout = float(options.get("visibility_timeout") or _VISIBILITY_TIMEOUT)
+        remember = settings.remember
+        remember = visibility_timeout + _MARGIN if remember is None else float(remember)
+        semaphore = _celery.semaphore_of(worker)
+
+        self._pool = pool
+        self._pid = os.getpid()
+        self._state = state = WorkerState()
+        self._main_loop = main_loop = MainLoop()
+        self._scheduler = scheduler = Scheduler("limiter-celery")
+        self._store_scheduler = store_scheduler = Scheduler("limiter-celery-sweep")
+        markers = CompletionMarkers(face, settings.name, remember)
+        revocations = Revocations(face, settings.name, _celery.REVOKE_EXPIRES)
+        self._requests = requests = RequestFactory(consumer)
+        refusals = Refusals(app=app, requests=requests, markers=markers, scheduler=scheduler)
+        parked_tasks = ParkedTasks(face, store_scheduler.call_later, refusals.report_later)
+        self._publisher = Publisher(app, scheduler, self._drop)
+        self._dispatcher = Dispatcher(
+            consumer=consumer,
+            claim=settings.claim,
+            requests=requests,
+            revocations=revocations,
+            parked_tasks=parked_tasks,
+            publisher=self._publisher,
+            refusals=refusals,
+            main_loop=main_loop,
+            worker=state,
+        )
+        self._gate = gate = SyncJobGate(
             store,
             settings.name,
-            self.waking.wake,
+            self._dispatcher.dispatch,
             claim=settings.claim,
-            on_store_error="admit" if settings.on_store_error == "admit" else "raise",
+            on_store_error=settings.on_store_error,
             label=str(worker.hostname),
         )
-        face = self.gate.store.sync_face()
-        remember = settings.remember
-        lasts = self.visibility + _MARGIN if remember is None else float(remember)
-        self.marks = Marks(face, settings.name, lasts)
-        self.waiting_room = WaitingRoom(face, self._sweeps.add, self._end_waiting)
-        self.revocations = Revocations(face, settings.name, _celery.REVOKE_EXPIRES)
-        self.errands.start()
-        self._sweeps.start()
-        self._sweeps.add(self._learn_revocations)
-        self._sweeps.add(self._sweep)
+        self._releases = releases = ReleaseTracker(
+            gate=gate,
+            markers=markers,
+            pool=pool,
+            main_loop=main_loop,
+            scheduler=scheduler,
+            worker=state,
+            visibility_timeout=visibility_timeout,
+        )
+        self._deferred = DeferredDeliveries(consumer=consumer, main_loop=main_loop, worker=state)
+        admission = Admission(
+            gate=gate,
+            markers=markers,
+            revocations=revocations,
+            parked_tasks=parked_tasks,
+            releases=releases,
+            deferred=self._deferred,
+            without_store=settings.on_store_error == "admit",
+        )
+        consumer.on_task_request = AdmissionHook(
+            app=app,
+            process=consumer.on_task_request,
+            timer=consumer.timer,
+            semaphore=semaphore,
+            claim=settings.claim,
+            admission=admission,
+            releases=releases,
+            main_loop=main_loop,
+            scheduler=scheduler,
+        )
+        self._request_class = LimitedRequest.using(
+            RequestParts(
+                admission=admission, releases=releases, revocations=revocations, worker=state
+            )
+        )
+        self._revokes = RevokeReceiver(
+            parked_tasks=parked_tasks,
+            revocations=revocations,
+            scheduler=scheduler,
+            store_scheduler=store_scheduler,
+        )
+        self._sweeper = Sweeper(
+            gate=gate, revocations=revocations, scheduler=store_scheduler, worker=state
+        )
+        self._dead_children = None if semaphore is None else DeadChildCheck(pool, releases.has_any)
+
+    def start(self) -> None:
+        """Start to keep limits."""
+        self._scheduler.start()
+        self._store_scheduler.start()
+        self._sweeper.start()
+        self._revokes.subscribe()
         atexit.register(self._at_exit)
 
-    def serve(self, consumer: Any) -> None:
-        """Stand before the pool of a consumer that is being made."""
-        self.consumer = consumer
-        consumer.on_task_request = Reception(self, consumer)
+    def on_connection(self, consumer: Any) -> None:
+        """Use the new connection of the consumer to the broker."""
+        self._state.connection += 1
+        self._deferred.forget_all()
+        self._releases.on_new_connection()
+        self._dispatcher.hand_over()
+        self._main_loop.connect(consumer.hub, consumer.timer)
+        if self._dead_children is not None and consumer.hub is not None:
+            self._dead_children.connect(consumer.hub)
 
-    def connected(self, consumer: Any) -> None:
-        """Use the new connection of the consumer."""
-        self.connection += 1
-        self.aside.forget_all()
-        self.endings.reconnected()
-        self.waking.hand_on()
-        self.post.connect(consumer)
-        if self.has_semaphore and consumer.hub is not None:
-            if self._looking is not None:  # some releases of Celery keep it, others do not
-                self._looking.cancel()
-            self._looking = consumer.hub.call_repeatedly(_LOOK_EVERY, self._look_for_dead_children)
-
-    def learn(self, task: Any, consumer: Any) -> None:
-        """Prepare for a task.
+    def prepare(self, task: Any) -> type[LimitedRequest]:
+        """Return the class of the requests of a task.
 
         Raises:
             ConfigurationError: this worker cannot keep its limits.
         """
-        from limiter_celery._request import LimitedRequest  # noqa: PLC0415  # it needs the porter
+        check_task(task, self._pool)
+        self._requests.add(task, self._request_class)
+        return self._request_class
 
-        limits = limits_of_task(task)
-        check_arguments(task, limits)
-        resolutions = {limit.on_conflict for limit in limits}
-        if ConflictResolution.CANCEL_RUNNING in resolutions and not can_terminate(consumer.pool):
-            raise ConfigurationError(
-                f"the task {task.name} has CANCEL_RUNNING, but this worker's pool cannot stop a "
-                "task that runs: use prefork, gevent or eventlet"
-            )
-        self.classes[task.name] = _celery.create_request_cls(
-            LimitedRequest,
-            task,
-            consumer.pool,
-            consumer.hostname,
-            consumer.event_dispatcher,
-            app=self.app,
-        )
+    def _drop(self, ticket: str) -> None:
+        self._gate.drop(ticket)
 
-    def revoked(self, task_ids: set[str]) -> None:
-        """Have waiting tasks end that were revoked."""
-        self.errands.add(lambda: self.waiting_room.revoke(task_ids))
-        for task_id in task_ids:
-            self._note(partial(self.revocations.note, task_id))
-
-    def revoked_by_stamps(self, stamps: Stamps) -> None:
-        """Have waiting tasks end that were revoked by headers with which they are stamped."""
-        self.errands.add(lambda: self.waiting_room.revoke_by_stamps(stamps))
-        self._note(partial(self.revocations.note_stamps, stamps))
-
-    def _note(self, note: Callable[[], None]) -> None:
-        def tried() -> None:
-            try:
-                note()
-            except StoreError as error:
-                logger.warning("a revoke is not noted for workers that begin later: %s", error)
-
-        self._sweeps.add(tried)
-
-    def _learn_revocations(self) -> None:
-        try:
-            self.revocations.learn()
-        except StoreError:  # said once, by the gate
-            if not self.closing:
-                self._sweeps.add(self._learn_revocations, _LEARN_AGAIN)
-
-    def stop_waking(self) -> None:
-        """Wake no more tasks in this worker: it is about to end."""
-        if not self.closing:
-            self.closing = True
-            if self.worker is not None:
-                self._sweeps.add(self.gate.leave)
-            self.waking.close()
-            self.post.deliver()
+    def stop_fetching(self) -> None:
+        """Have other workers run the tasks that wait: this one is about to end."""
+        if not self._state.closing:
+            self._state.closing = True
+            self._store_scheduler.call_soon(self._gate.leave)
+            self._publisher.close()
+            self._dispatcher.hand_over()
+            self._main_loop.run_pending()
 
     def close(self) -> None:
         """End."""
-        self.stop_waking()
-        self.errands.stop(5.0)
-        self._sweeps.stop(1.0)
-        if self.worker is not None:
-            self.gate.close()
+        self.stop_fetching()
+        self._scheduler.stop(_LAST_CALLS)
+        self._store_scheduler.stop(1.0)
+        self._gate.close()
+        self._main_loop.close()
 
     def _at_exit(self) -> None:
         if os.getpid() == self._pid:  # else it is a child of the pool
-            self.stop_waking()
-            self.endings.release_all()
-            self.errands.stop(5.0)
-
-    def _look_for_dead_children(self) -> None:
-        """Have the pool see children that died, whose tasks hold slots.
-
-        It looks when a child's pipe closes. If the system says only a moment later that the child
-        is gone, the pool looks again after five seconds.
-        """
-        try:
-            if self.endings.holds_any():
-                self.worker.pool.maintain_pool()
-        except Exception:  # the worker must not end for it
-            logger.exception("could not look after the pool")
-
-    def _end_waiting(self, ticket: str, payload: bytes, reason: str) -> None:
-        self.errands.add(lambda: self.waking.refuse(ticket, unpack(payload), reason))
-
-    def _sweep(self) -> None:
-        try:
-            with self.waking.own_step():
-                self.gate.sweep()
-        except StoreError:  # said once, by the gate
-            pass
-        finally:
-            if not self.closing:
-                self._sweeps.add(self._sweep, jitter.uniform(0.8, 1.2))
+            self.stop_fetching()
+            self._releases.release_all()
+            self._scheduler.stop(_LAST_CALLS)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,12 +12,6 @@ from celery import states
 from celery.result import AsyncResult, GroupResult
 
 from limiter_celery import ConcurrencyLimit
-from limiter_celery._parked_tasks import WaitingRoom
-from limiter_celery._revocations import Revocations, have_in_common, stamps_of
-from limiter_core.arguments import ArgumentView
-from limiter_core.jobs import Job, SyncJobGate, Waiting
-from limiter_core.testing import FakeClock
-from limiter_memory import MemoryStore
 
 from ._worker_processes import MakeWorkers, Sent, WorkerProcesses
 
@@ -141,76 +133,3 @@ def test_purging_the_queues_leaves_those_that_wait(shop: WorkerProcesses, user: 
         shop.until(lambda: shop.limiter.inspect(f"user={user}").waiting == 1, "it waits")
         shop.app.control.purge()
     shop.until_ended(task)
-
-
-# -- the parts -------------------------------------------------------------------------------------
-
-
-def test_stamps_are_taken_as_celery_takes_them() -> None:
-    assert stamps_of({"a": "x", "b": ["y", 1], "c": None}) == {"a": ["x"], "b": ["y", 1]}
-    assert stamps_of(["a=x", "b=y"]) == {"a": ["x"], "b": ["y"]}
-    assert stamps_of(None) == {}
-    assert have_in_common({"a": ["x", "y"]}, {"a": ["y"], "b": ["x"]})
-    assert not have_in_common({"a": ["x"]}, {"b": ["x"]})
-
-
-def test_only_a_revoke_from_while_it_waited_counts() -> None:
-    clock = FakeClock()
-    face = MemoryStore(clock=clock).sync_face()
-    Revocations(face, "celery", 60.0).note("one")
-    Revocations(face, "celery", 60.0).note_stamps({"tenant": ["a"]})
-    clock.advance(5.0)
-    later = Revocations(face, "celery", 60.0)
-    assert not later.cover("one", {}, 0.0), "it has not learnt of it yet"
-    later.learn()
-    now = time.time()
-    assert later.cover("one", {}, now - 6.0)
-    assert later.cover("other", {"tenant": ["b", "a"]}, now - 6.0)
-    assert not later.cover("one", {"tenant": ["a"]}, now - 4.0), "it was sent again since"
-    assert not later.cover("other", {"tenant": ["b"]}, now - 6.0)
-    clock.advance(60.0)
-    later.learn()
-    assert not later.cover("one", {}, 0.0), "it is over"
-
-
-def test_of_two_revokes_of_one_id_the_latest_counts() -> None:
-    clock = FakeClock()
-    face = MemoryStore(clock=clock).sync_face()
-    Revocations(face, "celery", 60.0).note("one")
-    clock.advance(5.0)  # meanwhile it was sent again
-    Revocations(face, "celery", 60.0).note("one")
-    later = Revocations(face, "celery", 60.0)
-    later.learn()
-    assert later.cover("one", {}, time.time() - 4.0)
-
-
-def test_a_time_that_a_task_was_given_is_not_that_of_the_next_of_its_id() -> None:
-    store = MemoryStore()
-    gate = SyncJobGate(store, "celery", lambda _: None)
-    due: list[Callable[[], object]] = []
-    ended: list[str] = []
-    room = WaitingRoom(
-        store.sync_face(), lambda end, _: due.append(end), lambda *told: ended.append(told[2])
-    )
-
-    def ask(ticket: str) -> Any:
-        limits = ConcurrencyLimit("user", timeout=60.0)
-        job = Job(ticket, limits, ArgumentView({"user": "eve"}), payload=b"{}")
-        outcome = gate.admit(job)
-        if isinstance(outcome, Waiting):
-            room.enter(SimpleNamespace(id=ticket, stamps={}, expires=None), job, outcome)
-        return outcome
-
-    for _ in range(2):
-        holder = ask("holder")
-        ask("one")
-        if len(due) == 1:
-            holder.release()
-            room.forget("one")
-            ask("one").release()
-    of_the_first, of_the_second = due
-    of_the_first()
-    assert ended == []
-    of_the_second()
-    assert ended == ["timed out waiting for 'user=eve'"]
-    holder.release()

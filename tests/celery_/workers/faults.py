@@ -9,11 +9,15 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from celery.bootsteps import StartStopStep
 from celery.concurrency.asynpool import AsynPool
 
-from limiter_celery import _admission, _dispatcher, _release_tracker
-from limiter_celery._completion_markers import Marks
-from limiter_celery._parked_tasks import WaitingRoom
+from limiter_celery import _admission
+from limiter_celery._completion_markers import CompletionMarkers
+from limiter_celery._dispatcher import Dispatcher
+from limiter_celery._parked_tasks import ParkedTasks
+from limiter_celery._publisher import Publisher
+from limiter_celery._release_tracker import ReleaseTracker
 from limiter_celery._request import LimitedRequest
 from limiter_celery._revocations import Revocations
 from limiter_core import StoreUnavailable
@@ -49,15 +53,15 @@ POINTS = {
     # name: what is wrapped, and whether it dies after it
     "before_asking": (SyncJobGate, "admit", 3, False, None),
     "asked": (SyncJobGate, "admit", 3, True, None),
-    "parked": (WaitingRoom, "enter", 2, False, None),
-    "acknowledged": (_admission, "_give_up", 3, True, None),
-    "granted": (_dispatcher.Waking, "wake", 2, False, None),
-    "sent": (_dispatcher.Waking, "_send", 2, True, None),
-    "delivered": (_dispatcher.Waking, "_deliver", 2, False, None),
-    "admitted": (_release_tracker.Endings, "hold", 2, True, None),
-    "begun": (_release_tracker.Endings, "began", 2, False, None),
-    "over": (_release_tracker.Endings, "_end", 2, False, None),
-    "released": (_release_tracker.Endings, "_end", 2, True, None),
+    "parked": (ParkedTasks, "add", 2, False, None),
+    "acknowledged": (_admission, "_let_go", 3, True, None),
+    "granted": (Dispatcher, "dispatch", 2, False, None),
+    "sent": (Publisher, "_publish", 2, True, None),
+    "delivered": (Dispatcher, "_deliver", 2, False, None),
+    "admitted": (ReleaseTracker, "track", 2, True, None),
+    "begun": (ReleaseTracker, "on_start", 2, False, None),
+    "over": (ReleaseTracker, "_release", 2, False, None),
+    "released": (ReleaseTracker, "_release", 2, True, None),
 }
 
 
@@ -89,7 +93,7 @@ def lose_ask() -> None:
 
 def lose_look() -> None:
     """The store goes away when a woken task has its slot, and is not yet back to take it back."""
-    look, carry_out = Marks.set_ago, SyncFace._carry_out
+    look, carry_out = CompletionMarkers.age, SyncFace._carry_out
 
     def away(*_: Any) -> Any:
         raise StoreUnavailable("it went away")
@@ -99,10 +103,10 @@ def lose_look() -> None:
         away()
 
     def go_away(*_: Any) -> Any:
-        Marks.set_ago, SyncFace._carry_out = look, away_once
+        CompletionMarkers.age, SyncFace._carry_out = look, away_once
         away()
 
-    Marks.set_ago = go_away
+    CompletionMarkers.age = go_away
 
 
 def lose_end() -> None:
@@ -120,7 +124,7 @@ def lose_end() -> None:
 
 def lose_learning() -> None:
     """The store is away when the worker asks what was revoked before it began."""
-    lose_replies(Revocations, "learn", lambda number: number == 1, before=True)
+    lose_replies(Revocations, "load", lambda number: number == 1, before=True)
 
 
 def untold_deaths() -> None:
@@ -148,13 +152,14 @@ def break_at(point: str, given: dict[str, Any]) -> None:
 
 def break_connection_on_signal(app: Any) -> None:
     """At SIGUSR2, have the connection to the broker break, as networks do."""
-    from limiter_celery._settings import settings_of
 
-    def break_it(*_: Any) -> None:
-        settings = settings_of(app)
-        assert settings is not None
-        assert settings.porter is not None
-        transport = settings.porter.consumer.connection.connection.transport
-        transport.sock.shutdown(2)
+    class BreakableConnection(StartStopStep):
+        requires = ("celery.worker.consumer.connection:Connection",)
 
-    signal.signal(signal.SIGUSR2, break_it)
+        def start(self, consumer: Any) -> None:
+            def break_it(*_: Any) -> None:
+                consumer.connection.connection.transport.sock.shutdown(2)
+
+            signal.signal(signal.SIGUSR2, break_it)
+
+    app.steps["consumer"].add(BreakableConnection)

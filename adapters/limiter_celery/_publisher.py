@@ -1,0 +1,119 @@
+"""Publishes granted tasks for any worker; reports as REVOKED those that must not run."""
+
+from __future__ import annotations
+
+import collections
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from limiter_celery._completion_markers import CompletionMarkers
+from limiter_celery._parked_message import ParkedMessage, unpack
+from limiter_celery._queues import QueueMissing
+from limiter_celery._request_factory import RequestFactory
+from limiter_celery._scheduler import Scheduler
+from limiter_core import StoreError
+from limiter_core.system_clock import system_clock as time
+
+logger = logging.getLogger("limiter")
+
+_LAST_POLL = 1.5
+"""Seconds for which a worker that is about to end may still take a message off a Redis broker: its
+last poll may be under way when it stops to read the reply."""
+
+_ATTEMPTS = 3
+"""How often a task is published to a queue that is deleted with its consumers, and of which this
+worker does not know whether it exists. If its slot is not claimed, there are no consumers."""
+
+
+_MAX_RETRY_AFTER = 30.0
+"""Seconds, at most, between two attempts to report a task."""
+
+
+class Publisher:
+    """Publishes what the store has granted. What fails is offered again by the store.
+
+    Args:
+        app: the Celery app.
+        scheduler: in which it publishes.
+        drop: removes a ticket from the store; called in the scheduler.
+    """
+
+    def __init__(self, app: Any, scheduler: Scheduler, drop: Callable[[str], object]) -> None:
+        self._app = app
+        self._scheduler = scheduler
+        self._drop = drop
+        self._closed_at: float | None = None
+        self._attempts: collections.Counter[str] = collections.Counter()
+
+    def close(self) -> None:
+        """This worker is about to end: publish from now on only what it cannot take itself."""
+        self._closed_at = time.monotonic()
+
+    def publish_later(self, ticket: str, message: ParkedMessage) -> None:
+        """Publish the message of a granted task; from any thread."""
+        wait = 0.0
+        if self._closed_at is not None:
+            wait = max(self._closed_at + _LAST_POLL - time.monotonic(), 0.0)
+        self._scheduler.call_later(wait, lambda: self._publish(ticket, message))
+
+    def _publish(self, ticket: str, message: ParkedMessage) -> None:
+        try:
+            if message.temporary and message.queue not in self._app.amqp.queues:
+                self._attempts[ticket] += 1
+                if self._attempts[ticket] > _ATTEMPTS:
+                    raise QueueMissing(f"no worker consumes the queue {message.queue}")
+            message.publish(self._app)
+        except QueueMissing as error:
+            if not message.temporary:
+                logger.warning("could not wake a task, will try again: %s", error)
+                return
+            # A queue of one worker, as for broadcasts: what is left in it ends with it.
+            logger.warning("%s is dropped: %s", ticket, error)
+            del self._attempts[ticket]
+            with suppress(StoreError):  # it is offered again
+                self._drop(ticket)
+        except Exception as error:  # noqa: BLE001  # its ticket is offered again
+            logger.warning("could not wake a task, will try again: %r", error)
+
+
+@dataclass(kw_only=True, eq=False)
+class Refusals:
+    """Reports tasks that waited, and must not run. No other process knows of them any more."""
+
+    app: Any
+    requests: RequestFactory
+    markers: CompletionMarkers
+    scheduler: Scheduler
+
+    def report_later(self, ticket: str, payload: bytes, reason: str) -> None:
+        """Report a task as REVOKED, and try until that is done; from any thread.
+
+        Args:
+            ticket: that the task had.
+            payload: of the ticket.
+            reason: of its end.
+        """
+        self.scheduler.call_soon(lambda: self._try(ticket, unpack(payload), reason, 0.5))
+
+    def _try(self, ticket: str, message: ParkedMessage, reason: str, pause: float) -> None:
+        try:
+            self._report(ticket, message, reason)
+        except Exception as error:  # noqa: BLE001  # of the broker's driver, or the backend's
+            logger.warning("could not report the end of %s, will try again: %r", ticket, error)
+            longer = min(pause * 2, _MAX_RETRY_AFTER)
+            self.scheduler.call_later(pause, lambda: self._try(ticket, message, reason, longer))
+
+    def _report(self, ticket: str, message: ParkedMessage, reason: str) -> None:
+        if not self.requests.knows(message):
+            message.refused(reason).publish(self.app)
+            return
+        try:
+            self.markers.set(ticket)
+        except StoreError:
+            logger.debug("the completion of %s is not noted", ticket)
+        request = self.requests.make(message)
+        request.delivery.finished = True  # it has no ticket any more
+        request.announce_revoked(reason, expired=reason == "expired")
