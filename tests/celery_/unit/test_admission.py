@@ -1,0 +1,199 @@
+"""For each delivery: into the pool, into the store to wait, again later, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import states
+from celery.exceptions import TaskRevokedError
+from celery.worker import state
+
+from limiter_celery import ConcurrencyLimit
+from limiter_celery._parked_message import parked_message_of
+from limiter_core import StoreUnavailable
+from limiter_redis import RedisStore
+from tests.redis._ports import free_port
+
+from ._parts import Parts
+
+KEY = "user=eve"
+
+
+def refused(parts: Parts, request: Any) -> None:
+    """Assert that a task may not run now."""
+    with pytest.raises(TaskRevokedError):
+        parts.admission.admit(request)
+    assert request.delivery.lease is None
+
+
+def granted(parts: Parts, request: Any) -> Any:
+    """Have a task wait, then come again for the slot that `holder` gives back."""
+    refused(parts, request)
+    parked_message_of(request).publish(parts.app)
+    return parts.receive(None)
+
+
+def deferred(parts: Parts) -> int:
+    """Return how many deliveries are to be tried again."""
+    parts.main_loop.run_pending()
+    return len(parts.consumer.timer.queue)
+
+
+@pytest.fixture
+def holder(parts: Parts) -> Any:
+    """A task that has the slot."""
+    request = parts.receive("one")
+    parts.admission.admit(request)
+    return request
+
+
+def test_a_task_that_may_run_has_a_slot(parts: Parts, holder: Any) -> None:
+    assert holder.delivery.lease is not None
+    assert parts.tickets.inspect(KEY).in_use == 1
+    parts.admission.admit(holder)
+    assert parts.tickets.inspect(KEY).in_use == 1, "it is not asked for twice"
+
+
+def test_a_task_that_has_to_wait_is_parked_and_its_message_acknowledged(
+    parts: Parts, holder: Any
+) -> None:
+    request = parts.receive("one")
+    refused(parts, request)
+    assert request.message.acknowledged
+    assert request not in state.reserved_requests
+    assert parts.tickets.inspect(KEY).waiting == 1
+    assert parts.state_of(request) == states.PENDING
+    parts.parked_tasks.revoke({request.id})
+    assert parts.tickets.inspect(KEY).waiting == 0
+
+
+def test_a_superseded_task_is_revoked_where_it_comes_last(parts: Parts) -> None:
+    parts.admission.admit(parts.receive("latest", "adam"))
+    older, newer = parts.receive("latest", "adam"), parts.receive("latest", "adam")
+    refused(parts, newer)
+    refused(parts, older)
+    assert parts.state_of(older) == states.REVOKED
+    assert parts.tickets.inspect("user=adam").waiting == 1
+
+
+def test_a_copy_of_a_task_that_runs_is_tried_again(parts: Parts) -> None:
+    first = parts.receive("late", task_id="a")
+    parts.admission.admit(first)
+    copy = parts.receive("late", task_id="a")
+    refused(parts, copy)
+    assert deferred(parts) == 1
+    assert not copy.message.acknowledged
+
+
+def test_a_granted_copy_of_a_task_that_runs_is_dropped(parts: Parts, holder: Any) -> None:
+    waits = parts.receive("one", task_id="a")
+    again = granted(parts, waits)
+    parts.releases.on_end(holder)
+    parts.admission.admit(again)
+    parked_message_of(waits).publish(parts.app)
+    copy = parts.receive(None)
+    refused(parts, copy)
+    assert copy.message.acknowledged
+    assert deferred(parts) == 0
+
+
+def test_a_copy_of_a_task_that_has_finished_is_dropped(parts: Parts, holder: Any) -> None:
+    waits = parts.receive("one", task_id="a")
+    again = granted(parts, waits)
+    parked_message_of(waits).publish(parts.app)
+    parts.releases.on_end(holder)
+    parts.admission.admit(again)
+    again.delivery.submit()
+    parts.releases.on_start(again)
+    again.acknowledge()
+    parts.releases.on_end(again)
+    copy = parts.receive(None)
+    refused(parts, copy)
+    assert copy.message.acknowledged
+    assert parts.tickets.inspect(KEY).in_use == 0
+
+
+def test_a_task_that_is_sent_again_under_its_id_runs_again(parts: Parts) -> None:
+    first = parts.receive("late", task_id="a")
+    parts.admission.admit(first)
+    parts.markers.set(first.delivery.ticket)
+    parts.releases.on_end(first)
+    again = parts.receive("late", task_id="a")
+    parts.admission.admit(again)
+    assert again.delivery.lease is not None
+    assert parts.markers.age(again.delivery.ticket) is None
+
+
+def test_a_task_that_was_revoked_while_no_worker_knew_is_not_run(parts: Parts, holder: Any) -> None:
+    again = granted(parts, parts.receive("one"))
+    parts.revocations.note(again.id)
+    parts.releases.on_end(holder)
+    assert not parts.revocations.loaded
+    refused(parts, again)
+    assert parts.state_of(again) == states.REVOKED
+    parts.finish()
+    assert parts.tickets.inspect(KEY).in_use == 0
+
+
+def test_a_task_that_comes_for_its_end_only_is_revoked(parts: Parts) -> None:
+    parked_message_of(parts.receive("one")).refused("timed out").publish(parts.app)
+    again = parts.receive(None)
+    refused(parts, again)
+    assert parts.state_of(again) == states.REVOKED
+    assert again.message.acknowledged
+    assert parts.tickets.inspect(KEY).in_use == 0
+
+
+def test_a_local_delivery_that_came_too_late_leaves_its_ticket_alone(parts: Parts) -> None:
+    request = parts.receive("one")
+    request.delivery.is_local = True
+    refused(parts, request)
+    assert request.delivery.handed_over
+    assert request not in state.reserved_requests
+    assert not request.message.acknowledged
+
+
+def test_a_strategy_that_fails_fails_its_task(parts: Parts) -> None:
+    def broken(_view: Any) -> int:
+        raise RuntimeError("the tenant's table is gone")
+
+    request = parts.receive("one")
+    type(request.task).limits = ConcurrencyLimit("user", broken)
+    refused(parts, request)
+    assert parts.state_of(request) == states.FAILURE
+    assert request.message.acknowledged
+
+
+def test_arguments_that_do_not_fit_are_let_through(parts: Parts) -> None:
+    request = parts.receive("one", "eve", "too", "many")
+    parts.admission.admit(request)
+    assert request.delivery.lease is None
+
+
+@pytest.fixture
+def without_store() -> Iterator[Parts]:
+    """Parts whose store cannot be reached."""
+    store = RedisStore(f"redis://127.0.0.1:{free_port()}/0")
+    with pytest.raises(StoreUnavailable):
+        store.sync_face().inspect(KEY)
+    parts = Parts(store)
+    yield parts
+    parts.close()
+
+
+def test_while_the_store_is_away_tasks_are_tried_again(without_store: Parts) -> None:
+    request = without_store.receive("one")
+    refused(without_store, request)
+    assert deferred(without_store) == 1
+    assert request.delivery.outcome_unknown
+    assert not request.message.acknowledged
+
+
+def test_while_the_store_is_away_it_is_not_asked_for_each_task(without_store: Parts) -> None:
+    refused(without_store, without_store.receive("one"))
+    second = without_store.receive("one")
+    refused(without_store, second)
+    assert not second.delivery.outcome_unknown
+    assert deferred(without_store) == 2

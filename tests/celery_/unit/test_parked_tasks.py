@@ -1,0 +1,108 @@
+"""Tasks whose waiting ends before their turn comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from limiter_celery import ConcurrencyLimit
+from limiter_celery._parked_tasks import ParkedTasks
+from limiter_core.arguments import ArgumentView
+from limiter_core.jobs import Job, SyncJobGate, Waiting
+from limiter_core.store import SyncStore
+
+from ._parts import Parts
+
+
+class Line:
+    """Tasks that wait for one slot, and what was due or removed."""
+
+    def __init__(self, gate: SyncJobGate, tickets: SyncStore) -> None:
+        self.gate = gate
+        self.due: list[tuple[float, Callable[[], object]]] = []
+        self.removed: list[tuple[str, str]] = []
+        self.parked = ParkedTasks(
+            tickets,
+            lambda seconds, function: self.due.append((seconds, function)),
+            lambda ticket, _, reason: self.removed.append((ticket, reason)),
+        )
+
+    def ask(self, ticket: str, timeout: float | None = None, **request: Any) -> Any:
+        """Ask for the slot; whoever has to wait is parked."""
+        limits = ConcurrencyLimit("user", timeout=timeout)
+        job = Job(ticket, limits, ArgumentView({"user": "eve"}), payload=b"{}")
+        outcome = self.gate.admit(job)
+        if isinstance(outcome, Waiting):
+            given = {"id": ticket, "stamps": {}, "expires": None} | request
+            self.parked.add(SimpleNamespace(**given), job, outcome)
+        return outcome
+
+    def is_waiting(self, ticket: str) -> bool:
+        return isinstance(self.ask(ticket), Waiting)
+
+
+@pytest.fixture
+def line(parts: Parts) -> Line:
+    return Line(parts.gate, parts.tickets)
+
+
+def test_revoked_tasks_leave_whichever_attempt_waits(line: Line) -> None:
+    holder = line.ask("holder")
+    for ticket, task_id in (("a:0", "a"), ("a:1", "a"), ("b:0", "b")):
+        line.ask(ticket, id=task_id)
+    line.parked.revoke({"a", "unknown"})
+    assert sorted(line.removed) == [("a:0", "revoked"), ("a:1", "revoked")]
+    line.parked.revoke({"a"})
+    assert len(line.removed) == 2
+    holder.release()
+    line.parked.revoke({"b"})
+    assert len(line.removed) == 2, "its turn has come: a delivery looks whether it was revoked"
+
+
+def test_tasks_leave_by_their_stamps(line: Line) -> None:
+    holder = line.ask("holder")
+    line.ask("one", stamps={"tenant": "a"})
+    line.ask("two", stamps={"tenant": ["b", "c"]})
+    line.parked.revoke_by_stamps({"tenant": ["c"]})
+    assert line.removed == [("two", "revoked")]
+    holder.release()
+
+
+def test_a_task_that_expires_leaves_at_that_time(line: Line) -> None:
+    holder = line.ask("holder")
+    line.ask("one", expires=datetime.now(UTC) + timedelta(seconds=60))
+    ((seconds, end),) = line.due
+    assert 59.0 < seconds < 60.5
+    end()
+    assert line.removed == [("one", "expired")]
+    holder.release()
+
+
+def test_a_task_that_was_forgotten_is_left_alone(line: Line) -> None:
+    holder = line.ask("holder")
+    line.ask("one")
+    line.parked.forget("one")
+    line.parked.forget("one")
+    line.parked.revoke({"one"})
+    assert line.removed == []
+    holder.release()
+
+
+def test_a_time_that_a_task_was_given_is_not_that_of_the_next_of_its_id(line: Line) -> None:
+    for _ in range(2):
+        holder = line.ask("holder", 60.0)
+        line.ask("one", 60.0)
+        if len(line.due) == 1:
+            holder.release()
+            line.parked.forget("one")
+            line.ask("one", 60.0).release()
+    (_, of_the_first), (_, of_the_second) = line.due
+    of_the_first()
+    assert line.removed == []
+    of_the_second()
+    assert line.removed == [("one", "timed out waiting for 'user=eve'")]
+    holder.release()
