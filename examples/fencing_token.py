@@ -1,11 +1,11 @@
-"""A fencing token: a resource that refuses whoever is not the newest holder of a limit of one.
+"""A fencing token: a resource refuses every holder but the newest one, under a limit of one.
 
-A ledger on a disk knows nothing of limits and leases. It only keeps the highest token that it has
-seen, and refuses a write that comes with a lower one. Two processes take turns under a limit of
-one. The first is frozen in the middle of its turn (a host that swaps, a debugger) for longer than
-its lease, so the second is let in. When the first goes on it does not know yet that its time is
-over, and writes: the ledger refuses, since the token of the second is higher. Only then does it
-ask, and learns that its lease was lost.
+A ledger on a disk has no knowledge of limits and leases. It only keeps the highest token that it
+has seen, and refuses a write with a lower one. Two processes take turns under a limit of one. The
+first is frozen in the middle of its turn (a host that swaps, a debugger) for longer than its
+lease, so the second gets the slot. When the first continues, it does not yet know that its lease
+has ended, and it writes. The ledger refuses the write, since the token of the second is higher.
+After that the first process checks its lease, and finds that it is lost.
 
     python examples/fencing_token.py redis://localhost:6379/0
 
@@ -18,7 +18,7 @@ It prints::
     first is frozen for longer than its lease
     second: balance read, 100
     second: 70 written
-    first goes on
+    first continues
     first: 150 refused, a newer token was seen
     first: its lease is lost
     in the ledger: 70
@@ -46,14 +46,14 @@ LEASE = 1.0
 
 
 class StaleTokenError(Exception):
-    """A write came from somebody whose turn is over."""
+    """The write came from a holder whose turn is over."""
 
 
 class Ledger:
-    """The resource. To compare and to write has to be one step; here a lock on the file sees to it.
+    """The resource. It compares and writes in one step; here a lock on the file makes this so.
 
     With SQL it is a column: `UPDATE ledger SET balance = ?, token = ? WHERE token <= ?`, and the
-    number of rows says whether it was refused.
+    number of changed rows shows whether the write was refused.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,7 +64,7 @@ class Ledger:
         return int(json.loads(self.path.read_text())["balance"])
 
     def write(self, balance: int, token: int) -> None:
-        """Write, unless somebody newer was here."""
+        """Write, unless a newer holder has written."""
         with self.path.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if token < json.load(file)["token"]:
@@ -76,7 +76,7 @@ class Ledger:
 
 def change(name: str, amount: int, url: str, ledger: Ledger, way: Connection) -> None:
     """Change the balance while holding the account's only slot."""
-    logging.getLogger("limiter").setLevel(logging.ERROR)  # a loss is told below
+    logging.getLogger("limiter").setLevel(logging.ERROR)  # a loss is printed below
     account = ledger.path.name
     one_at_a_time = ConcurrencyLimit(
         LIMIT_BY.constant("ledger"), 1, scope=account, lease=LEASE, timeout=20
@@ -86,7 +86,7 @@ def change(name: str, amount: int, url: str, ledger: Ledger, way: Connection) ->
         balance = ledger.read()
         print(f"{name}: balance read, {balance}", flush=True)
         way.send("read")
-        way.recv()  # here it may stand still
+        way.recv()  # it may be frozen here
         try:
             ledger.write(balance + amount, lease.fencing_token)
             print(f"{name}: {balance + amount} written", flush=True)
@@ -117,11 +117,11 @@ def main(url: str) -> None:
         os.kill(first.pid, signal.SIGSTOP)
         try:
             print("first is frozen for longer than its lease", flush=True)
-            to_first.send("go on")
+            to_first.send("continue")
             second, to_second = begin("second", -30)  # served when the first's lease has ended
-            to_second.send("go on")
+            to_second.send("continue")
             second.join()
-            print("first goes on", flush=True)
+            print("first continues", flush=True)
         finally:
             os.kill(first.pid, signal.SIGCONT)
         first.join()
