@@ -2,8 +2,8 @@
 
     from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConcurrencyStrategy, ConflictResolution
 
-A task that has to wait waits in Docket's own queue and holds no worker; whoever frees the slot
-brings it forward.
+A task that has to wait does so in Docket's own queue and holds no worker. The process that frees
+the slot brings it forward.
 """
 
 from importlib import import_module

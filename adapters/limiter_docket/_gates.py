@@ -1,4 +1,4 @@
-"""The gates of a worker: to which store its tasks go, and who wakes those that wait."""
+"""The gates of a worker: the store of its tasks' limits, and the waking of tasks that wait."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from limiter_docket._run import runs
 logger = logging.getLogger("limiter")
 
 BACKSTOP = 300.0
-"""Seconds after which a parked task asks again, even if nobody woke it."""
+"""Seconds after which a parked task asks again, even if it was not woken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `set_store` says."""
+    """The arguments of `set_store`."""
 
     store: Store | None = None
     claim: float = CLAIM
@@ -36,10 +36,10 @@ class Settings:
 
 
 _settings: dict[str, Settings] = {}
-_gates: weakref.WeakKeyDictionary[Worker, Gates] = weakref.WeakKeyDictionary()
-# As Docket's own memory:// does: one for each event loop, URL and name.
-_memory: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], Store]]
-_memory = weakref.WeakKeyDictionary()
+_gates: weakref.WeakKeyDictionary[Worker, WorkerGates] = weakref.WeakKeyDictionary()
+# One for each event loop, URL and name, as Docket's own memory:// has it.
+_memory_stores: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], Store]]
+_memory_stores = weakref.WeakKeyDictionary()
 
 
 def set_store(
@@ -50,16 +50,16 @@ def set_store(
     backstop: float = BACKSTOP,
     on_store_error: Literal["raise", "admit"] = "raise",
 ) -> None:
-    """Say where the limits of a docket's tasks keep their slots; before its worker starts.
+    """Set the store of the limits of a docket's tasks; call it before the worker starts.
 
     Args:
-        docket: the docket, or its name: the module of the tasks can say it, for workers that are
-            started by the `docket` command. All who work one docket have to say the same.
+        docket: the docket, or its name: so the module of the tasks can call it, for workers that
+            are started by the `docket` command. All workers of a docket have to set the same.
         store: a store or its URL; None for the docket's own Redis.
-        claim: seconds that a task which was woken has to reach a worker; then its slot is offered
-            again, to itself first. More than a poll and the backlog take.
-        backstop: seconds after which a waiting task asks again by itself. It matters only when
-            the store lost its data.
+        claim: seconds in which a task that was woken has to reach a worker; then its slot is
+            offered again, first to the same task. More than a poll and the backlog take.
+        backstop: seconds after which a waiting task asks again by itself. It has to only if the
+            store lost its data.
         on_store_error: "raise" keeps tasks waiting while the store cannot be reached, "admit"
             runs them without a slot.
 
@@ -73,12 +73,12 @@ def set_store(
     _settings[name] = Settings(opened, claim, backstop, on_store_error)
 
 
-class Gates:
+class WorkerGates:
     """The gates of one worker, one for each store that its limits use.
 
     Attributes:
-        docket: the docket that it works.
-        settings: what `set_store` said.
+        docket: the docket of the worker.
+        settings: those of `set_store`.
     """
 
     def __init__(self, docket: Docket) -> None:
@@ -87,12 +87,12 @@ class Gates:
         self._open: dict[Store | None, JobGate] = {}
         self._fetches = True
         self._stack = AsyncExitStack()
-        self._listener = asyncio.get_running_loop().create_task(self._hear_cancels())
+        self._cancels = asyncio.get_running_loop().create_task(self._watch_cancels())
 
     async def aclose(self) -> None:
         """End what runs in the background, and close the gates."""
-        self._listener.cancel()
-        await asyncio.gather(self._listener, return_exceptions=True)
+        self._cancels.cancel()
+        await asyncio.gather(self._cancels, return_exceptions=True)
         await self._stack.aclose()
 
     async def gate(self, store: Store | None) -> JobGate:
@@ -113,18 +113,18 @@ class Gates:
         return self._open[store]
 
     def arrive(self) -> None:
-        """Have waiting tasks served for this worker: it fetches tasks."""
+        """Have waiting tasks served for this worker: it fetches tasks from now on."""
         self._fetches = True
         for gate in self._open.values():
             gate.arrive()
 
     async def leave(self) -> None:
-        """Have them wait for other workers: it fetches no more, though some of its tasks run on."""
+        """Have waiting tasks served for other workers; those that run here run on."""
         self._fetches = False
         await asyncio.gather(*(gate.leave() for gate in self._open.values()))
 
     async def drop(self, key: str, when: str = "") -> None:
-        """Drop the ticket of a task: for this `when`, or else if it was cancelled meanwhile."""
+        """Drop the ticket of a task for this `when`; without one, only if it was cancelled."""
         cancelled, waited, keys = await waits_for(self.docket, key)
         ticket = ticket_of(self.docket, key, waited)
         if when == waited if when else cancelled:
@@ -134,11 +134,11 @@ class Gates:
             run.cancel(ticket)
 
     async def _wake(self, notice: Notice) -> bool:
-        """Bring a task forward whose waiting ended; whatever its answer is, it hears it itself."""
+        """Bring a task forward whose waiting ended; when it asks again, it gets its answer."""
         when, _, key = notice.payload.decode().partition(" ")
         return await bring_forward(self.docket, key, when)
 
-    async def _hear_cancels(self) -> None:
+    async def _watch_cancels(self) -> None:
         """Drop the tickets of tasks that are cancelled while they wait."""
         while True:
             try:
@@ -147,16 +147,17 @@ class Gates:
                     async for message in pubsub.listen():
                         if message["type"] == "pmessage":
                             await self.drop(cast(bytes, message["data"]).decode())
-            except Exception as error:  # noqa: BLE001  (whatever it is, it listens again)
-                # What it misses meanwhile is dropped when its turn comes.
-                logger.warning("docket %s: cannot hear cancels: %s", self.docket.name, error)
+            except Exception as error:  # noqa: BLE001  (whatever it is, it subscribes again)
+                # A ticket whose cancel is missed meanwhile is dropped when it is granted.
+                name = self.docket.name
+                logger.warning("docket %s: not subscribed to cancels: %s", name, error)
             await asyncio.sleep(1)
 
 
-def gates_of(worker: Worker) -> Gates:
-    """Return the gates of a worker that is at work; it closes them when it ends."""
+def gates_of(worker: Worker) -> WorkerGates:
+    """Return the gates of a worker that runs; it closes them when it ends."""
     if worker not in _gates:
-        gates = _gates[worker] = Gates(worker.docket)
+        gates = _gates[worker] = WorkerGates(worker.docket)
         stack = worker._stack  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
         stack.callback(_gates.pop, worker)
         stack.push_async_callback(gates.aclose)  # when all of its tasks have ended
@@ -164,17 +165,17 @@ def gates_of(worker: Worker) -> Gates:
 
 
 async def store_of(docket: Docket) -> Store:
-    """Return the store of a docket's limits, to look at them or to change them, in any process.
+    """Return the store of a docket's limits, to inspect or change them, in any process.
 
-    That is what `set_store` said, or one in the docket's own Redis, or for `memory://` one in this
-    process. Tasks that may run by what is done with it are woken at once.
+    It is that of `set_store`, or one in the docket's own Redis, or for `memory://` one in this
+    process. If a change lets tasks run, they are woken at once.
     """
     if given := _settings.get(docket.name, Settings()).store:
         return given
     if docket.url.startswith("memory://"):
         from limiter_memory import MemoryStore  # noqa: PLC0415
 
-        stores = _memory.setdefault(asyncio.get_running_loop(), {})
+        stores = _memory_stores.setdefault(asyncio.get_running_loop(), {})
         return stores.setdefault((docket.url, docket.name), MemoryStore())
     from limiter_redis import RedisStore  # noqa: PLC0415
 

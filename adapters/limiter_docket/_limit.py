@@ -27,7 +27,7 @@ from limiter_core.store import Store
 from limiter_core.strategies import KeySource
 from limiter_docket._gates import gates_of
 from limiter_docket._queue import when_of
-from limiter_docket._run import Run, runs
+from limiter_docket._run import TaskRun, runs
 
 _By = str | Sequence[str] | ConcurrencyStrategy | KeySource | None
 
@@ -55,7 +55,7 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
 
     single = False
     argument_name: str | None
-    """The argument by which it limits, None if that is not all it goes by."""
+    """The argument by which it limits; None if it limits by several, or by something else."""
     concurrency_key: str
     """The key of this run, as `inspect` and `limiter ls` know it; within a task only."""
 
@@ -94,13 +94,13 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
         run = runs.get(execution)
         if run is None:
             gates, frame = gates_of(worker), current_frame()
-            if frame.failures:  # something before this has decided that it does not run
-                if not execution.redelivered:  # or it may hold what it was given before
+            if frame.failures:  # a dependency before this one has decided that it does not run
+                if not execution.redelivered:  # else it may hold a lease of its first delivery
                     await gates.drop(execution.key, when_of(execution))
                 return self
             limits = _limits_of(execution.function, worker, frame.provided)
             gate = await gates.gate(limits[0].store)
-            run = runs[execution] = Run(self, execution, worker)
+            run = runs[execution] = TaskRun(self, execution, worker)
             of_core = [each.limit for each in limits]
             await run.admit(gate, of_core, _view_of(execution), gates.settings.backstop)
         lease = run.lease
@@ -112,7 +112,7 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
     async def __aexit__(  # type: ignore[override]
         self, kind: object, error: BaseException | None, traceback: object
     ) -> None:
-        """Give the slots back, when the first that was entered is left."""
+        """Give the slots back when the limit that was entered first is left."""
         run = runs.get(current_execution.get())
         if run is not None and run.owner is self:
             await run.finish(error)
@@ -120,10 +120,10 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
     @classmethod
     @asynccontextmanager
     async def worker_lifecycle(cls, docket: Docket, worker: Worker) -> AsyncGenerator[None, None]:
-        """Begin to sweep, and to hear cancels, before the first task comes; and leave in time.
+        """Sweep and watch cancels from before the first task; leave the gate before the last ends.
 
         Raises:
-            ConfigurationError: a task has limits, or dependencies beside them, that cannot be.
+            ConfigurationError: the limits of a task, or its other dependencies, are not allowed.
         """
         stores: dict[Any, None] = {}
         for function in docket.tasks.values():
@@ -133,7 +133,7 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
             yield
             return
         gates = gates_of(worker)
-        gates.arrive()  # it was here before, if it lost its connection meanwhile
+        gates.arrive()  # again, if the worker lost its connection meanwhile
         for store in stores:
             await gates.gate(store)
         try:
@@ -162,7 +162,7 @@ def _limits_of(
     name = getattr(function, "__name__", repr(function))
     of_worker = list(worker.dependencies.values())
     parameters = get_dependency_parameters(function).items()
-    found = list(_flat(of_worker + [each for name, each in parameters if name not in given]))
+    found = list(_flattened(of_worker + [each for name, each in parameters if name not in given]))
     for name, metadata in get_annotation_dependencies(function).items():
         found += [each.bind_to_parameter(name, None) for each in metadata]
     limits = [each for each in found if isinstance(each, ConcurrencyLimit)]
@@ -185,13 +185,13 @@ def _limits_of(
 def _check_arguments(function: Callable[..., Any]) -> None:
     """Refuse limits of a function's own that need an argument which it does not have.
 
-    (Those of a worker are for all functions, which need not be alike.)
+    (The limits of a worker apply to all functions, which may have different arguments.)
 
     Raises:
-        ConfigurationError: so it is; says which arguments there are.
+        ConfigurationError: there is such a limit; says which arguments there are.
     """
     parameters = get_dependency_parameters(function)
-    found = list(_flat(parameters.values()))
+    found = list(_flattened(parameters.values()))
     for name, metadata in get_annotation_dependencies(function).items():
         found += [each.bind_to_parameter(name, None) for each in metadata]
     limits = [each.limit for each in found if isinstance(each, ConcurrencyLimit)]
@@ -205,11 +205,11 @@ def _view_of(execution: Execution) -> ArgumentView:
     return ArgumentView(arguments, execution.function_name)
 
 
-def _flat(dependencies: Iterable[Any]) -> Iterator[Any]:
-    """Return dependencies, and those that they have in turn."""
+def _flattened(dependencies: Iterable[Any]) -> Iterator[Any]:
+    """Return dependencies, and the dependencies of these."""
     for each in dependencies:
         yield each
         if isinstance(each, _Depends):
             depends = cast(Any, each)
             own = {**get_dependency_parameters(depends.factory), **depends.bindings}
-            yield from _flat(own.values())
+            yield from _flattened(own.values())

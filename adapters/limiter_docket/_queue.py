@@ -1,7 +1,7 @@
-"""Where a task waits: in Docket's own queue, from which two scripts take it and bring it back.
+"""Parking of tasks in Docket's own queue: one script parks a task, one brings it forward.
 
-A ticket is for one `when` of a task (seconds since the epoch, as text): waiting leaves that as it
-is, and whatever else puts a task off, or has it run again, gives it another one.
+A ticket is for one `when` of a task (seconds since the epoch, as text). Waiting does not change
+it; all else that reschedules a task, or runs it again, gives it another `when`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PARK, _FORWARD, _WAKE = (
 )
 _BRING_FORWARD = f"{_FORWARD}\nreturn bring_forward(KEYS, ARGV)"
 WAKE = _FORWARD + _WAKE
-"""What the store's script does with a ticket whose waiting ended, where it is in the same Redis."""
+"""What the store's script does with a ticket whose waiting ended, if it is in the same Redis."""
 
 
 def when_of(execution: Execution) -> str:
@@ -32,7 +32,7 @@ def ticket_of(docket: Docket, key: str, when: str) -> str:
 
 
 def order_of(execution: Execution) -> int:
-    """Return when a delivery came to the stream, in microseconds since the epoch."""
+    """Return when a delivery was added to the stream, in microseconds since the epoch."""
     message: Any = execution.message_id
     milliseconds, sequence = bytes(message).decode().split("-")
     return int(milliseconds) * 1000 + min(int(sequence), 999)
@@ -41,22 +41,23 @@ def order_of(execution: Execution) -> int:
 async def park(execution: Execution, keys: tuple[str, ...], at: float) -> str:
     """Park a delivery until `at` (seconds since the epoch).
 
-    Returns "parked", or why not: "cancelled", "moved" or "gone"; see park.lua.
+    Stores what the task waits for; `waits_for` returns it.
 
-    Notes what it waits for: `waits_for` returns it.
+    Returns:
+        "parked", or why not: "cancelled", "moved" or "gone"; see park.lua.
     """
     docket, since = execution.docket, execution.started_at
     delivery = (docket.worker_group_name, execution.message_id, execution.generation)
     when, key = when_of(execution), execution.key
     more = (*delivery, since.isoformat() if since else "", repr(at), " ".join((when, *keys)))
-    said: str = (await _evaluate(_PARK, docket, key, when, "scheduled", *more)).decode()
-    if said == "offered":  # its slot came free meanwhile
+    reply: str = (await _evaluate(_PARK, docket, key, when, "scheduled", *more)).decode()
+    if reply == "offered":  # its slot was granted meanwhile
         return "parked" if await bring_forward(docket, key, when) else "gone"
-    return said
+    return reply
 
 
 async def bring_forward(docket: Docket, key: str, when: str) -> bool:
-    """Wake the task that waits under a ticket; False if there is none any more."""
+    """Make the task due that waits for this `when`; False if there is none any more."""
     return bool(await _evaluate(_BRING_FORWARD, docket, key, when, "queued"))
 
 

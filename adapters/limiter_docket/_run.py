@@ -1,4 +1,4 @@
-"""One run of a task: admitted, or parked, or refused; stopped when its lease is lost."""
+"""One run of a task: admitted, parked or refused; stopped when its lease is lost."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from limiter_docket._queue import order_of, park, ticket_of, when_of
 
 logger = logging.getLogger("limiter")
 
-_COME_BACK = 2.0
-"""Seconds after which a task asks again that got no answer, or got one that nobody heard."""
+_ASK_AGAIN_AFTER = 2.0
+"""Seconds after which a task asks again whose answer was lost, or that got none."""
 
 
-class Run:
+class TaskRun:
     """One delivery of a task, from its first limit to the end of its dependencies.
 
     Attributes:
-        owner: the limit that was entered first, and is left last.
+        owner: the limit that is entered first, and left last.
     """
 
     def __init__(self, owner: object, execution: Execution, worker: Worker) -> None:
@@ -42,12 +42,12 @@ class Run:
         self._ticket = ticket_of(execution.docket, execution.key, self._when)
         self._task: Any = asyncio.current_task()
         self._outcome: Lease | BaseException = RuntimeError("this run was not admitted yet")
-        self._over = False
+        self._has_ended = False
         self._stopped = False
 
     @property
     def lease(self) -> Lease:
-        """The lease; raises, for a further limit of the task, what the first one did."""
+        """The lease; raises, for a further limit of the task, the error of the first."""
         if isinstance(self._outcome, Lease):
             return self._outcome
         raise self._outcome
@@ -66,14 +66,14 @@ class Run:
             LimiterError: the task fails with it.
         """
         for each in limits:
-            if each not in self._limits:  # one limit in two places is one
+            if each not in self._limits:  # a limit that is listed twice counts once
                 self._limits.append(each)
         try:
             self._outcome = await self._admit(gate, view, backstop)
             if self._stopped:
-                await self.finish(asyncio.CancelledError())  # which did not have to come
+                await self.finish(asyncio.CancelledError())  # before the cancellation arrived
         except BaseException as error:
-            self._outcome, self._over = error, True
+            self._outcome, self._has_ended = error, True
             raise
 
     async def finish(self, error: BaseException | None) -> None:
@@ -82,10 +82,10 @@ class Run:
         Raises:
             LeaseLost: the body was cancelled because the lease is lost.
         """
-        if self._over:
+        if self._has_ended:
             return
-        self._over = True
-        # Take back our own cancellation; unless somebody else's came, too.
+        self._has_ended = True
+        # Take back our own cancellation, unless there was another one.
         ours = self._stopped and self._task.uncancel() == 0
         try:
             if ours and isinstance(error, asyncio.CancelledError):
@@ -94,52 +94,52 @@ class Run:
             await self.lease.release()
 
     def cancel(self, ticket: str) -> None:
-        """Stop it, if it has this ticket and its worker has forgotten it.
+        """Stop the run, if it has this ticket and its worker does not list it any more.
 
-        So a worker does whose next poll after a task was parked brings that task back already.
+        That happens when the next poll after a task was parked already brings the task back.
         """
-        if ticket == self._ticket and not self._over:
+        if ticket == self._ticket and not self._has_ended:
             known = self._worker._tasks_by_key  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
             if known.get(self._execution.key) is not self._task:
-                self._lost(Loss.PREEMPTED)
+                self._on_lost(Loss.PREEMPTED)
 
     async def _admit(self, gate: JobGate, view: ArgumentView, backstop: float) -> Lease:
         execution, payload = self._execution, f"{self._when} {self._execution.key}".encode()
         label = f"{execution.function_name}({execution.key})"
-        outcome, seconds, keys = None, _COME_BACK, tuple[str, ...]()
+        outcome, seconds, keys = None, _ASK_AGAIN_AFTER, tuple[str, ...]()
         try:
             job = Job(self._ticket, self._limits, view, payload, order_of(execution), label)
-            outcome = await gate.admit(job, self._lost)
+            outcome = await gate.admit(job, self._on_lost)
         except (LimitReached, Superseded) as refusal:
             raise AdmissionBlocked(execution, str(refusal), reschedule=False) from refusal
         except StoreError:
-            pass  # the gate has told so
+            pass  # the gate has logged it
         if isinstance(outcome, Lease):
             return outcome
         if isinstance(outcome, Waiting):
             keys, seconds = outcome.keys, backstop * jitter.uniform(0.9, 1.1)
             seconds = min(seconds, outcome.patience or seconds)
         elif execution.redelivered:
-            # Its first run may go on, and then acknowledges the message; else it comes once more.
+            # Its first run may go on and acknowledge the message; else it is delivered again.
             raise AdmissionBlocked(execution, "its first run, which may go on", handled=True)
         raise await gate.finish(self._park(gate, keys, seconds))
 
     async def _park(self, gate: JobGate, keys: tuple[str, ...], seconds: float) -> AdmissionBlocked:
-        """Park the task; returns what tells Docket so."""
-        execution, said = self._execution, ""
+        """Park the task; returns the exception that reports it to Docket."""
+        execution, reply = self._execution, ""
         try:
-            said = await park(execution, keys, time.time() + seconds)
+            reply = await park(execution, keys, time.time() + seconds)
         except RedisError as error:
             logger.warning("could not park %s, it is delivered again: %s", self._ticket, error)
-        if keys and said in ("cancelled", "gone"):
-            with suppress(StoreError):  # it goes when its turn comes
+        if keys and reply in ("cancelled", "gone"):
+            with suppress(StoreError):  # else it is dropped when it is granted
                 await gate.drop(self._ticket, keys)
-        why = f"the limit on {' and '.join(keys)}" if keys else "a store that gave no answer"
-        return AdmissionBlocked(execution, why, handled=said != "cancelled", reschedule=False)
+        why = f"the limit on {' and '.join(keys)}" if keys else "a store that did not answer"
+        return AdmissionBlocked(execution, why, handled=reply != "cancelled", reschedule=False)
 
-    def _lost(self, loss: Loss) -> None:
-        # What has ended is not turned into a failure.
-        if self._over or getattr(self._execution, "_ended", False):
+    def _on_lost(self, loss: Loss) -> None:
+        # A run that has ended does not become a failure.
+        if self._has_ended or getattr(self._execution, "_ended", False):
             return
         cancelled: set[Any] = self._worker._cancelled_by_docket  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
         if self._task in cancelled:
@@ -149,9 +149,9 @@ class Run:
         else:
             self._stopped = True
             if not isinstance(self._outcome, Lease):
-                return  # `admit` looks for it
+                return  # `admit` checks it
         self._task.cancel(f"the lease is lost: {loss.value}")
 
 
-runs: weakref.WeakKeyDictionary[Execution, Run] = weakref.WeakKeyDictionary()
-"""The runs of this process."""
+runs: weakref.WeakKeyDictionary[Execution, TaskRun] = weakref.WeakKeyDictionary()
+"""The runs in this process."""

@@ -2,8 +2,8 @@
 
     queue = LimitedQueue.from_url("redis://localhost", limits={"sync": ConcurrencyLimit("user", 1)})
 
-A job that has to wait is scheduled in SAQ's own queue and holds no worker; whoever frees the slot
-brings it forward.
+A job that has to wait is scheduled in SAQ's own queue and holds no worker. The process that frees
+the slot brings it forward.
 """
 
 from importlib import import_module

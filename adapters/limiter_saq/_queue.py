@@ -1,13 +1,13 @@
-"""SAQ's queue on Redis with a gate in front of its workers: the whole adapter.
+"""SAQ's queue on Redis with a gate in front of its workers.
 
-The gate stands in `dequeue`, before SAQ counts an attempt. A job that has to wait is parked as
-SAQ's own `scheduled`, far ahead; SAQ brings it back by itself then, should nobody have woken it.
+`dequeue` asks the gate, before SAQ counts an attempt. A job that has to wait is parked: as SAQ's
+own `scheduled`, with a time far ahead. SAQ brings it back at that time, if it was not woken before.
 
-A slot is free when SAQ notes the end of the job. A body that does not let itself be cancelled at
-its `timeout` (a function that is no coroutine cannot be) runs on: SAQ does not wait for it.
+A slot is free when SAQ records the end of the job. A body that cannot be cancelled at its `timeout`
+(a function that is no coroutine) runs on: SAQ does not wait for it.
 
-What a lost slot does to a body: see `_stop`. SAQ's own `abort` looks once a second, and at those
-bodies only that have run for a second; so bodies are stopped here.
+What a lost slot does to a body: see `_stop`. SAQ's own `abort` looks once a second, and only at
+bodies that have run for a second; so bodies are stopped here.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ from limiter_core import (
     Superseded,
 )
 from limiter_core.arguments import Binder
-from limiter_core.jobs import CLAIM, BackgroundTasks, Held, Job, JobGate
+from limiter_core.jobs import CLAIM, BackgroundTasks, Held, Job, JobGate, check_limits
 from limiter_core.limits import check_seconds
 from limiter_core.requests import Loss, Notice
 from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
-from limiter_saq._limits import binder_of, limits_of
-from limiter_saq._sweep import PatientQueue
+from limiter_saq._limits import binder_of
+from limiter_saq._sweep import SafeSweepQueue
 from limiter_saq._workers import check_new_workers, frame_of, stopping_of
 
 logger = logging.getLogger("limiter")
 
-BACKSTOP = 300.0
-"""Seconds after which a parked job asks again even if nobody woke it."""
+RECHECK_AFTER = 300.0
+"""Seconds after which a parked job asks again, even if it was not woken."""
 
 _LUA = resources.files("limiter_saq") / "lua"
 _PARK, _WAKE, _UNPARK = ((_LUA / f"{n}.lua").read_text() for n in ("park", "wake", "unpark"))
 
 
-class LimitedQueue(PatientQueue):
+class LimitedQueue(SafeSweepQueue):
     """A `saq.queue.redis.RedisQueue` whose jobs keep limits.
 
     Args:
@@ -89,14 +89,16 @@ class LimitedQueue(PatientQueue):
                 raise ConfigurationError(
                     f"limits= takes functions and their names, got {function!r}"
                 )
-            self._limits[name] = limits_of(name, given)
+            self._limits[name] = check_limits(given, f"limits= of the function {name!r}")
             if not isinstance(function, str):
                 self._binders[name] = binder_of(function, self._limits[name])
         self._limiter = limiter
         self._claim = check_seconds(claim, "claim")
-        self._leases: dict[int, tuple[SaqJob, Lease]] = {}  # by the delivery that got it
-        self._open: tuple[JobGate, BackgroundTasks] | None = None
-        self._watchers: dict[asyncio.Event, asyncio.Task[None]] = {}  # by what stops a worker
+        self._leases: dict[int, tuple[SaqJob, Lease]] = {}  # by the id() of the delivery
+        self._opened: tuple[JobGate, BackgroundTasks] | None = None
+        self._watchers: dict[
+            asyncio.Event, asyncio.Task[None]
+        ] = {}  # by the stop event of a worker
         self._sweeper: asyncio.Task[None] | None = None
 
     def check_worker(self, functions: Mapping[str, Callable[..., Any]]) -> None:
@@ -122,10 +124,8 @@ class LimitedQueue(PatientQueue):
     # -- the gate ----------------------------------------------------------------------------------
 
     async def dequeue(self, timeout: float = 0.0, poll_interval: float = 0.0) -> SaqJob | None:
-        """Return the next job that may run. Parks those that have to wait, and looks on."""
-        gate, background = (
-            self._opened()
-        )  # now: the jobs of a dead worker may be waiting for a sweep
+        """Return the next job that may run; park those that have to wait."""
+        gate, background = self._open()  # now: the jobs of a dead worker may be waiting for a sweep
         stopping = stopping_of(asyncio.current_task())
         if stopping is None or not stopping.is_set():
             gate.arrive()
@@ -134,12 +134,12 @@ class LimitedQueue(PatientQueue):
         try:
             return await self._dequeue(background, timeout, poll_interval)
         except asyncio.CancelledError:
-            if stopping is None and not self._watchers:  # no worker of SAQ's own, but it stops
+            if stopping is None and not self._watchers:  # a fetcher that is no worker of SAQ stops
                 background.begin(gate.leave())
             raise
 
     async def _leave_after(self, stopping: asyncio.Event, gate: JobGate) -> None:
-        """Leave the line to others once the last worker stops, though its jobs may run on."""
+        """Leave the gate when the last worker stops; its jobs may run on."""
         await stopping.wait()
         if all(other.is_set() for other in self._watchers):
             await gate.leave()
@@ -151,17 +151,17 @@ class LimitedQueue(PatientQueue):
         while True:
             job = await super().dequeue(timeout, poll_interval)
             if job is not None and job.status is Status.ACTIVE:
-                continue  # a sweep put it back, but it began after all: its own worker ends it
+                continue  # a sweep put it back, but it began all the same: its own worker ends it
             limits = None if job is None else self._limits.get(job.function)
             if job is None or limits is None:
                 return job
-            taken_at = time.monotonic()
+            dequeued_at = time.monotonic()
             try:
                 if await background.finish(self._admit(job, limits, asyncio.current_task())):
-                    if await self._keep(job, time.monotonic() - taken_at):
+                    if await self._is_still_ours(job, time.monotonic() - dequeued_at):
                         return job
-                    await self._letting_go(job).aclose()  # a sweep put it back meanwhile
-            except asyncio.CancelledError:  # the worker stops, whatever the answer was
+                    await self._releasing(job).aclose()  # a sweep put it back meanwhile
+            except asyncio.CancelledError:  # the worker stops, whatever the gate answered
                 if id(job) in self._leases:  # its slot is free when this task has ended
                     await background.finish(self._park(job, 1.0))
                 raise
@@ -169,7 +169,7 @@ class LimitedQueue(PatientQueue):
     async def _admit(self, job: SaqJob, limits: Any, worker: Any) -> bool:
         try:
             return await self._ask(job, limits, worker)
-        except (StoreError, RedisError):  # the gate has logged it; or the queue's own was away
+        except (StoreError, RedisError):  # the gate has logged it; or the queue's Redis was away
             await self._park(job, 1.0)
         except (LimitReached, Superseded) as refusal:
             await self.finish(job, Status.ABORTED, error=str(refusal))
@@ -178,9 +178,9 @@ class LimitedQueue(PatientQueue):
         return False
 
     async def _ask(self, job: SaqJob, limits: Any, worker: asyncio.Task[Any]) -> bool:
-        gate, background = self._opened()
+        gate, background = self._open()
         ticket = _ticket_of(job)
-        # A job that ran before waits from now on, or its limit's `timeout` would be long over.
+        # The wait of a job that ran before begins now, or its `timeout` would have passed long ago.
         enqueued = None if job.attempts else max(job.queued * 1000, job.scheduled * 1_000_000)
         ask = Job(ticket, limits, self._view(job), job.id.encode(), enqueued, job.function)
         outcome = await gate.admit(
@@ -188,29 +188,29 @@ class LimitedQueue(PatientQueue):
         )
         if isinstance(outcome, Lease):
             self._leases[id(job)] = job, outcome
-            # However SAQ's task for this job ends, also if it tells the queue nothing of it.
-            worker.add_done_callback(lambda _: background.begin(self._letting_go(job).aclose()))
+            # However SAQ's task for this job ends, even if SAQ does not report that to the queue.
+            worker.add_done_callback(lambda _: background.begin(self._releasing(job).aclose()))
         elif isinstance(outcome, Held):
-            await self._park(job, outcome.expires_in or BACKSTOP)
-        elif not await self._park(job, min(outcome.patience or BACKSTOP, BACKSTOP)):
-            await gate.drop(ticket)  # it was aborted meanwhile
+            await self._park(job, outcome.expires_in or RECHECK_AFTER)
+        elif not await self._park(job, min(outcome.patience or RECHECK_AFTER, RECHECK_AFTER)):
+            await gate.drop(ticket)  # the job was aborted meanwhile
         else:
-            with suppress(StoreError, RedisError):  # it is parked, and offered again
+            with suppress(StoreError, RedisError):  # it is parked, and its slot is offered again
                 if await gate.handed_over(outcome) and not await self._wake(job.id):
                     await gate.drop(ticket)
         return id(job) in self._leases
 
     async def _park(self, job: SaqJob, seconds: float) -> bool:
-        job.touched = now()  # a sweep that saw it here sees that it has moved on
+        job.touched = now()  # a sweep that saw it before sees the change
         arguments = (job.id, time.time() + max(1.0, seconds), self.serialize(job))
         if await self.redis.eval(_PARK, 2, self._incomplete, self._active, *arguments):
             return True
         stored = await self.job(job.key)
-        if stored is not None and stored.status is Status.ABORTING:  # at the gate, unseen
+        if stored is not None and stored.status is Status.ABORTING:  # since it was dequeued
             await self.finish_abort(stored)
         return False
 
-    async def _noticed(self, notice: Notice) -> bool:
+    async def _on_notice(self, notice: Notice) -> bool:
         return await self._wake(notice.payload.decode())
 
     async def _wake(self, job_id: str) -> bool:
@@ -222,11 +222,11 @@ class LimitedQueue(PatientQueue):
             return ArgumentView(job.kwargs or {}, job.function)
         try:
             return ArgumentView(binder((None,), job.kwargs or {}), binder.name)
-        except TypeError:  # they do not fit, as the body will say
+        except TypeError:  # they do not fit: the call of the body raises that
             return ArgumentView(job.kwargs or {}, binder.name)
 
-    def _opened(self) -> tuple[JobGate, BackgroundTasks]:
-        if self._open is None:
+    def _open(self) -> tuple[JobGate, BackgroundTasks]:
+        if self._opened is None:
             store, is_own = self._limiter, self._limiter is None
             if store is None:
                 from limiter_redis import RedisStore  # noqa: PLC0415
@@ -235,44 +235,44 @@ class LimitedQueue(PatientQueue):
             gate = JobGate(
                 store,
                 f"saq:{self.name}",
-                self._noticed,
+                self._on_notice,
                 claim=self._claim,
                 owns_store=is_own,
                 fetches=False,
             )
-            self._open = gate, BackgroundTasks()
+            self._opened = gate, BackgroundTasks()
             self._sweeper = asyncio.create_task(gate.keep_sweeping())
-        return self._open
+        return self._opened
 
-    # -- every way out -----------------------------------------------------------------------------
+    # -- release and loss --------------------------------------------------------------------------
 
     async def _retry(self, job: SaqJob, error: str | None) -> None:
-        async with self._letting_go(job):
+        async with self._releasing(job):
             await super()._retry(job, error)
 
     async def _finish(self, job: SaqJob, status: Status, **ended: Any) -> None:
-        async with self._letting_go(job):
+        async with self._releasing(job):
             await super()._finish(job, status, **ended)
 
     async def _stop(self, job: SaqJob, loss: Loss, worker: asyncio.Task[Any]) -> None:
         """Stop a body that lost its slot.
 
-        If somebody else wanted that (a newer job, an operator, `max_hold`), the job is ABORTED;
-        else it runs again. A function that is no coroutine cannot be stopped: aborted, it keeps
-        its slot until it returns; if its lease is lost, it goes on, and ends as it ends.
+        If a newer job, an operator or `max_hold` caused the loss, the job is ABORTED; else it runs
+        again. A function that is no coroutine cannot be stopped: if aborted, it keeps its slot
+        until it returns; if its lease is lost, it runs on, and SAQ records how it ends.
         """
         if id(job) not in self._leases:
-            return  # it is over
+            return  # it has ended
         is_final = loss in (Loss.PREEMPTED, Loss.EVICTED, Loss.OVERRAN)
         frame = frame_of(worker)
-        if frame is None:  # whoever took the job is no worker of SAQ's
+        if frame is None:  # the task that dequeued the job is no worker of SAQ
             if is_final:
                 await self.abort(job, loss.value)
             else:
                 worker.cancel()
             return
         body = frame["task_ctx"]
-        if body is None:  # it did not begin yet
+        if body is None:  # it has not begun
             worker.cancel()
         elif is_final:
             body["aborted"] = loss.value
@@ -286,14 +286,14 @@ class LimitedQueue(PatientQueue):
         stored = await self.job(job.key)
         if stored is None or stored.status in TERMINAL_STATUSES or stored.attempts > job.attempts:
             return
-        # SAQ notes nothing if the body did not listen, or did not begin.
+        # SAQ records nothing if the body ignored its cancellation, or did not begin.
         if is_final:
             await self.finish(job, Status.ABORTED, error=loss.value)
         elif stored.status is Status.ACTIVE or stored.attempts < job.attempts:
             await self.retry(job, loss.value)
 
     async def abort(self, job: SaqJob, error: str, ttl: float = 5) -> None:
-        """Abort a job, also one that waits for its slot: nobody would, SAQ has it as scheduled."""
+        """Abort a job; one that waits for its slot, too, which SAQ would not: it is scheduled."""
         if job.function not in self._limits:
             await super().abort(job, error, ttl)
             return
@@ -303,12 +303,12 @@ class LimitedQueue(PatientQueue):
         await super().abort(job, error, ttl)
         if waits:
             await self.finish_abort(job)
-        with suppress(StoreError):  # it is dropped when its turn comes
-            await self._opened()[0].drop(ticket)  # also of a job that was just woken
+        with suppress(StoreError):  # else it is dropped when it is granted
+            await self._open()[0].drop(ticket)  # and that of a job that was just woken
 
-    def _letting_go(self, job: SaqJob) -> AsyncExitStack:
-        # Only of the delivery that was admitted here. What a sweep ends is another object: its body
-        # may still run, and if its worker is dead its lease ends by itself.
+    def _releasing(self, job: SaqJob) -> AsyncExitStack:
+        # Only the lease of the delivery that was admitted here. A sweep ends another object: that
+        # body may still run, and if its worker is dead its lease ends by itself.
         end = AsyncExitStack()
         _, lease = self._leases.pop(id(job), (None, None))
         if lease is not None:
@@ -316,23 +316,23 @@ class LimitedQueue(PatientQueue):
         return end
 
     async def disconnect(self) -> None:
-        """Give back what is left, and close the gate and the connections."""
-        if self._open is not None and self._sweeper is not None:
-            gate, background = self._open
+        """Release the leases that are left, and close the gate and the connections."""
+        if self._opened is not None and self._sweeper is not None:
+            gate, background = self._opened
             for task in (self._sweeper, *self._watchers.values()):
                 task.cancel()
             self._watchers.clear()
             for job, _ in list(self._leases.values()):
-                await self._letting_go(job).aclose()
-            await asyncio.sleep(0)  # what was woken begins
+                await self._releasing(job).aclose()
+            await asyncio.sleep(0)  # jobs that were woken begin
             await background.done(5.0)
-            self._open = None  # only now: what is woken last may need the gate
+            self._opened = None  # only now: a job that is woken last may need the gate
             await gate.aclose()
         await super().disconnect()
 
 
 def _ticket_of(job: SaqJob) -> str:
-    # The key of a job that ended may be enqueued again before its slot is back.
+    # The key of a job that ended may be enqueued again before its slot is released.
     return f"{job.id}#{job.queued}#{job.attempts}"
 
 

@@ -1,8 +1,9 @@
 """SAQ's sweep, for a queue with a gate.
 
-SAQ's own takes each job that a worker took and did not begin for a dead worker's: it aborts it, and
-puts it back or ends it. A job at the gate looks the same, so it ended ABORTED or ran twice. Here
-such a job has to stay as it is for a while; then it goes back to the queue as if never taken.
+SAQ's own sweep takes each job that was dequeued and did not begin for that of a dead worker: it
+aborts the job, and puts it back or ends it. A job at the gate looks the same, so it ended ABORTED
+or ran twice. Here such a job has to stay unchanged for a while; then it goes back to the queue, as
+if it had not been dequeued.
 """
 
 from __future__ import annotations
@@ -22,29 +23,29 @@ from limiter_core.jobs import ANSWER_PATIENCE
 logger = logging.getLogger("limiter")
 
 UNTOUCHED = ANSWER_PATIENCE
-"""Seconds that a job may stand at the gate of a live worker before the worker has to say so. A
-store answers within them, or the job is parked; a strategy of the user's may take longer."""
+"""Seconds for which a job may be at the gate of a live worker before the worker has to confirm it.
+A store answers within them, or the job is parked; a strategy of the user's may take longer."""
 
 BEGIN = 3.0
-"""Seconds from there until SAQ has noted that the job began: one command to the queue's own Redis.
-Nothing bounds it, since SAQ wants no timeout of that connection, so this is chosen: what a busy
-event loop takes, with a margin. A job noted later was put back, and runs once even so: until it is
-noted its slot is held, and afterwards it is ACTIVE, which nobody begins."""
+"""Seconds from then until SAQ has recorded that the job began: one command to the queue's Redis.
+SAQ needs that connection without a timeout, so nothing bounds the command. This value is chosen:
+what a busy event loop takes, with a margin. A job recorded later was put back, and still runs once:
+until it is recorded its slot is held, and afterwards it is ACTIVE, which no worker begins."""
 
 GRACE = UNTOUCHED + BEGIN
-"""Seconds for which a job has to stand untouched before a sweep puts it back: no live worker leaves
-one so for longer. Below the 60 s for which a sweep locks out the next."""
+"""Seconds for which a job has to stay unchanged before a sweep puts it back: a live worker leaves
+none unchanged for longer. Less than the 60 s for which a sweep locks out the next."""
 
 _LUA = resources.files("limiter_saq") / "lua"
 _LOOK, _REQUEUE, _KEEP = ((_LUA / f"{n}.lua").read_text() for n in ("look", "requeue", "keep"))
 
 
-class PatientQueue(RedisQueue):
+class SafeSweepQueue(RedisQueue):
     """A queue whose sweep leaves jobs alone that a worker is about to begin or to park."""
 
     def __init__(self, redis: Any, **settings: Any) -> None:
         super().__init__(redis, **settings)
-        self._cleanup_script = self._look  # type: ignore[assignment]
+        self._cleanup_script = self._find_swept  # type: ignore[assignment]
         self._not_begun: list[tuple[Job, bytes]] = []
 
     async def sweep(self, lock: int = 60, abort: float = 5.0) -> list[str]:
@@ -55,16 +56,16 @@ class PatientQueue(RedisQueue):
         if not_begun:
             await asyncio.sleep(GRACE)
         for job, seen in not_begun:
-            job.touched = now()  # another sweep that saw it, too, sees that it was put back
+            job.touched = now()  # another sweep that saw it sees the change
             keys = self._active, self._queued
             if await self.redis.eval(_REQUEUE, 2, *keys, job.id, seen, self.serialize(job)):
-                logger.info("%s was taken and never began: put back", job.id)
+                logger.info("%s was dequeued and never began: put back", job.id)
                 swept.append(job.id)
         return swept
 
-    async def _look(self, keys: list[str], args: list[int], client: Any) -> list[Any]:
+    async def _find_swept(self, keys: list[str], args: list[int], client: Any) -> list[Any]:
         begun: list[Any] = []
-        deserialize: Any = cast(Any, self).deserialize  # its type is but half told
+        deserialize: Any = cast(Any, self).deserialize  # its type is incomplete
         for job_id, seen in await client.eval(_LOOK, 2, *keys, *args):
             job: Job | None = deserialize(seen)
             if job is not None and job.status in (Status.NEW, Status.QUEUED):
@@ -73,13 +74,13 @@ class PatientQueue(RedisQueue):
                 begun.append((job_id, seen))
         return begun
 
-    async def _keep(self, job: Job, stood: float) -> bool:
-        """Say that a job is still ours if it stood at the gate for so many seconds.
+    async def _is_still_ours(self, job: Job, seconds: float) -> bool:
+        """Confirm a job that was at the gate for so many seconds.
 
         Returns:
-            False if a sweep put it back, or nobody knows.
+            False if a sweep put it back, or if Redis did not answer.
         """
-        if stood < UNTOUCHED:
+        if seconds < UNTOUCHED:
             return True
         job.touched = now()
         try:

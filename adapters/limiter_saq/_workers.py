@@ -1,4 +1,4 @@
-"""What the queue has to know of SAQ's workers, which do not tell it; some of it is private."""
+"""What the queue reads from SAQ's workers, some of it private: they do not pass it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from saq.worker import Worker
 
 
 def frame_of(task: asyncio.Task[Any]) -> dict[str, Any] | None:
-    """Return the names and values of a worker's `process`, None if the task is no such thing.
+    """Return the names and values of a worker's `process`, None if the task runs none.
 
-    There `self` is the worker, and `task_ctx` has the task of the body and why it is aborted.
+    `self` is the worker; `task_ctx` has the task of the body and the reason of its abort.
     """
     coroutine = task.get_coro()
     if not inspect.iscoroutine(coroutine):
@@ -23,15 +23,15 @@ def frame_of(task: asyncio.Task[Any]) -> dict[str, Any] | None:
 
 
 def stopping_of(task: asyncio.Task[Any] | None) -> asyncio.Event | None:
-    """Return what is set when the worker that fetches in a task is to stop; None without one."""
+    """Return the event that stops the worker which dequeues in a task; None without a worker."""
     frame = None if task is None else frame_of(task)
     return None if frame is None else frame["self"].event
 
 
 def check_new_workers(kind: type[Any]) -> None:
-    """Have a queue asked whether it agrees when a worker is made for it.
+    """Have a queue check each worker that is made for it.
 
-    Later it could not refuse: what a queue raises in a worker that runs, nobody hears of.
+    Later it could not refuse: SAQ's worker does not pass on what a queue raises while it runs.
 
     Args:
         kind: the class of those queues; their `check_worker` gets the functions of the worker.

@@ -17,7 +17,7 @@ from limiter_core import Limiter, StoreUnavailable
 from limiter_core.jobs import JobGate
 from limiter_core.requests import Notice
 from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConflictResolution, _run, set_store, store_of
-from limiter_docket._gates import Gates
+from limiter_docket._gates import WorkerGates
 from limiter_docket._queue import bring_forward, waits_for, when_of
 from limiter_memory import MemoryStore
 from tests.docket._tools import (
@@ -329,13 +329,13 @@ async def test_a_notice_that_comes_again_takes_no_slot_from_a_body(
     book = Book()
     task = holding(book)
     notices: list[Notice] = []
-    wake = Gates._wake
+    wake = WorkerGates._wake
 
-    async def noted(self: Gates, notice: Notice) -> bool:
+    async def noted(self: WorkerGates, notice: Notice) -> bool:
         notices.append(notice)
         return await wake(self, notice)
 
-    monkeypatch.setattr(Gates, "_wake", noted)
+    monkeypatch.setattr(WorkerGates, "_wake", noted)
     async with working(docket):
         first = await docket.add(task)(0)
         await until(lambda: book.began, "the first runs")

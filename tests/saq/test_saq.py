@@ -219,7 +219,7 @@ async def test_a_key_that_is_enqueued_again_at_once_does_not_meet_its_last_run(s
     """SAQ tells that a job ended before its slot is back."""
     queue = shop.queue(ONE)
     shop.work(queue)
-    gate = queue._opened()[0]
+    gate = queue._open()[0]
     loop = asyncio.get_running_loop()
     release = gate.store.async_face().release
 
@@ -265,7 +265,7 @@ async def test_a_job_aborted_at_the_gate_is_ended(shop: Shop) -> None:
     shop.work(queue)
     await queue.enqueue("job", user=1, name="first")
     await until("the first runs", lambda: shop.running)
-    gate = queue._opened()[0]
+    gate = queue._open()[0]
     at_gate, go_on, admit = asyncio.Event(), asyncio.Event(), gate.admit
 
     async def slow(*arguments: Any) -> Any:
@@ -374,7 +374,7 @@ async def test_a_store_that_fails_at_the_second_look_changes_nothing(shop: Shop)
     async def away(_: Any) -> bool:
         raise StoreUnavailable("gone")
 
-    queue._opened()[0].handed_over = away  # type: ignore[method-assign]
+    queue._open()[0].handed_over = away  # type: ignore[method-assign]
     await queue.enqueue("job", user=1, name="second")
     await until("the second is parked", lambda: parked(shop) == 1)
     await asyncio.sleep(0.1)

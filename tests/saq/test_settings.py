@@ -28,7 +28,9 @@ def queue_of(limits: Any) -> LimitedQueue:
 
 @pytest.mark.parametrize("given", [3, None, "user", [], [ONE, "user"], {"by": "user"}])
 async def test_what_is_no_limit_is_refused_where_it_is_written(given: Any) -> None:
-    with pytest.raises(ConfigurationError, match="takes for each function a ConcurrencyLimit"):
+    with pytest.raises(
+        ConfigurationError, match="limits= of the function 'sync' needs a ConcurrencyLimit"
+    ):
         queue_of({"sync": given})
 
 

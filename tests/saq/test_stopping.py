@@ -103,7 +103,7 @@ async def test_disconnecting_hands_on_and_stays_closed(shop: Shop) -> None:
     shop.server.admin.zrem("saq:default:incomplete", second.id)  # it is gone: its turn is dropped
     async with asyncio.timeout(PATIENCE):
         await queue.disconnect()
-    assert queue._open is None
+    assert queue._opened is None
     assert not shop.left()
 
 

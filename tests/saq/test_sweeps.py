@@ -82,7 +82,7 @@ async def work(shop: Shop, queue: LimitedQueue, **settings: Any) -> None:
 
 
 def gate_of(queue: LimitedQueue) -> Any:
-    return queue._opened()[0]
+    return queue._open()[0]
 
 
 async def test_a_job_at_the_gate_is_not_swept(shop: Shop, block: Block, begin_sweep: Sweep) -> None:

@@ -133,4 +133,4 @@ if KILL_AT:
     _gates.bring_forward = around(_gates.bring_forward, "waking")
     Lease.release = around(Lease.release, "release")
     JobGate.admit = around(JobGate.admit, "admission")
-    _gates.Gates._wake = around(_gates.Gates._wake, "the notice")
+    _gates.WorkerGates._wake = around(_gates.WorkerGates._wake, "the notice")
