@@ -18,11 +18,11 @@ from limiter_core.testing.clock import FakeClock
 from limiter_core.testing.contract import AsyncStoreContract, SyncStoreContract
 from limiter_core.testing.doubles import FullStore, UnlimitedStore
 from limiter_core.testing.listener import RecordingListener
-from limiter_core.testing.play import Scenario, play_async, play_sync, scenario
 from limiter_core.testing.recorder import Interval, OverlapRecorder, Violation
+from limiter_core.testing.scenario_runner import Scenario, play_async, play_sync, scenario
 from limiter_core.testing.scenarios import SCENARIOS
-from limiter_core.testing.stage import Stage, Step, Steps
 from limiter_core.testing.stateful import StoreMachine
+from limiter_core.testing.store_under_test import Stage, Step, Steps
 
 __all__ = (
     "SCENARIOS",

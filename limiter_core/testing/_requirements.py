@@ -18,6 +18,6 @@ except ImportError as error:
 pytest.register_assert_rewrite(
     *(
         f"limiter_core.testing.{name}"
-        for name in ("contract", "scenarios", "stage", "stateful", "witness")
+        for name in ("contract", "model_comparison", "scenarios", "stateful", "store_under_test")
     )
 )

@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import replace
 
 from limiter_core.requests import Answer, Granted, Held, KeySnapshot, Queued, Refused, Request
-from limiter_core.testing._facts import Facts, demand_of, gate_of
+from limiter_core.testing._model_state import Facts, demand_of, gate_of
 
 
 def _seconds(value: float | None) -> float | None:

@@ -31,9 +31,9 @@ import pytest
 
 from limiter_core.store import Store
 from limiter_core.testing.clock import FakeClock
-from limiter_core.testing.play import Scenario, play_async, play_sync
+from limiter_core.testing.scenario_runner import Scenario, play_async, play_sync
 from limiter_core.testing.scenarios import SCENARIOS
-from limiter_core.testing.stage import Stage
+from limiter_core.testing.store_under_test import Stage
 
 __all__ = ("AsyncStoreContract", "StoreFixtures", "SyncStoreContract")
 

@@ -40,8 +40,8 @@ from limiter_core.requests import (
     Request,
 )
 from limiter_core.store import DEFERRED, OFFERS
-from limiter_core.testing._facts import Holding, Waiting, demand_of, gate_of, keys_of
-from limiter_core.testing._moves import Moves, cancelling, hold_end, is_over, ticket_end
+from limiter_core.testing._model_state import Holding, Waiting, demand_of, gate_of, keys_of
+from limiter_core.testing._state_changes import Moves, cancelling, hold_end, is_over, ticket_end
 
 __all__ = ("World", "outcomes")
 

@@ -14,7 +14,7 @@ from limiter_core.store import SyncStore
 from limiter_core.testing._calls import KEYS, LISTENED_LEASE, PRESENCES, calls
 from limiter_core.testing.clock import FakeClock
 from limiter_core.testing.model import World
-from limiter_core.testing.witness import Witness
+from limiter_core.testing.model_comparison import Witness
 
 __all__ = ("StoreMachine",)
 

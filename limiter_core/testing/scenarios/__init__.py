@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from limiter_core.testing.play import Scenario
+from limiter_core.testing.scenario_runner import Scenario
 from limiter_core.testing.scenarios import (
     admission,
     bookkeeping,

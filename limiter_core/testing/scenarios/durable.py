@@ -18,8 +18,8 @@ from limiter_core.requests import (
     Request,
 )
 from limiter_core.testing.listener import RecordingListener
-from limiter_core.testing.play import scenario
-from limiter_core.testing.stage import KEY, OTHER_KEY, Stage, Steps
+from limiter_core.testing.scenario_runner import scenario
+from limiter_core.testing.store_under_test import KEY, OTHER_KEY, Stage, Steps
 
 DURABLE = ("durable",)
 

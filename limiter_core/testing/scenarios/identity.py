@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from limiter_core.limits import ConflictResolution
 from limiter_core.requests import Demand, Granted, Replaced
-from limiter_core.testing.play import scenario
-from limiter_core.testing.stage import KEY, OTHER_KEY, Stage, Steps
+from limiter_core.testing.scenario_runner import scenario
+from limiter_core.testing.store_under_test import KEY, OTHER_KEY, Stage, Steps
 
 TWO = Demand(KEY, 2)
 

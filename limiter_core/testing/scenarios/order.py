@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from limiter_core.limits import ConflictResolution
 from limiter_core.requests import Demand, Request
-from limiter_core.testing.play import scenario
-from limiter_core.testing.stage import KEY, Stage, Steps
+from limiter_core.testing.scenario_runner import scenario
+from limiter_core.testing.store_under_test import KEY, Stage, Steps
 
 PRIORITY = ConflictResolution.PRIORITY
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from limiter_core.limits import ConflictResolution
 from limiter_core.requests import Demand, Granted, Mode, Refused, Request
 from limiter_core.testing.listener import RecordingListener
-from limiter_core.testing.play import scenario
-from limiter_core.testing.stage import KEY, OTHER_KEY, THIRD_KEY, Stage, Steps
+from limiter_core.testing.scenario_runner import scenario
+from limiter_core.testing.store_under_test import KEY, OTHER_KEY, THIRD_KEY, Stage, Steps
 
 A, B, C = Demand(KEY, 1), Demand(OTHER_KEY, 1), Demand(THIRD_KEY, 1)
 CANCEL = ConflictResolution.CANCEL

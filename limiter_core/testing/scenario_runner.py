@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from limiter_core.store import AsyncStore, Capabilities, SyncStore
-from limiter_core.testing.stage import Stage, Steps
+from limiter_core.testing.store_under_test import Stage, Steps
 
 __all__ = ("Scenario", "play_async", "play_sync", "scenario")
 

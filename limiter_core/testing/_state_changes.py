@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from limiter_core.limits import ConflictResolution
 from limiter_core.requests import Demand, Granted, Loss, Refused, Replaced, Request
-from limiter_core.testing._facts import Facts, Holding, Waiting, demand_of, gate_of, keys_of
+from limiter_core.testing._model_state import Facts, Holding, Waiting, demand_of, gate_of, keys_of
 
 Member = TypeVar("Member", Holding, Waiting)
 

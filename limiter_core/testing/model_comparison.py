@@ -18,7 +18,7 @@ from limiter_core.requests import (
 )
 from limiter_core.store import SyncStore
 from limiter_core.system_clock import system_clock as time
-from limiter_core.testing._facts import Told
+from limiter_core.testing._model_state import Told
 from limiter_core.testing._views import comparable, model_view, view_of
 from limiter_core.testing.clock import FakeClock
 from limiter_core.testing.model import World, outcomes
