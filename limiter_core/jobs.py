@@ -48,4 +48,4 @@ __all__ = (
 )
 
 Errands = BackgroundTasks
-"""The name of `BackgroundTasks` before this release; it goes with the next."""
+"""The old name of `BackgroundTasks`; it goes with the next release."""

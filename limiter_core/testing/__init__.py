@@ -1,12 +1,12 @@
 """For tests of limiters and of stores: fakes, doubles, and the contract that any store must pass.
 
 - `FakeClock`: a clock that moves when the test says so.
-- `UnlimitedStore`, `FullStore`: stores that admit everybody, and nobody. `AwaitedStore` gives an
+- `UnlimitedStore`, `FullStore`: stores that admit every call, and none. `AwaitedStore` gives an
   async face to a store of your own whose operations never wait.
-- `OverlapRecorder`: an independent witness of who held what when.
-- `SyncStoreContract`, `AsyncStoreContract`: the contract suite; `SCENARIOS` is what it plays.
+- `OverlapRecorder`: records, independent of the store, which call held what when.
+- `SyncStoreContract`, `AsyncStoreContract`: the contract suite; `SCENARIOS` are what it runs.
 - `StoreMachine`: a hypothesis machine that drives stores side by side with a model of the rules.
-- `RecordingListener`, `Stage`, `scenario`: for scenarios of your own.
+- `RecordingListener`, `StoreUnderTest`, `scenario`: for scenarios of your own.
 
 Needs pytest and hypothesis (the extra `testing`); the rest of `limiter_core` does not.
 """
@@ -19,10 +19,10 @@ from limiter_core.testing.contract import AsyncStoreContract, SyncStoreContract
 from limiter_core.testing.doubles import FullStore, UnlimitedStore
 from limiter_core.testing.listener import RecordingListener
 from limiter_core.testing.recorder import Interval, OverlapRecorder, Violation
-from limiter_core.testing.scenario_runner import Scenario, play_async, play_sync, scenario
+from limiter_core.testing.scenario_runner import Scenario, run_async, run_sync, scenario
 from limiter_core.testing.scenarios import SCENARIOS
 from limiter_core.testing.stateful import StoreMachine
-from limiter_core.testing.store_under_test import Stage, Step, Steps
+from limiter_core.testing.store_under_test import Step, Steps, StoreUnderTest
 
 __all__ = (
     "SCENARIOS",
@@ -34,14 +34,17 @@ __all__ = (
     "OverlapRecorder",
     "RecordingListener",
     "Scenario",
-    "Stage",
     "Step",
     "Steps",
     "StoreMachine",
+    "StoreUnderTest",
     "SyncStoreContract",
     "UnlimitedStore",
     "Violation",
-    "play_async",
-    "play_sync",
+    "run_async",
+    "run_sync",
     "scenario",
 )
+
+# The old names of these; they go with the next release.
+Stage, play_async, play_sync = StoreUnderTest, run_async, run_sync

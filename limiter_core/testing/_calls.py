@@ -17,7 +17,7 @@ lives is not simulated."""
 
 _KEYS = st.lists(st.sampled_from(KEYS), min_size=1, max_size=3, unique=True)
 _MODES = st.sampled_from((*[Mode.WAIT] * 6, Mode.TRY, Mode.RECLAIM))
-_BEHIND_IT = st.sampled_from(("a process", "a listener", "a job", "a job"))
+_CALLERS = st.sampled_from(("a process", "a listener", "a job", "a job"))
 PRESENCES = tuple(
     Presence(name, worker) for name in ("queue:x", "queue:y") for worker in ("one", "two")
 )
@@ -49,8 +49,8 @@ def calls(draw: st.DrawFn) -> Request:
     No time in it is one that the machine lets pass: whether the last moment of a lease is still
     part of it is nobody's business.
     """
-    behind_it = draw(_BEHIND_IT)
-    listens = behind_it == "a listener"
+    caller = draw(_CALLERS)
+    listens = caller == "a listener"
     return Request(
         id="",
         demands=tuple(draw(_DEMANDS[key]) for key in draw(_KEYS)),
@@ -59,7 +59,7 @@ def calls(draw: st.DrawFn) -> Request:
         max_hold=draw(_MAX_HOLDS),
         claim=LISTENED_LEASE if listens else 3.3,
         order=draw(_ORDERS),
-        payload=b"job" if behind_it == "a job" else None,
+        payload=b"job" if caller == "a job" else None,
         claimant="worker-1",
-        presence=draw(_WORKERS) if behind_it == "a job" else None,
+        presence=draw(_WORKERS) if caller == "a job" else None,
     )

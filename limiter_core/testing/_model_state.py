@@ -1,4 +1,4 @@
-"""What the model of the rules knows of one moment, in plain lists searched from end to end."""
+"""The state of the model of the rules, in plain lists that are searched from end to end."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from limiter_core.requests import PRESENCE, Demand, Presence, Refused, Replaced, Request
 
-Told = tuple[str, str, object]
-"""What somebody hears: ("woken", id, whether the grant came along), ("lost", id, the loss),
+Notification = tuple[str, str, object]
+"""What a store has to send: ("woken", id, whether with the grant), ("lost", id, the loss),
 ("notice", id, the type of the answer)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A lease. `claimed` is False between the hand-off and its being taken up."""
+    """A lease. `claimed` is False from the hand-off until its caller claims it."""
 
     request: Request
     order: int
@@ -28,7 +28,7 @@ class Holding:
     deferred_until: float | None = None
 
     def arrival(self) -> tuple[int, int]:
-        """Return what arrivals are ordered by."""
+        """Return what arrivals are sorted by."""
         return self.order, self.sequence
 
     def due(self) -> float | None:
@@ -39,7 +39,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A ticket, in the queue of the key `home`; in none for as long as it looks for a place."""
+    """A ticket, in the queue of the key `home`; in none while it is moved to another queue."""
 
     request: Request
     order: int
@@ -52,14 +52,14 @@ class Waiting:
     deferred_until: float | None = None
     evicted: bool = False
     replaced: bool = False
-    """Whether it is kept, evicted, since a newer call took its place."""
+    """Whether it was evicted since a newer call superseded it."""
 
     def arrival(self) -> tuple[int, int]:
-        """Return what arrivals are ordered by."""
+        """Return what arrivals are sorted by."""
         return self.order, self.sequence
 
     def rank(self) -> tuple[bool, int, int, int, int]:
-        """Return its place in the queue (S7)."""
+        """Return its rank in the queue (S7)."""
         demand = demand_of(self.request, self.home)
         deferred = self.deferred_until is not None
         return deferred, -demand.priority, self.round, self.order, self.sequence
@@ -81,8 +81,8 @@ def gate_of(request: Request) -> str:
     return request.presence.name if durable and request.presence is not None else ""
 
 
-class Facts:
-    """All that is true of a store at one moment. Times are seconds."""
+class ModelState:
+    """The state of a store at one moment. Times are seconds."""
 
     def __init__(self) -> None:
         self.holders: list[Holding] = []
@@ -91,31 +91,31 @@ class Facts:
         self.overrides: dict[str, int] = {}
         self.paused: set[str] = set()
         self.ended: dict[str, tuple[Refused | Replaced, float]] = {}
-        """Answers for waiters that were sent away, and when that was."""
+        """Answers for waiters that were dismissed, and when that was."""
         self.served_rounds: dict[tuple[str, int], int] = {}
         self.group_rounds: dict[tuple[str, int, str, str], int] = {}
         """By key, priority, group and gate."""
         self.presences: dict[tuple[str, str], float] = {}
-        """Until when each worker counts as there, by the name of its gate and its own."""
+        """Until when each worker counts as present, by its gate's name and its own."""
         self.sequence = 0
         self.last_order = 0
-        self.told: list[Told] = []
-        """What was heard since somebody last looked."""
+        self.notifications: list[Notification] = []
+        """What was sent since the last comparison."""
         self.choose: Callable[[int], int] = lambda _: 0
-        """Where the rules leave a choice: which of so many."""
+        """Chooses one of so many, where the rules leave a choice."""
 
-    def take_over(self, other: Facts) -> None:
-        """Let the same be true here as there."""
+    def copy_from(self, other: ModelState) -> None:
+        """Take over the state of another."""
         self.holders, self.waiters = list(other.holders), list(other.waiters)
         self.overrides, self.paused = dict(other.overrides), set(other.paused)
-        self.ended, self.told = dict(other.ended), list(other.told)
+        self.ended, self.notifications = dict(other.ended), list(other.notifications)
         self.served_rounds = dict(other.served_rounds)
         self.group_rounds = dict(other.group_rounds)
         self.presences = dict(other.presences)
         self.sequence, self.last_order = other.sequence, other.last_order
 
-    def same_as(self, other: Facts) -> bool:
-        """Whether the same is true in both."""
+    def same_as(self, other: ModelState) -> bool:
+        """Whether both are the same state."""
         return {**vars(self), "choose": None} == {**vars(other), "choose": None}
 
     def holder(self, request_id: str) -> Holding | None:
@@ -139,8 +139,8 @@ class Facts:
         sitting = (w for w in self.waiters if w.home == key and not w.evicted)
         return sorted(sitting, key=Waiting.rank)
 
-    def in_line(self, key: str, now: float) -> list[Waiting]:
-        """Return those that are not dormant, in the order in which they will be served."""
+    def served_queue(self, key: str, now: float) -> list[Waiting]:
+        """Return the tickets that are not dormant, in the order in which they will be served."""
         return [w for w in self.queue(key) if self.is_present(gate_of(w.request), now)]
 
     def is_present(self, name: str, now: float) -> bool:
@@ -149,18 +149,18 @@ class Facts:
             until > now for (gate, _), until in self.presences.items() if gate == name
         )
 
-    def see(self, presence: Presence, now: float) -> bool:
-        """Note that a worker is there, or leaves; return whether its gate's presence changed."""
+    def update_presence(self, presence: Presence, now: float) -> bool:
+        """Note that a worker is present, or leaves; return whether its gate's presence changed."""
         was_present = self.is_present(presence.name, now)
-        who = presence.name, presence.worker
+        worker = presence.name, presence.worker
         if not presence.leaving:
-            self.presences[who] = now + PRESENCE
+            self.presences[worker] = now + PRESENCE
         else:
-            self.presences[who] = min(self.presences.get(who, now), now)
+            self.presences[worker] = min(self.presences.get(worker, now), now)
         return self.is_present(presence.name, now) is not was_present
 
     def limit(self, demand: Demand) -> int:
-        """Return the number by which a demand is judged (S12)."""
+        """Return the limit that applies to a demand (S12)."""
         return self.overrides.get(demand.key, demand.limit)
 
     def fits(self, demand: Demand) -> bool:
@@ -172,10 +172,10 @@ class Facts:
         if demand.key in self.paused or not self.fits(demand):
             return True
         rank = (False, -demand.priority, self.next_round(demand, now), *arrival)
-        return any(waiter.rank() < rank for waiter in self.in_line(demand.key, now))
+        return any(waiter.rank() < rank for waiter in self.served_queue(demand.key, now))
 
     def next_round(self, demand: Demand, now: float) -> int:
-        """Return the fair round of a waiter that comes in now (S7)."""
+        """Return the fair round of a waiter that enters now (S7)."""
         key, priority, group = demand.key, demand.priority, demand.group
         served = self.served_rounds.get((key, priority), 0)
         if group is None:

@@ -1,4 +1,4 @@
-"""How single holders and tickets come, go and make way in the model of the rules."""
+"""Changes of single holders and tickets in the model of the rules."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from typing import Any, TypeVar
 
 from limiter_core.limits import ConflictResolution
 from limiter_core.requests import Demand, Granted, Loss, Refused, Replaced, Request
-from limiter_core.testing._model_state import Facts, Holding, Waiting, demand_of, gate_of, keys_of
+from limiter_core.testing._model_state import (
+    Holding,
+    ModelState,
+    Waiting,
+    demand_of,
+    gate_of,
+    keys_of,
+)
 
 Member = TypeVar("Member", Holding, Waiting)
 
 
 def cancelling(blocking: list[Demand]) -> Demand | None:
-    """Return the first of the blocking demands that lets nobody wait."""
+    """Return the first of the blocking demands under which no call may wait."""
     cancel = ConflictResolution.CANCEL
     return next((demand for demand in blocking if demand.on_conflict is cancel), None)
 
@@ -33,11 +40,11 @@ def hold_end(request: Request, now: float) -> float | None:
     return None if request.max_hold is None else now + request.max_hold
 
 
-class Moves(Facts):
-    """Changes of single members, with what others hear of them."""
+class StateChanges(ModelState):
+    """Changes of single holders and tickets, with the notifications that they cause."""
 
     def grant(self, ticket: Waiting, now: float, *, claimed: bool) -> None:
-        """Let somebody hold what it demands."""
+        """Give a ticket the slots that it demands."""
         request = ticket.request
         expires_at = now + (request.lease if claimed else request.claim)
         ends_at = hold_end(request, now) if claimed else None
@@ -55,41 +62,41 @@ class Moves(Facts):
         )
 
     def change(self, member: Member, **values: Any) -> Member:
-        """Put another in the place of a member, that differs in these values."""
+        """Replace a member by one that differs in these values."""
         members: list[Any] = self.holders if isinstance(member, Holding) else self.waiters
         other = replace(member, **values)
         members[members.index(member)] = other
         return other
 
     def remove(self, request_id: str) -> None:
-        """Take a lease or a ticket away."""
+        """Remove a lease or a ticket."""
         waiter = self.waiter(request_id)
         self.holders = [h for h in self.holders if h.request.id != request_id]
         self.waiters = [w for w in self.waiters if w.request.id != request_id]
         if waiter is not None:
-            self._tidy_rounds(waiter.home)
+            self._forget_empty_rounds(waiter.home)
 
-    def send_away(self, request: Request, answer: Refused | Replaced, now: float) -> None:
-        """Take a ticket (or a slot not yet taken up) away, and keep the answer."""
+    def dismiss(self, request: Request, answer: Refused | Replaced, now: float) -> None:
+        """Remove a ticket (or a slot that was not claimed), and keep the answer."""
         self.remove(request.id)
         self.ended[request.id] = (answer, now)
-        self.tell(request, type(answer))
+        self.notify(request, type(answer))
 
-    def _supersede(self, member: Waiting | Holding, key: str, now: float) -> None:
-        """Send away a ticket, or a slot not yet taken up; a dormant one hears so later (S17)."""
+    def _replace_older(self, member: Waiting | Holding, key: str, now: float) -> None:
+        """Dismiss an older ticket, or unclaimed slot; a dormant one is notified later (S17)."""
         request = member.request
         if self.is_present(gate_of(request), now):
-            self.send_away(request, Replaced(key), now)
+            self.dismiss(request, Replaced(key), now)
         else:
             self.remove(request.id)
             kept = Waiting(request, *member.arrival(), now, None, key, evicted=True, replaced=True)
             self.waiters.append(kept)
 
-    def take_place(self, ticket: Waiting, home: Demand, now: float) -> list[str]:
-        """Let a ticket into a queue; what that does to others is its conflict resolution.
+    def enter_queue(self, ticket: Waiting, home: Demand, now: float) -> list[str]:
+        """Put a ticket into a queue, and apply its conflict resolution to others.
 
         Returns:
-            The keys on which something may have come free.
+            The keys on which slots may be free now.
         """
         freed: list[str] = []
         if home.on_conflict.supersedes:
@@ -102,19 +109,19 @@ class Moves(Facts):
             for waiter in others:
                 supersedes = demand_of(waiter.request, home.key).on_conflict.supersedes
                 if supersedes and ticket.arrival() < waiter.arrival():
-                    self.send_away(ticket.request, Replaced(home.key), now)
+                    self.dismiss(ticket.request, Replaced(home.key), now)
                     return keys_of(ticket.request)
             for waiter in others:
                 if waiter.arrival() < ticket.arrival():
-                    self._supersede(waiter, home.key, now)
+                    self._replace_older(waiter, home.key, now)
                     freed += keys_of(waiter.request)
             freed.append(home.key)
-        self.sit_down(ticket, home, now)
+        self.enqueue(ticket, home, now)
         if home.on_conflict is ConflictResolution.CANCEL_RUNNING:
             freed += self._preempt(home, now)
         return freed
 
-    def sit_down(self, ticket: Waiting, home: Demand, now: float) -> None:
+    def enqueue(self, ticket: Waiting, home: Demand, now: float) -> None:
         """Put a ticket into the queue of one of its keys."""
         fair_round = self.next_round(home, now)
         if home.group is not None:
@@ -122,14 +129,14 @@ class Moves(Facts):
             self.group_rounds[place] = max(fair_round, self.group_rounds.get(place, 0))
         self.change(ticket, home=home.key, round=fair_round)
 
-    def stand_up(self, ticket: Waiting) -> Waiting:
+    def dequeue(self, ticket: Waiting) -> Waiting:
         """Take a ticket out of its queue; it waits on, in none."""
-        standing = self.change(ticket, home="")
-        self._tidy_rounds(ticket.home)
-        return standing
+        unqueued = self.change(ticket, home="")
+        self._forget_empty_rounds(ticket.home)
+        return unqueued
 
     def _preempt(self, home: Demand, now: float) -> list[str]:
-        """Have the oldest holders make room for a demand; return the keys that came free."""
+        """Preempt the oldest holders for a demand; return the keys with slots that are free now."""
         if home.key in self.paused or home.cost > self.limit(home):
             return []  # no holder is in the way
         freed: list[str] = []
@@ -144,14 +151,14 @@ class Moves(Facts):
             missing -= demand_of(holder.request, home.key).cost
             if holder.claimed:
                 self.change(holder, preempted=True)
-                self.tell_end(holder, Loss.PREEMPTED)
+                self.notify_end(holder, Loss.PREEMPTED)
             else:
-                self._supersede(holder, home.key, now)
+                self._replace_older(holder, home.key, now)
                 freed += keys_of(holder.request)
         return freed
 
-    def _tidy_rounds(self, key: str) -> None:
-        """Forget the rounds of groups, and of queues, that nobody waits in any more."""
+    def _forget_empty_rounds(self, key: str) -> None:
+        """Forget the rounds of groups, and of queues, that are empty."""
         waiting = [(demand_of(w.request, key), gate_of(w.request)) for w in self.queue(key)]
         groups = {(d.key, d.priority, d.group, name) for d, name in waiting}
         self.group_rounds = {
@@ -164,17 +171,17 @@ class Moves(Facts):
                 place: last for place, last in self.served_rounds.items() if place[0] != key
             }
 
-    # -- what is heard -----------------------------------------------------------------------------
+    # -- notifications -----------------------------------------------------------------------------
 
-    def tell(self, request: Request, answer: type[object], *, delivered: bool = False) -> None:
-        """Note who hears that a ticket's waiting has ended, or a slot was not taken up."""
+    def notify(self, request: Request, answer: type[object], *, delivered: bool = False) -> None:
+        """Note that a ticket's waiting has ended, or a slot was not claimed in time."""
         if request.payload is not None:
-            self.told.append(("notice", request.id, answer))
+            self.notifications.append(("notice", request.id, answer))
         if request.listener is not None:
-            self.told.append(("woken", request.id, delivered and answer is Granted))
+            self.notifications.append(("woken", request.id, delivered and answer is Granted))
 
-    def tell_end(self, holder: Holding, loss: Loss) -> None:
-        """Note who hears that a lease ended, or has to."""
+    def notify_end(self, holder: Holding, loss: Loss) -> None:
+        """Note that a lease has ended, or has to end."""
         if holder.request.listener is not None:
-            heard = ("lost", loss) if holder.claimed else ("woken", False)
-            self.told.append((heard[0], holder.request.id, heard[1]))
+            what, detail = ("lost", loss) if holder.claimed else ("woken", False)
+            self.notifications.append((what, holder.request.id, detail))

@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import replace
 
 from limiter_core.requests import Answer, Granted, Held, KeySnapshot, Queued, Refused, Request
-from limiter_core.testing._model_state import Facts, demand_of, gate_of
+from limiter_core.testing._model_state import ModelState, demand_of, gate_of
 
 
 def _seconds(value: float | None) -> float | None:
@@ -55,22 +55,22 @@ def view_of(
     return snapshot.in_use, snapshot.waiting, *numbers, holders, waiters, dormant
 
 
-def model_view(world: Facts, key: str, now: float) -> object:
-    holders, waiters = world.holders_of(key), world.in_line(key, now)
+def view_of_model(model: ModelState, key: str, now: float) -> object:
+    holders, waiters = model.holders_of(key), model.served_queue(key, now)
     dormant: dict[str, list[str]] = {}
-    for waiter in world.queue(key):
+    for waiter in model.queue(key):
         if waiter not in waiters:
             dormant.setdefault(gate_of(waiter.request), []).append(waiter.request.id)
     requests = [*(holder.request for holder in holders), *(waiter.request for waiter in waiters)]
     limits = {demand_of(request, key).limit for request in requests}
-    override = world.overrides.get(key)
+    override = model.overrides.get(key)
     return (
-        world.in_use(key),
+        model.in_use(key),
         len(waiters),
         max(limits, default=0) if override is None else override,
         override,
         tuple(sorted(limits)),
-        key in world.paused,
+        key in model.paused,
         [
             (
                 holder.request.id,

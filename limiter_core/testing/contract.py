@@ -31,9 +31,9 @@ import pytest
 
 from limiter_core.store import Store
 from limiter_core.testing.clock import FakeClock
-from limiter_core.testing.scenario_runner import Scenario, play_async, play_sync
+from limiter_core.testing.scenario_runner import Scenario, run_async, run_sync
 from limiter_core.testing.scenarios import SCENARIOS
-from limiter_core.testing.store_under_test import Stage
+from limiter_core.testing.store_under_test import StoreUnderTest
 
 __all__ = ("AsyncStoreContract", "StoreFixtures", "SyncStoreContract")
 
@@ -70,14 +70,14 @@ class SyncStoreContract(StoreFixtures):
         clock: FakeClock,
         forget: Callable[[], object] | None,
     ) -> None:
-        """Play a scenario in this thread."""
-        stage = _stage(scenario, store, clock, forget)
+        """Run a scenario in this thread."""
+        tested = _under_test(scenario, store, clock, forget)
         if not store.capabilities.sync:
             pytest.skip("this store has no sync face")
         face = store.sync_face()
-        face.on_notice(stage.notices.append)
+        face.on_notice(tested.notices.append)
         try:
-            play_sync(scenario.play(stage), face)
+            run_sync(scenario.steps(tested), face)
         finally:
             face.on_notice(None)
 
@@ -94,22 +94,22 @@ class AsyncStoreContract(StoreFixtures):
         clock: FakeClock,
         forget: Callable[[], object] | None,
     ) -> None:
-        """Play a scenario in this event loop."""
-        stage = _stage(scenario, store, clock, forget)
+        """Run a scenario in this event loop."""
+        tested = _under_test(scenario, store, clock, forget)
         if not store.capabilities.asynchronous:
             pytest.skip("this store has no async face")
         face = store.async_face()
-        face.on_notice(stage.notices.append)
+        face.on_notice(tested.notices.append)
         try:
-            await play_async(scenario.play(stage), face)
+            await run_async(scenario.steps(tested), face)
         finally:
             face.on_notice(None)
 
 
-def _stage(
+def _under_test(
     scenario: Scenario, store: Store, clock: FakeClock, forget: Callable[[], object] | None
-) -> Stage:
+) -> StoreUnderTest:
     reason = scenario.lacking(store.capabilities, can_forget=forget is not None)
     if reason is not None:
         pytest.skip(reason)
-    return Stage(clock, forget=forget)
+    return StoreUnderTest(clock, forget=forget)

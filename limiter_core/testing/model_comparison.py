@@ -1,4 +1,4 @@
-"""Watches one store beside the model: what it answers, what it tells, what can be seen of it."""
+"""Compares one store with the model: its answers, its notifications, its snapshots."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from limiter_core.requests import (
 )
 from limiter_core.store import SyncStore
 from limiter_core.system_clock import system_clock as time
-from limiter_core.testing._model_state import Told
-from limiter_core.testing._views import comparable, model_view, view_of
+from limiter_core.testing._model_state import Notification
+from limiter_core.testing._views import comparable, view_of, view_of_model
 from limiter_core.testing.clock import FakeClock
-from limiter_core.testing.model import World, outcomes
+from limiter_core.testing.model import Model, outcomes
 
-__all__ = ("Witness",)
+__all__ = ("ModelComparison",)
 
 R = TypeVar("R")
 M = TypeVar("M")
@@ -31,13 +31,13 @@ M = TypeVar("M")
 _SOON = 0.005
 
 
-class Witness:
-    """One store, and the worlds of the model that it may be in.
+class ModelComparison:
+    """One store, and the states of the model that it may be in.
 
     Args:
         store: the store's sync face.
         clock: its clock.
-        patience: real seconds that it has to tell its listeners.
+        patience: real seconds in which it has to notify its listeners.
         follows_model: False to compare it with no model; the invariants are checked all the same.
     """
 
@@ -46,12 +46,12 @@ class Witness:
     ) -> None:
         self.store = store
         self.granted: dict[str, int] = {}
-        """The tokens of the grants that were answered or delivered."""
-        self.told: list[Told] = []
+        """The fencing tokens of the grants that were answered or delivered."""
+        self.notifications: list[Notification] = []
         self._clock = clock
         self._patience = patience
         self._follows_model = follows_model
-        self._worlds = [World()]
+        self._models = [Model()]
         self._seen: list[object] = []
         self._listeners: dict[str, _Listener] = {}
         self._asked_at: dict[str, float] = {}
@@ -63,8 +63,8 @@ class Witness:
         self._claimed: dict[str, int] = {}
         store.on_notice(self._on_notice)
 
-    def _own(self, request: Request, *, listens: bool) -> Request:
-        """Return the request as this store knows it: its listener, its arrival order."""
+    def _own_request(self, request: Request, *, listens: bool) -> Request:
+        """Return the request as this store gets it: with its listener, and its arrival order."""
         if request.mode is Mode.RECLAIM:
             self._reclaimed.add(request.id)
         if listens:
@@ -78,12 +78,12 @@ class Witness:
 
     def acquire(self, request: Request, *, listens: bool) -> Answer:
         """Ask the store and the model; the answers must agree."""
-        own = self._own(request, listens=listens)
+        own = self._own_request(request, listens=listens)
         self._asked_at[own.id] = self._clock()
         answer = self.step(
             f"acquire({request})",
             lambda store: store.acquire(own),
-            lambda world, now: world.acquire(own, now),
+            lambda model, now: model.acquire(own, now),
             lambda given, right: comparable(given, own) == comparable(right, own),
         )
         self._seen.append(comparable(answer, own))
@@ -96,11 +96,11 @@ class Witness:
 
     def _note_order(self, request_id: str, order: int) -> None:
         self._orders[request_id] = order
-        for world in self._worlds:
-            waiter = world.waiter(request_id)
+        for model in self._models:
+            waiter = model.waiter(request_id)
             if waiter is not None:
-                world.change(waiter, order=order)
-                world.last_order = max(world.last_order, order)
+                model.change(waiter, order=order)
+                model.last_order = max(model.last_order, order)
 
     def renew(self, ids: Sequence[str]) -> None:
         """Renew; the same must be gone."""
@@ -111,7 +111,7 @@ class Witness:
         renewal = self.step(
             f"renew({ids})",
             lambda store: store.renew(ids),
-            lambda world, now: world.renew(ids, now),
+            lambda model, now: model.renew(ids, now),
             agree,
         )
         self._seen.append((set(renewal.gone), renewal.preempted))
@@ -120,33 +120,33 @@ class Witness:
         self,
         what: str,
         on_store: Callable[[SyncStore], R],
-        in_world: Callable[[World, float], M],
+        on_model: Callable[[Model, float], M],
         agree: Callable[[R, M], bool],
     ) -> R:
-        """Carry out an operation, and keep the worlds in which it has the result that it had."""
+        """Run an operation, and keep the states of the model in which it has the same result."""
         result = on_store(self.store)
         if self._follows_model:
             now = self._clock()
             possible = [
                 outcome
-                for world in self._worlds
-                for outcome in outcomes(world, lambda world: in_world(world, now))
+                for model in self._models
+                for outcome in outcomes(model, lambda model: on_model(model, now))
             ]
-            fitting = [world for world, right in possible if agree(result, right)]
+            fitting = [model for model, right in possible if agree(result, right)]
             allowed = "\n  or ".join(dict.fromkeys(str(right) for _, right in possible))
             assert fitting, f"{what}\n  gave {result}\n  not {allowed}"
-            self._worlds = _distinct(fitting)
+            self._models = _distinct(fitting)
         return result
 
     def observe(self, keys: Sequence[str]) -> None:
-        """Look at keys: the model shows the same, and the invariants hold."""
+        """Inspect keys: the model has the same snapshots, and the invariants hold."""
         for key in keys:
             self._observe(key)
 
     def _observe(self, key: str) -> None:
-        def reaped(world: World, now: float) -> object:
-            world.reap([key], now)
-            return model_view(world, key, now)
+        def reaped(model: Model, now: float) -> object:
+            model.reap([key], now)
+            return view_of_model(model, key, now)
 
         def agree(snapshot: KeySnapshot, right: object) -> bool:
             return view_of(snapshot, self._listeners) == right
@@ -156,48 +156,48 @@ class Witness:
         self.check_invariants(snapshot)
         self._seen.append(view_of(snapshot, self._listeners, mask_claims=True))
 
-    def hear(self, own_id: str = "") -> None:
-        """Keep the worlds in which the same was told as here, and forget what was told.
+    def compare_notifications(self, own_id: str = "") -> None:
+        """Keep the states of the model with the same notifications, and forget those.
 
-        What concerns `own_id` is left out: the store answered that request directly.
+        Those of `own_id` are left out: the store answered that request directly.
         """
         deadline = time.monotonic() + self._patience
         while self._follows_model:
-            told = [told for told in self.told if told[1] != own_id]
-            fitting = [world for world in self._worlds if _heard_in(world, told, own_id)]
+            sent = [each for each in self.notifications if each[1] != own_id]
+            fitting = [model for model in self._models if _notified_in(model, sent, own_id)]
             if fitting:
-                for world in fitting:
-                    world.told.clear()
-                self._worlds = _distinct(fitting)
+                for model in fitting:
+                    model.notifications.clear()
+                self._models = _distinct(fitting)
                 break
-            allowed = "\n  or ".join(str(world.told) for world in self._worlds)
-            assert time.monotonic() < deadline, f"told were {told}\n  not {allowed}"
+            allowed = "\n  or ".join(str(model.notifications) for model in self._models)
+            assert time.monotonic() < deadline, f"notified {sent}\n  not {allowed}"
             time.sleep(_SOON)
         self._check_claims(deadline)
-        self.told.clear()
+        self.notifications.clear()
 
     def _check_claims(self, deadline: float) -> None:
-        """Check that those who were seen to have taken up their slots know that."""
+        """Check that the grants of claimed slots were answered or delivered."""
         while unknown := self._claimed.items() - self.granted.items():
-            assert time.monotonic() < deadline, f"they hold, and were not told: {unknown}"
+            assert time.monotonic() < deadline, f"claimed, and not notified: {unknown}"
             time.sleep(_SOON)
         self._claimed.clear()
 
-    def forgotten_by(self, request_id: str, seconds: float) -> bool:
+    def may_be_forgotten(self, request_id: str, seconds: float) -> bool:
         """Whether this id's waiting was ended longer ago than a store has to remember."""
         now = self._clock()
         if not self._follows_model:
             return now - self._asked_at[request_id] > seconds
-        ends = [w.ended[request_id][1] for w in self._worlds if request_id in w.ended]
+        ends = [w.ended[request_id][1] for w in self._models if request_id in w.ended]
         return any(now - end > seconds for end in ends)
 
-    def recall(self) -> list[object]:
-        """Return what it did since the last time, as far as stores must agree on it."""
+    def take_seen(self) -> list[object]:
+        """Return the results since the last call, as far as stores must agree on them."""
         seen, self._seen = self._seen, []
         return seen
 
     def note(self, result: object) -> None:
-        """Remember a result, for `recall`."""
+        """Remember a result, for `take_seen`."""
         self._seen.append(result)
 
     # -- invariants --------------------------------------------------------------------------------
@@ -207,21 +207,20 @@ class Witness:
         key = snapshot.key
         assert snapshot.in_use == sum(holder.cost for holder in snapshot.holders), snapshot
         ids = [*(h.id for h in snapshot.holders), *(w.id for w in snapshot.waiters)]
-        assert len(ids) == len(set(ids)), f"somebody is in two places: {snapshot}"
+        assert len(ids) == len(set(ids)), f"an id stands twice in {snapshot}"
         assert len(snapshot.waiters) == min(snapshot.waiting, KeySnapshot.WAITERS_SHOWN), snapshot
         if snapshot.waiters and not snapshot.paused:
             head = snapshot.waiters[0]
             limit = head.limit if snapshot.override is None else snapshot.override
             assert snapshot.in_use + head.cost > limit, f"the head waits but fits (S6): {snapshot}"
-        # A step that changes the override first serves whom the end of others' leases made room
-        # for, under the old one.
+        # A step that changes the override first reaps and serves, under the old one.
         overrides = {snapshot.override, self._overrides.get(key)}
         known, in_use = self._known.get(key, set[str]()), 0
         for holder in snapshot.holders:
             in_use += holder.cost
             if holder.id not in known:
                 limit = max(holder.limit if number is None else number for number in overrides)
-                assert in_use <= limit, f"{holder.id} came in above the limit (S3): {snapshot}"
+                assert in_use <= limit, f"{holder.id} was granted above the limit (S3): {snapshot}"
                 self._check_token(key, holder.id, holder.fencing_token)
             if holder.claimed:
                 self._claimed[holder.id] = holder.fencing_token
@@ -235,50 +234,50 @@ class Witness:
         self._tokens[key] = max(last, token)
 
     def _on_notice(self, notice: Notice) -> None:
-        self.told.append(("notice", notice.id, type(notice.answer)))
+        self.notifications.append(("notice", notice.id, type(notice.answer)))
 
 
 class _Listener:
-    """Tells the witness what it hears."""
+    """Adds the notifications of one request to the comparison."""
 
-    def __init__(self, request_id: str, witness: Witness) -> None:
+    def __init__(self, request_id: str, comparison: ModelComparison) -> None:
         self._id = request_id
-        self._witness = witness
+        self._comparison = comparison
 
     def look_again(self, answer: Answer | None = None) -> bool:
         if isinstance(answer, Granted):
-            self._witness.granted[self._id] = answer.fencing_token
-        self._witness.told.append(("woken", self._id, isinstance(answer, Granted)))
+            self._comparison.granted[self._id] = answer.fencing_token
+        self._comparison.notifications.append(("woken", self._id, isinstance(answer, Granted)))
         return True
 
     def lease_renewed(self, expires_at: float) -> None:
-        """Not compared: how a store keeps leases alive is its own affair."""
+        """Not compared: the rules do not say when a store renews leases."""
 
     def lease_lost(self, loss: Loss) -> None:
-        self._witness.told.append(("lost", self._id, loss))
+        self._comparison.notifications.append(("lost", self._id, loss))
 
 
-def _heard_in(world: World, told: Sequence[Told], own_id: str) -> bool:
-    """Whether all that has to be told in a world was told, and no more than may be.
+def _notified_in(model: Model, notifications: Sequence[Notification], own_id: str) -> bool:
+    """Whether all notifications that a model requires were sent, and no others than it allows.
 
-    To look again by itself is something that a waiter may be told at any time, such as when the
-    next lease of its key has another end; also in the step in which it is served.
+    A waiter may be notified to look again at any time, such as when the next lease of its key has
+    another end; also in the step in which it is served.
     """
-    missing = [told for told in world.told if told[1] != own_id]
-    may_look = {waiter.request.id for waiter in world.waiters}
+    missing = [each for each in model.notifications if each[1] != own_id]
+    may_look = {waiter.request.id for waiter in model.waiters}
     may_look |= {request_id for what, request_id, _ in missing if what == "woken"}
-    for news in told:
-        what, request_id, with_grant = news
-        if news in missing:
-            missing.remove(news)
+    for each in notifications:
+        what, request_id, with_grant = each
+        if each in missing:
+            missing.remove(each)
         elif what != "woken" or with_grant or request_id not in may_look:
             return False
     return not missing
 
 
-def _distinct(worlds: Sequence[World]) -> list[World]:
-    kept: list[World] = []
-    for world in worlds:
-        if not any(world.same_as(other) for other in kept):
-            kept.append(world)
+def _distinct(models: Sequence[Model]) -> list[Model]:
+    kept: list[Model] = []
+    for model in models:
+        if not any(model.same_as(other) for other in kept):
+            kept.append(model)
     return kept

@@ -1,4 +1,4 @@
-"""A hypothesis machine that drives stores side by side with the model of the rules."""
+"""A hypothesis machine that runs stores beside the model of the rules."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from limiter_core.requests import Answer, Demand, Presence, Refused, Request
 from limiter_core.store import SyncStore
 from limiter_core.testing._calls import KEYS, LISTENED_LEASE, PRESENCES, calls
 from limiter_core.testing.clock import FakeClock
-from limiter_core.testing.model import World
-from limiter_core.testing.model_comparison import Witness
+from limiter_core.testing.model import Model
+from limiter_core.testing.model_comparison import ModelComparison
 
 __all__ = ("StoreMachine",)
 
 _REMEMBERED = 30.0
-"""Seconds after which a run does not ask again for a ticket that was sent away."""
+"""Seconds after which a run does not ask again for a ticket that was dismissed."""
 
 _indexes = st.integers(0, 99)
 _calls = calls()
 
 
-def _somebody_came(machine: StoreMachine) -> bool:
+def _has_calls(machine: StoreMachine) -> bool:
     return bool(machine.requests)
 
 
-def _there_is_room(machine: StoreMachine) -> bool:
+def _may_call(machine: StoreMachine) -> bool:
     # More would say nothing new; and a snapshot shows no more than the first hundred waiters.
     return len(machine.requests) < 16
 
 
 class _UnfollowedClock(FakeClock):
-    """Tells nobody that it is advanced: what has ended is noticed by the steps of a run alone."""
+    """Calls no follower when it is advanced: only the steps of a run notice what has ended."""
 
     def on_advance(self, follow: Callable[[], object]) -> None:
-        """Call nobody."""
+        """Do nothing."""
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Does at random what callers, operators and time do, to stores and to a model at once::
+    """Runs random operations of callers, operators and time on stores and on a model::
 
         class MyStoreMachine(StoreMachine):
             def make_stores(self, clock):
@@ -50,24 +50,23 @@ class StoreMachine(RuleBasedStateMachine):
 
         TestMyStore = MyStoreMachine.TestCase
 
-    After each step the stores must have answered, told and shown what the model allows, and all of
-    them the same; and no more than the limit is in use, no head of a queue waits that would fit,
-    tokens rise. In the end everything is given back, and nothing may be left.
+    After each step the answers, notifications and snapshots of the stores must be those that the
+    model allows, and the same in all; no more than the limit is in use, no head of a queue waits
+    that would fit, tokens rise. In the end everything is released, and nothing may be left.
 
     A run is of one of three kinds:
 
-    - "one key": calls for one key each; what has ended is noticed whenever a step comes across it.
+    - "one key": calls for one key each; a step that uses the key notices what has ended there.
     - "swept": calls for several keys; each passing of time is followed by a sweep, since the rules
-      do not say whether a step notices what has ended on keys that it comes across only by way of
-      a waiter.
-    - "anything": both at once. There the model is not asked, only the invariants are, and whether
-      the stores agree.
+      do not say whether a step notices what has ended on keys that it uses only for a waiter.
+    - "anything": both at once. There the stores are not compared with the model: only the
+      invariants are checked, and whether the stores agree.
 
     Attributes:
         stores_agree: whether the stores choose alike where the rules leave a choice. Set it to
             False for those that do not; each is compared with the model all the same.
-        patience: real seconds that a store has to tell its listeners, for one that does it from
-            another thread.
+        patience: real seconds in which a store has to notify its listeners, for one that does it
+            from another thread.
     """
 
     stores_agree = True
@@ -90,118 +89,120 @@ class StoreMachine(RuleBasedStateMachine):
     def begin(
         self, kind: str, keys: int, resolutions: list[ConflictResolution], first: list[Request]
     ) -> None:
-        """Make the stores, and choose what this run is about."""
+        """Make the stores, and choose the kind of this run."""
         self.clock = self.make_clock()
         self.kind = kind
         self.keys = KEYS[:keys]
         self.resolutions = resolutions
         self.requests: list[Request] = []
-        """Those that were not refused at once, nor released since."""
+        """The requests that were not refused at once, nor released since."""
         self.count = 0
-        self.witnesses = [
-            Witness(store, self.clock, patience=self.patience, follows_model=kind != "anything")
+        self.comparisons = [
+            ModelComparison(
+                store, self.clock, patience=self.patience, follows_model=kind != "anything"
+            )
             for store in self.make_stores(self.clock)
         ]
         self._call(first)
 
     # -- callers -----------------------------------------------------------------------------------
 
-    @precondition(_there_is_room)
+    @precondition(_may_call)
     @rule(requests=st.lists(_calls, min_size=1, max_size=4))
     def call(self, requests: list[Request]) -> None:
-        """Some ask that are new."""
+        """New calls ask."""
         self._call(requests)
 
-    @precondition(_there_is_room)
+    @precondition(_may_call)
     @rule(key=_indexes, costs=st.lists(st.sampled_from((1, 1, 2)), min_size=1, max_size=5))
-    def crowd(self, key: int, costs: list[int]) -> None:
-        """Some ask for the same key, and wait in arrival order."""
+    def call_one_key(self, key: int, costs: list[int]) -> None:
+        """Several calls ask for the same key, and wait in arrival order."""
         for cost in costs:
             demand = Demand(self._key(key), 2, cost)
-            self._come(Request("", (demand,), 30.1, claim=3.3))
+            self._add_call(Request("", (demand,), 30.1, claim=3.3))
 
-    @precondition(_somebody_came)
+    @precondition(_has_calls)
     @rule(
         indexes=st.lists(_indexes, min_size=1, max_size=3),
         claimant=st.sampled_from(("worker-1", "worker-1", "worker-2")),
     )
     def ask_again(self, indexes: list[int], claimant: str) -> None:
-        """Waiters look again, take up their slots, or ask once more for a reply that was lost."""
+        """Waiters look again, claim their slots, or ask once more for a reply that was lost."""
         for index in indexes:
-            if request := self._some(index):
+            if request := self._pick(index):
                 self._ask(request._replace(claimant=claimant))
 
-    @precondition(_somebody_came)
+    @precondition(_has_calls)
     @rule(indexes=st.lists(_indexes, min_size=1, max_size=3))
     def release(self, indexes: list[int]) -> None:
         """Bodies end, or waiters give up."""
         for index in indexes:
-            if request := self._some(index):
+            if request := self._pick(index):
                 self.requests.remove(request)
                 self._release(request)
 
-    @precondition(_somebody_came)
+    @precondition(_has_calls)
     @rule(indexes=st.lists(_indexes, max_size=4))
     def renew(self, indexes: list[int]) -> None:
-        """A process renews some of its leases and tickets, and one that nobody knows."""
-        ids = {request.id for index in indexes if (request := self._some(index))}
+        """A process renews some of its leases and tickets, and one that does not exist."""
+        ids = {request.id for index in indexes if (request := self._pick(index))}
         requests = [request for request in self.requests if request.id in ids]
-        for witness in self.witnesses:
-            witness.renew([*(request.id for request in requests), "nobody"])
-        self._look(None)
+        for comparison in self.comparisons:
+            comparison.renew([*(request.id for request in requests), "nobody"])
+        self._compare_keys(None)
 
     # -- operators ---------------------------------------------------------------------------------
 
-    @precondition(_somebody_came)
+    @precondition(_has_calls)
     @rule(index=_indexes)
     def evict(self, index: int) -> None:
-        """An operator takes a slot back."""
-        if request := self._some(index):
-            self._step(
+        """An operator evicts a holder."""
+        if request := self._pick(index):
+            self._run_operation(
                 f"evict({request.id!r})",
                 request,
                 lambda store: store.evict(request.id),
-                lambda world, now: world.evict(request.id, now),
+                lambda model, now: model.evict(request.id, now),
             )
 
-    @precondition(_somebody_came)
+    @precondition(_has_calls)
     @rule(index=_indexes)
     def evict_waiter(self, index: int) -> None:
-        """An operator ends somebody's waiting."""
-        if request := self._some(index):
-            self._step(
+        """An operator evicts a waiter."""
+        if request := self._pick(index):
+            self._run_operation(
                 f"evict_waiter({request.id!r})",
                 request,
                 lambda store: store.evict_waiter(request.id),
-                lambda world, now: world.evict_waiter(request.id, now),
+                lambda model, now: model.evict_waiter(request.id, now),
             )
 
     @rule(index=_indexes, limit=st.sampled_from((None, None, 0, 1, 2, 3, 4)))
     def set_limit(self, index: int, limit: int | None) -> None:
         """An operator overrides the limit, or returns to what is declared."""
         key = self._key(index)
-        self._step(
+        self._run_operation(
             f"set_limit({key!r}, {limit})",
             key,
             lambda store: store.reset_limit(key) if limit is None else store.set_limit(key, limit),
-            lambda world, now: world.set_limit(key, limit, now),
+            lambda model, now: model.set_limit(key, limit, now),
         )
 
     @rule(index=_indexes, paused=st.sampled_from((False, False, True)))
     def set_paused(self, index: int, paused: bool) -> None:
         """An operator pauses a key, or resumes it."""
         key = self._key(index)
-        self._step(
+        self._run_operation(
             f"pause({key!r})" if paused else f"resume({key!r})",
             key,
             lambda store: store.pause(key) if paused else store.resume(key),
-            lambda world, now: world.set_paused(key, paused, now),
+            lambda model, now: model.set_paused(key, paused, now),
         )
 
     @rule(index=_indexes)
     def inspect(self, index: int) -> None:
-        """Somebody looks."""
-        self._look(self._key(index))
+        """A process inspects a key."""
+        self._compare_keys(self._key(index))
 
     # -- time --------------------------------------------------------------------------------------
 
@@ -214,25 +215,25 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        """Some process sweeps."""
-        self._step(
-            "sweep()", None, lambda store: store.sweep(), lambda world, now: world.sweep(now)
+        """A process sweeps."""
+        self._run_operation(
+            "sweep()", None, lambda store: store.sweep(), lambda model, now: model.sweep(now)
         )
 
     @rule(presence=st.sampled_from(PRESENCES), leaving=st.sampled_from((False, False, True)))
     def work(self, presence: Presence, leaving: bool) -> None:
-        """A worker sweeps, and says so that it is there; or it leaves."""
+        """A worker sweeps, with its presence; or it leaves."""
         presence = presence._replace(leaving=leaving)
-        self._step(
+        self._run_operation(
             f"sweep({presence})",
             None,
             lambda store: store.sweep(presence),
-            lambda world, now: world.sweep(now, presence),
+            lambda model, now: model.sweep(now, presence),
         )
 
     @rule(times=st.integers(1, 4), presence=st.sampled_from(PRESENCES))
-    def come_for_nothing(self, times: int, presence: Presence) -> None:
-        """A worker is there, and lets the slots pass that its jobs are offered."""
+    def ignore_offers(self, times: int, presence: Presence) -> None:
+        """A worker is present, and does not claim the slots that its jobs are offered."""
         for _ in range(times):
             self.work(presence, leaving=False)
             self.clock.advance(4.002)
@@ -242,8 +243,8 @@ class StoreMachine(RuleBasedStateMachine):
         """Everything ends, and nothing is left."""
         if sys.exc_info()[0] is not None:
             return  # the run failed already
-        for witness in getattr(self, "witnesses", ()):
-            store = witness.store
+        for comparison in getattr(self, "witnesses", ()):
+            store = comparison.store
             for number in range(1, self.count + 1):
                 store.release(f"r{number}")
             for key in KEYS:
@@ -254,7 +255,7 @@ class StoreMachine(RuleBasedStateMachine):
             left = sorted(store.keys())
             assert not left, f"left behind (S14): {left}"
             for key in KEYS:
-                witness.check_invariants(snapshot := store.inspect(key))
+                comparison.check_invariants(snapshot := store.inspect(key))
                 assert (snapshot.in_use, snapshot.waiting, snapshot.limit) == (0, 0, 0)
 
     # -- inside ------------------------------------------------------------------------------------
@@ -263,18 +264,18 @@ class StoreMachine(RuleBasedStateMachine):
         return self.keys[index % len(self.keys)]
 
     def _of_this_run(self, demand: Demand) -> Demand:
-        """Return the demand with one of the resolutions that this run is about."""
+        """Return the demand with one of the resolutions of this run."""
         key = self._key(KEYS.index(demand.key))
         position = list(ConflictResolution).index(demand.on_conflict)
         resolution = self.resolutions[position % len(self.resolutions)]
         priority = demand.priority if resolution is ConflictResolution.PRIORITY else 0
         return demand._replace(key=key, on_conflict=resolution, priority=priority)
 
-    def _some(self, index: int) -> Request | None:
+    def _pick(self, index: int) -> Request | None:
         known = [
             request
             for request in self.requests
-            if not any(w.forgotten_by(request.id, _REMEMBERED) for w in self.witnesses)
+            if not any(w.may_be_forgotten(request.id, _REMEMBERED) for w in self.comparisons)
         ]
         return known[index % len(known)] if known else None
 
@@ -283,9 +284,9 @@ class StoreMachine(RuleBasedStateMachine):
             drawn = request.demands[:1] if self.kind == "one key" else request.demands
             demands = {demand.key: demand for demand in map(self._of_this_run, drawn)}.values()
             order = request.order and int(self.clock() * 1_000_000) + request.order
-            self._come(request._replace(demands=tuple(demands), order=order))
+            self._add_call(request._replace(demands=tuple(demands), order=order))
 
-    def _come(self, request: Request) -> None:
+    def _add_call(self, request: Request) -> None:
         self.count += 1
         order = request.order and request.order + self.count  # no two are the same
         request = request._replace(id=f"r{self.count}", order=order)
@@ -294,39 +295,39 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _ask(self, request: Request) -> Answer:
         listens = request.lease == LISTENED_LEASE
-        answers = [witness.acquire(request, listens=listens) for witness in self.witnesses]
-        self._look(request, request.id)
+        answers = [comparison.acquire(request, listens=listens) for comparison in self.comparisons]
+        self._compare_keys(request, request.id)
         return answers[0]
 
     def _release(self, request: Request) -> None:
-        self._step(
+        self._run_operation(
             f"release({request.id!r})",
             request,
             lambda store: store.release(request.id),
-            lambda world, now: world.release(request.id, now),
+            lambda model, now: model.release(request.id, now),
         )
 
-    def _step(
+    def _run_operation(
         self,
         what: str,
         about: Request | str | None,
         on_store: Callable[[SyncStore], object],
-        in_world: Callable[[World, float], object],
+        on_model: Callable[[Model, float], object],
     ) -> None:
-        for witness in self.witnesses:
-            result = witness.step(what, on_store, in_world, lambda given, right: given == right)
-            witness.note(result)
-        self._look(about)
+        for comparison in self.comparisons:
+            result = comparison.step(what, on_store, on_model, lambda given, right: given == right)
+            comparison.note(result)
+        self._compare_keys(about)
 
-    def _look(self, about: Request | str | None, own_id: str = "") -> None:
-        """Look at the keys that a step was about: at all, where it may have touched others."""
+    def _compare_keys(self, about: Request | str | None, own_id: str = "") -> None:
+        """Compare the keys that a step was about; all, if it may have changed others."""
         if self.kind != "one key" or about is None:
             keys = self.keys
         else:
             keys = (about if isinstance(about, str) else about.demands[0].key,)
-        for witness in self.witnesses:
-            witness.observe(keys)
-            witness.hear(own_id)
-        first, *others = (witness.recall() for witness in self.witnesses)
+        for comparison in self.comparisons:
+            comparison.observe(keys)
+            comparison.compare_notifications(own_id)
+        first, *others = (comparison.take_seen() for comparison in self.comparisons)
         for other in others:
             assert not self.stores_agree or other == first, f"one store: {first}\nother: {other}"

@@ -1,15 +1,15 @@
-"""What a scenario of the contract is written with: steps, and the stage it plays on.
+"""What a scenario of the contract is written with: steps, and the store under test.
 
-A scenario is a generator. It says what a store is asked, and checks what it answers; it neither
-knows whether it has to await, nor waits itself. So each is written once, and played on the sync
-and on the async face of a store::
+A scenario is a generator. It yields the operations on a store, and checks the answers; it neither
+knows whether they are awaited, nor waits itself. So each is written once, and run on the sync and
+on the async face of a store::
 
     @scenario("S5", rows=(13,))
-    def releasing_twice_frees_one_slot(stage: Stage) -> Steps[None]:
+    def releasing_twice_frees_one_slot(store: StoreUnderTest) -> Steps[None]:
         \"\"\"The second release is a no-op, and told so.\"\"\"
-        yield from stage.take(stage.request(id="first"))
-        assert (yield from stage.release("first"))
-        assert not (yield from stage.release("first"))
+        yield from store.take(store.request(id="first"))
+        assert (yield from store.release("first"))
+        assert not (yield from store.release("first"))
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from limiter_core.store import AsyncStore, SyncStore
 from limiter_core.system_clock import system_clock as time
 from limiter_core.testing.clock import FakeClock
 
-__all__ = ("KEY", "OTHER_KEY", "THIRD_KEY", "Stage", "Step", "Steps")
+__all__ = ("KEY", "OTHER_KEY", "THIRD_KEY", "Step", "Steps", "StoreUnderTest")
 
 R = TypeVar("R")
 
@@ -74,7 +74,7 @@ Steps = Generator[Step, Any, R]
 """A part of a scenario that results in an `R`: `result = yield from steps`."""
 
 
-class Stage:
+class StoreUnderTest:
     """A store under test, as a scenario sees it. Every operation is a `yield from`.
 
     Args:

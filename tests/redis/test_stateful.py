@@ -62,10 +62,10 @@ def machine(server: Server) -> Iterator[Any]:
 
         def _look(self, about: Any, own_id: str = "") -> None:
             # A place in line is a number of the store's own making.
-            for witness in self.witnesses:
-                witness._seen = [
+            for comparison in self.comparisons:
+                comparison._seen = [
                     seen._replace(order=0) if isinstance(seen, Queued) else seen
-                    for seen in witness._seen
+                    for seen in comparison._seen
                 ]
             super()._look(about, own_id)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from limiter_core.testing import SCENARIOS, FakeClock, Stage, play_sync
+from limiter_core.testing import SCENARIOS, FakeClock, StoreUnderTest, run_sync
 from limiter_memory import MemoryStore
 
 from .broken import BROKEN
@@ -18,10 +18,10 @@ def failed_rules(kind: type[MemoryStore]) -> set[str]:
             continue  # thousands of members, to show what a few show as well
         clock = FakeClock()
         store = kind(clock=clock)
-        stage = Stage(clock, forget=store.start_over_in_child, patience=0)
-        store.on_notice(stage.notices.append)
+        tested = StoreUnderTest(clock, forget=store.start_over_in_child, patience=0)
+        store.on_notice(tested.notices.append)
         try:
-            play_sync(scenario.play(stage), store)
+            run_sync(scenario.steps(tested), store)
         except Exception:
             failed.update(scenario.rules)
     return failed

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from limiter_core.requests import Refused
-from limiter_core.testing import FakeClock, Stage, UnlimitedStore, play_sync
+from limiter_core.testing import FakeClock, StoreUnderTest, UnlimitedStore, run_sync
 from limiter_core.testing.scenarios.admission import the_limit_is_reached_and_never_passed
 
 
@@ -31,9 +31,9 @@ def test_the_limiter_needs_neither():
 
 def test_failed_asserts_of_the_contract_are_explained():
     """Pytest does so in modules that it was told of before they were imported."""
-    stage = Stage(FakeClock())
+    tested = StoreUnderTest(FakeClock())
     with pytest.raises(AssertionError, match=r"where .* = KeySnapshot\("):
-        play_sync(the_limit_is_reached_and_never_passed.play(stage), Overfull())
+        run_sync(the_limit_is_reached_and_never_passed.steps(tested), Overfull())
 
 
 class Overfull(UnlimitedStore):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from limiter_core.limits import ConflictResolution
 from limiter_core.requests import Demand, KeySnapshot, Mode, Queued
 from limiter_core.testing.scenario_runner import scenario
-from limiter_core.testing.store_under_test import KEY, OTHER_KEY, Stage, Steps
+from limiter_core.testing.store_under_test import KEY, OTHER_KEY, Steps, StoreUnderTest
 
 PRIORITY = ConflictResolution.PRIORITY
 
@@ -15,21 +15,21 @@ def _about(seconds: float | None, expected: float) -> bool:
 
 
 @scenario("S14")
-def an_unused_key_is_all_zero(stage: Stage) -> Steps[None]:
+def an_unused_key_is_all_zero(store: StoreUnderTest) -> Steps[None]:
     """It may be inspected like any other."""
-    snapshot = yield from stage.inspect()
+    snapshot = yield from store.inspect()
     assert snapshot == KeySnapshot(KEY, 0, 0, 0, False, None, (), (), ())
 
 
 @scenario("S3", "S7")
-def inspect_tells_of_the_holders(stage: Stage) -> Steps[None]:
+def inspect_tells_of_the_holders(store: StoreUnderTest) -> Steps[None]:
     """Who, how much, since when, until when; the oldest first."""
-    old = stage.request(Demand(KEY, 5, 2), id="old", lease=60, label="host:1")
-    granted = yield from stage.take(old)
-    stage.clock.advance(10)
-    yield from stage.take(stage.request(Demand(KEY, 5), id="new", lease=20))
-    stage.clock.advance(1)
-    snapshot = yield from stage.inspect()
+    old = store.request(Demand(KEY, 5, 2), id="old", lease=60, label="host:1")
+    granted = yield from store.take(old)
+    store.clock.advance(10)
+    yield from store.take(store.request(Demand(KEY, 5), id="new", lease=20))
+    store.clock.advance(1)
+    snapshot = yield from store.inspect()
     assert (snapshot.key, snapshot.limit, snapshot.in_use, snapshot.waiting) == (KEY, 5, 3, 0)
     first, second = snapshot.holders
     assert (first.id, first.cost, first.limit, first.label) == ("old", 2, 5, "host:1")
@@ -43,15 +43,15 @@ def inspect_tells_of_the_holders(stage: Stage) -> Steps[None]:
 
 
 @scenario("S7")
-def inspect_tells_of_the_waiters(stage: Stage) -> Steps[None]:
+def inspect_tells_of_the_waiters(store: StoreUnderTest) -> Steps[None]:
     """In the order in which they will be served."""
-    yield from stage.take(stage.request(Demand(KEY, 5, 5)))
+    yield from store.take(store.request(Demand(KEY, 5, 5)))
     low = Demand(KEY, 4, 2, PRIORITY, priority=-1, group="g")
-    yield from stage.wait(stage.request(low, id="low", label="host:1"))
-    stage.clock.advance(3)
-    yield from stage.wait(stage.request(Demand(KEY, 5, 1, PRIORITY, priority=1), id="high"))
-    stage.clock.advance(1)
-    snapshot = yield from stage.inspect()
+    yield from store.wait(store.request(low, id="low", label="host:1"))
+    store.clock.advance(3)
+    yield from store.wait(store.request(Demand(KEY, 5, 1, PRIORITY, priority=1), id="high"))
+    store.clock.advance(1)
+    snapshot = yield from store.inspect()
     assert snapshot.waiting == 2
     assert snapshot.declared == (4, 5)
     first, second = snapshot.waiters
@@ -63,80 +63,80 @@ def inspect_tells_of_the_waiters(stage: Stage) -> Steps[None]:
 
 
 @scenario("S9")
-def inspect_tells_each_key_its_own_part(stage: Stage) -> Steps[None]:
+def inspect_tells_each_key_its_own_part(store: StoreUnderTest) -> Steps[None]:
     """The cost and the limit that were declared for this key."""
-    yield from stage.take(stage.request(Demand(KEY, 5, 2), Demand(OTHER_KEY, 7, 3), id="both"))
-    [here] = (yield from stage.inspect(KEY)).holders
-    [there] = (yield from stage.inspect(OTHER_KEY)).holders
+    yield from store.take(store.request(Demand(KEY, 5, 2), Demand(OTHER_KEY, 7, 3), id="both"))
+    [here] = (yield from store.inspect(KEY)).holders
+    [there] = (yield from store.inspect(OTHER_KEY)).holders
     assert (here.id, here.cost, here.limit) == ("both", 2, 5)
     assert (there.id, there.cost, there.limit) == ("both", 3, 7)
 
 
 @scenario("S16")
-def inspect_shows_the_first_of_many_waiters(stage: Stage) -> Steps[None]:
+def inspect_shows_the_first_of_many_waiters(store: StoreUnderTest) -> Steps[None]:
     """And counts all of them."""
-    yield from stage.take(stage.request())
+    yield from store.take(store.request())
     shown = KeySnapshot.WAITERS_SHOWN
     for number in range(shown + 20):
-        yield from stage.wait(stage.request(id=f"waiter-{number}"))
-    snapshot = yield from stage.inspect()
+        yield from store.wait(store.request(id=f"waiter-{number}"))
+    snapshot = yield from store.inspect()
     assert snapshot.waiting == shown + 20
     assert [waiter.id for waiter in snapshot.waiters] == [f"waiter-{n}" for n in range(shown)]
 
 
 @scenario("S2")
-def inspect_shows_nothing_that_has_ended(stage: Stage) -> Steps[None]:
+def inspect_shows_nothing_that_has_ended(store: StoreUnderTest) -> Steps[None]:
     """Looking is a step, too: it first drops what ended, and serves who waits."""
-    yield from stage.take(stage.request(id="ended", lease=10))
-    yield from stage.wait(stage.request(id="dead", lease=10))
-    yield from stage.wait(stage.request(id="alive", lease=60))
-    stage.clock.advance(11)
-    snapshot = yield from stage.inspect()
+    yield from store.take(store.request(id="ended", lease=10))
+    yield from store.wait(store.request(id="dead", lease=10))
+    yield from store.wait(store.request(id="alive", lease=60))
+    store.clock.advance(11)
+    snapshot = yield from store.inspect()
     assert [holder.id for holder in snapshot.holders] == ["alive"]
     assert snapshot.waiting == 0
 
 
 @scenario("S14")
-def keys_names_those_in_use(stage: Stage) -> Steps[None]:
+def keys_names_those_in_use(store: StoreUnderTest) -> Steps[None]:
     """Held, waited for, overridden or paused."""
-    yield from stage.take(stage.request(Demand("contract/held", 1)))
-    yield from stage.wait(stage.request(Demand("contract/waited-for", 0)))
-    yield from stage.set_limit(3, "contract/overridden")
-    yield from stage.pause("contract/paused")
-    yield from stage.inspect("contract/looked-at")
+    yield from store.take(store.request(Demand("contract/held", 1)))
+    yield from store.wait(store.request(Demand("contract/waited-for", 0)))
+    yield from store.set_limit(3, "contract/overridden")
+    yield from store.pause("contract/paused")
+    yield from store.inspect("contract/looked-at")
     names = [f"contract/{name}" for name in ("held", "overridden", "paused", "waited-for")]
-    assert (yield from stage.keys()) == names
+    assert (yield from store.keys()) == names
 
 
 @scenario("S1")
-def a_grant_tells_how_long_it_lasts(stage: Stage) -> Steps[None]:
+def a_grant_tells_how_long_it_lasts(store: StoreUnderTest) -> Steps[None]:
     """The lease, or less if it must not be held as long."""
-    granted = yield from stage.take(stage.request(Demand(KEY, 9), lease=30))
+    granted = yield from store.take(store.request(Demand(KEY, 9), lease=30))
     assert _about(granted.expires_in, 30)
-    granted = yield from stage.take(stage.request(Demand(KEY, 9), lease=30, max_hold=12))
+    granted = yield from store.take(store.request(Demand(KEY, 9), lease=30, max_hold=12))
     assert _about(granted.expires_in, 12)
 
 
 @scenario("S3")
-def a_refusal_tells_when_to_try_again(stage: Stage) -> Steps[None]:
+def a_refusal_tells_when_to_try_again(store: StoreUnderTest) -> Steps[None]:
     """At the earliest known end of a lease."""
-    yield from stage.take(stage.request(Demand(KEY, 2), lease=60))
-    yield from stage.take(stage.request(Demand(KEY, 2), lease=20))
-    refused = yield from stage.be_refused(stage.request(Demand(KEY, 2), mode=Mode.TRY))
+    yield from store.take(store.request(Demand(KEY, 2), lease=60))
+    yield from store.take(store.request(Demand(KEY, 2), lease=20))
+    refused = yield from store.be_refused(store.request(Demand(KEY, 2), mode=Mode.TRY))
     assert refused.retry_after is None or 0 < refused.retry_after <= 20.01
-    refused = yield from stage.be_refused(stage.request(Demand(OTHER_KEY, 2, 3)))
+    refused = yield from store.be_refused(store.request(Demand(OTHER_KEY, 2, 3)))
     assert refused.retry_after is None
 
 
 @scenario("S2", "S6", rows=(11, 15))
-def a_waiter_that_looks_again_when_told_is_served_in_time(stage: Stage) -> Steps[None]:
+def a_waiter_that_looks_again_when_told_is_served_in_time(store: StoreUnderTest) -> Steps[None]:
     """The holder crashes and nobody else asks: the waiter's own looking notices its end."""
-    yield from stage.take(stage.request(id="crashed", lease=45))
-    waiter = stage.request(id="waiter", lease=60)
+    yield from store.take(store.request(id="crashed", lease=45))
+    waiter = store.request(id="waiter", lease=60)
     waited = 0.0
-    while isinstance(answer := (yield from stage.acquire(waiter)), Queued):
+    while isinstance(answer := (yield from store.acquire(waiter)), Queued):
         assert answer.look_again is not None, "only its looking can notice the end of the lease"
-        stage.clock.advance(answer.look_again + 0.001)
+        store.clock.advance(answer.look_again + 0.001)
         waited += answer.look_again + 0.001
         assert waited < 46, "the holder's lease ended at 45 s"
-    assert (yield from stage.holders()) == ["waiter"]
+    assert (yield from store.holders()) == ["waiter"]

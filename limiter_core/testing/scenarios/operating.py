@@ -6,28 +6,28 @@ from limiter_core.limits import ConflictResolution
 from limiter_core.requests import Demand, Loss, Mode, Refusal
 from limiter_core.testing.listener import RecordingListener
 from limiter_core.testing.scenario_runner import scenario
-from limiter_core.testing.store_under_test import KEY, Stage, Steps
+from limiter_core.testing.store_under_test import KEY, Steps, StoreUnderTest
 
 CANCEL = ConflictResolution.CANCEL
 
 
-def _queue(stage: Stage, count: int, limit: int = 1) -> Steps[None]:
+def _queue(store: StoreUnderTest, count: int, limit: int = 1) -> Steps[None]:
     for number in range(count):
-        yield from stage.wait(stage.request(Demand(KEY, limit), id=f"waiter-{number}"))
+        yield from store.wait(store.request(Demand(KEY, limit), id=f"waiter-{number}"))
 
 
 @scenario("S12", "S6", rows=(36,))
-def a_raised_limit_wakes_as_many_as_now_fit(stage: Stage) -> Steps[None]:
+def a_raised_limit_wakes_as_many_as_now_fit(store: StoreUnderTest) -> Steps[None]:
     """Not one more, not one less; and without another step."""
-    yield from stage.take(stage.request(id="holder"))
-    yield from _queue(stage, 5)
-    yield from stage.set_limit(3)
-    assert (yield from stage.holders()) == ["holder", "waiter-0", "waiter-1"]
-    assert (yield from stage.waiters()) == ["waiter-2", "waiter-3", "waiter-4"]
+    yield from store.take(store.request(id="holder"))
+    yield from _queue(store, 5)
+    yield from store.set_limit(3)
+    assert (yield from store.holders()) == ["holder", "waiter-0", "waiter-1"]
+    assert (yield from store.waiters()) == ["waiter-2", "waiter-3", "waiter-4"]
 
 
 @scenario("S12", "S6", rows=(36,))
-def a_limit_raised_to_less_than_is_in_use_wakes_nobody(stage: Stage) -> Steps[None]:
+def a_limit_raised_to_less_than_is_in_use_wakes_nobody(store: StoreUnderTest) -> Steps[None]:
     """What counts is the room there is, not the difference between old and new.
 
     In anyio a limit that was raised while more than it were in use woke too many:
@@ -35,210 +35,210 @@ def a_limit_raised_to_less_than_is_in_use_wakes_nobody(stage: Stage) -> Steps[No
     """
     holders = [f"holder-{number}" for number in range(4)]
     for name in holders:
-        yield from stage.take(stage.request(Demand(KEY, 4), id=name))
-    yield from stage.set_limit(1)
-    yield from _queue(stage, 4, limit=4)
-    yield from stage.set_limit(3)
-    assert (yield from stage.holders()) == holders
-    yield from stage.set_limit(4)
-    assert (yield from stage.holders()) == holders
-    yield from stage.set_limit(5)
-    assert (yield from stage.holders()) == [*holders, "waiter-0"]
-    assert (yield from stage.inspect()).waiting == 3
+        yield from store.take(store.request(Demand(KEY, 4), id=name))
+    yield from store.set_limit(1)
+    yield from _queue(store, 4, limit=4)
+    yield from store.set_limit(3)
+    assert (yield from store.holders()) == holders
+    yield from store.set_limit(4)
+    assert (yield from store.holders()) == holders
+    yield from store.set_limit(5)
+    assert (yield from store.holders()) == [*holders, "waiter-0"]
+    assert (yield from store.inspect()).waiting == 3
 
 
 @scenario("S12", "S6", rows=(36,))
-def those_a_raised_limit_lets_in_are_woken(stage: Stage) -> Steps[None]:
+def those_a_raised_limit_lets_in_are_woken(store: StoreUnderTest) -> Steps[None]:
     """The others are not; but the next in line may be, to see to the end of their leases."""
-    yield from stage.take(stage.request(id="holder"))
+    yield from store.take(store.request(id="holder"))
     listeners = [RecordingListener() for _ in range(5)]
-    requests = [stage.request(listener=listener) for listener in listeners]
+    requests = [store.request(listener=listener) for listener in listeners]
     for request in requests:
-        yield from stage.wait(request)
-    yield from stage.set_limit(3)
-    yield from stage.eventually("two were woken", lambda: all(x.woken for x in listeners[:2]))
-    yield from stage.take(requests[0])
-    yield from stage.take(requests[1])
-    yield from stage.wait(requests[2])
+        yield from store.wait(request)
+    yield from store.set_limit(3)
+    yield from store.eventually("two were woken", lambda: all(x.woken for x in listeners[:2]))
+    yield from store.take(requests[0])
+    yield from store.take(requests[1])
+    yield from store.wait(requests[2])
     assert not any(listener.woken for listener in listeners[3:])
 
 
 @scenario("S12", rows=(36,))
-def a_lowered_limit_drains(stage: Stage) -> Steps[None]:
+def a_lowered_limit_drains(store: StoreUnderTest) -> Steps[None]:
     """Nobody is killed, and nobody comes in until there is room below the new number."""
     names = ["a", "b", "c"]
     for name in names:
-        yield from stage.take(stage.request(Demand(KEY, 3), id=name))
-    yield from stage.set_limit(1)
-    waiter = stage.request(Demand(KEY, 3), id="waiter")
-    queued = yield from stage.wait(waiter)
+        yield from store.take(store.request(Demand(KEY, 3), id=name))
+    yield from store.set_limit(1)
+    waiter = store.request(Demand(KEY, 3), id="waiter")
+    queued = yield from store.wait(waiter)
     assert (queued.max_concurrent, queued.in_use) == (1, 3)
-    assert not (yield from stage.renew(*names)).gone
+    assert not (yield from store.renew(*names)).gone
     for name in ("a", "b"):
-        yield from stage.release(name)
-        yield from stage.wait(waiter)
-    yield from stage.release("c")
-    yield from stage.take(waiter)
+        yield from store.release(name)
+        yield from store.wait(waiter)
+    yield from store.release("c")
+    yield from store.take(waiter)
 
 
 @scenario("S12", rows=(36,))
-def an_override_replaces_every_declared_number(stage: Stage) -> Steps[None]:
+def an_override_replaces_every_declared_number(store: StoreUnderTest) -> Steps[None]:
     """Higher ones and lower ones, newcomers' and waiters'."""
-    yield from stage.set_limit(2)
-    yield from stage.take(stage.request(Demand(KEY, 1)))
-    yield from stage.take(stage.request(Demand(KEY, 1)))
-    refused = yield from stage.be_refused(stage.request(Demand(KEY, 9), mode=Mode.TRY))
+    yield from store.set_limit(2)
+    yield from store.take(store.request(Demand(KEY, 1)))
+    yield from store.take(store.request(Demand(KEY, 1)))
+    refused = yield from store.be_refused(store.request(Demand(KEY, 9), mode=Mode.TRY))
     assert (refused.max_concurrent, refused.in_use) == (2, 2)
-    snapshot = yield from stage.inspect()
+    snapshot = yield from store.inspect()
     assert (snapshot.limit, snapshot.override, snapshot.declared) == (2, 2, (1,))
 
 
 @scenario("S12", "S6", rows=(36,))
-def a_reset_returns_to_the_declared_numbers(stage: Stage) -> Steps[None]:
+def a_reset_returns_to_the_declared_numbers(store: StoreUnderTest) -> Steps[None]:
     """And admits the waiters that fit below their own."""
-    yield from stage.set_limit(1)
-    yield from stage.take(stage.request(Demand(KEY, 3), id="holder"))
-    yield from _queue(stage, 4, limit=3)
-    yield from stage.reset_limit()
-    assert (yield from stage.holders()) == ["holder", "waiter-0", "waiter-1"]
-    snapshot = yield from stage.inspect()
+    yield from store.set_limit(1)
+    yield from store.take(store.request(Demand(KEY, 3), id="holder"))
+    yield from _queue(store, 4, limit=3)
+    yield from store.reset_limit()
+    assert (yield from store.holders()) == ["holder", "waiter-0", "waiter-1"]
+    snapshot = yield from store.inspect()
     assert (snapshot.limit, snapshot.override) == (3, None)
 
 
 @scenario("S12", "S8")
-def a_cost_above_the_override_waits(stage: Stage) -> Steps[None]:
+def a_cost_above_the_override_waits(store: StoreUnderTest) -> Steps[None]:
     """For as long as the override lasts: the number that the code declares is right."""
-    wide = stage.request(Demand(KEY, 5, 3), id="wide")
-    yield from stage.set_limit(2)
-    queued = yield from stage.wait(wide)
+    wide = store.request(Demand(KEY, 5, 3), id="wide")
+    yield from store.set_limit(2)
+    queued = yield from store.wait(wide)
     assert queued.max_concurrent == 2
-    yield from stage.reset_limit()
-    yield from stage.take(wide)
+    yield from store.reset_limit()
+    yield from store.take(wide)
 
 
 @scenario("S12")
-def an_override_of_zero_admits_nobody(stage: Stage) -> Steps[None]:
+def an_override_of_zero_admits_nobody(store: StoreUnderTest) -> Steps[None]:
     """They wait, or are refused; holders go on."""
-    yield from stage.take(stage.request(Demand(KEY, 3), id="holder"))
-    yield from stage.set_limit(0)
-    waiter = stage.request(Demand(KEY, 3, 2), id="waiter")
-    assert (yield from stage.wait(waiter)).max_concurrent == 0
-    refused = yield from stage.be_refused(stage.request(Demand(KEY, 3, 1, CANCEL)))
+    yield from store.take(store.request(Demand(KEY, 3), id="holder"))
+    yield from store.set_limit(0)
+    waiter = store.request(Demand(KEY, 3, 2), id="waiter")
+    assert (yield from store.wait(waiter)).max_concurrent == 0
+    refused = yield from store.be_refused(store.request(Demand(KEY, 3, 1, CANCEL)))
     assert (refused.reason, refused.max_concurrent) == (Refusal.FULL, 0)
-    assert not (yield from stage.renew("holder")).gone
-    yield from stage.release("holder")
-    yield from stage.wait(waiter)
-    yield from stage.reset_limit()
-    yield from stage.take(waiter)
+    assert not (yield from store.renew("holder")).gone
+    yield from store.release("holder")
+    yield from store.wait(waiter)
+    yield from store.reset_limit()
+    yield from store.take(waiter)
 
 
 @scenario("S12")
-def a_paused_key_admits_nobody(stage: Stage) -> Steps[None]:
+def a_paused_key_admits_nobody(store: StoreUnderTest) -> Steps[None]:
     """They wait, or are refused, and are told that nobody may enter; holders go on."""
-    yield from stage.take(stage.request(Demand(KEY, 3), id="holder"))
-    yield from stage.pause()
-    waiter = stage.request(Demand(KEY, 3), id="waiter")
-    queued = yield from stage.wait(waiter)
+    yield from store.take(store.request(Demand(KEY, 3), id="holder"))
+    yield from store.pause()
+    waiter = store.request(Demand(KEY, 3), id="waiter")
+    queued = yield from store.wait(waiter)
     assert (queued.max_concurrent, queued.in_use) == (0, 1)
-    refused = yield from stage.be_refused(stage.request(Demand(KEY, 3, 1, CANCEL)))
+    refused = yield from store.be_refused(store.request(Demand(KEY, 3, 1, CANCEL)))
     assert (refused.reason, refused.max_concurrent) == (Refusal.FULL, 0)
-    yield from stage.be_refused(stage.request(Demand(KEY, 3), mode=Mode.TRY))
-    assert not (yield from stage.renew("holder")).gone
-    snapshot = yield from stage.inspect()
+    yield from store.be_refused(store.request(Demand(KEY, 3), mode=Mode.TRY))
+    assert not (yield from store.renew("holder")).gone
+    snapshot = yield from store.inspect()
     assert (snapshot.paused, snapshot.limit, snapshot.in_use) == (True, 3, 1)
-    yield from stage.release("holder")
-    yield from stage.wait(waiter)
+    yield from store.release("holder")
+    yield from store.wait(waiter)
 
 
 @scenario("S12", "S6")
-def a_resumed_key_admits_those_who_fit(stage: Stage) -> Steps[None]:
+def a_resumed_key_admits_those_who_fit(store: StoreUnderTest) -> Steps[None]:
     """In the same step, in their order."""
-    yield from stage.pause()
-    yield from _queue(stage, 4, limit=2)
-    yield from stage.resume()
-    assert (yield from stage.holders()) == ["waiter-0", "waiter-1"]
-    assert (yield from stage.waiters()) == ["waiter-2", "waiter-3"]
-    assert not (yield from stage.inspect()).paused
+    yield from store.pause()
+    yield from _queue(store, 4, limit=2)
+    yield from store.resume()
+    assert (yield from store.holders()) == ["waiter-0", "waiter-1"]
+    assert (yield from store.waiters()) == ["waiter-2", "waiter-3"]
+    assert not (yield from store.inspect()).paused
 
 
 @scenario("S12")
-def a_pause_and_an_override_do_not_touch_each_other(stage: Stage) -> Steps[None]:
+def a_pause_and_an_override_do_not_touch_each_other(store: StoreUnderTest) -> Steps[None]:
     """A limit raised during a pause takes effect with its end."""
-    yield from stage.take(stage.request(id="holder"))
-    yield from _queue(stage, 3)
-    yield from stage.pause()
-    yield from stage.set_limit(3)
-    assert (yield from stage.holders()) == ["holder"]
-    yield from stage.resume()
-    assert (yield from stage.holders()) == ["holder", "waiter-0", "waiter-1"]
-    yield from stage.pause()
-    yield from stage.reset_limit()
-    assert (yield from stage.inspect()).paused
+    yield from store.take(store.request(id="holder"))
+    yield from _queue(store, 3)
+    yield from store.pause()
+    yield from store.set_limit(3)
+    assert (yield from store.holders()) == ["holder"]
+    yield from store.resume()
+    assert (yield from store.holders()) == ["holder", "waiter-0", "waiter-1"]
+    yield from store.pause()
+    yield from store.reset_limit()
+    assert (yield from store.inspect()).paused
 
 
 @scenario("S12", "S9")
-def one_paused_key_of_several_holds_the_call_up(stage: Stage) -> Steps[None]:
+def one_paused_key_of_several_holds_the_call_up(store: StoreUnderTest) -> Steps[None]:
     """It holds nothing of the other meanwhile."""
-    yield from stage.pause()
-    both = stage.request(Demand(KEY, 1), Demand("contract/b", 1), id="both")
-    assert (yield from stage.wait(both)).key == KEY
-    assert (yield from stage.inspect("contract/b")).in_use == 0
-    yield from stage.resume()
-    yield from stage.take(both)
+    yield from store.pause()
+    both = store.request(Demand(KEY, 1), Demand("contract/b", 1), id="both")
+    assert (yield from store.wait(both)).key == KEY
+    assert (yield from store.inspect("contract/b")).in_use == 0
+    yield from store.resume()
+    yield from store.take(both)
 
 
 @scenario("S12", "S14")
-def what_an_operator_set_stays_until_he_takes_it_back(stage: Stage) -> Steps[None]:
+def what_an_operator_set_stays_until_he_takes_it_back(store: StoreUnderTest) -> Steps[None]:
     """An idle key keeps its override and its pause, and nothing else."""
-    yield from stage.set_limit(7)
-    yield from stage.pause("contract/b")
-    stage.clock.advance(100_000)
-    yield from stage.sweep()
-    assert (yield from stage.keys()) == [KEY, "contract/b"]
-    snapshot = yield from stage.inspect()
+    yield from store.set_limit(7)
+    yield from store.pause("contract/b")
+    store.clock.advance(100_000)
+    yield from store.sweep()
+    assert (yield from store.keys()) == [KEY, "contract/b"]
+    snapshot = yield from store.inspect()
     assert (snapshot.limit, snapshot.override, snapshot.declared) == (7, 7, ())
-    assert (yield from stage.inspect("contract/b")).paused
-    yield from stage.reset_limit()
-    yield from stage.resume("contract/b")
-    assert (yield from stage.keys()) == []
+    assert (yield from store.inspect("contract/b")).paused
+    yield from store.reset_limit()
+    yield from store.resume("contract/b")
+    assert (yield from store.keys()) == []
 
 
 @scenario("S12", "S14")
-def taking_back_what_was_not_set_changes_nothing(stage: Stage) -> Steps[None]:
+def taking_back_what_was_not_set_changes_nothing(store: StoreUnderTest) -> Steps[None]:
     """And leaves nothing."""
-    yield from stage.reset_limit()
-    yield from stage.resume()
-    assert (yield from stage.keys()) == []
+    yield from store.reset_limit()
+    yield from store.resume()
+    assert (yield from store.keys()) == []
 
 
 @scenario("S12", "S6")
-def an_evicted_holder_is_told(stage: Stage) -> Steps[None]:
+def an_evicted_holder_is_told(store: StoreUnderTest) -> Steps[None]:
     """Once, and it is gone."""
     listener = RecordingListener()
-    yield from stage.take(stage.request(id="stuck", listener=listener))
-    assert (yield from stage.evict("stuck")) is True
-    yield from stage.eventually("the holder was told", lambda: listener.losses)
+    yield from store.take(store.request(id="stuck", listener=listener))
+    assert (yield from store.evict("stuck")) is True
+    yield from store.eventually("the holder was told", lambda: listener.losses)
     assert listener.losses == [Loss.EVICTED]
-    assert (yield from stage.evict("stuck")) is False
-    assert (yield from stage.keys()) == []
+    assert (yield from store.evict("stuck")) is False
+    assert (yield from store.keys()) == []
 
 
 @scenario("S12", "S5")
-def only_holders_are_evicted(stage: Stage) -> Steps[None]:
+def only_holders_are_evicted(store: StoreUnderTest) -> Steps[None]:
     """Not the waiting, not the unknown."""
-    yield from stage.take(stage.request(id="holder"))
-    yield from stage.wait(stage.request(id="waiter"))
-    assert (yield from stage.evict("waiter")) is False
-    assert (yield from stage.evict("nobody")) is False
-    assert (yield from stage.waiters()) == ["waiter"]
+    yield from store.take(store.request(id="holder"))
+    yield from store.wait(store.request(id="waiter"))
+    assert (yield from store.evict("waiter")) is False
+    assert (yield from store.evict("nobody")) is False
+    assert (yield from store.waiters()) == ["waiter"]
 
 
 @scenario("S2", "S12")
-def an_ended_lease_cannot_be_evicted(stage: Stage) -> Steps[None]:
+def an_ended_lease_cannot_be_evicted(store: StoreUnderTest) -> Steps[None]:
     """Each step first drops what ended, this one too: there is no such holder any more."""
-    yield from stage.take(stage.request(id="ended", lease=10))
-    waiter = stage.request(id="waiter", lease=60)
-    yield from stage.wait(waiter)
-    stage.clock.advance(11)
-    assert (yield from stage.evict("ended")) is False
-    yield from stage.take(waiter)
+    yield from store.take(store.request(id="ended", lease=10))
+    waiter = store.request(id="waiter", lease=60)
+    yield from store.wait(waiter)
+    store.clock.advance(11)
+    assert (yield from store.evict("ended")) is False
+    yield from store.take(waiter)
