@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError  # noqa: A004  (redis-py's own)
@@ -16,30 +16,24 @@ from limiter_core.jitter import jitter
 from limiter_core.requests import Request
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import are_green, new_lock
-from limiter_redis.protocol import commands as protocol
+from limiter_redis.connection.nodes import ONLY_NODE, Node
+from limiter_redis.protocol import commands, words
 from limiter_redis.protocol.errors import is_driver_error
-from limiter_redis.protocol.keyspace import Names
+from limiter_redis.protocol.keyspace import Keyspace
 
 SLOTS = 16384
 _OLD_AFTER = 1.0
 _TURN = 0.005
 
 
-class Node(NamedTuple):
-    """Where a server listens."""
-
-    host: str
-    port: int
-
-
-def tag_of(names: Names, key: str) -> str:
+def tag_of(names: Keyspace, key: str) -> str:
     """Return the tag of a limiter key: what begins the names of all that one step touches."""
     if names.in_one_slot:
         return names.common
     return _tag_of_scope(names.opening, key.partition("/")[0])
 
 
-def tag_of_operation(names: Names, operation: protocol.Operation) -> str:
+def tag_of_operation(names: Keyspace, operation: commands.Operation) -> str:
     """Return the tag of an operation."""
     if operation.keys:
         return tag_of(names, operation.keys[0])
@@ -50,7 +44,7 @@ def tag_of_operation(names: Names, operation: protocol.Operation) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _tag_of_scope(opening: str, scope: str) -> str:
-    return f"{opening}{protocol.key_word(scope)}}}"
+    return f"{opening}{words.key_word(scope)}}}"
 
 
 @functools.lru_cache(maxsize=4096)
@@ -73,7 +67,7 @@ def check_one_slot(request: Request) -> None:
             'a hash tag of its own, as in RedisStore(..., namespace="{shop}:limits"). Their keys '
             f"are {', '.join(demand.key for demand in request.demands)}"
         )
-    if request.payload is not None and not protocol.scope_of(request.demands[0].key):
+    if request.payload is not None and not words.scope_of(request.demands[0].key):
         raise ConfigurationError(
             "in a Redis Cluster, a limit on queued jobs needs a scope, which says on which node "
             'its index of waiting jobs lives: ConcurrencyLimit(..., scope="jobs"). Its key is '
@@ -81,7 +75,7 @@ def check_one_slot(request: Request) -> None:
         )
 
 
-class Slots:
+class SlotMap:
     """The nodes of a cluster, and which of them owns which slot. For any thread.
 
     Args:
@@ -102,8 +96,8 @@ class Slots:
         self._lock = new_lock()
         self._owners: list[Node | None] = []
         """By slot; empty until it is learnt, for to make it takes longer than all else here."""
-        self._others: list[Node] = []
-        self._learnt_at = -math.inf
+        self._replicas: list[Node] = []
+        self._refreshed_at = -math.inf
         self.version = 0
         """How often the map was learnt; 0 as long as nothing is known."""
 
@@ -122,11 +116,11 @@ class Slots:
             self._owners = [None] * SLOTS
         self._owners[error.slot_id] = self._reachable(error.host, error.port, told_by)
 
-    def is_old(self) -> bool:
+    def is_stale(self) -> bool:
         """Whether it is time to look whether more has changed than a redirection told of."""
-        return time.monotonic() - self._learnt_at > _OLD_AFTER
+        return time.monotonic() - self._refreshed_at > _OLD_AFTER
 
-    def learn(self, seen: int) -> None:
+    def refresh(self, seen: int) -> None:
         """Ask the nodes who owns what; unless somebody did since the version that was seen.
 
         Raises:
@@ -138,7 +132,7 @@ class Slots:
             owners = self.masters()
             jitter.shuffle(owners)
             reason: Exception = ConnectionError("the cluster has no nodes")
-            for node in dict.fromkeys([*owners, *self._others, *self._seeds]):
+            for node in dict.fromkeys([*owners, *self._replicas, *self._seeds]):
                 try:
                     self._take(self._ask(node), node)
                 except Exception as error:
@@ -146,7 +140,7 @@ class Slots:
                         raise
                     reason = error  # whatever it was, the next node may know better
                 else:
-                    self._learnt_at = time.monotonic()
+                    self._refreshed_at = time.monotonic()
                     self.version += 1
                     return
             raise reason
@@ -165,15 +159,15 @@ class Slots:
         owners: list[Node | None] = [None] * SLOTS
         others: list[Node] = []
         for first, last, *nodes in answer:
-            places = [
+            found = [
                 self._reachable(host.decode() if host else "", int(port), told_by)
                 for host, port, *_ in nodes
             ]
-            owners[first : last + 1] = [places[0]] * (last + 1 - first)
-            others += places[1:]
+            owners[first : last + 1] = [found[0]] * (last + 1 - first)
+            others += found[1:]
         if not any(owners):
             raise ConnectionError("the node knows of no slots")
-        self._owners, self._others = owners, others
+        self._owners, self._replicas = owners, others
 
     def _reachable(self, host: str, port: int, told_by: Node) -> Node:
         # A node that does not know its own name leaves it out.
@@ -181,21 +175,17 @@ class Slots:
         return Node(*self._remap((host, port))) if self._remap else Node(host, port)
 
 
-HERE = Node("", 0)
-"""The one server, where there is only one."""
-
-
-class OneServer(Slots):
+class SingleNodeMap(SlotMap):
     """The map of a store that has one server: whatever it is asked, it is there."""
 
     def __init__(self) -> None:
-        super().__init__([HERE], lambda _: [(0, SLOTS - 1, (b"", 0))])
+        super().__init__([ONLY_NODE], lambda _: [(0, SLOTS - 1, (b"", 0))])
         self.version = 1
 
     def node_of(self, tag: str) -> Node | None:  # noqa: ARG002
         """Return the server."""
-        return HERE
+        return ONLY_NODE
 
     def masters(self) -> list[Node]:
         """Return the server."""
-        return [HERE]
+        return [ONLY_NODE]

@@ -1,4 +1,4 @@
-"""Connections that are refused or fail: how long none is tried. One policy for all of a store."""
+"""Connections that are refused or fail: for how long no other is opened; one policy per store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from limiter_core.backoff import backoff
 from limiter_core.system_clock import system_clock as time
 
 FIRST, LONGEST = 0.1, 2.0
-"""Seconds between two tries to connect, at first and in the long run."""
+"""Seconds between two attempts to connect, at first and in the long run."""
 
 LONGEST_REFUSED = 5.0
 """Where it is the password that is wrong: passwords rotate, but servers log each try."""
@@ -77,7 +77,7 @@ class Refusals:
             self._backoff.over()
 
     @contextmanager
-    def heeded(self) -> Generator[None, None, None]:
+    def watched(self) -> Generator[None, None, None]:
         """Note what becomes of a connection that is opened."""
         try:
             yield

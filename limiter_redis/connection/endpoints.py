@@ -1,16 +1,16 @@
-"""Where a store lives: one server, the master that Sentinels name, or a cluster."""
+"""Where the servers of a store are: one server, the master of a Sentinel service, or a cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import redis
 import redis.asyncio
 from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelPool
 from redis.sentinel import SentinelConnectionPool
 
-from limiter_redis.cluster.slot_map import HERE, Node
+from limiter_redis.connection.nodes import CONNECT_TIMEOUT, ONLY_NODE, Node
 from limiter_redis.connection.sentinel import AsyncSentinels, Sentinels
 from limiter_redis.connection.settings import (
     async_client,
@@ -21,41 +21,8 @@ from limiter_redis.connection.settings import (
 )
 from limiter_redis.connection.tls import for_event_loops
 
-CONNECT_PATIENCE = 2.0
-"""Seconds that a node of a cluster, or a Sentinel, has to take a connection: there are others."""
 
-
-class Place(Protocol):
-    """Where a store lives, and how connections of our own to it are made.
-
-    Attributes:
-        where: the same for people, without secrets.
-        timeout: seconds that a reply may take.
-        database: the number of the server's database.
-    """
-
-    where: str
-    timeout: float
-    database: int
-
-    def sync_client(self, node: Node = HERE, *, timeout: float) -> redis.Redis:
-        """Return a client of our own for threads."""
-        ...
-
-    def async_client(self, node: Node = HERE) -> redis.asyncio.Redis:
-        """Return a client of our own for the running event loop."""
-        ...
-
-    def check_event_loops(self) -> None:
-        """Refuse settings that redis-py has for threads alone.
-
-        Raises:
-            ConfigurationError: there is one, and certificates would not be checked as it says.
-        """
-        ...
-
-
-class ServerPlace:
+class ServerEndpoint:
     """One server."""
 
     def __init__(self, address: dict[str, Any]) -> None:
@@ -64,11 +31,11 @@ class ServerPlace:
         self.timeout: float = address["socket_timeout"]
         self.database = int(address.get("db", 0))
 
-    def sync_client(self, node: Node = HERE, *, timeout: float) -> redis.Redis:  # noqa: ARG002
+    def sync_client(self, node: Node = ONLY_NODE, *, timeout: float) -> redis.Redis:  # noqa: ARG002
         """Return a client of our own for threads."""
         return sync_client(self._address, socket_timeout=timeout)
 
-    def async_client(self, node: Node = HERE) -> redis.asyncio.Redis:  # noqa: ARG002
+    def async_client(self, node: Node = ONLY_NODE) -> redis.asyncio.Redis:  # noqa: ARG002
         """Return a client of our own for the running event loop."""
         return async_client(self._address)
 
@@ -77,7 +44,7 @@ class ServerPlace:
         for_event_loops(self._address)
 
 
-class SentinelPlace:
+class SentinelEndpoint:
     """The master of a service; Sentinels are asked which it is whenever a connection is made.
 
     Args:
@@ -98,16 +65,16 @@ class SentinelPlace:
         hosts = ",".join(f"{each['host']}:{each['port']}" for each in sentinels)
         self.where = f"{scheme}+sentinel://{hosts}/{service}/{address.get('db', 0)}"
 
-    def sync_client(self, node: Node = HERE, *, timeout: float) -> redis.Redis:  # noqa: ARG002
+    def sync_client(self, node: Node = ONLY_NODE, *, timeout: float) -> redis.Redis:  # noqa: ARG002
         """Return a client of our own for threads."""
-        sentinels: Any = Sentinels(self._sentinels, min(timeout, CONNECT_PATIENCE))
+        sentinels: Any = Sentinels(self._sentinels, min(timeout, CONNECT_TIMEOUT))
         settings = quiet_sync_settings(self._address, timeout)
         pools: Any = SentinelConnectionPool
         return redis.Redis(connection_pool=pools(self._service, sentinels, **settings))
 
-    def async_client(self, node: Node = HERE) -> redis.asyncio.Redis:  # noqa: ARG002
+    def async_client(self, node: Node = ONLY_NODE) -> redis.asyncio.Redis:  # noqa: ARG002
         """Return a client of our own for the running event loop."""
-        sentinels: Any = AsyncSentinels(self._sentinels, min(self.timeout, CONNECT_PATIENCE))
+        sentinels: Any = AsyncSentinels(self._sentinels, min(self.timeout, CONNECT_TIMEOUT))
         settings = quiet_async_settings(self._address)
         pools: Any = AsyncSentinelPool
         return redis.asyncio.Redis.from_pool(pools(self._service, sentinels, **settings))
@@ -118,7 +85,7 @@ class SentinelPlace:
             for_event_loops(each)
 
 
-class ClusterPlace:
+class ClusterEndpoint:
     """The nodes of a cluster.
 
     Args:
@@ -136,20 +103,20 @@ class ClusterPlace:
         self.seeds = seeds
         self.remap = remap
         self._address = _without(address, "host", "port", "db")
-        self._address.setdefault("socket_connect_timeout", CONNECT_PATIENCE)
+        self._address.setdefault("socket_connect_timeout", CONNECT_TIMEOUT)
         self._address["protocol"] = 2  # under 3, redis-py keeps some replies to itself
         self.timeout: float = address["socket_timeout"]
         self.database = 0
         scheme = "rediss" if address.get("ssl") else "redis"
         self.where = f"{scheme}+cluster://{','.join(f'{node.host}:{node.port}' for node in seeds)}"
 
-    def sync_client(self, node: Node = HERE, *, timeout: float) -> redis.Redis:
+    def sync_client(self, node: Node = ONLY_NODE, *, timeout: float) -> redis.Redis:
         """Return a client of our own for threads, of one node."""
         connecting = min(timeout, self._address["socket_connect_timeout"])
         address = {**self._address, "socket_connect_timeout": connecting, **node._asdict()}
         return sync_client(address, socket_timeout=timeout)
 
-    def async_client(self, node: Node = HERE) -> redis.asyncio.Redis:
+    def async_client(self, node: Node = ONLY_NODE) -> redis.asyncio.Redis:
         """Return a client of our own for the running event loop, of one node."""
         return async_client({**self._address, **node._asdict()})
 
@@ -159,7 +126,7 @@ class ClusterPlace:
 
     def ask_slots(self, node: Node) -> Any:
         """Return what a node answers to CLUSTER SLOTS."""
-        client = self.sync_client(node, timeout=min(self.timeout, CONNECT_PATIENCE))
+        client = self.sync_client(node, timeout=min(self.timeout, CONNECT_TIMEOUT))
         connection: Any = client.connection_pool.make_connection()
         try:
             connection.connect()

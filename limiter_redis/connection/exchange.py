@@ -25,24 +25,24 @@ from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, are_green, new_lock
 from limiter_redis.connection.backoff import Refusals
 from limiter_redis.connection.deadlines import NoAnswer
-from limiter_redis.protocol.commands import Unreadable
+from limiter_redis.protocol.errors import Unreadable
 from limiter_redis.protocol.resp import ReplyParser
 
 FOR = ("EVALSHA",) if tuple(map(int, redis.__version__.split(".")[:2])) < (5, 3) else ()
 """What redis-py before 5.3 wants to know of a connection: for which command it is."""
 
-POOL_PATIENCE = 5.0
+POOL_TIMEOUT = 5.0
 """Seconds to wait for a connection of a user's pool, before the store counts as away."""
 
 POOL_PAUSE = 0.01
 
 MOST_CONNECTIONS = 100
-"""Connections of our own to one server, for threads: each call has one for as long as it lasts."""
+"""Connections of our own to one server, for threads: each call has one as long as it lasts."""
 
 _READ_SIZE = 65536
 
 
-class Connections(Protocol):
+class ConnectionPool(Protocol):
     """The connections to one server."""
 
     def take(self, deadline: float) -> Any:
@@ -76,7 +76,7 @@ def new_connection(client: redis.Redis, deadline: float) -> Any:
     return connection
 
 
-class OwnConnections:
+class OwnPool:
     """Connections of our own, as the pool of a client makes them."""
 
     def __init__(self, client: redis.Redis, refusals: Refusals) -> None:
@@ -107,7 +107,7 @@ class OwnConnections:
     def _open(self, deadline: float) -> Any:
         self._refusals.check()
         connection = new_connection(self._client, deadline)
-        with self._refusals.heeded():
+        with self._refusals.watched():
             _within(connection.connect, lambda _: connection.disconnect(), deadline)
         return connection
 
@@ -132,7 +132,7 @@ class OwnConnections:
     close = drop_idle
 
 
-class BorrowedConnections:
+class BorrowedPool:
     """Those of a user's pool. It is the user who closes them."""
 
     def __init__(self, client: redis.Redis) -> None:
@@ -140,7 +140,7 @@ class BorrowedConnections:
 
     def take(self, deadline: float) -> Any:
         """Return one of the pool, when it has one."""
-        give_up_at = min(deadline, time.monotonic() + POOL_PATIENCE)
+        give_up_at = min(deadline, time.monotonic() + POOL_TIMEOUT)
         while True:
             try:
                 if self._has_open():
@@ -240,12 +240,12 @@ def _within(work: Callable[[], Any], undo: Callable[[Any], object], deadline: fl
     """
     if are_green():
         return work()
-    opening = Opening(work, undo)
+    opening = BackgroundCall(work, undo)
     opening.begin()
     return opening.result(deadline)
 
 
-class Opening:
+class BackgroundCall:
     """Some work in another thread, and who waits for it.
 
     Green threads would have to be those of the caller's own event loop: there it is done in the

@@ -48,7 +48,7 @@ class Sentinels:
                 client.connection_pool.disconnect()
             if found:
                 _to_front(self._addresses, address)
-                return _place(found)
+                return _endpoint(found)
             troubles.append(_trouble(address, "does not know it"))
         raise _not_found(service_name, troubles)
 
@@ -80,7 +80,7 @@ class AsyncSentinels:
                 await client.connection_pool.disconnect()
             if found:
                 _to_front(self._addresses, address)
-                return _place(found)
+                return _endpoint(found)
             troubles.append(_trouble(address, "does not know it"))
         raise _not_found(service_name, troubles)
 
@@ -91,7 +91,7 @@ def _to_front(addresses: list[dict[str, Any]], address: dict[str, Any]) -> None:
     addresses.insert(0, address)
 
 
-def _place(found: Any) -> tuple[str, int]:
+def _endpoint(found: Any) -> tuple[str, int]:
     host, port = found
     return host.decode() if isinstance(host, bytes) else host, int(port)
 

@@ -16,15 +16,14 @@ from redis.exceptions import (
     ConnectionError,  # noqa: A004  (redis-py's own)
 )
 
-from limiter_redis.protocol.commands import Unreadable
-from limiter_redis.protocol.errors import is_driver_error
+from limiter_redis.protocol.errors import Unreadable, is_driver_error
 from limiter_redis.protocol.resp import ReplyParser
 
 Reply = Any
 """What the server said: bytes, a number, a list, None, or a `RedisError`."""
 
 
-class Link(asyncio.Protocol):
+class Stream(asyncio.Protocol):
     """An open connection.
 
     Args:
@@ -33,10 +32,10 @@ class Link(asyncio.Protocol):
     """
 
     def __init__(
-        self, hear: Callable[[Reply], None], ended: Callable[[Link, Exception], None]
+        self, hear: Callable[[Reply], None], ended: Callable[[Stream, Exception], None]
     ) -> None:
-        self._hear = hear
-        self._ended: Callable[[Link, Exception], None] | None = ended
+        self._receive = hear
+        self._ended: Callable[[Stream, Exception], None] | None = ended
         self._parser = ReplyParser()
         self._writer: Any = None
 
@@ -91,11 +90,11 @@ class Link(asyncio.Protocol):
         for reply in replies:
             if self._ended is None:
                 return
-            self._hear(reply)
+            self._receive(reply)
         if trouble is not None and self._ended is not None:
             # The one whose turn it is has its answer; those behind it are asked for again.
             error = Unreadable(str(trouble))
-            self._hear(error)
+            self._receive(error)
             self.fail(error)
 
     def connection_lost(self, exc: Exception | None) -> None:

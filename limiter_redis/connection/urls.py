@@ -9,8 +9,8 @@ import redis
 import redis.asyncio
 
 from limiter_core.errors import ConfigurationError
-from limiter_redis.cluster.slot_map import Node
-from limiter_redis.connection.endpoints import ClusterPlace, Place, SentinelPlace, ServerPlace
+from limiter_redis.connection.endpoints import ClusterEndpoint, SentinelEndpoint, ServerEndpoint
+from limiter_redis.connection.nodes import Endpoint, Node
 from limiter_redis.connection.settings import (
     PLAIN_CONNECTIONS,
     SCHEMES,
@@ -50,7 +50,7 @@ def checked_url(url: object) -> str:
     return url
 
 
-def place_of_url(url: str) -> Place:
+def endpoint_of_url(url: str) -> Endpoint:
     """Return where the store of a URL lives.
 
     Raises:
@@ -65,7 +65,7 @@ def place_of_url(url: str) -> Place:
         return _sentinel_of_url(base, rest)
     if base != "unix":
         _check_database(head, query)
-    return ServerPlace(address_of_url(url))
+    return ServerEndpoint(address_of_url(url))
 
 
 def _check_database(head: str, query: str) -> None:
@@ -112,14 +112,14 @@ def _address(base: str, node: Node, who: str, path: str, query: str) -> dict[str
     return address_of_url(f"{base}://{who}{host}:{node.port}/{path}{'?' if query else ''}{query}")
 
 
-def _cluster_of_url(base: str, rest: str) -> ClusterPlace:
+def _cluster_of_url(base: str, rest: str) -> ClusterEndpoint:
     nodes, who, path, query = _split(rest, _PORT, CLUSTER_URL)
     if path not in ("", "0"):
         raise ConfigurationError(f"a cluster has one database, 0, got {path!r}")
-    return ClusterPlace(nodes, _address(base, nodes[0], who, "", query))
+    return ClusterEndpoint(nodes, _address(base, nodes[0], who, "", query))
 
 
-def _sentinel_of_url(base: str, rest: str) -> SentinelPlace:
+def _sentinel_of_url(base: str, rest: str) -> SentinelEndpoint:
     rest, asking = take_options(rest, *OF_SENTINELS)
     nodes, who, path, query = _split(rest, _SENTINEL_PORT, SENTINEL_URL)
     service, _, database = path.partition("/")
@@ -129,14 +129,14 @@ def _sentinel_of_url(base: str, rest: str) -> SentinelPlace:
     common = {name: value for name, value in address.items() if name.startswith("ssl")}
     common |= {name.removeprefix("sentinel_"): value for name, value in asking.items()}
     sentinels = [{**common, **node._asdict()} for node in nodes]
-    return SentinelPlace(unquote(service), sentinels, address)
+    return SentinelEndpoint(unquote(service), sentinels, address)
 
 
 Client = redis.Redis | redis.asyncio.Redis | redis.RedisCluster | redis.asyncio.RedisCluster
 """The clients of redis-py that a store may be made of."""
 
 
-def place_of_client(client: object) -> Place:
+def endpoint_of_client(client: object) -> Endpoint:
     """Return where the server of a user's client lives.
 
     Raises:
@@ -158,10 +158,10 @@ def place_of_client(client: object) -> Place:
             f"of the class {pool.connection_class.__name__}: the store knows TCP, TLS and Unix "
             "sockets, Sentinel and Cluster, no classes of users"
         )
-    return ServerPlace(address_of_pool(pool))
+    return ServerEndpoint(address_of_pool(pool))
 
 
-def _sentinel_of_pool(pool: Any) -> SentinelPlace:
+def _sentinel_of_pool(pool: Any) -> SentinelEndpoint:
     if not pool.is_master:
         raise ConfigurationError(
             "client must be one of the master, made by Sentinel.master_for: a replica takes no "
@@ -170,10 +170,10 @@ def _sentinel_of_pool(pool: Any) -> SentinelPlace:
     sentinels: list[dict[str, Any]] = [
         address_of_pool(sentinel.connection_pool) for sentinel in pool.sentinel_manager.sentinels
     ]
-    return SentinelPlace(pool.service_name, sentinels, address_of_pool(pool))
+    return SentinelEndpoint(pool.service_name, sentinels, address_of_pool(pool))
 
 
-def _cluster_of_client(client: Any) -> ClusterPlace:
+def _cluster_of_client(client: Any) -> ClusterEndpoint:
     manager = client.nodes_manager
     settings: dict[str, Any] = manager.connection_kwargs
     kind = settings.get("connection_class")
@@ -181,4 +181,4 @@ def _cluster_of_client(client: Any) -> ClusterPlace:
     nodes = [*manager.startup_nodes.values(), *manager.nodes_cache.values()]
     seeds = list(dict.fromkeys(Node(str(node.host), int(node.port)) for node in nodes))
     address = address_of_connections(settings, tls=tls)
-    return ClusterPlace(seeds, address, getattr(manager, "address_remap", None))
+    return ClusterEndpoint(seeds, address, getattr(manager, "address_remap", None))

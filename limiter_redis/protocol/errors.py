@@ -7,11 +7,36 @@ handler raised it (a soft time limit, `KeyboardInterrupt`), or another thread th
 
 from __future__ import annotations
 
+import re
 import traceback
+from collections.abc import Sequence
+from typing import Protocol
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,  # noqa: A004  (redis-py's own)
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,  # noqa: A004  (redis-py's own)
+    TryAgainError,
+)
 
-from limiter_core.errors import StoreError
+from limiter_core.errors import StoreError, StoreUnavailable
+
+NOT_READABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+"""What reading raises where something else was written than what is read."""
 
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, AssertionError, RecursionError)
 """What reading a reply raises that is none: of redis-py, or of ours."""
@@ -46,3 +71,74 @@ def may_be_on_its_way(error: BaseException) -> bool:
         cause = error.__cause__
         return cause is not None and not isinstance(cause, ResponseError)
     return True
+
+
+UNAVAILABLE = (
+    ConnectionError,
+    TimeoutError,
+    BusyLoadingError,
+    ClusterDownError,
+    ReadOnlyError,
+    TryAgainError,
+    OSError,
+)
+
+_PASSING = re.compile(
+    r"(?:^|: -?)(?:BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|READONLY|TRYAGAIN) "
+)
+"""How the errors of a server begin, also within a script, that is not itself for a while."""
+
+
+class About(Protocol):
+    """An operation, as far as an error needs to know it."""
+
+    @property
+    def subject(self) -> str:
+        """What it is about, for people."""
+        ...
+
+
+def store_error(error: Exception, where: str, operations: Sequence[About] = ()) -> StoreError:
+    """Return our error for one of the driver's, which becomes its cause.
+
+    Args:
+        error: the driver's.
+        where: the store lives.
+        operations: that were asked for; an answer is about what they are about.
+    """
+    away = (isinstance(error, UNAVAILABLE) or _PASSING.search(str(error)) is not None) and (
+        not isinstance(error, AuthenticationError | AuthorizationError)
+    )
+    if away:
+        ours: StoreError = StoreUnavailable(f"the store at {where} cannot be reached: {error}")
+    elif "+cluster" not in where and _says_cluster(error):
+        ours = StoreError(
+            f"the server at {where} is a node of a cluster, and the keys lie on another: give the "
+            "store the URL redis+cluster://host:port in place of redis://host:port, or a "
+            "RedisCluster as its client"
+        )
+    else:
+        about = ""
+        if isinstance(error, ResponseError) and len(operations) == 1:
+            about = f" (about {operations[0].subject})"
+        ours = StoreError(f"the store at {where} answered: {error}{about}")
+    ours.__cause__ = error
+    return ours
+
+
+def _says_cluster(error: Exception) -> bool:
+    said = str(error)
+    return isinstance(error, AskError) or "CROSSSLOT" in said or "non local key" in said
+
+
+class Unreadable(ResponseError):
+    """A reply that is none of the script's: of another type, or with too few lines."""
+
+
+def unreadable_record(said: str, key: str) -> StoreError:
+    """Return the error for what was written, or said, about a key and cannot be read."""
+    about = f" of the key {key!r}" if key else ""
+    return StoreError(
+        f"the store's record{about} cannot be read: {said if len(said) < 200 else said[:200]!r}; "
+        "did another version, or something else, write there?"
+    )

@@ -44,7 +44,7 @@ _ALLOWED = (
 )
 
 
-class Names:
+class Keyspace:
     """The names in one namespace; around limiter keys that are words (see `_protocol.py`).
 
     Args:
@@ -123,7 +123,7 @@ def checked_namespace(given: object) -> str:
     return given
 
 
-def check_cluster(names: Names) -> None:
+def check_cluster(names: Keyspace) -> None:
     """Refuse a namespace whose names a cluster would scatter.
 
     Raises:
@@ -141,9 +141,9 @@ def check_cluster(names: Names) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def names_of(namespace: str) -> Names:
+def keyspace_of(namespace: str) -> Keyspace:
     """Return the names in a namespace."""
-    return Names(namespace)
+    return Keyspace(namespace)
 
 
 def _escaped(text: str) -> str:

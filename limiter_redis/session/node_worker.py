@@ -1,4 +1,4 @@
-"""What the keeper does at one node of a cluster: a thread that renews, and hears messages.
+"""What the renewer does at one node of a cluster: a thread that renews, and receives messages.
 
 One for each node, so that a node that is away holds up nobody but those whose keys it has.
 """
@@ -15,12 +15,12 @@ from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemThread, new_lock, new_socket_pair
 from limiter_redis.connection.backoff import Backoff
 from limiter_redis.session.entries import Entry
-from limiter_redis.session.subscriber import Ear
+from limiter_redis.session.subscriber import Subscriber
 
 LINGER = 5.0
 """Seconds that a channel is still heard when nobody here waits or holds under its tag any more."""
 
-PATIENCE = 2.0
+TIMEOUT = 2.0
 """Seconds that connecting to hear channels may take."""
 
 MOMENT = 0.01
@@ -34,7 +34,7 @@ class Work(NamedTuple):
 
     Attributes:
         tags: to be heard.
-        lives: to be renewed.
+        entries: to be renewed.
         looks: keys to be looked at.
         releases: requests that nobody wants any more.
         notices: for other processes.
@@ -42,17 +42,17 @@ class Work(NamedTuple):
     """
 
     tags: Sequence[str] = ()
-    lives: Sequence[Entry] = ()
+    entries: Sequence[Entry] = ()
     looks: Sequence[str] = ()
     releases: Sequence[Entry] = ()
     notices: Sequence[str] = ()
     at_once: bool = False
 
 
-class Doing(Protocol):
-    """The keeper, as it is seen from a node."""
+class NodeTasks(Protocol):
+    """The renewer, as it is seen from a node."""
 
-    def renew(self, lives: list[Entry]) -> None:
+    def renew(self, entries: list[Entry]) -> None:
         """Renew leases and tickets."""
 
     def look(self, keys: list[str]) -> None:
@@ -61,22 +61,22 @@ class Doing(Protocol):
     def give_back(self, releases: list[Entry]) -> None:
         """Release what nobody wants any more."""
 
-    def hear(self, messages: list[tuple[bytes, bytes]]) -> None:
+    def receive(self, messages: list[tuple[bytes, bytes]]) -> None:
         """Pass on messages."""
 
     def pass_on(self, notices: list[str]) -> None:
         """Tell other processes of jobs that nobody here can wake."""
 
-    def heard_from_now_on(self, tags: set[str]) -> None:
+    def subscribed_to(self, tags: set[str]) -> None:
         """Have those looked at again who missed what was said before."""
 
-    def elsewhere(self) -> None:
+    def slots_moved(self) -> None:
         """Have it learnt anew which node has what."""
 
-    def deaf(self, error: Exception | None) -> None:
+    def not_subscribed(self, error: Exception | None) -> None:
         """Note why nothing is heard here; None: all is well."""
 
-    def without_channels(self, error: Exception) -> None:
+    def no_sharded_channels(self, error: Exception) -> None:
         """Note that the servers have no sharded channels."""
 
     def channel(self, tag: str) -> bytes:
@@ -88,25 +88,27 @@ class Doing(Protocol):
         ...
 
 
-class Shard:
+class NodeWorker:
     """A thread for one node.
 
     Attributes:
         ended: whether it has ended, for want of work.
     """
 
-    def __init__(self, doing: Doing, new_ear: Callable[[], Ear] | None, name: str) -> None:
-        self._doing = doing
-        self._new_ear = new_ear
-        self._ear: Ear | None = None
+    def __init__(
+        self, tasks: NodeTasks, new_subscriber: Callable[[], Subscriber] | None, name: str
+    ) -> None:
+        self._tasks = tasks
+        self._new_subscriber = new_subscriber
+        self._subscriber: Subscriber | None = None
         self._lock = new_lock()
         self._wanted: dict[str, float] = {}
         """Tags, and when somebody was seen to need to hear of them."""
         self._asked: dict[bytes, str] = {}
         """Channels that were asked for, and their tags."""
-        self.hearing: set[str] = set()
+        self.subscribed: set[str] = set()
         """Tags that are heard."""
-        self._lives: dict[str, Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._looks: dict[str, None] = {}
         self._releases: dict[Entry, None] = {}
         self._notices: list[str] = []
@@ -120,7 +122,7 @@ class Shard:
         self._thread = SystemThread(self._run, f"limiter-{name}")
         self._thread.start()
 
-    # -- for the keeper ---------------------------------------------------------------------------
+    # -- for the renewer ---------------------------------------------------------------------------
 
     def give(self, work: Work) -> bool:
         """Give it something to do; whether it still takes it."""
@@ -130,7 +132,7 @@ class Shard:
                 return False
             for tag in work.tags:
                 self._wanted[tag] = now
-            self._lives.update((live.request.id, live) for live in work.lives)
+            self._entries.update((entry.request.id, entry) for entry in work.entries)
             self._looks.update(dict.fromkeys(work.looks))
             self._releases.update(dict.fromkeys(work.releases))
             self._notices += work.notices
@@ -170,7 +172,7 @@ class Shard:
     def _may_end(self) -> bool:
         now = time.monotonic()
         with self._lock:
-            if self._wanted or self._lives or self._looks or self._releases or self._notices:
+            if self._wanted or self._entries or self._looks or self._releases or self._notices:
                 self._busy_at = now
             elif now - self._busy_at > _IDLE_AFTER:
                 self.ended = True
@@ -178,33 +180,33 @@ class Shard:
 
     def _turn(self) -> None:
         try:
-            self._listen(self._doing.tick())
+            self._listen(self._tasks.tick())
         except Exception as error:  # noqa: BLE001
             # Whatever it was: leases depend on it that this goes on.
             self._hang_up()
             self._retry.failed()
-            self._doing.deaf(error)
-            self._doing.elsewhere()
+            self._tasks.not_subscribed(error)
+            self._tasks.slots_moved()
         with self._lock:
-            lives, self._lives = list(self._lives.values()), {}
+            entries, self._entries = list(self._entries.values()), {}
             looks, self._looks = list(self._looks), {}
             releases, self._releases = list(self._releases), {}
             notices, self._notices = self._notices, []
-        if lives:
-            self._doing.renew(lives)
+        if entries:
+            self._tasks.renew(entries)
         if looks:
-            self._doing.look(looks)
+            self._tasks.look(looks)
         if releases:
-            self._doing.give_back(releases)
+            self._tasks.give_back(releases)
         if notices:
-            self._doing.pass_on(notices)
+            self._tasks.pass_on(notices)
 
     def _hang_up(self) -> None:
         self._asked.clear()
-        self.hearing.clear()
-        if self._ear is not None:
-            self._ear.close()
-            self._ear = None
+        self.subscribed.clear()
+        if self._subscriber is not None:
+            self._subscriber.close()
+            self._subscriber = None
 
     def _listen(self, tick: float) -> None:
         """Pass on one tick's messages."""
@@ -213,57 +215,57 @@ class Shard:
             for tag in [tag for tag, at in self._wanted.items() if now - at > LINGER]:
                 del self._wanted[tag]
             wanted = list(self._wanted)
-        if self._ear is None:
-            if not wanted or self._new_ear is None or not self._retry.is_due(now):
+        if self._subscriber is None:
+            if not wanted or self._new_subscriber is None or not self._retry.is_due(now):
                 self._sleep(tick)
                 return
-            self._ear = self._new_ear()
-        ear = self._ear
-        if not ear.is_open:
-            if not ear.open(PATIENCE, MOMENT):
+            self._subscriber = self._new_subscriber()
+        subscriber = self._subscriber
+        if not subscriber.is_open:
+            if not subscriber.open(TIMEOUT, MOMENT):
                 self._sleep(tick)
                 return
-            self._doing.deaf(None)
+            self._tasks.not_subscribed(None)
             self._retry.over()
-        channels = {self._doing.channel(tag): tag for tag in wanted}
+        channels = {self._tasks.channel(tag): tag for tag in wanted}
         new = {channel: tag for channel, tag in channels.items() if channel not in self._asked}
         old = [channel for channel in self._asked if channel not in channels]
         self._asked.update(new)
-        ear.subscribe(new)
+        subscriber.subscribe(new)
         for channel in old:
-            self.hearing.discard(self._asked.pop(channel))
-        ear.unsubscribe(old)
-        ear.listen(tick, self._sleep_end)
+            self.subscribed.discard(self._asked.pop(channel))
+        subscriber.unsubscribe(old)
+        subscriber.listen(tick, self._sleep_end)
         self._drain()
-        self._take_in(ear)
+        self._take_in(subscriber)
 
-    def _take_in(self, ear: Ear) -> None:
-        heard, ear.heard = ear.heard, []
-        confirmed, ear.confirmed = ear.confirmed, []
-        refused, ear.refused = ear.refused, []
-        taken, ear.taken = ear.taken, []
+    def _take_in(self, subscriber: Subscriber) -> None:
+        heard, subscriber.heard = subscriber.heard, []
+        confirmed, subscriber.confirmed = subscriber.confirmed, []
+        refused, subscriber.refused = subscriber.refused, []
+        taken, subscriber.taken = subscriber.taken, []
         if heard:
-            self._doing.hear(heard)
+            self._tasks.receive(heard)
         if confirmed:
             tags = {self._asked[channel] for channel in confirmed if channel in self._asked}
-            self.hearing |= tags
-            self._doing.heard_from_now_on(tags)
+            self.subscribed |= tags
+            self._tasks.subscribed_to(tags)
         gone = [*taken, *(channel for channel, _ in refused)]
         if gone:
             self._forget(gone)
-            self._doing.elsewhere()
+            self._tasks.slots_moved()
         for _, error in refused:
             if not isinstance(error, MovedError):
-                self._doing.without_channels(error)
+                self._tasks.no_sharded_channels(error)
                 return
 
     def _forget(self, channels: list[bytes]) -> None:
-        """Forget channels of slots that went elsewhere: whoever still needs them says so."""
+        """Forget channels of slots that moved to another node: whoever still needs them says so."""
         with self._lock:
             for channel in channels:
                 tag = self._asked.pop(channel, None)
                 if tag is not None:
-                    self.hearing.discard(tag)
+                    self.subscribed.discard(tag)
                     self._wanted.pop(tag, None)
 
     def _sleep(self, seconds: float) -> None:

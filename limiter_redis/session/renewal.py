@@ -1,4 +1,4 @@
-"""The keeper: one daemon thread per process that renews, listens, and looks when time is up.
+"""The renewer: one daemon thread per process that renews, listens, and looks when time is up.
 
 It has connections of its own, so that neither a busy event loop nor an exhausted pool can make a
 lease run out. It runs while somebody in this process waits or holds, and for a little longer.
@@ -20,12 +20,14 @@ from limiter_core.requests import Request
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, SystemThread, new_lock
 from limiter_redis.connection.backoff import Backoff
-from limiter_redis.connection.exchange import Opening
-from limiter_redis.protocol import commands as protocol
+from limiter_redis.connection.exchange import BackgroundCall
+from limiter_redis.protocol import commands, replies
+from limiter_redis.protocol.commands import BATCH
+from limiter_redis.protocol.errors import store_error
 from limiter_redis.session.entries import Entry
-from limiter_redis.session.subscriber import Ear
-from limiter_redis.session.tracker import Hub, release_of, renewal_of
-from limiter_redis.transport.sync_transport import BATCH, Way, store_error
+from limiter_redis.session.subscriber import Subscriber
+from limiter_redis.session.tracker import RequestTracker, release_of, renewal_of
+from limiter_redis.transport.interfaces import ThreadTransport
 
 R = TypeVar("R")
 
@@ -44,23 +46,23 @@ _LONGEST_PAUSE = 1.0
 _LONG = 1.0
 """Seconds after which an attempt to listen has taken long."""
 
-_DEAF = "cannot hear messages, will try again"
-BAD_ANSWER = "the keeper got an error from the store"
+_NOT_SUBSCRIBED = "cannot receive messages, will try again"
+BAD_ANSWER = "the renewer got an error from the store"
 _NOTHING = Outage("")
-PATIENCE = 2.0
+TIMEOUT = 2.0
 """Seconds that a reply, or a connection, may take: a renewal must be over long before a lease."""
 
 
-class Keeper:
-    """Keeps alive what the hub knows of."""
+class LeaseRenewer:
+    """Keeps alive what the tracker knows of."""
 
     def __init__(
         self,
-        hub: Hub,
+        tracker: RequestTracker,
         connect: Callable[[float], redis.Redis],
-        new_wire: Callable[[float], Way],
+        new_wire: Callable[[float], ThreadTransport],
     ) -> None:
-        self._hub = hub
+        self._tracker = tracker
         self._connect = connect
         self._new_wire = new_wire
         self._lock = new_lock()
@@ -82,11 +84,11 @@ class Keeper:
         """
         if self._stopping.is_set():
             self._stopping.clear()
-            self._hub.requests.closing = False
+            self._tracker.requests.closing = False
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    thread = SystemThread(lambda: self._run(thread), "limiter-keeper")
+                    thread = SystemThread(lambda: self._run(thread), "limiter-lease-renewer")
                     thread.start()
                     self._thread = thread
 
@@ -98,14 +100,14 @@ class Keeper:
         """
         thread = self._thread
         self._stopping.set()
-        self._hub.close()
+        self._tracker.close()
         if thread is None or thread.is_current():
             return
-        if not self._hub.requests:
-            thread.join(PATIENCE)
+        if not self._tracker.requests:
+            thread.join(TIMEOUT)
             return
-        until = time.monotonic() + PATIENCE
-        while self._hub.releases_due(now := time.monotonic()) and now < until:
+        until = time.monotonic() + TIMEOUT
+        while self._tracker.releases_due(now := time.monotonic()) and now < until:
             time.sleep(_SHORT_TICK)
 
     # -- the thread -------------------------------------------------------------------------------
@@ -114,17 +116,17 @@ class Keeper:
         over = SystemEvent()
         with suppress(RuntimeError):  # the process ends, and no thread can begin
             SystemThread(lambda: self._watch_deadlines(over), "limiter-deadlines").start()
-        hub = self._hub
+        tracker = self._tracker
         turn, close = self._begin()
         idle_since = time.monotonic()
         try:
             while True:
                 turn()
                 try:
-                    hub.after_turn()
+                    tracker.after_turn()
                 except Exception as error:  # noqa: BLE001  (leases depend on it that this goes on)
-                    self._say("the keeper failed, and goes on", error)
-                if hub.requests or (hub.on_notice and not self._stopping.is_set()):
+                    self._warn("the lease renewer failed, and goes on", error)
+                if tracker.requests or (tracker.on_notice and not self._stopping.is_set()):
                     idle_since = time.monotonic()
                 elif self._stopping.is_set() or time.monotonic() - idle_since > _IDLE_AFTER:
                     if self._may_end(thread):
@@ -139,35 +141,37 @@ class Keeper:
 
     def _begin(self) -> tuple[Callable[[], None], Callable[[], None]]:
         """Return what is to be done in each turn, and at the end."""
-        ear = Ear(self._connect(PATIENCE), self._hub.refusals, sharded=False)
-        wire = self._new_wire(PATIENCE)
+        subscriber = Subscriber(self._connect(TIMEOUT), self._tracker.refusals, sharded=False)
+        wire = self._new_wire(TIMEOUT)
         # Opened beside the connection for messages: what is looked at once that is there does not
         # wait for it, which takes several round trips.
-        calls = Opening(lambda: wire.command("PING"), lambda _: wire.close())
+        calls = BackgroundCall(lambda: wire.command("PING"), lambda _: wire.close())
         calls.begin()
 
         def turn() -> None:
             now = time.monotonic()
             try:
-                if ear.is_open or ear.is_opening or self._listening.is_due(now):
-                    self._listen(ear)
+                if subscriber.is_open or subscriber.is_opening or self._listening.is_due(now):
+                    self._listen(subscriber)
                 else:
                     time.sleep(self._tick())
             except Exception as error:  # noqa: BLE001
                 # Whatever it was: leases depend on it that this goes on.
                 self.listening = False
                 # Who is not known to the store yet is told by its own call; but not if that hangs.
-                took_long = ear.is_opening and time.monotonic() - self._listening_since > _LONG
-                if self._hub.depends() or (took_long and self._hub.live):
-                    self._say(_DEAF, store_error(error, self._hub.where))
-                ear.close()
+                took_long = (
+                    subscriber.is_opening and time.monotonic() - self._listening_since > _LONG
+                )
+                if self._tracker.depends() or (took_long and self._tracker.entries):
+                    self._warn(_NOT_SUBSCRIBED, store_error(error, self._tracker.where))
+                subscriber.close()
                 self._heard_channels.clear()
                 self._listening.failed()
             if self._renewing.is_due(time.monotonic()) and calls.is_done(self._tick()):
                 self._keep(wire)
 
         def close() -> None:
-            ear.close()
+            subscriber.close()
             calls.give_up()
             wire.close()
 
@@ -178,109 +182,114 @@ class Keeper:
         # time that their leases end.
         while not over.wait(self._tick()):
             try:
-                self._hub.expire(time.monotonic())
+                self._tracker.expire(time.monotonic())
             except Exception as error:  # noqa: BLE001
                 self._failures.note(error, unknown=True)
 
     def _may_end(self, thread: SystemThread) -> bool:
         with self._lock:
             self._thread = None
-            if not self._hub.requests and not self._hub.undelivered:
+            if not self._tracker.requests and not self._tracker.undelivered:
                 return True
             # Somebody came in between, and saw a thread that runs: so it does.
             self._thread = thread
             return False
 
-    def _listen(self, ear: Ear) -> None:
+    def _listen(self, subscriber: Subscriber) -> None:
         """Pass on one tick's messages. It never waits longer: renewals come behind it."""
         now = time.monotonic()
         until = now + self._tick()
-        if not ear.is_open:
-            if not ear.is_opening:
+        if not subscriber.is_open:
+            if not subscriber.is_opening:
                 self._heard_channels.clear()
                 self._listening_since = now
-            if not ear.open(PATIENCE, self._tick()):
+            if not subscriber.open(TIMEOUT, self._tick()):
                 return
-        wanted = [self._hub.channel, *([self._hub.notices] if self._hub.on_notice else [])]
+        wanted = [
+            self._tracker.channel,
+            *([self._tracker.notices] if self._tracker.on_notice else []),
+        ]
         new = [each.encode() for each in wanted if each not in self._heard_channels]
         self._heard_channels.update(wanted)
-        ear.subscribe(new)
+        subscriber.subscribe(new)
         while (left := until - time.monotonic()) > 0:
-            ear.listen(left)
-            heard, ear.heard = ear.heard, []
-            confirmed, ear.confirmed = ear.confirmed, []
-            for _, error in ear.refused:
+            subscriber.listen(left)
+            heard, subscriber.heard = subscriber.heard, []
+            confirmed, subscriber.confirmed = subscriber.confirmed, []
+            for _, error in subscriber.refused:
                 raise error
             heard_at = time.monotonic()
             for channel, said in heard:
-                if channel == self._hub.notices.encode():
-                    self._hub.hear_undelivered(protocol.text_of(said))
+                if channel == self._tracker.notices.encode():
+                    self._tracker.receive_undelivered(replies.text_of(said))
                 else:
-                    self._hub.hear([protocol.text_of(said)], heard_at)
+                    self._tracker.receive([replies.text_of(said)], heard_at)
             if confirmed:
-                self._hub.silence()  # what was said before this, nobody heard
+                self._tracker.messages_lost()  # what was said before this, nobody heard
                 self.listening = True
                 self._listening.over()
-                self._troubles.get(_DEAF, _NOTHING).over()
+                self._troubles.get(_NOT_SUBSCRIBED, _NOTHING).over()
                 return
             if not heard:
                 return
 
     def _tick(self) -> float:
-        return _SHORT_TICK if self._hub.requests.shortest < _SHORT_LEASE else TICK
+        return _SHORT_TICK if self._tracker.requests.shortest < _SHORT_LEASE else TICK
 
-    def _keep(self, wire: Way) -> None:
+    def _keep(self, wire: ThreadTransport) -> None:
         """Renew what is due, look at keys whose time is up, give up what could not be renewed."""
         now = time.monotonic()
         try:
-            due = self._hub.due(now)
+            due = self._tracker.due(now)
             for start in range(0, len(due), BATCH):
                 self._renew(wire, due[start : start + BATCH])
-            looks = self._hub.due_looks(now)
+            looks = self._tracker.due_looks(now)
             for start in range(0, len(looks), BATCH):
                 self._look(wire, looks[start : start + BATCH])
-            releases = self._hub.releases_due(now)
+            releases = self._tracker.releases_due(now)
             for start in range(0, len(releases), BATCH):
                 self._release(wire, releases[start : start + BATCH])
-            while self._hub.undelivered:  # last: it may be refused, for want of a right
-                wire.command("PUBLISH", self._hub.notices, self._hub.undelivered[0])
-                del self._hub.undelivered[0]  # only now: what fails is tried again
+            while self._tracker.undelivered:  # last: it may be refused, for want of a right
+                wire.command("PUBLISH", self._tracker.notices, self._tracker.undelivered[0])
+                del self._tracker.undelivered[0]  # only now: what fails is tried again
         except StoreUnavailable as error:
             if self._stopping.is_set():
-                self._hub.leave_releases()
-            self._renewing.failed(min(_LONGEST_PAUSE, self._hub.requests.shortest / 6))
-            if self._hub.depends():
-                self._say("cannot renew leases, will retry until they end", error)
+                self._tracker.leave_releases()
+            self._renewing.failed(min(_LONGEST_PAUSE, self._tracker.requests.shortest / 6))
+            if self._tracker.depends():
+                self._warn("cannot renew leases, will retry until they end", error)
         except Exception as error:  # noqa: BLE001
             # It must not end while leases depend on it, whatever a listener or a reply did.
-            self._say("the keeper failed, and goes on", error)
+            self._warn("the lease renewer failed, and goes on", error)
 
-    def _say(self, what: str, error: Exception) -> None:
+    def _warn(self, what: str, error: Exception) -> None:
         """Warn of a trouble, now and then as long as it lasts."""
         unknown = not isinstance(error, StoreError | RedisError | OSError)
         trouble = self._troubles.get(what)
         if trouble is None:
             # The keepers of all stores of this process at that place say it once.
-            where = f"{self._hub.where} {self._hub.names.common}"
+            where = f"{self._tracker.where} {self._tracker.keyspace.common}"
             trouble = self._troubles[what] = shared_outage(where, what)
         trouble.began(error, unknown=unknown)
 
     def _no_trouble(self) -> None:
         self._renewing.over()
         for what, trouble in list(self._troubles.items()):
-            if what != _DEAF:
+            if what != _NOT_SUBSCRIBED:
                 trouble.over()
 
-    def _call(self, wire: Way, operations: list[protocol.Operation]) -> list[str | None]:
+    def _call(
+        self, wire: ThreadTransport, operations: list[commands.Operation]
+    ) -> list[str | None]:
         """Carry out operations and pass on the news; None in place of a reply that is an error."""
         sent_at = time.monotonic()
         lines, news = wire.call_each(operations)
-        self._hub.hear(news, sent_at)
+        self._tracker.receive(news, sent_at)
         trouble = next((line for line in lines if isinstance(line, StoreError)), None)
         if isinstance(trouble, StoreUnavailable):
             raise trouble
         if trouble is not None:
-            self._say(BAD_ANSWER, trouble)
+            self._warn(BAD_ANSWER, trouble)
         else:
             self._no_trouble()
         return [None if isinstance(line, StoreError) else line for line in lines]
@@ -290,40 +299,40 @@ class Keeper:
         try:
             return read()
         except StoreError as error:
-            self._say(BAD_ANSWER, error)
+            self._warn(BAD_ANSWER, error)
             return None
 
-    def _release(self, wire: Way, entries: list[Entry]) -> None:
+    def _release(self, wire: ThreadTransport, entries: list[Entry]) -> None:
         lines = self._call(wire, [release_of(entry) for entry in entries])
         for entry, line in zip(entries, lines, strict=True):
             if line is not None:
-                self._hub.released(entry)
+                self._tracker.released(entry)
             else:
-                self._hub.release_failed(entry)
+                self._tracker.release_failed(entry)
 
-    def _renew(self, wire: Way, lives: list[Entry]) -> None:
+    def _renew(self, wire: ThreadTransport, entries: list[Entry]) -> None:
         sent_at = time.monotonic()
-        lines = self._call(wire, [renewal_of(live) for live in lives])
+        lines = self._call(wire, [renewal_of(entry) for entry in entries])
         lost: list[Request] = []
-        for live, line in zip(lives, lines, strict=True):
+        for entry, line in zip(entries, lines, strict=True):
             if line is not None:
-                request = self._read(partial(self._hub.renewed, live, line, sent_at))
+                request = self._read(partial(self._tracker.renewed, entry, line, sent_at))
                 if request is not None:
                     lost.append(request)
         if lost:
             self._reclaim(wire, lost)
 
-    def _reclaim(self, wire: Way, lost: list[Request]) -> None:
+    def _reclaim(self, wire: ThreadTransport, lost: list[Request]) -> None:
         sent_at = time.monotonic()
-        lines = self._call(wire, [protocol.acquire(request) for request in lost])
+        lines = self._call(wire, [commands.acquire(request) for request in lost])
         for request, line in zip(lost, lines, strict=True):
             if line is not None:  # else it is asked for again
-                self._read(partial(self._hub.settle, request, line, sent_at))
+                self._read(partial(self._tracker.settle, request, line, sent_at))
 
-    def _look(self, wire: Way, keys: list[str]) -> None:
-        lines = self._call(wire, [protocol.sweep(key) for key in keys])
-        if any(live.waiting for live in list(self._hub.live.values())):
+    def _look(self, wire: ThreadTransport, keys: list[str]) -> None:
+        lines = self._call(wire, [commands.sweep(key) for key in keys])
+        if any(entry.waiting for entry in list(self._tracker.entries.values())):
             for key, line in zip(keys, lines, strict=True):
                 if line is not None:
-                    after = self._read(partial(protocol.parse_duration, line, key))
-                    self._hub.look_at(key, after)
+                    after = self._read(partial(replies.parse_duration, line, key))
+                    self._tracker.look_at(key, after)

@@ -1,4 +1,4 @@
-"""A connection that hears channels: plain ones of a server, or sharded ones of a cluster's node.
+"""A connection that receives messages: of plain channels, or of a cluster's sharded ones.
 
 redis-py opens it; from then on bytes are read here as they come. Nothing in here waits for the
 server longer than it is told to, since the thread that listens also renews leases.
@@ -21,23 +21,23 @@ from redis.exceptions import (
 
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.connection.backoff import Refusals
-from limiter_redis.connection.exchange import Opening, new_connection
-from limiter_redis.protocol import commands as protocol
-from limiter_redis.protocol.commands import Unreadable
+from limiter_redis.connection.exchange import BackgroundCall, new_connection
+from limiter_redis.protocol import commands
+from limiter_redis.protocol.errors import Unreadable
 from limiter_redis.protocol.resp import ReplyParser
 
 _CHECK = 5.0
-"""Seconds after which the connection is asked whether it lives."""
+"""Seconds after which the connection is checked by a PING."""
 
-_SEND_PATIENCE = 0.1
+_SEND_TIMEOUT = 0.1
 """Seconds that a command may take to leave this process."""
 
 _READ_SIZE = 65536
 _PARTS = 3
 
 
-class Ear:
-    """One connection, which hears channels.
+class Subscriber:
+    """One connection, which receives messages of channels.
 
     Args:
         client: opens it.
@@ -58,7 +58,7 @@ class Ear:
         self._subscribed = f"{kind}subscribe".encode()
         self._unsubscribed = f"{kind}unsubscribe".encode()
         self._message = f"{kind}message".encode()
-        self._opening: Opening | None = None
+        self._opening: BackgroundCall | None = None
         self._open_by = 0.0
         self._connection: Any = None
         self._parser = ReplyParser(pushes=True)
@@ -100,11 +100,11 @@ class Ear:
                 connection.connect()
                 return connection
 
-            self._opening = Opening(connect, lambda _: connection.disconnect())
+            self._opening = BackgroundCall(connect, lambda _: connection.disconnect())
             self._opening.begin()
         if not self._opening.is_done(seconds) and time.monotonic() < self._open_by:
             return False
-        with self._refusals.heeded():
+        with self._refusals.watched():
             self._connection = self._opening.result(self._open_by)
         self._opening = None
         self._parser = ReplyParser(pushes=True)
@@ -138,8 +138,8 @@ class Ear:
 
     def _send(self, *command: str) -> None:
         sock = self._sock()
-        sock.settimeout(_SEND_PATIENCE)
-        sock.sendall(protocol.packed_command(*command))
+        sock.settimeout(_SEND_TIMEOUT)
+        sock.sendall(commands.packed_command(*command))
 
     def _sock(self) -> Any:
         sock = self._connection._sock  # noqa: SLF001
@@ -166,16 +166,16 @@ class Ear:
             self._asked_at = now
         until = now + seconds
         if woken is None:
-            self._hear(until, seconds)
-        elif not self._hear(until, 0):
+            self._receive(until, seconds)
+        elif not self._receive(until, 0):
             # No `select`: it knows no descriptor above 1023.
             with selectors.DefaultSelector() as selector:
                 selector.register(self._sock(), selectors.EVENT_READ)
                 selector.register(woken, selectors.EVENT_READ)
                 selector.select(seconds)
-            self._hear(until, 0)
+            self._receive(until, 0)
 
-    def _hear(self, until: float, patience: float) -> bool:
+    def _receive(self, until: float, patience: float) -> bool:
         """Take what is there; whether anything was. Who never stops talking is heard later.
 
         Args:

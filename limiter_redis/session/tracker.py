@@ -17,9 +17,9 @@ from limiter_core.store import log_deferred
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock
 from limiter_redis.connection.backoff import Refusals
-from limiter_redis.protocol import commands as protocol
+from limiter_redis.protocol import commands, replies
 from limiter_redis.protocol.errors import is_unreadable, may_be_on_its_way
-from limiter_redis.protocol.keyspace import names_of
+from limiter_redis.protocol.keyspace import keyspace_of
 from limiter_redis.session.entries import Entry, Event, Said
 from limiter_redis.session.local_requests import LocalRequests
 
@@ -35,16 +35,16 @@ RENEWALS = {
 """What the replies to a renewal mean; any other: the answer has changed."""
 
 
-class Hub:
+class RequestTracker:
     """The requests of one store in this process, for all its threads."""
 
     def __init__(self, namespace: str, *, database: int = 0, sharded: bool = False) -> None:
-        self.names = names_of(namespace)
+        self.keyspace = keyspace_of(namespace)
         # Channels belong to the server: so they name the database. (A cluster has one.)
         self.process = ("s" if sharded else f"{database}:") + secrets.token_hex(8)
         self.channel = f"{namespace}:process:{self.process}"
         self.requests = LocalRequests()
-        self.live = self.requests.entries
+        self.entries = self.requests.entries
         """What this process waits for and holds, by the ids."""
         self.unfinished: dict[str, None] = {}
         """Keys on which a step left work over (S16)."""
@@ -53,11 +53,11 @@ class Hub:
         self._lock = new_lock()
         self.on_notice: Callable[[Notice], object] | None = None
         self.notices = (
-            f"{self.names.common}:notices" if sharded else f"{namespace}:notices:{database}"
+            f"{self.keyspace.common}:notices" if sharded else f"{namespace}:notices:{database}"
         )
         """The channel of notices that a process could not deliver; all that can wake jobs hear."""
         self.where = ""
-        """Where the store lives, without secrets."""
+        """Where the servers are, without secrets."""
         self.refusals = Refusals()
         """Whether the server takes the credentials of this process."""
         self._unreadable = RepeatedWarning("could not pass on what the store said")
@@ -65,7 +65,7 @@ class Hub:
         self.undelivered: list[str] = []
         self.on_undelivered: Callable[[], object] = lambda: None
         self.after_turn: Callable[[], object] = lambda: None
-        """Is called by the keeper, as long as it runs, every fraction of a second."""
+        """Is called by the renewer, as long as it runs, every fraction of a second."""
 
     # -- a request's way --------------------------------------------------------------------------
 
@@ -81,13 +81,13 @@ class Hub:
 
     def settle(self, request: Request, line: str, sent_at: float) -> Answer:
         """Return the answer that a reply stands for, and note what follows from it."""
-        answer = protocol.parse_answer(line.split(" "), request.demands[0].key)
+        answer = replies.parse_answer(line.split(" "), request.demands[0].key)
         if request.listener is None or request.mode is LOOK:
             return answer
         with self._lock:
             answer = self.requests.answered(request, answer, sent_at, time.monotonic())
         if self.requests.outbox:
-            self.say()
+            self.notify()
         if self.queued is not None and isinstance(answer, Queued):
             self.queued(answer.key)
         return answer
@@ -106,13 +106,27 @@ class Hub:
         with self._lock:
             return self.requests.not_answered(request, time.monotonic(), unsure=unsure)
 
+    def key_of(self, name: bytes | str) -> str | None:
+        """Return the limiter key of a state's Redis key, None if it is nothing of ours."""
+        text = name.decode(errors="replace") if isinstance(name, bytes) else name
+        return self.keyspace.key_of(text)
+
+    def is_alone(self) -> bool:
+        """Whether this process waits for, or holds, no more than one request."""
+        return len(self.entries) <= 1
+
+    def key_of_request(self, request_id: str) -> str | None:
+        """Return a key of what this process waits for or holds, None if it does not."""
+        entry = self.entries.get(request_id)
+        return None if entry is None else entry.key
+
     def depends(self) -> bool:
         """Whether anybody here has a lease, or a place in line, that has to be kept alive."""
-        return any(entry.known for entry in list(self.live.values()))
+        return any(entry.known for entry in list(self.entries.values()))
 
     def holds(self, request_id: str) -> bool:
         """Whether somebody in this process holds a lease of this id."""
-        entry = self.live.get(request_id)
+        entry = self.entries.get(request_id)
         return entry is not None and not entry.waiting
 
     def end(self, request_id: str, claimant: str | None = None) -> Entry | None:
@@ -123,7 +137,7 @@ class Hub:
             claimant: that of the job's delivery, None for any.
         """
         with self._lock:
-            entry = self.live.get(request_id)
+            entry = self.entries.get(request_id)
             if claimant is not None and entry and entry.claimant != claimant:
                 return None  # another delivery's
             return self.requests.release(request_id, time.monotonic(), by_caller=True)
@@ -160,7 +174,7 @@ class Hub:
 
     # -- to listeners -----------------------------------------------------------------------------
 
-    def say(self, *, in_callers_thread: bool = True) -> None:
+    def notify(self, *, in_callers_thread: bool = True) -> None:
         """Say to listeners what follows from what happened.
 
         Args:
@@ -175,7 +189,7 @@ class Hub:
             except IndexError:  # another thread was faster
                 return
             try:
-                self._say(said)
+                self._notify(said)
             except Exception as error:
                 if in_callers_thread:
                     raise
@@ -184,7 +198,7 @@ class Hub:
                 if outbox and outbox[0] is said:
                     outbox.popleft()
 
-    def _say(self, said: Said) -> None:
+    def _notify(self, said: Said) -> None:
         listener = said.entry.listener
         if listener is None:
             return
@@ -198,7 +212,7 @@ class Hub:
 
     # -- news -------------------------------------------------------------------------------------
 
-    def hear(
+    def receive(
         self, lines: Iterable[str], sent_at: float, *, in_callers_thread: bool = False
     ) -> None:
         """Pass on what the store says beside its replies.
@@ -213,13 +227,13 @@ class Hub:
         thrown: BaseException | None = None
         for line in lines:
             try:
-                self._hear_line(line, sent_at, in_callers_thread=in_callers_thread)
+                self._receive_line(line, sent_at, in_callers_thread=in_callers_thread)
             except StoreError as error:
                 self._unreadable.note(error)  # anybody may write to the channel, and a lot
             except BaseException as error:
                 if in_callers_thread and not is_unreadable(error):
                     thrown = error
-                    self.hear([line], sent_at)  # once more: to be told twice does no harm
+                    self.receive([line], sent_at)  # once more: to be told twice does no harm
                 elif isinstance(error, Exception):
                     self._failures.note(error, unknown=True)
                 else:
@@ -227,8 +241,8 @@ class Hub:
         if thrown is not None:
             raise thrown
 
-    def _hear_line(self, line: str, sent_at: float, *, in_callers_thread: bool) -> None:
-        news = protocol.parse_news(line)
+    def _receive_line(self, line: str, sent_at: float, *, in_callers_thread: bool) -> None:
+        news = replies.parse_news(line)
         if news.notice is not None:
             if not self.deliver(news.notice):
                 self.undelivered.append(line)
@@ -244,16 +258,16 @@ class Hub:
                     self.requests.heard_loss(news.id, news.loss, news.token, now)
                 else:
                     self.requests.heard_answer(news.id, news.answer, sent_at, now)
-            self.say(in_callers_thread=in_callers_thread)
+            self.notify(in_callers_thread=in_callers_thread)
 
     def deliver(self, notice: Notice) -> bool:
         """Pass on a notice; whether somebody in this process can wake its job."""
         return self.on_notice is not None and self.on_notice(notice) is not False
 
-    def hear_undelivered(self, line: str) -> None:
+    def receive_undelivered(self, line: str) -> None:
         """Pass on a notice that another process could not deliver."""
         try:
-            notice = protocol.parse_news(line).notice
+            notice = replies.parse_news(line).notice
             if notice is not None:
                 self.deliver(notice)
         except StoreError as error:
@@ -263,7 +277,7 @@ class Hub:
 
     # -- for the background -----------------------------------------------------------------------
 
-    def silence(self, concerned: Callable[[Entry], bool] | None = None) -> None:
+    def messages_lost(self, concerned: Callable[[Entry], bool] | None = None) -> None:
         """Note that messages or replies may have been lost until now.
 
         Args:
@@ -276,13 +290,13 @@ class Hub:
         """Have all who wait ask again; whose event loop has ended is released."""
         with self._lock:
             self.requests.wake(time.monotonic())
-        self.say()
+        self.notify()
 
     def close(self) -> None:
         """Have all who wait ask again, for the store was closed."""
         with self._lock:
             self.requests.close(time.monotonic())
-        self.say()
+        self.notify()
 
     def due(self, now: float) -> list[Entry]:
         """Return what has to be renewed."""
@@ -308,20 +322,20 @@ class Hub:
         """Give up the leases that could not be renewed in time."""
         with self._lock:
             self.requests.deadlines(now)
-        self.say(in_callers_thread=False)
+        self.notify(in_callers_thread=False)
 
     def renewed(self, entry: Entry, line: str, sent_at: float) -> Request | None:
         """Note the reply to a renewal; returns the request of a lease to be asked for again."""
-        kind, rest = protocol.parse_renewal(line, entry.key)
+        kind, rest = replies.parse_renewal(line, entry.key)
         event = RENEWALS.get(kind, Event.LOOK)
-        loss = protocol.parse_loss(rest) if event is Event.LOST else Loss.FORGOTTEN
+        loss = replies.parse_loss(rest) if event is Event.LOST else Loss.FORGOTTEN
         now = time.monotonic()
         with self._lock:
             if event is Event.WAITS:
                 key, _, after = rest.partition(" ")
-                self.requests.look_at(key, protocol.parse_duration(after, key), now)
+                self.requests.look_at(key, replies.parse_duration(after, key), now)
             again = self.requests.renewed(entry, event, sent_at, now, loss)
-        self.say(in_callers_thread=False)
+        self.notify(in_callers_thread=False)
         return again
 
     def releases_due(self, now: float) -> list[Entry]:
@@ -336,14 +350,14 @@ class Hub:
                 self.requests.released(entry)
 
 
-def release_of(entry: Entry) -> protocol.Operation:
+def release_of(entry: Entry) -> commands.Operation:
     """Return the operation that releases a request, and nothing but what is of its caller."""
     request = entry.request
     if request.payload is None:
-        return protocol.release(request.id, entry.key, for_good=entry.unsure)
-    return protocol.release_claim(request.id, entry.key, request.claimant, for_good=entry.unsure)
+        return commands.release(request.id, entry.key, for_good=entry.unsure)
+    return commands.release_claim(request.id, entry.key, request.claimant, for_good=entry.unsure)
 
 
-def renewal_of(entry: Entry) -> protocol.Operation:
+def renewal_of(entry: Entry) -> commands.Operation:
     """Return the operation that renews a request."""
-    return protocol.renew(entry.request.id, entry.key, entry.claimant)
+    return commands.renew(entry.request.id, entry.key, entry.claimant)

@@ -17,18 +17,17 @@ from redis.exceptions import (
 )
 
 from limiter_core.system_clock import system_clock as time
-from limiter_redis.cluster.slot_map import HERE, Node
 from limiter_redis.connection.deadlines import NoAnswer, or_no_answer
-from limiter_redis.connection.stream import Link, Reply, abandon_pool
-from limiter_redis.protocol import commands as protocol
-from limiter_redis.protocol.commands import Unreadable
-from limiter_redis.protocol.errors import is_driver_error
+from limiter_redis.connection.nodes import ONLY_NODE, Node
+from limiter_redis.connection.stream import Reply, Stream, abandon_pool
+from limiter_redis.protocol import commands, replies
+from limiter_redis.protocol.commands import BATCH
+from limiter_redis.protocol.errors import Unreadable, is_driver_error, store_error
 from limiter_redis.protocol.script import Script
-from limiter_redis.session.tracker import Hub
-from limiter_redis.transport.pending import Asked, deliver, fail, fail_overdue, new_asked
-from limiter_redis.transport.sync_transport import BATCH, store_error
+from limiter_redis.transport.interfaces import Receiver
+from limiter_redis.transport.pending import Pending, deliver, fail, fail_overdue, new_pending
 
-CLOSING_PATIENCE = 5.0
+CLOSING_TIMEOUT = 5.0
 """Seconds that closing waits for what was asked before."""
 
 IN_FLIGHT = 2
@@ -51,20 +50,20 @@ class _Call:
         by_text: whether to send the script along, for the server does not know it.
     """
 
-    __slots__ = ("again", "asked", "by_text", "sent_at")
+    __slots__ = ("again", "by_text", "pending", "sent_at")
 
-    def __init__(self, asked: list[Asked]) -> None:
-        self.asked = asked
+    def __init__(self, asked: list[Pending]) -> None:
+        self.pending = asked
         self.sent_at = 0.0
         self.again = False
         self.by_text = False
 
     def fail(self, error: Exception, where: str) -> None:
         """Tell all who asked."""
-        fail(self.asked, lambda operations: store_error(error, where, operations))
+        fail(self.pending, lambda operations: store_error(error, where, operations))
 
 
-class AsyncWire:
+class AsyncTransport:
     """Calls of one server, from one event loop, over one connection.
 
     While calls are on their way the next one gathers operations; so the number of connections and
@@ -78,34 +77,34 @@ class AsyncWire:
         client: redis.asyncio.Redis,
         where: str,
         script: Script,
-        hub: Hub,
+        receiver: Receiver,
         *,
         timeout: float,
     ) -> None:
         self._client: Any = client
         self._where = where
-        self._hub = hub
-        self._encode = protocol.Encoder(script, hub.names, hub.process)
+        self._receiver = receiver
+        self._encode = commands.Encoder(script, receiver.keyspace, receiver.process)
         self._timeout = timeout
         self.loop = asyncio.get_running_loop()
-        self._link: Link | None = None
+        self._stream: Stream | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._gathered: list[Asked] = []
+        self._gathered: list[Pending] = []
         self._flush_is_due = False
-        self._flying: deque[_Call] = deque()
-        self._hearing: _Call | None = None
+        self._in_flight: deque[_Call] = deque()
+        self._receiving: _Call | None = None
         """The call whose reply is being handed out."""
-        self._grounded: list[_Call] = []
+        self._to_resend: list[_Call] = []
         """Calls that are to be sent anew before any other."""
-        self._returned: list[_Call] = []
+        self._to_repeat: list[_Call] = []
         """Calls to be sent once more, but not before all that flew with them are back."""
         self._watch: asyncio.TimerHandle | None = None
         self._lifetime = self._until_the_loop_ends()
-        self._lives = False
+        self._lifetime_began = False
         self._closed = False
 
     def submit(
-        self, operation: protocol.Operation, deadline: float | None = None
+        self, operation: commands.Operation, deadline: float | None = None
     ) -> asyncio.Future[str]:
         """Have an operation carried out; the future is its reply.
 
@@ -114,10 +113,10 @@ class AsyncWire:
             deadline: when the caller's patience ends, on the monotonic clock: then the future has
                 a `StoreUnavailable`, and the operation may still be carried out.
         """
-        asked = new_asked(self.loop, operation, deadline, self._where)
+        asked = new_pending(self.loop, operation, deadline, self._where)
         self._gathered.append(asked)
         if not self._flush_is_due:
-            if self._flying or self._link is None or len(self._hub.live) > 1:
+            if self._in_flight or self._stream is None or not self._receiver.is_alone():
                 self._plan_flush()
             else:
                 self._flush()
@@ -125,11 +124,11 @@ class AsyncWire:
 
     async def nodes(self) -> Sequence[Node]:
         """Return the one server."""
-        return [HERE]
+        return [ONLY_NODE]
 
     async def command(self, *command: Any, node: Node | None = None) -> Any:  # noqa: ARG002
         """Carry out one plain command, beside the operations."""
-        await self._live()
+        await self._begin_lifetime()
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._client.execute_command(*command)
@@ -144,7 +143,7 @@ class AsyncWire:
         What was asked before is carried out first, in bounded time: it may be a release that
         nobody waits for any more.
         """
-        deadline = self.loop.time() + CLOSING_PATIENCE
+        deadline = self.loop.time() + CLOSING_TIMEOUT
         while futures := self._unanswered():
             left = deadline - self.loop.time()
             if left <= 0:
@@ -155,19 +154,19 @@ class AsyncWire:
     def abandon(self) -> None:
         """Close the connections of a loop that was closed before; from any thread."""
         self._closed = True
-        link, self._link = self._link, None
-        if link is not None:
-            link.abandon()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.abandon()
         abandon_pool(self._client)
 
     def _unanswered(self) -> list[asyncio.Future[str]]:
         calls = self._unanswered_calls()
-        asked = [*self._gathered, *(each for call in calls for each in call.asked)]
+        asked = [*self._gathered, *(each for call in calls for each in call.pending)]
         return [each.future for each in asked if not each.future.done()]
 
-    async def _live(self) -> None:
-        if not self._lives:
-            self._lives = True
+    async def _begin_lifetime(self) -> None:
+        if not self._lifetime_began:
+            self._lifetime_began = True
             await anext(self._lifetime)
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
@@ -181,9 +180,9 @@ class AsyncWire:
                 self._watch.cancel()
             if self._opening is not None:
                 self._opening.cancel()
-            if self._link is not None:
-                self._link.close()
-                self._link = None
+            if self._stream is not None:
+                self._stream.close()
+                self._stream = None
                 await asyncio.sleep(0)  # the loop lets go of the socket in its next turn
             await self._client.aclose()
 
@@ -192,7 +191,7 @@ class AsyncWire:
     def _plan_flush(self) -> None:
         """Send soon, with what others ask in this turn of the loop: those that a reply woke."""
         # And in the next one, if there are others: who was handed a slot may let go of it there.
-        flush = self._flush if len(self._hub.live) <= 1 else self._flush_in_next_turn
+        flush = self._flush if self._receiver.is_alone() else self._flush_in_next_turn
         self.loop.call_soon(flush)
         self._flush_is_due = True  # last: if the lines before are interrupted, it is not
 
@@ -213,29 +212,29 @@ class AsyncWire:
 
     def _flush_now(self) -> None:
         self._flush_is_due = False
-        if self._link is None:
+        if self._stream is None:
             if self._opening is None:
                 self._opening = self.loop.create_task(self._open())
                 self._opening.add_done_callback(self._opened)
             if self._watch is None:
                 self._watch = self.loop.call_later(self._timeout, self._look_at_the_clock)
             return
-        while self._grounded and len(self._flying) < IN_FLIGHT:
+        while self._to_resend and len(self._in_flight) < IN_FLIGHT:
             # Sent first: what is interrupted amid the two is in one list too many, not in none.
-            self._send(self._link, self._grounded[0])
-            del self._grounded[0]
-        while self._gathered and len(self._flying) < IN_FLIGHT and not self._returned:
+            self._send(self._stream, self._to_resend[0])
+            del self._to_resend[0]
+        while self._gathered and len(self._in_flight) < IN_FLIGHT and not self._to_repeat:
             # In as many calls as may fly: so the replies of one are read while the next is done.
-            share = -(-len(self._gathered) // (IN_FLIGHT - len(self._flying)))
+            share = -(-len(self._gathered) // (IN_FLIGHT - len(self._in_flight)))
             size = min(BATCH, max(WORTH_SPLITTING, share))
-            self._send(self._link, _Call(self._gathered[:size]))
+            self._send(self._stream, _Call(self._gathered[:size]))
             del self._gathered[:size]
 
-    def _send(self, link: Link, call: _Call) -> None:
-        operations = [asked.operation for asked in call.asked]
-        link.write(self._encode(operations, by_text=call.by_text))
+    def _send(self, stream: Stream, call: _Call) -> None:
+        operations = [asked.operation for asked in call.pending]
+        stream.write(self._encode(operations, by_text=call.by_text))
         call.sent_at = time.monotonic()
-        self._flying.append(call)
+        self._in_flight.append(call)
         if self._watch is None:
             self._watch = self.loop.call_later(self._timeout, self._look_at_the_clock)
 
@@ -250,117 +249,119 @@ class AsyncWire:
     def _look_now(self) -> None:
         self._watch = None
         now = time.monotonic()
-        batches = [call.asked for call in self._unanswered_calls()]
+        batches = [call.pending for call in self._unanswered_calls()]
         batches.append(self._gathered)
         for asked in batches:
             fail_overdue(asked, now - self._timeout, self._where)
-        if self._flying and self._link is not None:
-            if self._flying[0].sent_at + self._timeout <= now:
+        if self._in_flight and self._stream is not None:
+            if self._in_flight[0].sent_at + self._timeout <= now:
                 # Whatever it would still say is not the next one's answer.
-                self._link.fail(NoAnswer("Timeout reading from the server"))
+                self._stream.fail(NoAnswer("Timeout reading from the server"))
         if self._watch is not None:  # what is sent anew does not start its time again
             self._watch.cancel()
             self._watch = None
-        oldest = [call.sent_at for call in self._flying]
+        oldest = [call.sent_at for call in self._in_flight]
         oldest += [each.at for asked in batches for each in asked if not each.future.done()]
         if oldest:
             left = max(MOMENT, min(oldest) + self._timeout - now)
             self._watch = self.loop.call_later(left, self._look_at_the_clock)
 
     def _unanswered_calls(self) -> list[_Call]:
-        return [*self._flying, *self._grounded, *self._returned]
+        return [*self._in_flight, *self._to_resend, *self._to_repeat]
 
     async def _open(self) -> None:
-        link = Link(self._hear, self._ended)
+        stream = Stream(self._receive, self._ended)
         try:
             # Connecting counts too: a server may take the connection, and say nothing.
-            self._hub.refusals.check()
-            with self._hub.refusals.heeded():
+            self._receiver.refusals.check()
+            with self._receiver.refusals.watched():
                 async with asyncio.timeout(self._timeout):
-                    await self._live()
-                    await link.open(self._client)
+                    await self._begin_lifetime()
+                    await stream.open(self._client)
         except Exception as error:  # noqa: BLE001
             # Of any kind: a credential provider, for one, may raise what it likes.
             error = or_no_answer(error)
-            for call in (*self._grounded, _Call(self._gathered)):
+            for call in (*self._to_resend, _Call(self._gathered)):
                 call.fail(error, self._where)
-            self._grounded, self._gathered = [], []
+            self._to_resend, self._gathered = [], []
         else:
-            self._link = link
+            self._stream = stream
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
         # Cancelled halfway (the loop ends): it is opened anew for what was asked; also if nobody
         # waits for that any more, for it may be a release.
         if self._opening is opening:
             self._opening = None
-        if (self._grounded or self._gathered) and not self._closed:
+        if (self._to_resend or self._gathered) and not self._closed:
             self._flush()
 
     # -- hearing ----------------------------------------------------------------------------------
 
-    def _hear(self, reply: Reply) -> None:
+    def _receive(self, reply: Reply) -> None:
         try:
-            self._hear_now(reply)
+            self._receive_now(reply)
         except BaseException:
             self._recover()
             raise
 
-    def _hear_now(self, reply: Reply) -> None:
-        if not self._flying:
-            if self._link is not None:
-                self._link.fail(Unreadable("the server sent a reply that nobody asked for"))
+    def _receive_now(self, reply: Reply) -> None:
+        if not self._in_flight:
+            if self._stream is not None:
+                self._stream.fail(Unreadable("the server sent a reply that nobody asked for"))
             return
-        call = self._hearing = self._flying[0]
-        self._flying.popleft()
+        call = self._receiving = self._in_flight[0]
+        self._in_flight.popleft()
         lines: list[str] | None = None
         if not isinstance(reply, RedisError):
             try:
-                lines = protocol.lines_of(reply, len(call.asked))
+                lines = replies.lines_of(reply, len(call.pending))
             except Unreadable as error:
                 reply = error
         if lines is not None:
-            deliver(call.asked, lines)
-            if len(lines) > len(call.asked):
-                news = lines[len(call.asked) :]
-                self._hub.hear(news, call.sent_at, in_callers_thread=True)
-            if self._returned:
+            deliver(call.pending, lines)
+            if len(lines) > len(call.pending):
+                news = lines[len(call.pending) :]
+                self._receiver.receive(news, call.sent_at, in_callers_thread=True)
+            if self._to_repeat:
                 self._repeat_releases(call)
         elif isinstance(reply, NoScriptError):
             call.by_text = True
-            self._returned.append(call)
-        elif isinstance(reply, ReadOnlyError | AuthenticationError) and self._link is not None:
+            self._to_repeat.append(call)
+        elif isinstance(reply, ReadOnlyError | AuthenticationError) and self._stream is not None:
             call.fail(reply, self._where)
-            self._hub.refusals.note(reply)
+            self._receiver.refusals.note(reply)
             # It may be another server that is written to by now, or another password.
-            self._link.fail(reply)
-        elif isinstance(reply, ResponseError) and len(call.asked) > 1:
+            self._stream.fail(reply)
+        elif isinstance(reply, ResponseError) and len(call.pending) > 1:
             # One that cannot be done must not take the others along.
-            self._returned += [_Call([asked]) for asked in call.asked]
+            self._to_repeat += [_Call([asked]) for asked in call.pending]
         else:
             call.fail(reply, self._where)
-        if self._returned and not self._flying and self._link is not None:
-            while self._returned:
-                self._send(self._link, self._returned[0])
-                del self._returned[0]
-        elif (self._gathered or self._grounded) and not self._flush_is_due:
+        if self._to_repeat and not self._in_flight and self._stream is not None:
+            while self._to_repeat:
+                self._send(self._stream, self._to_repeat[0])
+                del self._to_repeat[0]
+        elif (self._gathered or self._to_resend) and not self._flush_is_due:
             self._plan_flush()
-        self._hearing = None
+        self._receiving = None
 
     def _repeat_releases(self, call: _Call) -> None:
         """Have releases follow the acquires that they overtook.
 
         A call before this one came back to be sent again, while this one was done.
         """
-        releases = [asked.operation for asked in call.asked if protocol.is_release(asked.operation)]
+        releases = [
+            asked.operation for asked in call.pending if commands.is_release(asked.operation)
+        ]
         if releases:
-            asked = [new_asked(self.loop, each, None, self._where) for each in releases]
-            self._returned.append(_Call(asked))
+            asked = [new_pending(self.loop, each, None, self._where) for each in releases]
+            self._to_repeat.append(_Call(asked))
 
-    def _ended(self, link: Link, error: Exception) -> None:
+    def _ended(self, stream: Stream, error: Exception) -> None:
         """Repeat once what was not answered, over the next connection."""
         # A connection that lay idle may be dead. All operations may be repeated (S1), but the
         # news that came with lost replies are lost.
-        if link is not self._link:
+        if stream is not self._stream:
             return
         try:
             self._end_now(error)
@@ -369,20 +370,20 @@ class AsyncWire:
             raise
 
     def _end_now(self, error: Exception) -> None:
-        self._link = None
-        calls = [*self._returned, *self._flying]
+        self._stream = None
+        calls = [*self._to_repeat, *self._in_flight]
         for call in calls:
             if call.again:
                 call.fail(error, self._where)
             else:
                 # What ended it was another's reply: that one has it, so this has an end.
                 call.again = not isinstance(error, Unreadable)
-                self._grounded.append(call)
-        self._returned.clear()
-        self._flying.clear()
+                self._to_resend.append(call)
+        self._to_repeat.clear()
+        self._in_flight.clear()
         if calls:
-            self._hub.silence()  # the news that came with lost replies are lost
-        if self._grounded or self._gathered:
+            self._receiver.messages_lost()  # the news that came with lost replies are lost
+        if self._to_resend or self._gathered:
             self._flush()
 
     def _recover(self) -> None:
@@ -391,17 +392,17 @@ class AsyncWire:
         For when an exception of others (a signal handler's, another thread's) interrupted what is
         called by the loop: it is the loop's to raise, but those who asked must not wait for ever.
         """
-        link, self._link = self._link, None
-        if link is not None:
-            link.close()
-        self._hearing, hearing = None, self._hearing
-        first: list[_Call] = [] if hearing is None else [hearing]
-        calls = list(dict.fromkeys([*first, *self._returned, *self._flying, *self._grounded]))
-        sent = {asked.future for call in calls for asked in call.asked}
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+        self._receiving, current = None, self._receiving
+        first: list[_Call] = [] if current is None else [current]
+        calls = list(dict.fromkeys([*first, *self._to_repeat, *self._in_flight, *self._to_resend]))
+        sent = {asked.future for call in calls for asked in call.pending}
         gathered = [asked for asked in self._gathered if asked.future not in sent]
-        self._grounded, self._gathered, self._returned = calls, gathered, []
-        self._flying.clear()
+        self._to_resend, self._gathered, self._to_repeat = calls, gathered, []
+        self._in_flight.clear()
         self._flush_is_due = False
-        self._hub.silence()
+        self._receiver.messages_lost()
         if (calls or gathered) and not self._closed:
             self._plan_flush()

@@ -1,4 +1,4 @@
-"""A line to one node of a cluster: one connection of an event loop, and the calls on it."""
+"""A connection to one node of a cluster: one connection of an event loop, and the calls on it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from redis.exceptions import (
 )
 
 from limiter_core.system_clock import system_clock as time
-from limiter_redis.cluster.redirects import Grants, MinReplicas, Tries, grants_of
-from limiter_redis.cluster.slot_map import Node
+from limiter_redis.cluster.redirects import Retry
+from limiter_redis.cluster.replicas import Grants, MinReplicas, grants_of
 from limiter_redis.connection.backoff import Refusals
 from limiter_redis.connection.deadlines import NoAnswer, or_no_answer
-from limiter_redis.connection.stream import Link, Reply, abandon_pool
-from limiter_redis.protocol import commands as protocol
-from limiter_redis.protocol.commands import Unreadable
-from limiter_redis.transport.pending import Asked
+from limiter_redis.connection.nodes import Node
+from limiter_redis.connection.stream import Reply, Stream, abandon_pool
+from limiter_redis.protocol import commands, replies
+from limiter_redis.protocol.errors import Unreadable
+from limiter_redis.transport.pending import Pending
 
 IN_FLIGHT = 512
 """Calls that may be on their way to a node at once. Each has another tag, so none orders others."""
@@ -37,17 +38,17 @@ class Call:
     Attributes:
         tag: of all their keys.
         asked: the operations.
-        tries: how often it was sent.
+        retry: how often it was sent.
         sent_at: when it was sent.
         by_text: whether to send the script along, for the node does not know it.
     """
 
-    __slots__ = ("asked", "by_text", "sent_at", "tag", "tries")
+    __slots__ = ("by_text", "pending", "retry", "sent_at", "tag")
 
-    def __init__(self, tag: str, asked: list[Asked], give_up_at: float) -> None:
+    def __init__(self, tag: str, asked: list[Pending], give_up_at: float) -> None:
         self.tag = tag
-        self.asked = asked
-        self.tries = Tries(give_up_at)
+        self.pending = asked
+        self.retry = Retry(give_up_at)
         self.sent_at = 0.0
         self.by_text = False
 
@@ -64,27 +65,27 @@ class Confirmation(NamedTuple):
 class Answering(Protocol):
     """Who deals with what comes of calls."""
 
-    def heard(self, line: Line, call: Call, lines: list[str]) -> None:
+    def heard(self, line: NodeConnection, call: Call, lines: list[str]) -> None:
         """A call was carried out."""
 
-    def refused(self, line: Line, call: Call, error: Exception) -> None:
+    def refused(self, line: NodeConnection, call: Call, error: Exception) -> None:
         """A call was not carried out; or, if the connection ended, perhaps it was."""
 
-    def confirmed(self, line: Line, question: Confirmation, replicas: int) -> None:
+    def confirmed(self, line: NodeConnection, question: Confirmation, replicas: int) -> None:
         """So many replicas have what was granted."""
 
     def interrupted(self) -> None:
         """An exception of others was raised amid the books, and is raised on."""
 
 
-class Line:
+class NodeConnection:
     """One connection to one node, opened when it is needed."""
 
     def __init__(
         self,
         node: Node,
         client: redis.asyncio.Redis,
-        encode: protocol.Encoder,
+        encode: commands.Encoder,
         answering: Answering,
         *,
         timeout: float,
@@ -101,52 +102,55 @@ class Line:
         self._connect_timeout = connect_timeout
         self._min_replicas = min_replicas
         self._loop = asyncio.get_running_loop()
-        self._link: Link | None = None
+        self._stream: Stream | None = None
         self._opening: asyncio.Task[None] | None = None
         self._waiting: deque[Call] = deque()
-        self._flying: deque[Call | Confirmation] = deque()
+        self._in_flight: deque[Call | Confirmation] = deque()
         self._out: list[bytes] = []
         self._watch: asyncio.TimerHandle | None = None
         self._closed = False
-        self._teaching: Call | None = None
+        self._sends_script: Call | None = None
         """The last call that took the script along."""
 
     def send(self, call: Call) -> None:
         """Send a call with the next `push`, when the connection is there and has room."""
-        if self._link is not None and len(self._flying) < IN_FLIGHT:
+        if self._stream is not None and len(self._in_flight) < IN_FLIGHT:
             self._put(call)
             return
         self._waiting.append(call)
-        if self._link is None and self._opening is None:
+        if self._stream is None and self._opening is None:
             self._begin_to_open()
 
     def reset(self) -> None:
         """Forget all calls, and the connection with what it would say to them."""
-        link, self._link = self._link, None
-        if link is not None:
-            link.close()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
         self._out.clear()
-        self._flying.clear()
+        self._in_flight.clear()
         self._waiting.clear()
 
     def push(self) -> None:
         """Have on its way what was sent: all of a turn together, each write costs a system call."""
-        if self._out and self._link is not None:
-            self._link.write(b"".join(self._out))
+        if self._out and self._stream is not None:
+            self._stream.write(b"".join(self._out))
         self._out.clear()
 
-    def teach(self, call: Call) -> None:
+    def send_script(self, call: Call) -> None:
         """Send a call again to a node that did not know the script, and does after the first."""
-        if self._teaching is None or self._teaching not in (*self._waiting, *self._flying):
-            self._teaching = call
+        if self._sends_script is None or self._sends_script not in (
+            *self._waiting,
+            *self._in_flight,
+        ):
+            self._sends_script = call
             call.by_text = True
         self.send(call)
         self.push()
 
     def fail(self, error: Exception) -> None:
         """End the connection, if there is one: the next call opens another."""
-        if self._link is not None:
-            self._link.fail(error)
+        if self._stream is not None:
+            self._stream.fail(error)
 
     async def aclose(self) -> None:
         """Close the connection, without a word to anybody."""
@@ -155,25 +159,25 @@ class Line:
             self._watch.cancel()
         if self._opening is not None:
             self._opening.cancel()
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
             await asyncio.sleep(0)  # the loop lets go of the socket in its next turn
         await self._client.aclose()
 
     def abandon(self) -> None:
         """Close the connection of a loop that was closed before; from any thread."""
         self._closed = True
-        link, self._link = self._link, None
-        if link is not None:
-            link.abandon()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.abandon()
         abandon_pool(self._client)
 
     def _put(self, call: Call) -> None:
-        operations = [asked.operation for asked in call.asked]
+        operations = [asked.operation for asked in call.pending]
         self._out.append(self._encode(operations, by_text=call.by_text))
         call.sent_at = time.monotonic()
-        self._flying.append(call)
+        self._in_flight.append(call)
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout, self._look_at_the_clock)
 
@@ -186,9 +190,9 @@ class Line:
 
     def _look_now(self) -> None:
         self._watch = None
-        if not self._flying:
+        if not self._in_flight:
             return
-        left = self._flying[0].sent_at + self._timeout - time.monotonic()
+        left = self._in_flight[0].sent_at + self._timeout - time.monotonic()
         if left > 0:
             self._watch = self._loop.call_later(left, self._look_at_the_clock)
         else:
@@ -200,26 +204,26 @@ class Line:
         self._opening.add_done_callback(self._opened)
 
     async def _open(self) -> None:
-        link = Link(self._hear, self._ended)
+        stream = Stream(self._receive, self._ended)
         try:
             # Connecting counts too: a server may take the connection, and say nothing.
             self._refusals.check()
-            with self._refusals.heeded():
+            with self._refusals.watched():
                 async with asyncio.timeout(self._connect_timeout):
-                    await link.open(self._client)
+                    await stream.open(self._client)
         except Exception as error:  # noqa: BLE001
             # Of any kind: a credential provider, for one, may raise what it likes.
             error = or_no_answer(error)
             while self._waiting:
                 self._answering.refused(self, self._waiting.popleft(), error)
         else:
-            self._link = link
+            self._stream = stream
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
         try:
             if self._opening is opening:
                 self._opening = None
-            if self._link is not None:
+            if self._stream is not None:
                 self._flush()
             elif self._waiting and not self._closed and self._opening is None:
                 # Cancelled halfway, since the loop ends: it is opened anew for what was asked; also
@@ -230,29 +234,29 @@ class Line:
             raise
 
     def _flush(self) -> None:
-        while self._waiting and self._link is not None and len(self._flying) < IN_FLIGHT:
+        while self._waiting and self._stream is not None and len(self._in_flight) < IN_FLIGHT:
             self._put(self._waiting.popleft())
         self.push()
 
-    def _hear(self, reply: Reply) -> None:
+    def _receive(self, reply: Reply) -> None:
         try:
-            self._hear_now(reply)
+            self._receive_now(reply)
         except BaseException:
             self._answering.interrupted()
             raise
 
-    def _hear_now(self, reply: Reply) -> None:
-        if not self._flying:
+    def _receive_now(self, reply: Reply) -> None:
+        if not self._in_flight:
             self.fail(Unreadable("the server sent a reply that nobody asked for"))
             return
-        expected = self._flying.popleft()
+        expected = self._in_flight.popleft()
         if isinstance(expected, Confirmation):
             self._answering.confirmed(self, expected, reply if isinstance(reply, int) else 0)
             return
         lines: list[str] = []
         if not isinstance(reply, RedisError):
             try:
-                lines = protocol.lines_of(reply, len(expected.asked))
+                lines = replies.lines_of(reply, len(expected.pending))
             except Unreadable as error:
                 reply = error
         if not isinstance(reply, RedisError):
@@ -269,16 +273,16 @@ class Line:
 
     def _ask_replicas(self, call: Call, lines: list[str]) -> bool:
         """Have replicas confirm a call's grants, if there are any."""
-        grants = grants_of([asked.operation for asked in call.asked], lines)
-        if grants is None or self._link is None or self._min_replicas is None:
+        grants = grants_of([asked.operation for asked in call.pending], lines)
+        if grants is None or self._stream is None or self._min_replicas is None:
             return False
         self.push()  # what was put there before has its place in line
-        self._link.write(protocol.packed_command(*self._min_replicas.command()))
-        self._flying.append(Confirmation(call, lines, grants, time.monotonic()))
+        self._stream.write(commands.packed_command(*self._min_replicas.command()))
+        self._in_flight.append(Confirmation(call, lines, grants, time.monotonic()))
         return True
 
-    def _ended(self, link: Link, error: Exception) -> None:
-        if link is not self._link:
+    def _ended(self, stream: Stream, error: Exception) -> None:
+        if stream is not self._stream:
             return
         try:
             self._end_now(error)
@@ -287,11 +291,11 @@ class Line:
             raise
 
     def _end_now(self, error: Exception) -> None:
-        self._link = None
+        self._stream = None
         self._out.clear()
-        flying, self._flying = self._flying, deque()
+        in_flight, self._in_flight = self._in_flight, deque()
         waiting, self._waiting = self._waiting, deque()
-        for expected in (*flying, *waiting):
+        for expected in (*in_flight, *waiting):
             if isinstance(expected, Confirmation):
                 self._answering.confirmed(self, expected, 0)
             else:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from limiter_core.errors import StoreError
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.connection.deadlines import NoAnswer
-from limiter_redis.protocol import commands as protocol
-from limiter_redis.transport.sync_transport import store_error
+from limiter_redis.protocol import commands
+from limiter_redis.protocol.errors import store_error
 
 
-class Asked(NamedTuple):
+class Pending(NamedTuple):
     """An operation, and who wants its reply.
 
     Attributes:
@@ -26,39 +26,41 @@ class Asked(NamedTuple):
         at: when it was asked for, on the monotonic clock.
     """
 
-    operation: protocol.Operation
+    operation: commands.Operation
     future: asyncio.Future[str]
     at: float
 
 
-def new_asked(
+def new_pending(
     loop: asyncio.AbstractEventLoop,
-    operation: protocol.Operation,
+    operation: commands.Operation,
     deadline: float | None,
     where: str,
-) -> Asked:
+) -> Pending:
     """Return an operation that fails at a deadline (monotonic), whatever becomes of it."""
     future: asyncio.Future[str] = loop.create_future()
     now = time.monotonic()
     if deadline is not None:
         timer = loop.call_later(max(0.0, deadline - now), _out_of_time, future, operation, where)
         future.add_done_callback(lambda _: timer.cancel())
-    return Asked(operation, future, now)
+    return Pending(operation, future, now)
 
 
-def _out_of_time(future: asyncio.Future[str], operation: protocol.Operation, where: str) -> None:
+def _out_of_time(future: asyncio.Future[str], operation: commands.Operation, where: str) -> None:
     error = NoAnswer("no answer before the caller's patience ended")
     _set_error(future, store_error(error, where, [operation]))
 
 
-def deliver(asked: Iterable[Asked], lines: Sequence[str]) -> None:
+def deliver(asked: Iterable[Pending], lines: Sequence[str]) -> None:
     """Hand out the replies: one line for each, at least."""
     for (_, future, _), line in zip(asked, lines, strict=False):
         if not future.done():
             future.set_result(line)
 
 
-def fail(asked: Iterable[Asked], new_error: Callable[[Sequence[protocol.Operation]], Any]) -> None:
+def fail(
+    asked: Iterable[Pending], new_error: Callable[[Sequence[commands.Operation]], Any]
+) -> None:
     """Tell all who asked why there is no reply.
 
     Args:
@@ -70,7 +72,7 @@ def fail(asked: Iterable[Asked], new_error: Callable[[Sequence[protocol.Operatio
         _set_error(future, new_error([operation]))
 
 
-def fail_overdue(asked: Iterable[Asked], before: float, where: str) -> None:
+def fail_overdue(asked: Iterable[Pending], before: float, where: str) -> None:
     """Tell all who asked before some time that there is no reply."""
     for operation, future, at in asked:
         if at > before:

@@ -1,4 +1,4 @@
-"""Calls of the script by an event loop, each to the node that owns its keys; see `AsyncWire`."""
+"""Calls of the script by an event loop, each to the node with its keys; see `AsyncTransport`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from redis.exceptions import ClusterDownError, MovedError, NoScriptError, Respon
 
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemThread, run_in_thread
-from limiter_redis.cluster.redirects import MinReplicas, failure, give_back, is_about_the_map
-from limiter_redis.cluster.slot_map import Node, Slots, tag_of_operation
-from limiter_redis.connection.endpoints import CONNECT_PATIENCE, Place
-from limiter_redis.protocol import commands as protocol
+from limiter_redis.cluster.redirects import failure, is_about_the_map
+from limiter_redis.cluster.replicas import MinReplicas, give_back
+from limiter_redis.cluster.slot_map import SlotMap, tag_of_operation
+from limiter_redis.connection.nodes import CONNECT_TIMEOUT, Endpoint, Node
+from limiter_redis.protocol import commands
+from limiter_redis.protocol.commands import BATCH
 from limiter_redis.protocol.script import Script
-from limiter_redis.session.tracker import Hub
-from limiter_redis.transport.node_connection import Call, Confirmation, Line
-from limiter_redis.transport.pending import Asked, deliver, fail, new_asked
-from limiter_redis.transport.routed_sync_transport import RoutedWire
-from limiter_redis.transport.sync_transport import BATCH
+from limiter_redis.transport.interfaces import Receiver, ThreadTransport
+from limiter_redis.transport.node_connection import Call, Confirmation, NodeConnection
+from limiter_redis.transport.pending import Pending, deliver, fail, new_pending
 
-CLOSING_PATIENCE = 5.0
+CLOSING_TIMEOUT = 5.0
 """Seconds that closing waits for what was asked before."""
 
 
-class _Lane:
+class _TagQueue:
     """The operations of one tag.
 
     One call of a tag is on its way at a time: none overtakes another, whatever way it is sent.
@@ -40,82 +40,82 @@ class _Lane:
     __slots__ = ("call", "gathered", "singly")
 
     def __init__(self) -> None:
-        self.gathered: list[Asked] = []
+        self.gathered: list[Pending] = []
         self.call: Call | None = None
         self.singly = 0
 
 
-class RoutedAsyncWire:
+class RoutedAsyncTransport:
     """Calls of the nodes of a cluster, from one event loop, over one connection to each.
 
     Args:
         place: where they are.
-        slots: who owns what.
-        hub: who hears news.
+        slot_map: who owns what.
+        receiver: what receives news.
         script: the script.
-        commands: the way of plain commands, which are seldom: a thread's.
+        plain: the way of plain commands, which are seldom: a thread's.
         min_replicas: how many replicas have to confirm a grant; None: it is not asked.
     """
 
     def __init__(
         self,
-        place: Place,
-        slots: Slots,
-        hub: Hub,
+        place: Endpoint,
+        slot_map: SlotMap,
+        receiver: Receiver,
         script: Script,
-        commands: RoutedWire,
+        plain: ThreadTransport,
         *,
         min_replicas: MinReplicas | None = None,
     ) -> None:
-        self._place = place
-        self._slots = slots
-        self._hub = hub
-        self._encode = protocol.Encoder(script, hub.names, hub.process)
-        self._commands = commands
+        self._endpoint = place
+        self._slot_map = slot_map
+        self._receiver = receiver
+        self._encode = commands.Encoder(script, receiver.keyspace, receiver.process)
+        self._plain = plain
         self._min_replicas = min_replicas
         self.loop = asyncio.get_running_loop()
-        self._lines: dict[Node, Line] = {}
-        self._lanes: dict[str, _Lane] = {}
-        self._ready: dict[str, _Lane] = {}
-        """Lanes with something to send and nothing on its way."""
+        self._lines: dict[Node, NodeConnection] = {}
+        self._queues: dict[str, _TagQueue] = {}
+        self._ready: dict[str, _TagQueue] = {}
+        """Queues with something to send and nothing on its way."""
         self._aside: dict[Call, asyncio.TimerHandle | None] = {}
         """Calls that are to be sent again: after a while, or (None) when the map is known."""
         self._flush_is_due = False
-        self._learning = False
+        self._refreshing = False
         self._lifetime = self._until_the_loop_ends()
-        self._lives: asyncio.Task[None] | None = None
+        self._lifetime_began: asyncio.Task[None] | None = None
         self._closed = False
 
     def submit(
-        self, operation: protocol.Operation, deadline: float | None = None
+        self, operation: commands.Operation, deadline: float | None = None
     ) -> asyncio.Future[str]:
-        """Have an operation carried out; the future is its reply. See `AsyncWire.submit`."""
+        """Have an operation carried out; the future is its reply. See `AsyncTransport.submit`."""
         asked = self._asked(operation, deadline)
-        self._gather(tag_of_operation(self._hub.names, operation), [asked])
+        self._gather(tag_of_operation(self._receiver.keyspace, operation), [asked])
         return asked.future
 
-    def _asked(self, operation: protocol.Operation, deadline: float | None = None) -> Asked:
-        return new_asked(self.loop, operation, deadline, self._place.where)
+    def _asked(self, operation: commands.Operation, deadline: float | None = None) -> Pending:
+        return new_pending(self.loop, operation, deadline, self._endpoint.where)
 
     async def command(self, *command: Any, node: Node | None = None) -> Any:
         """Carry out one plain command, at a node or where its key is."""
-        call = self._commands.command
+        call = self._plain.command
         return await run_in_thread(lambda: call(*command, node=node))
 
     async def nodes(self) -> Sequence[Node]:
         """Return the nodes that have keys."""
-        return await run_in_thread(self._commands.nodes)
+        return await run_in_thread(self._plain.nodes)
 
     async def aclose(self) -> None:
         """Close the connections; what was asked before is carried out first, in bounded time."""
-        deadline = self.loop.time() + CLOSING_PATIENCE
+        deadline = self.loop.time() + CLOSING_TIMEOUT
         while futures := self._unanswered():
             left = deadline - self.loop.time()
             if left <= 0:
                 break
             await asyncio.wait(futures, timeout=left)
-        if self._lives is not None:
-            await self._lives
+        if self._lifetime_began is not None:
+            await self._lifetime_began
         await self._lifetime.aclose()
 
     def abandon(self) -> None:
@@ -123,12 +123,12 @@ class RoutedAsyncWire:
         self._closed = True
         for line in self._lines.values():
             line.abandon()
-        self._commands.close()
+        self._plain.close()
 
     def _unanswered(self) -> list[asyncio.Future[str]]:
-        lanes = list(self._lanes.values())
-        asked = [each for lane in lanes for each in lane.gathered]
-        asked += [each for lane in lanes if lane.call is not None for each in lane.call.asked]
+        queues = list(self._queues.values())
+        asked = [each for queue in queues for each in queue.gathered]
+        asked += [each for queue in queues if queue.call is not None for each in queue.call.pending]
         return [each.future for each in asked if not each.future.done()]
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
@@ -143,22 +143,22 @@ class RoutedAsyncWire:
                     timer.cancel()
             for line in self._lines.values():
                 await line.aclose()
-            self._commands.close()
+            self._plain.close()
 
-    async def _live(self) -> None:
+    async def _begin_lifetime(self) -> None:
         await anext(self._lifetime)
 
     # -- sending ----------------------------------------------------------------------------------
 
-    def _gather(self, tag: str, asked: list[Asked]) -> None:
-        lane = self._lanes.get(tag)
-        if lane is None:
-            lane = self._lanes[tag] = _Lane()
-        lane.gathered += asked
-        if lane.call is None:
-            self._ready[tag] = lane
+    def _gather(self, tag: str, asked: list[Pending]) -> None:
+        queue = self._queues.get(tag)
+        if queue is None:
+            queue = self._queues[tag] = _TagQueue()
+        queue.gathered += asked
+        if queue.call is None:
+            self._ready[tag] = queue
             if not self._flush_is_due:
-                if len(self._hub.live) > 1:
+                if not self._receiver.is_alone():
                     # Let come along what others ask in this turn.
                     self.loop.call_soon(self._flush)
                     self._flush_is_due = True  # last: if the line before is interrupted, it is not
@@ -176,87 +176,87 @@ class RoutedAsyncWire:
         self._flush_is_due = False
         ready, self._ready = self._ready, {}
         calls: list[Call] = []
-        give_up_at = time.monotonic() + self._place.timeout
-        for tag, lane in ready.items():
-            size = 1 if lane.singly else BATCH
-            lane.singly = max(0, lane.singly - 1)
-            lane.call = Call(tag, lane.gathered[:size], give_up_at)
-            del lane.gathered[:size]
-            calls.append(lane.call)
+        give_up_at = time.monotonic() + self._endpoint.timeout
+        for tag, queue in ready.items():
+            size = 1 if queue.singly else BATCH
+            queue.singly = max(0, queue.singly - 1)
+            queue.call = Call(tag, queue.gathered[:size], give_up_at)
+            del queue.gathered[:size]
+            calls.append(queue.call)
         self._send_now(calls)
 
-    def _send(self, call: Call, touched: set[Line]) -> None:
-        node = self._slots.node_of(call.tag)
+    def _send(self, call: Call, touched: set[NodeConnection]) -> None:
+        node = self._slot_map.node_of(call.tag)
         if node is not None:
             line = self._line(node)
             line.send(call)
             touched.add(line)
-        elif self._slots.version == 0:
+        elif self._slot_map.version == 0:
             self._aside[call] = None
-            self._learn()
+            self._refresh()
         else:
             self._put_off(call, ClusterDownError("no node owns the slot of " + call.tag))
 
-    def _line(self, node: Node) -> Line:
+    def _line(self, node: Node) -> NodeConnection:
         line = self._lines.get(node)
         if line is None:
-            if self._lives is None:
-                self._lives = self.loop.create_task(self._live())
-            line = self._lines[node] = Line(
+            if self._lifetime_began is None:
+                self._lifetime_began = self.loop.create_task(self._begin_lifetime())
+            line = self._lines[node] = NodeConnection(
                 node,
-                self._place.async_client(node),
+                self._endpoint.async_client(node),
                 self._encode,
                 self,
-                timeout=self._place.timeout,
-                connect_timeout=min(self._place.timeout, CONNECT_PATIENCE),
+                timeout=self._endpoint.timeout,
+                connect_timeout=min(self._endpoint.timeout, CONNECT_TIMEOUT),
                 min_replicas=self._min_replicas,
-                refusals=self._hub.refusals,
+                refusals=self._receiver.refusals,
             )
         return line
 
     # -- answers ----------------------------------------------------------------------------------
 
-    def heard(self, line: Line, call: Call, lines: list[str]) -> None:  # noqa: ARG002
+    def heard(self, line: NodeConnection, call: Call, lines: list[str]) -> None:  # noqa: ARG002
         """Hand out replies and news."""
-        deliver(call.asked, lines)
-        if len(lines) > len(call.asked):
-            news = lines[len(call.asked) :]
-            self._hub.hear(news, call.sent_at, in_callers_thread=True)
+        deliver(call.pending, lines)
+        if len(lines) > len(call.pending):
+            news = lines[len(call.pending) :]
+            self._receiver.receive(news, call.sent_at, in_callers_thread=True)
         self._over(call)
 
-    def refused(self, line: Line, call: Call, error: Exception) -> None:
+    def refused(self, line: NodeConnection, call: Call, error: Exception) -> None:
         """Send a call again, if that may help."""
         if isinstance(error, MovedError):
-            self._slots.moved(error, line.node)
+            self._slot_map.moved(error, line.node)
         elif isinstance(error, NoScriptError) and not call.by_text:
-            line.teach(call)
+            line.send_script(call)
             return
         elif not isinstance(error, ResponseError):
-            self._hub.silence()  # the news that came with lost replies are lost
+            self._receiver.messages_lost()  # the news that came with lost replies are lost
         self._put_off(call, error)
 
-    def confirmed(self, line: Line, question: Confirmation, replicas: int) -> None:
+    def confirmed(self, line: NodeConnection, question: Confirmation, replicas: int) -> None:
         """Hand out what replicas have; give back what they have not."""
         call, lines, grants, _ = question
         least = self._min_replicas
         if least is not None and replicas < least.least:
-            operations = [asked.operation for asked in call.asked]
-            releases = give_back(operations, lines, grants, self._hub)
-            unsafe = [call.asked[place] for place in grants.places]
+            operations = [asked.operation for asked in call.pending]
+            releases = give_back(operations, lines, grants, self._receiver.key_of_request)
+            unsafe = [call.pending[place] for place in grants.positions]
             fail(unsafe, lambda _: least.missed(replicas))
             # Before all that is asked from now on: who was refused may ask again at once.
-            lane = self._lanes[call.tag]
-            lane.gathered[:0] = [self._asked(each) for each in releases]
+            queue = self._queues[call.tag]
+            queue.gathered[:0] = [self._asked(each) for each in releases]
         self.heard(line, call, lines)
 
     def _put_off(self, call: Call, error: Exception) -> None:
         """Send a call again after a while, or give it up."""
-        pause = call.tries.pause_after(error, time.monotonic())
+        pause = call.retry.backoff_after(error, time.monotonic())
         if pause is None:
             self._give_up(call, error)
             return
-        if is_about_the_map(error) and (pause or self._slots.is_old()):
-            self._learn()
+        if is_about_the_map(error) and (pause or self._slot_map.is_stale()):
+            self._refresh()
         self._aside[call] = self.loop.call_later(pause, self._send_again, call)
 
     def _send_again(self, *calls: Call) -> None:
@@ -271,7 +271,7 @@ class RoutedAsyncWire:
     def interrupted(self) -> None:
         """Send anew, over other connections, all that may not have been answered.
 
-        See `AsyncWire._recover`. What is on its way stands in a lane, whatever was interrupted.
+        See `AsyncTransport._recover`. What is in flight stands in a queue, whatever happened.
         """
         for line in self._lines.values():
             line.reset()
@@ -281,48 +281,48 @@ class RoutedAsyncWire:
         self._aside.clear()
         self._ready.clear()
         calls: list[Call] = []
-        for tag, lane in list(self._lanes.items()):
-            if lane.call is not None:
-                sent = {asked.future for asked in lane.call.asked}
-                lane.gathered = [each for each in lane.gathered if each.future not in sent]
-                calls.append(lane.call)
-            elif lane.gathered:
-                self._ready[tag] = lane
+        for tag, queue in list(self._queues.items()):
+            if queue.call is not None:
+                sent = {asked.future for asked in queue.call.pending}
+                queue.gathered = [each for each in queue.gathered if each.future not in sent]
+                calls.append(queue.call)
+            elif queue.gathered:
+                self._ready[tag] = queue
             else:
-                del self._lanes[tag]
-        self._learning = False
-        self._hub.silence()
+                del self._queues[tag]
+        self._refreshing = False
+        self._receiver.messages_lost()
         if not self._closed:
             self._flush_is_due = True
             self.loop.call_soon(self._flush)
             self.loop.call_soon(self._send_again, *calls)
 
     def _send_now(self, calls: list[Call]) -> None:
-        touched: set[Line] = set()
+        touched: set[NodeConnection] = set()
         for call in calls:
             self._send(call, touched)
         for line in touched:
             line.push()
 
     def _give_up(self, call: Call, error: Exception) -> None:
-        if isinstance(error, ResponseError) and len(call.asked) > 1:
+        if isinstance(error, ResponseError) and len(call.pending) > 1:
             # One that cannot be done must not take the others along.
-            lane = self._lanes[call.tag]
-            lane.gathered[:0] = call.asked
-            lane.singly += len(call.asked)
+            queue = self._queues[call.tag]
+            queue.gathered[:0] = call.pending
+            queue.singly += len(call.pending)
         else:
-            where = self._place.where
-            fail(call.asked, lambda operations: failure(error, where, operations))
+            where = self._endpoint.where
+            fail(call.pending, lambda operations: failure(error, where, operations))
         self._over(call)
 
     def _over(self, call: Call) -> None:
         """Let the next call of the same tag go."""
-        lane = self._lanes[call.tag]
-        lane.call = None
-        if not lane.gathered:
-            del self._lanes[call.tag]
+        queue = self._queues[call.tag]
+        queue.call = None
+        if not queue.gathered:
+            del self._queues[call.tag]
             return
-        self._ready[call.tag] = lane
+        self._ready[call.tag] = queue
         if not self._flush_is_due:
             # Behind those who were woken, for they ask for more.
             self.loop.call_soon(self._flush)
@@ -330,32 +330,32 @@ class RoutedAsyncWire:
 
     # -- the map ----------------------------------------------------------------------------------
 
-    def _learn(self) -> None:
+    def _refresh(self) -> None:
         """Have a thread of its own learn who owns what: the loop's are perhaps all busy."""
-        if self._learning or self._closed:
+        if self._refreshing or self._closed:
             return
-        self._learning = True
-        seen = self._slots.version
-        SystemThread(lambda: self._learn_now(seen), "limiter-slots").start()
+        self._refreshing = True
+        seen = self._slot_map.version
+        SystemThread(lambda: self._refresh_now(seen), "limiter-slots").start()
 
-    def _learn_now(self, seen: int) -> None:
+    def _refresh_now(self, seen: int) -> None:
         trouble: Exception | None = None
         try:
-            self._slots.learn(seen)
+            self._slot_map.refresh(seen)
         except Exception as error:  # noqa: BLE001
             trouble = error
         with suppress(RuntimeError):  # the loop has ended
-            self.loop.call_soon_threadsafe(self._learnt, trouble)
+            self.loop.call_soon_threadsafe(self._refreshed, trouble)
 
-    def _learnt(self, trouble: Exception | None) -> None:
+    def _refreshed(self, trouble: Exception | None) -> None:
         try:
-            self._learnt_now(trouble)
+            self._refreshed_now(trouble)
         except BaseException:
             self.interrupted()
             raise
 
-    def _learnt_now(self, trouble: Exception | None) -> None:
-        self._learning = False
+    def _refreshed_now(self, trouble: Exception | None) -> None:
+        self._refreshing = False
         calls = [call for call, timer in self._aside.items() if timer is None]
         for call in calls:
             del self._aside[call]

@@ -2,121 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from redis.exceptions import (
-    AskError,
     AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
-    ClusterDownError,
     ConnectionError,  # noqa: A004  (redis-py's own)
     NoScriptError,
     ReadOnlyError,
     RedisError,
     ResponseError,
-    TimeoutError,  # noqa: A004  (redis-py's own)
-    TryAgainError,
 )
 
-from limiter_core.errors import StoreError, StoreUnavailable
+from limiter_core.errors import StoreError
 from limiter_core.system_clock import system_clock as time
-from limiter_redis.cluster.slot_map import HERE, Node
 from limiter_redis.connection.backoff import Refusals
 from limiter_redis.connection.deadlines import bounded
-from limiter_redis.connection.exchange import Connections, exchange
-from limiter_redis.protocol import commands as protocol
-from limiter_redis.protocol.errors import is_driver_error
-from limiter_redis.protocol.keyspace import Names
+from limiter_redis.connection.exchange import ConnectionPool, exchange
+from limiter_redis.connection.nodes import ONLY_NODE, Node
+from limiter_redis.protocol import commands, replies
+from limiter_redis.protocol.errors import is_driver_error, store_error
+from limiter_redis.protocol.keyspace import Keyspace
 from limiter_redis.protocol.script import Script
 
-BATCH = 128
-"""Operations that travel in one call of the script at the most (S16)."""
 
-UNAVAILABLE = (
-    ConnectionError,
-    TimeoutError,
-    BusyLoadingError,
-    ClusterDownError,
-    ReadOnlyError,
-    TryAgainError,
-    OSError,
-)
-
-_PASSING = re.compile(
-    r"(?:^|: -?)(?:BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|READONLY|TRYAGAIN) "
-)
-"""How the errors of a server begin, also within a script, that is not itself for a while."""
-
-
-def store_error(
-    error: Exception, where: str, operations: Sequence[protocol.Operation] = ()
-) -> StoreError:
-    """Return our error for one of the driver's, which becomes its cause.
-
-    Args:
-        error: the driver's.
-        where: the store lives.
-        operations: that were asked for; an answer is about what they are about.
-    """
-    away = (isinstance(error, UNAVAILABLE) or _PASSING.search(str(error)) is not None) and (
-        not isinstance(error, AuthenticationError | AuthorizationError)
-    )
-    if away:
-        ours: StoreError = StoreUnavailable(f"the store at {where} cannot be reached: {error}")
-    elif "+cluster" not in where and _says_cluster(error):
-        ours = StoreError(
-            f"the server at {where} is a node of a cluster, and the keys lie on another: give the "
-            "store the URL redis+cluster://host:port in place of redis://host:port, or a "
-            "RedisCluster as its client"
-        )
-    else:
-        about = ""
-        if isinstance(error, ResponseError) and len(operations) == 1:
-            about = f" (about {operations[0].subject})"
-        ours = StoreError(f"the store at {where} answered: {error}{about}")
-    ours.__cause__ = error
-    return ours
-
-
-def _says_cluster(error: Exception) -> bool:
-    said = str(error)
-    return isinstance(error, AskError) or "CROSSSLOT" in said or "non local key" in said
-
-
-class Way(Protocol):
-    """A way for threads, to one server or to many."""
-
-    reply_lost: Callable[[], object]
-
-    def call(
-        self, operations: Sequence[protocol.Operation], deadline: float | None = None
-    ) -> list[str]:
-        """Carry out operations and return the replies, then the news; see `Wire.call`."""
-        ...
-
-    def call_each(
-        self, operations: Sequence[protocol.Operation], deadline: float | None = None
-    ) -> tuple[list[str | StoreError], list[str]]:
-        """Carry out operations; return for each the reply, or why there is none, and the news."""
-        ...
-
-    def command(self, *command: Any, node: Node | None = None) -> Any:
-        """Carry out one plain command, at a node or where its key is."""
-        ...
-
-    def nodes(self) -> Sequence[Node]:
-        """Return the nodes that have keys."""
-        ...
-
-    def close(self) -> None:
-        """Close the connections."""
-        ...
-
-
-class Wire:
+class SyncTransport:
     """Calls of one server, from any thread.
 
     Args:
@@ -131,8 +41,8 @@ class Wire:
 
     def __init__(
         self,
-        connections: Connections,
-        names: Names,
+        connections: ConnectionPool,
+        names: Keyspace,
         process: str,
         where: str,
         script: Script,
@@ -146,10 +56,10 @@ class Wire:
         self._timeout = timeout
         self.reply_lost: Callable[[], object] = bool
         """Is called when a reply may have been lost, and with it news."""
-        self._encode = protocol.Encoder(script, names, process)
+        self._encode = commands.Encoder(script, names, process)
 
     def call(
-        self, operations: Sequence[protocol.Operation], deadline: float | None = None
+        self, operations: Sequence[commands.Operation], deadline: float | None = None
     ) -> list[str]:
         """Carry out operations (at most `BATCH`) and return the replies, then the news.
 
@@ -169,7 +79,7 @@ class Wire:
             raise
 
     def call_each(
-        self, operations: Sequence[protocol.Operation], deadline: float | None = None
+        self, operations: Sequence[commands.Operation], deadline: float | None = None
     ) -> tuple[list[str | StoreError], list[str]]:
         """Carry out operations; return for each the reply, or why there is none, and the news."""
         give_up_at = bounded(deadline, time.monotonic(), self._timeout)
@@ -190,13 +100,13 @@ class Wire:
 
     def nodes(self) -> Sequence[Node]:
         """Return the one server."""
-        return [HERE]
+        return [ONLY_NODE]
 
     def command(self, *command: Any, node: Node | None = None) -> Any:  # noqa: ARG002
         """Carry out one plain command."""
         give_up_at = bounded(None, time.monotonic(), self._timeout)
         try:
-            return self._exchange(protocol.packed_command(*command), give_up_at)
+            return self._exchange(commands.packed_command(*command), give_up_at)
         except Exception as error:
             if is_driver_error(error):
                 raise store_error(error, self._where) from error
@@ -206,12 +116,12 @@ class Wire:
         """Close the connections, unless they are somebody else's."""
         self._connections.close()
 
-    def _lines(self, operations: Sequence[protocol.Operation], give_up_at: float) -> list[str]:
+    def _lines(self, operations: Sequence[commands.Operation], give_up_at: float) -> list[str]:
         try:
             reply = self._exchange(self._encode(operations), give_up_at)
         except NoScriptError:
             reply = self._exchange(self._encode(operations, by_text=True), give_up_at)
-        return protocol.lines_of(reply, len(operations))
+        return replies.lines_of(reply, len(operations))
 
     def _exchange(self, command: bytes, give_up_at: float) -> Any:
         try:

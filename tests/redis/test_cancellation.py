@@ -84,7 +84,7 @@ async def cancelled_at(
 async def limiter(server: Server) -> AsyncIterator[Limiter]:
     store = RedisStore(server.url)
     yield Limiter(store)
-    await until(lambda: not store.hub.live, "nobody waits or holds")
+    await until(lambda: not store.session.tracker.entries, "nobody waits or holds")
     await store.aclose()
 
 
@@ -210,11 +210,11 @@ async def test_opening_the_connection_is_cancelled(own_server: Process) -> None:
     with Proxy(own_server.port) as proxy:
         store = RedisStore(proxy.url)
         limiter = Limiter(store)
-        wire = store.async_wire()
+        wire = store.session.async_transport()
         for number in range(20):
             proxy.hold_up()
             proxy.hang_up()
-            await until(lambda: wire._link is None, "the connection is lost")
+            await until(lambda: wire._stream is None, "the connection is lost")
             asking = asyncio.create_task(limiter.acquire(OTHER))
             await until(lambda: wire._opening is not None, "it is being opened")
             await asyncio.sleep(0.002 * (number % 3))

@@ -67,9 +67,9 @@ def hears(store: RedisStore, scenario: Scenario) -> bool:
     """Whether a process that is to hear of something has its ears open already."""
     if "RecordingListener" not in scenario.play.__code__.co_names:
         return True
-    store.keeper.ensure_running()
-    store.keeper.heed("contract/a")  # type: ignore[attr-defined]
-    return store.keeper.hears("contract/a")  # type: ignore[attr-defined,no-any-return]
+    store.session.renewer.ensure_running()
+    store.session.renewer.watch("contract/a")  # type: ignore[attr-defined]
+    return store.session.renewer.receives("contract/a")  # type: ignore[attr-defined,no-any-return]
 
 
 class TestContractInThreads(OnACluster, SyncStoreContract):
@@ -230,7 +230,7 @@ async def test_a_waiter_in_another_process_is_woken_at_once(
         waiting = asyncio.create_task(
             asyncio.to_thread(waiter.acquire, PER_CUSTOMER, {"customer": 7})
         )
-    await until(lambda: other.keeper.hears(key), "it hears")  # type: ignore[attr-defined]
+    await until(lambda: other.session.renewer.receives(key), "it hears")  # type: ignore[attr-defined]
     await asyncio.sleep(0.2)  # the look that follows is over
     released_at = time.monotonic()
     await asyncio.to_thread(holder.release)
@@ -293,7 +293,7 @@ async def test_the_rights_that_a_limiter_needs(cluster: Cluster) -> None:
         waiting = asyncio.create_task(
             asyncio.to_thread(sync.acquire, PER_CUSTOMER, {"customer": number})
         )
-        await until(lambda: other.keeper.hears(f"customer={number}"), "it hears")  # type: ignore[attr-defined] # noqa: B023
+        await until(lambda: other.session.renewer.receives(f"customer={number}"), "it hears")  # type: ignore[attr-defined] # noqa: B023
         await lease.release()
         got = await asyncio.wait_for(waiting, 5)
         await asyncio.to_thread(got.release)
@@ -339,7 +339,7 @@ async def test_a_cancellation_at_every_await(cluster: Cluster) -> None:
             assert [each.id for each in snapshot.holders] == [lease.id]
             assert snapshot.waiting == 0
     assert 2 < far < AWAITS - 1
-    await until(lambda: not store.hub.live, "nobody waits or holds")
+    await until(lambda: not store.session.tracker.entries, "nobody waits or holds")
     assert [key async for key in limiter.keys()] == []
     await store.aclose()
 

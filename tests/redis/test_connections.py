@@ -129,7 +129,7 @@ async def test_messages_are_heard_with_either_protocol(server: Server, protocol:
     here, there = RedisStore(url), RedisStore(url)
     async with Limiter(here).hold(ONE):
         waiter = asyncio.create_task(Limiter(there).acquire(ONE))
-        await until(lambda: there.keeper.listening, "the other store listens")
+        await until(lambda: there.session.renewer.listening, "the other store listens")
         await until_waiting(here, 1)
     lease = await asyncio.wait_for(waiter, 2.0)
     await lease.release()
@@ -163,7 +163,7 @@ async def test_a_thousand_waiters_on_a_pool_of_four(server: Server) -> None:
 
     first = await limiter.acquire(limit)
     calls = [asyncio.create_task(call()) for _ in range(1000)]
-    await until(lambda: len(store.hub.live) == 1001, "all have asked")
+    await until(lambda: len(store.session.tracker.entries) == 1001, "all have asked")
     await first.release()
     await asyncio.wait_for(asyncio.gather(*calls), 30.0)
     recorder.assert_within("one", 3)
@@ -198,7 +198,7 @@ async def test_commands_per_release_do_not_grow_with_the_waiters(server: Server)
         limiter = Limiter(there)
         waiting = [asyncio.create_task(limiter.acquire(ONE)) for _ in range(waiters)]
         await until_waiting(here, waiters)
-        await until(lambda: there.keeper.listening, "the other store listens")
+        await until(lambda: there.session.renewer.listening, "the other store listens")
         # Tickets are renewed every few seconds at the latest; not now.
         await asyncio.sleep(0.3)
         server.admin.config_resetstat()
@@ -233,7 +233,7 @@ def test_a_second_event_loop(server: Server) -> None:
 
     for _ in range(3):
         asyncio.run(use())
-    assert len(store._async_wires) <= 1
+    assert len(store.session._async_transports) <= 1
     store.close()
 
 
@@ -256,7 +256,7 @@ def test_event_loops_of_several_threads(server: Server) -> None:
         list(pool.map(lambda _: asyncio.run(use()), range(8)))
     recorder.assert_within("one", 1)
     made = set(threading.enumerate()) - before
-    assert sum(thread.name == "limiter-keeper" for thread in made) == 1
+    assert sum(thread.name == "limiter-lease-renewer" for thread in made) == 1
     store.close()
 
 
@@ -306,13 +306,13 @@ def test_a_forked_child_neither_renews_nor_releases(server: Server) -> None:
     store = RedisStore(server.url)
     limiter = SyncLimiter(store)
     lease = limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("one"), lease=2))
-    until_now(lambda: store.keeper.listening, "the keeper runs")
+    until_now(lambda: store.session.renewer.listening, "the keeper runs")
     read, write = os.pipe()
     child = fork()
     if child == 0:
         try:
-            held = len(store.hub.live)
-            keepers = sum(each.name == "limiter-keeper" for each in threading.enumerate())
+            held = len(store.session.tracker.entries)
+            keepers = sum(each.name == "limiter-lease-renewer" for each in threading.enumerate())
             taken = limiter.try_acquire(ONE) is not None
             other = limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("two")))
             own = other.fencing_token > lease.fencing_token
@@ -448,7 +448,7 @@ async def use_everything(url: str, namespace: str = "limiter") -> None:
     holder = SyncLimiter(here).acquire(ONE)
     waiter = asyncio.create_task(Limiter(there).acquire(ONE))
     await until_waiting(here, 1)
-    await until(lambda: there.keeper.listening, "the other store listens")
+    await until(lambda: there.session.renewer.listening, "the other store listens")
     key = await Limiter(there).key_for(ONE)
     face.pause(key)
     face.set_limit(key, 2)
@@ -557,11 +557,11 @@ def test_no_password_is_shown(
     try:
         limiter = SyncLimiter(url.format(port=own_server.port))
         store = limiter._engine.store
-        shown += [repr(limiter), repr(store), repr(store.keeper), str(store)]  # type: ignore[attr-defined]
+        shown += [repr(limiter), repr(store), repr(store.session.renewer), str(store)]  # type: ignore[attr-defined]
         try:
             limiter.acquire(ONE, timeout=0.2).release()
         finally:
-            until_now(lambda: not store.hub.live, "nothing is kept alive")  # type: ignore[attr-defined]
+            until_now(lambda: not store.session.tracker.entries, "nothing is kept alive")  # type: ignore[attr-defined]
             limiter.close()
     except (StoreError, ConfigurationError) as error:
         seen: BaseException | None = error
@@ -589,7 +589,7 @@ async def test_an_error_says_where_the_store_is_and_why_it_is_away() -> None:
         with pytest.raises(StoreUnavailable, match=r"redis://127\.0\.0\.1:1/5") as caught:
             await call()
         assert isinstance(caught.value.__cause__, redis.ConnectionError | OSError)
-    assert not store.hub.live
+    assert not store.session.tracker.entries
     await store.aclose()
 
 

@@ -20,8 +20,8 @@ def _hears(store: RedisStore, scenario: Scenario) -> bool:
     """Whether a process that is to hear of something has its ears open already."""
     if "RecordingListener" not in scenario.play.__code__.co_names:
         return True
-    store.keeper.ensure_running()
-    return store.keeper.listening
+    store.session.renewer.ensure_running()
+    return store.session.renewer.listening
 
 
 class OnAServer:
@@ -47,7 +47,7 @@ class TestInThreads(OnAServer, SyncStoreContract):
         for key in list(store.sync_face().keys()):  # what an operator set has no expiry
             store.sync_face().reset_limit(key)
             store.sync_face().resume(key)
-        store.hub.requests.clear()  # a scenario may end while it holds
+        store.session.tracker.requests.clear()  # a scenario may end while it holds
         store.close()
 
 
@@ -62,5 +62,5 @@ class TestInAnEventLoop(OnAServer, AsyncStoreContract):
         async for key in store.async_face().keys():
             await store.async_face().reset_limit(key)
             await store.async_face().resume(key)
-        store.hub.requests.clear()
+        store.session.tracker.requests.clear()
         await store.aclose()

@@ -72,9 +72,9 @@ def test_a_store_comes_back_as_it_was(copied: Any) -> None:
     other = pickle.loads(other) if isinstance(other, bytes) else other
     assert other is not store
     assert repr(other) == repr(store)
-    assert other._place._address == store._place._address
+    assert other._endpoint._address == store._endpoint._address
     assert (other._script, other._min_replicas) == (store._script, store._min_replicas)
-    assert other.hub.process != store.hub.process
+    assert other.session.tracker.process != store.session.tracker.process
 
 
 def test_a_client_cannot_be_sent_but_copies_use_it(server: Server) -> None:

@@ -15,8 +15,8 @@ from limiter_core.requests import Demand, Granted, Held, Notice, Queued, Request
 from limiter_core.store import SyncStore
 from limiter_core.testing.listener import RecordingListener
 from limiter_redis import RedisStore
-from limiter_redis.protocol import commands as protocol
-from limiter_redis.transport.sync_transport import Wire
+from limiter_redis.protocol import commands
+from limiter_redis.transport.sync_transport import SyncTransport
 
 from ._fake_time import FAKED, ServerClock
 from ._servers import Server
@@ -330,8 +330,8 @@ def test_asks_of_deliveries_that_were_given_up_take_nothing_when_they_arrive(
     face = store.sync_face()
     try:
         for number in range(3):
-            given_up = protocol.release_claim("job", KEY, f"delivery-{number}", for_good=True)
-            assert store.wire().call([given_up]) == ["0"]
+            given_up = commands.release_claim("job", KEY, f"delivery-{number}", for_good=True)
+            assert store.session.sync_transport().call([given_up]) == ["0"]
         for number in range(3):
             late = face.acquire(job("job", claimant=f"delivery-{number}"))
             assert not isinstance(late, Granted), number
@@ -377,16 +377,16 @@ def test_who_lets_a_job_in_and_ends_at_once_tells_those_who_can_wake_it(
 def test_a_notice_for_others_that_cannot_be_sent_is_sent_again(
     server: Server, here: Party, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command, failed = Wire.command, 0
+    command, failed = SyncTransport.command, 0
 
-    def flaky(self: Wire, *words: str | int, **more: Any) -> object:
+    def flaky(self: SyncTransport, *words: str | int, **more: Any) -> object:
         nonlocal failed
         if words[0] == "PUBLISH" and not failed:
             failed += 1
             raise StoreUnavailable("the connection broke")
         return command(self, *words, **more)
 
-    monkeypatch.setattr(Wire, "command", flaky)
+    monkeypatch.setattr(SyncTransport, "command", flaky)
     there = RedisStore(server.url, script=FAKED)  # which cannot wake jobs
     here.face.acquire(job("first"))
     here.face.acquire(job("second"))

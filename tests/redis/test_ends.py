@@ -111,7 +111,7 @@ async def test_where_no_thread_can_begin_a_call_says_so(
         patched.setattr(threading.Thread, "start", refuse)
         with pytest.raises(StoreError, match="no thread can begin: can't start new thread"):
             await take()
-        assert not store.hub.live
+        assert not store.session.tracker.entries
         await store.aclose()
     lease = await take()
     released = lease.release()
@@ -191,8 +191,11 @@ async def test_a_loop_that_goes_on_keeps_its_connection(server: Server) -> None:
     limiter = Limiter(server.url)
     async with limiter.hold(ONE):
         await asyncio.to_thread(in_a_loop_of_its_own, limiter.keys().__anext__)
-        wire = limiter._engine.store.async_wire()
-        await until(lambda: len(limiter._engine.store._async_wires) == 1, "the other is forgotten")
+        wire = limiter._engine.store.session.async_transport()
+        await until(
+            lambda: len(limiter._engine.store.session._async_transports) == 1,
+            "the other is forgotten",
+        )
     async with limiter.hold(ONE):
-        assert limiter._engine.store.async_wire() is wire
+        assert limiter._engine.store.session.async_transport() is wire
     await limiter.aclose()

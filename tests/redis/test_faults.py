@@ -24,8 +24,8 @@ from limiter_core import (
 from limiter_core.requests import Demand, Granted, Loss, Mode, Queued, Request
 from limiter_core.testing import OverlapRecorder, RecordingListener
 from limiter_redis import RedisStore
-from limiter_redis.protocol import commands as protocol
-from limiter_redis.protocol.keyspace import Names
+from limiter_redis.protocol import commands
+from limiter_redis.protocol.keyspace import Keyspace
 
 from ._proxy import Proxy
 from ._servers import PATIENCE, Process, Server
@@ -238,7 +238,7 @@ async def test_a_subscription_is_killed_during_a_wait(server: Server, astore: Re
     holder = await Limiter(other).acquire(limit)
     waiter = asyncio.create_task(Limiter(astore).acquire(limit))
     await until_waiting(Limiter(other), limit, 1)
-    await until(lambda: astore.keeper.listening, "the keeper listens")
+    await until(lambda: astore.session.renewer.listening, "the keeper listens")
     with server.admin.pipeline(transaction=True) as at_once:
         at_once.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
         at_once.execute()
@@ -379,7 +379,7 @@ async def test_a_holder_is_told_before_its_lease_ends(
     moments: list[float] = []
 
     async def body() -> None:
-        await until(lambda: far.keeper.listening, "the keeper runs")
+        await until(lambda: far.session.renewer.listening, "the keeper runs")
         moments.append(time.monotonic())
         if how == "silent":
             proxy.hold_up()
@@ -402,7 +402,7 @@ async def test_one_lost_renewal_is_no_loss(proxy: Proxy, far: RedisStore) -> Non
     """Row 29: away for a third of the lease."""
     limiter = Limiter(far)
     async with limiter.hold(ConcurrencyLimit(WORK, 1, lease=2)) as lease:
-        await until(lambda: far.keeper.listening, "the keeper runs")
+        await until(lambda: far.session.renewer.listening, "the keeper runs")
         for _ in range(3):
             proxy.refusing = True
             proxy.hang_up()
@@ -536,19 +536,19 @@ def test_one_step_stays_short_however_many_have_died(server: Server, store: Redi
     """S16; rows 18, 19: 20,000 holders and waiters that ended at once."""
     face = store.sync_face()
     many = 20_000
-    wire = store.wire()
+    wire = store.session.sync_transport()
     requests = [
         Request(f"dead-{number}", (Demand(KEY, many // 2),), lease=3600.0) for number in range(many)
     ]
     for start in range(0, many, 128):
-        wire.call([protocol.acquire(each) for each in requests[start : start + 128]])
-    names = Names("limiter").redis_keys(KEY)
+        wire.call([commands.acquire(each) for each in requests[start : start + 128]])
+    names = Keyspace("limiter").redis_keys(KEY)
     ended = server.admin.zrange(names[1], 0, -1)
     assert len(ended) == many
     for start in range(0, many, 5000):  # and suddenly their leases have ended
         server.admin.zadd(names[1], dict.fromkeys(ended[start : start + 5000], 1))
     server.admin.config_resetstat()
-    wire.call([protocol.sweep(KEY)])
+    wire.call([commands.sweep(KEY)])
     assert sum(server.commands().values()) < 128 * 30, "a chunk to reap, and one to serve"
     assert server.admin.zcard(names[1]) > many - 1000
     alive = Request("alive", (Demand(KEY, 1),), lease=60)

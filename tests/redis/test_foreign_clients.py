@@ -119,9 +119,9 @@ async def works(client: Any, namespace: str, *limits: ConcurrencyLimit) -> None:
     face.on_notice(lambda notice: heard.append(notice.id))
     lease = await limiter.acquire([*limits], GIVEN)
     waiting = asyncio.create_task(thread(sync.acquire, [*limits], GIVEN))
-    lives = other.hub.live
+    lives = other.session.tracker.entries
     await until(lambda: any(live.waiting for live in lives.values()), "it waits")
-    await until(lambda: other.keeper.listening, "it listens")
+    await until(lambda: other.session.renewer.listening, "it listens")
     await until_outlived(lease, LEASE)
     await lease.release()
     got = await asyncio.wait_for(waiting, PATIENCE)
@@ -173,10 +173,10 @@ async def test_a_silent_server_is_given_up(own_server: Process) -> None:
                 store.async_face().sweep(),
             ]
             answers = await asyncio.wait_for(
-                asyncio.gather(*calls, return_exceptions=True), 3 * store._place.timeout
+                asyncio.gather(*calls, return_exceptions=True), 3 * store._endpoint.timeout
             )
             assert [type(answer) for answer in answers] == [StoreUnavailable] * 4
-            assert time.monotonic() - started_at < 3 * store._place.timeout
+            assert time.monotonic() - started_at < 3 * store._endpoint.timeout
         async with limiter.hold(LIMIT, GIVEN):
             pass
         await store.aclose()
@@ -193,7 +193,7 @@ def test_a_silent_server_is_given_up_by_threads_on_their_own_pool(own_server: Pr
             started_at = time.monotonic()
             with pytest.raises(StoreUnavailable, match="Timeout"):
                 limiter.try_acquire(LIMIT, GIVEN)
-            assert time.monotonic() - started_at < 3 * store._place.timeout
+            assert time.monotonic() - started_at < 3 * store._endpoint.timeout
         limiter.acquire(LIMIT, GIVEN).release()
     client.close()
 
@@ -274,7 +274,7 @@ async def test_a_client_of_a_cluster(cluster: Cluster) -> None:
         await works(client, "{shop}:limits", LIMIT, OTHER)
         await client.ping()
         store = RedisStore(client=client, namespace="{shop}:limits")
-        assert store._place.timeout == 5.0
+        assert store._endpoint.timeout == 5.0
         await store.aclose()
 
 
@@ -319,7 +319,9 @@ async def test_a_silent_node_is_given_up(cluster: Cluster) -> None:
             each.__enter__()
         try:
             with pytest.raises(StoreUnavailable):
-                await asyncio.wait_for(limiter.try_acquire(LIMIT, GIVEN), 4 * store._place.timeout)
+                await asyncio.wait_for(
+                    limiter.try_acquire(LIMIT, GIVEN), 4 * store._endpoint.timeout
+                )
         finally:
             for each in frozen:
                 each.__exit__(None, None, None)

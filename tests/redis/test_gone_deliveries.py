@@ -15,7 +15,7 @@ from limiter_core.requests import Demand, Granted, Queued, Replaced, Request
 from limiter_core.system_clock import system_clock as time
 from limiter_core.testing import RecordingListener
 from limiter_memory import MemoryStore
-from limiter_redis.protocol import commands as protocol
+from limiter_redis.protocol import commands, replies
 from limiter_redis.store import RedisStore
 
 from ._servers import Server
@@ -31,18 +31,22 @@ def delivery(claimant: str) -> Request:
 
 
 def is_gone(store: RedisStore, claimant: str) -> None:
-    store.wire().call([protocol.release_claim("job", "k", claimant, for_good=True)])
+    store.session.sync_transport().call(
+        [commands.release_claim("job", "k", claimant, for_good=True)]
+    )
 
 
 def evicted(store: RedisStore) -> None:
-    store.wire().call([protocol.acquire(delivery("a")), protocol.evict("job", "k")])
+    store.session.sync_transport().call(
+        [commands.acquire(delivery("a")), commands.evict("job", "k")]
+    )
 
 
 def handed_over(store: RedisStore) -> None:
-    other = protocol.acquire(Request("other", (Demand("k", 1),), LEASE))
-    store.wire().call([other, protocol.acquire(delivery("a"))])
+    other = commands.acquire(Request("other", (Demand("k", 1),), LEASE))
+    store.session.sync_transport().call([other, commands.acquire(delivery("a"))])
     is_gone(store, "b")
-    store.wire().call([protocol.release("other", "k")])
+    store.session.sync_transport().call([commands.release("other", "k")])
 
 
 BEFORE: dict[str, Callable[[RedisStore], object]] = {
@@ -60,8 +64,8 @@ def test_a_late_request_of_a_delivery_that_is_gone_takes_nothing(
     store = RedisStore(server.url)
     BEFORE[before](store)
     is_gone(store, "b")
-    line = store.wire().call([protocol.acquire(delivery("b"))])[0]
-    assert isinstance(protocol.parse_answer(line.split(" ")), Replaced)
+    line = store.session.sync_transport().call([commands.acquire(delivery("b"))])[0]
+    assert isinstance(replies.parse_answer(line.split(" ")), Replaced)
     assert isinstance(store.sync_face().acquire(delivery("c")), Granted)
     store.sync_face().release_claim("job", ["k"], "c")
     store.close()
@@ -94,7 +98,7 @@ def test_a_lease_that_was_collected_is_not_that_of_the_next_delivery(
     assert isinstance(face.acquire(second), Granted)
     face.let_expire("job", "first")
     if kind == "redis":
-        store.hub.silence()
+        store.session.tracker.silence()
         listener = cast("RecordingListener", second.listener)
         until_now(lambda: listener.ends, "it is renewed")
     else:
@@ -111,7 +115,7 @@ def test_a_call_that_is_gone_takes_nothing_though_its_release_comes_once_more(
     store = RedisStore(server.url)
     face = store.sync_face()
     call = Request("call", (Demand("k", 1),), LEASE)
-    store.wire().call([protocol.release("call", "k", for_good=True)])
+    store.session.sync_transport().call([commands.release("call", "k", for_good=True)])
     assert not face.release("call", ["k"])
     assert isinstance(face.acquire(call), Replaced)
     store.close()
@@ -138,7 +142,7 @@ def test_a_call_has_no_deliveries_that_could_lose_its_lease_to_each_other(server
         assert isinstance(store.sync_face().acquire(request), Granted)
     listener = cast("RecordingListener", call.listener)
     renewed = len(listener.ends)
-    store.hub.silence()
+    store.session.tracker.silence()
     until_now(lambda: listener.losses or len(listener.ends) > renewed, "the lease is renewed")
     assert not listener.losses
     store.sync_face().release("job")

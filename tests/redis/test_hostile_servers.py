@@ -65,8 +65,8 @@ def in_a_thread(work: Callable[[], object]) -> Any:
 
 async def give_up(store: RedisStore) -> None:
     """Close a store without the patience it has with what was asked before."""
-    store.keeper.stop()
-    wire: Any = store.async_wire()
+    store.session.renewer.stop()
+    wire: Any = store.session.async_transport()
     await wire._lifetime.aclose()
 
 
@@ -212,8 +212,8 @@ async def test_records_that_cannot_be_read_end_no_list(spoilt: Server) -> None:
 async def test_a_scope_that_is_none_ends_no_sweep(server: Server) -> None:
     store = RedisStore(server.url)
     for member in (b"\xff\xfe", "a b", "a\r\nb", "ü", "{x}", ""):
-        server.admin.sadd(store.scopes_key, member)
-    server.admin.expire(store.scopes_key, 60)
+        server.admin.sadd(store.session.tracker.keyspace.scopes, member)
+    server.admin.expire(store.session.tracker.keyspace.scopes, 60)
     await store.async_face().sweep()
     await asyncio.to_thread(store.sync_face().sweep)
     await store.aclose()
@@ -284,13 +284,13 @@ def test_a_request_that_arrives_after_its_release_takes_nothing(server: Server) 
     store = RedisStore(server.url)
     limiter = SyncLimiter(store)
     lease = limiter.acquire(BY_ID, {"id": 1})
-    (live,) = store.hub.live.values()
+    (live,) = store.session.tracker.entries.values()
     late = live.request._replace(id="late")
     lease.release()
-    store.hub.begin(late, time.monotonic())
-    store.hub.withdraw(late)
-    store.abandon("late", "id=1")
-    until_now(lambda: not store.hub.requests, "it is released")
+    store.session.tracker.begin(late, time.monotonic())
+    store.session.tracker.withdraw(late)
+    store.session.abandon("late", "id=1")
+    until_now(lambda: not store.session.tracker.requests, "it is released")
     store.sync_face().acquire(late)
     assert limiter.inspect("id=1").in_use == 0
     store.close()

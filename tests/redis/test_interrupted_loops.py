@@ -64,7 +64,7 @@ async def trial(store: RedisStore, thrower: Thrower, *, in_task: bool) -> None:
 
 
 async def nothing_is_left(store: RedisStore) -> bool:
-    return not store.hub.live and not [key async for key in Limiter(store).keys()]
+    return not store.session.tracker.entries and not [key async for key in Limiter(store).keys()]
 
 
 @pytest.mark.parametrize("where", ["in the task that asks", "in what the loop calls"])

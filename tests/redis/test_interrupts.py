@@ -153,8 +153,8 @@ def test_what_is_raised_amid_news_reaches_its_caller(
     thread = threading.Thread(target=lambda: got.append(waiting.acquire(LIMIT, timeout=10)))
     thread.start()
     until_now(lambda: limiter.inspect(LIMIT).waiting == 1, "it waits")
-    hub: Any = limiter._engine.store.hub  # type: ignore[attr-defined]
-    say, thrown = hub._say, []
+    tracker: Any = limiter._engine.store.session.tracker  # type: ignore[attr-defined]
+    say, thrown = tracker._notify, []
 
     def say_at_last(said: object) -> None:
         if not thrown:
@@ -162,7 +162,7 @@ def test_what_is_raised_amid_news_reaches_its_caller(
             raise SoftTimeLimit
         say(said)
 
-    monkeypatch.setattr(hub, "_say", say_at_last)
+    monkeypatch.setattr(tracker, "_notify", say_at_last)
     with pytest.raises(SoftTimeLimit):
         held.release()
     thread.join(10)
@@ -231,7 +231,7 @@ def all_is_free(store: RedisStore, thrown: dict[str, str]) -> None:
     except AssertionError as error:
         error.add_note(f"left over: {left_over(store, thrown)}")
         raise
-    assert not store.hub.live
+    assert not store.session.tracker.entries
 
 
 def swept(store: RedisStore, trial: Callable[[Thrower, str], None]) -> None:

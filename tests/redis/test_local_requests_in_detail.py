@@ -20,7 +20,7 @@ from limiter_core.requests import (
 from limiter_redis.connection.backoff import FIRST, LONGEST
 from limiter_redis.session.entries import Entry, State
 from limiter_redis.session.local_requests import LocalRequests
-from limiter_redis.session.tracker import Hub
+from limiter_redis.session.tracker import RequestTracker
 from tests.core._throw import Thrower, Thrown, sweep
 
 LEASE = 30.0
@@ -138,13 +138,13 @@ def test_a_look_changes_nothing(one: OneRequest, state: str, answer: Answer | No
 @pytest.mark.parametrize("line", ["granted 7 60000000", "queued k 1 1 1 -"])
 def test_a_look_of_a_store_notes_no_lease(line: str) -> None:
     """L6: as when a gate asks whether a slot was handed over, or whether its job still waits."""
-    hub = Hub("limiter")
+    tracker = RequestTracker("limiter")
     request = Request("r", (Demand("k", 1),), listener=Recorder(), payload=b"x", mode=Mode.LOOK)
-    hub.begin(request, NOW)
-    hub.settle(request, line, NOW)
-    hub.withdraw(request)
-    assert not hub.live
-    assert not hub.requests
+    tracker.begin(request, NOW)
+    tracker.settle(request, line, NOW)
+    tracker.withdraw(request)
+    assert not tracker.entries
+    assert not tracker.requests
 
 
 def test_a_call_is_told_one_grant(one: OneRequest) -> None:

@@ -108,7 +108,9 @@ async def test_what_is_given_back_of_a_job_is_not_the_lease_of_its_next_delivery
     assert isinstance(face.acquire(delivery("second")), Granted)
     with pytest.raises(StoreUnavailable, match="only 1 of 2 replicas"):
         await asyncio.wait_for(first, 20)
-    await asyncio.to_thread(until_now, lambda: not careful.hub.requests, "all is given back")
+    await asyncio.to_thread(
+        until_now, lambda: not careful.session.tracker.requests, "all is given back"
+    )
     assert face.release_claim("job", ["k"], "second")
     face.release("job", ["k"])  # nor is it remembered that the first one was evicted
     await careful.aclose()

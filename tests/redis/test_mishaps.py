@@ -26,9 +26,10 @@ from limiter_core import (
     SyncLimiter,
 )
 from limiter_core.requests import Answer, Demand, Granted, Loss, Queued, Request
-from limiter_redis import RedisStore, _ear
-from limiter_redis.session.renewal import Keeper
-from limiter_redis.session.tracker import Hub
+from limiter_redis import RedisStore
+from limiter_redis.session import subscriber
+from limiter_redis.session.renewal import LeaseRenewer
+from limiter_redis.session.tracker import RequestTracker
 from tests.core._tools import fork
 
 from ._fake_time import FAKED, ServerClock
@@ -58,10 +59,10 @@ class Somebody:
         self.losses.append(loss)
 
 
-def waiting(hub: Hub, *, lease: float = 10.0) -> Somebody:
+def waiting(tracker: RequestTracker, *, lease: float = 10.0) -> Somebody:
     """Have somebody wait."""
     somebody = Somebody()
-    hub.begin(Request("w", (Demand(KEY, 1),), lease, listener=somebody), time.monotonic())
+    tracker.begin(Request("w", (Demand(KEY, 1),), lease, listener=somebody), time.monotonic())
     return somebody
 
 
@@ -70,30 +71,30 @@ def waiting(hub: Hub, *, lease: float = 10.0) -> Somebody:
 
 def test_a_loss_wakes_who_has_not_heard_of_the_grant() -> None:
     """S6: else it would wait for ever for a word that has gone by."""
-    hub = Hub("limiter")
-    somebody = waiting(hub)
-    hub.settle(hub.live["w"].request, f"queued {KEY} 1 1 1 -", time.monotonic())
-    hub.hear(["lost w expired"], time.monotonic())
+    tracker = RequestTracker("limiter")
+    somebody = waiting(tracker)
+    tracker.settle(tracker.entries["w"].request, f"queued {KEY} 1 1 1 -", time.monotonic())
+    tracker.receive(["lost w expired"], time.monotonic())
     assert (somebody.answers, somebody.losses) == ([None], [])
-    hub.renewed(hub.live["w"], "lost expired", time.monotonic())
+    tracker.renewed(tracker.entries["w"], "lost expired", time.monotonic())
     assert (somebody.answers, somebody.losses) == ([None, None], [])
 
 
 def test_after_a_loss_that_came_before_its_grant_the_store_is_asked_at_once() -> None:
     """The loss may be that of this grant, or of one before; the store knows."""
-    hub = Hub("limiter")
-    somebody = waiting(hub, lease=60.0)
-    hub.hear(["lost w preempted"], time.monotonic())
+    tracker = RequestTracker("limiter")
+    somebody = waiting(tracker, lease=60.0)
+    tracker.receive(["lost w preempted"], time.monotonic())
     assert somebody.losses == []
-    request = hub.live["w"].request
-    assert hub.settle(request, "granted 7 60000000", time.monotonic()) == Granted(
+    request = tracker.entries["w"].request
+    assert tracker.settle(request, "granted 7 60000000", time.monotonic()) == Granted(
         7, 54.0, margin=6.0
     )
-    live = hub.live["w"]
-    assert hub.due(time.monotonic()) == [live]
-    hub.renewed(live, "preempted", time.monotonic())
+    live = tracker.entries["w"]
+    assert tracker.due(time.monotonic()) == [live]
+    tracker.renewed(live, "preempted", time.monotonic())
     assert somebody.losses == [Loss.PREEMPTED]
-    assert hub.due(time.monotonic()) == [], "it is renewed like all others now"
+    assert tracker.due(time.monotonic()) == [], "it is renewed like all others now"
 
 
 async def test_a_holder_is_told_though_it_was_preempted_before_it_knew_of_its_grant(
@@ -120,33 +121,33 @@ async def test_a_holder_is_told_though_it_was_preempted_before_it_knew_of_its_gr
 
 def test_a_lease_counts_from_when_the_step_was_asked_for() -> None:
     """DESIGN §8: also of a grant that comes as news; one that comes late has to be confirmed."""
-    hub = Hub("limiter")
-    somebody = waiting(hub)
+    tracker = RequestTracker("limiter")
+    somebody = waiting(tracker)
     sent_at = time.monotonic() - 0.1
-    hub.hear(["answer w granted 7 10000000"], sent_at)
-    assert hub.live["w"].expires_at == pytest.approx(sent_at + 9.0)
+    tracker.receive(["answer w granted 7 10000000"], sent_at)
+    assert tracker.entries["w"].expires_at == pytest.approx(sent_at + 9.0)
     assert somebody.answers == [Granted(7, 9.0, margin=1.0)]
 
-    hub = Hub("limiter")
-    somebody = waiting(hub)
-    hub.hear(["answer w granted 7 10000000"], time.monotonic() - 3.0)
+    tracker = RequestTracker("limiter")
+    somebody = waiting(tracker)
+    tracker.receive(["answer w granted 7 10000000"], time.monotonic() - 3.0)
     assert somebody.answers == [None]
-    assert hub.live["w"].waiting
+    assert tracker.entries["w"].waiting
 
 
 def test_an_ask_that_fails_does_not_take_a_grant_away() -> None:
     """S10: news brought the grant while the same request was on its way, and then the way broke."""
-    hub = Hub("limiter")
-    waiting(hub)
-    hub.hear(["answer w granted 7 10000000"], time.monotonic())
-    granted = hub.withdraw(hub.live["w"].request)
+    tracker = RequestTracker("limiter")
+    waiting(tracker)
+    tracker.receive(["answer w granted 7 10000000"], time.monotonic())
+    granted = tracker.withdraw(tracker.entries["w"].request)
     assert granted is not None
     assert granted.fencing_token == 7
-    assert "w" in hub.live, "it is renewed"
-    hub.end("w")
-    waiting(hub)
-    assert hub.withdraw(hub.live["w"].request) is None
-    assert hub.live["w"].waiting, "it asks again, or says that it is gone"
+    assert "w" in tracker.entries, "it is renewed"
+    tracker.end("w")
+    waiting(tracker)
+    assert tracker.withdraw(tracker.entries["w"].request) is None
+    assert tracker.entries["w"].waiting, "it asks again, or says that it is gone"
 
 
 class Failing:
@@ -166,12 +167,12 @@ def test_listeners_that_always_fail_are_said_once_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """However many there are, and whatever they are told: by messages, and when leases end."""
-    hub = Hub("limiter")
-    keeper = Keeper(hub, lambda _: redis.Redis(), lambda _: None)  # type: ignore[arg-type,return-value]
+    tracker = RequestTracker("limiter")
+    keeper = LeaseRenewer(tracker, lambda _: redis.Redis(), lambda _: None)  # type: ignore[arg-type,return-value]
     for number in range(1000):
         request = Request(f"w{number}", (Demand(KEY, 1),), lease=0.001, listener=Failing())
-        hub.begin(request, time.monotonic())
-        hub.hear([f"answer w{number} granted 7 1000"], time.monotonic())
+        tracker.begin(request, time.monotonic())
+        tracker.receive([f"answer w{number} granted 7 1000"], time.monotonic())
     over = Turns(1000)
     keeper._watch_deadlines(over)  # type: ignore[arg-type]
     assert not over.left
@@ -196,9 +197,9 @@ async def test_strange_messages_do_no_harm(
     """Whatever comes over the channel: leases are renewed, and messages heard, as before."""
     limiter = Limiter(astore)
     lease = await limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("one"), lease=1.0))
-    await until(lambda: astore.keeper.listening, "the keeper listens")
+    await until(lambda: astore.session.renewer.listening, "the keeper listens")
     for message in (b"hello", b"", b"\xff\xfe", b"shout x y", b"answer x granted one two"):
-        server.admin.publish(astore.hub.channel, message)
+        server.admin.publish(astore.session.tracker.channel, message)
     await asyncio.sleep(1.5)
     assert not lease.lost
     other = RedisStore(server.url)
@@ -213,19 +214,19 @@ def test_unreadable_news_are_said_now_and_then_with_their_number(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Anybody may write to the channel, as often as they like: the log must not grow with it."""
-    hub = Hub("limiter")
-    hub.hear(["shout x y"] * 1000, time.monotonic(), in_callers_thread=True)
+    tracker = RequestTracker("limiter")
+    tracker.receive(["shout x y"] * 1000, time.monotonic(), in_callers_thread=True)
     for _ in range(1000):
-        hub.hear_undelivered("answer x granted one two")
+        tracker.receive_undelivered("answer x granted one two")
     assert [record.getMessage().count("could not pass on") for record in caplog.records] == [1]
     assert "'shout x y'" in caplog.text
 
     caplog.clear()
-    hub = Hub("limiter")
+    tracker = RequestTracker("limiter")
     monkeypatch.setattr("limiter_core.outage.SAY_AGAIN", 0.2)
-    hub.hear(["shout x y"] * 3, time.monotonic())
+    tracker.receive(["shout x y"] * 3, time.monotonic())
     time.sleep(0.3)
-    hub.hear(["shout x y"], time.monotonic())
+    tracker.receive(["shout x y"], time.monotonic())
     assert len(caplog.records) >= 2
     assert sum(record.getMessage().count(" more since") for record in caplog.records) >= 1
 
@@ -238,11 +239,14 @@ async def test_a_grant_whose_word_and_loss_are_missed(own_server: Process) -> No
         limiter = Limiter(here)
         first = await limiter.acquire(limit)
         waiter = asyncio.create_task(limiter.acquire(limit))
-        await until(lambda: sum(live.waiting for live in here.hub.live.values()) == 1, "it waits")
+        await until(
+            lambda: sum(live.waiting for live in here.session.tracker.entries.values()) == 1,
+            "it waits",
+        )
         await asyncio.sleep(0.2)
         proxy.hold_up()
         # The step that hands the slot over, as if it were of this process: its reply is lost.
-        there.hub.process = here.hub.process
+        there.session.tracker.process = here.session.tracker.process
         assert there.sync_face().release(first.id, first.keys)
         await asyncio.sleep(2.5)
         proxy.hang_up()
@@ -262,7 +266,7 @@ def test_a_thread_hears_of_what_a_lost_reply_said(own_server: Process) -> None:
         face.acquire(Request("holder", (Demand(KEY, 1),)))
         somebody = Somebody()
         assert isinstance(face.acquire(Request("w", (Demand(KEY, 1),), listener=somebody)), Queued)
-        until_now(lambda: store.keeper.listening, "the keeper listens")
+        until_now(lambda: store.session.renewer.listening, "the keeper listens")
         time.sleep(0.3)
         proxy.losing = 1
         face.release("holder", (KEY,))
@@ -273,27 +277,27 @@ def test_a_thread_hears_of_what_a_lost_reply_said(own_server: Process) -> None:
 
 
 def listens(server: Process, store: RedisStore) -> bool:
-    return bool(server.admin.pubsub_numsub(store.hub.channel)[0][1])
+    return bool(server.admin.pubsub_numsub(store.session.tracker.channel)[0][1])
 
 
 def test_a_subscription_that_fell_silent_is_renewed(
     own_server: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection may be dead without a word."""
-    monkeypatch.setattr(_ear, "_CHECK", 0.3)
+    monkeypatch.setattr(subscriber, "_CHECK", 0.3)
     with Proxy(own_server.port) as proxy:
         store = RedisStore(proxy.url)
         lease = SyncLimiter(store).acquire(ONE)
-        until_now(lambda: store.keeper.listening, "the keeper listens")
+        until_now(lambda: store.session.renewer.listening, "the keeper listens")
         own_server.admin.client_kill_filter(_type="pubsub")
         until_now(lambda: listens(own_server, store), "it listens again")
         asked = own_server.commands().get("ping", 0)
         until_now(lambda: own_server.commands().get("ping", 0) > asked + 1, "it asks, and hears")
-        assert store.keeper.listening
+        assert store.session.renewer.listening
         proxy.hold_up()
-        until_now(lambda: not store.keeper.listening, "it gives the connection up")
+        until_now(lambda: not store.session.renewer.listening, "it gives the connection up")
         proxy.let_pass()
-        until_now(lambda: store.keeper.listening, "and takes a new one")
+        until_now(lambda: store.session.renewer.listening, "and takes a new one")
         lease.release()
     store.close()
 
@@ -518,14 +522,17 @@ async def test_closing_leaves_nobody_behind(server: Server) -> None:
     limiter = Limiter(store)
     lease = await limiter.acquire(limit)
     waiter = asyncio.create_task(limiter.acquire(limit))
-    await until(lambda: sum(live.waiting for live in store.hub.live.values()) == 1, "it waits")
+    await until(
+        lambda: sum(live.waiting for live in store.session.tracker.entries.values()) == 1,
+        "it waits",
+    )
     await store.aclose()
     await asyncio.sleep(1.5)
     assert not lease.lost
     await lease.release()
     await (await asyncio.wait_for(waiter, 5.0)).release()
     await store.aclose()
-    await until(lambda: store.keeper._thread is None, "the keeper ends")
+    await until(lambda: store.session.renewer._thread is None, "the keeper ends")
 
 
 def test_a_keeper_that_could_not_begin_begins_with_the_next_call(
@@ -542,7 +549,7 @@ def test_a_keeper_that_could_not_begin_begins_with_the_next_call(
             limiter.try_acquire(ONE, {})
         store.close()  # says nothing of a thread that never was
     with limiter.hold(ONE, {}):  # and whoever keeps its lease is there again
-        until_now(lambda: store.keeper.listening, "the keeper listens")
+        until_now(lambda: store.session.renewer.listening, "the keeper listens")
     store.close()
 
 
@@ -553,9 +560,9 @@ async def test_a_keeper_without_work_is_silent_while_the_server_is_away(
     caplog.set_level(logging.WARNING)
     store = RedisStore(own_server.url)
     async with Limiter(store).hold(ONE):
-        await until(lambda: store.keeper.listening, "the keeper listens")
+        await until(lambda: store.session.renewer.listening, "the keeper listens")
     own_server.kill()
-    await until(lambda: not store.keeper.listening, "the keeper notices")
+    await until(lambda: not store.session.renewer.listening, "the keeper notices")
     await asyncio.sleep(0.5)
     await store.aclose()
     assert caplog.text == ""
@@ -564,7 +571,7 @@ async def test_a_keeper_without_work_is_silent_while_the_server_is_away(
 
 def test_what_passes_by_itself_counts_as_away() -> None:
     """A server that is busy, or no master for a moment, is waited for."""
-    from limiter_redis.transport.sync_transport import store_error
+    from limiter_redis.protocol.errors import store_error
 
     for said in ("BUSY Redis is busy", "MASTERDOWN Link", "ERR x: -READONLY You can't write"):
         assert isinstance(store_error(redis.ResponseError(said), "here"), StoreUnavailable)
@@ -574,27 +581,27 @@ def test_what_passes_by_itself_counts_as_away() -> None:
 
 def test_renewals_name_the_key_that_is_waited_for() -> None:
     """S9: a ticket may wait in the queue of another of its keys."""
-    hub = Hub("limiter")
-    waiting(hub)
-    hub.renewed(hub.live["w"], "waiting other/key 1000000", time.monotonic())
-    assert set(hub.requests.looks) == {"other/key"}
+    tracker = RequestTracker("limiter")
+    waiting(tracker)
+    tracker.renewed(tracker.entries["w"], "waiting other/key 1000000", time.monotonic())
+    assert set(tracker.requests.looks) == {"other/key"}
 
 
 def test_max_hold_goes_on_over_a_loss_of_data() -> None:
     """S10: who asks for its slot again has only what is left."""
-    hub = Hub("limiter")
+    tracker = RequestTracker("limiter")
     somebody = Somebody()
     request = Request("h", (Demand(KEY, 1),), 10.0, max_hold=100.0, listener=somebody)
     sent_at = time.monotonic() - 5.0
-    hub.begin(request, sent_at)
-    hub.settle(request, "granted 7 10000000", sent_at)
-    again = hub.renewed(hub.live["h"], "gone", time.monotonic())
+    tracker.begin(request, sent_at)
+    tracker.settle(request, "granted 7 10000000", sent_at)
+    again = tracker.renewed(tracker.entries["h"], "gone", time.monotonic())
     assert again is not None
     assert again.max_hold == pytest.approx(95.0, abs=0.5)
-    hub.settle(again, "granted 7 10000000", time.monotonic())
-    assert hub.live["h"].granted_at == sent_at
-    hub.live["h"].expires_at = 0.0
-    assert hub.renewed(hub.live["h"], "gone", time.monotonic()) is None
+    tracker.settle(again, "granted 7 10000000", time.monotonic())
+    assert tracker.entries["h"].granted_at == sent_at
+    tracker.entries["h"].expires_at = 0.0
+    assert tracker.renewed(tracker.entries["h"], "gone", time.monotonic()) is None
     assert somebody.losses
 
 

@@ -16,8 +16,8 @@ from limiter_core import ConcurrencyLimit, ConfigurationError, SyncLimiter
 from limiter_core.requests import Demand, Granted, Notice, Queued, Request
 from limiter_core.testing.listener import RecordingListener
 from limiter_redis import RedisStore, store_from_url
-from limiter_redis.protocol.commands import id_word, key_word
-from limiter_redis.protocol.keyspace import Names, check_cluster, checked_namespace
+from limiter_redis.protocol.keyspace import Keyspace, check_cluster, checked_namespace
+from limiter_redis.protocol.words import id_word, key_word
 
 from ._processes import Worker
 from ._servers import Process, Server
@@ -58,9 +58,9 @@ def test_every_name_is_as_the_page_says(
         face.acquire(Request(f"holder-{key[:2]}", (Demand(key, 1),), listener=listener))
         assert isinstance(face.acquire(job(f"job-{key[:2]}", key)), Queued)
         face.acquire(Request(f"late-{key[:2]}", (Demand(key, 1),), listener=RecordingListener()))
-        store.hub.end(f"late-{key[:2]}")  # what is said to it is said to a stranger
+        store.session.tracker.end(f"late-{key[:2]}")  # what is said to it is said to a stranger
         assert face.evict(f"late-{key[:2]}") is False
-    listening = f"{channels}:process:{store.hub.process}", f"{channels}:notices:0"
+    listening = f"{channels}:process:{store.session.tracker.process}", f"{channels}:notices:0"
     until_now(lambda: set(server.admin.pubsub_channels("*")) >= {*listening}, "it listens")
     face.evict("holder-cu")
     face.evict("holder-or")
@@ -321,7 +321,7 @@ def test_a_url_names_one() -> None:
     for url in ("redis://localhost/3", "redis+cluster://a,b:7000", "redis+sentinel://a,b/service"):
         store = store_from_url(f"{url}?namespace=%7Ba%20b%2A%7D%3Alimits&socket_timeout=3")
         assert store.namespace == "{a b*}:limits"
-        assert store._place.timeout == 3
+        assert store._endpoint.timeout == 3
         with pytest.raises(ConfigurationError, match="hash tag"):
             store_from_url(f"{url}?namespace=%7Bshop%7D")
 
@@ -344,7 +344,7 @@ def possible(namespace: str) -> bool:
     return True
 
 
-def all_names(names: Names, key: str) -> set[str]:
+def all_names(names: Keyspace, key: str) -> set[str]:
     """Return all names in a namespace that has this one limiter key."""
     scope, slash, _ = key.partition("/")
     head = f"{names.opening}{scope}}}"
@@ -363,10 +363,10 @@ def all_names(names: Names, key: str) -> set[str]:
 def neighbours(draw: st.DrawFn) -> tuple[str, str, str, str]:
     """Two namespaces, with a key each, of which the second begins like a name in the first."""
     one, key = draw(namespaces.filter(possible)), key_word(draw(limiter_keys))
-    name = draw(st.sampled_from(sorted(all_names(Names(one), key))))
+    name = draw(st.sampled_from(sorted(all_names(Keyspace(one), key))))
     other = name[: draw(st.integers(1, len(name)))]
     assume(other != one and possible(other))
-    rest = name[len(Names(other).opening) :]
+    rest = name[len(Keyspace(other).opening) :]
     theirs = rest.replace("}:state", "").replace("}:ends", "").replace(":", "/", 1)
     return one, key, other, key_word(draw(limiter_keys | st.just(theirs)))
 
@@ -376,7 +376,7 @@ def neighbours(draw: st.DrawFn) -> tuple[str, str, str, str]:
 def test_no_two_namespaces_have_a_name_in_common(drawn: tuple[str, str, str, str]) -> None:
     """Also if one is the beginning of a name in the other."""
     one, key, other, their_key = drawn
-    mine, theirs = Names(one), Names(other)
+    mine, theirs = Keyspace(one), Keyspace(other)
     assert not all_names(mine, key) & all_names(theirs, their_key)
     for names, word in itertools.product((mine, theirs), (key, their_key)):
         state = names.redis_keys(word)[0]
@@ -388,7 +388,7 @@ def test_no_two_namespaces_have_a_name_in_common(drawn: tuple[str, str, str, str
 @given(namespace=namespaces.filter(possible), keys=st.lists(limiter_keys, min_size=2, max_size=4))
 def test_a_tag_of_its_own_is_one_slot(namespace: str, keys: list[str]) -> None:
     """As Redis hashes names, whatever is in them."""
-    names = Names(namespace)
+    names = Keyspace(namespace)
     if names.in_one_slot:
         check_cluster(names)
         every = {name for key in keys for name in all_names(names, key_word(key))}

@@ -75,9 +75,9 @@ class Servers:
         return store, heard
 
     def _hears(self, store: RedisStore, place: Place) -> bool:
-        channels = store.hub.notices, store.hub.channel
+        channels = store.session.tracker.notices, store.session.tracker.channel
         counts = self.servers[place.server].admin.pubsub_numsub(*channels)
-        return store.keeper.listening and all(count for _, count in counts)
+        return store.session.renewer.listening and all(count for _, count in counts)
 
     def _opened(self, role: str, place: Place, way: str) -> RedisStore:
         known = self._stores.get((role, place, way))
@@ -188,7 +188,9 @@ def test_the_acl_of_the_page_is_enough_and_ends_at_its_database(
     one, two, elsewhere = (RedisStore(f"{base}{n}") for n in (database, database, 1))
     heard: list[str] = []
     two.sync_face().on_notice(lambda notice: heard.append(notice.id))
-    until_now(lambda: own_server.admin.pubsub_numsub(two.hub.notices)[0][1], "it listens")
+    until_now(
+        lambda: own_server.admin.pubsub_numsub(two.session.tracker.notices)[0][1], "it listens"
+    )
     say(one, "job")
     until_now(lambda: heard == ["job"], "it is told")
     face, waiter = one.sync_face(), RecordingListener()
@@ -201,6 +203,6 @@ def test_the_acl_of_the_page_is_enough_and_ends_at_its_database(
     assert own_server.admin.execute_command("ACL", "LOG") == []
     elsewhere.sync_face().on_notice(lambda notice: None)
     until_now(lambda: own_server.admin.execute_command("ACL", "LOG"), "it is denied")
-    assert not elsewhere.keeper.listening
+    assert not elsewhere.session.renewer.listening
     for store in (one, two, elsewhere):
         store.close()

@@ -68,7 +68,7 @@ def test_a_path_that_is_no_database_is_refused(path: str) -> None:
 def test_two_databases_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="two databases, 1 and 2"):
         RedisStore("redis://h/1?db=2")
-    assert RedisStore("redis://h/2?db=2")._place.database == 2
+    assert RedisStore("redis://h/2?db=2")._endpoint.database == 2
 
 
 def test_what_redis_py_takes_is_taken() -> None:
@@ -76,7 +76,7 @@ def test_what_redis_py_takes_is_taken() -> None:
     query = "decode_responses=true&max_connections=3&health_check_interval=5&client_name=me"
     for base in ("redis://h", "redis+cluster://h", "redis+sentinel://h/m", "unix:///s"):
         store = RedisStore(f"{base}?{query}&socket_timeout=2&namespace=shop")
-        assert (store._place.timeout, store.namespace) == (2.0, "shop")
+        assert (store._endpoint.timeout, store.namespace) == (2.0, "shop")
 
 
 def test_options_and_arguments_may_agree() -> None:
@@ -164,7 +164,7 @@ def test_tls_of_a_client_that_cannot_be_is_refused_at_once(module: Any) -> None:
 def test_what_is_required_of_a_certificate_as_celery_writes_it(said: str, meant: str) -> None:
     for base in ("rediss://h/0", "rediss+cluster://h", "rediss+sentinel://h/m/0"):
         store = RedisStore(f"{base}?ssl_cert_reqs={said}")
-        address: Any = store._place._address  # type: ignore[attr-defined]
+        address: Any = store._endpoint._address  # type: ignore[attr-defined]
         assert address["ssl_cert_reqs"] == meant
 
 
@@ -175,7 +175,7 @@ def test_clients_that_check_nothing(module: Any, given: Any) -> None:
     store = RedisStore(client=module.Redis(ssl=True, ssl_cert_reqs=given))
     store.sync_face()
     store.async_face()
-    address: Any = store._place._address  # type: ignore[attr-defined]
+    address: Any = store._endpoint._address  # type: ignore[attr-defined]
     assert (address["ssl_cert_reqs"], address["ssl_check_hostname"]) == ("none", False)
 
 

@@ -100,7 +100,7 @@ class TestContractInThreads(WithATag, SyncStoreContract):
         for key in list(store.sync_face().keys()):  # what an operator set has no expiry
             store.sync_face().reset_limit(key)
             store.sync_face().resume(key)
-        store.hub.requests.clear()  # a scenario may end while it holds
+        store.session.tracker.requests.clear()  # a scenario may end while it holds
         store.close()
 
 
@@ -115,7 +115,7 @@ class TestContractInAnEventLoop(WithATag, AsyncStoreContract):
         async for key in store.async_face().keys():
             await store.async_face().reset_limit(key)
             await store.async_face().resume(key)
-        store.hub.requests.clear()
+        store.session.tracker.requests.clear()
         await store.aclose()
 
 
@@ -171,7 +171,7 @@ async def test_names_on_the_nodes(
         else thread(SyncLimiter(other).acquire, limits, GIVEN)
     )
     waiting = asyncio.create_task(waits)
-    await until(lambda: other.keeper.hears("customer=7"), "the waiter hears")  # type: ignore[attr-defined]
+    await until(lambda: other.session.renewer.receives("customer=7"), "the waiter hears")  # type: ignore[attr-defined]
     await thread(face.acquire, job("job", "regions/region=eu"))
     names = set(owner(cluster).admin.scan_iter("*shop*"))
     assert names == {
@@ -181,8 +181,8 @@ async def test_names_on_the_nodes(
         "{shop}:limits:scopes",
     }
     channels = {
-        f"{{shop}}:limits:process:{store.hub.process}",
-        f"{{shop}}:limits:process:{other.hub.process}",
+        f"{{shop}}:limits:process:{store.session.tracker.process}",
+        f"{{shop}}:limits:process:{other.session.tracker.process}",
         "{shop}:limits:notices",
     }
     assert len({key_slot(name.encode()) for name in names | channels}) == 1
@@ -217,7 +217,7 @@ async def test_a_waiter_in_another_process_is_woken_at_once(
             else thread(SyncLimiter(other).acquire, limits, GIVEN)
         )
         waiting = asyncio.create_task(waits)
-        await until(lambda: other.keeper.hears("customer=7"), "it hears")  # type: ignore[attr-defined]
+        await until(lambda: other.session.renewer.receives("customer=7"), "it hears")  # type: ignore[attr-defined]
         await asyncio.sleep(0.2)  # the look that follows is over
         released_at = time.monotonic()
         await thread(holder.release)
@@ -385,7 +385,7 @@ async def test_the_rights_to_the_tag_are_enough(cluster: Cluster) -> None:
     limits = [CUSTOMER, REGION]
     lease = await Limiter(store).acquire(limits, GIVEN)
     waiting = asyncio.create_task(asyncio.to_thread(SyncLimiter(other).acquire, limits, GIVEN))
-    await until(lambda: other.keeper.hears("customer=7"), "it hears")  # type: ignore[attr-defined]
+    await until(lambda: other.session.renewer.receives("customer=7"), "it hears")  # type: ignore[attr-defined]
     await lease.release()
     got = await asyncio.wait_for(waiting, 5)
     face = store.async_face()

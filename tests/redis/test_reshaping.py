@@ -101,9 +101,9 @@ async def test_a_waiter_whose_slot_moves_is_woken(cluster: Cluster) -> None:
         assert lease is not None
         waiting = RedisStore(cluster.url)
         task = asyncio.create_task(Limiter(waiting).acquire(limit, {"key": "wanders"}))
-        keeper = waiting.keeper
+        keeper = waiting.session.renewer
         until = asyncio.to_thread
-        await until(until_now, lambda: keeper.hears("key=wanders"), "it hears")  # type: ignore[attr-defined]
+        await until(until_now, lambda: keeper.receives("key=wanders"), "it hears")  # type: ignore[attr-defined]
         await until(Mover(cluster, tag("wanders")).move)
         new = owner_of(cluster, tag("wanders"))
         pattern = "{limiter:key=wanders}:process:*"
@@ -129,7 +129,7 @@ def test_without_sharded_channels(start: Callable[..., Worker]) -> None:
             lease = SyncLimiter(holding).acquire(limit, {"key": "x"})
             with ThreadPoolExecutor() as pool:
                 waiting = pool.submit(SyncLimiter(other).acquire, limit, {"key": "x"})
-                until_now(lambda: other.keeper._polls, "it looks")  # type: ignore[attr-defined]
+                until_now(lambda: other.session.renewer._polls, "it looks")  # type: ignore[attr-defined]
                 released_at = time.monotonic()
                 lease.release()
                 waiting.result(10).release()

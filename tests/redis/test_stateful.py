@@ -50,9 +50,9 @@ def machine(server: Server) -> Iterator[Any]:
             opened.append(store)
             # The time of a run is its clock's: what the background does by real time is put off,
             # for on a busy machine a run may last longer than the first of it.
-            store.hub.requests._jitter = lambda: 1e6
-            store.keeper.ensure_running()
-            until_now(lambda: store.keeper.listening, "the keeper listens")
+            store.session.tracker.requests._jitter = lambda: 1e6
+            store.session.renewer.ensure_running()
+            until_now(lambda: store.session.renewer.listening, "the keeper listens")
             # Sweeps come to scopes that had a job. Before its first one, a worker that is there is
             # known in the scope up to a sweep later: the model has it known at once.
             face = store.sync_face()
@@ -71,12 +71,12 @@ def machine(server: Server) -> Iterator[Any]:
 
         def teardown(self) -> None:
             super().teardown()
-            opened[-1].hub.requests.clear()
+            opened[-1].session.tracker.requests.clear()
             opened.pop().close()
 
     yield SideBySide
     while opened:
-        opened[-1].hub.requests.clear()
+        opened[-1].session.tracker.requests.clear()
         opened.pop().close()
     server.admin.flushdb()  # a run may end with what an operator set, which stays (S14)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -123,8 +123,8 @@ async def both_worlds_work(store: RedisStore, front: TLSFront) -> None:
     here, there = Limiter(store), SyncLimiter(other)
     lease = await here.acquire(LIMIT, {"key": "x"})
     waiting = asyncio.create_task(asyncio.to_thread(there.acquire, LIMIT, {"key": "x"}, timeout=10))
-    waits: Callable[[], bool] = lambda: any(live.waiting for live in other.hub.live.values())  # noqa: E731
-    await until(waits, "the other waits")
+    entries = other.session.tracker.entries
+    await until(lambda: any(each.waiting for each in entries.values()), "the other waits")
     await lease.release()
     got = await waiting
     assert (await here.inspect(LIMIT, {"key": "x"})).in_use == 1

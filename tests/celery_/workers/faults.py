@@ -22,7 +22,7 @@ from limiter_celery._request import LimitedRequest
 from limiter_celery._revocations import Revocations
 from limiter_core import StoreUnavailable
 from limiter_core.jobs import SyncJobGate
-from limiter_redis.sync_store import SyncFace
+from limiter_redis.sync_store import SyncRedisStore
 
 
 def die() -> None:
@@ -93,17 +93,17 @@ def lose_ask() -> None:
 
 def lose_look() -> None:
     """The store goes away when a woken task has its slot, and is not yet back to take it back."""
-    look, carry_out = CompletionMarkers.age, SyncFace._carry_out
+    look, carry_out = CompletionMarkers.age, SyncRedisStore._carry_out
 
     def away(*_: Any) -> Any:
         raise StoreUnavailable("it went away")
 
     def away_once(*_: Any) -> Any:
-        SyncFace._carry_out = carry_out
+        SyncRedisStore._carry_out = carry_out
         away()
 
     def go_away(*_: Any) -> Any:
-        CompletionMarkers.age, SyncFace._carry_out = look, away_once
+        CompletionMarkers.age, SyncRedisStore._carry_out = look, away_once
         away()
 
     CompletionMarkers.age = go_away

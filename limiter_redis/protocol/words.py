@@ -1,0 +1,70 @@
+"""How values stand in commands and replies: each is one word of printable ASCII.
+
+Durations are seconds here and microseconds in the script.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+from urllib.parse import quote, unquote
+
+from limiter_core.requests import Presence
+
+SAFE = ":@+/=,"
+ANY_TEXT = "surrogatepass"
+"""How text is encoded: a lone surrogate is no text, but it may stand in a str."""
+
+_PRINTED = "".join(map(chr, range(ord("!"), ord("~") + 1))).replace("{", "").replace("}", "")
+"""What stands in a word for a key as it is: braces would end the hash tag."""
+
+
+def microseconds(duration: float) -> int:
+    """Return a duration as the script counts it."""
+    return round(duration * 1_000_000)
+
+
+def seconds(field: str) -> float | None:
+    """Return a duration of the script, None where it says "-"."""
+    return None if field == "-" else int(field) / 1_000_000
+
+
+def id_word(request_id: str) -> str:
+    """Return an id, which may be any text, as one word; that of a limiter is one."""
+    plain = request_id.isascii() and request_id.replace("-", "").isalnum()
+    return request_id if plain else quote(request_id, safe=SAFE, errors=ANY_TEXT)
+
+
+@functools.lru_cache(maxsize=4096)
+def key_word(key: str) -> str:
+    """Return a key as one word without braces; each that a limiter derives is one."""
+    return quote(key, safe=_PRINTED, errors=ANY_TEXT)
+
+
+@functools.lru_cache(maxsize=1024)
+def word(text: str) -> str:
+    """Return text as one word of printable ASCII; "-" stands for none."""
+    return "%2D" if text == "-" else quote(text, safe=SAFE, errors=ANY_TEXT) or "-"
+
+
+def unword(word: str) -> str:
+    """Return the text of a word."""
+    return "" if word == "-" else unquote(word, errors=ANY_TEXT)
+
+
+def payload_word(payload: bytes, presence: Presence | None) -> str:
+    """Return a payload as one word, with the gate in front whose workers can wake the job."""
+    if presence is None:
+        return _base64(payload)
+    worker = "" if presence.leaving else word(presence.worker)
+    return f"{word(presence.name)}|{worker}|{_base64(payload)}"
+
+
+def _base64(payload: bytes) -> str:
+    return base64.b64encode(payload).decode() or "="
+
+
+def scope_of(key: str) -> str:
+    """Return the (encoded) scope of a key, "" without one."""
+    scope, slash, _ = key.partition("/")
+    return scope if slash else ""
