@@ -98,7 +98,7 @@ def test_a_lease_that_was_collected_is_not_that_of_the_next_delivery(
     assert isinstance(face.acquire(second), Granted)
     face.let_expire("job", "first")
     if kind == "redis":
-        store.session.tracker.silence()
+        store.session.tracker.messages_lost()
         listener = cast("RecordingListener", second.listener)
         until_now(lambda: listener.ends, "it is renewed")
     else:
@@ -142,7 +142,7 @@ def test_a_call_has_no_deliveries_that_could_lose_its_lease_to_each_other(server
         assert isinstance(store.sync_face().acquire(request), Granted)
     listener = cast("RecordingListener", call.listener)
     renewed = len(listener.ends)
-    store.session.tracker.silence()
+    store.session.tracker.messages_lost()
     until_now(lambda: listener.losses or len(listener.ends) > renewed, "the lease is renewed")
     assert not listener.losses
     store.sync_face().release("job")
