@@ -40,9 +40,6 @@ ROOMS = {
 FLOORS = {"limiter_redis": 9}
 """How many modules of a package a chain of imports may have."""
 
-CIRCLES_TO_CUT = {"limiter_celery"}
-"""Packages that have an import circle still."""
-
 
 class Import(NamedTuple):
     importer: str
@@ -146,11 +143,7 @@ def circle_in(graph: dict[str, set[str]]) -> list[str]:
 
 @pytest.mark.parametrize("package", packages())
 def test_no_imports_go_in_a_circle(package: str) -> None:
-    circle = circle_in(imports_within(package))
-    if package in CIRCLES_TO_CUT:
-        assert circle, "take it out of CIRCLES_TO_CUT"
-    else:
-        assert not circle
+    assert not circle_in(imports_within(package))
 
 
 def test_a_circle_would_be_found() -> None:
