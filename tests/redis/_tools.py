@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from limiter_core import ConcurrencyLimit, Limiter
+
 from ._servers import PATIENCE
 
 _PAUSE = 0.005
@@ -44,3 +46,12 @@ async def until_true(condition: Callable[[], Awaitable[object]], name: str) -> N
     while not await condition():
         assert time.monotonic() < give_up_at, f"never came true in {PATIENCE} s: {name}"
         await asyncio.sleep(_PAUSE)
+
+
+async def until_waiting(limiter: Limiter, limit: ConcurrencyLimit, count: int) -> None:
+    """Wait until so many calls wait for a limit that does not depend on the call."""
+
+    async def enough() -> bool:
+        return (await limiter.inspect(limit)).waiting == count
+
+    await until_true(enough, f"{count} wait")

@@ -1,16 +1,9 @@
-"""How the store is connected: users' clients, event loops, forks, rights, secrets, the end."""
+"""How the store is connected: the clients that users have, pools, and what its errors show."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
-import os
-import re
-import subprocess
-import sys
-import textwrap
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -27,16 +20,13 @@ from limiter_core import (
     StoreError,
     StoreUnavailable,
     SyncLimiter,
-    WaitTimeout,
 )
-from limiter_core.requests import Demand, Granted, Notice, Presence, Queued, Request
+from limiter_core.requests import Demand, Granted, Notice, Queued, Request
 from limiter_core.testing import OverlapRecorder
 from limiter_redis import RedisStore
-from limiter_redis.protocol.script import SCRIPT
-from tests.core._tools import fork
 
-from ._servers import PATIENCE, Process, Server
-from ._tools import until, until_now
+from ._servers import Process, Server
+from ._tools import until, until_now, until_waiting
 
 KEY = "scope/key"
 ONE = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1)
@@ -50,9 +40,6 @@ CLIENTS = pytest.mark.parametrize(
     ],
     ids=["RESP2-raw", "RESP2-decoded", "RESP3-raw", "RESP3-decoded"],
 )
-
-
-# -- clients of users ------------------------------------------------------------------------------
 
 
 @pytest.mark.every_server
@@ -130,22 +117,11 @@ async def test_messages_are_heard_with_either_protocol(server: Server, protocol:
     async with Limiter(here).hold(ONE):
         waiter = asyncio.create_task(Limiter(there).acquire(ONE))
         await until(lambda: there.session.renewer.listening, "the other store listens")
-        await until_waiting(here, 1)
+        await until_waiting(Limiter(here), ONE, 1)
     lease = await asyncio.wait_for(waiter, 2.0)
     await lease.release()
     await here.aclose()
     await there.aclose()
-
-
-async def until_waiting(store: RedisStore, count: int) -> None:
-    key = await Limiter(store).key_for(ONE)
-    give_up_at = asyncio.get_running_loop().time() + PATIENCE
-    while (await store.async_face().inspect(key)).waiting != count:
-        assert asyncio.get_running_loop().time() < give_up_at, f"{count} never waited"
-        await asyncio.sleep(0.005)
-
-
-# -- pools -----------------------------------------------------------------------------------------
 
 
 async def test_a_thousand_waiters_on_a_pool_of_four(server: Server) -> None:
@@ -197,7 +173,7 @@ async def test_commands_per_release_do_not_grow_with_the_waiters(server: Server)
         holder = await Limiter(here).acquire(ONE)
         limiter = Limiter(there)
         waiting = [asyncio.create_task(limiter.acquire(ONE)) for _ in range(waiters)]
-        await until_waiting(here, waiters)
+        await until_waiting(Limiter(here), ONE, waiters)
         await until(lambda: there.session.renewer.listening, "the other store listens")
         # Tickets are renewed every few seconds at the latest; not now.
         await asyncio.sleep(0.3)
@@ -215,324 +191,6 @@ async def test_commands_per_release_do_not_grow_with_the_waiters(server: Server)
 
     few, many = await calls_per_release(2), await calls_per_release(200)
     assert many <= few + 3
-
-
-# -- event loops and processes ---------------------------------------------------------------------
-
-
-def test_a_second_event_loop(server: Server) -> None:
-    """Row 31: two `asyncio.run` with one limiter, which nobody closed in between."""
-    store = RedisStore(server.url)
-    limiter = Limiter(store)
-
-    async def use() -> None:
-        async with limiter.hold(ONE):
-            with pytest.raises(WaitTimeout):
-                await asyncio.create_task(limiter.acquire(ONE, timeout=0.05))
-        assert [key async for key in limiter.keys()] == []
-
-    for _ in range(3):
-        asyncio.run(use())
-    assert len(store.session._async_transports) <= 1
-    store.close()
-
-
-def test_event_loops_of_several_threads(server: Server) -> None:
-    """S6: all loops of a process share the slots, and hear through one keeper."""
-    before = set(threading.enumerate())  # the keeper of a store that was closed may still end
-    store = RedisStore(server.url)
-    limiter = Limiter(store)
-    recorder = OverlapRecorder()
-
-    async def use() -> None:
-        async def call() -> None:
-            async with limiter.hold(ONE):
-                with recorder.holding("one", limit=1):
-                    await asyncio.sleep(0)
-
-        await asyncio.gather(*(call() for _ in range(25)))
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: asyncio.run(use()), range(8)))
-    recorder.assert_within("one", 1)
-    made = set(threading.enumerate()) - before
-    assert sum(thread.name == "limiter-lease-renewer" for thread in made) == 1
-    store.close()
-
-
-def test_a_waiter_whose_event_loop_ended_is_withdrawn(server: Server) -> None:
-    """S15; row 31: `asyncio.run` cancels it, and its ticket is given back before the loop ends."""
-    store = RedisStore(server.url)
-    limiter = Limiter(store)
-    holder = SyncLimiter(store).acquire(ONE)
-
-    async def leave_a_waiter() -> None:
-        task = asyncio.create_task(limiter.acquire(ONE))
-        await until_waiting(store, 1)
-        assert not task.done()
-
-    asyncio.run(leave_a_waiter())
-    assert SyncLimiter(store).inspect(ONE).waiting == 0
-    holder.release()
-    store.close()
-
-
-def test_a_holder_whose_event_loop_ended_gives_back(server: Server) -> None:
-    """S15; row 31: a task that is still in its body when `asyncio.run` ends."""
-    store = RedisStore(server.url)
-    limiter = Limiter(store)
-
-    async def leave_a_holder() -> None:
-        began = asyncio.Event()
-
-        async def hold() -> None:
-            async with limiter.hold(ONE):
-                began.set()
-                await asyncio.Event().wait()
-
-        task = asyncio.create_task(hold())
-        await began.wait()
-        assert not task.done()
-
-    asyncio.run(leave_a_holder())
-    assert SyncLimiter(store).inspect(ONE).in_use == 0
-    store.close()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-def test_a_forked_child_neither_renews_nor_releases(server: Server) -> None:
-    """Row 30: it has connections of its own, and none of its parent's leases."""
-    store = RedisStore(server.url)
-    limiter = SyncLimiter(store)
-    lease = limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("one"), lease=2))
-    until_now(lambda: store.session.renewer.listening, "the keeper runs")
-    read, write = os.pipe()
-    child = fork()
-    if child == 0:
-        try:
-            held = len(store.session.tracker.entries)
-            keepers = sum(each.name == "limiter-lease-renewer" for each in threading.enumerate())
-            taken = limiter.try_acquire(ONE) is not None
-            other = limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("two")))
-            own = other.fencing_token > lease.fencing_token
-            lease.release()  # of the parent: not the child's to give back
-            os.write(write, repr((held, keepers, taken, own)).encode())
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        assert pipe.read() == repr((0, 0, False, True))
-    assert not lease.lost
-    lease.release()
-    assert limiter.inspect(ONE).in_use == 0
-    store.close()
-
-
-PROGRAMS = {
-    "threads": """
-        from limiter_core import LIMIT_BY, ConcurrencyLimit, SyncLimiter
-        limiter = SyncLimiter(sys.argv[1])
-        with limiter.hold(ConcurrencyLimit(LIMIT_BY.constant("one"))):
-            pass
-    """,
-    "threads-still-holding": """
-        from limiter_core import LIMIT_BY, ConcurrencyLimit, SyncLimiter
-        limiter = SyncLimiter(sys.argv[1])
-        lease = limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("one"), lease=2))
-    """,
-    "asyncio": """
-        import asyncio
-        from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter
-        limiter = Limiter(sys.argv[1])
-        async def main():
-            async with limiter.hold(ConcurrencyLimit(LIMIT_BY.constant("one"))):
-                pass
-            print([key async for key in limiter.keys()])
-        asyncio.run(main())
-    """,
-    "asyncio-still-holding": """
-        import asyncio
-        from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter
-        limiter = Limiter(sys.argv[1])
-        async def main():
-            return await limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("one"), lease=2))
-        lease = asyncio.run(main())
-    """,
-    "asyncio-interrupted": """
-        import asyncio
-        from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter
-        limiter = Limiter(sys.argv[1])
-        limit = ConcurrencyLimit(LIMIT_BY.constant("one"))
-        async def wait():
-            async with limiter.hold(limit):
-                await asyncio.Event().wait()
-        async def main():
-            async with asyncio.timeout(0.3):
-                await asyncio.gather(*(wait() for _ in range(50)))
-        try:
-            asyncio.run(main())
-        except TimeoutError:
-            pass
-    """,
-    "never-used": """
-        from limiter_core import Limiter, SyncLimiter
-        Limiter(sys.argv[1]), SyncLimiter(sys.argv[1])
-    """,
-}
-
-
-# What asyncio's debug mode says of a busy machine is no fault of the program.
-QUIET = """\
-import logging, sys
-logging.getLogger("asyncio").addFilter(lambda record: not record.msg.startswith("Executing "))
-"""
-
-
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_a_program_ends_cleanly(program: str, server: Server) -> None:
-    """No warning, no traceback, no thread that keeps it alive; also if it never closes anything."""
-    text = QUIET + textwrap.dedent(PROGRAMS[program])
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "dev", "-c", text, server.url],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    if not program.endswith("holding"):
-        limiter = SyncLimiter(server.url)
-        assert list(limiter.keys()) == []
-        limiter.close()
-
-
-@pytest.mark.skipif(importlib.util.find_spec("trio") is None, reason="needs trio")
-def test_trio_is_told_what_to_do_instead(server: Server) -> None:
-    """redis-py knows asyncio only."""
-    import trio
-
-    async def main() -> None:
-        limiter = Limiter(server.url)
-        with pytest.raises(ConfigurationError, match="SyncLimiter"):
-            async with limiter.hold(ONE):
-                pass
-
-    trio.run(main)
-
-
-# -- rights ----------------------------------------------------------------------------------------
-
-RIGHTS = (
-    "resetkeys ~{limiter* resetchannels &limiter:* -@all"
-    " +evalsha +eval +time +type +exists +get +set +del +persist +pexpire +pexpireat"
-    " +hget +hset +hdel +hmget +hkeys"
-    " +zadd +zrem +zremrangebyscore +zrange +zrangebyscore +zscore +zunionstore +rename"
-    " +publish +subscribe +unsubscribe"
-    " +scan +sadd +smembers +expire +ping +select +hello +client|setinfo"
-)
-"""What the user of a limiter has to be allowed, and no more; see docs/redis-acl."""
-
-
-def allow(server: Process, rights: str) -> str:
-    user = ("limited", "reset", "on", ">s3cret")
-    server.admin.execute_command("ACL", "SETUSER", *user, *rights.split())
-    return server.url.replace("redis://", "redis://limited:s3cret@")
-
-
-async def use_everything(url: str, namespace: str = "limiter") -> None:
-    """Do all that the two limiters can do, and what adapters do."""
-    here, there = (RedisStore(url, namespace=namespace) for _ in range(2))
-    face = here.sync_face()
-    holder = SyncLimiter(here).acquire(ONE)
-    waiter = asyncio.create_task(Limiter(there).acquire(ONE))
-    await until_waiting(here, 1)
-    await until(lambda: there.session.renewer.listening, "the other store listens")
-    key = await Limiter(there).key_for(ONE)
-    face.pause(key)
-    face.set_limit(key, 2)
-    face.set_limit(key, 1)
-    face.resume(key)
-    face.reset_limit(key)
-    assert face.inspect(key).waiting == 1
-    holder.release()
-    lease = await asyncio.wait_for(waiter, 5.0)
-    job = Request("job", (Demand(key, 1),), payload=b"job")
-    assert isinstance(face.acquire(job), Queued)
-    assert set(face.renew(["job", "nobody"]).gone) == {"nobody"}
-    face.sweep()
-    await there.async_face().sweep()
-    assert face.evict(lease.id)
-    assert isinstance(face.acquire(job), Granted)
-    assert face.release("job")
-    face.acquire(Request("holder", (Demand(key, 1),)))
-    ours, theirs = Presence("queue:ours", "one"), Presence("queue:theirs", "one")
-    for presence in (ours, theirs):
-        name = f"{presence.name}-{lease.id}"
-        face.acquire(Request(name, (Demand(key, 1),), payload=b"job", presence=presence))
-        face.sweep(presence)
-        face.sweep(presence._replace(leaving=True))
-    assert {each.name for each in face.inspect(key).dormant} == {"queue:ours", "queue:theirs"}
-    assert face.evict_waiter(f"queue:theirs-{lease.id}")
-    face.release("holder")
-    face.sweep(theirs)
-    face.sweep(ours)
-    assert face.release(f"queue:ours-{lease.id}")
-    for resolution in ("keep_latest", "cancel_running", "priority"):
-        demand = Demand(key, 1, on_conflict=type(ONE.on_conflict)(resolution), group="g")
-        for number in range(3):
-            face.acquire(Request(f"{resolution}-{number}", (demand, Demand("one/b", 1))))
-        for number in range(3):
-            face.release(f"{resolution}-{number}")
-    assert list(face.keys()) == []
-    await here.aclose()
-    await there.aclose()
-
-
-async def test_the_rights_that_a_limiter_needs(own_server: Process) -> None:
-    """Commands, keys and channels: with these everything works, also after SCRIPT FLUSH."""
-    url = allow(own_server, RIGHTS)
-    await use_everything(url)
-    own_server.admin.script_flush()
-    await use_everything(url)
-
-
-async def test_no_other_key_or_channel_is_touched(own_server: Process) -> None:
-    """The patterns alone are no hindrance where all commands are allowed."""
-    await use_everything(allow(own_server, "~{limiter* &limiter:* +@all"))
-
-
-def test_no_right_is_asked_for_in_vain() -> None:
-    """What the script calls, what the store calls beside it, and what a connection begins with."""
-    in_script = {name.lower() for name in re.findall(r"call\('(\w+)'", SCRIPT.text.decode())}
-    beside_it = {
-        "evalsha",
-        "eval",
-        "subscribe",
-        "unsubscribe",
-        "scan",
-        "sadd",
-        "smembers",
-        "expire",
-    }
-    connection = {"ping", "select", "hello", "client|setinfo"}
-    asked_for = {word[1:] for word in RIGHTS.split() if word.startswith("+")}
-    assert asked_for == in_script - {"spublish"} | beside_it | connection
-
-
-def test_a_missing_right_is_an_error_of_the_store(own_server: Process) -> None:
-    """It is no outage that one could wait out."""
-    url = allow(own_server, RIGHTS.replace(" +evalsha +eval", ""))
-    store = RedisStore(url)
-    with pytest.raises(StoreError) as caught:
-        SyncLimiter(store).acquire(ONE)
-    assert not isinstance(caught.value, StoreUnavailable)
-    assert isinstance(caught.value.__cause__, redis.RedisError)
-    store.close()
-
-
-# -- secrets ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -571,9 +229,6 @@ def test_no_password_is_shown(
     shown.append(caplog.text)
     assert len(shown) > 1
     assert not [text for text in shown if "s3cret" in text]
-
-
-# -- errors ----------------------------------------------------------------------------------------
 
 
 async def test_an_error_says_where_the_store_is_and_why_it_is_away() -> None:

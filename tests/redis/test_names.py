@@ -22,7 +22,7 @@ from limiter_redis.protocol.words import id_word, key_word
 from ._processes import Worker
 from ._servers import Process, Server
 from ._tools import until_now
-from .test_connections import RIGHTS, use_everything
+from .test_access_rights import RIGHTS, use_everything
 
 EVERY_KIND = [
     # what a table of docs/redis-layout.md says, by the beginnings of its names

@@ -1,0 +1,136 @@
+"""The rights of a user of the server (ACL) that a limiter needs, and what it does without them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+import redis
+import redis.asyncio
+
+from limiter_core import (
+    LIMIT_BY,
+    ConcurrencyLimit,
+    Limiter,
+    StoreError,
+    StoreUnavailable,
+    SyncLimiter,
+)
+from limiter_core.requests import Demand, Granted, Presence, Queued, Request
+from limiter_redis import RedisStore
+from limiter_redis.protocol.script import SCRIPT
+
+from ._servers import Process
+from ._tools import until, until_waiting
+
+KEY = "scope/key"
+ONE = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1)
+
+
+RIGHTS = (
+    "resetkeys ~{limiter* resetchannels &limiter:* -@all"
+    " +evalsha +eval +time +type +exists +get +set +del +persist +pexpire +pexpireat"
+    " +hget +hset +hdel +hmget +hkeys"
+    " +zadd +zrem +zremrangebyscore +zrange +zrangebyscore +zscore +zunionstore +rename"
+    " +publish +subscribe +unsubscribe"
+    " +scan +sadd +smembers +expire +ping +select +hello +client|setinfo"
+)
+"""What the user of a limiter has to be allowed, and no more; see docs/redis-acl."""
+
+
+def allow(server: Process, rights: str) -> str:
+    user = ("limited", "reset", "on", ">s3cret")
+    server.admin.execute_command("ACL", "SETUSER", *user, *rights.split())
+    return server.url.replace("redis://", "redis://limited:s3cret@")
+
+
+async def use_everything(url: str, namespace: str = "limiter") -> None:
+    """Do all that the two limiters can do, and what adapters do."""
+    here, there = (RedisStore(url, namespace=namespace) for _ in range(2))
+    face = here.sync_face()
+    holder = SyncLimiter(here).acquire(ONE)
+    waiter = asyncio.create_task(Limiter(there).acquire(ONE))
+    await until_waiting(Limiter(here), ONE, 1)
+    await until(lambda: there.session.renewer.listening, "the other store listens")
+    key = await Limiter(there).key_for(ONE)
+    face.pause(key)
+    face.set_limit(key, 2)
+    face.set_limit(key, 1)
+    face.resume(key)
+    face.reset_limit(key)
+    assert face.inspect(key).waiting == 1
+    holder.release()
+    lease = await asyncio.wait_for(waiter, 5.0)
+    job = Request("job", (Demand(key, 1),), payload=b"job")
+    assert isinstance(face.acquire(job), Queued)
+    assert set(face.renew(["job", "nobody"]).gone) == {"nobody"}
+    face.sweep()
+    await there.async_face().sweep()
+    assert face.evict(lease.id)
+    assert isinstance(face.acquire(job), Granted)
+    assert face.release("job")
+    face.acquire(Request("holder", (Demand(key, 1),)))
+    ours, theirs = Presence("queue:ours", "one"), Presence("queue:theirs", "one")
+    for presence in (ours, theirs):
+        name = f"{presence.name}-{lease.id}"
+        face.acquire(Request(name, (Demand(key, 1),), payload=b"job", presence=presence))
+        face.sweep(presence)
+        face.sweep(presence._replace(leaving=True))
+    assert {each.name for each in face.inspect(key).dormant} == {"queue:ours", "queue:theirs"}
+    assert face.evict_waiter(f"queue:theirs-{lease.id}")
+    face.release("holder")
+    face.sweep(theirs)
+    face.sweep(ours)
+    assert face.release(f"queue:ours-{lease.id}")
+    for resolution in ("keep_latest", "cancel_running", "priority"):
+        demand = Demand(key, 1, on_conflict=type(ONE.on_conflict)(resolution), group="g")
+        for number in range(3):
+            face.acquire(Request(f"{resolution}-{number}", (demand, Demand("one/b", 1))))
+        for number in range(3):
+            face.release(f"{resolution}-{number}")
+    assert list(face.keys()) == []
+    await here.aclose()
+    await there.aclose()
+
+
+async def test_the_rights_that_a_limiter_needs(own_server: Process) -> None:
+    """Commands, keys and channels: with these everything works, also after SCRIPT FLUSH."""
+    url = allow(own_server, RIGHTS)
+    await use_everything(url)
+    own_server.admin.script_flush()
+    await use_everything(url)
+
+
+async def test_no_other_key_or_channel_is_touched(own_server: Process) -> None:
+    """The patterns alone are no hindrance where all commands are allowed."""
+    await use_everything(allow(own_server, "~{limiter* &limiter:* +@all"))
+
+
+def test_no_right_is_asked_for_in_vain() -> None:
+    """What the script calls, what the store calls beside it, and what a connection begins with."""
+    in_script = {name.lower() for name in re.findall(r"call\('(\w+)'", SCRIPT.text.decode())}
+    beside_it = {
+        "evalsha",
+        "eval",
+        "subscribe",
+        "unsubscribe",
+        "scan",
+        "sadd",
+        "smembers",
+        "expire",
+    }
+    connection = {"ping", "select", "hello", "client|setinfo"}
+    asked_for = {word[1:] for word in RIGHTS.split() if word.startswith("+")}
+    assert asked_for == in_script - {"spublish"} | beside_it | connection
+
+
+def test_a_missing_right_is_an_error_of_the_store(own_server: Process) -> None:
+    """It is no outage that one could wait out."""
+    url = allow(own_server, RIGHTS.replace(" +evalsha +eval", ""))
+    store = RedisStore(url)
+    with pytest.raises(StoreError) as caught:
+        SyncLimiter(store).acquire(ONE)
+    assert not isinstance(caught.value, StoreUnavailable)
+    assert isinstance(caught.value.__cause__, redis.RedisError)
+    store.close()

@@ -1,0 +1,234 @@
+"""One store in several event loops, threads and processes, and at the end of a program."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from limiter_core import (
+    LIMIT_BY,
+    ConcurrencyLimit,
+    ConfigurationError,
+    Limiter,
+    SyncLimiter,
+    WaitTimeout,
+)
+from limiter_core.testing import OverlapRecorder
+from limiter_redis import RedisStore
+from tests.core._tools import fork
+
+from ._servers import Server
+from ._tools import until_now, until_waiting
+
+KEY = "scope/key"
+ONE = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1)
+
+
+def test_a_second_event_loop(server: Server) -> None:
+    """Row 31: two `asyncio.run` with one limiter, which nobody closed in between."""
+    store = RedisStore(server.url)
+    limiter = Limiter(store)
+
+    async def use() -> None:
+        async with limiter.hold(ONE):
+            with pytest.raises(WaitTimeout):
+                await asyncio.create_task(limiter.acquire(ONE, timeout=0.05))
+        assert [key async for key in limiter.keys()] == []
+
+    for _ in range(3):
+        asyncio.run(use())
+    assert len(store.session._async_transports) <= 1
+    store.close()
+
+
+def test_event_loops_of_several_threads(server: Server) -> None:
+    """S6: all loops of a process share the slots, and hear through one keeper."""
+    before = set(threading.enumerate())  # the keeper of a store that was closed may still end
+    store = RedisStore(server.url)
+    limiter = Limiter(store)
+    recorder = OverlapRecorder()
+
+    async def use() -> None:
+        async def call() -> None:
+            async with limiter.hold(ONE):
+                with recorder.holding("one", limit=1):
+                    await asyncio.sleep(0)
+
+        await asyncio.gather(*(call() for _ in range(25)))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: asyncio.run(use()), range(8)))
+    recorder.assert_within("one", 1)
+    made = set(threading.enumerate()) - before
+    assert sum(thread.name == "limiter-lease-renewer" for thread in made) == 1
+    store.close()
+
+
+def test_a_waiter_whose_event_loop_ended_is_withdrawn(server: Server) -> None:
+    """S15; row 31: `asyncio.run` cancels it, and its ticket is given back before the loop ends."""
+    store = RedisStore(server.url)
+    limiter = Limiter(store)
+    holder = SyncLimiter(store).acquire(ONE)
+
+    async def leave_a_waiter() -> None:
+        task = asyncio.create_task(limiter.acquire(ONE))
+        await until_waiting(Limiter(store), ONE, 1)
+        assert not task.done()
+
+    asyncio.run(leave_a_waiter())
+    assert SyncLimiter(store).inspect(ONE).waiting == 0
+    holder.release()
+    store.close()
+
+
+def test_a_holder_whose_event_loop_ended_gives_back(server: Server) -> None:
+    """S15; row 31: a task that is still in its body when `asyncio.run` ends."""
+    store = RedisStore(server.url)
+    limiter = Limiter(store)
+
+    async def leave_a_holder() -> None:
+        began = asyncio.Event()
+
+        async def hold() -> None:
+            async with limiter.hold(ONE):
+                began.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(hold())
+        await began.wait()
+        assert not task.done()
+
+    asyncio.run(leave_a_holder())
+    assert SyncLimiter(store).inspect(ONE).in_use == 0
+    store.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_forked_child_neither_renews_nor_releases(server: Server) -> None:
+    """Row 30: it has connections of its own, and none of its parent's leases."""
+    store = RedisStore(server.url)
+    limiter = SyncLimiter(store)
+    lease = limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("one"), lease=2))
+    until_now(lambda: store.session.renewer.listening, "the keeper runs")
+    read, write = os.pipe()
+    child = fork()
+    if child == 0:
+        try:
+            held = len(store.session.tracker.entries)
+            keepers = sum(each.name == "limiter-lease-renewer" for each in threading.enumerate())
+            taken = limiter.try_acquire(ONE) is not None
+            other = limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("two")))
+            own = other.fencing_token > lease.fencing_token
+            lease.release()  # of the parent: not the child's to give back
+            os.write(write, repr((held, keepers, taken, own)).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert pipe.read() == repr((0, 0, False, True))
+    assert not lease.lost
+    lease.release()
+    assert limiter.inspect(ONE).in_use == 0
+    store.close()
+
+
+PROGRAMS = {
+    "threads": """
+        from limiter_core import LIMIT_BY, ConcurrencyLimit, SyncLimiter
+        limiter = SyncLimiter(sys.argv[1])
+        with limiter.hold(ConcurrencyLimit(LIMIT_BY.constant("one"))):
+            pass
+    """,
+    "threads-still-holding": """
+        from limiter_core import LIMIT_BY, ConcurrencyLimit, SyncLimiter
+        limiter = SyncLimiter(sys.argv[1])
+        lease = limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("one"), lease=2))
+    """,
+    "asyncio": """
+        import asyncio
+        from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter
+        limiter = Limiter(sys.argv[1])
+        async def main():
+            async with limiter.hold(ConcurrencyLimit(LIMIT_BY.constant("one"))):
+                pass
+            print([key async for key in limiter.keys()])
+        asyncio.run(main())
+    """,
+    "asyncio-still-holding": """
+        import asyncio
+        from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter
+        limiter = Limiter(sys.argv[1])
+        async def main():
+            return await limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("one"), lease=2))
+        lease = asyncio.run(main())
+    """,
+    "asyncio-interrupted": """
+        import asyncio
+        from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter
+        limiter = Limiter(sys.argv[1])
+        limit = ConcurrencyLimit(LIMIT_BY.constant("one"))
+        async def wait():
+            async with limiter.hold(limit):
+                await asyncio.Event().wait()
+        async def main():
+            async with asyncio.timeout(0.3):
+                await asyncio.gather(*(wait() for _ in range(50)))
+        try:
+            asyncio.run(main())
+        except TimeoutError:
+            pass
+    """,
+    "never-used": """
+        from limiter_core import Limiter, SyncLimiter
+        Limiter(sys.argv[1]), SyncLimiter(sys.argv[1])
+    """,
+}
+
+
+# What asyncio's debug mode says of a busy machine is no fault of the program.
+QUIET = """\
+import logging, sys
+logging.getLogger("asyncio").addFilter(lambda record: not record.msg.startswith("Executing "))
+"""
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_ends_cleanly(program: str, server: Server) -> None:
+    """No warning, no traceback, no thread that keeps it alive; also if it never closes anything."""
+    text = QUIET + textwrap.dedent(PROGRAMS[program])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "dev", "-c", text, server.url],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    if not program.endswith("holding"):
+        limiter = SyncLimiter(server.url)
+        assert list(limiter.keys()) == []
+        limiter.close()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("trio") is None, reason="needs trio")
+def test_trio_is_told_what_to_do_instead(server: Server) -> None:
+    """redis-py knows asyncio only."""
+    import trio
+
+    async def main() -> None:
+        limiter = Limiter(server.url)
+        with pytest.raises(ConfigurationError, match="SyncLimiter"):
+            async with limiter.hold(ONE):
+                pass
+
+    trio.run(main)
