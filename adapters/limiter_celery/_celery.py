@@ -11,16 +11,10 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-_app_task: Any = import_module("celery.app.task")
-_bootsteps: Any = import_module("celery.bootsteps")
-_control: Any = import_module("celery.worker.control")
-_einfo: Any = import_module("billiard.einfo")
-_exceptions: Any = import_module("celery.exceptions")
-_kombu: Any = import_module("kombu")
-_kombu_json: Any = import_module("kombu.utils.json")
-_message: Any = import_module("kombu.message")
-_request: Any = import_module("celery.worker.request")
-_serialization: Any = import_module("kombu.serialization")
+
+def _imported(module: str, name: str) -> Any:
+    return getattr(import_module(module), name)
+
 
 state: Any = import_module("celery.worker.state")
 
@@ -64,26 +58,25 @@ if TYPE_CHECKING:
         def _basic_consume(self, queue: Any, *args: Any, **options: Any) -> Any: ...
 
 else:
-    Task = _app_task.Task
-    _Request = _request.Request
-    StartStopStep = _bootsteps.StartStopStep
-    _Consumer = _kombu.Consumer
+    Task = _imported("celery.app.task", "Task")
+    _Request = _imported("celery.worker.request", "Request")
+    StartStopStep = _imported("celery.bootsteps", "StartStopStep")
+    _Consumer = _imported("kombu", "Consumer")
 
 REVOKE_EXPIRES: float = state.REVOKE_EXPIRES
-RUN: int = _bootsteps.RUN
-Exchange: Any = _kombu.Exchange
-ExceptionInfo: Any = _einfo.ExceptionInfo
-Message: Any = _message.Message
-Panel: Any = _control.Panel
-Queue: Any = _kombu.Queue
-create_request_cls: Any = _request.create_request_cls
-dumps: Any = _kombu_json.dumps
-loads: Any = _kombu_json.loads
-prepare_accept_content: Any = _serialization.prepare_accept_content
+RUN: int = _imported("celery.bootsteps", "RUN")
+Exchange: Any = _imported("kombu", "Exchange")
+ExceptionInfo: Any = _imported("billiard.einfo", "ExceptionInfo")
+Message: Any = _imported("kombu.message", "Message")
+Panel: Any = _imported("celery.worker.control", "Panel")
+Queue: Any = _imported("kombu", "Queue")
+create_request_cls: Any = _imported("celery.worker.request", "create_request_cls")
+dumps: Any = _imported("kombu.utils.json", "dumps")
+loads: Any = _imported("kombu.utils.json", "loads")
+prepare_accept_content: Any = _imported("kombu.serialization", "prepare_accept_content")
 
-
-TaskRevokedError: type[Exception] = _exceptions.TaskRevokedError
-TimeLimitExceeded: type[Exception] = _exceptions.TimeLimitExceeded
+TaskRevokedError: type[Exception] = _imported("celery.exceptions", "TaskRevokedError")
+TimeLimitExceeded: type[Exception] = _imported("celery.exceptions", "TimeLimitExceeded")
 
 
 class Request(_Request):

@@ -31,91 +31,6 @@ class RequestParts:
     worker: WorkerState
 
 
-class LimitedRequest(_celery.Request):
-    """A request that is admitted before its body runs, and whose slot is released on every outcome.
-
-    Celery makes a subclass of it for each task (`create_request_cls`), whose `execute_using_pool`
-    and `on_success` never call what they override. So both are wrapped when it is made.
-    """
-
-    parts: ClassVar[RequestParts]
-    delivery: Delivery
-
-    @classmethod
-    def using(cls, parts: RequestParts) -> type[LimitedRequest]:
-        """Return the class of the requests that use these parts."""
-        return type("LimitedRequest", (cls,), {"parts": parts})
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        for name, wrap in (("execute_using_pool", _admit), ("on_success", _release)):
-            if name in cls.__dict__:
-                setattr(cls, name, wrap(cls.__dict__[name]))
-
-    def __init__(self, message: Any, **options: Any) -> None:
-        origin = origin_of(message.headers or {})
-        if origin is not None and origin.properties:
-            message.properties.update(origin.properties)
-        super().__init__(message, **options)
-        if origin is not None:
-            # A retry is sent to where its task came from: that is not the queue of granted tasks.
-            self.set_destination(origin.exchange, origin.routing_key)
-        self.delivery = delivery_of(self, origin, self.parts.worker.connection)
-
-    # The bases of what `create_request_cls` overrides, for requests that were made of this class.
-    def execute_using_pool(self, pool: Any, **kwargs: Any) -> Any:
-        """Admit the task, then run it."""
-        return _admit(_celery.Request.execute_using_pool)(self, pool, **kwargs)
-
-    def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> Any:
-        """Release when the body ended."""
-        return _release(_celery.Request.on_success)(self, failed__retval__runtime, **kwargs)
-
-    def revoked(self) -> bool:
-        """Whether the task was revoked: Celery knows of it, or the store does."""
-        if super().revoked():
-            return True
-        delivery = self.delivery
-        if not (delivery.waited or delivery.is_local):
-            return False
-        waited_since = delivery.order / 1e6
-        if self.parts.revocations.cover(self.id, stamps_of(self.stamps), waited_since):
-            self.announce_revoked("revoked")
-            return True
-        return False
-
-    def on_accepted(self, pid: Any, time_accepted: float) -> None:
-        """Note that the body started."""
-        self.parts.releases.on_start(self)
-        super().on_accepted(pid, time_accepted)
-
-    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-        """Release when the body ended: an exception, a retry, a killed child."""
-        try:
-            return super().on_failure(exc_info, *args, **kwargs)
-        finally:
-            # At a hard time limit, Celery comes here before it kills the child.
-            is_alive = isinstance(exc_info.exception, _celery.TimeLimitExceeded)
-            self.parts.releases.on_end(self, in_main_loop=is_alive)
-
-    def on_timeout(self, soft: bool, timeout: Any) -> None:
-        """Release at a hard time limit, in pools that report no other end."""
-        super().on_timeout(soft, timeout)
-        if not soft and self.parts.releases.pool.is_green:
-            self.parts.releases.on_end(self)
-
-    def reject(self, requeue: bool = False) -> None:
-        """Note that the broker has the message again."""
-        if requeue and not self.acknowledged:
-            self.delivery.requeued = True
-        super().reject(requeue)
-
-    def on_revoked(self, *, terminated: bool) -> None:
-        """Release, unless the body may still run: `on_failure` is called when it ended."""
-        if not terminated:
-            self.parts.releases.on_end(self)
-
-
 def _admit(execute: Any) -> Any:
     @functools.wraps(execute)
     def execute_using_pool(self: LimitedRequest, pool: Any, **kwargs: Any) -> Any:
@@ -185,3 +100,83 @@ class _AdmittingPool:
             self._request.on_success(result)
         else:
             self._request.on_failure(result)
+
+
+class LimitedRequest(_celery.Request):
+    """A request that is admitted before its body runs, and whose slot is released on every outcome.
+
+    Celery makes a subclass of it for each task (`create_request_cls`), whose `execute_using_pool`
+    and `on_success` never call what they override. So both are wrapped when it is made.
+    """
+
+    parts: ClassVar[RequestParts]
+    delivery: Delivery
+
+    @classmethod
+    def using(cls, parts: RequestParts) -> type[LimitedRequest]:
+        """Return the class of the requests that use these parts."""
+        return type("LimitedRequest", (cls,), {"parts": parts})
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, wrap in (("execute_using_pool", _admit), ("on_success", _release)):
+            if name in cls.__dict__:
+                setattr(cls, name, wrap(cls.__dict__[name]))
+
+    def __init__(self, message: Any, **options: Any) -> None:
+        origin = origin_of(message.headers or {})
+        if origin is not None and origin.properties:
+            message.properties.update(origin.properties)
+        super().__init__(message, **options)
+        if origin is not None:
+            # A retry is sent to where its task came from: that is not the queue of granted tasks.
+            self.set_destination(origin.exchange, origin.routing_key)
+        self.delivery = delivery_of(self, origin, self.parts.worker.connection)
+
+    # For requests that were made of this class itself.
+    execute_using_pool = _admit(_celery.Request.execute_using_pool)
+    on_success = _release(_celery.Request.on_success)
+
+    def revoked(self) -> bool:
+        """Whether the task was revoked: Celery knows of it, or the store does."""
+        if super().revoked():
+            return True
+        delivery = self.delivery
+        if not (delivery.waited or delivery.is_local):
+            return False
+        waited_since = delivery.order / 1e6
+        if self.parts.revocations.cover(self.id, stamps_of(self.stamps), waited_since):
+            self.announce_revoked("revoked")
+            return True
+        return False
+
+    def on_accepted(self, pid: Any, time_accepted: float) -> None:
+        """Note that the body started."""
+        self.parts.releases.on_start(self)
+        super().on_accepted(pid, time_accepted)
+
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
+        """Release when the body ended: an exception, a retry, a killed child."""
+        try:
+            return super().on_failure(exc_info, *args, **kwargs)
+        finally:
+            # At a hard time limit, Celery comes here before it kills the child.
+            is_alive = isinstance(exc_info.exception, _celery.TimeLimitExceeded)
+            self.parts.releases.on_end(self, in_main_loop=is_alive)
+
+    def on_timeout(self, soft: bool, timeout: Any) -> None:
+        """Release at a hard time limit, in pools that report no other end."""
+        super().on_timeout(soft, timeout)
+        if not soft and self.parts.releases.pool.is_green:
+            self.parts.releases.on_end(self)
+
+    def reject(self, requeue: bool = False) -> None:
+        """Note that the broker has the message again."""
+        if requeue and not self.acknowledged:
+            self.delivery.requeued = True
+        super().reject(requeue)
+
+    def on_revoked(self, *, terminated: bool) -> None:
+        """Release, unless the body may still run: `on_failure` is called when it ended."""
+        if not terminated:
+            self.parts.releases.on_end(self)
