@@ -1,4 +1,4 @@
-"""A RabbitMQ of our own, where one is installed; on free ports, with a folder of its own."""
+"""A RabbitMQ server for the tests, where one is installed: on free ports, in its own folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def program() -> str | None:
     found = shutil.which("rabbitmq-server")
     if found is None:
         return None
-    # What a distribution installs in the path may insist on a user of its own.
+    # The program that a distribution installs in the path may require a user of its own.
     own = sorted(Path("/usr/lib/rabbitmq").glob("lib/*/sbin/rabbitmq-server"))
     return str(own[-1]) if own else found
 
@@ -70,7 +70,7 @@ class RabbitMQServer:
                 return
 
     def empty(self) -> None:
-        """Remove what the tests before left in the queues."""
+        """Remove the messages that earlier tests left in the queues."""
         connection = amqp.Connection(host=self._address, connect_timeout=2)
         connection.connect()
         for queue in ("celery", "celery.granted"):
@@ -79,7 +79,7 @@ class RabbitMQServer:
         connection.close()
 
     def close(self) -> None:
-        """Kill it, and remove what it left."""
+        """Kill it, and remove its files."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(PATIENCE)

@@ -50,14 +50,16 @@ _apps: dict[str, Any] = {}
 
 def _app_of(given: dict[str, Any]) -> Any:
     """Return an app to send with: one for each address, as its connections are kept for good."""
-    told = {name: given[name] for name in ("url", "broker", "queues") if name in given}
-    where = json.dumps(told)
-    if where not in _apps:
-        _apps[where] = load_app_module().make_app({**told, "install": False, "preempting": True})
-        # `Sent` asks by itself; nothing subscribes for results.
-        _apps[where].backend.on_task_call = lambda *_: None
-        _apps[where].backend.remove_pending_result = lambda *_: None
-    return _apps[where]
+    options = {name: given[name] for name in ("url", "broker", "queues") if name in given}
+    address = json.dumps(options)
+    if address not in _apps:
+        _apps[address] = load_app_module().make_app(
+            {**options, "install": False, "preempting": True}
+        )
+        # `Sent` polls; nothing subscribes for results.
+        _apps[address].backend.on_task_call = lambda *_: None
+        _apps[address].backend.remove_pending_result = lambda *_: None
+    return _apps[address]
 
 
 def close_apps() -> None:
@@ -71,7 +73,7 @@ def close_apps() -> None:
 
 
 class Sent:
-    """A task that was sent: what Celery says of it, without a subscription for its result."""
+    """A task that was sent: its state and result, without a subscription for them."""
 
     def __init__(self, app: Any, task_id: str) -> None:
         self.id = task_id
@@ -127,7 +129,7 @@ class CeleryWorker:
         self.process.wait(PATIENCE)
 
     def close(self) -> None:
-        """Kill it, and forget what it said."""
+        """Kill it, and forget its output."""
         self.kill()
         self._output.close()
 
@@ -159,7 +161,7 @@ class WorkerProcesses:
         self.workers.append(worker)
         if ready:
             self.until(lambda: f"{name}@test ready" in worker.output(), f"{name} is ready")
-            # It says so before it subscribes to Redis: what is sent before that, it never gets.
+            # It logs this before it subscribes to Redis: a command that is sent earlier is lost.
             self.until(lambda: self.ask(name, "ping", timeout=1.0), f"{name} takes commands")
         return worker
 
@@ -174,7 +176,7 @@ class WorkerProcesses:
         return replies[0][worker] if replies else None
 
     def send(self, task: str, *args: Any, **options: Any) -> Sent:
-        """Send a task, by its name: a producer need not know more."""
+        """Send a task by its name."""
         return Sent(self.app, self.app.send_task(task, args, **options).id)
 
     def task(self, name: str) -> Any:
@@ -193,7 +195,7 @@ class WorkerProcesses:
         return bool(self.log("begin", result.id))
 
     def until(self, condition: Callable[[], object], name: str, patience: float = PATIENCE) -> None:
-        """Wait until a condition holds; tells what the workers said if it never does."""
+        """Wait until a condition holds; if it does not, the error has the output of the workers."""
         try:
             until_now(condition, name, patience=patience)
         except AssertionError as error:
@@ -205,7 +207,7 @@ class WorkerProcesses:
         self.until(lambda: self.began(result), f"{result.id} began")
 
     def until_some_begins_at_once(self) -> None:
-        """Wait until a task without a limit began; the quickest of several did so within a second.
+        """Wait until a task without a limit began; the fastest of several did within a second.
 
         One may find the machine busy. What delays them in the worker delays all of them.
         """
@@ -264,7 +266,7 @@ class WorkerProcesses:
         return [(begin, end) for begin, end, _ in self.spans_by_id()]
 
     def most(self, spans: list[tuple[float, float]]) -> int:
-        """Return how many of these overlapped at the worst moment."""
+        """Return how many of these overlapped at most."""
         return most_at_once(spans)
 
     def most_at_once(self) -> int:

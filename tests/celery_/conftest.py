@@ -95,5 +95,5 @@ def shop(request: pytest.FixtureRequest) -> Iterator[WorkerProcesses]:
 
 @pytest.fixture
 def user() -> str:
-    """A user of whom no other test knows."""
+    """A user that no other test uses."""
     return uuid.uuid4().hex[:8]

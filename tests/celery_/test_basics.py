@@ -1,4 +1,4 @@
-"""The way of a task through its limits, in real workers."""
+"""Tasks run one after the other, in each kind of pool."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def test_one_at_a_time_in_order_and_the_others_hold_nothing(
 ) -> None:
     shop = make_workers(pool=pool, concurrency=4, base_of_all=True)
     shop.start()
-    # Who finds a free slot is not told of those that are on their way: so the first one takes it,
-    # and keeps it until all others wait. (Alone in its process, it lets none of them in.)
+    # The order is that in which tasks arrive: so the first one takes the slot, and keeps it until
+    # all others wait. (With solo, its body keeps the worker from receiving them.)
     first = shop.send("by_user", 1, LONG)
     shop.until_began(first)
     results = [first, *(shop.send("by_user", 1, 0.05) for _ in range(9))]

@@ -1,4 +1,4 @@
-"""Workers that have more to do than they have hands for."""
+"""Workers with more tasks than processes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_slot_that_is_lost_before_the_task_began_is_asked_for_again(
         "it has its slot, and waits for a process",
     )
     shop.limiter.evict(shop.limiter.inspect("user=eve").holders[0].id)
-    shop.until(lambda: "lost its slot" in shop.workers[0].output(), "the worker knows")
+    shop.until(lambda: "lost its slot" in shop.workers[0].output(), "the worker was notified")
     assert not shop.log("end", busy.id)
     shop.let_end(busy)
     shop.until_ended(waiter)
@@ -108,7 +108,7 @@ def test_a_backlog_of_other_tasks_does_not_delay_the_next(make_workers: MakeWork
 def test_a_broker_that_goes_by_the_order_of_queues_does_not_hold_the_next_up(
     make_workers: MakeWorkers,
 ) -> None:
-    """As Celery's guide has it for priorities with Redis. (Such a task goes through the broker.)"""
+    """As Celery's guide recommends for priorities with Redis. (`late` goes through the broker.)"""
     in_order = {"queue_order_strategy": "priority"}
     shop = make_workers(concurrency=1, transport=in_order, limiter={"claim": 60.0})
     shop.start()
@@ -171,10 +171,10 @@ def test_a_woken_body_in_green_threads_keeps_its_slot(make_workers: MakeWorkers)
     assert "lost its slot" not in shop.workers[0].output()
 
 
-def test_a_slot_that_nobody_of_the_workers_freed_is_given_once(
+def test_a_slot_that_no_worker_freed_is_given_once(
     make_workers: MakeWorkers,
 ) -> None:
-    """All workers are told of it: the one that frees it is no worker."""
+    """All workers are notified of it: the process that frees it is no worker."""
     shop = make_workers(limiter={"claim": 20.0})
     shop.start()
     shop.start()

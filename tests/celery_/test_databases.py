@@ -1,4 +1,4 @@
-"""Two deployments whose stores are databases of one server: neither does the other's work."""
+"""Two deployments whose stores are databases of one server: neither runs tasks of the other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def elsewhere() -> Iterator[str]:
 def test_a_task_runs_where_it_was_sent(
     url: str, elsewhere: str, make_workers: MakeWorkers, user: str
 ) -> None:
-    """An operator's word lets a task run: the workers of the other database do not hear of it."""
+    """An operator lets a task run: the workers of the other database are not notified."""
     production = make_workers(concurrency=3)
     staging = make_workers(url=elsewhere, store=f"{url}/5")
     for each in (staging, production):
@@ -36,7 +36,7 @@ def test_a_task_runs_where_it_was_sent(
     production.until(lambda: production.limiter.inspect(f"user={user}").waiting == 1, "it waits")
     production.limiter.set_limit(f"user={user}", 2)
     production.until_ended(waiting)
-    last = staging.send("free")  # what it had been told before it would do before, or meanwhile
+    last = staging.send("free")  # it would have run what it was notified of by then
     staging.until_ended(last, holders[0])
     assert {each["id"] for each in staging.log()} == {holders[0].id, last.id}
     assert len(production.log("begin", waiting.id)) == 1

@@ -1,4 +1,4 @@
-"""What is asked is done and its answer lost, or cannot be told: of the store, of the backend."""
+"""Replies that are lost, of the store or of the backend, though the request was carried out."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ def test_a_woken_task_that_met_an_outage_is_not_lost(make_workers: MakeWorkers) 
     assert len(shop.log("begin", second.id)) == 1
 
 
-def test_the_end_of_a_task_that_waited_is_told_once_it_can_be(make_workers: MakeWorkers) -> None:
-    """It has no message and no ticket any more: who took it out is the last who knows."""
+def test_the_end_of_a_task_is_reported_once_it_can_be(
+    make_workers: MakeWorkers,
+) -> None:
+    """It has no message and no ticket any more: only the worker that removed it knows of it."""
     shop = make_workers(faults="lose_end")
     shop.start()
     holder = shop.send("by_user", "eve", 2.0)

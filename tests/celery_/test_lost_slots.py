@@ -13,7 +13,7 @@ from ._worker_processes import LONG, MakeWorkers, Sent, WorkerProcesses
 def begin(shop: WorkerProcesses, task: str, user: str, seconds: float) -> Sent:
     sent = shop.send(task, user, seconds)
     shop.until_began(sent)
-    # A worker begins to with its first slot: of what happened before that it is not told.
+    # It starts to with its first slot, and is not notified of what happened before.
     shop.until(lambda: shop.broker.pubsub_channels("*:process:*"), "it listens to the store")
     return sent
 
@@ -52,7 +52,7 @@ def test_an_evicted_task_is_terminated(shop: WorkerProcesses, user: str, seconds
 
 @pytest.mark.parametrize("pool", ["eventlet", pytest.param("gevent", marks=pytest.mark.slow)])
 def test_in_a_greenlet_an_evicted_task_is_stopped(make_workers: MakeWorkers, pool: str) -> None:
-    """What a thread of the system hears is for the greenlets of the main thread."""
+    """A thread of the system is notified; the greenlets of the main thread have to act."""
     shop = make_workers(pool=pool, concurrency=2, preempting=True)
     shop.start()
     evicted = begin(shop, "by_user", "eve", LONG)
@@ -62,7 +62,7 @@ def test_in_a_greenlet_an_evicted_task_is_stopped(make_workers: MakeWorkers, poo
     newer = shop.send("cancel_running", "eve")
     shop.until_ended(newer)
     shop.until(lambda: older.state == states.REVOKED, "the older is revoked")
-    # Also a turn that comes with no task's end.
+    # Also a grant that no end of a task caused.
     shop.limiter.pause("user=eve")
     waits = shop.send("by_user", "eve")
     shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 1, "it waits")

@@ -1,4 +1,4 @@
-"""Every way in which a task ends gives its slot back, once, and the next begins."""
+"""On every outcome of a task its slot is given back, once, and the next task begins."""
 
 from __future__ import annotations
 

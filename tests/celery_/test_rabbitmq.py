@@ -1,4 +1,4 @@
-"""RabbitMQ as broker: where it is installed."""
+"""RabbitMQ as broker, where it is installed."""
 
 from __future__ import annotations
 

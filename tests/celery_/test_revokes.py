@@ -86,10 +86,10 @@ def hold(shop: WorkerProcesses, user: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("faults", [None, "lose_learning"])
 @pytest.mark.parametrize("revoke", [by_id, by_stamp])
-def test_a_revoke_that_only_another_worker_heard_outlives_it(
+def test_a_revoke_that_only_another_worker_received_outlives_it(
     make_workers: MakeWorkers, revoke: Any, faults: str | None
 ) -> None:
-    """Who parked the task is gone; who heard of the revoke is gone, too, when its turn comes.
+    """The worker that parked the task and the one that received the revoke have both ended.
 
     Also if the store was away when the one asked for it that now runs tasks.
     """
@@ -100,10 +100,10 @@ def test_a_revoke_that_only_another_worker_heard_outlives_it(
         task.user = "eve"  # type: ignore[attr-defined]
         shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 2, "both wait")
         parked_it.kill()
-        heard_it = shop.start()
+        received_it = shop.start()
         revoke(shop, [task])
         shop.until(lambda: shop.limiter.inspect("celery:shop:revoked").in_use > 0, "it is noted")
-        heard_it.kill()
+        received_it.kill()
         shop.start(faults=faults)
     shop.until_ended(other)
     until_revoked(shop, task)
@@ -111,7 +111,7 @@ def test_a_revoke_that_only_another_worker_heard_outlives_it(
 
 
 def test_revokes_that_a_worker_kept_in_a_file(make_workers: MakeWorkers, tmp_path: Any) -> None:
-    """Celery's `--statedb`: what was revoked is known to the worker that begins with it."""
+    """Celery's `--statedb`: a worker that starts with the file knows what was revoked."""
     shop = make_workers(concurrency=1, options=["--statedb", str(tmp_path / "state")])
     with hold(shop, "eve"):
         worker = shop.start()
@@ -127,7 +127,7 @@ def test_revokes_that_a_worker_kept_in_a_file(make_workers: MakeWorkers, tmp_pat
 
 
 def test_purging_the_queues_leaves_those_that_wait(shop: WorkerProcesses, user: str) -> None:
-    """They are in no queue: it is the store that has them."""
+    """They are in the store, and in no queue."""
     with hold(shop, user):
         task = shop.send("by_user", user)
         shop.until(lambda: shop.limiter.inspect(f"user={user}").waiting == 1, "it waits")

@@ -29,15 +29,15 @@ def rabbit() -> Iterator[RabbitMQServer | None]:
 
 @pytest.fixture(params=["redis", pytest.param("rabbitmq", marks=pytest.mark.slow)])
 def make(request: pytest.FixtureRequest, make_workers: MakeWorkers) -> MakeWorkers:
-    """MakeWorkers workers on either broker."""
-    # Not an argument: who needs none may run beside those who share it.
+    """Makes worker processes on either broker."""
+    # Not an argument: tests that need none may run beside those that share it.
     on_redis = request.param == "redis"
     return make_workers if on_redis else on_rabbit(make_workers, request.getfixturevalue("rabbit"))
 
 
 @pytest.fixture
 def make_on_rabbit(make_workers: MakeWorkers, rabbit: RabbitMQServer | None) -> MakeWorkers:
-    """MakeWorkers workers on RabbitMQ: what is tested, Redis does not have."""
+    """Makes worker processes on RabbitMQ, for what Redis does not have."""
     return on_rabbit(make_workers, rabbit)
 
 
@@ -131,7 +131,7 @@ def test_a_queue_that_is_bound_by_headers(make_on_rabbit: MakeWorkers, own: str)
 
 
 def test_tasks_that_the_broker_delayed(make_on_rabbit: MakeWorkers, own: str) -> None:
-    """Quorum queues: a countdown is the broker's business, and changes the routing key."""
+    """With quorum queues, the broker delays a task, and changes its routing key."""
     quorum = {"queue_arguments": {"x-queue-type": "quorum"}}
     shop = make_on_rabbit(queues=[queue(own, "topic", "feed", **quorum)])
     shop.start()
@@ -203,7 +203,7 @@ def test_each_worker_runs_a_broadcast(make: MakeWorkers, own: str) -> None:
 
 
 def test_a_broadcast_that_waits_ends_with_its_worker(make: MakeWorkers, own: str) -> None:
-    """Its queue is that worker's own: nobody else is to run it, and the slot is for others."""
+    """Its queue is that worker's own: no other worker may run it, and others get the slot."""
     described = [queue(own, "direct", "feeds"), queue(own, "broadcast", "", name="news")]
     shop = make(queues=described, limiter={"claim": 0.5}, lease=3.0)
     killed, _ = shop.start(), shop.start()
@@ -214,7 +214,7 @@ def test_a_broadcast_that_waits_ends_with_its_worker(make: MakeWorkers, own: str
     until_waiting(shop, 2)
     killed.kill()
     shop.until(lambda: len(shop.log("end", news.id)) >= 1, "the other worker ran it")
-    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 0, "nobody waits")
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 0, "no task waits")
     last = shop.send("by_user", "eve", queue=to)
     shop.until_ended(last)
     assert len(shop.log("end", news.id)) == 1
@@ -240,7 +240,7 @@ def test_a_queue_that_is_consumed_from_later(make: MakeWorkers, own: str) -> Non
 
 
 def test_a_task_that_waited_sees_what_was_sent(make: MakeWorkers, own: str) -> None:
-    """Where it was sent to, and all that the sender said; a retry goes by it, and is a new one."""
+    """Its destination and all that the sender gave; a retry uses them, and is a new attempt."""
     shop = make(queues=[queue(own, "topic", "feed.#")])
     shop.start()
     to = Queue(f"feeds-{own}", Exchange(f"topic-{own}", type="topic"), routing_key="feed.#")

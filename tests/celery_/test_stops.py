@@ -11,7 +11,7 @@ import pytest
 from ._worker_processes import LONG, MakeWorkers, Sent, WorkerProcesses
 
 ENDLESS = 600.0
-"""Seconds of a lease and of a claim that end in no test: so a slot that is free was given back."""
+"""Seconds of a lease and of a claim that end in no test: a slot that is free was given back."""
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def test_time_limits_and_killed_children(prefork: WorkerProcesses, task: str) ->
     assert first.state == "FAILURE"
 
 
-def test_a_child_whose_death_nobody_tells_of(make_workers: MakeWorkers) -> None:
-    """Its pipe closed before the system said that it is gone: so the worker looks by itself."""
+def test_a_child_whose_death_is_not_reported(make_workers: MakeWorkers) -> None:
+    """Its pipe closed before the system reported its death: so the worker looks by itself."""
     shop = make_workers(concurrency=3, lease=ENDLESS, limiter={"claim": ENDLESS})
-    shop.start(faults="untold_deaths")
+    shop.start(faults="unreported_deaths")
     first, _ = shop.follow("dies", "eve")
     shop.until_ready(first)
     assert first.state == "FAILURE"
@@ -68,7 +68,7 @@ def test_a_task_that_is_rejected_since_its_child_was_killed_runs_again(
     prefork.until_ended(first, second)
     assert [len(prefork.log("begin", each.id)) for each in (first, second)] == [2, 1]
     assert prefork.most_at_once() == 1
-    # Also one that waited, and was woken: it is no less than any other in its queue.
+    # The same for one that waited, and was granted.
     holder = prefork.send("by_user", "eve", 0.5)
     prefork.until_began(holder)
     third = prefork.send("late_requeued", "eve", LONG)

@@ -1,4 +1,4 @@
-"""Broker, results and store behind TLS, as Celery writes it in a URL."""
+"""Broker, results and store with TLS, by the options that Celery takes in a URL."""
 
 from __future__ import annotations
 

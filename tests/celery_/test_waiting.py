@@ -1,4 +1,4 @@
-"""Tasks that wait: what they hold, how they leave, and who is not let in to wait at all."""
+"""Tasks that wait: what they hold, how their waiting ends, and which ones may not wait."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_cancel_refuses_at_once(shop: WorkerProcesses, user: str) -> None:
     assert holder.state == "SUCCESS"
 
 
-def test_keep_latest_supersedes_who_waits(shop: WorkerProcesses, user: str) -> None:
+def test_keep_latest_supersedes_the_one_that_waits(shop: WorkerProcesses, user: str) -> None:
     holder = occupy(shop, user, "keep_latest")
     older = shop.send("keep_latest", user)
     shop.until(lambda: waiting(shop, user) == 1, "one waits")
@@ -132,7 +132,7 @@ def test_priorities(shop: WorkerProcesses, user: str) -> None:
     assert [each["rank"] for each in shop.log("begin") if each["id"] in mine] == [5, 5, 3, 1]
 
 
-def test_the_latest_preempts_who_runs(shop: WorkerProcesses, user: str) -> None:
+def test_the_latest_preempts_the_one_that_runs(shop: WorkerProcesses, user: str) -> None:
     if shop.given["pool"] == "threads":
         pytest.skip("threads cannot be stopped; see test_a_pool_of_threads_refuses_to_preempt")
     old = occupy(shop, user, "cancel_running")
@@ -151,7 +151,7 @@ def test_per_tenant_limits(shop: WorkerProcesses, user: str) -> None:
     shop.until_ended(*tasks)
 
 
-def test_what_operators_say_counts(shop: WorkerProcesses, user: str) -> None:
+def test_operators_pause_and_resume(shop: WorkerProcesses, user: str) -> None:
     shop.limiter.pause(f"user={user}")
     task = shop.send("by_user", user)
     shop.until(lambda: waiting(shop, user) == 1, "it waits")

@@ -1,4 +1,4 @@
-"""How far one delivery has come: who may take it further is decided once."""
+"""How far one delivery has come; that it is run, or handed over, is decided once."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_a_task_that_is_acknowledged_late_goes_through_the_broker(
 def test_a_grant_of_another_process_goes_through_the_broker(
     parts: Parts, dispatcher: Dispatcher
 ) -> None:
-    """All workers may be told of it."""
+    """All workers may be notified of it."""
     holder = parts.receive("one")
     parts.admission.admit(holder)
     park(parts, "one")

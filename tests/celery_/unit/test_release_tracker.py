@@ -19,7 +19,7 @@ KEY = "user=eve"
 
 
 def admitted(parts: Parts, request: Any) -> SyncLease:
-    """Return the slot of a request; it is told of a loss."""
+    """Return the slot of a request; it is stopped when that is lost."""
     job = job_of(request)
     assert job is not None
     lease = parts.gate.admit(job, parts.releases.on_lost(request))

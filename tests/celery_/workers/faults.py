@@ -1,4 +1,4 @@
-"""Points at which a worker of the tests kills itself, and all its children, without a word."""
+"""Points at which a worker of the tests kills itself and all its children, and lost replies."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ POINTS = {
 def lose_replies(
     owner: Any, name: str, lost: Callable[[int], bool], *, before: bool = False
 ) -> None:
-    """Have some calls carried out without their callers' hearing of it: the store went away.
+    """Have the replies of some calls lost, which are carried out: the store went away.
 
     Or, if it went away `before`, not carried out.
     """
@@ -87,12 +87,12 @@ def lose_replies(
 
 
 def lose_ask() -> None:
-    """The second ask is carried out, its reply lost."""
+    """The second request for a slot is carried out, and its reply lost."""
     lose_replies(SyncJobGate, "admit", lambda number: number == 2)
 
 
 def lose_look() -> None:
-    """The store goes away when a woken task has its slot, and is not yet back to take it back."""
+    """The store goes away when a granted task has its slot, and while it is to be given back."""
     look, carry_out = CompletionMarkers.age, SyncRedisStore._carry_out
 
     def away(*_: Any) -> Any:
@@ -127,8 +127,8 @@ def lose_learning() -> None:
     lose_replies(Revocations, "load", lambda number: number == 1, before=True)
 
 
-def untold_deaths() -> None:
-    """The pool of processes does not see children that end, unless it is told to look."""
+def unreported_deaths() -> None:
+    """The pool of processes notices children that end only when it is told to look."""
     AsynPool._event_process_exit = lambda *_: None
     AsynPool.timers = {}
 
@@ -138,7 +138,7 @@ LOSSES = {
     "lose_look": lose_look,
     "lose_end": lose_end,
     "lose_learning": lose_learning,
-    "untold_deaths": untold_deaths,
+    "unreported_deaths": unreported_deaths,
 }
 
 
