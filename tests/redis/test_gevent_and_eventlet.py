@@ -13,7 +13,7 @@ from limiter_core import LIMIT_BY, ConcurrencyLimit, SyncLimiter
 from ._servers import PATIENCE, Server
 from ._tools import until_now
 
-WORKER = Path(__file__).parent / "workers" / "green.py"
+WORKER = Path(__file__).parent / "workers" / "greenlets.py"
 ONE = ConcurrencyLimit(LIMIT_BY.constant("k"), 1, lease=5)
 
 
