@@ -12,7 +12,7 @@ from limiter_celery._deferred_deliveries import DeferredDeliveries
 from limiter_celery._delivery import Delivery, job_of
 from limiter_celery._parked_tasks import ParkedTasks
 from limiter_celery._release_tracker import ReleaseTracker, give_back
-from limiter_celery._revocations import Revocations
+from limiter_celery._revocations import Revocations, have_in_common, stamps_of
 from limiter_core import LimitReached, StoreError, Superseded
 from limiter_core.jobs import Held, SyncJobGate, Waiting
 from limiter_core.lease import SyncLease
@@ -115,6 +115,8 @@ class Admission:
             return True
         if is_to_run and isinstance(outcome, Waiting):
             self.parked_tasks.add(request, job, outcome)
+            if _is_revoked(request):  # while it was parked: it was not found among those that wait
+                self.parked_tasks.revoke({request.id})
         else:
             give_back(self.gate, outcome)
         _let_go(request)
@@ -158,6 +160,14 @@ class Admission:
         else:
             left = _RETRY_WHILE_HELD if held.expires_in is None else held.expires_in + 0.1
             self.deferred.retry_later(request, min(left, _RETRY_WHILE_HELD))
+
+
+def _is_revoked(request: Any) -> bool:
+    """Whether this worker has received a revoke of a task, which is not reported here."""
+    state = _celery.state
+    return request.id in state.revoked or have_in_common(
+        stamps_of(request.stamps), stamps_of(state.revoked_stamps)
+    )
 
 
 def _fail(request: Any, error: Exception) -> None:

@@ -11,12 +11,13 @@ from celery.exceptions import TaskRevokedError
 from celery.worker import state
 
 from limiter_celery import ConcurrencyLimit
+from limiter_celery._completion_markers import CompletionMarkers
 from limiter_celery._parked_message import parked_message_of
 from limiter_core import StoreUnavailable
 from limiter_redis import RedisStore
 from tests.redis._ports import free_port
 
-from ._parts import Parts
+from ._parts import NAME, Parts
 
 KEY = "user=eve"
 
@@ -135,6 +136,34 @@ def test_a_task_that_was_revoked_while_no_worker_knew_is_not_run(parts: Parts, h
     assert parts.state_of(again) == states.REVOKED
     parts.finish()
     assert parts.tickets.inspect(KEY).in_use == 0
+
+
+@pytest.mark.parametrize("stamps", [{}, {"tenant": ["a"]}])
+def test_a_task_that_is_revoked_while_it_is_parked_leaves_at_once(
+    parts: Parts, holder: Any, stamps: dict[str, list[str]]
+) -> None:
+    """Pools of threads park a task while the main thread receives the revoke."""
+
+    class RevokedMeanwhile(CompletionMarkers):
+        def clear(self, ticket: str) -> None:
+            super().clear(ticket)
+            if stamps:
+                state.revoked_stamps.update(stamps)
+            else:
+                state.revoked.add(waits.id)
+            parts.parked_tasks.revoke({waits.id})  # by which it is not found yet
+
+    waits = parts.receive("one", stamped_headers=["tenant"], tenant="a")
+    parts.admission.markers = RevokedMeanwhile(parts.tickets, NAME, 60.0)
+    try:
+        refused(parts, waits)
+    finally:
+        state.revoked.clear()
+        state.revoked_stamps.clear()
+    assert parts.tickets.inspect(KEY).waiting == 0
+    assert [(ticket, reason) for ticket, _, reason in parts.removed] == [
+        (waits.delivery.ticket, "revoked")
+    ]
 
 
 def test_a_task_that_comes_for_its_end_only_is_revoked(parts: Parts) -> None:
