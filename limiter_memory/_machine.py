@@ -23,7 +23,6 @@ from limiter_core.requests import (
     Request,
 )
 from limiter_core.store import DEFERRED, OFFERS
-from limiter_memory._mending import mend
 from limiter_memory._queues import (
     CANCEL,
     LOOK,
@@ -38,6 +37,7 @@ from limiter_memory._queues import (
     refusing_demand,
 )
 from limiter_memory._records import Holder, Ticket
+from limiter_memory._recovery import mend
 from limiter_memory._snapshots import snapshot_of
 
 REAP_CHUNK = 128

@@ -22,7 +22,7 @@ from limiter_core.requests import (
     Replaced,
     Request,
 )
-from limiter_memory._board import Board
+from limiter_memory._key_table import Board
 from limiter_memory._presence import Presences
 from limiter_memory._records import Holder, KeyState, Ticket
 

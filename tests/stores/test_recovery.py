@@ -12,7 +12,7 @@ from limiter_core.requests import Answer, Request
 from limiter_core.testing import FakeClock, StoreMachine, SyncStoreContract
 from limiter_memory import MemoryStore
 from limiter_memory._machine import Machine
-from limiter_memory._mending import rebuilt
+from limiter_memory._recovery import rebuilt
 
 R = TypeVar("R")
 

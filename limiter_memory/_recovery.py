@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from limiter_memory._board import Board
+from limiter_memory._key_table import Board
 from limiter_memory._queues import granted
 
 if TYPE_CHECKING:
