@@ -209,10 +209,10 @@ class Simulation:
 
     def _acquire(self, call: Call, at: float) -> tuple[Operation, Callable[[float], None]]:
         answer = self._machine.acquire(call.request, _micro(at))
-        report, board = self._report, self._machine.board
-        report.holders = max(report.holders, len(board.holders))
-        report.waiters = max(report.waiters, len(board.tickets))
-        report.keys = max(report.keys, len(board.keys))
+        report, table = self._report, self._machine.table
+        report.holders = max(report.holders, len(table.holders))
+        report.waiters = max(report.waiters, len(table.tickets))
+        report.keys = max(report.keys, len(table.keys))
         if isinstance(answer, Queued):
             return "queue", lambda _: None
         assert isinstance(answer, Granted)

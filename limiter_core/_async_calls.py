@@ -42,7 +42,7 @@ class AsyncCall(Call):
 
     _thread: int
 
-    def expect_news(self) -> None:
+    def clear_news(self) -> None:
         """Count as news only what comes from now on."""
         self._news = False
 
@@ -72,7 +72,7 @@ class AsyncCall(Call):
         """
         raise NotImplementedError
 
-    def stand_down(self) -> None:
+    def stop_guarding(self) -> None:
         """Cancel no body from now on: its slot is being given back."""
         raise NotImplementedError
 
@@ -203,7 +203,7 @@ class AsyncioCall(AsyncCall):
                 else:
                     self._call_soon(self._cancel_body)
 
-    def stand_down(self) -> None:
+    def stop_guarding(self) -> None:
         """Cancel no body from now on: its slot is being given back."""
         if self._timer is not None:
             self._timer.cancel()
@@ -349,7 +349,7 @@ class TrioCall(AsyncCall):
             else:
                 self.in_loop(scope.cancel)
 
-    def stand_down(self) -> None:
+    def stop_guarding(self) -> None:
         """Cancel no body from now on: its slot is being given back."""
         if self._cancel_scope is not None:
             self._cancel_scope.deadline = math.inf

@@ -168,7 +168,7 @@ class AsyncEngine(Engine):
         return await self._ask(call)
 
     async def _ask(self, call: AsyncCall) -> Answer | StoreUnavailable:
-        call.expect_news()
+        call.clear_news()
         if call.order is not None:  # keep the place in line, whatever happened to the ticket
             call.request = call.request._replace(order=call.order)
         sent_at = call.now()
@@ -201,7 +201,7 @@ class AsyncEngine(Engine):
             call.closed = True
             call.watch = None
             if call.guarded is not None:
-                call.stand_down()
+                call.stop_guarding()
             if call.block:
                 self.ended(call)
             if call.settled:
@@ -235,7 +235,7 @@ class AsyncEngine(Engine):
         """Give back without waiting; whatever was done of it before an exception was thrown in."""
         call.closed = True
         call.watch = None
-        call.stand_down()
+        call.stop_guarding()
         self.ended(call)
         if not call.settled:
             self._abandon(call.request.id, call.keys, call.request.claimant)

@@ -14,19 +14,19 @@ from limiter_core._background import BackgroundTasks
 from limiter_core._engine import OnStoreError
 from limiter_core._job_parts import (
     CLAIM,
-    Desk,
+    GateState,
     Job,
-    Lost,
+    LossCallback,
     OnLost,
     Waiting,
     Wake,
     bounded_ticket,
     is_parked,
-    listen,
+    subscribe,
     look_request,
-    out_of_patience,
-    outage_of_jobs,
-    unlisten,
+    wait_timeout,
+    outage_of_gate,
+    unsubscribe,
 )
 from limiter_core._prepare import check_limits, demands_of, run_async, terms_of
 from limiter_core.errors import StoreError, StoreUnavailable
@@ -52,7 +52,7 @@ CLOSE_PATIENCE = 5.0
 """Seconds that jobs which are being woken may take when the gate is closed."""
 
 
-class _JobCall(Lost, AsyncioCall):
+class _JobCall(LossCallback, AsyncioCall):
     """A job that runs, in an event loop."""
 
     def look_again(self, answer: Answer | None = None) -> bool:  # noqa: ARG002
@@ -104,16 +104,16 @@ class JobGate:
     ) -> None:
         self._engine = AsyncEngine(store, on_store_error=on_store_error, label=label)
         self._face = self._engine.face
-        self._desk = Desk(name, claim, family)
-        self._desk.fetches = fetches
+        self._state = GateState(name, claim, family)
+        self._state.fetches = fetches
         self._engine.owns_store |= owns_store
         self._background = BackgroundTasks()
-        self._turn = asyncio.Lock()
+        self._wake_lock = asyncio.Lock()
         self._sweeping = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
-        self._wake: Wake = self._in_turn(wake) if is_async(wake) else cast(Wake, wake)
-        self._outage = outage_of_jobs(name, admits=on_store_error == "admit")
-        listen(self._engine.store, self._face, self._desk, self._wake)
+        self._wake: Wake = self._one_at_a_time(wake) if is_async(wake) else cast(Wake, wake)
+        self._outage = outage_of_gate(name, admits=on_store_error == "admit")
+        subscribe(self._engine.store, self._face, self._state, self._wake)
 
     @property
     def store(self) -> Store:
@@ -145,22 +145,22 @@ class JobGate:
         demands = await run_async(demands_of(limits, job.arguments))
         terms = terms_of(limits, None)
         call = _JobCall(asyncio.current_task(), terms, self._face.now, asyncio.get_running_loop())
-        call.request = request = self._desk.request(job, demands, terms, engine.label, call)
+        call.request = request = self._state.request(job, demands, terms, engine.label, call)
         try:
-            outcome = self._desk.outcome(
+            outcome = self._state.outcome(
                 request, await self._ask(request, call), terms, time.time()
             )
             if isinstance(outcome, Waiting) and outcome.patience is not None:
                 if outcome.patience <= 0:
                     await self._face.withdraw(request.id, [demand.key for demand in demands])
-                    raise out_of_patience(outcome)
+                    raise wait_timeout(outcome)
         except StoreUnavailable as error:
             call.settled = True
             if not engine.admits(error):
                 raise
             return Lease(call, engine)
         if isinstance(outcome, Granted):
-            call.tell(on_lost)
+            call.set_on_lost(on_lost)
             return Lease(call, engine)
         return outcome
 
@@ -208,7 +208,7 @@ class JobGate:
             Whether there was one.
         """
         ticket = bounded_ticket(ticket)
-        return await self._face.withdraw(ticket, keys or self._desk.keys_of(ticket))
+        return await self._face.withdraw(ticket, keys or self._state.keys_of(ticket))
 
     async def sweep(self) -> None:
         """Wake what nobody woke: jobs of dead workers, slots that nobody claimed.
@@ -216,13 +216,15 @@ class JobGate:
         The store so knows that a worker of this name is there: its jobs are served only while one
         was seen in the last seconds.
         """
-        desk = self._desk
+        state = self._state
         async with self._sweeping:  # or one that says "there" could arrive after one that leaves
-            await (self._face.sweep(desk.presence()) if desk.is_told else self._face.sweep())
+            await (
+                self._face.sweep(state.presence()) if state.sends_presence else self._face.sweep()
+            )
 
     def arrive(self) -> None:
         """Fetch jobs again, from the next sweep on; a gate does so from its start."""
-        self._desk.fetches = True
+        self._state.fetches = True
 
     async def leave(self) -> None:
         """Fetch no more jobs: those that wait do so for another worker, from now on.
@@ -230,14 +232,14 @@ class JobGate:
         For a worker that shuts down while its jobs run on. Never raises: a store that cannot be
         reached notices by itself.
         """
-        self._desk.fetches = False
-        if self._desk.was_seen:
+        self._state.fetches = False
+        if self._state.was_present:
             try:
                 async with asyncio.timeout(LEAVE_PATIENCE):
                     await self.sweep()
             except (StoreError, TimeoutError):
                 return
-            self._desk.was_seen = False
+            self._state.was_present = False
 
     async def keep_sweeping(self, every: float = SWEEP_EVERY) -> None:
         """Sweep until cancelled; for each worker's background. Outlives an outage."""
@@ -264,9 +266,9 @@ class JobGate:
         """Close the gate."""
         await self.aclose()
 
-    def _in_turn(self, wake: AsyncWake) -> Wake:
+    def _one_at_a_time(self, wake: AsyncWake) -> Wake:
         async def woken(notice: Notice) -> None:
-            async with self._turn:  # jobs come in the order in which they were served
+            async with self._wake_lock:  # jobs come in the order in which they were served
                 if await wake(notice):
                     return
             await self.drop(notice.id)
@@ -287,7 +289,7 @@ class JobGate:
             await self.leave()
             await self._background.done(CLOSE_PATIENCE)
         finally:
-            unlisten(engine.store, self._face, self._desk, self._wake)
+            unsubscribe(engine.store, self._face, self._state, self._wake)
         if engine.owns_store and not engine.closed:
             engine.closed = True
             await self._face.aclose()

@@ -111,7 +111,7 @@ class Waiting:
         return tuple(demand.key for demand in self.request.demands)
 
 
-class Lost:
+class LossCallback:
     """The part of a `Call` of a job: nobody waits in this process; a loss is for the adapter.
 
     Mixed into the calls of both worlds.
@@ -122,12 +122,12 @@ class Lost:
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self._to_tell: list[OnLost] = []
+        self._callbacks: list[OnLost] = []
 
-    def tell(self, on_loss: OnLost | None) -> None:
+    def set_on_lost(self, on_loss: OnLost | None) -> None:
         """Tell the adapter of a loss, once; also of one that came before it had the lease."""
         if on_loss is not None:
-            self._to_tell.append(on_loss)
+            self._callbacks.append(on_loss)
             # In this order: `lease_lost` notes the loss before it looks for somebody to tell.
             if self.loss is not None and self.on_lost == "cancel":
                 self.interrupt()
@@ -139,7 +139,7 @@ class Lost:
     def interrupt(self) -> None:
         """Have the adapter stop the body."""
         try:
-            on_loss = self._to_tell.pop()
+            on_loss = self._callbacks.pop()
         except IndexError:  # it does not listen, or not yet, or was told
             return
         try:
@@ -148,7 +148,7 @@ class Lost:
             logger.exception("the adapter could not stop a job whose lease is lost")
 
 
-class Desk:
+class GateState:
     """The books of a gate: its name, whether it fetches jobs, and keys of its tickets.
 
     Attributes:
@@ -172,15 +172,15 @@ class Desk:
         self.name = name
         self.family = family
         self.fetches = True
-        self.was_seen = False
-        self.is_told = True
+        self.was_present = False
+        self.sends_presence = True
         self._worker = new_id()
         self.claim = check_seconds(claim, "claim")
         self._keys: OrderedDict[str, str] = OrderedDict()
 
     def presence(self) -> Presence:
         """Return what is said of this worker in its next step."""
-        self.was_seen |= self.fetches
+        self.was_present |= self.fetches
         return Presence(self.name, self._worker, leaving=not self.fetches)
 
     def wakes(self, name: str) -> bool:
@@ -206,13 +206,13 @@ class Desk:
             max_hold=terms.max_hold,
             claim=self.claim,
             order=job.order,
-            payload=b"\0".join(payload if self.is_told else (self.name.encode(), *payload)),
+            payload=b"\0".join(payload if self.sends_presence else (self.name.encode(), *payload)),
             # Each delivery is one of its own, so that a second one never shares the slot of the
             # first (S18).
             claimant=new_id(),
             label=short_label(job.label or label),
             listener=listener,
-            presence=self.presence() if self.is_told else None,
+            presence=self.presence() if self.sends_presence else None,
         )
 
     def remember(self, ticket: str, key: str) -> None:
@@ -243,7 +243,7 @@ class Desk:
         raise refusal_error(answer)
 
 
-def out_of_patience(waiting: Waiting) -> WaitTimeout:
+def wait_timeout(waiting: Waiting) -> WaitTimeout:
     """Return the error of a job whose time to wait is over."""
     return WaitTimeout(waiting.key, waiting.max_concurrent, waiting.in_use)
 
@@ -265,7 +265,7 @@ def error_of(notice: Notice) -> Exception | None:
     return None
 
 
-def outage_of_jobs(who: str, *, admits: bool) -> Outage:
+def outage_of_gate(who: str, *, admits: bool) -> Outage:
     """Return what says that the store of a gate is away, and that it is back."""
     meanwhile = "run without a slot" if admits else "wait"
     return Outage(
@@ -278,18 +278,18 @@ class _Router:
     """Takes the notices of one store to the gates of this process, by their names."""
 
     def __init__(self) -> None:
-        self._gates: list[tuple[Desk, Wake]] = []
-        self._in_vain = RepeatedWarning("could not wake")
+        self._gates: list[tuple[GateState, Wake]] = []
+        self._failed_wakes = RepeatedWarning("could not wake")
 
     def __bool__(self) -> bool:
         return bool(self._gates)
 
-    def add(self, desk: Desk, wake: Wake) -> None:
-        self._gates.append((desk, wake))
+    def add(self, state: GateState, wake: Wake) -> None:
+        self._gates.append((state, wake))
 
-    def remove(self, desk: Desk, wake: Wake) -> None:
-        if (desk, wake) in self._gates:
-            self._gates.remove((desk, wake))
+    def remove(self, state: GateState, wake: Wake) -> None:
+        if (state, wake) in self._gates:
+            self._gates.remove((state, wake))
 
     def __call__(self, notice: Notice) -> bool:
         name, rest = notice.name, notice.payload
@@ -300,12 +300,12 @@ class _Router:
         found = [gate for gate in self._gates if gate[0].wakes(name)]
         if not found:
             return False  # another framework's job
-        desk, wake = max(found, key=lambda gate: gate[0].name == name)
-        desk.remember(notice.id, key.decode())
+        state, wake = max(found, key=lambda gate: gate[0].name == name)
+        state.remember(notice.id, key.decode())
         try:
             wake(replace(notice, payload=payload))
         except Exception as error:  # noqa: BLE001  (the thread that ran the step is not to blame)
-            self._in_vain.note(error, notice.id, unknown=True)
+            self._failed_wakes.note(error, notice.id, unknown=True)
         return True
 
 
@@ -313,20 +313,20 @@ _routers: weakref.WeakKeyDictionary[Store, _Router] = weakref.WeakKeyDictionary(
 _routers_lock = new_lock()
 
 
-def listen(store: Store, face: AsyncStore | SyncStore, desk: Desk, wake: Wake) -> None:
+def subscribe(store: Store, face: AsyncStore | SyncStore, state: GateState, wake: Wake) -> None:
     """Have the notices of a gate's name sent to it."""
-    desk.is_told = bool(signature(face.sweep).parameters)
+    state.sends_presence = bool(signature(face.sweep).parameters)
     with _routers_lock:
         router = _routers.setdefault(store, _Router())
-        router.add(desk, wake)
+        router.add(state, wake)
         face.on_notice(router)
 
 
-def unlisten(store: Store, face: AsyncStore | SyncStore, desk: Desk, wake: Wake) -> None:
+def unsubscribe(store: Store, face: AsyncStore | SyncStore, state: GateState, wake: Wake) -> None:
     """Send a gate no more notices."""
     with _routers_lock:
         router = _routers.get(store)
         if router is not None:
-            router.remove(desk, wake)
+            router.remove(state, wake)
             if not router:
                 face.on_notice(None)

@@ -64,7 +64,7 @@ class SyncCall(Call):
         self.on_lost = terms.on_lost
         self.now = now
 
-    def expect_news(self) -> None:
+    def clear_news(self) -> None:
         """Count as news only what comes from now on."""
         self._news = False
 
@@ -224,7 +224,7 @@ class SyncEngine(Engine):
         return self._ask(call)
 
     def _ask(self, call: SyncCall) -> Answer | StoreUnavailable:
-        call.expect_news()
+        call.clear_news()
         if call.order is not None:  # keep the place in line, whatever happened to the ticket
             call.request = call.request._replace(order=call.order)
         sent_at = call.now()

@@ -7,19 +7,19 @@ from contextlib import suppress
 from limiter_core._engine import OnStoreError
 from limiter_core._job_parts import (
     CLAIM,
-    Desk,
+    GateState,
     Job,
-    Lost,
+    LossCallback,
     OnLost,
     Waiting,
     Wake,
     bounded_ticket,
     is_parked,
-    listen,
+    subscribe,
     look_request,
-    out_of_patience,
-    outage_of_jobs,
-    unlisten,
+    wait_timeout,
+    outage_of_gate,
+    unsubscribe,
 )
 from limiter_core._prepare import check_limits, demands_of, run_now, terms_of
 from limiter_core._sync_engine import SyncCall, SyncEngine
@@ -30,7 +30,7 @@ from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
 
 
-class _JobCall(Lost, SyncCall):
+class _JobCall(LossCallback, SyncCall):
     """A job that runs, under a worker's thread or process."""
 
 
@@ -52,10 +52,10 @@ class SyncJobGate:
     ) -> None:
         self._engine = SyncEngine(store, on_store_error=on_store_error, label=label)
         self._face = self._engine.face
-        self._desk = Desk(name, claim)
+        self._state = GateState(name, claim)
         self._wake = wake
-        self._outage = outage_of_jobs(name, admits=on_store_error == "admit")
-        listen(self._engine.store, self._face, self._desk, wake)
+        self._outage = outage_of_gate(name, admits=on_store_error == "admit")
+        subscribe(self._engine.store, self._face, self._state, wake)
 
     @property
     def store(self) -> Store:
@@ -69,20 +69,20 @@ class SyncJobGate:
         demands = run_now(demands_of(limits, job.arguments))
         terms = terms_of(limits, None)
         call = _JobCall(terms, self._face.now)
-        call.request = request = self._desk.request(job, demands, terms, engine.label, call)
+        call.request = request = self._state.request(job, demands, terms, engine.label, call)
         try:
-            outcome = self._desk.outcome(request, self._ask(request, call), terms, time.time())
+            outcome = self._state.outcome(request, self._ask(request, call), terms, time.time())
             if isinstance(outcome, Waiting) and outcome.patience is not None:
                 if outcome.patience <= 0:
                     self._face.withdraw(request.id, [demand.key for demand in demands])
-                    raise out_of_patience(outcome)
+                    raise wait_timeout(outcome)
         except StoreUnavailable as error:
             call.settled = True
             if not engine.admits(error):
                 raise
             return SyncLease(call, engine)
         if isinstance(outcome, Granted):
-            call.tell(on_lost)
+            call.set_on_lost(on_lost)
             return SyncLease(call, engine)
         return outcome
 
@@ -105,13 +105,13 @@ class SyncJobGate:
     def drop(self, ticket: str, keys: tuple[str, ...] = ()) -> bool:
         """Remove a ticket whose job is gone, and hand on; see `JobGate.drop`."""
         ticket = bounded_ticket(ticket)
-        return self._face.withdraw(ticket, keys or self._desk.keys_of(ticket))
+        return self._face.withdraw(ticket, keys or self._state.keys_of(ticket))
 
     def sweep(self) -> None:
         """Wake what nobody woke; see `JobGate.sweep`. An outage is logged once, and raised."""
-        desk = self._desk
+        state = self._state
         try:
-            self._face.sweep(desk.presence()) if desk.is_told else self._face.sweep()
+            self._face.sweep(state.presence()) if state.sends_presence else self._face.sweep()
         except StoreError as error:
             self._outage.began(error)
             raise
@@ -119,21 +119,21 @@ class SyncJobGate:
 
     def arrive(self) -> None:
         """Fetch jobs again; see `JobGate.arrive`."""
-        self._desk.fetches = True
+        self._state.fetches = True
 
     def leave(self) -> None:
         """Fetch no more jobs; see `JobGate.leave`."""
-        self._desk.fetches = False
-        if self._desk.was_seen and self._desk.is_told:
+        self._state.fetches = False
+        if self._state.was_present and self._state.sends_presence:
             with suppress(StoreError):
-                self._face.sweep(self._desk.presence())
-                self._desk.was_seen = False
+                self._face.sweep(self._state.presence())
+                self._state.was_present = False
 
     def close(self) -> None:
         """Hear no more notices; a store that was made from a URL is closed."""
         engine = self._engine
         self.leave()
-        unlisten(engine.store, self._face, self._desk, self._wake)
+        unsubscribe(engine.store, self._face, self._state, self._wake)
         if engine.owns_store and not engine.closed:
             engine.closed = True
             self._face.close()

@@ -18,7 +18,7 @@ from limiter_memory._records import FairRounds, Holder, KeyState, Ticket
 _IDLE_KEYS = 64
 
 
-class Board:
+class KeyTable:
     """All keys of one store, their holders and tickets."""
 
     __slots__ = ("_idle", "expiring", "holders", "keys", "presences", "tickets")
@@ -99,7 +99,7 @@ class Board:
             for demand in request.demands:
                 self.state(demand.key).elsewhere[request.id] = ticket
 
-    def sit_down(self, ticket: Ticket, home: Demand, now: int, round_: int | None = None) -> None:
+    def enqueue(self, ticket: Ticket, home: Demand, now: int, round_: int | None = None) -> None:
         """Put a standing ticket into the queue of one of its keys; in a new round, unless given."""
         state = self.keys.get(home.key) or self.state(home.key)
         ticket.home = home
@@ -137,7 +137,7 @@ class Board:
         heap.push(ticket.rank(), ticket)
         self._forget_end(state, ticket)
 
-    def stand_up(self, ticket: Ticket) -> None:
+    def dequeue(self, ticket: Ticket) -> None:
         """Take a ticket out of its queue; it still waits."""
         state = self.keys[ticket.home.key]
         state.heap_of(ticket).remove(ticket)

@@ -37,7 +37,7 @@ from limiter_memory._queues import (
     refusing_demand,
 )
 from limiter_memory._records import Holder, Ticket
-from limiter_memory._recovery import mend
+from limiter_memory._recovery import recover
 from limiter_memory._snapshots import snapshot_of
 
 REAP_CHUNK = 128
@@ -56,17 +56,17 @@ class Machine(Queues):
 
     def acquire(self, request: Request, now: int) -> Answer:
         """Answer a request: the first time, while it waits, or when it takes up its slot."""
-        board = self.board
+        table = self.table
         if request.presence is not None and request.mode is not LOOK:
-            self._hear_of(request.presence, now)
-        if board.expiring:
+            self._update_presence(request.presence, now)
+        if table.expiring:
             self._reap(request.demands, now)
         if request.mode is LOOK:
-            return self._look_for(request, now)
-        if request.id in board.holders:
-            return self._answer_holder(board.holders[request.id], request, now)
-        if request.id in board.tickets:
-            ticket = board.tickets[request.id]
+            return self._answer_look(request, now)
+        if request.id in table.holders:
+            return self._answer_holder(table.holders[request.id], request, now)
+        if request.id in table.tickets:
+            ticket = table.tickets[request.id]
             if ticket.evicted:
                 return self.end_evicted(ticket, now)
             if ticket.expires_at is not None:
@@ -76,34 +76,34 @@ class Machine(Queues):
             self._forget_ended(now)
             if request.id in self._ended:
                 return self._ended[request.id]
-        return self._answer_newcomer(request, now)
+        return self._answer_new(request, now)
 
     def release_claim(self, request_id: str, claimant: str, now: int) -> bool:
         """Remove the lease of a job if this claimant has it (S18); whether it had one."""
-        holder = self.board.holders.get(request_id)
+        holder = self.table.holders.get(request_id)
         if holder is not None:
             self._reap(holder.request.demands, now)
-            holder = self.board.holders.get(request_id)
+            holder = self.table.holders.get(request_id)
         if holder is None or not holder.claimed or holder.request.claimant != claimant:
             return False
         return self.release(request_id, now)
 
     def release(self, request_id: str, now: int) -> bool:
         """Remove the lease or ticket of this id; whether there was one."""
-        member = self.board.holders.get(request_id) or self.board.tickets.get(request_id)
+        member = self.table.holders.get(request_id) or self.table.tickets.get(request_id)
         if member is None:
             self._ended.pop(request_id, None)
             self._forget_ended(now)
             return False
         demands = member.request.demands
-        if self.board.expiring:
+        if self.table.expiring:
             self._reap(demands, now)
             # It may have ended meanwhile, or been handed its slot.
-            member = self.board.holders.get(request_id) or self.board.tickets.get(request_id)
+            member = self.table.holders.get(request_id) or self.table.tickets.get(request_id)
         if type(member) is Holder:
-            self.board.remove_holder(member)
+            self.table.remove_holder(member)
         elif type(member) is Ticket and member.evicted:
-            self.board.forget_evicted(member)
+            self.table.forget_evicted(member)
         elif type(member) is Ticket:
             self._remove_ticket(member)
         if len(demands) == 1:
@@ -114,22 +114,22 @@ class Machine(Queues):
 
     def withdraw(self, request_id: str, now: int) -> bool:
         """Remove what `release` would, unless it is a lease that was taken up."""
-        holder = self.board.holders.get(request_id)
+        holder = self.table.holders.get(request_id)
         if holder is not None:
             self._reap(holder.request.demands, now)
-            holder = self.board.holders.get(request_id)
+            holder = self.table.holders.get(request_id)
         return not (holder is not None and holder.claimed) and self.release(request_id, now)
 
     def renew(self, ids: Sequence[str], now: int) -> Renewal:
         """Start lease times again. Never creates; names what is gone."""
-        board = self.board
+        table = self.table
         gone: dict[str, Loss] = {}
         preempted: set[str] = set()
         for request_id in ids:
-            member = board.holders.get(request_id) or board.tickets.get(request_id)
+            member = table.holders.get(request_id) or table.tickets.get(request_id)
             if member is not None:
                 self._reap(member.request.demands, now)
-                member = board.holders.get(request_id) or board.tickets.get(request_id)
+                member = table.holders.get(request_id) or table.tickets.get(request_id)
             if member is None:
                 gone[request_id] = Loss.FORGOTTEN
                 continue
@@ -147,21 +147,21 @@ class Machine(Queues):
 
         That of a job only if this claimant has it (S18).
         """
-        holder = self.board.holders.get(lease_id)
+        holder = self.table.holders.get(lease_id)
         if holder is not None and (
             holder.request.payload is None or holder.request.claimant == claimant
         ):
             holder.request = holder.request._replace(listener=None)
             holder.expires_at = _lease_end(holder.request, now)
-            self.board.note_end(holder)
+            self.table.note_end(holder)
             self._serve([demand.key for demand in holder.request.demands], now)
 
     def evict(self, lease_id: str, now: int) -> bool:
         """Take a slot back, and tell its holder."""
-        holder = self.board.holders.get(lease_id)
+        holder = self.table.holders.get(lease_id)
         if holder is not None:
             self._reap(holder.request.demands, now)
-            holder = self.board.holders.get(lease_id)
+            holder = self.table.holders.get(lease_id)
         if holder is None:
             return False
         freed = [demand.key for demand in holder.request.demands]
@@ -169,98 +169,98 @@ class Machine(Queues):
             self._end_holder(holder, Loss.EVICTED)
             self._serve(freed, now)
         else:  # a job that has not come for its slot yet: the next is served, but it is not lost
-            self._pass_over([self.lapse(holder, now)], freed, now)
+            self._requeue_lapsed([self.lapse(holder, now)], freed, now)
         return True
 
     def evict_waiter(self, request_id: str, now: int) -> bool:
         """End the waiting of a ticket, or of one whose slot nobody took up yet."""
-        board = self.board
-        member = board.holders.get(request_id) or board.tickets.get(request_id)
+        table = self.table
+        member = table.holders.get(request_id) or table.tickets.get(request_id)
         if member is not None:
             self._reap(member.request.demands, now)
-            member = board.holders.get(request_id) or board.tickets.get(request_id)
+            member = table.holders.get(request_id) or table.tickets.get(request_id)
         if member is None or (isinstance(member, Holder) and member.claimed):
             return False
         if isinstance(member, Ticket) and member.evicted:
             return False
         if isinstance(member, Holder):
             ticket = self.lapse(member, now)
-            board.add_ticket(ticket)
+            table.add_ticket(ticket)
         else:
             ticket = member
-            board.stand_up(ticket)
-        if board.presences.has(ticket.name, now):
+            table.dequeue(ticket)
+        if table.presences.has(ticket.name, now):
             refused = self._refusal(ticket.home, now, Refusal.EVICTED)
             self._remember(ticket.request, refused, now)
-            board.remove_ticket(ticket)
+            table.remove_ticket(ticket)
         else:
-            board.keep_evicted(ticket)
+            table.keep_evicted(ticket)
         self._serve([demand.key for demand in ticket.request.demands], now)
         return True
 
     def sweep(self, now: int, presence: Presence | None = None) -> None:
         """Note who sweeps, and reap every key."""
         if presence is not None:
-            self._note_presence(presence, now)
-        for key in list(self.board.expiring):
+            self._set_presence(presence, now)
+        for key in list(self.table.expiring):
             while self._reap_key(key, now):
                 pass
 
     def wake_waiting(self) -> None:
         """Have all who wait in this process ask again."""
-        for ticket in self.board.tickets.values():
+        for ticket in self.table.tickets.values():
             if ticket.request.listener is not None:
                 self.calls.append((ticket.request, None))
 
     def set_limit(self, key: str, limit: int | None, now: int) -> None:
         """Override the declared limits of a key, or (None) return to them."""
         self._reap_key(key, now)
-        self.board.state(key).override = limit
+        self.table.state(key).override = limit
         self._serve([key], now)
 
     def set_paused(self, key: str, paused: bool, now: int) -> None:
         """Admit nobody, or admit again."""
         self._reap_key(key, now)
-        self.board.state(key).paused = paused
+        self.table.state(key).paused = paused
         self._serve([key], now)
 
-    def mend(self, now: int) -> None:
+    def recover(self, now: int) -> None:
         """Bring all in step again after a step that was interrupted at any point."""
-        mend(self, now)
-        self._serve(list(self.board.keys), now)
+        recover(self, now)
+        self._serve(list(self.table.keys), now)
 
     def inspect(self, key: str, now: int) -> KeySnapshot:
         """Return the state of a key as it is now."""
         self._reap_key(key, now)
-        return snapshot_of(key, self.board.keys.get(key), self.board.presences, now)
+        return snapshot_of(key, self.table.keys.get(key), self.table.presences, now)
 
     # -- presence --------------------------------------------------------------------------------
 
-    def _hear_of(self, presence: Presence, now: int) -> None:
+    def _update_presence(self, presence: Presence, now: int) -> None:
         """Note that a worker asks, if it was not known to be there (S17)."""
-        if not presence.leaving and not self.board.presences.knows(presence, now):
-            self._note_presence(presence, now)
+        if not presence.leaving and not self.table.presences.knows(presence, now):
+            self._set_presence(presence, now)
 
-    def _note_presence(self, presence: Presence, now: int) -> None:
+    def _set_presence(self, presence: Presence, now: int) -> None:
         """Note that a worker is there, or leaves; if its name comes or goes so, serve for that."""
-        if not self.board.presences.note(presence, now):
+        if not self.table.presences.note(presence, now):
             return
-        for key in list(self.board.expiring):
-            state = self.board.keys[key]
+        for key in list(self.table.expiring):
+            state = self.table.keys[key]
             if state.jobs or state.evicted:
                 self._reap_key(key, now)
                 self._serve([key], now)
 
     # -- answers ---------------------------------------------------------------------------------
 
-    def _look_for(self, request: Request, now: int) -> Answer:
+    def _answer_look(self, request: Request, now: int) -> Answer:
         """Answer where a request stands, and change nothing."""
-        holder = self.board.holders.get(request.id)
+        holder = self.table.holders.get(request.id)
         if holder is not None and holder.claimed:
             return _held(holder, now)
         if holder is not None:
             return granted(holder, now)
-        ticket = self.board.tickets.get(request.id)
+        ticket = self.table.tickets.get(request.id)
         if ticket is not None and ticket.evicted:
             return self.end_of_evicted(ticket, now)
         if ticket is not None:
@@ -268,7 +268,7 @@ class Machine(Queues):
         self._forget_ended(now)
         if request.id in self._ended:
             return self._ended[request.id]
-        self.board.state(request.demands[0].key)
+        self.table.state(request.demands[0].key)
         return self._refused(request, request.demands[0], now, Refusal.UNKNOWN)
 
     def _answer_holder(self, holder: Holder, request: Request, now: int) -> Answer:
@@ -284,11 +284,11 @@ class Machine(Queues):
         elif holder.request.listener is not request.listener:  # who asked last hears
             holder.request = holder.request._replace(listener=request.listener)
         holder.expires_at = _lease_end(request, now)
-        self.board.note_end(holder)
+        self.table.note_end(holder)
         return granted(holder, now)
 
-    def _answer_newcomer(self, request: Request, now: int) -> Answer:
-        board = self.board
+    def _answer_new(self, request: Request, now: int) -> Answer:
+        table = self.table
         self._sequence += 1
         order = request.order
         if order is None:
@@ -296,14 +296,14 @@ class Machine(Queues):
             self._last_order = order
         blocking: list[Demand] | None = None
         for demand in request.demands:
-            state = board.keys.get(demand.key) or board.state(demand.key)
+            state = table.keys.get(demand.key) or table.state(demand.key)
             limit = demand.limit if state.override is None else state.override
             if demand.cost > demand.limit > 0:  # an override may change again: it may wait for that
                 return self._refused(request, demand, now, Refusal.COST)
             if state.in_use + demand.cost > limit or (
                 (state.queue.live or state.paused or state.jobs)
                 and request.mode is not RECLAIM
-                and not has_precedence(state, demand, (order, self._sequence), board.presences, now)
+                and not has_precedence(state, demand, (order, self._sequence), table.presences, now)
             ):
                 blocking = [demand] if blocking is None else [*blocking, demand]
         if blocking is None:
@@ -315,7 +315,7 @@ class Machine(Queues):
                 return self._refused(request, refusing, now)
         if home.max_waiting is not None:
             # A newcomer that supersedes all who wait finds the queue empty.
-            in_line = board.keys[home.key].in_line(board.presences, now)
+            in_line = table.keys[home.key].in_line(table.presences, now)
             in_queue = 0 if home.on_conflict.supersedes else sum(map(len, in_line))
             if in_queue >= home.max_waiting:
                 return self._refused(request, home, now, Refusal.QUEUE_FULL)
@@ -324,24 +324,24 @@ class Machine(Queues):
         if request.payload is not None and request.listener is not None:
             waiting = request._replace(listener=None)  # a job waits with nobody behind it
         ticket = Ticket(waiting, order, self._sequence, now, ends, home)
-        board.add_ticket(ticket)
-        to_serve = self._take_place(ticket, home, now)
+        table.add_ticket(ticket)
+        to_serve = self._enter_queue(ticket, home, now)
         if not to_serve:
             return self._queued(ticket, now)
         self._serve(to_serve, now)
-        return self._standing(request, now)
+        return self._status(request, now)
 
-    def _standing(self, request: Request, now: int) -> Answer:
+    def _status(self, request: Request, now: int) -> Answer:
         """Return where a request stands that has just come in to wait."""
-        if request.id in self.board.tickets:
-            return self._queued(self.board.tickets[request.id], now)
-        if request.id in self.board.holders:
-            return self._answer_holder(self.board.holders[request.id], request, now)
+        if request.id in self.table.tickets:
+            return self._queued(self.table.tickets[request.id], now)
+        if request.id in self.table.holders:
+            return self._answer_holder(self.table.holders[request.id], request, now)
         return self._ended[request.id]
 
     def _queued(self, ticket: Ticket, now: int) -> Queued:
         home = ticket.home
-        state = self.board.keys[home.key]
+        state = self.table.keys[home.key]
         limit = 0 if state.paused else state.limit_for(home)
         look_again = None
         due = state.next_event()
@@ -355,7 +355,7 @@ class Machine(Queues):
         self, request: Request, demand: Demand, now: int, reason: Refusal = Refusal.FULL
     ) -> Refused:
         answer = self._refusal(demand, now, reason)
-        self.board.forget_all_idle(request.demands)
+        self.table.forget_all_idle(request.demands)
         return answer
 
     # -- time ------------------------------------------------------------------------------------
@@ -367,9 +367,9 @@ class Machine(Queues):
 
     def _reap_key(self, key: str, now: int) -> bool:
         """Drop what ended on a key, a chunk at most (S16); whether there may be more."""
-        if key not in self.board.expiring:
+        if key not in self.table.expiring:
             return False
-        state = self.board.keys[key]
+        state = self.table.keys[key]
         freed: list[str] = []
         lapsed: list[Ticket] = []
         more = True
@@ -380,11 +380,11 @@ class Machine(Queues):
                 break
             due = member.due()
             if due is None or due > now:
-                self.board.note_end(member)  # it was renewed since the note was made
+                self.table.note_end(member)  # it was renewed since the note was made
                 continue
             freed.extend(demand.key for demand in member.request.demands)
             if isinstance(member, Ticket) and member.deferred_until is not None:
-                self.board.take_place_again(member)
+                self.table.take_place_again(member)
             elif isinstance(member, Ticket):
                 self._remove_ticket(member)
             elif member.claimed or member.request.payload is None:
@@ -392,16 +392,16 @@ class Machine(Queues):
                 self._end_holder(member, Loss.OVERRAN if overran else Loss.EXPIRED)
             else:
                 ticket = self.lapse(member, now)
-                if ticket.name and self.board.presences.has(ticket.name, now):
+                if ticket.name and self.table.presences.has(ticket.name, now):
                     ticket.offers += 1
                 lapsed.append(ticket)
         if not freed and 0 < state.recheck <= now:
             freed.append(key)  # the last worker may be gone that could wake the head
         if freed:
-            self._pass_over(lapsed, freed, now)
+            self._requeue_lapsed(lapsed, freed, now)
         return more
 
-    def _pass_over(self, lapsed: Sequence[Ticket], freed: Sequence[str], now: int) -> None:
+    def _requeue_lapsed(self, lapsed: Sequence[Ticket], freed: Sequence[str], now: int) -> None:
         """Serve the next (S6); jobs that did not come for their slot keep their order (S17)."""
         self._serve(freed, now)
         for ticket in lapsed:
@@ -411,8 +411,8 @@ class Machine(Queues):
                 ticket.offers = 0
                 ticket.deferred_until = now + microseconds(DEFERRED)
                 self.deferred.append((ticket.request.id, ticket.home.key, ticket.name))
-            self.board.add_ticket(ticket)
-            self.board.sit_down(ticket, ticket.home, now)
+            self.table.add_ticket(ticket)
+            self.table.enqueue(ticket, ticket.home, now)
         if lapsed:
             self._serve(freed, now)
 
@@ -420,7 +420,7 @@ class Machine(Queues):
         """Remove a holder that did not ask for it, and tell whoever is there."""
         if holder.request.listener is not None:
             self.calls.append((holder.request, loss if holder.claimed else None))
-        self.board.remove_holder(holder)
+        self.table.remove_holder(holder)
 
 
 def _held(holder: Holder, now: int) -> Held:

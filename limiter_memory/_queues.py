@@ -22,7 +22,7 @@ from limiter_core.requests import (
     Replaced,
     Request,
 )
-from limiter_memory._key_table import Board
+from limiter_memory._key_table import KeyTable
 from limiter_memory._presence import Presences
 from limiter_memory._records import Holder, KeyState, Ticket
 
@@ -40,7 +40,7 @@ class Queues:
     """The board, and how it changes by itself when slots come free or a call comes in to wait."""
 
     def __init__(self) -> None:
-        self.board = Board()
+        self.table = KeyTable()
         self.calls: list[tuple[Request, Answer | Loss | None]] = []
         """Effects: requests whose listener is to hear of an answer or a loss, or (None) has to
         ask again."""
@@ -56,7 +56,7 @@ class Queues:
 
     def _blocked_elsewhere(self, ticket: Ticket, now: int) -> list[Demand]:
         """Return the demands, other than at home, that the head of a queue cannot have met now."""
-        keys, presences = self.board.keys, self.board.presences
+        keys, presences = self.table.keys, self.table.presences
         return [
             demand
             for demand in ticket.request.demands
@@ -83,10 +83,10 @@ class Queues:
             holder.expires_at = now + microseconds(request.lease if claimed else request.claim)
         if claimed and request.max_hold is not None:
             holder.ends_at = now + microseconds(request.max_hold)
-        self.board.add_holder(holder)
+        self.table.add_holder(holder)
         if holder.ends_at is not None and not handed_over:
             for demand in request.demands:
-                self._post_watcher(demand.key)
+                self._set_watcher(demand.key)
         return holder
 
     def _serve(self, keys: Sequence[str], now: int) -> None:
@@ -97,23 +97,23 @@ class Queues:
         work = list(keys)
         touched = keys
         while work:
-            state = self.board.keys.get(work.pop())
+            state = self.table.keys.get(work.pop())
             if state is not None and (state.queue.live or state.jobs or state.evicted):
                 more = self._serve_key(state, now)
                 if more:
                     work.extend(more)
                     touched = [*touched, *more]
         for key in touched:
-            if self.board.expiring:
-                self._post_watcher(key)
-            self.board.forget_idle(key)
+            if self.table.expiring:
+                self._set_watcher(key)
+            self.table.forget_idle(key)
 
     def _serve_key(self, state: KeyState, now: int) -> list[str]:
         """Serve one key; returns other keys that have to be served, or looked after, for it."""
         more: list[str] = []
-        presences = self.board.presences
+        presences = self.table.presences
         if state.evicted:
-            self._tell_evicted(state, now)
+            self._notify_evicted(state, now)
         while (ticket := state.head(presences, now)) is not None:
             request, home = ticket.request, ticket.home
             if ticket.expires_at is not None and ticket.expires_at <= now:
@@ -136,9 +136,9 @@ class Queues:
             state.recheck = presences.until(name) if name else 0
         return more
 
-    def _tell_evicted(self, state: KeyState, now: int) -> None:
+    def _notify_evicted(self, state: KeyState, now: int) -> None:
         """Tell the gates that have a worker again which of their jobs were evicted meanwhile."""
-        for name in [name for name in state.evicted if self.board.presences.has(name, now)]:
+        for name in [name for name in state.evicted if self.table.presences.has(name, now)]:
             for ticket in list(state.evicted[name].values()):
                 self.end_evicted(ticket, now)
 
@@ -152,15 +152,15 @@ class Queues:
         """Forget a ticket that was kept for its gate to hear that its waiting is over."""
         answer = self.end_of_evicted(ticket, now)
         self._remember(ticket.request, answer, now)
-        self.board.forget_evicted(ticket)
+        self.table.forget_evicted(ticket)
         return answer
 
-    def _post_watcher(self, key: str) -> None:
+    def _set_watcher(self, key: str) -> None:
         """See to it that the first call in a queue knows when to look at its key next.
 
         A store without a thread notices an end by somebody's step; a waiter makes one in time.
         """
-        state = self.board.keys.get(key)
+        state = self.table.keys.get(key)
         if state is None or not (state.expiries.live or state.recheck):
             return
         head, due = state.queue.first(), state.next_event()
@@ -180,47 +180,47 @@ class Queues:
         if refusing is not None:
             self._end_ticket(ticket, self._refusal(refusing, now), now)
             return []
-        self.board.stand_up(ticket)
-        return self._take_place(ticket, blocking[0], now)
+        self.table.dequeue(ticket)
+        return self._enter_queue(ticket, blocking[0], now)
 
     def _hand_over(self, state: KeyState, ticket: Ticket, now: int) -> None:
         home, request = ticket.home, ticket.request
         if home.group is not None:
             state.fair_rounds().served(home.priority, home.group, ticket.round)
-        self.board.remove_first(state, ticket)
+        self.table.remove_first(state, ticket)
         holder = self._grant(request, ticket.order, ticket.sequence, now, handed_over=True)
         holder.offers, holder.deferred_until = ticket.offers, ticket.deferred_until
-        self.tell(request, granted(holder, now))
-        del self.board.tickets[request.id]
+        self.notify(request, granted(holder, now))
+        del self.table.tickets[request.id]
 
     # -- waiting ---------------------------------------------------------------------------------
 
-    def _take_place(self, ticket: Ticket, home: Demand, now: int) -> list[str]:
+    def _enter_queue(self, ticket: Ticket, home: Demand, now: int) -> list[str]:
         """Let a standing ticket wait in a key's queue; what that does to others is its resolution.
 
         Returns:
             The keys that have to be served afterwards.
         """
-        state = self.board.keys[home.key]
+        state = self.table.keys[home.key]
         if not home.on_conflict.supersedes:
-            self.board.sit_down(ticket, home, now)
+            self.table.enqueue(ticket, home, now)
             if ticket.name:
-                self._post_watcher(home.key)
+                self._set_watcher(home.key)
             return []
-        if self._newer_waits(state, ticket):
+        if self._is_superseded(state, ticket):
             self._remember(ticket.request, Replaced(home.key), now)
-            self.board.remove_ticket(ticket)
+            self.table.remove_ticket(ticket)
             return [demand.key for demand in ticket.request.demands]
         to_serve = [home.key]
         for other in list(state.waiting()):
             if other is not ticket and other.older_than(ticket):
                 to_serve.extend(demand.key for demand in other.request.demands)
-                if self.board.presences.has(other.name, now):
+                if self.table.presences.has(other.name, now):
                     self._end_ticket(other, Replaced(home.key), now)
                 else:
-                    self.board.stand_up(other)
+                    self.table.dequeue(other)
                     self._keep_replaced(other, home.key)
-        self.board.sit_down(ticket, home, now)
+        self.table.enqueue(ticket, home, now)
         if home.on_conflict is ConflictResolution.CANCEL_RUNNING:
             to_serve.extend(self._preempt(state, home, now))
         return to_serve
@@ -229,18 +229,18 @@ class Queues:
         """Keep a standing ticket until its gate has a worker to hear that it was superseded."""
         ticket.home = next(demand for demand in ticket.request.demands if demand.key == key)
         ticket.replaced = True
-        self.board.keep_evicted(ticket)
+        self.table.keep_evicted(ticket)
 
     def lapse(self, holder: Holder, now: int) -> Ticket:
         """Make a ticket of a job that did not come for its slot; it takes no place yet."""
         request = holder.request
         ticket = Ticket(request, holder.order, holder.sequence, now, None, request.demands[0])
         ticket.offers, ticket.deferred_until = holder.offers, holder.deferred_until
-        self.board.tickets[request.id] = ticket
-        self.board.remove_holder(holder)
+        self.table.tickets[request.id] = ticket
+        self.table.remove_holder(holder)
         return ticket
 
-    def _newer_waits(self, state: KeyState, ticket: Ticket) -> bool:
+    def _is_superseded(self, state: KeyState, ticket: Ticket) -> bool:
         """Whether a newer call took this one's place before it came (jobs ask out of order)."""
         return any(
             ticket.older_than(other)
@@ -268,18 +268,18 @@ class Queues:
             else:  # handed over, but not taken up: for its caller it still waits
                 lost.extend(demand.key for demand in request.demands)
                 name = "" if request.presence is None else request.presence.name
-                if request.payload is None or self.board.presences.has(name, now):
+                if request.payload is None or self.table.presences.has(name, now):
                     self._remember(request, Replaced(state.key), now)
-                    self.board.remove_holder(holder)
+                    self.table.remove_holder(holder)
                 else:
                     ticket = self.lapse(holder, now)
-                    self.board.add_ticket(ticket)
+                    self.table.add_ticket(ticket)
                     self._keep_replaced(ticket, state.key)
         return lost
 
     def _remove_ticket(self, ticket: Ticket) -> None:
-        self.board.stand_up(ticket)
-        self.board.remove_ticket(ticket)
+        self.table.dequeue(ticket)
+        self.table.remove_ticket(ticket)
 
     def _end_ticket(self, ticket: Ticket, answer: Refused | Replaced, now: int) -> None:
         """Remove a ticket that did not ask for it, and keep the answer for when it asks."""
@@ -287,13 +287,13 @@ class Queues:
         self._remove_ticket(ticket)
 
     def _refusal(self, demand: Demand, now: int, reason: Refusal = Refusal.FULL) -> Refused:
-        state = self.board.state(demand.key)
+        state = self.table.state(demand.key)
         limit = 0 if state.paused else state.limit_for(demand)
         return Refused(demand.key, limit, state.in_use, next_end(state, now), reason)
 
     # -- bookkeeping -----------------------------------------------------------------------------
 
-    def tell(self, request: Request, answer: Granted | Refused | Replaced) -> None:
+    def notify(self, request: Request, answer: Granted | Refused | Replaced) -> None:
         """Tell whoever waits that the answer changed: the process of a job, or a listener."""
         if request.payload is not None:
             name = "" if request.presence is None else request.presence.name
@@ -304,7 +304,7 @@ class Queues:
     def _remember(self, request: Request, answer: Refused | Replaced, now: int) -> None:
         self._ended[request.id] = answer
         self._ended_order.append((now + REMEMBER, request.id))
-        self.tell(request, answer)
+        self.notify(request, answer)
 
     def settle_ends(self, now: int) -> None:
         """Finish what `_remember` began and its caller did not: for `mend`."""
@@ -312,11 +312,11 @@ class Queues:
         for request_id, answer in self._ended.items():
             if request_id not in noted:
                 self._ended_order.append((now + REMEMBER, request_id))
-            holder = self.board.holders.pop(request_id, None)
-            ticket = self.board.tickets.pop(request_id, None)
+            holder = self.table.holders.pop(request_id, None)
+            ticket = self.table.tickets.pop(request_id, None)
             member = holder or ticket
             if member is not None:
-                self.tell(member.request, answer)
+                self.notify(member.request, answer)
 
     def _forget_ended(self, now: int) -> None:
         while self._ended_order and self._ended_order[0][0] <= now:

@@ -18,42 +18,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from limiter_memory._key_table import Board
+from limiter_memory._key_table import KeyTable
 from limiter_memory._queues import granted
 
 if TYPE_CHECKING:
     from limiter_memory._queues import Queues
 
 
-def mend(queues: Queues, now: int) -> None:
+def recover(queues: Queues, now: int) -> None:
     """Make all that is derived anew, and tell again those whose news may be lost."""
     queues.settle_ends(now)
-    old = queues.board
+    old = queues.table
     for request_id in [each for each in old.tickets if each in old.holders]:
         holder = old.holders[request_id]
-        queues.tell(holder.request, granted(holder, now))
+        queues.notify(holder.request, granted(holder, now))
         del old.tickets[request_id]
-    queues.board = rebuilt(old)
+    queues.table = rebuilt(old)
 
 
-def rebuilt(old: Board) -> Board:
+def rebuilt(old: KeyTable) -> KeyTable:
     """Return a board of the same holders and tickets, with all that is derived made anew."""
-    board = Board()
-    board.presences = old.presences
+    table = KeyTable()
+    table.presences = old.presences
     for key, state in old.keys.items():
         if state.paused or state.override is not None or state.rounds is not None:
-            anew = board.state(key)
+            anew = table.state(key)
             anew.paused, anew.override = state.paused, state.override
             anew.rounds = None if state.rounds is None else state.rounds.without_waiters()
     for holder in old.holders.values():
-        board.add_holder(holder)
+        table.add_holder(holder)
     for ticket in old.tickets.values():
-        board.add_ticket(ticket)
+        table.add_ticket(ticket)
         if ticket.evicted:
-            board.keep_evicted(ticket)
+            table.keep_evicted(ticket)
         else:  # one that never sat yet has no round
-            board.sit_down(ticket, ticket.home, 0, ticket.round or None)
-    for state in board.keys.values():
+            table.enqueue(ticket, ticket.home, 0, ticket.round or None)
+    for state in table.keys.values():
         if not state.queue.live and not state.jobs:
             state.rounds = None
-    return board
+    return table

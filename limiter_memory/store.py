@@ -42,7 +42,7 @@ class _Effects:
         self.deferred = deferred
 
 
-def _nothing(machine: Machine, now: int) -> None:
+def _no_step(machine: Machine, now: int) -> None:
     """Make no step of its own; see `_recover`."""
 
 
@@ -76,13 +76,13 @@ class MemoryStore:
         self._owner = 0
         """The thread that is amid a step, 0 for none. Whoever has the lock and finds another than
         itself here knows that its step was interrupted."""
-        self._put_off: deque[tuple[str, str | None]] = deque()
+        self._postponed: deque[tuple[str, str | None]] = deque()
         """What a thread was told to release amid its own step, or nobody is there to take up: ids,
         and of a job the claimant."""
-        self._untold: dict[_Effects, None] = {}
+        self._unsent: dict[_Effects, None] = {}
         """What steps have to tell, and did not tell yet to the end."""
         self._machine = Machine()
-        self._notify: Callable[[Notice], object] | None = None
+        self._on_notice_callback: Callable[[Notice], object] | None = None
         _stores.add(self)
         follow_clock = getattr(clock, "on_advance", None)
         if follow_clock is not None:
@@ -113,7 +113,7 @@ class MemoryStore:
 
     def async_face(self) -> AsyncStore:
         """Return the operations for event loops, of asyncio and of trio."""
-        return _AsyncFace(self)
+        return _AsyncMemoryStore(self)
 
     # -- SyncStore -------------------------------------------------------------------------------
 
@@ -127,16 +127,16 @@ class MemoryStore:
         try:
             with self._lock:
                 if self._owner:
-                    self._mend()
+                    self._recover_step()
                 self._owner = get_ident()
                 machine = self._machine
                 answer = machine.acquire(request, int((self._clock() + self._epoch) * 1_000_000))
-                if self._put_off:
-                    self._catch_up()
+                if self._postponed:
+                    self._release_postponed()
                 effects = self._take_effects() if machine.calls or machine.notices else None
                 self._owner = 0
-            if effects is not None or self._put_off:
-                self._carry_out(effects)
+            if effects is not None or self._postponed:
+                self._apply(effects)
             return answer  # noqa: TRY300  (an exception may be thrown in here, too)
         except BaseException:
             self._recover()
@@ -145,7 +145,7 @@ class MemoryStore:
     def release_claim(self, lease_id: str, keys: Sequence[str], claimant: str) -> bool:  # noqa: ARG002
         """Remove the lease of a job if this claimant has it."""
         if self._owner == get_ident() and self._lock.locked():  # as in `release`
-            self._put_off.append((lease_id, claimant))
+            self._postponed.append((lease_id, claimant))
             return True
         return self._step(lambda machine, now: machine.release_claim(lease_id, claimant, now))
 
@@ -155,20 +155,20 @@ class MemoryStore:
             if self._owner == get_ident() and self._lock.locked():
                 # The garbage collector closed a generator with a hold in it while this thread made
                 # a step. The step goes first.
-                self._put_off.append((lease_id, None))
+                self._postponed.append((lease_id, None))
                 return True
             with self._lock:
                 if self._owner:
-                    self._mend()
+                    self._recover_step()
                 self._owner = get_ident()
                 machine = self._machine
                 found = machine.release(lease_id, int((self._clock() + self._epoch) * 1_000_000))
-                if self._put_off:
-                    self._catch_up()
+                if self._postponed:
+                    self._release_postponed()
                 effects = self._take_effects() if machine.calls or machine.notices else None
                 self._owner = 0
-            if effects is not None or self._put_off:
-                self._carry_out(effects)
+            if effects is not None or self._postponed:
+                self._apply(effects)
             return found  # noqa: TRY300  (an exception may be thrown in here, too)
         except BaseException:
             self._recover()
@@ -211,7 +211,7 @@ class MemoryStore:
 
     def keys(self) -> Iterator[str]:
         """Yield the keys in use, as they were at the start."""
-        return iter(self._step(lambda machine, _: machine.board.in_use()))
+        return iter(self._step(lambda machine, _: machine.table.in_use()))
 
     def set_limit(self, key: str, limit: int) -> None:
         """Override every declared limit of the key until `reset_limit`."""
@@ -231,7 +231,7 @@ class MemoryStore:
 
     def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         """Have the notices of durable tickets sent to `callback`."""
-        self._notify = callback
+        self._on_notice_callback = callback
 
     def close(self) -> None:
         """Do nothing: there is nothing to give up."""
@@ -251,13 +251,13 @@ class MemoryStore:
         try:
             with self._lock:
                 if self._owner:
-                    self._mend()
+                    self._recover_step()
                 self._owner = get_ident()
                 result = step(self._machine, self._microseconds())
-                self._catch_up()
+                self._release_postponed()
                 effects = self._take_effects()
                 self._owner = 0
-            self._carry_out(effects)
+            self._apply(effects)
             return result  # noqa: TRY300  (an exception may be thrown in here, too)
         except BaseException:
             self._recover()
@@ -266,50 +266,50 @@ class MemoryStore:
     def _take_effects(self) -> _Effects:
         machine = self._machine
         effects = _Effects(machine.calls, machine.notices, machine.deferred)
-        self._untold[effects] = None  # before the machine forgets them
+        self._unsent[effects] = None  # before the machine forgets them
         machine.calls, machine.notices, machine.deferred = [], [], []
         return effects
 
-    def _catch_up(self) -> None:
-        while self._put_off:
-            lease_id, claimant = self._put_off[0]
+    def _release_postponed(self) -> None:
+        while self._postponed:
+            lease_id, claimant = self._postponed[0]
             if claimant is None:
                 self._machine.release(lease_id, self._microseconds())
             else:
                 self._machine.release_claim(lease_id, claimant, self._microseconds())
-            self._put_off.popleft()
+            self._postponed.popleft()
 
-    def _carry_out(self, effects: _Effects | None) -> None:
+    def _apply(self, effects: _Effects | None) -> None:
         if effects is not None:
-            self._tell(effects)
-        while self._put_off:  # nobody is there any more to take these up: the next are served
+            self._send(effects)
+        while self._postponed:  # nobody is there any more to take these up: the next are served
             with self._lock:
                 if self._owner:
-                    self._mend()
+                    self._recover_step()
                 self._owner = get_ident()
-                self._catch_up()
+                self._release_postponed()
                 effects = self._take_effects()
                 self._owner = 0
-            self._tell(effects)
+            self._send(effects)
 
-    def _tell(self, effects: _Effects) -> None:
+    def _send(self, effects: _Effects) -> None:
         """Tell everybody what concerns them; puts off to release requests that nobody wants."""
         for request, news in effects.calls:
             assert request.listener is not None
             if isinstance(news, Loss):
                 request.listener.lease_lost(news)
             elif not request.listener.look_again(news):
-                self._put_off.append((request.id, None))
-        if effects.notices and self._notify is not None:
+                self._postponed.append((request.id, None))
+        if effects.notices and self._on_notice_callback is not None:
             for notice in effects.notices:
-                self._notify(notice)
+                self._on_notice_callback(notice)
         for ticket, key, name in effects.deferred:
             log_deferred(ticket, key, name)
-        self._untold.pop(effects, None)
+        self._unsent.pop(effects, None)
 
-    def _mend(self) -> None:
+    def _recover_step(self) -> None:
         """Finish or undo a step that was interrupted; the lock is held."""
-        self._machine.mend(self._microseconds())
+        self._machine.recover(self._microseconds())
 
     def _recover(self) -> None:
         """Bring all in step after an exception, and tell what is not told yet.
@@ -319,34 +319,34 @@ class MemoryStore:
         """
         for _ in range(_TRIES):
             try:
-                if not self._owner and not self._untold and not self._put_off:
+                if not self._owner and not self._unsent and not self._postponed:
                     return
-                self._step(_nothing)
-                for effects in list(self._untold):
-                    self._tell(effects)
+                self._step(_no_step)
+                for effects in list(self._unsent):
+                    self._send(effects)
                 return  # noqa: TRY300
             except BaseException:  # noqa: S112, BLE001  (the first one is raised)
                 continue
-        self._untold.clear()  # a callback that always raises is not called for ever
+        self._unsent.clear()  # a callback that always raises is not called for ever
 
     def _microseconds(self) -> int:
         return int((self._clock() + self._epoch) * 1_000_000)
 
     def start_over_in_child(self) -> None:
         """Forget the parent's leases and tickets, in a process made by `fork`."""
-        parents = self._machine.board.keys.values()
-        self._put_off.clear()
-        self._untold.clear()
+        parents = self._machine.table.keys.values()
+        self._postponed.clear()
+        self._unsent.clear()
         self._owner = 0
         self._lock = threading.Lock()  # another thread of the parent may have held it
         self._machine = Machine()
         for parent in parents:
             if parent.paused or parent.override is not None:
-                state = self._machine.board.state(parent.key)
+                state = self._machine.table.state(parent.key)
                 state.paused, state.override = parent.paused, parent.override
 
 
-class _AsyncFace:
+class _AsyncMemoryStore:
     """`MemoryStore`, awaited. Nothing here suspends, so nothing can be cancelled halfway."""
 
     __slots__ = ("_store", "now")

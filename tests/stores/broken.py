@@ -73,7 +73,7 @@ class HandsToNobody(MemoryStore):
 
     def release(self, lease_id, keys=()):
         waiting = [(key, waiter.id) for key in self.keys() for waiter in self.inspect(key).waiters]
-        requests = [self._machine.board.tickets[id_].request for _, id_ in waiting]
+        requests = [self._machine.table.tickets[id_].request for _, id_ in waiting]
         for request in requests:
             if request.id != lease_id:
                 super().release(request.id)
@@ -187,7 +187,7 @@ class KeepsCrossedGrants(MemoryStore):
     """S15, row 10: a waiter that leaves takes the grant that crossed its path along."""
 
     def release(self, lease_id, keys=()):
-        holder = self._machine.board.holders.get(lease_id)
+        holder = self._machine.table.holders.get(lease_id)
         if holder is not None and not holder.claimed:
             return True
         return super().release(lease_id, keys)

@@ -33,11 +33,11 @@ class MendedStore(MemoryStore):
         return super()._step(step)
 
     def _rebuild(self) -> None:
-        board = self._machine.board
-        if len(board.holders) + len(board.tickets) > 300:
+        table = self._machine.table
+        if len(table.holders) + len(table.tickets) > 300:
             return  # enough is enough
         with self._lock:
-            self._machine.board = rebuilt(self._machine.board)
+            self._machine.table = rebuilt(self._machine.table)
 
 
 class TestContract(SyncStoreContract):

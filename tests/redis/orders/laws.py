@@ -40,7 +40,7 @@ def broken_at_rest(simulation: Simulation) -> Iterator[str]:
 def _broken_by_caller(simulation: Simulation, caller: Caller) -> Iterator[str]:
     name, status, request = f"caller {caller.number}", caller.status, caller.request
     has = simulation.server.has(request)
-    holder = simulation.server.machine.board.holders.get(request.id)
+    holder = simulation.server.machine.table.holders.get(request.id)
     entry = simulation.requests.entries.get(request.id)
     its = entry if entry is not None and entry.listener is caller else None
     state = None if its is None else its.state
@@ -95,7 +95,7 @@ def _broken_by_books(simulation: Simulation) -> Iterator[str]:
 def fingerprint(simulation: Simulation) -> object:
     """Return what tells this simulation from others, whatever times and numbers are."""
     requests, server = simulation.requests, simulation.server
-    board = server.machine.board
+    table = server.machine.table
     ids = [caller.request.id for caller in simulation.callers]
     return (
         tuple(
@@ -117,9 +117,9 @@ def fingerprint(simulation: Simulation) -> object:
         tuple(map(_entry, requests.rivals.values())),
         tuple(
             (h.request.id, h.request.claimant, h.claimed, h.preempted)
-            for h in board.holders.values()
+            for h in table.holders.values()
         ),
-        tuple(board.tickets),
+        tuple(table.tickets),
         tuple(sorted(server.withdrawn)),
         tuple(sorted(server.ended)),
         tuple(sorted(simulation.used.items())),

@@ -74,10 +74,10 @@ class Server:
 
     def has(self, request: Request) -> str:
         """Return what there is of a request: "holds", "waits", or ""."""
-        holder = self.machine.board.holders.get(request.id)
+        holder = self.machine.table.holders.get(request.id)
         if holder is not None:
             return "holds" if holder.request.claimant == request.claimant else ""
-        return "waits" if request.id in self.machine.board.tickets else ""
+        return "waits" if request.id in self.machine.table.tickets else ""
 
     # -- operations -------------------------------------------------------------------------------
 
@@ -93,14 +93,14 @@ class Server:
         if not isinstance(answer, Granted):
             self.ends[request.id] = self.now + LEASE
             return answer
-        self.machine.board.holders[request.id].request = request
+        self.machine.table.holders[request.id].request = request
         return self._granted(request, answer)
 
     def release(self, request: Request, *, for_good: bool) -> bool:
         """Carry out a release: of a job, only of that delivery which has the lease."""
         if for_good:
             self.withdrawn.add(request.claimant or request.id)
-        holder = self.machine.board.holders.get(request.id)
+        holder = self.machine.table.holders.get(request.id)
         is_its = holder is not None and holder.request.claimant == request.claimant
         if request.payload is None or (is_its and holder is not None and holder.claimed):
             self.machine.release(request.id, self._clock)
@@ -109,7 +109,7 @@ class Server:
 
     def renew(self, request: Request) -> tuple[Event, Loss]:
         """Carry out a renewal; returns what `LocalRequests.renewed` is told."""
-        holder = self.machine.board.holders.get(request.id)
+        holder = self.machine.table.holders.get(request.id)
         if holder is not None and holder.request.claimant != request.claimant:
             return Event.LOST, Loss.EXPIRED
         renewal = self.machine.renew([request.id], self._clock)
@@ -123,7 +123,7 @@ class Server:
             return (Event.UNKNOWN, Loss.FORGOTTEN) if loss is None else (Event.LOST, loss)
         if holder is not None and not holder.claimed:
             return Event.LOOK, Loss.FORGOTTEN
-        holds = request.id in self.machine.board.holders
+        holds = request.id in self.machine.table.holders
         return (Event.ALIVE if holds else Event.WAITS), Loss.FORGOTTEN
 
     # -- what happens to it -----------------------------------------------------------------------
@@ -135,11 +135,11 @@ class Server:
 
     def expire(self, now: float) -> None:
         """End the leases and tickets that nobody renewed in time. Tickets of jobs stay."""
-        board = self.machine.board
-        for request_id, ticket in [*board.tickets.items()]:
+        table = self.machine.table
+        for request_id, ticket in [*table.tickets.items()]:
             if ticket.request.payload is None and self.ends.get(request_id, now) <= now:
                 self.machine.release(request_id, self._clock)
-        for request_id in [*board.holders]:
+        for request_id in [*table.holders]:
             if self.ends.get(request_id, now) <= now:
                 self.machine.evict(request_id, self._clock)
                 self._send_news(loss=Loss.EXPIRED)
@@ -182,14 +182,14 @@ class Server:
                 if said is not Loss.PREEMPTED:
                     self.ended[request.id] = said = loss or said
             elif isinstance(said, Granted) and by_other:
-                self.machine.board.holders[request.id].claimed = False
+                self.machine.table.holders[request.id].claimed = False
                 said = None
             elif isinstance(said, Granted):
                 said = self._granted(request, said)
             self._add_news(request, said, token)
         self.tokens = {
             request_id: holder.fencing_token
-            for request_id, holder in self.machine.board.holders.items()
+            for request_id, holder in self.machine.table.holders.items()
         }
 
     def _add_news(self, request: Request, said: Answer | Loss | None, token: int) -> None:
