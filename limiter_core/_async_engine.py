@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from inspect import CO_COROUTINE
 from types import TracebackType
+from typing import Any
 
 import anyio
 
-from limiter_core._async_calls import AsyncCall, new_call
+from limiter_core._async_calls import AsyncCall, AsyncioCall
 from limiter_core._blocks import ANYWHERE, current_frame, noting_statements, where_to_cancel
 from limiter_core._call import (
     Call,
@@ -38,9 +41,10 @@ from limiter_core._prepare import (
     terms_of,
     view_of,
 )
+from limiter_core._trio_calls import TrioCall
 from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable, WaitTimeout
 from limiter_core.lease import Lease
-from limiter_core.limits import ConcurrencyLimit
+from limiter_core.limits import ConcurrencyLimit, Terms
 from limiter_core.requests import Answer, Demand, Granted, Mode
 from limiter_core.store import Store
 
@@ -309,3 +313,34 @@ class Hold(AbstractAsyncContextManager[Lease]):
             raise
         if interrupted:
             raise call.loss_error() from error
+
+
+def new_call(terms: Terms, now: Callable[[], float]) -> AsyncCall:
+    """Return a call of the running task.
+
+    Raises:
+        ConfigurationError: no event loop runs here.
+    """
+    try:
+        loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+    except RuntimeError:  # no asyncio loop runs in this thread
+        loop = None
+    if loop is not None:
+        task = asyncio.current_task(loop)
+        if task is not None:
+            return AsyncioCall(task, terms, now, loop)
+    # trio may be a guest of asyncio's loop; and a coroutine may be driven without a task.
+    trio: Any = sys.modules.get("trio")
+    if trio is not None:
+        try:
+            owner = trio.lowlevel.current_task()
+        except RuntimeError:  # no task of trio's runs in this thread
+            pass
+        else:
+            return TrioCall(owner, terms, now, trio)
+    if loop is not None:
+        return AsyncioCall(None, terms, now, loop)
+    raise ConfigurationError(
+        "a Limiter runs in an event loop, of asyncio or trio, and here is none: in a thread use "
+        "SyncLimiter"
+    )

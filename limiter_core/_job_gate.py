@@ -22,11 +22,11 @@ from limiter_core._job_parts import (
     Wake,
     bounded_ticket,
     is_parked,
-    subscribe,
     look_request,
-    wait_timeout,
     outage_of_gate,
+    subscribe,
     unsubscribe,
+    wait_timeout,
 )
 from limiter_core._prepare import check_limits, demands_of, run_async, terms_of
 from limiter_core.errors import StoreError, StoreUnavailable

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
+from limiter_core._snapshots import DormantSnapshot, HolderSnapshot, KeySnapshot, WaiterSnapshot
 from limiter_core.limits import ConflictResolution
 
 __all__ = (
@@ -293,119 +294,3 @@ class Renewal:
 
     gone: Mapping[str, Loss] = field(default_factory=dict[str, Loss])
     preempted: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class HolderSnapshot:
-    """One holder of a key.
-
-    Attributes:
-        id: the lease's id, for `evict`.
-        cost: the slots it holds.
-        limit: the limit it declared.
-        fencing_token: the token of its grant.
-        held_for: seconds since the grant.
-        expires_in: seconds until its lease ends unless renewed, None if it has no end.
-        claimed: False while the slot was handed over but not taken up yet.
-        preempted: whether a newer call asked it to let go.
-        label: who it said it is.
-    """
-
-    id: str
-    cost: int
-    limit: int
-    fencing_token: int
-    held_for: float
-    expires_in: float | None
-    claimed: bool
-    preempted: bool
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class WaiterSnapshot:
-    """One ticket in a key's queue.
-
-    Attributes:
-        id: the ticket's id.
-        cost: the slots it wants.
-        limit: the limit it declared.
-        priority: higher is served first.
-        group: its fair group, None without one.
-        waiting_for: seconds since it arrived.
-        durable: whether it waits without a process behind it.
-        label: who it said it is.
-        name: the gate whose workers can wake it; empty for a call, which wakes by itself.
-        deferred: whether it stands behind all others for a while, since nobody came for the slots
-            that it was offered.
-    """
-
-    id: str
-    cost: int
-    limit: int
-    priority: int
-    group: str | None
-    waiting_for: float
-    durable: bool
-    label: str
-    name: str = ""
-    deferred: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class DormantSnapshot:
-    """The dormant tickets of one gate in a key's queue (S17).
-
-    Attributes:
-        name: the gate that has no worker.
-        absent_for: seconds since its last worker left, or was not seen any more; None if the store
-            knows of none.
-        waiting: its tickets in the queue.
-        waiters: in the order in which they will be served when a worker is there again; the first
-            `KeySnapshot.WAITERS_SHOWN` of them.
-    """
-
-    name: str
-    absent_for: float | None
-    waiting: int
-    waiters: tuple[WaiterSnapshot, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class KeySnapshot:
-    """The state of one key at one moment.
-
-    Attributes:
-        key: the key's text.
-        limit: the limit in force: the operator's override if there is one, else the number that
-            was declared (the highest, where callers disagree; 0 on a key that nobody uses).
-        in_use: slots in use.
-        waiting: tickets in the key's queue, without those that are dormant.
-        paused: whether an operator paused the key.
-        override: the operator's limit, None without one.
-        declared: the numbers that holders and waiters declare, ascending; more than one means
-            that they disagree.
-        holders: oldest first.
-        waiters: in the order in which they will be served; the first `WAITERS_SHOWN` of them.
-        dormant: tickets of job queues without a worker, by the names of their gates.
-    """
-
-    WAITERS_SHOWN: ClassVar[int] = 100
-
-    key: str
-    limit: int
-    in_use: int
-    waiting: int
-    paused: bool
-    override: int | None
-    declared: tuple[int, ...]
-    holders: tuple[HolderSnapshot, ...]
-    waiters: tuple[WaiterSnapshot, ...]
-    dormant: tuple[DormantSnapshot, ...] = ()
-
-    def declared_as(self, limit: int) -> KeySnapshot:
-        """Return the snapshot as seen by somebody who declares the key to have this limit."""
-        declared = tuple(sorted({*self.declared, limit}))
-        return replace(
-            self, limit=limit if self.override is None else self.override, declared=declared
-        )

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from limiter_memory._answers import granted
 from limiter_memory._key_table import KeyTable
-from limiter_memory._queues import granted
 
 if TYPE_CHECKING:
     from limiter_memory._queues import Queues

@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import get_ident
 from typing import NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
@@ -16,6 +16,8 @@ from limiter_core.registry import without_secrets
 from limiter_core.requests import Answer, KeySnapshot, Loss, Notice, Presence, Renewal, Request
 from limiter_core.store import AsyncStore, Capabilities, SyncStore, log_deferred
 from limiter_core.system_clock import system_clock as time
+from limiter_memory._async_store import AsyncMemoryStore
+from limiter_memory._effects import Effects
 from limiter_memory._machine import Machine
 
 __all__ = ("MemoryStore", "store_from_url")
@@ -24,22 +26,6 @@ R = TypeVar("R")
 
 _TRIES = 10
 """How often it is begun again to recover from an exception."""
-
-
-class _Effects:
-    """What a step has to tell: calls of listeners, notices, and which jobs were deferred."""
-
-    __slots__ = ("calls", "deferred", "notices")
-
-    def __init__(
-        self,
-        calls: list[tuple[Request, Answer | Loss | None]],
-        notices: list[Notice],
-        deferred: list[tuple[str, str, str]],
-    ) -> None:
-        self.calls = calls
-        self.notices = notices
-        self.deferred = deferred
 
 
 def _no_step(machine: Machine, now: int) -> None:
@@ -79,7 +65,7 @@ class MemoryStore:
         self._postponed: deque[tuple[str, str | None]] = deque()
         """What a thread was told to release amid its own step, or nobody is there to take up: ids,
         and of a job the claimant."""
-        self._unsent: dict[_Effects, None] = {}
+        self._unsent: dict[Effects, None] = {}
         """What steps have to tell, and did not tell yet to the end."""
         self._machine = Machine()
         self._on_notice_callback: Callable[[Notice], object] | None = None
@@ -113,7 +99,7 @@ class MemoryStore:
 
     def async_face(self) -> AsyncStore:
         """Return the operations for event loops, of asyncio and of trio."""
-        return _AsyncMemoryStore(self)
+        return AsyncMemoryStore(self)
 
     # -- SyncStore -------------------------------------------------------------------------------
 
@@ -263,9 +249,9 @@ class MemoryStore:
             self._recover()
             raise
 
-    def _take_effects(self) -> _Effects:
+    def _take_effects(self) -> Effects:
         machine = self._machine
-        effects = _Effects(machine.calls, machine.notices, machine.deferred)
+        effects = Effects(machine.calls, machine.notices, machine.deferred)
         self._unsent[effects] = None  # before the machine forgets them
         machine.calls, machine.notices, machine.deferred = [], [], []
         return effects
@@ -279,7 +265,7 @@ class MemoryStore:
                 self._machine.release_claim(lease_id, claimant, self._microseconds())
             self._postponed.popleft()
 
-    def _apply(self, effects: _Effects | None) -> None:
+    def _apply(self, effects: Effects | None) -> None:
         if effects is not None:
             self._send(effects)
         while self._postponed:  # nobody is there any more to take these up: the next are served
@@ -292,7 +278,7 @@ class MemoryStore:
                 self._owner = 0
             self._send(effects)
 
-    def _send(self, effects: _Effects) -> None:
+    def _send(self, effects: Effects) -> None:
         """Tell everybody what concerns them; puts off to release requests that nobody wants."""
         for request, news in effects.calls:
             assert request.listener is not None
@@ -344,71 +330,6 @@ class MemoryStore:
             if parent.paused or parent.override is not None:
                 state = self._machine.table.state(parent.key)
                 state.paused, state.override = parent.paused, parent.override
-
-
-class _AsyncMemoryStore:
-    """`MemoryStore`, awaited. Nothing here suspends, so nothing can be cancelled halfway."""
-
-    __slots__ = ("_store", "now")
-
-    def __init__(self, store: MemoryStore) -> None:
-        self._store = store
-        self.now = store.now
-
-    async def acquire(self, request: Request) -> Answer:
-        return self._store.acquire(request)
-
-    async def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:
-        return self._store.release(lease_id, keys)
-
-    async def release_claim(self, lease_id: str, keys: Sequence[str], claimant: str) -> bool:
-        return self._store.release_claim(lease_id, keys, claimant)
-
-    def abandon(self, lease_id: str, keys: Sequence[str], claimant: str = "") -> None:
-        self._store.abandon(lease_id, keys, claimant)
-
-    def let_expire(self, lease_id: str, claimant: str = "") -> None:
-        self._store.let_expire(lease_id, claimant)
-
-    async def renew(self, ids: Sequence[str]) -> Renewal:
-        return self._store.renew(ids)
-
-    async def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
-        return self._store.withdraw(ticket_id, keys)
-
-    async def evict(self, lease_id: str) -> bool:
-        return self._store.evict(lease_id)
-
-    async def evict_waiter(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
-        return self._store.evict_waiter(ticket_id, keys)
-
-    async def sweep(self, presence: Presence | None = None) -> None:
-        self._store.sweep(presence)
-
-    async def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
-        return self._store.inspect(key, deadline)
-
-    async def keys(self) -> AsyncIterator[str]:
-        for key in self._store.keys():
-            yield key
-
-    async def set_limit(self, key: str, limit: int) -> None:
-        self._store.set_limit(key, limit)
-
-    async def reset_limit(self, key: str) -> None:
-        self._store.reset_limit(key)
-
-    async def pause(self, key: str) -> None:
-        self._store.pause(key)
-
-    async def resume(self, key: str) -> None:
-        self._store.resume(key)
-
-    def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
-        self._store.on_notice(callback)
-
-    async def aclose(self) -> None:
-        self._store.close()
 
 
 def store_from_url(url: str) -> MemoryStore:

@@ -1,0 +1,105 @@
+"""A call in a trio loop; what it shares with asyncio's is in `_async_calls`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Coroutine
+from threading import get_ident
+from types import TracebackType
+from typing import Any
+
+from limiter_core._async_calls import AsyncCall
+from limiter_core._blocks import ANYWHERE
+from limiter_core.limits import Terms
+from limiter_core.requests import Loss
+
+
+class TrioCall(AsyncCall):
+    """A call in a trio loop."""
+
+    _cancel_scope: Any = None
+    """Around the body that is to be cancelled when the lease is lost."""
+
+    def __init__(self, owner: Any, terms: Terms, now: Callable[[], float], trio: Any) -> None:
+        self.owner = owner
+        self.on_lost = terms.on_lost
+        self.now = now
+        self._thread = get_ident()
+        self._trio = trio
+        self._token = trio.lowlevel.current_trio_token()
+
+    async def wait_for_news(self, seconds: float) -> None:
+        """Wait until the store says that asking again is worth it; at most so many seconds."""
+        event = self._trio.Event()
+        self._wake = event.set
+        if self._news:
+            pass
+        elif seconds == math.inf:
+            await event.wait()
+        else:
+            with self._trio.move_on_after(max(0.0, seconds)):
+                await event.wait()
+        self._wake = None
+
+    def guard_body(self, where: int) -> None:
+        """Have the body, which begins now, cancelled when the lease is lost.
+
+        By a scope, which has to be left where it was entered: elsewhere there is none.
+        """
+        scope = None
+        if where == ANYWHERE:
+            scope = self._trio.CancelScope()
+            max_hold = self.request.max_hold
+            if max_hold is not None and self.granted is not None:
+                scope.deadline = self._trio.current_time() + max_hold
+            scope.__enter__()
+        self._cancel_scope = scope
+        # In this order: `lease_lost` notes the loss before it looks for a body.
+        self.guarded = where
+        if self.loss is not None:
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Cancel the body of a `hold`."""
+        if self.guarded is not None:
+            scope = self._cancel_scope
+            if scope is None:
+                self._warn_instead()
+            else:
+                self.in_loop(scope.cancel)
+
+    def stop_guarding(self) -> None:
+        """Cancel no body from now on: its slot is being given back."""
+        if self._cancel_scope is not None:
+            self._cancel_scope.deadline = math.inf
+
+    def unguard_body(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Leave the body alone; whether what came out of it is the cancellation for a loss."""
+        self.guarded = None
+        scope, self._cancel_scope = self._cancel_scope, None
+        if scope is None:
+            return False
+        scope.deadline = math.inf
+        if self._trio.lowlevel.current_task() is not self.owner:
+            return False  # it can be left in its own task only
+        scope.__exit__(kind, error, traceback)
+        if scope.cancelled_caught and self.loss is None:  # nobody did but the deadline
+            self.loss = Loss.OVERRAN
+        return bool(scope.cancelled_caught)
+
+    async def finish(self, work: Coroutine[Any, Any, object], seconds: float) -> None:
+        """Carry out some work to its end, whoever cancels."""
+        with self._trio.CancelScope(
+            deadline=self._trio.current_time() + seconds, shield=True
+        ) as scope:
+            await work
+        if scope.cancelled_caught:
+            raise TimeoutError
+
+    def _call_soon(self, function: Callable[[], object]) -> None:
+        self._token.run_sync_soon(function)
