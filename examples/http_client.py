@@ -1,8 +1,8 @@
 """Protecting an HTTP client: at most two requests at once to each host.
 
-Two small servers stand for two hosts. Each refuses (503) whoever comes while it serves two. A
-client that sends six requests to each at once is refused; the same client behind a limit per host
-is not, and still talks to both hosts at the same time.
+Two small servers represent two hosts. While a server serves two requests, it refuses every further
+request (503). A client that sends six requests to each host at once is refused. The same client
+with a limit per host is not refused, and still uses both hosts at the same time.
 
 It prints::
 
@@ -24,7 +24,7 @@ limiter = Limiter("memory://")
 per_host = ConcurrencyLimit(LIMIT_BY.fn(host_of), max_concurrent=2)
 
 
-# -- the client: this is what your code would look like ------------------------------------------
+# -- the client: your code would look like this --------------------------------------------------
 
 in_flight = most_in_flight = 0
 

@@ -1,6 +1,6 @@
-"""Per-tenant limits: how many may run is a function of the call, and an operator may overrule it.
+"""Per-tenant limits: `max_concurrent` is a function of the call, and an operator can override it.
 
-Paying tenants get three exports at once, free ones get one. Then the free tenant complains, and
+Paying tenants get three exports at once, free tenants get one. Then the free tenant complains, and
 support raises its limit while the program runs.
 
 It prints::
@@ -27,10 +27,10 @@ by_plan = ConcurrencyLimit("tenant", max_concurrent=slots_of)
 
 
 async def most_at_once(tenant: str) -> int:
-    """Start six exports, and return how many of them ever ran side by side."""
+    """Start six exports, and return how many of them ran at once, at most."""
     running = most = 0
 
-    async def export(tenant: str) -> None:  # noqa: ARG001  (the limit looks at it)
+    async def export(tenant: str) -> None:  # noqa: ARG001  (the limit uses it)
         nonlocal running, most
         running += 1
         most = max(most, running)

@@ -1,8 +1,9 @@
-"""Priorities and fairness: who of the waiting comes next.
+"""Priorities and fairness: which waiter is served next.
 
-A clinic has one doctor. First the patients are seen by urgency, and in the order of arrival where
-that is equal. Then two insurers send their patients; the big one sends many, the small one sends
-two, and taking turns keeps the small one from waiting for all of the big one's.
+A clinic has one doctor. First the doctor sees the patients by urgency, and in order of arrival if
+the urgency is equal. Then two insurers send patients: the big insurer sends many, the small one
+sends two. The insurers take turns, so the patients of the small one do not wait for all patients
+of the big one.
 
 It prints::
 
@@ -28,7 +29,7 @@ in_turns = ConcurrencyLimit(LIMIT_BY.constant("doctor"), fair_by="insurer")
 async def order_of_service(
     limit: ConcurrencyLimit, patients: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """Let all of them arrive while the doctor is busy, and return who is seen when."""
+    """Let all patients arrive while the doctor is busy, and return the order of their visits."""
     seen: list[str] = []
 
     async def visit(patient: Mapping[str, Any]) -> None:

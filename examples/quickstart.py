@@ -1,7 +1,7 @@
-"""Quickstart: one bill per customer at a time, however many arrive.
+"""Quickstart: one bill per customer at a time.
 
-Six bills arrive at once, for two customers. Customers do not wait for each other; the bills of
-one customer are worked on one by one, in the order in which they came.
+Six bills arrive at once, for two customers. Customers do not wait for each other. The bills of one
+customer are processed one by one, in order of arrival.
 
 It prints::
 
@@ -30,7 +30,7 @@ async def bill(customer_id: int, amount: int) -> None:
     running.append(customer_id)
     most_for[customer_id] = max(most_for[customer_id], running.count(customer_id))
     most_in_all = max(most_in_all, len(running))
-    await asyncio.sleep(0.02)  # the payment provider takes its time
+    await asyncio.sleep(0.02)  # the payment provider takes some time
     billed[customer_id].append(amount)
     running.remove(customer_id)
 

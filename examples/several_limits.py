@@ -1,7 +1,7 @@
-"""Several limits: a call takes all of its slots, or none while it waits.
+"""Several limits: a call takes all of its slots, or takes none while it waits.
 
-A printer shop has three printers, and no customer may use more than two. The third job of the
-first customer waits, but without sitting on the third printer: the second customer walks past.
+A printer shop has three printers, and no customer may use more than two. The third job of the first
+customer waits, but it does not occupy the third printer: the second customer can use it.
 
 It prints::
 

@@ -1,6 +1,6 @@
-"""A shared constant: different functions, one limit, because they strain the same thing.
+"""A shared constant: several functions have one limit, because they use the same resource.
 
-Invoices and refunds both go to a ledger that stands two writers. Neither function knows of the
+Invoices and refunds are both written to a ledger that allows two writers. Neither function uses the
 other; both name the ledger.
 
 It prints::

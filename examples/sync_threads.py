@@ -1,7 +1,7 @@
 """Threads: `SyncLimiter` is `Limiter` without `await`.
 
-Eight threads resize pictures, and the disk stands two at a time. A ninth call asks only whether
-there is room, and does something else where there is none.
+Eight threads resize pictures, and the disk can handle two at a time. A ninth call only checks
+whether there is room, and does something else if there is none.
 
 It prints::
 

