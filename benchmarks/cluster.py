@@ -1,11 +1,11 @@
-"""What a hold costs on servers that run already: one, a cluster, one whose replicas confirm.
+"""What a hold costs on running servers: one server, a cluster, servers whose replicas confirm.
 
     python benchmarks/cluster.py redis://localhost:6379 redis+cluster://localhost:7000
 
-and, with `?min_replicas=1` behind them, what it costs that replicas confirm each grant.
+With `?min_replicas=1` in the URLs it measures the cost of replicas that confirm each grant.
 
-Prints, for each URL, holds per second of several processes with many tasks each on keys of their
-own, the time of one hold alone, and how often each node of a cluster was called.
+Prints for each URL: the holds per second of several processes with many tasks, each on a key of its
+own; the time of a single hold; and how often each node of a cluster was called.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ async def _alone(url: str, rounds: int) -> float:
 
 
 def _calls(url: str) -> dict[str, int]:
-    """Return how often the script was called, by node."""
+    """Return the number of script calls, by node."""
     place = url.partition("://")[2].partition(",")[0].partition("/")[0].partition("?")[0]
     host, _, port = place.rpartition(":")
     if "+cluster" not in url:
@@ -77,7 +77,7 @@ def _calls(url: str) -> dict[str, int]:
 
 
 def main() -> None:
-    """Measure each URL, one after the other, several times round."""
+    """Measure the URLs one after another, in several rounds."""
     parser = argparse.ArgumentParser(description="Measure holds on servers that run.")
     parser.add_argument("urls", nargs="+")
     parser.add_argument("--seconds", type=float, default=3.0)

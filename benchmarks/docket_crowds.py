@@ -1,4 +1,4 @@
-"""Docket: what many tasks that wait cost: those behind them, and the server's memory."""
+"""Docket: the cost of many waiting tasks: for the tasks behind them, and in the server's memory."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _POLLS = (250, 20)
 """Milliseconds."""
 _KEY = "one"
 _FREE = 1_000_000
-"""Numbers from here on are of tasks without a limit."""
+"""The first number of the tasks without a limit."""
 
 _Task = Callable[..., Awaitable[None]]
 
 
 async def crowd(server: Server, settings: Settings) -> list[Table]:
-    """Measure beside a crowd that waits on one key."""
+    """Measure while many tasks wait for one key."""
     count = settings.scaled(_CROWD)
     waited: dict[str, list[float]] = {}
     weights = {"in the stream, nobody has read it": 0.0}
@@ -81,7 +81,7 @@ async def crowd(server: Server, settings: Settings) -> list[Table]:
 
 
 async def burst(server: Server, settings: Settings) -> Table:
-    """Measure what a burst of tasks that have to wait costs the one behind them."""
+    """Measure how long a burst of tasks that have to wait delays the task behind them."""
     table = Table(
         f"{_BURST} tasks that have to wait, then a free one (concurrency 10)",
         "until it starts",
@@ -103,11 +103,11 @@ async def burst(server: Server, settings: Settings) -> Table:
 
 
 async def _behind(server: Server, kind: str, poll: timedelta) -> float:
-    """Return the seconds from the first body of a burst to the one behind it."""
+    """Return the seconds from the first body of a burst to the body of the task behind it."""
     book = Book()
     limited, free = task(kind, book.hold), task(None, book.body)
     async with new_docket(server, limited, free) as docket:
-        await _add(docket, limited, range(_BURST + 1))  # one holds
+        await _add(docket, limited, range(_BURST + 1))  # one of them holds
         await docket.add(free)(_FREE, "free")
         async with at_work(new_worker(docket, poll=poll, schedule=poll), book) as running:
             await until(lambda: _FREE in book.began, running, "the free one began")
@@ -121,7 +121,7 @@ async def _behind(server: Server, kind: str, poll: timedelta) -> float:
 
 
 async def _beside(server: Server, kind: str, count: int) -> tuple[list[float], float, float]:
-    """Return when free tasks began, and the bytes of a task before and after it was parked."""
+    """Return when free tasks began, and the bytes of a task before and after parking."""
     book = Book()
     limited, free = task(kind, book.hold), task(None, book.body)
     times: list[float] = []
@@ -129,7 +129,7 @@ async def _beside(server: Server, kind: str, count: int) -> tuple[list[float], f
         await docket.add(limited)(0, _KEY)
         async with at_work(new_worker(docket), book) as running:
             await until(lambda: bool(book.began), running, "the first began")
-        # Its worker has ended, so that the crowd is weighed while nobody reads; the next one holds.
+        # Its worker has ended, so memory is measured while no worker reads; the next task holds.
         empty = await _memory(server)
         await _add(docket, limited, range(1, count + 2))
         if (there := server.admin.xlen(docket.stream_key)) != count + 1:
@@ -137,7 +137,7 @@ async def _beside(server: Server, kind: str, count: int) -> tuple[list[float], f
         queued = (await _memory(server) - empty) / count
         book.go_on.clear()
         async with at_work(new_worker(docket), book) as running:
-            # Those that wait have left the stream; the one that holds has not.
+            # The waiting tasks have left the stream; the task that holds has not.
             await until(
                 lambda: server.admin.xlen(docket.stream_key) <= 1, running, "all wait", every=0.1
             )
@@ -158,7 +158,7 @@ async def _beside(server: Server, kind: str, count: int) -> tuple[list[float], f
 
 
 async def _scheduled(server: Server, count: int) -> float:
-    """Return the bytes of a task that Docket keeps for later."""
+    """Return the bytes of a task that Docket has scheduled for later."""
     free = task(None, Book().body)
     async with new_docket(server, free) as docket:
         empty = await _memory(server)
@@ -173,7 +173,7 @@ async def _add(
 
 
 async def _memory(server: Server) -> int:
-    """Return the bytes in use: the least of some looks, for a worker's reads come and go."""
+    """Return the bytes in use: the minimum of several samples, since a worker's reads add to it."""
     looks: list[int] = []
     for _ in range(20):
         looks.append(int(server.admin.info("memory")["used_memory"]))

@@ -1,7 +1,7 @@
-"""Docket: our `ConcurrencyLimit` beside its own, on one server in one run.
+"""Docket: our `ConcurrencyLimit` and Docket's own, on one server in one run.
 
-Says so, and measures nothing, where pydocket or a server is missing. (A module of the name `docket`
-would hide the package from all others here.)
+If pydocket or a server is missing, the benchmark reports this and measures nothing. (A module with
+the name `docket` here would hide the package from all other modules.)
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from redis_server import NoServerError, open_server
 
 
 def tables(settings: Settings) -> list[Table]:
-    """Measure on one server, or say why not."""
+    """Measure on one server, or report why not."""
     if importlib.util.find_spec("docket") is None:
         return [Table("Docket", "", "", notes=["pydocket is not installed"])]
-    import docket_crowds  # noqa: PLC0415  (these need it)
+    import docket_crowds  # noqa: PLC0415  (these import pydocket)
     import docket_line  # noqa: PLC0415
     from docket_tasks import POLL, SCHEDULE  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Docket: tasks per second, and tasks in line on one key: how fast they follow, in which order."""
+"""Docket: tasks per second, and the speed and order of tasks that wait for one key."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def throughput(server: Server, settings: Settings) -> Table:
         (_EMPTY, 1, f"{_EMPTY} tasks on one key, limit 1"),
     ):
         times: dict[str, list[float]] = defaultdict(list)
-        for turn in range(-1, rounds):  # the first warms up
+        for turn in range(-1, rounds):  # the first round warms up
             for kind in _in_turn(turn):
                 bodies = await _work(server, kind, count, keys)
                 if turn >= 0:
@@ -132,7 +132,7 @@ def _inversions(runs: Mapping[str, list[list[Body]]]) -> Table:
 async def _work(
     server: Server, kind: str | None, count: int, keys: int, seconds: float = 0.0
 ) -> list[Body]:
-    """Return what a worker did that found so many tasks; without a limit it does one at a time."""
+    """Return the bodies of one worker and so many tasks; without a limit it runs one at a time."""
     book = Book(seconds)
     function = task(kind, book.body)
     async with new_docket(server, function) as docket:
@@ -145,7 +145,7 @@ async def _work(
 
 
 async def _chain(server: Server, count: int) -> list[Body]:
-    """Return what tasks did that hand on by Docket's queue alone: what a limit can add to."""
+    """Return the bodies of tasks that each add the next one to Docket's queue: the floor."""
     book = Book(_SECONDS)
 
     async def link(number: int, key: str) -> None:
@@ -170,13 +170,13 @@ async def _plain(count: int) -> list[Body]:
 
 
 def _rate(bodies: list[Body]) -> float:
-    """Return the bodies per second, from the beginning of the first to that of the last."""
+    """Return the bodies per second, from the begin of the first to the begin of the last."""
     times = [body.began for body in bodies]
     return (len(bodies) - 1) / (max(times) - min(times))
 
 
 def _in_turn(turn: int) -> list[str]:
-    """Return the kinds; another one begins in each round."""
+    """Return the kinds; each round starts with a different one."""
     return list(KINDS)[:: -1 if turn % 2 else 1]
 
 

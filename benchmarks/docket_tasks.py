@@ -1,7 +1,8 @@
-"""What the Docket benchmarks share: the two limits, tasks under them, workers, and what was done.
+"""What the Docket benchmarks share: the two limits, tasks under them, workers, and the results.
 
-Both limits get the same: a docket of their own on one server, tasks that differ in the class of
-their limit only, a worker with the same settings. What a round wrote is deleted before the next.
+Both limits get the same conditions: a docket of their own on one server, tasks that differ only in
+the class of their limit, a worker with the same settings. The data of a round is deleted before the
+next round.
 """
 
 from __future__ import annotations
@@ -32,27 +33,27 @@ KINDS: dict[str, Any] = {
 }
 
 POLL = timedelta(milliseconds=10)
-"""How long a worker reads before it looks after what ended (`minimum_check_interval`)."""
+"""How long a worker reads before it handles ended tasks (`minimum_check_interval`)."""
 SCHEDULE = timedelta(milliseconds=20)
-"""How often a worker looks for tasks that are due (`scheduling_resolution`)."""
+"""How often a worker checks for due tasks (`scheduling_resolution`)."""
 PATIENCE = 180.0
-"""Seconds after which a round is given up."""
+"""Seconds after which a round is aborted."""
 
 Do = Callable[[int, str], Awaitable[None]]
-"""A body: of the task of this number, under this key."""
+"""The body of the task with this number, under this key."""
 
 _dockets = itertools.count()
 
-# It says at INFO when a task begins and ends, which is not what is measured.
+# At INFO it logs the begin and end of each task, which would be measured as well.
 logging.getLogger("docket").setLevel(logging.WARNING)
 
 
 class NotDoneError(Exception):
-    """A round did not do what it was to do: its times mean nothing."""
+    """A round did not run as planned: its times are not valid."""
 
 
 class Body(NamedTuple):
-    """One run of a task. Times are seconds, of one clock for all that are compared."""
+    """One run of a task. Times are seconds, by one clock for all compared runs."""
 
     number: int
     key: str
@@ -61,39 +62,39 @@ class Body(NamedTuple):
 
 
 class Book:
-    """What the bodies of one round did.
+    """The record of all bodies of one round.
 
     Attributes:
-        bodies: those that ended, in the order in which they did.
-        began: the numbers of those that began, and when.
+        bodies: the bodies that ended, in the order of their ends.
+        began: the numbers of the tasks that began, and when.
     """
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.bodies: list[Body] = []
         self.began: dict[int, float] = {}
         self.go_on = asyncio.Event()
-        """What bodies wait for that hold."""
+        """The event that holding bodies wait for."""
         self._seconds = seconds
 
     async def body(self, number: int, key: str) -> None:
-        """Take a while."""
+        """Take some time."""
         began = self.began[number] = time.perf_counter()
         if self._seconds:
             await asyncio.sleep(self._seconds)
         self.bodies.append(Body(number, key, began, time.perf_counter()))
 
     async def hold(self, number: int, key: str) -> None:
-        """Take until told to go on."""
+        """Hold until the event is set."""
         began = self.began[number] = time.perf_counter()
         await self.go_on.wait()
         self.bodies.append(Body(number, key, began, time.perf_counter()))
 
 
 def check(bodies: Sequence[Body], numbers: Iterable[int]) -> None:
-    """Check that each task ran once, and no two of a key at the same time.
+    """Check that each task ran once, and that no two bodies of a key ran at the same time.
 
     Raises:
-        NotDoneError: it is not so.
+        NotDoneError: the check failed.
     """
     ran = Counter(body.number for body in bodies)
     expected = Counter(numbers)
@@ -108,23 +109,23 @@ def check(bodies: Sequence[Body], numbers: Iterable[int]) -> None:
 
 
 def gaps(bodies: Iterable[Body]) -> list[float]:
-    """Return the times from the end of one body to the beginning of the next."""
+    """Return the times from the end of each body to the begin of the next."""
     line = sorted(bodies, key=lambda body: body.began)
     return [after.began - before.ended for before, after in pairwise(line)]
 
 
 def inversions(bodies: Iterable[Body]) -> int:
-    """Count the bodies after which one began that was added earlier.
+    """Count the bodies after which a task began that was added earlier.
 
-    The first body does not count: of the tasks that a worker takes at once, any may find the slot
-    free.
+    The first body does not count: any of the tasks that a worker fetches at once may find the free
+    slot.
     """
     order = [body.number for body in sorted(bodies, key=lambda body: body.began)][1:]
     return sum(after < before for before, after in pairwise(order))
 
 
 def task(kind: str | None, do: Do) -> Callable[..., Awaitable[None]]:
-    """Return a task under a limit of this kind, one at a time for each key; None: without one."""
+    """Return a task under a limit of this kind, one at a time per key; None: without a limit."""
     if kind is None:
 
         async def free(number: int, key: str) -> None:
@@ -135,7 +136,7 @@ def task(kind: str | None, do: Do) -> Callable[..., Awaitable[None]]:
     async def limited(
         number: int,
         key: str,
-        limit: Any = KINDS[kind]("key", max_concurrent=1),  # noqa: ARG001, B008  (Docket's way)
+        limit: Any = KINDS[kind]("key", max_concurrent=1),  # noqa: ARG001, B008  (Docket's style)
     ) -> None:
         await do(number, key)
 
@@ -146,7 +147,7 @@ def task(kind: str | None, do: Do) -> Callable[..., Awaitable[None]]:
 async def new_docket(
     server: Server, *tasks: Callable[..., Awaitable[None]]
 ) -> AsyncGenerator[Docket]:
-    """Open a docket that nobody used before; what it wrote is deleted afterwards."""
+    """Open a new docket; its data is deleted afterwards."""
     gc.collect()
     try:
         name = f"{server.namespace}-{next(_dockets)}"
@@ -165,7 +166,7 @@ def new_worker(
     schedule: timedelta = SCHEDULE,
     concurrency: int = 10,  # Docket's default
 ) -> Worker:
-    """Return a worker of the settings that both limits get."""
+    """Return a worker with the same settings for both limits."""
     return Worker(
         docket,
         concurrency=concurrency,
@@ -180,7 +181,7 @@ async def until(
     """Wait for a condition while something runs.
 
     Raises:
-        NotDoneError: what was to run has ended.
+        NotDoneError: `of` ended before the condition was true.
     """
     while not condition():
         if of.done():
@@ -190,7 +191,7 @@ async def until(
 
 @asynccontextmanager
 async def at_work(worker: Worker, book: Book) -> AsyncGenerator[asyncio.Future[None]]:
-    """Have a worker at work for a while; at the end its bodies go on, and it starts no others."""
+    """Run a worker for a while; at the end its bodies continue, and it starts no new ones."""
     async with worker:
         running = asyncio.ensure_future(worker.run_forever())
         try:

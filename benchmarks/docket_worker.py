@@ -1,8 +1,8 @@
-"""Four worker processes of one docket: who comes first, and how fast they hand on.
+"""Four worker processes of one docket: the order of tasks, and the speed of hand-offs.
 
-Run as a script it is one of them: it works until its input ends, and writes down each body. The
-first task holds the slot until all others wait, so that who came before whom is known. Times are
-of the monotonic clock, which all processes of a machine share.
+Run as a script, it is one of the workers: it works until its input ends, and prints each body. The
+first task holds the slot until all others wait, so the order of arrival is known. Times are of the
+monotonic clock, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _HOLDS = "holds"
 
 
 async def crew(server: Server, kind: str, count: int, seconds: float) -> list[Body]:
-    """Return what so many tasks on one key did, which waited while the one before them held."""
+    """Return the bodies of so many tasks on one key, which waited while the first task held it."""
 
-    async def nothing(number: int, key: str) -> None:  # the workers do it
+    async def nothing(number: int, key: str) -> None:  # the workers define the body
         raise NotImplementedError
 
     limited = task(kind, nothing)
@@ -49,9 +49,9 @@ async def crew(server: Server, kind: str, count: int, seconds: float) -> list[Bo
             await _expect(said, _HOLDS)
             for number in range(1, count):
                 await docket.add(limited)(number, _KEY)
-            while server.admin.xlen(docket.stream_key) > 1:  # noqa: ASYNC110  (the one that holds)
+            while server.admin.xlen(docket.stream_key) > 1:  # noqa: ASYNC110  (the task that holds)
                 await asyncio.sleep(0.02)
-            await asyncio.sleep(0.2)  # until the last one's parking has settled
+            await asyncio.sleep(0.2)  # until the last task is parked
             for worker in workers:
                 _tell(worker)
             while len(bodies) < count:

@@ -1,9 +1,9 @@
-"""Short-lived processes on one key: what a slot takes to the first call of the next process.
+"""Short-lived processes on one key: the time from a release to the first call of the next process.
 
     python benchmarks/first_calls.py [processes]
 
-What a first call imports, makes or resolves between the grant and the body is time in which all
-others wait. Each process makes a limiter, waits, holds the slot once, and ends.
+If a first call imports, makes or resolves something between the grant and the body, all waiters
+wait longer. Each process makes a limiter, waits, holds the slot once, and ends.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter
 
 LIMIT = ConcurrencyLimit(LIMIT_BY.constant("first"))
 SETTLED = 0.5
-"""Seconds after which the waiter has connected to be told: until then it looks for itself."""
+"""Seconds after which the waiter is subscribed; until then it checks the store itself."""
 
 
 async def hold_once(url: str) -> None:
-    """Hold the slot, and print when that began."""
+    """Hold the slot, and print the time of the begin."""
     async with Limiter(url) as limiter, limiter.hold(LIMIT):
         began = time.monotonic()
     print(began)
 
 
 async def hand_over(url: str, count: int) -> list[float]:
-    """Hand the slot to so many processes, one after the other; what each took, in milliseconds."""
+    """Hand the slot to so many processes, one after another; return each delay in milliseconds."""
     took: list[float] = []
     async with Limiter(url) as limiter:
         for _ in range(count):
@@ -48,7 +48,7 @@ async def hand_over(url: str, count: int) -> list[float]:
 
 def main(count: int) -> None:
     """Measure, and print."""
-    from redis_server import open_server  # noqa: PLC0415  (the measured processes do without)
+    from redis_server import open_server  # noqa: PLC0415  (the measured processes do not need it)
 
     with open_server() as server:
         took = asyncio.run(hand_over(server.url, count))

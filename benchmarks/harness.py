@@ -1,10 +1,10 @@
 """How the benchmarks measure and report: rounds in turn, ratios in a table.
 
-A timing alone says more about the machine than about the code, so every number stands beside a
-peer's from the same run. The contenders take turns within each round: what else the machine does
-then disturbs all of them alike. In one process the best round of each counts, for noise only ever
-adds time. With a server, which may also have a lucky moment, it is the median: of the times, and of
-the ratios within each round.
+A single time says more about the machine than about the code, so every number is compared with the
+number of a peer in the same run. The contenders take turns within each round, so other load on the
+machine disturbs all of them equally. In one process the best round of each contender counts, since
+noise only adds time. With a server, which may also have a lucky moment, the median counts: of the
+times, and of the ratios within each round.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from statistics import median
 from typing import Any
 
 AsyncContender = Callable[[int], Coroutine[Any, Any, None]]
-"""Carries out so many operations, in the running event loop."""
+"""Does so many operations, in the running event loop."""
 
 Contender = Callable[[int], None]
-"""Carries out so many operations."""
+"""Does so many operations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Settings:
     """How much to measure.
 
     Attributes:
-        quick: a tenth of the work: enough to see that it runs and roughly where it stands.
+        quick: a tenth of the work: enough to see that it runs, with rough figures.
     """
 
     quick: bool = False
@@ -44,12 +44,12 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What a ratio is held against.
+    """The bounds of a ratio.
 
     Attributes:
         at_most: the ratio may not be higher.
         at_least: the ratio may not be lower.
-        stretch: a bound that would be nice.
+        stretch: a bound that is a further aim.
     """
 
     at_most: float | None = None
@@ -61,7 +61,7 @@ class Bar:
         return f"{sign} {bound:.2f}" + (f" (aim {self.stretch:.2f})" if self.stretch else "")
 
     def verdict(self, ratio: float) -> str:
-        """Say whether the ratio passes."""
+        """Return whether the ratio passes, as text."""
         if self.at_most is not None and ratio > self.at_most:
             return "missed"
         if self.at_least is not None and ratio < self.at_least:
@@ -87,10 +87,10 @@ class Table:
 
     Attributes:
         title: what is compared.
-        unit: heads the column of values.
-        of: what the ratios are ratios of.
+        unit: the heading of the column of values.
+        of: what the ratios compare.
         rows: the lines.
-        notes: what has to be said below them, such as which peer is missing and why.
+        notes: remarks below the rows, for example which peer is missing and why.
     """
 
     title: str
@@ -120,7 +120,7 @@ class Table:
         return "\n".join(text + [f"  ({note})" for note in self.notes])
 
     def missed(self) -> int:
-        """Count the bars that were missed."""
+        """Count the missed bars."""
         return sum(
             row.bar.verdict(row.ratio) == "missed"
             for row in self.rows
@@ -131,7 +131,7 @@ class Table:
 async def compare(
     contenders: Mapping[str, AsyncContender], operations: int, settings: Settings
 ) -> dict[str, float]:
-    """Return each contender's seconds per operation, of its best round."""
+    """Return each contender's seconds per operation, in its best round."""
     times = await in_turns(contenders, operations, settings.rounds)
     return {name: min(rounds) for name, rounds in times.items()}
 
@@ -147,7 +147,7 @@ def compare_plain(
 async def in_turns(
     contenders: Mapping[str, AsyncContender], operations: int, rounds: int
 ) -> dict[str, list[float]]:
-    """Return each contender's seconds per operation, of all rounds."""
+    """Return each contender's seconds per operation, for all rounds."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for contender in contenders.values():
         await contender(max(1, operations // 10))  # warm up
@@ -191,12 +191,12 @@ def rate_rows(best: Mapping[str, float], peer: str, bars: Mapping[str, Bar]) -> 
 
 
 def cost(ours: Sequence[float], peers: Sequence[float]) -> float:
-    """Return how often a peer's time ours is: the median of the rounds."""
+    """Return our time divided by the peer's time: the median of the rounds."""
     return median(one / other for one, other in zip(ours, peers, strict=True))
 
 
 def rate(ours: Sequence[float], peers: Sequence[float]) -> float:
-    """Return how often a peer's rate ours is: the median of the rounds."""
+    """Return our rate divided by the peer's rate: the median of the rounds."""
     return cost(peers, ours)
 
 

@@ -1,7 +1,7 @@
-"""One process: the memory store beside the limiters that live in one process only.
+"""One process: the memory store, and limiters that work in one process only.
 
-They do less (no keys, no conflict resolution, no lease), so their time is the floor that all the
-rest is paid on top of.
+The peers do less (no keys, no conflict resolution, no lease), so their time is the floor to which
+all other features add.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OURS = "Limiter.hold, by an argument"
 WAITERS = 20
 
 Enter = Callable[[], AbstractAsyncContextManager[Any]]
-"""Returns what is entered to take a slot, and left to give it back."""
+"""Returns a context manager that takes a slot, and releases it at the end."""
 
 
 def tables(settings: Settings) -> list[Table]:
@@ -119,7 +119,7 @@ def _peers(backend: str, slots: int) -> dict[str, Enter]:
 
 
 def _alone(enter: Enter) -> AsyncContender:
-    """Return a contender that enters and leaves, again and again."""
+    """Return a contender that enters and leaves in a loop."""
 
     async def enter_and_leave(operations: int) -> None:
         for _ in range(operations):
@@ -130,10 +130,10 @@ def _alone(enter: Enter) -> AsyncContender:
 
 
 def _crowd(backend: str, enter: Enter) -> AsyncContender:
-    """Return a contender of as many tasks as one slot and its waiters need.
+    """Return a contender with as many tasks as one slot and its waiters need.
 
-    Each lets the event loop turn while it holds the slot: some peers do not by themselves, and
-    would never be waited for.
+    Each task lets the event loop run once while it holds the slot: some peers do not do this
+    themselves, and would never have a waiter.
     """
 
     async def on_asyncio(operations: int) -> None:

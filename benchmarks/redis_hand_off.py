@@ -1,7 +1,7 @@
-"""From one process to another: how long after a release the other's body runs.
+"""From one process to another: the time from a release to the body in the other process.
 
-Two processes take turns on one slot. Each notes when it lets go and when it comes in, on the
-monotonic clock, which all processes of a machine share. Run as a script it is the second one.
+Two processes take turns on one slot. Each records when it releases and when it enters, by the
+monotonic clock, which all processes of a machine share. Run as a script, it is the second process.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from redis_server import Server, open_limiter
 _LIMIT = ConcurrencyLimit("customer_id", max_concurrent=1)
 _ARGUMENTS = {"customer_id": "two processes"}
 _SETTLE = 0.003
-"""Seconds between that the other waits, and the release: for what its arrival still stirs up."""
+"""Seconds from the arrival of the waiter to the release, so that the arrival has no effect."""
 
 
 class Notes(TypedDict):
-    """What one process notes. Times are nanoseconds, `pings` how long one took."""
+    """The records of one process. Times are nanoseconds; `pings` are durations of a PING."""
 
     entered: list[int]
     released: list[int]
@@ -36,7 +36,7 @@ class Notes(TypedDict):
 
 
 async def table(server: Server, settings: Settings) -> Table:
-    """Measure between this process and a second one."""
+    """Measure between this process and a second process."""
     turns = 30 if settings.quick else 150
     other = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -70,7 +70,7 @@ async def table(server: Server, settings: Settings) -> Table:
 
 
 def _between(one: Notes, other: Notes) -> list[int]:
-    """Return the times from a release in one to the entry in the other that followed it."""
+    """Return the times from a release in one process to the next entry in the other."""
     events = sorted(
         [(at, 0) for at in one["released"]]
         + [(at, 1) for at in one["entered"]]
@@ -93,7 +93,7 @@ async def _take_turns(url: str, namespace: str, turns: int) -> Notes:
                 sent = time.monotonic_ns()
                 await client.ping()
                 notes["pings"].append(time.monotonic_ns() - sent)
-                # The other's last turn may be over: then nobody comes any more.
+                # The last turn of the other process may be over: then no waiter comes any more.
                 give_up_at = time.monotonic() + (20.0 if turn == 0 else 1.0)
                 while (await limiter.inspect(_LIMIT, _ARGUMENTS)).waiting == 0:
                     if time.monotonic() > give_up_at:

@@ -1,6 +1,7 @@
-"""The peers on Redis: what else takes a slot and gives it back over a server.
+"""The peers on Redis: other packages that take and release a slot on a server.
 
-Who is not installed is left out, and the reason is said; `make bench` installs all it can.
+A peer that is not installed is left out, and the reason is reported; `make bench` installs all
+peers that it can.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from harness import AsyncContender
 from redis_server import Server
 
 Enter = Callable[[], AbstractAsyncContextManager[Any]]
-"""Returns what is entered to take a slot, and left to give it back."""
+"""Returns a context manager that takes a slot, and releases it at the end."""
 
 _INSTALL_PATIENCE = 90.0
 
 
 class MissingError(Exception):
-    """A peer is not here; the message says why."""
+    """A peer is missing; the message gives the reason."""
 
 
 def self_limiters(server: Server, waiters: int) -> Enter:
@@ -40,7 +41,7 @@ def self_limiters(server: Server, waiters: int) -> Enter:
         1,
         max_sleep=600.0,
         redis_url=server.url,
-        connection_pool_size=waiters + 5,  # each waits in a connection of its own
+        connection_pool_size=waiters + 5,  # each waiter needs a connection of its own
     )
     return lambda: semaphore
 
@@ -60,15 +61,15 @@ def dramatiq(server: Server) -> Callable[[], AbstractContextManager[Any]]:
 
 @asynccontextmanager
 async def redis_semaphore(server: Server, kind: str, tasks: int) -> AsyncGenerator[AsyncContender]:
-    """Run npm's redis-semaphore in a node process, which takes orders.
+    """Run npm's redis-semaphore in a node process, which reads commands from its input.
 
     Args:
-        server: where.
+        server: the Redis server.
         kind: "Semaphore" or "Mutex".
-        tasks: how many run side by side, each on a key of its own.
+        tasks: how many run at once, each on a key of its own.
 
     Raises:
-        MissingError: node, npm or the packages are not here.
+        MissingError: node, npm or the packages are missing.
     """
     folder = await asyncio.to_thread(_node_folder)
     script = shutil.copy(Path(__file__).with_name("redis_semaphore.mjs"), folder)
@@ -100,7 +101,7 @@ _folders: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def _node_folder() -> str:
-    """Return a folder with the npm packages in it."""
+    """Return a folder that contains the npm packages."""
     if _folders:
         return _folders[0].name
     for program in ("node", "npm"):

@@ -1,4 +1,4 @@
-"""Redis: what many waiters cost while nothing happens, what a slot weighs, and what grows."""
+"""Redis: the cost of many idle waiters, the memory of a slot, and what grows."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CROWDS = (100, 10_000)
 SIZES = (1, 1_000, 100_000)
 WEIGHED = 10_000
 HEARTBEAT = 0.1
-"""Seconds between two looks of the process's keeper at what it has to renew."""
+"""Seconds between two heartbeats of the process's lease renewer."""
 LONG = 3600.0
-"""A lease that nobody renews while a table is measured."""
+"""A lease that is so long that it is not renewed during the measurement."""
 
 
 def tables(settings: Settings) -> list[Table]:
-    """Measure on one server, or say why there is none."""
+    """Measure on one server, or report why there is none."""
     try:
         with open_server() as server:
             return [
@@ -54,7 +54,7 @@ async def _idle_crowds(server: Server, settings: Settings) -> Table:
                 f"{tasks}: calls to the server",
                 f"{calls:.1f} /s",
                 calls * HEARTBEAT,
-                Bar(at_most=3.0),  # a call renews 128 at the most
+                Bar(at_most=3.0),  # a call renews at most 128
             ),
             Row(f"{tasks}: CPU of the process", f"{own:.1%}", own * 100, Bar(at_most=5.0)),
             Row(f"{tasks}: CPU of the server's script", f"{servers:.1%}", servers * 100),
@@ -63,7 +63,7 @@ async def _idle_crowds(server: Server, settings: Settings) -> Table:
 
 
 async def _idle(server: Server, count: int, seconds: float) -> tuple[float, float, float]:
-    """Return the calls per second, and the share of a CPU of the process and of the script."""
+    """Return the calls per second, and the CPU share of the process and of the script."""
     limit = ConcurrencyLimit("customer_id", max_concurrent=1)
     arguments = {"customer_id": 42}
     async with open_limiter(server.url, server.namespace) as limiter:
@@ -71,7 +71,7 @@ async def _idle(server: Server, count: int, seconds: float) -> tuple[float, floa
         tasks = [asyncio.create_task(_wait(limiter, limit, arguments)) for _ in range(count)]
         while (await limiter.inspect(limit, arguments)).waiting < count:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
-        await asyncio.sleep(5.0)  # until the renewals have found their rhythm
+        await asyncio.sleep(5.0)  # until the renewals are evenly spread
 
         calls, used, started = server.script_calls(), time.process_time(), time.perf_counter()
         await asyncio.sleep(seconds)
@@ -94,7 +94,7 @@ async def _wait(limiter: Limiter, limit: ConcurrencyLimit, arguments: dict[str, 
 
 
 class _Listener:
-    """Somebody who waits or holds in this process, and does nothing with what it hears."""
+    """A waiter or holder in this process that ignores all notifications."""
 
     def look_again(self, answer: Answer | None = None) -> bool:  # noqa: ARG002
         return True
@@ -146,7 +146,7 @@ async def _memory(server: Server, settings: Settings) -> Table:
 
 
 _PREFIX = "0123456789abcdef"
-"""As long as that of the ids that a limiter makes."""
+"""As long as the prefix of the ids that a limiter makes."""
 
 
 def _request(request_id: str, key: str, limit: int, *, lease: float = LONG) -> Request:
@@ -189,9 +189,9 @@ async def _steps(server: Server, settings: Settings) -> Table:
 async def _beside(
     server: Server, crowd: str, size: int, settings: Settings
 ) -> tuple[float, float, float]:
-    """Return the server's seconds for a newcomer, for its leaving, and for a hand-off.
+    """Return the server's seconds for a newcomer to join, for it to leave, and for a hand-off.
 
-    The newcomer is one more holder, or one more that waits.
+    The newcomer is one more holder, or one more waiter.
     """
     waiting = crowd == "waiters"
     limit = 1 if waiting else size + 1
@@ -200,7 +200,7 @@ async def _beside(
     face = store.async_face()
 
     def request(name: str) -> Request:
-        # Nobody listens: who keeps 100,000 tickets alive would be in the way.
+        # No listener: renewing 100,000 tickets would disturb the measurement.
         return Request(name, (Demand(key, limit),), LONG)
 
     try:
@@ -235,7 +235,7 @@ async def _beside(
 
 async def _per_step(server: Server, steps: Sequence[Awaitable[object]]) -> float:
     calls = server.script_calls()
-    for step in steps:  # one after the other: a call each
+    for step in steps:  # one after another, so that each is a call of its own
         await step
     done = server.script_calls().since(calls)
     return done.microseconds / 1e6 / done.number

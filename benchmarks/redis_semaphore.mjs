@@ -1,6 +1,6 @@
 // npm's redis-semaphore under the same load as the others: TASKS tasks, each on a key of its own.
 //
-// Each line on stdin is a number of operations; when they are done, a line of JSON on stdout.
+// Each line on stdin is a number of operations; after them, a line of JSON is written to stdout.
 import { createInterface } from 'node:readline'
 import { createRequire } from 'node:module'
 

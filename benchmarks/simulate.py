@@ -1,11 +1,11 @@
-"""Where one server ends: the simulation's scenarios, with costs measured on a real server.
+"""How much one server can do: the simulation's scenarios, with costs measured on a real server.
 
     python benchmarks/simulate.py                 the tables
     python benchmarks/simulate.py --plot FILE     the figure of docs/scale.md as well
 
-First each operation's cost is measured: processor time of a real server, per operation, each sent
-by itself (what one process asks in one tick travels together and costs less). Then the workloads
-are simulated with it; see simulation.py.
+First it measures the cost of each operation: processor time of a real server per operation, each
+sent alone (operations that one process requests in one tick are sent together and cost less). Then
+it simulates the workloads with these costs; see simulation.py.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from simulation import Operation, Report, Simulation, Workload, World
 PROCESSES = 10_000
 KEYS = 1_000_000
 MEASURED = 2_000
-"""Operations of each kind that are measured."""
+"""The number of measured operations of each kind."""
 
 FULL = 0.6
-"""The part of its time that a server may be busy: above, what has to queue for it grows fast."""
+"""The load that a server can have; above it, the queue of operations grows fast."""
 
 WORKLOADS = (
     Workload("a key per customer", PROCESSES, KEYS, calls=3_000, body=1.0, limit=1),
@@ -41,7 +41,7 @@ WORKLOADS = (
 
 
 class _Nobody:
-    """A listener that does nothing: the process of a waiter, as the server sees it."""
+    """A listener that does nothing: the server only needs that a waiter has one."""
 
     def look_again(self, answer: Answer | None = None) -> bool:
         del answer
@@ -54,7 +54,7 @@ class _Nobody:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a real server needed.
+    """The measurements of a real server.
 
     Attributes:
         costs: seconds of its processor, per operation.
@@ -68,7 +68,7 @@ class Measured:
 
 
 def measure(server: Server) -> Measured:
-    """Measure what each operation costs the server, and what it keeps."""
+    """Measure the cost of each operation on the server, and the memory of its records."""
     here = RedisStore(server.url, namespace=server.namespace)
     there = RedisStore(server.url, namespace=server.namespace)
     listener = _Nobody()
@@ -120,12 +120,12 @@ def _processor_seconds(server: Server) -> float:
 
 
 def simulate(workload: Workload, world: World, seconds: float) -> Report:
-    """Simulate a workload, from when it has settled on."""
+    """Simulate a workload, and report from the steady state on."""
     return Simulation(workload, world).run(seconds, warm_up=min(3 * workload.body, 900.0) + 1)
 
 
 def lines(measured: Measured, seconds: float) -> list[tuple[str, ...]]:
-    """Simulate all workloads; a line of the report for each."""
+    """Simulate all workloads, and return one line of the report for each."""
     found: list[tuple[str, ...]] = [
         ("", "calls/s", "operations/s", "heartbeats/s", "leases", "tickets", "server busy",
          "idle p50", "idle p99", "memory", "servers")
@@ -152,7 +152,7 @@ def lines(measured: Measured, seconds: float) -> list[tuple[str, ...]]:
 
 
 def fairness(world: World, seconds: float) -> list[tuple[str, ...]]:
-    """Simulate a key that one tenant floods, served in order of arrival, and in turn."""
+    """Simulate a key with one busy tenant, served in order of arrival, and in turn."""
     flooded = Workload(
         "a flooded key", 100, 1, calls=98, body=0.1, limit=10, tenants=20, fair=False
     )
@@ -200,8 +200,8 @@ def _print(title: str, rows: Sequence[Sequence[str]]) -> None:
 
 
 def plot(found: dict[str, list[tuple[float, Report]]], path: Path) -> None:
-    """Draw how busy the server is, and how long a slot is idle, over the calls per second."""
-    pyplot: Any = importlib.import_module("matplotlib.pyplot")  # only the figure needs it
+    """Plot the load of the server, and the idle time of a slot, over the calls per second."""
+    pyplot: Any = importlib.import_module("matplotlib.pyplot")  # only the plot needs it
     figure, (busy, idle) = pyplot.subplots(1, 2, figsize=(9, 3.4))
     for name, points in found.items():
         rates = [rate for rate, _ in points]
@@ -220,7 +220,7 @@ def plot(found: dict[str, list[tuple[float, Report]]], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure, simulate, print."""
+    """Measure, simulate and print."""
     options = argparse.ArgumentParser(description="Simulate thousands of processes.")
     options.add_argument("--seconds", type=float, default=20.0, help="to simulate, per workload")
     options.add_argument("--plot", type=Path, help="where to draw the figure (an .svg)")

@@ -1,13 +1,14 @@
-"""A day of many processes in seconds: a discrete-event simulation around the real state machine.
+"""Many processes, simulated in seconds: a discrete-event simulation around the real state machine.
 
 The rules are not simulated: each operation is a step of `limiter_memory`'s state machine, on a
-clock of our own. What is simulated is all around it: processes that call, bodies that take their
-time, the network, and one server that carries out one operation after the other and takes for each
-what was measured on a real one. (A queue with a single server, M/G/1 if the calls come at random.)
+clock of the simulation. The rest is simulated: processes that call, bodies that take time, the
+network, and one server that executes one operation after another. Each operation takes the time
+that was measured on a real server. (This is a queue with a single server, M/G/1 if the calls arrive
+at random.)
 
-An operation is on its way for half a round trip, waits until the server has done what came before,
-and is carried out; its reply is on its way for the other half. Who frees a slot that another
-process waited for has the server publish a message; the waiter then comes for its slot.
+An operation travels for half a round trip, waits until the server has done the operations before
+it, and is executed; its reply travels for the other half. If an operation frees a slot for which
+another process waits, the server publishes a message, and the waiter then claims its slot.
 """
 
 from __future__ import annotations
@@ -24,23 +25,23 @@ from limiter_core.requests import Demand, Granted, Queued, Request
 from limiter_memory._machine import Machine
 
 Step = Callable[[float], "tuple[Operation, Callable[[float], None]]"]
-"""What an operation does on the server at a moment: its kind, and what follows from the reply."""
+"""The effect of an operation on the server: its kind, and the action of its reply."""
 
 Operation = Literal["acquire", "queue", "claim", "release", "hand over", "renew"]
-"""What the server does: grant at once, let wait, let a waiter take up its slot, free a slot for
-nobody or for a waiter, and renew one lease or ticket of a batch."""
+"""The operations of the server: grant at once, queue, claim a slot, release a slot without or with
+a waiter, and renew one lease or ticket of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What the processes do.
+    """The load: what the processes do.
 
     Attributes:
         name: for the report.
-        processes: how many there are; each renews its leases and tickets by itself.
+        processes: how many there are; each renews its own leases and tickets.
         keys: how many keys there are.
         calls: calls per second, of all processes together.
-        body: seconds that a body takes, on average.
+        body: average seconds of a body.
         limit: the slots of each key.
         lease: seconds of a lease.
         skew: 0 for keys that are equally popular; 1 for Zipf's law: the n-th is called 1/n as often
@@ -63,11 +64,11 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What it takes.
+    """The costs of server and network.
 
     Attributes:
         costs: seconds of the server, per operation.
-        round_trip: seconds from a process to the server and back, without the server's own.
+        round_trip: seconds from a process to the server and back, without the server's time.
     """
 
     costs: dict[Operation, float]
@@ -88,17 +89,17 @@ class Call:
 
 @dataclass(slots=True)
 class Report:
-    """What was seen, from the end of the warm-up on.
+    """The results, from the end of the warm-up on.
 
     Attributes:
         operations: how many of each kind.
         busy: seconds that the server worked.
-        seconds: how long was looked at.
-        idle: for each hand-over, the seconds from the release at the server to the next body.
-        waits: for each tenant, the seconds that its calls waited in all.
+        seconds: the length of the observed time.
+        idle: for each hand-off, the seconds from the release at the server to the next body.
+        waits: for each tenant, the total wait of each of its calls, in seconds.
         holders, waiters: the highest numbers at once.
         keys: the highest number of keys in use at once.
-        over: the moments at which a key was held more often than its limit allows.
+        over: the number of moments at which a key had more holders than its limit allows.
     """
 
     seconds: float
@@ -113,7 +114,7 @@ class Report:
 
     @property
     def load(self) -> float:
-        """The part of the time that the server worked."""
+        """The part of the time in which the server worked."""
         return self.busy / self.seconds
 
     @property
@@ -128,11 +129,11 @@ class Report:
 
 
 class Simulation:
-    """One workload in one world.
+    """One workload with one set of costs.
 
     Args:
         workload: what the processes do.
-        world: what it takes.
+        world: the costs of server and network.
         seed: the same seed gives the same run.
     """
 
@@ -152,7 +153,7 @@ class Simulation:
         self._harmonic = math.log(workload.keys) if workload.skew else 0.0
 
     def run(self, seconds: float, warm_up: float) -> Report:
-        """Simulate the warm-up and then so many seconds; return what was seen in those."""
+        """Simulate the warm-up and then so many seconds; return the results of those seconds."""
         self._at(0.0, self._arrive)
         for process in range(self._workload.processes):
             self._live[process] = {}
@@ -172,7 +173,7 @@ class Simulation:
     # -- the network and the server ----------------------------------------------------------------
 
     def _send(self, now: float, step: Step) -> None:
-        """Have the server carry out a step, which says what it was and what its reply does."""
+        """Let the server execute a step, which returns its kind and the action of its reply."""
         self._at(now + self._world.round_trip / 2, lambda at: self._serve(at, step))
 
     def _serve(self, now: float, step: Step) -> None:
@@ -194,7 +195,7 @@ class Simulation:
             f"key={self._some_key()}", load.limit, group=f"={tenant}" if load.fair else None
         )
         self._number += 1
-        # Durable, so that the machine names who was granted: there is no listener in this process.
+        # Durable, so that the machine names the granted ticket: this process has no listener.
         request = Request(f"{self._number}", (demand,), load.lease, payload=b"")
         call = Call(request, draw.randrange(load.processes), tenant, now)
         self._calls[request.id] = call
@@ -247,7 +248,7 @@ class Simulation:
         return ("hand over" if notices else "release"), lambda _: None
 
     def _wake(self, call: Call, at: float) -> None:
-        """Have word of a hand-over reach the process that waits, which then comes for its slot."""
+        """Deliver the message of a hand-off to the waiting process, which then claims its slot."""
         call.freed = at
         there = at + self._world.round_trip / 2
         self._at(there, lambda now: self._send(now, lambda then: self._acquire(call, then)))
@@ -255,7 +256,7 @@ class Simulation:
     # -- heartbeats --------------------------------------------------------------------------------
 
     def _live_with(self, call: Call, now: float) -> None:
-        """Keep a call alive; the keeper of a process wakes only while it has any."""
+        """Keep a call alive; the renewer of a process runs only while it has any."""
         live = self._live[call.process]
         live[call.request.id] = call
         if call.process not in self._keepers:
