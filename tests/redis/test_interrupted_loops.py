@@ -19,8 +19,9 @@ from tests.core._throw import Thrower, Thrown
 
 from ._tools import until_true
 
-ONCE = os.environ.get("LIMITER_SLOW_TESTS") != "1"
-"""A line that runs often is interrupted the first time; in the slow run later ones as well."""
+SLOW = os.environ.get("LIMITER_SLOW_TESTS") == "1"
+EVERY = 1 if SLOW else 3
+"""How many lines there are for one that is interrupted. In the slow run each is, several times."""
 TASKS = 3
 ENDS_IN = 10.0
 """Seconds in which all have what they asked for; what hangs would do so for ever."""
@@ -74,7 +75,7 @@ async def test_at_every_line(store: RedisStore, where: str) -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     counting = Thrower(0)
     await trial(store, counting, in_task=in_task)
-    for at in counting.interesting(once=ONCE):
+    for at in counting.interesting(once=not SLOW)[::EVERY]:
         thrower = Thrower(at)
         await trial(store, thrower, in_task=in_task)
     others = [each for each in told if not isinstance(each.get("exception"), Thrown)]
