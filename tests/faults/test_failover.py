@@ -101,6 +101,6 @@ def test_what_an_order_to_sentinels_may_cost_is_written_down() -> None:
     """SENTINEL FAILOVER of a primary that lives: two are writable for longer than a lease."""
     page = " ".join((ROOT / "docs" / "cluster.md").read_text(encoding="utf-8").split())
     assert (
-        "`SENTINEL FAILOVER` of a master that is alive leaves it writable for up to ten seconds"
-        in page
-    )
+        "After a `SENTINEL FAILOVER` of a live primary, that primary accepts writes for up to ten "
+        "seconds"
+    ) in page
