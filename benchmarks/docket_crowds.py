@@ -42,11 +42,11 @@ async def crowd(server: Server, settings: Settings) -> list[Table]:
     """Measure while many tasks wait for one key."""
     count = settings.scaled(_CROWD)
     waited: dict[str, list[float]] = {}
-    weights = {"in the stream, nobody has read it": 0.0}
+    weights = {"in the stream, unread": 0.0}
     weights["scheduled for later, without a limit"] = await _scheduled(server, count)
     for kind in KINDS:
         waited[kind], queued, weights[kind] = await _beside(server, kind, count)
-        weights["in the stream, nobody has read it"] = queued
+        weights["in the stream, unread"] = queued
     later = weights["scheduled for later, without a limit"]
     starts = Table(
         f"{count:,} tasks wait on one key; one without a limit is added, {len(waited[OURS])} times",

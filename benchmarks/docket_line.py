@@ -118,7 +118,7 @@ def _inversions(runs: Mapping[str, list[list[Body]]]) -> Table:
         "bodies after which one began that was added earlier; but for the first of a round",
         "of all",
         "their number",
-        notes=[f"{_CREW}: the first one holds until all others wait, so that all are in line"],
+        notes=[f"{_CREW}: the first one holds until all others wait"],
     )
     for place in ("", f"{_CREW}, "):
         for kind in KINDS:

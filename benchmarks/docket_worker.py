@@ -80,7 +80,7 @@ async def _read(worker: Process, said: asyncio.Queue[str]) -> None:
 
 async def _expect(said: asyncio.Queue[str], what: str) -> None:
     if (line := await said.get()) != what:
-        raise NotDoneError(f"a worker was to say {what!r}, and said {line!r}")
+        raise NotDoneError(f"expected {what!r} from a worker, got {line!r}")
 
 
 def _body(line: str) -> Body:
@@ -88,7 +88,7 @@ def _body(line: str) -> Body:
         number, began, ended = line.split()
         return Body(int(number), _KEY, float(began), float(ended))
     except ValueError as error:
-        raise NotDoneError(f"a worker was to tell of a body, and said {line!r}") from error
+        raise NotDoneError(f"expected a body from a worker, got {line!r}") from error
 
 
 def _tell(worker: Process) -> None:

@@ -82,7 +82,7 @@ async def _uncontended(backend: str, settings: Settings) -> Table:
     best = await compare(contenders, 1_000, settings)
     bars = {OURS: Bar(at_most=1.5, stretch=1.0)} if backend == "asyncio" else {}
     return Table(
-        f"{backend}: take a slot and give it back, nobody waits",
+        f"{backend}: take and release a slot, no waiters",
         "per operation",
         f"time, to {PEER}",
         cost_rows(best, PEER, bars),
@@ -178,7 +178,7 @@ def _threads(settings: Settings) -> Table:
         settings,
     )
     return Table(
-        "threads: take a slot and give it back, nobody waits",
+        "threads: take and release a slot, no waiters",
         "per operation",
         "time, to threading.BoundedSemaphore",
         cost_rows(best, "threading.BoundedSemaphore", {}),

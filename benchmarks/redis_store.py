@@ -73,7 +73,7 @@ async def _one_task(server: Server, settings: Settings) -> Table:
         }
         times = await in_turns(contenders, 100 if settings.quick else 300, rounds(settings))
     return Table(
-        "one task: take a slot and give it back, nobody waits",
+        "one task: take and release a slot, no waiters",
         "per operation",
         f"time, to {FLOOR}",
         _costs(times, FLOOR, {OURS: Bar(at_most=1.25)}),
@@ -85,7 +85,7 @@ def _one_thread(server: Server, settings: Settings) -> Table:
     sha = client.script_load("return 1")
     arguments = {"customer_id": 42}
     table = Table(
-        "one thread: take a slot and give it back, nobody waits",
+        "one thread: take and release a slot, no waiters",
         "per operation",
         f"time, to {FLOOR}",
     )
@@ -132,7 +132,7 @@ def _one_thread(server: Server, settings: Settings) -> Table:
 
 async def _many_tasks(server: Server, settings: Settings) -> Table:
     table = Table(
-        f"{TASKS} tasks on {TASKS} keys: take a slot and give it back",
+        f"{TASKS} tasks on {TASKS} keys: take and release a slot",
         "pairs per second",
         f"rate, to {LOCK}",
     )

@@ -37,7 +37,7 @@ PEERS = ("anyio", "trio", "aiolimiter", "redis", "hiredis", "self-limiters", "dr
 
 def main() -> None:
     """Run the themes that the command line names."""
-    options = argparse.ArgumentParser(description="Measure speed and memory beside peers.")
+    options = argparse.ArgumentParser(description="Measure speed and memory, compared with peers.")
     options.add_argument("--quick", action="store_true", help="a tenth of the work")
     options.add_argument("--only", choices=sorted(THEMES), help="one theme")
     chosen = options.parse_args()
