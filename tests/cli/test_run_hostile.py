@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("redis")
 
-from tests.redis._hostile import HOSTILE, HostileServer
+from tests.redis._hostile_server import HOSTILE, HostileServer
 from tests.redis._servers import Process, binary
 
 NO_STORE = 69

@@ -35,7 +35,7 @@ class Load:
         self._stopping = True
         await asyncio.wait_for(asyncio.gather(*self._tasks), 20.0)
 
-    async def goes_on(self, calls: int = 30) -> None:
+    async def until_progress(self, calls: int = 30) -> None:
         """Wait until so many more bodies have run."""
         count = self.done + calls
         await until(lambda: self.done >= count, f"{calls} more bodies run")

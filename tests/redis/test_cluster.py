@@ -17,8 +17,8 @@ from limiter_core.testing import AsyncStoreContract, Scenario, SyncStoreContract
 from limiter_redis import RedisStore
 
 from ._clusters import FAKED, Cluster, ClusterClock, counted, flush
+from ._load_processes import LoadProcesses
 from ._processes import Worker
-from ._spread import Crew
 from ._tools import until, until_now
 from .test_cancellation import AWAITS, MOMENTS, cancelled_at
 
@@ -201,12 +201,12 @@ async def test_unrelated_limits_spread_over_the_nodes(cluster: Cluster) -> None:
 def test_processes_take_turns_on_all_nodes(cluster: Cluster, start: Callable[..., Worker]) -> None:
     """Hand-overs between processes, by sharded channels: no message goes over the bus."""
     with counted(cluster, "spublish", "publish") as counts:
-        crew = Crew(start, cluster.url)
+        load = LoadProcesses(start, cluster.url)
         for _ in range(5):
-            crew.goes_on()
-        crew.finish()
-    crew.check()
-    assert not crew.failures
+            load.until_progress()
+        load.finish()
+    load.check()
+    assert not load.failures
     assert all(count["spublish"] for count in counts.values())
     assert not any(count["publish"] for count in counts.values())
     for server in cluster.primaries():

@@ -97,7 +97,7 @@ async def test_the_server_pauses(own_server: Process, own: RedisStore) -> None:
         lease = await limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("long"), lease=2))
         for _ in range(3):
             own_server.admin.client_pause(400)
-            await load.goes_on(20)
+            await load.until_progress(20)
         assert not lease.lost
         await lease.release()
     assert load.errors == []
@@ -117,16 +117,16 @@ def test_threads_outlive_a_restart(own_server: Process) -> None:
             with limiter.hold(ConcurrencyLimit(WORK, 2, lease=1)), recorder.holding("work"):
                 done.append(1)
 
-    def goes_on() -> None:
+    def until_progress() -> None:
         count = len(done) + 50
         until_now(lambda: len(done) >= count, "50 more bodies run")
 
     with ThreadPoolExecutor(6) as pool:
         calls = [pool.submit(call) for _ in range(6)]
         try:
-            goes_on()
+            until_progress()
             own_server.restart()
-            goes_on()
+            until_progress()
         finally:
             stop.set()
         for each in calls:
@@ -141,7 +141,7 @@ async def test_replies_are_lost(proxy: Proxy, far: RedisStore) -> None:
     async with Load(far, limit) as load:
         for number in range(12):
             proxy.losing = 1 + number % 3
-            await load.goes_on(5)
+            await load.until_progress(5)
     assert proxy.lost > 12
     assert load.errors == []
     load.recorder.assert_within("work", 3)
@@ -280,5 +280,5 @@ async def test_the_server_freezes_and_comes_back(own_server: Process, own: Redis
     async with Load(own, ConcurrencyLimit(WORK, 2, lease=1)) as load:
         with own_server.frozen():
             await asyncio.sleep(1.5)
-        await load.goes_on(50)
+        await load.until_progress(50)
     load.recorder.assert_within("work", 2)

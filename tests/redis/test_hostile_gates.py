@@ -17,7 +17,7 @@ from limiter_core import ArgumentView, ConcurrencyLimit, StoreError, StoreUnavai
 from limiter_core.jobs import Held, Job, JobGate, SyncJobGate, Waiting
 from limiter_redis import RedisStore
 
-from ._hostile import HOSTILE, HostileServer, well
+from ._hostile_server import HOSTILE, HostileServer, well
 from ._servers import Process
 from ._tools import until_now, until_true
 from .test_hostile_servers import ENDS_IN, give_up, in_a_thread

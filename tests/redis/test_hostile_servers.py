@@ -23,7 +23,7 @@ from limiter_core import (
 from limiter_redis import RedisStore
 from limiter_redis.protocol.resp import LONGEST_REPLY, ReplyParser
 
-from ._hostile import HOSTILE, Answer, HostileServer, Send, well
+from ._hostile_server import HOSTILE, Answer, HostileServer, Send, well
 from ._servers import Process, Server
 from ._tools import until_now, until_true
 

@@ -186,12 +186,12 @@ class Waiter:
 
     def __init__(self, store: RedisStore, key: str) -> None:
         self._face = store.sync_face()
-        self._told: list[object] = []
+        self._notified_parties: list[object] = []
         self.request = Request(f"waiter-{key}", (Demand(key, 1),), lease=60.0, listener=self)
         self.answer: object = self._face.acquire(self.request)
 
     def look_again(self, answer: object = None) -> bool:
-        self._told.append(answer)
+        self._notified_parties.append(answer)
         return True
 
     def lease_renewed(self, expires_at: float) -> None:
@@ -201,8 +201,8 @@ class Waiter:
         pass
 
     def is_granted(self) -> bool:
-        while self._told and not isinstance(self.answer, Granted):
-            said = self._told.pop(0)
+        while self._notified_parties and not isinstance(self.answer, Granted):
+            said = self._notified_parties.pop(0)
             self.answer = self._face.acquire(self.request) if said is None else said
         return isinstance(self.answer, Granted)
 

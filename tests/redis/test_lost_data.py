@@ -51,7 +51,7 @@ async def test_scripts_are_flushed_before_every_call(server: Server, astore: Red
                 await limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant(f"c{n}"), lease=1.5))
                 for n in range(50)
             ]
-            await load.goes_on(100)
+            await load.until_progress(100)
             ends = time.monotonic() + 3.0
             await until(lambda: time.monotonic() > ends, "two leases have passed")
             assert not [lease for lease in leases if lease.lost]
@@ -68,7 +68,7 @@ async def test_everything_is_flushed_under_load(own_server: Process, own: RedisS
     async with Load(own, ConcurrencyLimit(WORK, 2, lease=0.6)) as load:
         for _ in range(5):
             own_server.admin.flushall()
-            await load.goes_on(40)
+            await load.until_progress(40)
     # A holder that the flush surprised may run on beside those who came after, for a lease.
     load.recorder.assert_within("work", 4)
     assert all(isinstance(error, LeaseLost) for error in load.errors)
@@ -148,7 +148,7 @@ async def test_connections_are_killed_under_load(server: Server, astore: RedisSt
         for _ in range(10):
             for kind in ("normal", "pubsub"):
                 server.admin.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
-            await load.goes_on(20)
+            await load.until_progress(20)
     assert load.errors == []
     load.recorder.assert_within("work", 3)
 
@@ -157,8 +157,8 @@ async def test_the_server_restarts_under_load(own_server: Process, own: RedisSto
     """Rows 16, 22: empty, and without its scripts; all goes on by itself."""
     async with Load(own, ConcurrencyLimit(WORK, 2, lease=1)) as load:
         own_server.restart()
-        await load.goes_on(50)
+        await load.until_progress(50)
         own_server.restart()
-        await load.goes_on(50)
+        await load.until_progress(50)
     load.recorder.assert_within("work", 4)
     assert all(isinstance(error, LeaseLost) for error in load.errors)

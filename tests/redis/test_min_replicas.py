@@ -21,8 +21,8 @@ from limiter_redis import RedisStore, store_from_url
 from tests.faults._replicated import Pair
 
 from ._clusters import Cluster
+from ._load_processes import LoadProcesses
 from ._processes import Worker
-from ._spread import Crew
 from ._tools import until, until_now
 
 LIMIT = ConcurrencyLimit("key", max_concurrent=1)
@@ -145,11 +145,11 @@ async def test_a_waiter_gets_no_slot_that_a_failover_would_forget(
 def test_in_a_cluster(start: Callable[..., Worker]) -> None:
     """With a replica for each master all goes on; a kill -9 then loses no grant."""
     with closing(Cluster()) as cluster:
-        crew = Crew(start, cluster.url, min_replicas=(1, 1.0))
-        crew.goes_on()
-        crew.finish()
-        crew.check()
-        assert not crew.failures
+        load = LoadProcesses(start, cluster.url, min_replicas=(1, 1.0))
+        load.until_progress()
+        load.finish()
+        load.check()
+        assert not load.failures
         with closing(RedisStore(cluster.url, min_replicas=(2, 0.05))) as store:
             with pytest.raises(StoreUnavailable, match="only 1 of 2"):
                 SyncLimiter(store).try_acquire(LIMIT, ARGUMENTS)

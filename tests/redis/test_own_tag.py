@@ -17,9 +17,9 @@ from limiter_core.testing.listener import RecordingListener
 from limiter_redis import RedisStore
 
 from ._clusters import FAKED, Cluster, ClusterClock, Mover, counted, flush, owner_of
+from ._load_processes import LoadProcesses
 from ._processes import Worker
 from ._servers import Process
-from ._spread import Crew
 from ._tools import until, until_now, until_outlived
 from .test_cluster import RIGHTS, OnACluster, hears
 
@@ -349,17 +349,17 @@ def test_processes_take_turns_while_the_slot_moves(
     cluster: Cluster, start: Callable[..., Worker]
 ) -> None:
     """Key by key, from node to node: nobody overlaps, nothing fails, all go on."""
-    crew = Crew(start, cluster.url, namespace=NAMESPACE)
+    load = LoadProcesses(start, cluster.url, namespace=NAMESPACE)
     mover = Mover(cluster, NAMESPACE)
     for _ in range(6):
-        crew.goes_on()
+        load.until_progress()
         mover.move()
     moved_at = time.monotonic()
-    crew.goes_on()
-    crew.finish()
-    crew.check()
-    crew.went_on(moved_at)
-    assert not crew.failures
+    load.until_progress()
+    load.finish()
+    load.check()
+    load.check_progress_since(moved_at)
+    assert not load.failures
     for server in cluster.primaries():
         assert server.commands().get("publish", 0) == 0
         assert not list(server.admin.scan_iter("*shop*"))

@@ -16,8 +16,8 @@ from limiter_core.requests import Demand, Granted, Queued, Request
 from limiter_redis import RedisStore
 
 from ._clusters import Cluster, Mover, owner_of
+from ._load_processes import KEYS, LoadProcesses
 from ._processes import Worker
-from ._spread import KEYS, Crew
 from ._tools import until_now
 
 SECONDS = 8.0 if os.environ.get("LIMITER_SLOW_TESTS") == "1" else 0.0
@@ -46,20 +46,20 @@ def tag(key: str) -> str:
 
 def test_slots_move_under_load(cluster: Cluster, start: Callable[..., Worker]) -> None:
     """Key by key and back and forth: nobody overlaps, nobody fails, all go on."""
-    crew = Crew(start, cluster.url)
+    load = LoadProcesses(start, cluster.url)
     moves = 0
     ends_at = time.monotonic() + 3 * SECONDS
     while moves < 8 or time.monotonic() < ends_at:
         for key in KEYS[:4]:
             Mover(cluster, tag(key)).move()
             moves += 1
-        crew.goes_on()
+        load.until_progress()
     moved_at = time.monotonic()
-    crew.goes_on()
-    crew.finish()
-    crew.check()
-    assert not crew.failures
-    crew.went_on(moved_at)
+    load.until_progress()
+    load.finish()
+    load.check()
+    assert not load.failures
+    load.check_progress_since(moved_at)
 
 
 def test_a_slot_that_is_on_its_way_is_closed(cluster: Cluster) -> None:
@@ -134,12 +134,12 @@ def test_without_sharded_channels(start: Callable[..., Worker]) -> None:
                 lease.release()
                 waiting.result(10).release()
                 assert time.monotonic() - released_at < 2.0
-        crew = Crew(start, cluster.url)
-        crew.goes_on()
-        crew.finish()
-        crew.check()
-        assert not crew.failures
-        crew.went_on(0.0)
+        load = LoadProcesses(start, cluster.url)
+        load.until_progress()
+        load.finish()
+        load.check()
+        assert not load.failures
+        load.check_progress_since(0.0)
 
 
 # -- masters that die ------------------------------------------------------------------------------
@@ -147,8 +147,8 @@ def test_without_sharded_channels(start: Callable[..., Worker]) -> None:
 
 def test_a_replica_takes_over_by_order(cluster: Cluster, start: Callable[..., Worker]) -> None:
     """CLUSTER FAILOVER loses nothing, so nobody overlaps."""
-    crew = Crew(start, cluster.url)
-    crew.goes_on(SECONDS)
+    load = LoadProcesses(start, cluster.url)
+    load.until_progress(SECONDS)
     old = cluster.primaries()[0]
     before = {server.port for server in cluster.primaries()}
     replica = next(
@@ -159,23 +159,23 @@ def test_a_replica_takes_over_by_order(cluster: Cluster, start: Callable[..., Wo
     replica.admin.execute_command("CLUSTER", "FAILOVER")
     until_now(lambda: replica.admin.role()[0] == "master", "the replica has taken over")
     promoted_at = time.monotonic()
-    crew.goes_on(2 * SECONDS)
-    crew.finish()
+    load.until_progress(2 * SECONDS)
+    load.finish()
     assert before != {server.port for server in cluster.primaries()}
-    crew.check()
-    assert not crew.failures
-    crew.went_on(promoted_at)
+    load.check()
+    assert not load.failures
+    load.check_progress_since(promoted_at)
 
 
 def test_a_master_is_killed(cluster: Cluster, start: Callable[..., Worker]) -> None:
     """Its replica takes over; what it did not get may overlap for a lease, and nothing hangs."""
-    crew = Crew(start, cluster.url)
-    crew.goes_on(SECONDS)
+    load = LoadProcesses(start, cluster.url)
+    load.until_progress(SECONDS)
     killed_at, promoted_at = cluster.failover()
-    crew.goes_on(2 * SECONDS)
-    crew.finish()
-    crew.check(lost_between=(killed_at, promoted_at))
-    crew.went_on(promoted_at)
+    load.until_progress(2 * SECONDS)
+    load.finish()
+    load.check(lost_between=(killed_at, promoted_at))
+    load.check_progress_since(promoted_at)
     until_now(lambda: len(cluster.primaries()) == 3 and cluster._is_up(), "the cluster is whole")
 
 

@@ -11,7 +11,7 @@ import pytest
 from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, StoreUnavailable, SyncLimiter
 from limiter_redis import RedisStore
 
-from ._hostile import HostileServer, Send, well
+from ._hostile_server import HostileServer, Send, well
 
 TWO = ConcurrencyLimit(LIMIT_BY.constant("key"), 2)
 WIDE = ConcurrencyLimit(LIMIT_BY.constant("key"), 2, cost=2)

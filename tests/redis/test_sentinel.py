@@ -26,9 +26,9 @@ from limiter_core.jobs import Held, Job, JobGate, Waiting
 from limiter_redis import RedisStore
 from tests.faults._replicated import SERVICE, Sentinel
 
+from ._load_processes import LoadProcesses
+from ._notified_parties import KEY, LoopParty, Party, ThreadParty, seconds_until
 from ._processes import Worker
-from ._spread import Crew
-from ._told import KEY, LoopParty, Party, ThreadParty, seconds_until
 from ._tools import until, until_now
 
 LIMIT = ConcurrencyLimit("key", max_concurrent=1, lease=3)
@@ -116,13 +116,13 @@ def test_a_service_that_nobody_knows(sentinel: Sentinel) -> None:
 
 def test_a_master_dies_under_load(sentinel: Sentinel, start: Callable[..., Worker]) -> None:
     """kill -9: all go on at the new one, nobody overlaps but by writes it did not get."""
-    crew = Crew(start, sentinel.url)
-    crew.goes_on()
+    load = LoadProcesses(start, sentinel.url)
+    load.until_progress()
     killed_at, promoted_at = sentinel.failover()
-    crew.goes_on()
-    crew.finish()
-    crew.check(lost_between=(killed_at, promoted_at))
-    crew.went_on(promoted_at)
+    load.until_progress()
+    load.finish()
+    load.check(lost_between=(killed_at, promoted_at))
+    load.check_progress_since(promoted_at)
 
 
 async def test_jobs_without_a_worker_keep_their_places_over_a_failover(sentinel: Sentinel) -> None:
@@ -218,7 +218,7 @@ async def test_a_failover_by_order(sentinel: Sentinel) -> None:
 
 
 @pytest.mark.parametrize("world", [ThreadParty, LoopParty])
-def test_a_holder_is_told_in_time(sentinel: Sentinel, world: type[Party]) -> None:
+def test_a_holder_is_notified_in_time(sentinel: Sentinel, world: type[Party]) -> None:
     """Of an eviction at once after the grant."""
     [primary] = sentinel.primaries()
     party = world(RedisStore(sentinel.url))
@@ -228,5 +228,5 @@ def test_a_holder_is_told_in_time(sentinel: Sentinel, world: type[Party]) -> Non
         [holder] = other.inspect(KEY).holders
         assert other.evict(holder.id)
         since = time.monotonic()
-        seconds_until(lambda: party.told_at, since, primary.url)
+        seconds_until(lambda: party.notified_at, since, primary.url)
     party.end()

@@ -9,7 +9,7 @@ import pytest
 from limiter_core import LIMIT_BY, ConcurrencyLimit, SyncLimiter
 from limiter_redis import RedisStore
 
-from ._hostile import HostileServer, Send, well
+from ._hostile_server import HostileServer, Send, well
 from ._tools import until_now
 
 LIMIT = ConcurrencyLimit(LIMIT_BY.constant("key"), lease=3)

@@ -21,7 +21,7 @@ from limiter_core.backoff import backoff
 from limiter_core.lease import SyncLease
 from limiter_redis import RedisStore
 
-from ._hostile import HostileServer, Send, well
+from ._hostile_server import HostileServer, Send, well
 from ._servers import Process
 from ._tools import until, until_now
 

@@ -1,4 +1,4 @@
-"""One party behind a proxy, and what happens to it: it loses its slot, or is handed one."""
+"""A trial: one party behind a proxy loses its slot, or is granted one, and is notified."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from limiter_core.requests import Demand, Granted, Queued, Request
 from limiter_redis import RedisStore
 
 from ._fake_time import FAKED, ServerClock
+from ._notified_parties import KEY, LEASE, ControlledProxy, LoopParty, Party, ThreadParty
 from ._servers import OneNode, Process
-from ._told import KEY, LEASE, LoopParty, Party, ThreadParty, Way
 from ._tools import until_now
 
 WORLDS = {"threads": ThreadParty, "asyncio": LoopParty}
@@ -21,8 +21,8 @@ SHORT = 1.5
 """Seconds of a lease that ends without a word."""
 
 
-class Play:
-    """One party behind a proxy, and whoever takes its slot, on a straight way.
+class NotificationTrial:
+    """One party behind a proxy, and another, without a proxy, that takes its slot.
 
     Args:
         server: the server.
@@ -40,12 +40,12 @@ class Play:
         clock: ServerClock | None = None,
     ) -> None:
         self.server = server
-        self.way = Way(server.port)
+        self.proxy = ControlledProxy(server.port)
         self._clock = clock
         self._given = {"script": FAKED} if clock is not None else {}
         self._is_cluster = isinstance(server, OneNode)
         if self._is_cluster:  # a node names itself: so clients come by the proxy
-            server.admin.config_set("cluster-announce-port", self.way.port)
+            server.admin.config_set("cluster-announce-port", self.proxy.port)
         self._other = self._store(server.port)
         self._face: Any = self._other.sync_face()
         self._first_ends_at = 0.0
@@ -55,7 +55,7 @@ class Play:
             first = self._face.acquire(Request("first", (Demand(KEY, 1),), lease=lease))
             assert isinstance(first, Granted)
             self._first_ends_at = time.monotonic() + SHORT
-        self.party: Party = WORLDS[world](self._store(self.way.port))
+        self.party: Party = WORLDS[world](self._store(self.proxy.port))
         self._happen = getattr(self, "_" + news.replace(" ", "_"))
 
     def _store(self, port: int) -> RedisStore:
@@ -112,32 +112,32 @@ class Play:
 
     def until_subscribed(self) -> float:
         """Wait until messages can arrive; returns from when on."""
-        until_now(lambda: self.way.subscribed_at, "messages can arrive")
-        return self.way.subscribed_at
+        until_now(lambda: self.proxy.subscribed_at, "messages can arrive")
+        return self.proxy.subscribed_at
 
     def until_settled(self) -> None:
         """Wait until its process has looked at what was said before it heard messages, too."""
         at = self.until_subscribed()
-        until_now(lambda: self.way.looked_at > at, "it has looked")
+        until_now(lambda: self.proxy.looked_at > at, "it has looked")
 
-    def told_at(self) -> float:
+    def notified_at(self) -> float:
         """When the party was told, 0.0 as long as it was not."""
-        return self.party.begun_at if self.waits else self.party.told_at
+        return self.party.begun_at if self.waits else self.party.notified_at
 
     def close(self) -> None:
-        self.way.release()
+        self.proxy.release()
         if self.party._thread.is_alive():
             self.party.end()
         for each in ("first", "rival"):
             self._face.release(each)
         self._other.close()
-        self.way.close()
+        self.proxy.close()
 
 
 @contextmanager
-def played(*given: Any, **named: Any) -> Iterator[Play]:
-    play = Play(*given, **named)
+def running_trial(*given: Any, **named: Any) -> Iterator[NotificationTrial]:
+    trial = NotificationTrial(*given, **named)
     try:
-        yield play
+        yield trial
     finally:
-        play.close()
+        trial.close()

@@ -1,4 +1,4 @@
-"""Load on many keys from several processes, and what came of it: see workers/spread.py."""
+"""Processes that load many keys, and the check of what they noted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEYS = [f"k{number}" for number in range(12)]
 """Keys on all nodes of a cluster of three."""
 
 
-class Crew:
+class LoadProcesses:
     """Three processes: two with an event loop, one with threads."""
 
     def __init__(
@@ -24,16 +24,16 @@ class Crew:
         given |= {"url": url, "keys": KEYS, "lease": lease}
         self._lease = lease
         self._workers = [
-            start("spread.py", **{"async": True, "at_once": 8, "body": 0.002}, **given),
-            start("spread.py", **{"async": True, "at_once": 8, "body": 0.002}, **given),
-            start("spread.py", at_once=4, body=0.002, **given),
+            start("load_on_many_keys.py", **{"async": True, "at_once": 8, "body": 0.002}, **given),
+            start("load_on_many_keys.py", **{"async": True, "at_once": 8, "body": 0.002}, **given),
+            start("load_on_many_keys.py", at_once=4, body=0.002, **given),
         ]
         for worker in self._workers:
             worker.wait_for("begins")
         self.bodies: defaultdict[str, list[tuple[float, float, int]]] = defaultdict(list)
         self.failures: list[str] = []
 
-    def goes_on(self, seconds: float = 0.0) -> None:
+    def until_progress(self, seconds: float = 0.0) -> None:
         """Wait until each process has served each key from now on; for so many seconds at least."""
         until = time.monotonic() + seconds
         # Of the first round, some of the bodies began before.
@@ -69,7 +69,7 @@ class Crew:
             tokens = [token for _, _, token in bodies]
             assert tokens == sorted(set(tokens)), key
 
-    def went_on(self, since: float) -> None:
+    def check_progress_since(self, since: float) -> None:
         """All keys were served after a moment."""
         last = {key: max((begin for begin, _, _ in self.bodies[key]), default=0.0) for key in KEYS}
         assert all(at > since for at in last.values()), (since, last, time.monotonic())

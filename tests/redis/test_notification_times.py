@@ -19,10 +19,10 @@ from limiter_core.requests import Demand, Queued, Request
 from limiter_redis import RedisStore
 
 from ._fake_time import ServerClock
-from ._play import WORLDS, Play, played
+from ._notification_trial import WORLDS, NotificationTrial, running_trial
+from ._notified_parties import LEASE, LIMIT, LoopParty, seconds_until
 from ._processes import Worker
 from ._servers import OneNode, Process, Server, binary
-from ._told import LEASE, LIMIT, LoopParty, seconds_until
 from ._tools import until_now
 
 Record = Callable[[str, float], None]
@@ -49,7 +49,7 @@ def took(
 
     def note(seconds: float) -> None:
         table[request.node.name] = seconds
-        record_property("seconds_until_told", round(seconds, 3))
+        record_property("seconds_until_notified", round(seconds, 3))
 
     return note
 
@@ -67,95 +67,95 @@ def running_node() -> Iterator[OneNode]:
 # -- situations: each returns from when the seconds count ------------------------------------------
 
 
-def nothing_is_wrong(play: Play) -> float:
-    play.begin()
-    play.until_settled()
-    return play.happens()
+def nothing_is_wrong(trial: NotificationTrial) -> float:
+    trial.begin()
+    trial.until_settled()
+    return trial.happens()
 
 
-def first_of_its_process(play: Play) -> float:
-    play.begin()
-    return max(play.happens(), play.until_subscribed())
+def first_of_its_process(trial: NotificationTrial) -> float:
+    trial.begin()
+    return max(trial.happens(), trial.until_subscribed())
 
 
-def reply_held_back(play: Play) -> float:
+def reply_held_back(trial: NotificationTrial) -> float:
     """The news of it come before the reply that says that it has, or waits for, its slot."""
-    play.way.hold_back(b"queued" if play.waits else b"granted", replies=True)
-    play.party.start()
-    until_now(lambda: play.way.held, "its reply is held back")
-    play.until_settled()
-    play.happens()
-    until_now(lambda: play.way.messages, "the news have come")
-    return play.way.release()
+    trial.proxy.hold_back(b"queued" if trial.waits else b"granted", replies=True)
+    trial.party.start()
+    until_now(lambda: trial.proxy.held, "its reply is held back")
+    trial.until_settled()
+    trial.happens()
+    until_now(lambda: trial.proxy.messages, "the news have come")
+    return trial.proxy.release()
 
 
-def subscription_held_back(play: Play) -> float:
-    play.way.hold_back(b"SUBSCRIBE", replies=False)
-    play.begin()
-    until_now(lambda: play.way.held, "its subscription is held back")
-    happened = play.happens()
+def subscription_held_back(trial: NotificationTrial) -> float:
+    trial.proxy.hold_back(b"SUBSCRIBE", replies=False)
+    trial.begin()
+    until_now(lambda: trial.proxy.held, "its subscription is held back")
+    happened = trial.happens()
     until_now(lambda: time.monotonic() > happened + 1.0, "a second has passed")
-    play.way.release()
-    return max(happened, play.until_subscribed())
+    trial.proxy.release()
+    return max(happened, trial.until_subscribed())
 
 
-def killed(play: Play, kind: str) -> float:
-    play.begin()
-    play.until_settled()
-    play.server.admin.client_kill_filter(_type=kind, skipme=True)
-    return play.happens()
+def killed(trial: NotificationTrial, kind: str) -> float:
+    trial.begin()
+    trial.until_settled()
+    trial.server.admin.client_kill_filter(_type=kind, skipme=True)
+    return trial.happens()
 
 
-def killed_afterwards(play: Play) -> float:
+def killed_afterwards(trial: NotificationTrial) -> float:
     """The message cannot arrive, and nothing tells the party but the end of the connection."""
-    play.begin()
-    play.until_settled()
-    play.way.hold_back(b"message\r\n", replies=True)
-    play.happens()
-    until_now(lambda: play.way.held, "the message is held back")
+    trial.begin()
+    trial.until_settled()
+    trial.proxy.hold_back(b"message\r\n", replies=True)
+    trial.happens()
+    until_now(lambda: trial.proxy.held, "the message is held back")
     at = time.monotonic()
-    play.way.hang_up()
+    trial.proxy.hang_up()
     return at
 
 
-def paused(play: Play) -> float:
-    play.begin()
-    play.until_settled()
-    play.server.admin.client_pause(500)
-    return play.happens()
+def paused(trial: NotificationTrial) -> float:
+    trial.begin()
+    trial.until_settled()
+    trial.server.admin.client_pause(500)
+    return trial.happens()
 
 
-def news_lost_with_the_reply(play: Play, more: int) -> float:
+def news_lost_with_the_reply(trial: NotificationTrial, more: int) -> float:
     """It came with the reply to a call of the same process; that to the same call resent, too."""
-    play.begin()
-    play.until_settled()
-    play.way.lose(b"answer " if play.waits else b"lost ", more)
+    trial.begin()
+    trial.until_settled()
+    trial.proxy.lose(b"answer " if trial.waits else b"lost ", more)
 
     def ask(operation: str, *given: Any) -> Any:
         try:
-            return play.party.ask(operation, *given)
+            return trial.party.ask(operation, *given)
         except StoreUnavailable:  # it was sent twice, and the reply to both is lost
             return Queued("", 0, 0, 0, None)
 
-    play.happens(ask)
-    assert play.way.lost
-    until_now(lambda: not play.way.is_losing(), "all that is to be lost is lost")
-    return play.way.lost_at
+    trial.happens(ask)
+    assert trial.proxy.lost
+    until_now(lambda: not trial.proxy.is_losing(), "all that is to be lost is lost")
+    return trial.proxy.lost_at
 
 
-def far(play: Play, round_trip: float) -> float:
-    play.way.delay = round_trip / 2
-    play.begin()
-    play.until_settled()
-    return play.happens()
+def far(trial: NotificationTrial, round_trip: float) -> float:
+    trial.proxy.delay = round_trip / 2
+    trial.begin()
+    trial.until_settled()
+    return trial.happens()
 
 
-def far_and_first_of_its_process(play: Play, round_trip: float) -> float:
-    play.way.delay = round_trip / 2
-    return first_of_its_process(play)
+def far_and_first_of_its_process(trial: NotificationTrial, round_trip: float) -> float:
+    trial.proxy.delay = round_trip / 2
+    return first_of_its_process(trial)
 
 
-SITUATIONS: dict[str, Callable[[Play], float]] = {
+SITUATIONS: dict[str, Callable[[NotificationTrial], float]] = {
     "nothing is wrong": nothing_is_wrong,
     "first of its process": first_of_its_process,
     "reply held back": reply_held_back,
@@ -203,18 +203,18 @@ CASES = [
 ]
 
 
-def tell(play: Play, situation: str) -> float:
-    """Play a situation; returns the seconds until the party was told."""
-    since = SITUATIONS[situation](play)
-    return seconds_until(play.told_at, since, play.way.url)
+def tell(trial: NotificationTrial, situation: str) -> float:
+    """NotificationTrial a situation; returns the seconds until the party was told."""
+    since = SITUATIONS[situation](trial)
+    return seconds_until(trial.notified_at, since, trial.proxy.url)
 
 
 @pytest.mark.parametrize(("world", "news", "situation"), CASES)
-def test_told(
+def test_time_until_notified(
     server: Process, world: str, news: str, situation: str, took: Callable[[float], None]
 ) -> None:
-    with played(server, news, world) as play:
-        took(tell(play, situation))
+    with running_trial(server, news, world) as trial:
+        took(tell(trial, situation))
 
 
 @pytest.mark.parametrize("world", ONE_WORLD)
@@ -222,8 +222,8 @@ def test_told(
 def test_told_of_the_end_of_its_lease(
     server: Process, clock: ServerClock, world: str, situation: str, took: Callable[[float], None]
 ) -> None:
-    with played(server, "expired", world, clock=clock) as play:
-        took(tell(play, situation))
+    with running_trial(server, "expired", world, clock=clock) as trial:
+        took(tell(trial, situation))
 
 
 @pytest.mark.parametrize("world", ONE_WORLD)
@@ -232,22 +232,22 @@ def test_told_in_a_cluster(
     running_node: OneNode, world: str, news: str, situation: str, took: Callable[[float], None]
 ) -> None:
     running_node.admin.flushall()
-    with played(running_node, news, world) as play:
-        took(tell(play, situation))
+    with running_trial(running_node, news, world) as trial:
+        took(tell(trial, situation))
 
 
 @pytest.mark.parametrize("news", ["preempted", "evicted", "handed over"])
 def test_told_when_the_event_loop_runs_again(
     server: Process, news: str, took: Callable[[float], None]
 ) -> None:
-    with played(server, news, "asyncio") as play:
-        play.begin()
-        play.until_settled()
-        assert isinstance(play.party, LoopParty)
-        go_on = play.party.block()
-        happened = play.happens()
+    with running_trial(server, news, "asyncio") as trial:
+        trial.begin()
+        trial.until_settled()
+        assert isinstance(trial.party, LoopParty)
+        go_on = trial.party.block()
+        happened = trial.happens()
         until_now(lambda: time.monotonic() > happened + 1.0, "it was blocked for a second")
-        took(seconds_until(play.told_at, go_on(), play.way.url))
+        took(seconds_until(trial.notified_at, go_on(), trial.proxy.url))
 
 
 @pytest.mark.parametrize("world", ONE_WORLD)
@@ -289,11 +289,11 @@ def test_told_when_its_process_goes_on(
     since = time.monotonic()
     party.thaw()
 
-    def told_at() -> float:
+    def notified_at() -> float:
         said = party.event("begins" if waits else "lost")
         return said["at"] if said is not None else 0.0
 
-    took(seconds_until(told_at, since, server.url))
+    took(seconds_until(notified_at, since, server.url))
     face.release("rival")
     store.close()
 
@@ -304,11 +304,11 @@ def test_told_on_a_half_open_connection(
     server: Process, news: str, law: float, took: Callable[[float], None]
 ) -> None:
     """A holder is told by the health check, or a renewal; who waits looks every five seconds."""
-    with played(server, news, "threads") as play:
-        play.begin()
-        play.until_settled()
-        play.way.hold_back(b"message\r\n", replies=True)
-        took(seconds_until(play.told_at, play.happens(), play.way.url, law=law))
+    with running_trial(server, news, "threads") as trial:
+        trial.begin()
+        trial.until_settled()
+        trial.proxy.hold_back(b"message\r\n", replies=True)
+        took(seconds_until(trial.notified_at, trial.happens(), trial.proxy.url, law=law))
 
 
 def test_told_by_a_limiter_that_had_looked_before(server: Server) -> None:

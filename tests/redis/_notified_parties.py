@@ -1,4 +1,4 @@
-"""Who is to be told, in a thread or an event loop; the way to the server; and how long it took."""
+"""Parties to be notified, in a thread or an event loop; their proxy; the time it took."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ RENEWED = (b"alive", b"waiting", b"gone")
 """What the reply to a renewal says, if nothing has happened yet."""
 
 
-class Way(Proxy):
-    """The way to a server, which may be long, and holds back or loses what it is told to.
+class ControlledProxy(Proxy):
+    """A proxy that delays, holds back or loses data as the test says.
 
     Args:
         port: of the server.
@@ -90,7 +90,7 @@ class Way(Proxy):
         super().close()
 
     def _pump(self, source: socket.socket, target: socket.socket, replies: bool) -> None:
-        # What is on its way does not stop what comes after it: so there are two threads.
+        # Data in flight does not stop what comes after it: so there are two threads.
         passing: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
 
         def read() -> None:
@@ -153,13 +153,13 @@ class Party:
     Attributes:
         store: its store.
         begun_at: when it had its slot, 0.0 as long as it has none.
-        told_at: when it was told of the loss, 0.0 as long as it was not.
+        notified_at: when it was told of the loss, 0.0 as long as it was not.
         failure: what else ended it.
     """
 
     def __init__(self, store: RedisStore) -> None:
         self.store = store
-        self.begun_at = self.told_at = 0.0
+        self.begun_at = self.notified_at = 0.0
         self.failure: BaseException | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -187,7 +187,7 @@ class Party:
         try:
             self._hold()
         except LeaseLost:
-            self.told_at = self.told_at or time.monotonic()
+            self.notified_at = self.notified_at or time.monotonic()
         except BaseException as error:
             self.failure = error
 
@@ -204,7 +204,7 @@ class ThreadParty(Party):
             while not lease.lost:
                 if self._over.wait(0.002):
                     return
-            self.told_at = time.monotonic()
+            self.notified_at = time.monotonic()
 
 
 class LoopParty(Party):
@@ -251,7 +251,7 @@ class LoopParty(Party):
                     try:
                         await over.wait()
                     except asyncio.CancelledError:
-                        self.told_at = time.monotonic()
+                        self.notified_at = time.monotonic()
                         raise
             finally:
                 await self.store.aclose()
@@ -294,19 +294,19 @@ def seconds_until(told: Callable[[], float], since: float, url: str, *, law: flo
     Args:
         told: returns when they were told, 0.0 as long as they were not.
         since: from when the seconds count.
-        url: of the server, by the way that the message takes.
+        url: of the server, through the proxy that the message passes.
         law: the bound, on a machine that is not busy.
     """
     trips = RoundTrips(url)
     try:
         trips.measure()
 
-        def is_told() -> bool:
+        def is_notified() -> bool:
             if not told():
                 trips.measure()
             return bool(told())
 
-        until_now(is_told, "the party is told")
+        until_now(is_notified, "the party is told")
         trips.measure()
     finally:
         trips.close()
