@@ -103,6 +103,16 @@ def parse_answer(fields: Sequence[str], key: str = "") -> Answer:
         raise unreadable_record(" ".join(fields), key) from None
 
 
+def parse_hold_left(fields: Sequence[str]) -> float | None:
+    """Return the seconds that a lease that was held before may still be held; None: not said."""
+    if fields[0] != "granted" or len(fields) < 4:
+        return None
+    try:
+        return int(fields[3]) / 1_000_000
+    except NOT_READABLE:
+        raise unreadable_record(" ".join(fields), "") from None
+
+
 def _answer(fields: Sequence[str]) -> Answer:
     kind, *rest = fields
     if kind == "granted":

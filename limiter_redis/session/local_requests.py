@@ -25,14 +25,13 @@ lease of the same id do no harm. Where it is missing, the store is asked.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from limiter_core.requests import Answer, Demand, Granted, Loss, Mode, Queued, Request
 from limiter_redis.session.entries import NOW, Entry, Event, State
-from limiter_redis.session.transitions import MARGIN, UNSURE, Books
+from limiter_redis.session.transitions import LOOK, MARGIN, UNSURE, Books
 
 # The members of an enum take their time to be looked up.
-LOOK = Mode.LOOK
 ASK, GRANTED, RELEASE, RELEASED = Event.ASK, Event.GRANTED, Event.RELEASE, Event.RELEASED
 
 UNKNOWN_LEASE = 60.0
@@ -82,8 +81,23 @@ class LocalRequests(Books):
             entry.asking = True
             self._step(entry, ASK, now)
 
-    def answered(self, request: Request, answer: Answer, sent_at: float, now: float) -> Answer:
-        """The reply to a request was read; returns the answer for its caller."""
+    def answered(
+        self,
+        request: Request,
+        answer: Answer,
+        sent_at: float,
+        now: float,
+        hold_left: float | None = None,
+    ) -> Answer:
+        """The reply to a request was read; returns the answer for its caller.
+
+        Args:
+            request: the request.
+            answer: what the store said.
+            sent_at: when it was asked.
+            now: the time.
+            hold_left: of a lease with a `max_hold` that it had before: the seconds until then.
+        """
         entry = self._entry_of(request)
         durable = request.payload is not None
         if isinstance(answer, Granted):
@@ -101,6 +115,8 @@ class LocalRequests(Books):
         if entry is not None:
             entry.known = True
             entry.asking = False
+            if hold_left is not None and entry.request.max_hold is not None:
+                entry.granted_at = sent_at + hold_left - entry.request.max_hold
             self._step(entry, event, now, sent_at, answer)
         return answer
 
@@ -360,37 +376,6 @@ class LocalRequests(Books):
         """The store is closed: who waits asks again, which opens it."""
         self.closing = True
         self.wake(now)
-
-    def _entry_of(self, request: Request) -> Entry | None:
-        """Return the entry of whoever sent a request; None if it is in no book."""
-        listener = request.listener
-        if listener is None or request.mode is LOOK:
-            return None
-        entry = self.entries.get(request.id)
-        if entry is None or entry.listener is not listener:
-            return self.rivals.get(listener)
-        return entry
-
-    def _take_over(self, entry: Entry, token: int, now: float) -> None:
-        """Another delivery of a job is granted: no two of them have a lease at once (S18)."""
-        first = self.entries.get(entry.request.id)
-        if first is entry:
-            return
-        if first is not None and first.state is State.HELD:
-            if first.token >= token:  # the reply is older: its lease was over before the other's
-                entry.early = (Loss.EXPIRED, token)
-                return
-            self._ended(first, now, Loss.EXPIRED)
-        elif first is not None and first.listener is not None:
-            self.rivals[first.listener] = first
-        if entry.listener is not None:
-            self.rivals.pop(entry.listener, None)
-        self.entries[entry.request.id] = entry
-
-    def _all_of(self, request_id: str) -> Iterator[Entry]:
-        entry = self.entries.get(request_id)
-        others = [each for each in self.rivals.values() if each.request.id == request_id]
-        return iter(others if entry is None else [entry, *others])
 
 
 def _with_margin(granted: Granted, lease: float) -> Granted:

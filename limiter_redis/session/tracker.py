@@ -81,11 +81,13 @@ class RequestTracker:
 
     def settle(self, request: Request, line: str, sent_at: float) -> Answer:
         """Return the answer that a reply stands for, and note what follows from it."""
-        answer = replies.parse_answer(line.split(" "), request.demands[0].key)
+        fields = line.split(" ")
+        answer = replies.parse_answer(fields, request.demands[0].key)
         if request.listener is None or request.mode is LOOK:
             return answer
+        hold_left = replies.parse_hold_left(fields) if request.max_hold is not None else None
         with self._lock:
-            answer = self.requests.answered(request, answer, sent_at, time.monotonic())
+            answer = self.requests.answered(request, answer, sent_at, time.monotonic(), hold_left)
         if self.requests.outbox:
             self.notify()
         if self.queued is not None and isinstance(answer, Queued):

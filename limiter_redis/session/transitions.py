@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from limiter_core.backoff import backoff
 from limiter_core.jitter import jitter
-from limiter_core.requests import Answer, Listener, Loss
+from limiter_core.requests import Answer, Listener, Loss, Mode, Request
 from limiter_redis.connection.backoff import FIRST, LONGEST
 from limiter_redis.session.entries import NOW, Entry, Event, Said, State
 
@@ -24,6 +24,7 @@ LOOK_EVERY = 5.0
 
 # The members of an enum take their time to be looked up.
 HELD, RELEASING, GONE = State.HELD, State.RELEASING, State.GONE
+LOOK = Mode.LOOK
 
 UNSURE = {Event.LOST: Event.LOST_UNSURE, Event.DEADLINE: Event.OVER_UNSURE}
 """What the end of a lease is if an ask of its holder may still arrive."""
@@ -101,6 +102,37 @@ class Books:
             elif entry.listener is not None:
                 self.rivals.pop(entry.listener, None)
         entry.state = state
+
+    def _entry_of(self, request: Request) -> Entry | None:
+        """Return the entry of whoever sent a request; None if it is in no book."""
+        listener = request.listener
+        if listener is None or request.mode is LOOK:
+            return None
+        entry = self.entries.get(request.id)
+        if entry is None or entry.listener is not listener:
+            return self.rivals.get(listener)
+        return entry
+
+    def _take_over(self, entry: Entry, token: int, now: float) -> None:
+        """Another delivery of a job is granted: no two of them have a lease at once (S18)."""
+        first = self.entries.get(entry.request.id)
+        if first is entry:
+            return
+        if first is not None and first.state is HELD:
+            if first.token >= token:  # the reply is older: its lease was over before the other's
+                entry.early = (Loss.EXPIRED, token)
+                return
+            self._ended(first, now, Loss.EXPIRED)
+        elif first is not None and first.listener is not None:
+            self.rivals[first.listener] = first
+        if entry.listener is not None:
+            self.rivals.pop(entry.listener, None)
+        self.entries[entry.request.id] = entry
+
+    def _all_of(self, request_id: str) -> Iterator[Entry]:
+        entry = self.entries.get(request_id)
+        others = [each for each in self.rivals.values() if each.request.id == request_id]
+        return iter(others if entry is None else [entry, *others])
 
     def _pause(self, lease: float, *, waiting: bool) -> float:
         """Return the seconds until the next renewal: a third of the lease, at the most."""

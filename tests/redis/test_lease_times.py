@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 
 import pytest
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, SyncLimiter
+from limiter_core.requests import Demand, Granted, Request
+from limiter_core.testing import RecordingListener
 from limiter_redis import RedisStore
+from limiter_redis.protocol import commands
 
+from ._fake_time import FAKED, ServerClock
+from ._servers import Server
 from ._tools import until_now
 
 
@@ -21,6 +27,20 @@ def test_a_lease_and_inspect_tell_the_same_end(store: RedisStore, more: dict[str
         (holder,) = limiter.inspect("one").holders
         spent = time.monotonic() - began
         assert holder.expires_in == pytest.approx(lease.expires_in(), abs=spent + 0.5)
+
+
+def test_a_bounded_hold_counts_from_the_first_ask_though_its_reply_was_lost(server: Server) -> None:
+    clock = ServerClock(server)
+    with closing(RedisStore(server.url, script=FAKED)) as store:
+        face, listener = store.sync_face(), RecordingListener()
+        call = Request("call", (Demand("k", 1),), lease=30, max_hold=25, listener=listener)
+        store.session.sync_transport().call([commands.acquire(call)])
+        clock.advance(20)
+        assert isinstance(face.acquire(call), Granted)
+        store.session.tracker.messages_lost()
+        until_now(lambda: listener.ends, "it is renewed")
+        assert listener.ends[-1] < time.monotonic() + 6
+        face.release("call")
 
 
 def test_a_renewed_lease_and_inspect_tell_the_same_end(store: RedisStore) -> None:

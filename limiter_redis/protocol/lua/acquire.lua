@@ -7,7 +7,8 @@
 --            live (1 if somebody in the calling process listens) token (0: none)
 --            and for each key: key limit cost conflict priority group ("-": none)
 --            max_waiting (-1: any)
--- reply      "granted" token microseconds-left
+-- reply      "granted" token microseconds-left, and of a lease with a bound that it had before or
+--            takes up: the microseconds until then
 --            "queued" key limit in-use order microseconds-to-next-end ("-")
 --            "refused" key limit in-use microseconds-to-next-end ("-") reason ("full", "queue",
 --            "cost", "unknown", "evicted")
@@ -70,7 +71,7 @@ function steps.acquire(w)
         state.outlive(s, due)
       end
     end
-    return 'granted ' .. int(h.token) .. ' ' .. int(due - now)
+    return 'granted ' .. int(h.token) .. ' ' .. int(due - now) .. (h.ends > 0 and ' ' .. int(h.ends - now) or '')
   end
   local t = tickets.read(first, r.id)
   if t and t.evicted then
