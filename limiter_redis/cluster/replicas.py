@@ -95,10 +95,15 @@ def give_back(
 ) -> list[commands.Operation]:
     """Return the releases of what replicas did not confirm.
 
-    The waiters among them are told to look again, in `lines`: they keep their places by their
-    arrival orders.
+    What this process has to know is added to `lines`. The waiters among them are told to look
+    again: they keep their places by their arrival orders. A lease that the reply grants is lost,
+    though news of its grant may have come before, or may come still.
     """
     releases = [commands.give_back(operations[each]) for each in grants.positions]
+    for position in grants.positions:
+        _, word, mode, _ = operations[position].text.split(" ", 3)
+        if mode != "reclaim":  # it is held meanwhile, and asked for again
+            lines.append(f"lost {word} given-back {lines[position].split(' ')[1]}")
     for word in grants.waiters:
         found = key_of_request(unquote(word))
         if found is not None:  # else its release is on its way

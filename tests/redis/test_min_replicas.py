@@ -16,8 +16,10 @@ from limiter_core import (
     StoreUnavailable,
     SyncLimiter,
 )
-from limiter_core.requests import Demand, Granted, Request
+from limiter_core.requests import Demand, Granted, Loss, Mode, Request
 from limiter_redis import RedisStore, store_from_url
+from limiter_redis.cluster.replicas import give_back, grants_of
+from limiter_redis.protocol import commands, replies
 from tests.faults._replicated import Pair
 
 from ._clusters import Cluster
@@ -84,6 +86,19 @@ async def test_a_grant_without_enough_replicas_is_given_back(
         await limiter.acquire(LIMIT, ARGUMENTS, timeout=0.3)
     assert (await limiter.inspect(LIMIT, ARGUMENTS)).in_use == 0
     await impatient.aclose()
+
+
+@pytest.mark.parametrize("mode", [Mode.WAIT, Mode.RECLAIM])
+def test_whoever_was_told_of_a_grant_that_is_given_back_hears_that_it_is_lost(mode: Mode) -> None:
+    """News of the grant may be faster than replicas; what is asked for again is held meanwhile."""
+    operation = commands.acquire(Request("call", (Demand("k", 1),), mode=mode))
+    lines = ["granted 7 30000000"]
+    grants = grants_of([operation], lines)
+    assert grants is not None
+    (release,) = give_back([operation], lines, grants, lambda _: None)
+    assert release == commands.release("call", "k")
+    told = [(news.id, news.loss, news.token) for news in map(replies.parse_news, lines[1:])]
+    assert told == ([("call", Loss.FORGOTTEN, 7)] if mode is Mode.WAIT else [])
 
 
 def delivery(claimant: str) -> Request:
