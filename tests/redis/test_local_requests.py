@@ -22,7 +22,7 @@ from .orders.callers import KINDS, Caller
 from .orders.cases import CASES, RARE, Case
 from .orders.search import SITUATIONS, Order, broken_by, is_possible, orders, settled, shortened
 
-MOST = 400
+MOST = 300
 """Orders per kind and situation."""
 
 MOST_SLOW = 1500

@@ -6,12 +6,18 @@ import enum
 
 from limiter_core import ConflictResolution
 from limiter_core.requests import Answer, Demand, Granted, Loss, Queued, Request
+from limiter_redis.session.local_requests import LocalRequests
 
 LEASE = 30.0
+MAX_HOLD = 20.0
 
-KINDS = ("one key", "two keys", "one job", "preempting", "preempted goes on")
-"""What the two callers ask for: slots of one key or of two; as two deliveries of one job; or so
-that each preempts the other, who lets go when it is told, or goes on."""
+APART = ("one job, two processes",)
+"""Those of `KINDS` in which each caller is in a process of its own."""
+
+KINDS = ("one key", "two keys", "one job", *APART, "preempting", "preempted goes on", "max_hold")
+"""What the two callers ask for: slots of one key or of two; as two deliveries of one job, in one
+process or two; so that each preempts the other, who lets go when it is told, or goes on; or for a
+bounded time, `MAX_HOLD`."""
 
 
 class Status(enum.Enum):
@@ -50,7 +56,10 @@ class Caller:
         ends_at: the end of its lease, as it was told.
         was_granted: whether news said that it has the slot, and none that it lost it.
         was_collected: whether it left its lease to its end.
+        requests: the books of its process.
     """
+
+    requests: LocalRequests
 
     def __init__(self, number: int, request: Request, *, goes_on: bool) -> None:
         self.number = number
@@ -138,7 +147,9 @@ def callers_of(kind: str) -> list[Caller]:
     for number in range(2):
         key = f"k{number}" if kind == "two keys" else "k"
         request = Request(f"r{number}", (Demand(key, 1, on_conflict=on_conflict),), LEASE)
-        if kind == "one job":
+        if kind == "one job" or kind in APART:
             request = request._replace(id="job", payload=b"x", claimant=f"c{number}")
+        if kind == "max_hold":
+            request = request._replace(max_hold=MAX_HOLD)
         callers.append(Caller(number, request, goes_on=kind == "preempted goes on"))
     return callers

@@ -201,6 +201,13 @@ CASES = (
         ("gone cut_off", "idle"),
     ),
     Case(
+        "a call with a bound on its hold asks twice, and had the slot before",
+        "the bound counted from when it asked again",
+        "max_hold",
+        ("ask 0", "delay ask 0"),
+        ("holding", "idle"),
+    ),
+    Case(
         "a loop ends in the middle of an acquire",
         "the lease that nobody had was renewed without end",
         "one key",

@@ -17,6 +17,7 @@ Of a message ("ask 0", "release 1", and "ask 0 #2" for the second one):
 - disconnect: it is lost, or its reply is
 - delay: its connection is given up, and it arrives later all the same
 - fail: the server answers a release with an error
+- unsafe: too few replicas have what it grants; it is given back
 
 Of news ("granted 0", "preempted 1"): receive, lose.
 
@@ -38,7 +39,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .callers import WANTS, Caller, Status
+from limiter_core.requests import Granted
+
+from .callers import LEASE, WANTS, Caller, Status
 from .simulation import Simulation
 
 
@@ -50,6 +53,9 @@ def events_of(simulation: Simulation) -> Iterator[str]:
     for message in simulation.network.messages:
         if message.reply is not None:
             yield f"read {message.label}"
+            granted = message.what == "ask" and isinstance(message.reply, Granted)
+            if granted and message.by_caller and not used["unsafe"]:
+                yield f"unsafe {message.label}"
         else:
             yield f"arrive {message.label}"
             if not used["disconnect"] and message.by_caller and message.what == "ask":
@@ -62,10 +68,11 @@ def events_of(simulation: Simulation) -> Iterator[str]:
         yield f"receive {news.label}"
         if not used["lose"]:
             yield f"lose {news.label}"
-    if simulation.due():
+    processes = simulation.processes
+    if processes.due(simulation.now):
         if all(message.what != "renew" for message in simulation.network.messages):
             yield "renew"
-    elif not used["renewal time"] and simulation.requests.entries:
+    elif not used["renewal time"] and processes.wants():
         yield "renewal time"
     if simulation.unheard:
         yield "subscribed"
@@ -78,13 +85,13 @@ def events_of(simulation: Simulation) -> Iterator[str]:
         yield "other preempts"
     if not used["data lost"]:
         yield "data lost"
-    if not used["close"] and simulation.requests.entries:
+    if not used["close"] and processes.wants():
         yield "close"
-    if not used["away"] and simulation.requests:
+    if not used["away"] and processes:
         yield "away"
-    if simulation.requests and simulation.may_be_late():
+    if processes and not used["late"] and _may_be_late(simulation):
         yield "late"
-    if simulation.overdue():
+    if processes.overdue(simulation.now):
         yield "deadlines"
 
 
@@ -119,3 +126,35 @@ def _events_of_caller(simulation: Simulation, caller: Caller) -> Iterator[str]:
     if has == "holds" and not used["end"]:
         yield "evict " + name
         yield "expire " + name
+
+
+def _may_be_late(simulation: Simulation) -> bool:
+    """Whether all that is on its way can stay there for most of a lease.
+
+    What arrives later than that is released no more: it ends by itself.
+    """
+    sent = (each.sent_at for each in simulation.network.messages if each.reply is None)
+    return all(simulation.now - at < LEASE / 4 for at in sent)
+
+
+def next_to_settle(simulation: Simulation) -> str | None:
+    """Return the next event of those that follow by themselves, in little time."""
+    for message in simulation.network.messages:
+        return f"{'arrive' if message.reply is None else 'read'} {message.label}"
+    for news in simulation.server.news:
+        return f"receive {news.label}"
+    if simulation.unheard:
+        return "subscribed"
+    if simulation.loop_ended:
+        return "loop end noticed"
+    for caller in simulation.callers:
+        asks_again = caller.status is Status.WAITING and caller.asks_again
+        if asks_again or caller.status is Status.WOKEN:
+            return f"ask {caller.number}"
+        if caller.status is Status.COLLECTED:
+            return f"forget {caller.number}"
+    if simulation.processes.overdue(simulation.now):
+        return "deadlines"
+    if simulation.processes.due(simulation.now):
+        return "renew"
+    return "pause over" if simulation.processes.pauses() else None

@@ -33,6 +33,7 @@ class Message(NamedTuple):
         entry: that is renewed or released.
         by_caller: whether a caller waits for the reply.
         reply: what the server said, None before.
+        hold_left: with a grant: how long it may be held, if that is bounded.
     """
 
     label: str
@@ -43,6 +44,7 @@ class Message(NamedTuple):
     entry: Entry | None
     by_caller: bool
     reply: Any = None
+    hold_left: float | None = None
 
 
 class Network:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from .events import events_of
+from .events import events_of, next_to_settle
 from .laws import broken_at_rest, broken_on_the_way, fingerprint
 from .simulation import Simulation
 
@@ -65,7 +65,7 @@ def settled(kind: str, order: Order) -> Simulation:
     """
     simulation = run(kind, order)
     for _ in range(MOST_TO_SETTLE):
-        event = simulation.next_to_settle()
+        event = next_to_settle(simulation)
         if event is None:
             return simulation
         _apply(simulation, event)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from limiter_core import ConflictResolution
 from limiter_core.requests import Answer, Demand, Granted, Loss, Replaced, Request
@@ -12,6 +13,8 @@ from limiter_redis.session.entries import Event
 
 from .callers import LEASE, OtherProcess
 from .network import Labels
+
+T = TypeVar("T")
 
 OTHER = "other"
 """The id of what another process asks for."""
@@ -114,8 +117,10 @@ class Server:
             return Event.LOST, Loss.EXPIRED
         renewal = self.machine.renew([request.id], self._clock)
         self._send_news()
-        if request.id not in renewal.gone and (holder is None or holder.claimed):
+        if request.id in self.machine.table.tickets:
             self.ends[request.id] = self.now + LEASE
+        elif request.id not in renewal.gone and holder is not None and holder.claimed:
+            self.ends[request.id] = self._end_of(request)
         if request.id in renewal.preempted:
             return Event.PREEMPTED, Loss.PREEMPTED
         if request.id in renewal.gone:
@@ -139,6 +144,10 @@ class Server:
         for request_id, ticket in [*table.tickets.items()]:
             if ticket.request.payload is None and self.ends.get(request_id, now) <= now:
                 self.machine.release(request_id, self._clock)
+                # Some holder may have overrun: the slot was not for one whose ticket had ended.
+                calls = self.machine.calls
+                self.machine.calls = [each for each in calls if each[0].id != request_id]
+                self._send_news()
         for request_id in [*table.holders]:
             if self.ends.get(request_id, now) <= now:
                 self.machine.evict(request_id, self._clock)
@@ -159,8 +168,19 @@ class Server:
         self._send_news(by_other=True)
 
     def _granted(self, request: Request, granted: Granted) -> Granted:
-        self.ends[request.id] = self.now + LEASE
-        return Granted(granted.fencing_token, LEASE)
+        self.ends[request.id] = end = self._end_of(request)
+        return Granted(granted.fencing_token, end - self.now)
+
+    def _end_of(self, request: Request) -> float:
+        """Return when a lease ends that is renewed now."""
+        return self.now + min(LEASE, self.hold_left(request, math.inf))
+
+    def hold_left(self, request: Request, default: T) -> float | T:
+        """Return how long a lease may be held still."""
+        holder = self.machine.table.holders.get(request.id)
+        if holder is None or holder.ends_at is None:
+            return default
+        return holder.ends_at / 1_000_000 - self.now
 
     def _send_news(self, *, loss: Loss | None = None, by_other: bool = False) -> None:
         """Send what the last step of the machine has to say to this process.

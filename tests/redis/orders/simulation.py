@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 from limiter_core import ConflictResolution
 from limiter_core.requests import Loss
-from limiter_redis.session.entries import Entry, State
-from limiter_redis.session.local_requests import LocalRequests
+from limiter_redis.session.entries import Entry
 
-from .callers import LEASE, Caller, Status, callers_of
+from .callers import APART, LEASE, Caller, Status, callers_of
 from .network import Message, Network
+from .processes import Processes
 from .server import Server
 
 STEP = 0.001
@@ -26,8 +25,8 @@ class Simulation:
     """One process, one server, and what is on its way between them.
 
     Attributes:
-        requests: what is tried.
-        callers: who uses it.
+        callers: who asks.
+        processes: theirs; what is tried.
         network: what is on its way.
         unheard: whether news were lost, and nobody knows it yet.
         loop_ended: whether a loop has ended, and nobody knows it yet.
@@ -37,14 +36,14 @@ class Simulation:
     """
 
     def __init__(self, kind: str) -> None:
-        self.requests = LocalRequests(lambda: 0.5)
         self.callers = callers_of(kind)
+        self.processes = Processes(self.callers, apart=kind in APART)
         self.now = 1000.0
         self.server = Server([caller.request for caller in self.callers], self.now)
         self.network = Network()
         self.unheard = self.loop_ended = False
         self.used: Counter[str] = Counter()
-        self.failures: list[str] = []
+        self.failures = self.processes.failures
         self.entries: dict[Entry, None] = {}
         self._global_events: dict[str, Callable[[], None]] = {
             "renew": self._renew,
@@ -58,7 +57,7 @@ class Simulation:
             "close": self._close,
             "away": self._away,
             "late": self._late,
-            "deadlines": lambda: self.requests.deadlines(self.now),
+            "deadlines": lambda: self.processes.deadlines(self.now),
             "pause over": self._pause_over,
         }
         self._caller_events: dict[str, Callable[[Caller], None]] = {
@@ -80,6 +79,7 @@ class Simulation:
             "delay": self._delay,
             "disconnect": self._disconnect,
             "fail": self._fail,
+            "unsafe": self._unsafe,
             "read": self._read,
             "receive": self._receive,
             "lose": self._lose,
@@ -88,7 +88,7 @@ class Simulation:
     def apply(self, event: str) -> None:
         """Have one event happen."""
         self._advance(STEP)
-        self.entries.update(dict.fromkeys(self.in_books()))
+        self.entries.update(dict.fromkeys(self.processes.entries()))
         what, _, which = event.partition(" ")
         if event in self._global_events:
             self._global_events[event]()
@@ -102,79 +102,21 @@ class Simulation:
             self._network_events[what](which)
         self._tell()
 
-    def next_to_settle(self) -> str | None:
-        """Return the next event of those that follow by themselves, in little time."""
-        for message in self.network.messages:
-            return f"{'arrive' if message.reply is None else 'read'} {message.label}"
-        for news in self.server.news:
-            return f"receive {news.label}"
-        if self.unheard:
-            return "subscribed"
-        if self.loop_ended:
-            return "loop end noticed"
-        for caller in self.callers:
-            asks_again = caller.status is Status.WAITING and caller.asks_again
-            if asks_again or caller.status is Status.WOKEN:
-                return f"ask {caller.number}"
-            if caller.status is Status.COLLECTED:
-                return f"forget {caller.number}"
-        if self.overdue():
-            return "deadlines"
-        if self.due():
-            return "renew"
-        return "pause over" if self._pauses() else None
-
-    def in_books(self) -> list[Entry]:
-        return [*self.requests.entries.values(), *self.requests.releasing.values()]
-
-    def due(self) -> bool:
-        return any(entry.renew_at <= self.now for entry in self.in_books())
-
-    def overdue(self) -> bool:
-        return any(
-            entry.state is State.HELD and entry.expires_at <= self.now for entry in self.in_books()
-        )
-
-    def may_be_late(self) -> bool:
-        """Whether all that is on its way can stay there for most of a lease.
-
-        What arrives later than that is released no more: it ends by itself.
-        """
-        ages = (self.now - each.sent_at for each in self.network.messages if each.reply is None)
-        return not self.used["late"] and all(age < LEASE / 4 for age in ages)
-
     def _late(self) -> None:
         """Most of a lease passes, and what is on its way stays there."""
         self.used["late"] += 1
         self._advance(LEASE * 2 / 3)
         self.server.expire(self.now)
 
-    def _pauses(self) -> list[float]:
-        """Return when releases are sent again that have failed."""
-        return [each.renew_at for each in self.requests.releasing if each.failures]
-
     def _advance(self, seconds: float) -> None:
         self.now += seconds
         self.server.now = self.now
 
     def _tell(self) -> None:
-        """Tell callers what follows, as the store does."""
-        outbox = self.requests.outbox
-        while outbox:
-            said = outbox.popleft()
-            caller: Any = said.entry.listener
-            if caller is None:
-                continue
-            if said.loss is not None:
-                caller.lease_lost(said.loss)
-                if said.loss is not Loss.PREEMPTED and said.entry.state < State.RELEASING:
-                    self.failures.append("L5: it was told of its loss, and is in the books")
-            elif said.renewed_until is not None:
-                caller.lease_renewed(said.renewed_until)
-            elif not caller.look_again(said.answer):
-                self.requests.caller_gone(said.entry, self.now)
+        """Tell callers what follows; who has lost its lease lets go."""
+        self.processes.tell(self.now)
         for caller in self.callers:
-            entry = self.requests.entries.get(caller.request.id)
+            entry = caller.requests.entries.get(caller.request.id)
             if caller.status is Status.HOLDING and not caller.ends_at and entry is not None:
                 caller.ends_at = entry.expires_at
             if caller.has_to_let_go:
@@ -184,9 +126,9 @@ class Simulation:
 
     def _ask(self, caller: Caller) -> None:
         caller.begin()
-        for entry in self.requests.in_the_way(caller.request):
+        for entry in caller.requests.in_the_way(caller.request):
             self._send("release", caller, entry, by_caller=False)
-        self.requests.asked(caller.request, self.now)
+        caller.requests.asked(caller.request, self.now)
         self._send("ask", caller)
 
     def _wake(self, caller: Caller) -> None:
@@ -205,29 +147,29 @@ class Simulation:
         if was is Status.ASKING:
             self.network.read_no_reply(caller.number)
             if noted or caller.is_job:
-                self.requests.not_answered(caller.request, self.now, unsure=True)
+                caller.requests.not_answered(caller.request, self.now, unsure=True)
         if caller.is_job and was is not Status.HOLDING:
             return
         request = caller.request
-        entry = self.requests.entries.get(request.id)
+        entry = caller.requests.entries.get(request.id)
         if entry is not None and entry.request.claimant == request.claimant:
-            entry = self.requests.release(request.id, self.now, by_caller=True)
+            entry = caller.requests.release(request.id, self.now, by_caller=True)
         else:
             entry = None  # it is lost, or another delivery's
         if in_haste:
             key = request.demands[0].key
-            self.requests.release(request.id, self.now, key, request.claimant)
+            caller.requests.release(request.id, self.now, key, request.claimant)
         else:
             self._send("release", caller, entry)
 
     def _refuse(self, caller: Caller) -> None:
         """It cannot ask: no thread can begin."""
         caller.begin()
-        self.requests.asked(caller.request, self.now)
-        self.requests.not_sent(caller.request, self.now)
+        caller.requests.asked(caller.request, self.now)
+        caller.requests.not_sent(caller.request, self.now)
         caller.status = Status.GONE
         if not caller.is_job:
-            self.requests.release(caller.request.id, self.now, caller.request.demands[0].key)
+            caller.requests.release(caller.request.id, self.now, caller.request.demands[0].key)
 
     def _collect(self, caller: Caller) -> None:
         """The garbage collector has its lease."""
@@ -237,7 +179,7 @@ class Simulation:
         """The store is told that the garbage collector had its lease."""
         caller.status = Status.GONE
         request = caller.request
-        self.requests.collected(request.id, request.claimant, self.now)
+        caller.requests.collected(request.id, request.claimant, self.now)
 
     def _stop(self, caller: Caller) -> None:
         """Its event loop ends: it does nothing any more, and says so when it is asked."""
@@ -247,15 +189,15 @@ class Simulation:
 
     def _hint(self, caller: Caller) -> None:
         """A message says that the answer may have changed."""
-        self.requests.heard_answer(caller.request.id, None, self.now, self.now)
+        caller.requests.heard_answer(caller.request.id, None, self.now, self.now)
 
     def _loop_end_noticed(self) -> None:
         self.loop_ended = False
-        self.requests.wake(self.now)
+        self.processes.wake(self.now)
 
     def _close(self) -> None:
         self.used["close"] += 1
-        self.requests.close(self.now)
+        self.processes.close(self.now)
 
     # -- the network ------------------------------------------------------------------------------
 
@@ -278,7 +220,8 @@ class Simulation:
         if message.what == "stray" or (message.what == "release" and entry is None):
             self.network.replace(message, None)
         else:
-            self.network.replace(message, message._replace(reply=reply))
+            left = self.server.hold_left(request, None)
+            self.network.replace(message, message._replace(reply=reply, hold_left=left))
 
     def _delay(self, label: str) -> None:
         """The connection is given up; what was sent over it arrives all the same, some time."""
@@ -295,44 +238,62 @@ class Simulation:
     def _fail(self, label: str) -> None:
         """The server answers a release in the background with an error."""
         self.used["fail"] += 1
-        entry = self.network.take(label).entry
+        message = self.network.take(label)
+        entry = message.entry
         assert entry is not None
-        self.requests.release_failed(entry, self.now)
+        self.callers[message.caller].requests.release_failed(entry, self.now)
         if entry.renew_at <= self.now:
             self.failures.append("L4: a release that failed is sent again without a pause")
 
+    def _unsafe(self, label: str) -> None:
+        """Too few replicas have a grant: the transport gives it back, and the ask fails."""
+        self.used["unsafe"] += 1
+        message = self.network.take(label)
+        self.server.release(message.request, for_good=False)
+        requests, token = self.callers[message.caller].requests, message.reply.fencing_token
+        requests.heard_loss(message.request.id, Loss.FORGOTTEN, token, self.now)
+        self._ask_failed(message, unsure=False)
+
+    def _ask_failed(self, message: Message, *, unsure: bool) -> None:
+        """Tell a caller that its ask has no answer."""
+        caller = self.callers[message.caller]
+        granted = caller.requests.not_answered(message.request, self.now, unsure=unsure)
+        if granted is not None:
+            caller.take(granted)
+        elif caller.is_job:
+            caller.status = Status.GONE
+        else:
+            caller.status, caller.asks_again = Status.WAITING, True
+            if caller.delivered is not None:
+                caller.take(caller.delivered)
+
     def _pause_over(self) -> None:
         """The pause after a release that failed is over."""
-        self._advance(max(0.0, min(self._pauses()) - self.now))
+        self._advance(max(0.0, min(self.processes.pauses()) - self.now))
         self._renew()
 
     def _not_answered(self, message: Message) -> None:
         caller = self.callers[message.caller]
+        requests = caller.requests
         if message.what == "ask" and caller.status is Status.ASKING:
-            granted = self.requests.not_answered(message.request, self.now, unsure=True)
-            if granted is not None:
-                caller.take(granted)
-            elif caller.is_job:
-                caller.status = Status.GONE
-            else:
-                caller.status, caller.asks_again = Status.WAITING, True
-                if caller.delivered is not None:
-                    caller.take(caller.delivered)
+            self._ask_failed(message, unsure=True)
         elif message.what == "release" and message.by_caller:  # any other is sent again
             if message.entry is not None:
-                self.requests.not_released(message.entry, self.now)
+                requests.not_released(message.entry, self.now)
             request = message.request
             if request.claimant:  # of a job whose lease was lost no entry is left
                 key = request.demands[0].key
-                self.requests.release(request.id, self.now, key, request.claimant)
-        self.requests.silence()  # news may have been lost with it
+                requests.release(request.id, self.now, key, request.claimant)
+        requests.silence()  # news may have been lost with it
 
     def _read(self, label: str) -> None:
         """The process reads a reply."""
         message = self.network.take(label)
-        requests, caller, entry = self.requests, self.callers[message.caller], message.entry
+        caller, entry = self.callers[message.caller], message.entry
+        requests = caller.requests
         if message.what in {"ask", "reclaim"}:
-            answer = requests.answered(message.request, message.reply, message.sent_at, self.now)
+            request, reply, sent_at = message.request, message.reply, message.sent_at
+            answer = requests.answered(request, reply, sent_at, self.now, message.hold_left)
             self._tell()
             if message.what == "ask" and caller.status is Status.ASKING:
                 caller.take(answer)
@@ -349,11 +310,12 @@ class Simulation:
         """The process reads news."""
         (news,) = (each for each in self.server.news if each.label == label)
         self.server.news.remove(news)
-        request_id = self.callers[news.caller].request.id
+        caller = self.callers[news.caller]
+        requests, request_id = caller.requests, caller.request.id
         if isinstance(news.said, Loss):
-            self.requests.heard_loss(request_id, news.said, news.token, self.now)
+            requests.heard_loss(request_id, news.said, news.token, self.now)
         else:
-            self.requests.heard_answer(request_id, news.said, news.sent_at, self.now)
+            requests.heard_answer(request_id, news.said, news.sent_at, self.now)
 
     def _lose(self, label: str) -> None:
         """News are lost."""
@@ -363,7 +325,7 @@ class Simulation:
 
     def _subscribed(self) -> None:
         self.unheard = False
-        self.requests.silence()
+        self.processes.silence()
 
     def _lose_connections(self) -> None:
         messages, self.network.messages = self.network.messages, []
@@ -376,22 +338,17 @@ class Simulation:
     # -- the background ---------------------------------------------------------------------------
 
     def _renew(self) -> None:
-        """The background thread renews and releases what is due."""
-        for entry in self.requests.due(self.now):
-            self._send("renew", self._caller_of(entry), entry, by_caller=False)
+        """The threads of the background renew and release what is due."""
+        caller_of = self.processes.caller_of
         sent = {each.entry: each for each in self.network.messages if each.what == "release"}
-        for entry in self.requests.releases_due(self.now):
-            if entry not in sent:
-                self._send("release", self._caller_of(entry), entry, by_caller=False)
-            elif sent[entry].by_caller:
-                self.failures.append("L4: it is released twice")
-
-    def _caller_of(self, entry: Entry) -> Caller:
-        for caller in self.callers:
-            if entry.listener is caller:
-                return caller
-        # It was in no book when it was to be released: then there is the id alone.
-        return next(each for each in self.callers if each.request.id == entry.request.id)
+        for requests in self.processes.all:
+            for entry in requests.due(self.now):
+                self._send("renew", caller_of(entry, requests), entry, by_caller=False)
+            for entry in requests.releases_due(self.now):
+                if entry not in sent:
+                    self._send("release", caller_of(entry, requests), entry, by_caller=False)
+                elif sent[entry].by_caller:
+                    self.failures.append("L4: it is released twice")
 
     def _renewal_time(self) -> None:
         """A third of a lease has passed."""
@@ -423,10 +380,11 @@ class Simulation:
         self._advance(LEASE)
         self.server.expire(self.now)
         self.server.news.clear()
-        before = {*self.requests.releasing}
-        self.requests.deadlines(self.now)
+        before = self.processes.releasing()
+        self.processes.deadlines(self.now)
         self._tell()
-        # Of what is in no book it is not known when it is over.
-        for entry in before.intersection(self.requests.releases_due(self.now)):
-            if entry.listener is not None:
-                self.failures.append("L4: what is over is still to be released")
+        for requests in self.processes.all:
+            # Of what is in no book it is not known when it is over.
+            for entry in before.intersection(requests.releases_due(self.now)):
+                if entry.listener is not None:
+                    self.failures.append("L4: what is over is still to be released")
