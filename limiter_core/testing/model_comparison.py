@@ -86,7 +86,8 @@ class ModelComparison:
             lambda model, now: model.acquire(own, now),
             lambda given, right: comparable(given, own) == comparable(right, own),
         )
-        self._seen.append(comparable(answer, own))
+        # A place in line is a number of the store's own making.
+        self._seen.append(comparable(answer, own._replace(order=None)))
         if isinstance(answer, Granted):
             self.granted[own.id] = answer.fencing_token
         elif isinstance(answer, Queued):
