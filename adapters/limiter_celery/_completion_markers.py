@@ -14,12 +14,12 @@ from limiter_core.store import SyncStore
 
 
 class CompletionMarkers:
-    """The finished attempts of the tasks of one name; all methods may raise StoreError.
+    """The markers that the workers of one name share; all methods may raise StoreError.
 
     Args:
-        store: where the markers are kept.
-        name: of the workers that share them.
-        seconds: for which a marker is kept; 0 for no markers at all.
+        store: where they are kept.
+        name: of the workers.
+        seconds: for which each is kept; 0 for no markers at all.
     """
 
     def __init__(self, store: SyncStore, name: str, seconds: float) -> None:

@@ -72,13 +72,7 @@ class Delivery:
 
 
 def delivery_of(request: Any, origin: Origin | None, connection: int) -> Delivery:
-    """Return the delivery of a request that was just received.
-
-    Args:
-        request: of Celery.
-        origin: where its message came from first; None if it did not wait.
-        connection: the number of the current connection to the broker.
-    """
+    """Return the delivery of a request that was just received by a connection to the broker."""
     headers: Any = request.request_dict
     app = request.app
     # The task must not see these headers: it would send them along with a retry.

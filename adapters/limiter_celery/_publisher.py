@@ -37,8 +37,8 @@ class Publisher:
 
     Args:
         app: the Celery app.
-        scheduler: in which it publishes.
-        drop: removes a ticket from the store; called in the scheduler.
+        scheduler: in which it publishes, and drops.
+        drop: removes a ticket from the store.
     """
 
     def __init__(self, app: Any, scheduler: Scheduler, drop: Callable[[str], object]) -> None:
@@ -89,13 +89,7 @@ class Refusals:
     scheduler: Scheduler
 
     def report_later(self, ticket: str, payload: bytes, reason: str) -> None:
-        """Report a task as REVOKED, and try until that is done; from any thread.
-
-        Args:
-            ticket: that the task had.
-            payload: of the ticket.
-            reason: of its end.
-        """
+        """Report the task of a ticket's payload as REVOKED, until that is done; from any thread."""
         self.scheduler.call_soon(lambda: self._try(ticket, unpack(payload), reason, 0.5))
 
     def _try(self, ticket: str, message: ParkedMessage, reason: str, pause: float) -> None:

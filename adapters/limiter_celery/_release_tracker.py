@@ -68,12 +68,9 @@ class ReleaseTracker:
             self._set_marker(delivery)
 
     def on_end(self, request: Any, *, completed: bool = True, in_main_loop: bool = False) -> None:
-        """Give the slot of a task back, once; the next task is woken.
+        """Give the slot of a task back, once; now, or in the main loop. The next task is woken.
 
-        Args:
-            request: the task.
-            completed: whether this delivery of it has an outcome.
-            in_main_loop: not now, but when the main loop comes around.
+        The delivery has `completed` if it has an outcome, and is not to run again.
         """
         if not request.delivery.finish():
             return

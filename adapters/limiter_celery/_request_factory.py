@@ -9,11 +9,7 @@ from limiter_celery._parked_message import ParkedMessage
 
 
 class RequestFactory:
-    """Makes the requests of the limited tasks that this worker knows.
-
-    Args:
-        consumer: of Celery.
-    """
+    """Makes the requests of the limited tasks that this worker knows."""
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer

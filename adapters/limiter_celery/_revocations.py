@@ -39,15 +39,12 @@ def _listed(value: Any) -> list[Any]:
 
 
 class Revocations:
-    """The revokes that the store remembers.
+    """The revokes that the workers of one name share; all methods but `cover` may raise StoreError.
 
     Args:
         store: where they are kept.
-        name: of the workers that share them.
+        name: of the workers.
         seconds: for which each is remembered.
-
-    Attributes:
-        loaded: whether the revokes from before this worker started are known.
     """
 
     def __init__(self, store: SyncStore, name: str, seconds: float) -> None:
@@ -56,31 +53,19 @@ class Revocations:
         self.loaded = False
 
     def note(self, task_id: str) -> None:
-        """Note in the store that a task was revoked.
-
-        Raises:
-            StoreError: the store could not be used.
-        """
+        """Note in the store that a task was revoked."""
         # The same member whichever worker notes it, so there is one. Its age counts from now on.
         member = f"revoked:{task_id}"
         self._noted.remove(member)
         self._noted.add(member)
 
     def note_stamps(self, stamps: Stamps) -> None:
-        """Note in the store that tasks with these stamps were revoked.
-
-        Raises:
-            StoreError: the store could not be used.
-        """
+        """Note in the store that tasks with these stamps were revoked."""
         for digest in _digests(stamps):
             self.note(digest)
 
     def load(self) -> None:
-        """Load what was revoked before this worker started.
-
-        Raises:
-            StoreError: the store could not be used.
-        """
+        """Load what was revoked before this worker started; `loaded` is true from then on."""
         now = time.time()
         ages = self._noted.ages()
         self._revoked_at = {name.partition(":")[2]: now - age for name, age in ages.items()}

@@ -52,12 +52,7 @@ class Settings:
 
 
 class WorkerLimiter:
-    """The limiter in one worker.
-
-    Args:
-        worker: of Celery, whose pool has started.
-        settings: of the app.
-    """
+    """The limiter in one worker, whose pool has started."""
 
     def __init__(self, worker: Any, settings: Settings) -> None:
         app, pool, consumer = worker.app, worker.pool, worker.consumer
