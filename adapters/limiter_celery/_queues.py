@@ -129,8 +129,8 @@ class _TaskConsumer(_celery.QueueNotingConsumer):
     app: Any
 
     def __init__(self, channel: Any, queues: Any = None, *args: Any, **options: Any) -> None:
-        # Redis can be told to take from the first queue that has a message: that must be one of
-        # granted tasks, which hold their slots, for as long as there are any.
+        # With an option of the Redis transport, messages are taken from the first queue that has
+        # any: that must be one of granted tasks, which hold their slots.
         first = sorted(queues or (), key=lambda queue: not queue.name.endswith(SUFFIX))
         super().__init__(channel, first, *args, **options)
 

@@ -1,8 +1,8 @@
 """Keeps the limits of an app's tasks in one worker: builds the parts, and gives each what it uses.
 
 They live in the worker's main process; no child of a pool uses the store. The message of a task is
-always kept by somebody, whatever process is killed: by the broker, or by the task's ticket in the
-store while it waits, and from its grant until a worker has claimed its slot.
+kept whatever process is killed: by the broker, or by the task's ticket in the store while it waits,
+and from its grant until a worker has claimed its slot.
 """
 
 from __future__ import annotations

@@ -185,9 +185,9 @@ class WorkerProcesses:
 
     def log(self, event: str = "", task_id: str = "") -> list[dict[str, Any]]:
         """Return what the bodies noted."""
-        said = [json.loads(line) for line in self._log.lrange("test:log", 0, -1)]
+        notes = [json.loads(line) for line in self._log.lrange("test:log", 0, -1)]
         return [
-            each for each in said if event in ("", each["event"]) and task_id in ("", each["id"])
+            each for each in notes if event in ("", each["event"]) and task_id in ("", each["id"])
         ]
 
     def began(self, result: Any) -> bool:
@@ -199,8 +199,8 @@ class WorkerProcesses:
         try:
             until_now(condition, name, patience=patience)
         except AssertionError as error:
-            said = "\n".join(worker.output() for worker in self.workers)
-            raise AssertionError(f"{error}\n{said}\n{self.log()[-20:]}") from None
+            output = "\n".join(worker.output() for worker in self.workers)
+            raise AssertionError(f"{error}\n{output}\n{self.log()[-20:]}") from None
 
     def until_began(self, result: Any) -> None:
         """Wait until the body of a task began."""
@@ -253,12 +253,12 @@ class WorkerProcesses:
         """Return begin and end of each body that ended, and its task's id."""
         begun: dict[tuple[str, int, int], float] = {}
         spans: list[tuple[float, float, str]] = []
-        for said in self.log():
-            body = said["id"], said["try"], said["pid"]
-            if said["event"] == "begin":
-                begun[body] = said["at"]
+        for note in self.log():
+            body = note["id"], note["try"], note["pid"]
+            if note["event"] == "begin":
+                begun[body] = note["at"]
             elif body in begun:
-                spans.append((begun.pop(body), said["at"], said["id"]))
+                spans.append((begun.pop(body), note["at"], note["id"]))
         return spans
 
     def spans(self) -> list[tuple[float, float]]:

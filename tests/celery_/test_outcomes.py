@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:Depreca
     [
         ("fails", {"FAILURE"}),
         ("ignores", {"PENDING", "STARTED"}),
-        ("rejects", {"FAILURE", "PENDING"}),  # Celery before 5.7 tells nothing of a rejected task
+        ("rejects", {"FAILURE", "PENDING"}),  # Celery before 5.7 reports no rejected task
     ],
 )
 def test_a_body_that_raises(shop: WorkerProcesses, user: str, task: str, states: set[str]) -> None:

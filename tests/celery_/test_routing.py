@@ -186,7 +186,7 @@ def listening(shop: WorkerProcesses) -> int:
 def broadcast(shop: WorkerProcesses, name: str, *task: Any) -> Sent:
     """Send a task to all workers."""
     to = shop.app.amqp.queues[name]
-    if "broker" not in shop.given:  # Redis: who does not listen yet misses it
+    if "broker" not in shop.given:  # Redis: a worker that does not listen yet misses it
         shop.until(lambda: listening(shop) >= 2 * len(shop.workers), "all workers listen")
     return shop.send(*task, queue=to, declare=[to.exchange])
 

@@ -41,8 +41,8 @@ def queue_of(name: str, exchange: str, kind: str, keys: list[str], **more: Any) 
 
 
 def note(client: Any, event: str, task: Any, **more: Any) -> None:
-    said = {"event": event, "at": time.time(), "id": task.request.id, "pid": os.getpid()}
-    client.rpush(LOG, json.dumps(said | {"try": task.request.retries} | more))
+    noted = {"event": event, "at": time.time(), "id": task.request.id, "pid": os.getpid()}
+    client.rpush(LOG, json.dumps(noted | {"try": task.request.retries} | more))
 
 
 def spend(client: Any, task_id: str, seconds: float) -> None:
