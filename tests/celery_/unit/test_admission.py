@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,9 +12,6 @@ from celery.worker import state
 from limiter_celery import ConcurrencyLimit
 from limiter_celery._completion_markers import CompletionMarkers
 from limiter_celery._parked_message import parked_message_of
-from limiter_core import StoreUnavailable
-from limiter_redis import RedisStore
-from tests.redis._ports import free_port
 
 from ._parts import NAME, Parts
 
@@ -199,17 +195,6 @@ def test_arguments_that_do_not_fit_are_let_through(parts: Parts) -> None:
     request = parts.receive("one", "eve", "too", "many")
     parts.admission.admit(request)
     assert request.delivery.lease is None
-
-
-@pytest.fixture
-def without_store() -> Iterator[Parts]:
-    """Parts whose store cannot be reached."""
-    store = RedisStore(f"redis://127.0.0.1:{free_port()}/0")
-    with pytest.raises(StoreUnavailable):
-        store.sync_face().inspect(KEY)
-    parts = Parts(store)
-    yield parts
-    parts.close()
 
 
 def test_while_the_store_is_away_tasks_are_tried_again(without_store: Parts) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from limiter_celery._delivery import job_of
@@ -11,8 +9,6 @@ from limiter_celery._revocations import Revocations
 from limiter_celery._sweeper import Sweeper
 from limiter_core import StoreUnavailable
 from limiter_core.jobs import CLAIM
-from limiter_redis import RedisStore
-from tests.redis._ports import free_port
 
 from ._parts import NAME, Parts
 
@@ -49,14 +45,6 @@ def test_revokes_from_before_the_worker_started_are_loaded(parts: Parts, sweeper
     parts.finish()
     assert parts.revocations.loaded
     assert parts.revocations.cover("one", {}, 0.0)
-
-
-@pytest.fixture
-def without_store() -> Iterator[Parts]:
-    """Parts whose store cannot be reached."""
-    parts = Parts(RedisStore(f"redis://127.0.0.1:{free_port()}/0"))
-    yield parts
-    parts.close()
 
 
 def test_a_store_that_is_away_is_swept_later(
