@@ -94,9 +94,10 @@ class Parts:
         self.connection = self.app.connection_for_write()
         self.channel = self.connection.default_channel
         self.consumer = make_consumer(self.app)
-        self.notices: list[Notice] = []
-        self.gate = SyncJobGate(self.store, NAME, self.notices.append)
         self.worker = WorkerState()
+        self.notices: list[Notice] = []
+        self.of_own_steps: list[bool] = []
+        self.gate = SyncJobGate(self.store, NAME, self._note)
         self.main_loop = MainLoop()
         self.scheduler = Scheduler("unit")
         self.markers = CompletionMarkers(self.tickets, NAME, 60.0)
@@ -134,6 +135,10 @@ class Parts:
                 worker=self.worker,
             )
         )
+
+    def _note(self, notice: Notice) -> None:
+        self.notices.append(notice)
+        self.of_own_steps.append(self.worker.in_own_step)
 
     def receive(self, name: str | None, *args: Any, **options: Any) -> LimitedRequest:
         """Send a task, and return the request that a consumer makes of its message.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -81,6 +82,8 @@ def test_a_copy_of_a_task_that_runs_is_tried_again(parts: Parts) -> None:
     copy = parts.receive("late", task_id="a")
     refused(parts, copy)
     assert deferred(parts) == 1
+    (timer,) = parts.consumer.timer.queue
+    assert 3.0 < timer.eta - monotonic() < 5.6, "sooner than its lease of 30 seconds may end"
     assert not copy.message.acknowledged
 
 

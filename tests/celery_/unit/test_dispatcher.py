@@ -177,3 +177,23 @@ def test_a_waiting_task_that_is_not_to_run_is_revoked(parts: Parts, dispatcher: 
     assert parts.published() == 0
     parts.parked_tasks.revoke({older})
     assert parts.removed == [], "it is forgotten"
+
+
+def test_a_task_whose_waiting_is_over_is_forgotten(parts: Parts, dispatcher: Dispatcher) -> None:
+    """When it waits again, by another worker, a revoke that comes here leaves it alone."""
+    holder = parts.receive("one")
+    parts.admission.admit(holder)
+    request = parts.receive("one")
+    job = job_of(request)
+    assert job is not None
+    outcome = parts.gate.admit(job)
+    assert isinstance(outcome, Waiting)
+    parts.parked_tasks.add(request, job, outcome)
+    assert parts.tickets.evict_waiter(job.ticket)
+    (notice,) = parts.notices
+    dispatcher.dispatch(notice)
+    parts.gate.drop(job.ticket)
+    assert isinstance(parts.gate.admit(job), Waiting)
+    parts.parked_tasks.revoke({request.id})
+    assert parts.removed == []
+    assert parts.tickets.inspect("user=eve").waiting == 1

@@ -47,6 +47,7 @@ def test_a_slot_is_given_back_once_and_the_next_is_named(parts: Parts, running: 
     parts.releases.on_end(running)
     parts.releases.on_end(running)
     assert [each.id for each in parts.notices] == [waiting[0].delivery.ticket]
+    assert parts.of_own_steps == [True], "no other worker is notified of it"
     assert parts.tickets.inspect(KEY).waiting == 1
     assert not parts.releases.has_any()
 

@@ -36,6 +36,7 @@ def test_a_slot_that_was_not_claimed_in_time_is_offered_again(
     sweeper.start()
     parts.finish()
     assert [each.id for each in parts.notices] == [waits.ticket] * 2
+    assert parts.of_own_steps == [True, True]
     parts.gate.drop(waits.ticket)
 
 
