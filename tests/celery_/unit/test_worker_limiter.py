@@ -1,0 +1,110 @@
+"""The parts as a worker wires them: on a worker of Celery that is made, and not started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import _state, states
+from celery.bootsteps import RUN
+from celery.worker import state
+from celery.worker.request import create_request_cls
+
+from limiter_celery import ConcurrencyLimit
+from limiter_celery._admission_hook import AdmissionHook
+from limiter_celery._worker_limiter import Settings, WorkerLimiter
+from limiter_core import SyncLimiter
+from limiter_memory import MemoryStore
+from tests.redis._tools import until_now
+
+from ._parts import NAME, make_app
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    app = make_app()
+    monkeypatch.setattr(_state, "default_app", app)
+    monkeypatch.setattr(_state._tls, "current_app", None)
+    worker = app.WorkController(hostname="unit", pool="solo", concurrency=1)
+    worker.consumer.blueprint.state = RUN
+    worker.consumer.event_dispatcher = None
+    yield worker
+    worker.timer.stop()
+    for request in (*state.reserved_requests, *state.active_requests):
+        state.task_ready(request)
+    app.close()
+
+
+@pytest.fixture
+def limiter(worker: Any, store: MemoryStore) -> Iterator[WorkerLimiter]:
+    limiter = WorkerLimiter(worker, Settings(store, NAME, 30.0, "raise", None))
+    limiter.start()
+    yield limiter
+    limiter.close()
+
+
+def received(worker: Any, limiter: WorkerLimiter, queue: str) -> Any:
+    """Return the request of the next message of a queue, and have the consumer process it."""
+    app = worker.app
+    with app.connection_for_write() as connection:
+        message = app.amqp.queues[queue](connection.default_channel).get()
+        assert message is not None
+        task = app.tasks[message.headers["task"]]
+        made = create_request_cls(limiter.prepare(task), task, worker.pool, "unit", None, app=app)
+        request = made(message, app=app, task=task, on_ack=message.ack_log_error)
+        state.task_reserved(request)
+        worker.consumer.on_task_request(request)
+    return request
+
+
+def published(worker: Any, queue: str) -> int:
+    with worker.app.connection_for_write() as connection:
+        bound = worker.app.amqp.queues[queue](connection.default_channel)
+        return bound.queue_declare().message_count
+
+
+def test_a_task_waits_is_granted_and_runs(
+    worker: Any, limiter: WorkerLimiter, store: MemoryStore
+) -> None:
+    app = worker.app
+    queue = app.conf.task_default_queue
+    assert isinstance(worker.consumer.on_task_request, AdmissionHook)
+    with SyncLimiter(store) as operator:
+        holder = operator.acquire(ConcurrencyLimit("user"), {"user": "eve"})
+        app.send_task("late")
+        waits = received(worker, limiter, queue)
+        assert operator.inspect("user=eve").waiting == 1
+        assert app.AsyncResult(waits.id).state == states.PENDING
+        holder.release()
+        granted = f"{queue}.granted"
+        until_now(lambda: published(worker, granted) == 1, "it is published", patience=10.0)
+        request = received(worker, limiter, granted)
+        assert request.id == waits.id
+        assert app.AsyncResult(request.id).state == states.SUCCESS
+        assert operator.inspect("user=eve").in_use == 0
+
+
+def test_once_the_worker_has_ended_tasks_wait_for_another(
+    worker: Any, limiter: WorkerLimiter, store: MemoryStore
+) -> None:
+    app = worker.app
+    queue = app.conf.task_default_queue
+    with SyncLimiter(store) as operator:
+        holder = operator.acquire(ConcurrencyLimit("user"), {"user": "eve"})
+        app.send_task("one")
+        received(worker, limiter, queue)
+        limiter.close()
+        holder.release()
+        assert published(worker, f"{queue}.granted") == 0
+        assert operator.inspect("user=eve").in_use == 0, "no worker would claim it"
+        other = WorkerLimiter(worker, Settings(store, NAME, 30.0, "raise", None))
+        other.start()
+        granted = f"{queue}.granted"
+        until_now(lambda: published(worker, granted) == 1, "another one wakes it", patience=10.0)
+        other.close()
