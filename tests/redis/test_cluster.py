@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,23 +13,18 @@ import redis.asyncio
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, ConfigurationError, Limiter, SyncLimiter
 from limiter_core.requests import Demand, Queued, Request
-from limiter_core.testing import AsyncStoreContract, Scenario, SyncStoreContract
 from limiter_redis import RedisStore
 
-from ._clusters import FAKED, Cluster, ClusterClock, counted, flush
+from ._cluster_contract import ContractInAnEventLoop, ContractInThreads, running_cluster
+from ._clusters import Cluster, counted, flush
 from ._load_processes import LoadProcesses
 from ._processes import Worker
 from ._tools import until, until_now
 from .test_cancellation import AWAITS, MOMENTS, cancelled_at
 
+__all__ = ("running_cluster",)  # a fixture: pytest finds it by its name
+
 PER_CUSTOMER = ConcurrencyLimit("customer", max_concurrent=1)
-
-
-@pytest.fixture(scope="module")
-def running_cluster() -> Iterator[Cluster]:
-    cluster = Cluster()
-    yield cluster
-    cluster.close()
 
 
 @pytest.fixture
@@ -47,57 +42,17 @@ def store(cluster: Cluster) -> Iterator[RedisStore]:
     store.close()
 
 
-class OnACluster:
-    # In a namespace of its own: a keeper that still has somebody to keep alive outlives its test.
-
-    @pytest.fixture
-    def clock(self, cluster: Cluster) -> ClusterClock:
-        return ClusterClock(cluster, "{fake:contract}", "{fake}")
-
-    @pytest.fixture
-    def forget(self, cluster: Cluster, clock: ClusterClock) -> Callable[[], object]:
-        def lose_everything() -> None:
-            flush(cluster)
-            clock.write()
-
-        return lose_everything
+class OfKeys:
+    namespace = "fake"
+    tags = ("{fake:contract}", "{fake}")
 
 
-def hears(store: RedisStore, scenario: Scenario) -> bool:
-    """Whether a process that is to hear of something has its ears open already."""
-    if "RecordingListener" not in scenario.play.__code__.co_names:
-        return True
-    store.session.renewer.ensure_running()
-    store.session.renewer.watch("contract/a")  # type: ignore[attr-defined]
-    return store.session.renewer.receives("contract/a")  # type: ignore[attr-defined,no-any-return]
+class TestContractInThreads(OfKeys, ContractInThreads):
+    """With a hash tag for each scope."""
 
 
-class TestContractInThreads(OnACluster, SyncStoreContract):
-    @pytest.fixture
-    def store(
-        self, cluster: Cluster, clock: ClusterClock, scenario: Scenario
-    ) -> Iterator[RedisStore]:
-        store = RedisStore(cluster.url, namespace="fake", script=FAKED)
-        until_now(lambda: hears(store, scenario), "the keeper listens")
-        yield store
-        for key in list(store.sync_face().keys()):  # what an operator set has no expiry
-            store.sync_face().reset_limit(key)
-            store.sync_face().resume(key)
-        store.close()
-
-
-class TestContractInAnEventLoop(OnACluster, AsyncStoreContract):
-    @pytest.fixture
-    async def store(
-        self, cluster: Cluster, clock: ClusterClock, scenario: Scenario
-    ) -> AsyncIterator[RedisStore]:
-        store = RedisStore(cluster.url, namespace="fake", script=FAKED)
-        until_now(lambda: hears(store, scenario), "the keeper listens")
-        yield store
-        async for key in store.async_face().keys():
-            await store.async_face().reset_limit(key)
-            await store.async_face().resume(key)
-        await store.aclose()
+class TestContractInAnEventLoop(OfKeys, ContractInAnEventLoop):
+    """With a hash tag for each scope."""
 
 
 # -- one slot for a step ---------------------------------------------------------------------------

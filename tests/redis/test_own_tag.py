@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,16 +12,18 @@ from redis.crc import key_slot
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, ConfigurationError, Limiter, SyncLimiter
 from limiter_core.requests import Demand, Granted, Notice, Queued, Request
-from limiter_core.testing import AsyncStoreContract, Scenario, SyncStoreContract
 from limiter_core.testing.listener import RecordingListener
 from limiter_redis import RedisStore
 
-from ._clusters import FAKED, Cluster, ClusterClock, Mover, counted, flush, owner_of
+from ._cluster_contract import ContractInAnEventLoop, ContractInThreads, running_cluster
+from ._clusters import Cluster, Mover, counted, flush, owner_of
 from ._load_processes import LoadProcesses
 from ._processes import Worker
 from ._servers import Process
 from ._tools import until, until_now, until_outlived
-from .test_cluster import RIGHTS, OnACluster, hears
+from .test_cluster import RIGHTS
+
+__all__ = ("running_cluster",)  # a fixture: pytest finds it by its name
 
 NAMESPACE = "{shop}:limits"
 CUSTOMER = ConcurrencyLimit("customer", max_concurrent=1)
@@ -29,13 +31,6 @@ REGION = ConcurrencyLimit("region", max_concurrent=1, scope="regions")
 ALL = ConcurrencyLimit(LIMIT_BY.constant("all"), max_concurrent=1, scope="shop")
 GIVEN = {"customer": 7, "region": "eu"}
 KEYS = ["customer=7", "regions/region=eu", "shop/all"]
-
-
-@pytest.fixture(scope="module")
-def running_cluster() -> Iterator[Cluster]:
-    cluster = Cluster()
-    yield cluster
-    cluster.close()
 
 
 @pytest.fixture
@@ -83,40 +78,17 @@ def job(name: str, *keys: str, **facts: Any) -> Request:
 # -- the contract ----------------------------------------------------------------------------------
 
 
-class WithATag(OnACluster):
-    @pytest.fixture
-    def clock(self, cluster: Cluster) -> ClusterClock:
-        return ClusterClock(cluster, "{fake}")
+class OfTheNamespace:
+    namespace = "{fake}:limits"
+    tags = ("{fake}",)
 
 
-class TestContractInThreads(WithATag, SyncStoreContract):
-    @pytest.fixture
-    def store(
-        self, cluster: Cluster, clock: ClusterClock, scenario: Scenario
-    ) -> Iterator[RedisStore]:
-        store = RedisStore(cluster.url, namespace="{fake}:limits", script=FAKED)
-        until_now(lambda: hears(store, scenario), "the keeper listens")
-        yield store
-        for key in list(store.sync_face().keys()):  # what an operator set has no expiry
-            store.sync_face().reset_limit(key)
-            store.sync_face().resume(key)
-        store.session.tracker.requests.clear()  # a scenario may end while it holds
-        store.close()
+class TestContractInThreads(OfTheNamespace, ContractInThreads):
+    """With one hash tag for all keys."""
 
 
-class TestContractInAnEventLoop(WithATag, AsyncStoreContract):
-    @pytest.fixture
-    async def store(
-        self, cluster: Cluster, clock: ClusterClock, scenario: Scenario
-    ) -> AsyncIterator[RedisStore]:
-        store = RedisStore(cluster.url, namespace="{fake}:limits", script=FAKED)
-        until_now(lambda: hears(store, scenario), "the keeper listens")
-        yield store
-        async for key in store.async_face().keys():
-            await store.async_face().reset_limit(key)
-            await store.async_face().resume(key)
-        store.session.tracker.requests.clear()
-        await store.aclose()
+class TestContractInAnEventLoop(OfTheNamespace, ContractInAnEventLoop):
+    """With one hash tag for all keys."""
 
 
 # -- one slot --------------------------------------------------------------------------------------
