@@ -46,7 +46,7 @@ TOGETHER = {
     "tests/celery_/test_routing.py",
     "tests/celery_/test_stops.py",
     "tests/celery_/test_waiting.py",
-    "tests/docket/test_places.py",
+    "tests/docket/test_servers.py",
     "tests/project/test_architecture.py",  # no fixture: what it reads
     "tests/project/test_examples.py",  # no fixture: a port
     "tests/redis/test_cluster.py",

@@ -19,8 +19,8 @@ from limiter_arq import LimitedWorker
 from limiter_redis import RedisStore
 from tests.redis._servers import Process, Server, binary
 
-from ._crew import Crew
-from ._inside import Inside
+from ._local_worker import Inside
+from ._worker_processes import Crew
 
 ARQS_OWN = {"arq:queue", "arq:abort"}
 """What arq keeps without an expiry: jobs that a test left waiting, aborts that came too late."""

@@ -15,7 +15,7 @@ from limiter_arq._job_queue import JobQueue, ParkedJob
 from tests.redis._servers import Server
 from tests.redis._tools import until
 
-from ._inside import Inside
+from ._local_worker import Inside
 from ._tools import ONE
 
 

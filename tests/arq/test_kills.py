@@ -17,7 +17,7 @@ from limiter_redis import RedisStore
 from tests.redis._servers import Process
 from tests.redis._tools import until_now, until_true
 
-from ._crew import Crew
+from ._worker_processes import Crew
 
 JOBS = 6
 SHORT = {"in_progress": 1.0, "lease": 1.0, "claim": 1.0}

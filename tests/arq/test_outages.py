@@ -20,7 +20,7 @@ from tests.redis._proxy import Proxy
 from tests.redis._servers import Process
 from tests.redis._tools import until, until_true
 
-from ._inside import Inside
+from ._local_worker import Inside
 from ._tools import ONE, idle
 
 Start = Callable[..., Awaitable[Any]]

@@ -10,7 +10,7 @@ from arq.connections import ArqRedis
 
 from tests.redis._tools import until_now
 
-from ._crew import Crew
+from ._worker_processes import Crew
 
 
 async def enqueue(pool: ArqRedis, count: int, seconds: float = 0.0, pause: float = 0.0) -> None:

@@ -13,7 +13,7 @@ from limiter_arq import limited
 from tests.redis._servers import Process
 from tests.redis._tls import Authority, TLSFront
 
-from ._inside import Inside
+from ._local_worker import Inside
 from ._tools import ONE
 
 

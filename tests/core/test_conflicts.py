@@ -6,7 +6,7 @@ import pytest
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, ConflictResolution
 
-from ._crew import Crew
+from ._callers import Crew
 
 pytestmark = pytest.mark.parametrize("world", ["tasks", "threads"])
 KEY = LIMIT_BY.constant("key")

@@ -35,7 +35,7 @@ from limiter_core import (
 )
 from limiter_memory import MemoryStore
 
-from ._crew import Crew
+from ._callers import Crew
 from ._stores import RemoteStore
 from ._tools import Thread, until, until_now, until_waiting, until_waiting_now
 

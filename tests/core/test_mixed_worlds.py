@@ -12,7 +12,7 @@ import trio
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, ConflictResolution, Limiter, SyncLimiter
 
-from ._crew import Crew
+from ._callers import Crew
 from ._tools import OverlapRecorder, Thread, until_waiting, until_waiting_now
 
 ONE = ConcurrencyLimit(LIMIT_BY.constant("key"))

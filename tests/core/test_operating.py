@@ -8,7 +8,7 @@ import pytest
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, ConfigurationError, ConflictResolution, Limiter
 
-from ._crew import Crew
+from ._callers import Crew
 from ._tools import keys_in_use
 
 KEY = LIMIT_BY.constant("key")

@@ -18,7 +18,7 @@ from limiter_core import (
     WaitTimeout,
 )
 
-from ._crew import Crew
+from ._callers import Crew
 from ._tools import PATIENCE, OverlapRecorder, keys_in_use
 
 KEY = LIMIT_BY.constant("key")

@@ -17,7 +17,7 @@ from limiter_core import (
     WaitTimeout,
 )
 
-from ._crew import Crew
+from ._callers import Crew
 from ._tools import Thread, keys_in_use, until, until_waiting, until_waiting_now
 
 KEY = LIMIT_BY.constant("key")

@@ -12,7 +12,7 @@ from limiter_core import (
     LimitReached,
 )
 
-from ._crew import Crew
+from ._callers import Crew
 from ._tools import Thread, keys_in_use, until_waiting_now
 
 A = ConcurrencyLimit(LIMIT_BY.constant("a"))

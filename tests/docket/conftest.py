@@ -16,7 +16,7 @@ pytest.importorskip("docket", reason="the adapter needs pydocket")
 from docket import Docket
 
 from tests.docket._tools import slots_in_use
-from tests.docket._workers import Fleet, OneServer
+from tests.docket._worker_processes import Fleet, OneServer
 from tests.redis._servers import Process, Server, binary, open_source, sources
 
 _numbers = itertools.count()

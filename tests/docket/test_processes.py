@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from docket import Docket
 
-from tests.docket._workers import Fleet
+from tests.docket._worker_processes import Fleet
 from tests.docket.workers import shop
 
 POINTS = [

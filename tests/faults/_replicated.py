@@ -18,7 +18,7 @@ from tests.redis._servers import PATIENCE, Process
 from tests.redis._tools import until_now
 
 from ._deployments import server_program
-from ._ways import TwoWays
+from ._network import TwoWays
 
 SERVICE = "limits"
 _AT_ONCE = ("--repl-diskless-sync-delay", "0")

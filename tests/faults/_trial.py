@@ -19,8 +19,8 @@ from limiter_redis.protocol.script import Script
 from tests.redis._servers import PATIENCE
 from tests.redis._tools import until_now
 
-from ._crew import WORLDS, Crew, Member
 from ._deployments import Deployment, keys_for_ever
+from ._holder_processes import WORLDS, Crew, Member
 from ._overlap import Body, Overlap, check, read
 
 SECONDS = float(os.environ.get("LIMITER_FAULT_SECONDS", "0"))

@@ -12,7 +12,7 @@ from limiter_core.requests import Demand, Request
 from limiter_redis import RedisStore
 
 from ._clock import SHIFTED, SHIFTS, set_clock
-from ._crew import WORLDS
+from ._holder_processes import WORLDS
 from ._trial import LIMITS, Begin, Deploy, limit_of
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from tests.redis._tools import until_now
 
-from ._crew import WORLDS, Member
 from ._deployments import Deployment, kill_clients
+from ._holder_processes import WORLDS, Member
+from ._network import REPLIES, REQUESTS, Network, TwoWays, why_no_networks
 from ._trial import LIMITS, Begin, Deploy, Trial
-from ._ways import REPLIES, REQUESTS, Network, TwoWays, why_no_networks
 
 LEASE = 2.0
 

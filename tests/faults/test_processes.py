@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ._crew import WORLDS
+from ._holder_processes import WORLDS
 from ._trial import LIMITS, Begin, Deploy
 
 

@@ -19,7 +19,7 @@ ROOT = HERE.parents[2]
 
 GUARDED = {
     "limiter_arq": (
-        "tests/arq/test_marker.py",
+        "tests/arq/test_decorator.py",
         ["_cancel_aborted_jobs", "_handle_signals", "_poll_iteration"],
     ),
     "limiter_celery": (

@@ -23,7 +23,7 @@ from tests.docket._tools import (
     until_true,
     working,
 )
-from tests.docket._workers import Fleet
+from tests.docket._worker_processes import Fleet
 from tests.docket.workers import shop
 from tests.faults._replicated import Cluster, Sentinel
 

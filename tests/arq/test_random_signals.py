@@ -14,8 +14,8 @@ from arq.jobs import Job
 from limiter_redis import RedisStore
 from tests.redis._tools import until, until_now
 
-from ._crew import Crew
 from ._tools import idle
+from ._worker_processes import Crew
 
 NEVER = {"in_progress": 600, "lease": 60, "claim": 60}
 """Times far beyond the patience of a test: what a shutdown leaves behind would be stuck."""
