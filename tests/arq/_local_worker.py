@@ -11,7 +11,7 @@ from arq.connections import RedisSettings
 from limiter_arq import LimitedWorker
 
 
-class Inside(AbstractAsyncContextManager[LimitedWorker]):
+class LocalWorker(AbstractAsyncContextManager[LimitedWorker]):
     """Runs a worker until the block ends; then it is shut down, as by a signal."""
 
     def __init__(self, url: str, functions: Any, settings: dict[str, Any]) -> None:

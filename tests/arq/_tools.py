@@ -10,12 +10,12 @@ KEY = "shared"
 ONE = ConcurrencyLimit(LIMIT_BY.constant(KEY), 1)
 
 
-async def waits(store: RedisStore, count: int = 1) -> bool:
+async def is_waiting(store: RedisStore, count: int = 1) -> bool:
     """Whether so many jobs wait for the shared limit."""
     return (await store.async_face().inspect(KEY)).waiting == count
 
 
-async def idle(store: RedisStore) -> None:
+async def until_idle(store: RedisStore) -> None:
     """Wait until nobody holds or waits for anything."""
 
     async def is_idle() -> bool:

@@ -79,7 +79,7 @@ class Process:
         self._errors.close()
 
 
-class Crew:
+class WorkerProcesses:
     """The workers of one test."""
 
     def __init__(self, server: Server) -> None:
@@ -149,10 +149,10 @@ class Crew:
                 changes += [(running.pop((note.name, note.pid)), 1), (note.at, -1)]
         for (_, pid), begun in running.items():
             changes += [(begun, 1), (deaths.get(pid) or time.time(), -1)]
-        inside = most = 0
+        start_worker = most = 0
         for _, change in sorted(changes):  # ends come first at one moment
-            inside += change
-            most = max(most, inside)
+            start_worker += change
+            most = max(most, start_worker)
         return most
 
     def close(self) -> None:

@@ -19,8 +19,8 @@ from limiter_arq import LimitedWorker
 from limiter_redis import RedisStore
 from tests.redis._servers import Process, Server, binary
 
-from ._local_worker import Inside
-from ._worker_processes import Crew
+from ._local_worker import LocalWorker
+from ._worker_processes import WorkerProcesses
 
 ARQS_OWN = {"arq:queue", "arq:abort"}
 """What arq keeps without an expiry: jobs that a test left waiting, aborts that came too late."""
@@ -85,11 +85,11 @@ def own_server() -> Iterator[Callable[..., Process]]:
 
 
 @pytest.fixture
-def crew(server: Server) -> Iterator[Crew]:
+def processes(server: Server) -> Iterator[WorkerProcesses]:
     """Worker processes on the server; none outlives the test."""
-    crew = Crew(server)
-    yield crew
-    crew.close()
+    processes = WorkerProcesses(server)
+    yield processes
+    processes.close()
 
 
 @pytest.fixture
@@ -109,12 +109,12 @@ async def store(server: Server) -> AsyncIterator[RedisStore]:
 
 
 @pytest.fixture
-async def inside(server: Server, pool: ArqRedis) -> AsyncIterator[Callable[..., Any]]:
+async def start_worker(server: Server, pool: ArqRedis) -> AsyncIterator[Callable[..., Any]]:
     """Start workers in the test's own loop: `worker = await inside([job], max_jobs=1)`."""
     async with AsyncExitStack() as stack:
 
         async def start(functions: Any = (), **settings: Any) -> LimitedWorker:
-            return await stack.enter_async_context(Inside(server.url, functions, settings))
+            return await stack.enter_async_context(LocalWorker(server.url, functions, settings))
 
         yield start
     await asyncio.sleep(0)

@@ -15,22 +15,22 @@ from limiter_arq._job_queue import JobQueue, ParkedJob
 from tests.redis._servers import Server
 from tests.redis._tools import until
 
-from ._local_worker import Inside
+from ._local_worker import LocalWorker
 from ._tools import ONE
 
 
 async def test_workers_are_told_only_of_jobs_in_their_own_database(
-    server: Server, pool: ArqRedis, inside: Callable[..., Any]
+    server: Server, pool: ArqRedis, start_worker: Callable[..., Any]
 ) -> None:
     """Also if the job of the other database has the same name, and is not due for an hour."""
     begun: list[tuple[int, str]] = []
 
     def play_in(database: int) -> Any:
         @limited(ONE)
-        async def play(ctx: dict[Any, Any]) -> None:
+        async def run(ctx: dict[Any, Any]) -> None:
             begun.append((database, ctx["job_id"]))
 
-        return func(play, name="play")
+        return func(run, name="run")
 
     other_url = server.url.removesuffix("0") + "1"
     other_pool = await create_pool(RedisSettings.from_dsn(other_url))
@@ -41,15 +41,15 @@ async def test_workers_are_told_only_of_jobs_in_their_own_database(
         assert await queue.bring_forward(parked, notify=True)
         await queue.aclose()
 
-    await inside([play_in(0)])
-    async with Inside(other_url, [play_in(1)], {}):
+    await start_worker([play_in(0)])
+    async with LocalWorker(other_url, [play_in(1)], {}):
         channels = [f"arq:queue:limiter-wake:{database}" for database in (0, 1)]
         await until(
             lambda: [count for _, count in server.admin.pubsub_numsub(*channels)] == [1, 1],
             "each worker listens to its own database",
         )
         for there, job_id in ((pool, "later"), (pool, "next"), (other_pool, "later")):
-            await there.enqueue_job("play", _job_id=job_id, _defer_by=timedelta(hours=1))
+            await there.enqueue_job("run", _job_id=job_id, _defer_by=timedelta(hours=1))
         await bring_forward(other_pool, "later")
         await until(lambda: (1, "later") in begun, "it runs")
         await bring_forward(pool, "next")

@@ -165,7 +165,7 @@ def test_any_argument_may_come_where_all_are_taken() -> None:
 
 
 async def test_a_decorator_that_hides_arguments_does_not_hide_the_limit(
-    pool: ArqRedis, inside: Start
+    pool: ArqRedis, start_worker: Start
 ) -> None:
     """The limit cannot see them: the job fails, it does not run without a limit."""
 
@@ -183,7 +183,7 @@ async def test_a_decorator_that_hides_arguments_does_not_hide_the_limit(
     async def query(ctx: dict[Any, Any], connection: str, user_id: int) -> None:
         ran.append(user_id)
 
-    await inside([func(query, name="query")])
+    await start_worker([func(query, name="query")])
     job = await pool.enqueue_job("query", 5)
     assert job is not None
     with pytest.raises(TypeError, match="user_id"):
@@ -191,7 +191,7 @@ async def test_a_decorator_that_hides_arguments_does_not_hide_the_limit(
     assert not ran
 
 
-async def test_jobs_may_call_each_other(pool: ArqRedis, inside: Start) -> None:
+async def test_jobs_may_call_each_other(pool: ArqRedis, start_worker: Start) -> None:
     """A call in a body is a call, not a job."""
 
     @limited(ConcurrencyLimit(LIMIT_BY.constant("other"), 1))
@@ -201,7 +201,7 @@ async def test_jobs_may_call_each_other(pool: ArqRedis, inside: Start) -> None:
     async def unlimited(ctx: dict[Any, Any]) -> int:
         return await sync(ctx, 6)
 
-    await inside([func(outer, name="outer"), func(unlimited, name="unlimited"), sync])
+    await start_worker([func(outer, name="outer"), func(unlimited, name="unlimited"), sync])
     jobs = [await pool.enqueue_job(name) for name in ("outer", "unlimited")]
     first, second = [await job.result(timeout=20, poll_delay=0.02) for job in jobs if job]
     assert first[0] == 5
@@ -209,11 +209,11 @@ async def test_jobs_may_call_each_other(pool: ArqRedis, inside: Start) -> None:
     assert second == 6
 
 
-async def test_a_worker_without_limits_is_arqs_own(pool: ArqRedis, inside: Start) -> None:
+async def test_a_worker_without_limits_is_arqs_own(pool: ArqRedis, start_worker: Start) -> None:
     async def plain(ctx: dict[Any, Any]) -> str:
         return "plain"
 
-    worker = await inside([func(plain, name="plain")])
+    worker = await start_worker([func(plain, name="plain")])
     job = await pool.enqueue_job("plain")
     assert job is not None
     assert await job.result(timeout=20, poll_delay=0.02) == "plain"

@@ -23,7 +23,7 @@ from limiter_redis import RedisStore
 from tests.redis._servers import Server
 from tests.redis._tools import until, until_true
 
-from ._tools import KEY, ONE, idle, waits
+from ._tools import KEY, ONE, is_waiting, until_idle
 
 Start = Callable[..., Awaitable[Any]]
 
@@ -96,10 +96,15 @@ async def outcome(job: Job) -> Any:
     ],
 )
 async def test_a_slot_is_given_back(  # noqa: PLR0917
-    pool: ArqRedis, inside: Start, store: RedisStore, how: str, expected: type, runs: list[int]
+    pool: ArqRedis,
+    start_worker: Start,
+    store: RedisStore,
+    how: str,
+    expected: type,
+    runs: list[int],
 ) -> None:
     tries.clear()
-    await inside([func(ending, timeout=0.2), after])
+    await start_worker([func(ending, timeout=0.2), after])
     job = await pool.enqueue_job("ending", how)
     assert job is not None
     assert isinstance(await outcome(job), expected)
@@ -107,68 +112,70 @@ async def test_a_slot_is_given_back(  # noqa: PLR0917
     assert follower is not None
     assert await outcome(follower) == "after"
     assert tries == runs
-    await idle(store)
+    await until_idle(store)
     starts = len(runs) + 1 + (how == "too many retries")  # the sixth delivery finds none left
     assert len(released) == starts
 
 
 async def test_wrong_arguments_fail_as_they_do_under_arq(
-    pool: ArqRedis, inside: Start, store: RedisStore
+    pool: ArqRedis, start_worker: Start, store: RedisStore
 ) -> None:
-    await inside([ending])
+    await start_worker([ending])
     job = await pool.enqueue_job("ending", "fine", "too", "many")
     assert job is not None
     error = await outcome(job)
     assert isinstance(error, TypeError)
     assert "takes 2 positional arguments but 4 were given" in str(error)
     assert not released
-    await idle(store)
+    await until_idle(store)
 
 
-async def test_a_running_job_is_aborted(pool: ArqRedis, inside: Start, store: RedisStore) -> None:
-    worker = await inside([ending, after])
+async def test_a_running_job_is_aborted(
+    pool: ArqRedis, start_worker: Start, store: RedisStore
+) -> None:
+    worker = await start_worker([ending, after])
     job = await pool.enqueue_job("ending", "long")
     assert job is not None
     await until(lambda: worker.job_tasks, "it runs")
     follower = await pool.enqueue_job("after")
     assert follower is not None
-    await until_true(lambda: waits(store), "the other waits")
+    await until_true(lambda: is_waiting(store), "the other waits")
     assert await job.abort(timeout=20, poll_delay=0.02)
     assert await outcome(follower) == "after"
     assert len(released) == 2
     assert not worker.aborting_tasks
-    await idle(store)
+    await until_idle(store)
 
 
 @pytest.mark.parametrize("moment", ["at once", "after the park"])
 async def test_a_waiting_job_is_aborted_and_never_runs(
-    pool: ArqRedis, inside: Start, store: RedisStore, moment: str
+    pool: ArqRedis, start_worker: Start, store: RedisStore, moment: str
 ) -> None:
     tries.clear()
-    await inside([ending, after])
+    await start_worker([ending, after])
     first = await pool.enqueue_job("ending", "long")
     assert first is not None
     await until(lambda: tries, "it runs")
     tries.clear()
     job = await pool.enqueue_job("ending", "fine")
     assert job is not None
-    await until_true(lambda: waits(store), "it waits")
+    await until_true(lambda: is_waiting(store), "it waits")
     if moment == "at once":
         assert await job.abort(timeout=20, poll_delay=0.02)
     else:
         # `Job.abort` has moved it already; the worker has parked it again in between.
         await pool.zadd(abort_jobs_ss, {job.job_id: 1})
         assert isinstance(await outcome(job), asyncio.CancelledError)
-    await until_true(lambda: waits(store, 0), "its ticket is gone")
+    await until_true(lambda: is_waiting(store, 0), "its ticket is gone")
     assert not tries
     assert await first.abort(timeout=20, poll_delay=0.02)
-    await idle(store)
+    await until_idle(store)
 
 
 async def test_a_job_that_expires_while_it_waits_is_noticed_then(
-    pool: ArqRedis, inside: Start, store: RedisStore
+    pool: ArqRedis, start_worker: Start, store: RedisStore
 ) -> None:
-    worker = await inside([ending, after])
+    worker = await start_worker([ending, after])
     long = await pool.enqueue_job("ending", "long")
     assert long is not None
     await until(lambda: worker.job_tasks, "it runs")
@@ -179,19 +186,19 @@ async def test_a_job_that_expires_while_it_waits_is_noticed_then(
     assert await outcome(job) == JobExecutionFailed("job expired")
     assert await long.abort(timeout=20, poll_delay=0.02)
     assert await outcome(follower) == "after", "the line moves on"
-    await idle(store)
+    await until_idle(store)
 
 
 async def test_a_wait_may_extend_the_expiry(
-    pool: ArqRedis, inside: Start, store: RedisStore
+    pool: ArqRedis, start_worker: Start, store: RedisStore
 ) -> None:
-    worker = await inside([ending], wait_extends_expiry=True, expires_extra_ms=5000)
+    worker = await start_worker([ending], wait_extends_expiry=True, expires_extra_ms=5000)
     long = await pool.enqueue_job("ending", "long")
     assert long is not None
     await until(lambda: worker.job_tasks, "it runs")
     job = await pool.enqueue_job("ending", "fine", _expires=2)
     assert job is not None
-    await until_true(lambda: waits(store), "it waits")
+    await until_true(lambda: is_waiting(store), "it waits")
     await until_true(lambda: lives_longer(pool, job), "its end is far")
     assert await long.abort(timeout=20, poll_delay=0.02)
     assert await outcome(job) == "fine"
@@ -202,9 +209,9 @@ async def lives_longer(pool: ArqRedis, job: Job) -> bool:
 
 
 async def test_an_evicted_job_fails_and_is_not_run_again(
-    pool: ArqRedis, inside: Start, store: RedisStore
+    pool: ArqRedis, start_worker: Start, store: RedisStore
 ) -> None:
-    await inside([ending, after])
+    await start_worker([ending, after])
     job = await pool.enqueue_job("ending", "long")
     assert job is not None
     face = store.async_face()
@@ -215,23 +222,23 @@ async def test_an_evicted_job_fails_and_is_not_run_again(
     error = await outcome(job)
     assert isinstance(error, JobExecutionFailed)
     assert "evicted" in str(error)
-    await idle(store)
+    await until_idle(store)
 
 
 async def test_a_job_is_ended_by_its_max_hold(
-    pool: ArqRedis, inside: Start, store: RedisStore
+    pool: ArqRedis, start_worker: Start, store: RedisStore
 ) -> None:
     @limited(ConcurrencyLimit(LIMIT_BY.constant("held"), 1, max_hold=0.3))
     async def held(ctx: dict[Any, Any]) -> None:
         await asyncio.sleep(1000)
 
-    await inside([func(held, name="held")])
+    await start_worker([func(held, name="held")])
     job = await pool.enqueue_job("held")
     assert job is not None
     error = await outcome(job)
     assert isinstance(error, JobExecutionFailed)
     assert "lost the lease" in str(error)
-    await idle(store)
+    await until_idle(store)
 
 
 async def holders(store: RedisStore) -> int:
@@ -239,15 +246,15 @@ async def holders(store: RedisStore) -> int:
 
 
 async def test_a_waiting_job_as_its_producer_sees_it(
-    pool: ArqRedis, inside: Start, store: RedisStore
+    pool: ArqRedis, start_worker: Start, store: RedisStore
 ) -> None:
-    worker = await inside([ending, after])
+    worker = await start_worker([ending, after])
     long = await pool.enqueue_job("ending", "long")
     assert long is not None
     await until(lambda: worker.job_tasks, "it runs")
     job = await pool.enqueue_job("after", _job_id="waits")
     assert job is not None
-    await until_true(lambda: waits(store), "it waits")
+    await until_true(lambda: is_waiting(store), "it waits")
     await until(lambda: len(worker.tasks) == 1, "it takes up nothing")
     assert await job.status() is JobStatus.deferred
     assert await pool.enqueue_job("after", _job_id="waits") is None
@@ -261,7 +268,7 @@ async def test_a_waiting_job_as_its_producer_sees_it(
 
 
 async def test_a_signal_before_a_jobs_first_step_leaves_it_to_the_next_worker(
-    pool: ArqRedis, inside: Start, monkeypatch: pytest.MonkeyPatch
+    pool: ArqRedis, start_worker: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[FetchedJob] = []
     begin = JobFetcher._start
@@ -272,19 +279,19 @@ async def test_a_signal_before_a_jobs_first_step_leaves_it_to_the_next_worker(
         worker.handle_sig(signal.SIGINT)
 
     monkeypatch.setattr(JobFetcher, "_start", begin_and_stop)
-    worker = await inside([after])
+    worker = await start_worker([after])
     job = await pool.enqueue_job("after")
     assert job is not None
     await until(lambda: begun, "the job was fetched")
     await worker.close()
     assert not await pool.keys("arq:in-progress:*")
     monkeypatch.undo()
-    await inside([after])
+    await start_worker([after])
     assert await outcome(job) == "after"
 
 
 async def test_a_worker_that_only_lets_its_bodies_end_leaves_the_line_to_others(
-    pool: ArqRedis, inside: Start, server: Server
+    pool: ArqRedis, start_worker: Start, server: Server
 ) -> None:
     """Jobs that nobody fetches stand before nobody, however long the bodies take."""
     limit = ConcurrencyLimit(LIMIT_BY.constant("line"), 1)
@@ -295,7 +302,7 @@ async def test_a_worker_that_only_lets_its_bodies_end_leaves_the_line_to_others(
         begun.set()
         await asyncio.Event().wait()
 
-    worker = await inside([func(body, name="body")], job_completion_wait=300)
+    worker = await start_worker([func(body, name="body")], job_completion_wait=300)
     await pool.enqueue_job("body")
     await begun.wait()
     await pool.enqueue_job("body")

@@ -17,7 +17,7 @@ from limiter_redis import RedisStore
 from tests.redis._servers import Process
 from tests.redis._tools import until_now, until_true
 
-from ._worker_processes import Crew
+from ._worker_processes import WorkerProcesses
 
 JOBS = 6
 SHORT = {"in_progress": 1.0, "lease": 1.0, "claim": 1.0}
@@ -34,15 +34,15 @@ async def enqueue(pool: ArqRedis, count: int, seconds: float = 0.0) -> None:
         await pool.enqueue_job("work", number, seconds)
 
 
-async def all_is_given_back(crew: Crew) -> None:
+async def all_is_given_back(processes: WorkerProcesses) -> None:
     """No holder, no ticket, no in-progress mark is left."""
-    store = RedisStore(crew.server.url)
+    store = RedisStore(processes.server.url)
     face = store.async_face()
     for key in [key async for key in face.keys()]:
         state = await face.inspect(key)
         assert (state.in_use, state.waiting) == (0, 0), state
     await store.aclose()
-    until_now(lambda: not crew.server.admin.keys("arq:in-progress:*"), "no job is in progress")
+    until_now(lambda: not processes.server.admin.keys("arq:in-progress:*"), "no job is in progress")
 
 
 @pytest.mark.parametrize(
@@ -58,50 +58,50 @@ async def all_is_given_back(crew: Crew) -> None:
         "after the result",
     ],
 )
-async def test_killed_at_a_point(pool: ArqRedis, crew: Crew, dies: str) -> None:
+async def test_killed_at_a_point(pool: ArqRedis, processes: WorkerProcesses, dies: str) -> None:
     await enqueue(pool, JOBS, 0.01)
-    victim = crew.start(dies=dies, **SHORT)
+    victim = processes.start(dies=dies, **SHORT)
     assert victim.ended() == -signal.SIGKILL, victim.errors()
-    crew.start(**SHORT)
-    crew.wait_for_ends(JOBS)
-    until_now(lambda: crew.server.admin.zcard("arq:queue") == 0, "all are finished")
-    assert crew.most_at_once() == 1
-    twice = {name: times for name, times in Counter(crew.names("end")).items() if times > 1}
+    processes.start(**SHORT)
+    processes.wait_for_ends(JOBS)
+    until_now(lambda: processes.server.admin.zcard("arq:queue") == 0, "all are finished")
+    assert processes.most_at_once() == 1
+    twice = {name: times for name, times in Counter(processes.names("end")).items() if times > 1}
     # A body that ended in a worker that died before arq noted it runs again, as under arq alone.
     assert len(twice) <= (dies in BEFORE_THE_RESULT)
-    await all_is_given_back(crew)
+    await all_is_given_back(processes)
 
 
 @pytest.mark.parametrize("dies", ["before the park", "with the slot"])
 async def test_a_dead_worker_s_mark_does_not_hold_up_the_line(
-    pool: ArqRedis, crew: Crew, dies: str
+    pool: ArqRedis, processes: WorkerProcesses, dies: str
 ) -> None:
     """Its jobs are in progress for arq, which waits five minutes; the others pass them by."""
     long = {"in_progress": 600, "lease": 1.5, "claim": 1.0}
     await enqueue(pool, JOBS, 0.01)
-    victim = crew.start(dies=dies, worker={"max_jobs": 3}, **long)
+    victim = processes.start(dies=dies, worker={"max_jobs": 3}, **long)
     assert victim.ended() == -signal.SIGKILL, victim.errors()
-    crew.start(**long)
+    processes.start(**long)
     # Three never got as far as asking for a slot, or had it: these are arq's to give to another.
-    await until_true(lambda: nobody_waits(crew), "all that asked for a slot have run")
-    assert len(crew.names("end")) >= JOBS - 1
-    assert crew.most_at_once() == 1
+    await until_true(lambda: nobody_waits(processes), "all that asked for a slot have run")
+    assert len(processes.names("end")) >= JOBS - 1
+    assert processes.most_at_once() == 1
 
 
-async def nobody_waits(crew: Crew) -> bool:
-    return crew.parked() == 0 and len(crew.names("end")) >= JOBS - 1
+async def nobody_waits(processes: WorkerProcesses) -> bool:
+    return processes.parked() == 0 and len(processes.names("end")) >= JOBS - 1
 
 
-async def test_killed_while_it_runs(pool: ArqRedis, crew: Crew) -> None:
+async def test_killed_while_it_runs(pool: ArqRedis, processes: WorkerProcesses) -> None:
     await enqueue(pool, 3, 0.5)
-    victim = crew.start(**SHORT)
-    crew.wait_for("begin", 0)
-    crew.start(**SHORT)
+    victim = processes.start(**SHORT)
+    processes.wait_for("begin", 0)
+    processes.start(**SHORT)
     victim.kill()
-    crew.wait_for_ends(3)
-    assert crew.most_at_once() == 1
-    assert Counter(crew.names("begin")) == {0: 2, 1: 1, 2: 1}
-    await all_is_given_back(crew)
+    processes.wait_for_ends(3)
+    assert processes.most_at_once() == 1
+    assert Counter(processes.names("begin")) == {0: 2, 1: 1, 2: 1}
+    await all_is_given_back(processes)
 
 
 @pytest.mark.parametrize(
@@ -114,104 +114,108 @@ async def test_killed_while_it_runs(pool: ArqRedis, crew: Crew) -> None:
     ],
 )
 @pytest.mark.timeout(120)
-async def test_random_kills(pool: ArqRedis, crew: Crew, limit: int, jobs: int, kills: int) -> None:
+async def test_random_kills(
+    pool: ArqRedis, processes: WorkerProcesses, limit: int, jobs: int, kills: int
+) -> None:
     dice = random.Random(limit)
     settings = {"limit": limit, **SHORT}
     await enqueue(pool, jobs, 0.03)
-    alive = [crew.start(**settings) for _ in range(2)]
+    alive = [processes.start(**settings) for _ in range(2)]
     for _ in range(kills):
-        goal = min(jobs - 2, len(crew.names("end")) + dice.randint(1, 5))
-        until_now(lambda goal=goal: len(crew.names("end")) >= goal, f"{goal} jobs end")
+        goal = min(jobs - 2, len(processes.names("end")) + dice.randint(1, 5))
+        until_now(lambda goal=goal: len(processes.names("end")) >= goal, f"{goal} jobs end")
         alive.pop(0).kill()
-        alive.append(crew.start(**settings))
-    crew.wait_for_ends(jobs, patience=60)
-    until_now(lambda: crew.server.admin.zcard("arq:queue") == 0, "all are finished")
-    assert crew.most_at_once() <= limit
-    await all_is_given_back(crew)
+        alive.append(processes.start(**settings))
+    processes.wait_for_ends(jobs, patience=60)
+    until_now(lambda: processes.server.admin.zcard("arq:queue") == 0, "all are finished")
+    assert processes.most_at_once() <= limit
+    await all_is_given_back(processes)
 
 
 @pytest.mark.timeout(120)
 async def test_the_server_is_killed_and_comes_back(own_server: Callable[..., Process]) -> None:
     """With an append-only file neither arq's queue nor the tickets are lost; workers restart."""
     server = own_server("--appendonly", "yes", "--appendfsync", "always")
-    crew = Crew(server)
+    processes = WorkerProcesses(server)
     try:
         pool = await create_pool(RedisSettings.from_dsn(server.url))
         await enqueue(pool, 12, 0.5)
         await pool.aclose()
-        crew.start(**SHORT)
-        crew.wait_for_ends(2)
-        until_now(lambda: crew.parked() >= 5, "jobs are parked")
+        processes.start(**SHORT)
+        processes.wait_for_ends(2)
+        until_now(lambda: processes.parked() >= 5, "jobs are parked")
         server.kill()
-        for worker in crew.workers:  # arq's worker does not outlive its Redis
+        for worker in processes.workers:  # arq's worker does not outlive its Redis
             worker.ended()
         server.start()
-        crew.start(**SHORT)
-        crew.wait_for_ends(12)
+        processes.start(**SHORT)
+        processes.wait_for_ends(12)
         # A body notes its end before its slot is released.
         until_now(lambda: server.admin.zcard("arq:queue") == 0, "all are finished")
-        assert crew.most_at_once() == 1
-        await all_is_given_back(crew)
+        assert processes.most_at_once() == 1
+        await all_is_given_back(processes)
     finally:
-        crew.close()
+        processes.close()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_store_of_its_own_is_killed_and_comes_back(
-    pool: ArqRedis, crew: Crew, own_server: Callable[..., Process]
+    pool: ArqRedis, processes: WorkerProcesses, own_server: Callable[..., Process]
 ) -> None:
     """arq's Redis goes on, and so do the workers."""
     keeper = own_server("--appendonly", "yes", "--appendfsync", "always")
     settings = {"limiter": keeper.url, "in_progress": 600, "lease": 5.0, "claim": 1.0}
     await enqueue(pool, 15, 0.2)
     for _ in range(2):
-        crew.start(**settings)
+        processes.start(**settings)
     for ended in (2, 6):
-        crew.wait_for_ends(ended)
+        processes.wait_for_ends(ended)
         keeper.restart()
-    crew.wait_for_ends(15)
-    until_now(lambda: crew.server.admin.zcard("arq:queue") == 0, "all are finished")
-    assert crew.most_at_once() == 1
-    assert sorted(crew.names("begin")) == list(range(15)), "each once"
-    assert {note.job_try for note in crew.notes()} == {1}
+    processes.wait_for_ends(15)
+    until_now(lambda: processes.server.admin.zcard("arq:queue") == 0, "all are finished")
+    assert processes.most_at_once() == 1
+    assert sorted(processes.names("begin")) == list(range(15)), "each once"
+    assert {note.job_try for note in processes.notes()} == {1}
 
 
 async def test_a_second_delivery_of_a_job_that_runs_starts_no_second_body(
-    pool: ArqRedis, crew: Crew
+    pool: ArqRedis, processes: WorkerProcesses
 ) -> None:
     """arq's mark of a running job lapses: there is room under the limit, but the job is known."""
     await enqueue(pool, 1, 2.0)
     for _ in range(2):
-        crew.start(limit=5, in_progress=0.3)
-    crew.wait_for_ends(1)
-    until_now(lambda: crew.server.admin.zcard("arq:queue") == 0, "all is finished")
-    assert crew.names("begin") == [0]
-    await all_is_given_back(crew)
+        processes.start(limit=5, in_progress=0.3)
+    processes.wait_for_ends(1)
+    until_now(lambda: processes.server.admin.zcard("arq:queue") == 0, "all is finished")
+    assert processes.names("begin") == [0]
+    await all_is_given_back(processes)
 
 
-async def test_a_second_delivery_does_not_delay_a_retry(pool: ArqRedis, crew: Crew) -> None:
+async def test_a_second_delivery_does_not_delay_a_retry(
+    pool: ArqRedis, processes: WorkerProcesses
+) -> None:
     """It was parked for the rest of the first try's lease, which is over before."""
     await pool.enqueue_job("retry", "job", 3, 1.0)
     for _ in range(2):
-        crew.start(limit=5, in_progress=0.3, lease=60)
-    crew.wait_for("begin", "job")
-    until_now(lambda: crew.parked() == 1, "a second delivery is parked")
-    until_now(lambda: crew.server.admin.zcard("arq:queue") == 0, "all is finished")
-    assert [note.job_try for note in crew.notes("begin")] == [1, 2, 3]
+        processes.start(limit=5, in_progress=0.3, lease=60)
+    processes.wait_for("begin", "job")
+    until_now(lambda: processes.parked() == 1, "a second delivery is parked")
+    until_now(lambda: processes.server.admin.zcard("arq:queue") == 0, "all is finished")
+    assert [note.job_try for note in processes.notes("begin")] == [1, 2, 3]
 
 
-async def test_data_of_the_store_is_lost(pool: ArqRedis, crew: Crew) -> None:
+async def test_data_of_the_store_is_lost(pool: ArqRedis, processes: WorkerProcesses) -> None:
     """Jobs that wait come back by themselves."""
     await enqueue(pool, 4, 0.1)
     await pool.enqueue_job("work", "long", 1000, _job_id="long", _defer_by=-10)
-    worker = crew.start(lease=60, backstop=2)
-    crew.wait_for("begin", "long")
-    until_now(lambda: crew.parked() == 4, "four are parked")
+    worker = processes.start(lease=60, backstop=2)
+    processes.wait_for("begin", "long")
+    until_now(lambda: processes.parked() == 4, "four are parked")
     worker.kill()
     await pool.zrem("arq:queue", "long")
-    for name in crew.server.admin.scan_iter("{limiter*"):
-        crew.server.admin.delete(name)
-    crew.start(lease=60, backstop=2)
-    crew.wait_for_ends(4)
-    assert crew.most_at_once() == 1
+    for name in processes.server.admin.scan_iter("{limiter*"):
+        processes.server.admin.delete(name)
+    processes.start(lease=60, backstop=2)
+    processes.wait_for_ends(4)
+    assert processes.most_at_once() == 1

@@ -16,7 +16,7 @@ from limiter_core.requests import Loss
 from limiter_redis import RedisStore
 from tests.redis._tools import until
 
-from ._tools import idle
+from ._tools import until_idle
 
 Start = Callable[..., Awaitable[Any]]
 
@@ -58,42 +58,42 @@ async def outcome(job: Job) -> Any:
 
 @SHORT_AND_LONG
 async def test_a_newer_job_has_the_older_cancelled_at_once(
-    pool: ArqRedis, inside: Start, store: RedisStore, seconds: float
+    pool: ArqRedis, start_worker: Start, store: RedisStore, seconds: float
 ) -> None:
     bodies = Bodies()
-    await inside([bodies.of(on_conflict=ConflictResolution.CANCEL_RUNNING)])
+    await start_worker([bodies.of(on_conflict=ConflictResolution.CANCEL_RUNNING)])
     older = await enqueue(pool, "older", seconds)
     await until(lambda: bodies.begun == ["older"], "it runs")
     newer = await enqueue(pool, "newer", 0.0)
     assert isinstance(await outcome(older), asyncio.CancelledError)
     assert await outcome(newer) == ("newer", 1)
     assert (bodies.begun, bodies.ended) == (["older", "newer"], ["newer"])
-    await idle(store)
+    await until_idle(store)
 
 
 @SHORT_AND_LONG
 async def test_an_evicted_job_is_cancelled_and_fails(
-    pool: ArqRedis, inside: Start, store: RedisStore, seconds: float
+    pool: ArqRedis, start_worker: Start, store: RedisStore, seconds: float
 ) -> None:
     bodies = Bodies()
-    await inside([bodies.of()])
+    await start_worker([bodies.of()])
     job = await enqueue(pool, "evicted", seconds)
     await until(lambda: bodies.leases, "it runs")
     assert await store.async_face().evict(bodies.leases[0].id)
     assert isinstance(await outcome(job), JobExecutionFailed)
     assert (bodies.begun, bodies.ended) == (["evicted"], [])
-    await idle(store)
+    await until_idle(store)
 
 
 @SHORT_AND_LONG
 async def test_a_job_whose_lease_is_lost_runs_again(
-    pool: ArqRedis, inside: Start, store: RedisStore, seconds: float
+    pool: ArqRedis, start_worker: Start, store: RedisStore, seconds: float
 ) -> None:
     bodies = Bodies()
-    await inside([bodies.of()])
+    await start_worker([bodies.of()])
     job = await enqueue(pool, "kept", seconds)
     await until(lambda: bodies.leases, "it runs")
     bodies.leases[0]._call.lease_lost(Loss.EXPIRED)
     assert await outcome(job) == ("kept", 2)
     assert (bodies.begun, bodies.ended) == (["kept", "kept"], ["kept"])
-    await idle(store)
+    await until_idle(store)

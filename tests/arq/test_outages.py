@@ -20,8 +20,8 @@ from tests.redis._proxy import Proxy
 from tests.redis._servers import Process
 from tests.redis._tools import until, until_true
 
-from ._local_worker import Inside
-from ._tools import ONE, idle
+from ._local_worker import LocalWorker
+from ._tools import ONE, until_idle
 
 Start = Callable[..., Awaitable[Any]]
 
@@ -43,12 +43,12 @@ async def result(job: Job | None) -> Any:
 
 async def test_the_store_is_away_at_the_gate(
     pool: ArqRedis,
-    inside: Start,
+    start_worker: Start,
     own_server: Callable[..., Process],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = own_server()
-    worker = await inside([work, plain], limiter=server.url)
+    worker = await start_worker([work, plain], limiter=server.url)
     assert await result(await pool.enqueue_job("work")) == 1
     server.kill()
     caplog.clear()
@@ -72,11 +72,11 @@ async def all_parked(pool: ArqRedis, count: int) -> bool:
 
 
 async def test_the_store_answers_nothing_at_the_gate(
-    pool: ArqRedis, inside: Start, own_server: Callable[..., Process]
+    pool: ArqRedis, start_worker: Start, own_server: Callable[..., Process]
 ) -> None:
     server = own_server()
     with Proxy(server.port) as proxy:
-        await inside(
+        await start_worker(
             [work, plain], limiter=RedisStore(f"{proxy.url}?socket_timeout=0.5"), max_jobs=2
         )
         assert await result(await pool.enqueue_job("work")) == 1
@@ -89,10 +89,10 @@ async def test_the_store_answers_nothing_at_the_gate(
 
 
 async def test_jobs_may_run_without_a_slot_while_the_store_is_away(
-    pool: ArqRedis, inside: Start, own_server: Callable[..., Process]
+    pool: ArqRedis, start_worker: Start, own_server: Callable[..., Process]
 ) -> None:
     server = own_server()
-    await inside([work], limiter=server.url, on_store_error="admit")
+    await start_worker([work], limiter=server.url, on_store_error="admit")
     server.kill()
     assert await result(await pool.enqueue_job("work")) == 1
     server.start()
@@ -100,30 +100,30 @@ async def test_jobs_may_run_without_a_slot_while_the_store_is_away(
 
 
 async def test_the_store_is_away_at_the_release(
-    pool: ArqRedis, inside: Start, own_server: Callable[..., Process]
+    pool: ArqRedis, start_worker: Start, own_server: Callable[..., Process]
 ) -> None:
     """The result is kept in time; the lease ends by itself."""
     server = own_server("--appendonly", "yes", "--appendfsync", "always")
     brief = ConcurrencyLimit(LIMIT_BY.constant("brief"), 1, lease=1.5, on_lost="warn")
-    door = asyncio.Event()
+    may_end = asyncio.Event()
 
     @limited(brief)
     async def hold(ctx: dict[Any, Any]) -> str:
-        await door.wait()
+        await may_end.wait()
         return "held"
 
-    worker = await inside([func(hold, name="hold")], limiter=server.url)
+    worker = await start_worker([func(hold, name="hold")], limiter=server.url)
     job = await pool.enqueue_job("hold")
     await until(lambda: worker.job_tasks, "it runs")
     server.kill()
-    door.set()
+    may_end.set()
     assert await result(job) == "held"
     server.start()
     assert await result(await pool.enqueue_job("hold")) == "held"
 
 
 async def test_a_lease_lost_in_an_outage_stops_the_body_and_the_job_runs_again(
-    pool: ArqRedis, inside: Start, own_server: Callable[..., Process]
+    pool: ArqRedis, start_worker: Start, own_server: Callable[..., Process]
 ) -> None:
     server = own_server()
     begun: list[int] = []
@@ -135,7 +135,7 @@ async def test_a_lease_lost_in_an_outage_stops_the_body_and_the_job_runs_again(
             await asyncio.sleep(1000)
         return int(ctx["job_try"])
 
-    await inside([func(hold, name="hold")], limiter=server.url)
+    await start_worker([func(hold, name="hold")], limiter=server.url)
     job = await pool.enqueue_job("hold")
     await until(lambda: begun, "it runs")
     server.kill()
@@ -146,18 +146,18 @@ async def test_a_lease_lost_in_an_outage_stops_the_body_and_the_job_runs_again(
 
 
 async def test_a_deferred_job_that_an_outage_put_off_waits_its_timeout(
-    pool: ArqRedis, inside: Start, own_server: Callable[..., Process]
+    pool: ArqRedis, start_worker: Start, own_server: Callable[..., Process]
 ) -> None:
     """The time at which it was due is lost with its place in arq's queue: it waits from then on."""
     server = own_server("--appendonly", "yes", "--appendfsync", "always")
-    door = asyncio.Event()
+    may_end = asyncio.Event()
 
     @limited(ConcurrencyLimit(LIMIT_BY.constant("brief"), 1, timeout=3.0))
     async def hold(ctx: dict[Any, Any]) -> str:
-        await door.wait()
+        await may_end.wait()
         return "held"
 
-    worker = await inside([func(hold, name="hold")], limiter=server.url)
+    worker = await start_worker([func(hold, name="hold")], limiter=server.url)
     first = await pool.enqueue_job("hold")
     await until(lambda: worker.job_tasks, "it runs")
     server.kill()
@@ -173,27 +173,27 @@ async def test_a_deferred_job_that_an_outage_put_off_waits_its_timeout(
         await until_true(it_waits, "it waits")
     finally:
         await other.aclose()
-    door.set()
+    may_end.set()
     assert await result(first) == "held"
     assert await result(job) == "held"
 
 
 async def test_a_job_that_runs_without_a_slot_is_not_taken_for_a_dead_workers(
-    pool: ArqRedis, inside: Start, own_server: Callable[..., Process]
+    pool: ArqRedis, start_worker: Start, own_server: Callable[..., Process]
 ) -> None:
     """Its old ticket comes to its turn while it runs: arq's mark still keeps others away."""
     server = own_server("--appendonly", "yes", "--appendfsync", "always")
     begun: list[str] = []
-    doors = {"first": asyncio.Event(), "second": asyncio.Event()}
+    _may_end = {"first": asyncio.Event(), "second": asyncio.Event()}
 
     @limited(ConcurrencyLimit(LIMIT_BY.constant("brief"), 1, lease=60.0))
     async def hold(ctx: dict[Any, Any], name: str) -> str:
         begun.append(name)
-        await doors[name].wait()
+        await _may_end[name].wait()
         return name
 
     settings = {"limiter": server.url, "on_store_error": "admit", "claim": 0.4, "max_jobs": 1}
-    workers = [await inside([func(hold, name="hold")], **settings) for _ in range(2)]
+    workers = [await start_worker([func(hold, name="hold")], **settings) for _ in range(2)]
     first = await pool.enqueue_job("hold", "first")
     await until(lambda: begun == ["first"], "the first runs")
     second = await pool.enqueue_job("hold", "second")
@@ -204,11 +204,11 @@ async def test_a_job_that_runs_without_a_slot_is_not_taken_for_a_dead_workers(
     await until(lambda: begun == ["first", "second"], "it runs without a slot")
     await asyncio.sleep(0.5)  # longer than half of the claim
     server.start()
-    doors["first"].set()
+    _may_end["first"].set()
     assert await result(first) == "first"
     await asyncio.sleep(2.0)  # its turn comes, and its claim lapses
     assert begun == ["first", "second"]
-    doors["second"].set()
+    _may_end["second"].set()
     assert await result(second) == "second"
     assert sum(worker.jobs_complete for worker in workers) == 2
 
@@ -234,7 +234,7 @@ async def json_pool(pool: ArqRedis) -> AsyncIterator[ArqRedis]:
 
 
 async def test_custom_serializers_also_of_a_job_that_is_refused(
-    json_pool: ArqRedis, inside: Start, store: RedisStore
+    json_pool: ArqRedis, start_worker: Start, store: RedisStore
 ) -> None:
     limit = ConcurrencyLimit("user.id", 1, on_conflict=ConflictResolution.CANCEL)
 
@@ -243,7 +243,9 @@ async def test_custom_serializers_also_of_a_job_that_is_refused(
         await asyncio.sleep(0.5 if user.get("slow") else 0)
         return user["id"]
 
-    await inside([func(sync, name="sync")], job_serializer=to_json, job_deserializer=json.loads)
+    await start_worker(
+        [func(sync, name="sync")], job_serializer=to_json, job_deserializer=json.loads
+    )
     first = await json_pool.enqueue_job("sync", {"id": 7, "slow": 1})
     other = await json_pool.enqueue_job("sync", {"id": 8})
     assert await result(other) == 8
@@ -255,13 +257,13 @@ async def test_custom_serializers_also_of_a_job_that_is_refused(
     assert (info.success, info.args) == (False, [{"id": 7}])
     assert "JobExecutionFailed" in info.result
     assert await result(first) == 7
-    await idle(store)
+    await until_idle(store)
 
 
 async def test_a_job_that_nobody_can_read_fails_as_under_arq(
-    pool: ArqRedis, inside: Start, store: RedisStore
+    pool: ArqRedis, start_worker: Start, store: RedisStore
 ) -> None:
-    worker = await inside([work])
+    worker = await start_worker([work])
     job = await pool.enqueue_job("work")
     unreadable = await pool.enqueue_job("work", _defer_by=0.1)
     unknown = await pool.enqueue_job("nobody")
@@ -271,31 +273,31 @@ async def test_a_job_that_nobody_can_read_fails_as_under_arq(
     with pytest.raises(JobExecutionFailed, match="not found"):
         await result(unknown)
     await until(lambda: worker.jobs_failed == 2, "both failed")
-    await idle(store)
+    await until_idle(store)
 
 
 async def test_lapsed_claims_are_offered_again(
-    pool: ArqRedis, inside: Start, store: RedisStore
+    pool: ArqRedis, start_worker: Start, store: RedisStore
 ) -> None:
     """The worker has no room for the jobs that are woken: their slots are offered anew."""
 
     async def busy(ctx: dict[Any, Any]) -> None:
         await asyncio.sleep(0.7)
 
-    await inside([work, func(busy, name="busy")], max_jobs=2, claim=0.2)
+    await start_worker([work, func(busy, name="busy")], max_jobs=2, claim=0.2)
     jobs = [await pool.enqueue_job("work", 0.01) for _ in range(6)]
     jobs += [await pool.enqueue_job("busy") for _ in range(4)]
     jobs += [await pool.enqueue_job("work", 0.01) for _ in range(6)]
     for job in jobs:
         await result(job)
-    await idle(store)
+    await until_idle(store)
 
 
 async def test_a_worker_is_run_again(pool: ArqRedis, store: RedisStore) -> None:
     """As arq's `--watch` does when files change."""
     port = pool.connection_pool.connection_kwargs["port"]
-    inside = Inside(f"redis://127.0.0.1:{port}", [work], {"burst": True})
-    async with inside as worker:
+    local_worker = LocalWorker(f"redis://127.0.0.1:{port}", [work], {"burst": True})
+    async with local_worker as worker:
         for _ in range(2):
             jobs = [await pool.enqueue_job("work") for _ in range(3)]
             await worker.async_run()
@@ -310,8 +312,10 @@ async def test_a_burst_of_so_many_jobs(pool: ArqRedis, store: RedisStore, most: 
     port = pool.connection_pool.connection_kwargs["port"]
     for _ in range(5):
         await pool.enqueue_job("work")
-    inside = Inside(f"redis://127.0.0.1:{port}", [work], {"burst": True, "max_burst_jobs": most})
-    worker = await inside.__aenter__()
-    await inside._task
+    local_worker = LocalWorker(
+        f"redis://127.0.0.1:{port}", [work], {"burst": True, "max_burst_jobs": most}
+    )
+    worker = await local_worker.__aenter__()
+    await local_worker._task
     assert worker.jobs_complete == most
-    await inside.__aexit__(None, None, None)
+    await local_worker.__aexit__(None, None, None)

@@ -13,7 +13,7 @@ from limiter_arq import limited
 from tests.redis._servers import Process
 from tests.redis._tls import Authority, TLSFront
 
-from ._local_worker import Inside
+from ._local_worker import LocalWorker
 from ._tools import ONE
 
 
@@ -22,7 +22,7 @@ async def test_jobs_wait_for_their_turn_by_tls(server: Process, tmp_path: Path) 
     most: list[int] = []
 
     @limited(ONE)
-    async def play(ctx: dict[Any, Any], number: int) -> int:
+    async def run(ctx: dict[Any, Any], number: int) -> int:
         running.append(number)
         most.append(len(running))
         running.remove(number)
@@ -34,8 +34,8 @@ async def test_jobs_wait_for_their_turn_by_tls(server: Process, tmp_path: Path) 
             host="127.0.0.1", port=front.port, ssl=True, ssl_ca_certs=str(authority.ca)
         )
         pool = await create_pool(there)
-        async with Inside(server.url, [func(play, name="play")], {"redis_settings": there}):
-            jobs = [await pool.enqueue_job("play", number) for number in range(3)]
+        async with LocalWorker(server.url, [func(run, name="run")], {"redis_settings": there}):
+            jobs = [await pool.enqueue_job("run", number) for number in range(3)]
             for number, job in enumerate(jobs):
                 assert job is not None
                 assert await job.result(timeout=20, poll_delay=0.02) == number

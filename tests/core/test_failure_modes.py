@@ -35,7 +35,7 @@ from limiter_core import (
 )
 from limiter_memory import MemoryStore
 
-from ._callers import Crew
+from ._named_calls import NamedCalls
 from ._stores import RemoteStore
 from ._tools import Thread, until, until_now, until_waiting, until_waiting_now
 
@@ -260,15 +260,15 @@ async def test_row_35_ten_thousand_keys_leave_nothing_behind(store, limiter):
 
 
 async def test_row_36_two_callers_with_two_numbers_each_keep_to_their_own(store, limiter):
-    async with Crew(store) as crew:
+    async with NamedCalls(store) as calls:
         for name in "ab":
-            await crew.start(name, TWO)
-        await crew.start("one", ONE)
-        await crew.finish("a")
-        assert crew.became == {"a": "done", "b": "runs", "one": "asks"}
+            await calls.start(name, TWO)
+        await calls.start("one", ONE)
+        await calls.finish("a")
+        assert calls.became == {"a": "done", "b": "runs", "one": "asks"}
         assert (await limiter.inspect("key")).declared == (1, 2)
-        await crew.finish("b")
-        await crew.becomes("one", "runs")
+        await calls.finish("b")
+        await calls.becomes("one", "runs")
 
 
 def test_nobody_waits_while_a_slot_is_free_because_a_hold_went_on_too_long(store, threads):

@@ -12,7 +12,7 @@ import trio
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, ConflictResolution, Limiter, SyncLimiter
 
-from ._callers import Crew
+from ._named_calls import NamedCalls
 from ._tools import OverlapRecorder, Thread, until_waiting, until_waiting_now
 
 ONE = ConcurrencyLimit(LIMIT_BY.constant("key"))
@@ -37,13 +37,13 @@ async def test_a_thread_that_waits_is_woken_by_the_release_of_a_task(store, limi
 
 async def test_tasks_and_threads_stand_in_one_queue(store):
     worlds = ["threads", "tasks", "threads", "threads", "tasks"]
-    async with Crew(store) as crew:
-        await crew.start("first", ONE)
+    async with NamedCalls(store) as calls:
+        await calls.start("first", ONE)
         for number, world in enumerate(worlds):
-            await crew.start(f"{world} {number}", ONE, world=world)
-        order = crew.waiting()
-        await crew.finish("first", *order)
-    assert crew.served == ["first", *order]
+            await calls.start(f"{world} {number}", ONE, world=world)
+        order = calls.waiting()
+        await calls.finish("first", *order)
+    assert calls.served == ["first", *order]
     assert order == [f"{world} {number}" for number, world in enumerate(worlds)]
 
 
@@ -51,14 +51,14 @@ async def test_a_newcomer_in_a_thread_preempts_a_task(store):
     limit = ConcurrencyLimit(
         LIMIT_BY.constant("key"), on_conflict=ConflictResolution.CANCEL_RUNNING
     )
-    async with Crew(store) as crew:
-        await crew.start("task", limit)
-        await crew.start("thread", limit, world="threads")
-        await crew.becomes("task", "Preempted")
-        await crew.becomes("thread", "runs")
-        await crew.start("task again", limit)
-        await crew.becomes("thread", "Preempted")
-        await crew.becomes("task again", "runs")
+    async with NamedCalls(store) as calls:
+        await calls.start("task", limit)
+        await calls.start("thread", limit, world="threads")
+        await calls.becomes("task", "Preempted")
+        await calls.becomes("thread", "runs")
+        await calls.start("task again", limit)
+        await calls.becomes("thread", "Preempted")
+        await calls.becomes("task again", "runs")
 
 
 @LOOPS

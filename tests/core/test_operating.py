@@ -8,7 +8,7 @@ import pytest
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, ConfigurationError, ConflictResolution, Limiter
 
-from ._callers import Crew
+from ._named_calls import NamedCalls
 from ._tools import keys_in_use
 
 KEY = LIMIT_BY.constant("key")
@@ -19,8 +19,8 @@ CANCEL = ConcurrencyLimit(KEY, on_conflict=ConflictResolution.CANCEL)
 
 async def test_inspect_shows_holders_and_waiters(store):
     limiter = Limiter(store, label="me")
-    async with Crew(store) as crew, limiter.hold(TWO) as lease:
-        await crew.start("wide", ConcurrencyLimit(KEY, max_concurrent=2, cost=2))
+    async with NamedCalls(store) as calls, limiter.hold(TWO) as lease:
+        await calls.start("wide", ConcurrencyLimit(KEY, max_concurrent=2, cost=2))
         seen = await limiter.inspect(TWO)
         assert (seen.key, seen.limit, seen.in_use, seen.waiting) == ("key", 2, 1, 1)
         assert (seen.paused, seen.override, seen.declared) == (False, None, (2,))
@@ -65,38 +65,38 @@ async def test_holders_are_shown_with_host_and_process_by_default(limiter):
 
 
 async def test_raising_a_limit_wakes_exactly_the_difference(store, limiter):
-    async with Crew(store) as crew:
+    async with NamedCalls(store) as calls:
         for name in "abcd":
-            await crew.start(name, ONE)
+            await calls.start(name, ONE)
         await limiter.set_limit("key", 3)
-        await crew.becomes("b", "runs")
-        await crew.becomes("c", "runs")
-        assert crew.waiting() == ["d"]
+        await calls.becomes("b", "runs")
+        await calls.becomes("c", "runs")
+        assert calls.waiting() == ["d"]
         assert (await limiter.inspect("key")).in_use == 3
     await limiter.reset_limit("key")
 
 
 async def test_lowering_a_limit_drains_and_stops_nobody(store, threads):
-    async with Crew(store, "threads") as crew:
+    async with NamedCalls(store, "threads") as calls:
         for name in "abc":
-            await crew.start(name, TWO)
+            await calls.start(name, TWO)
         threads.set_limit("key", 1)
-        await crew.finish("a")
-        assert crew.became == {"a": "done", "b": "runs", "c": "asks"}
-        await crew.finish("b")
-        await crew.becomes("c", "runs")
+        await calls.finish("a")
+        assert calls.became == {"a": "done", "b": "runs", "c": "asks"}
+        await calls.finish("b")
+        await calls.becomes("c", "runs")
     threads.reset_limit("key")
 
 
 async def test_a_limit_of_zero_admits_nobody(store, limiter):
     await limiter.set_limit("key", 0)
-    async with Crew(store) as crew:
-        await crew.start("waits", ONE)
-        await crew.start("refused", CANCEL)
-        assert crew.became == {"waits": "asks", "refused": "LimitReached"}
+    async with NamedCalls(store) as calls:
+        await calls.start("waits", ONE)
+        await calls.start("refused", CANCEL)
+        assert calls.became == {"waits": "asks", "refused": "LimitReached"}
         assert await limiter.try_acquire(ONE) is None
         await limiter.reset_limit("key")
-        await crew.becomes("waits", "runs")
+        await calls.becomes("waits", "runs")
 
 
 async def test_an_override_stays_until_it_is_reset(limiter, threads):
@@ -115,26 +115,26 @@ async def test_a_cost_above_an_override_waits_for_the_operator(store, limiter, t
     wide = ConcurrencyLimit(KEY, max_concurrent=2, cost=2)
     await limiter.set_limit("key", 1)
     assert threads.try_acquire(wide) is None
-    async with Crew(store) as crew:
-        await crew.start("wide", wide)
-        assert crew.became == {"wide": "asks"}
+    async with NamedCalls(store) as calls:
+        await calls.start("wide", wide)
+        assert calls.became == {"wide": "asks"}
         await limiter.reset_limit("key")
-        await crew.becomes("wide", "runs")
+        await calls.becomes("wide", "runs")
 
 
 async def test_a_paused_key_admits_nobody_and_leaves_holders_alone(store, limiter):
-    async with Crew(store) as crew:
-        await crew.start("holder", TWO)
+    async with NamedCalls(store) as calls:
+        await calls.start("holder", TWO)
         await limiter.pause("key")
-        await crew.start("waits", TWO)
-        await crew.start("refused", CANCEL)
-        assert crew.became == {"holder": "runs", "waits": "asks", "refused": "LimitReached"}
+        await calls.start("waits", TWO)
+        await calls.start("refused", CANCEL)
+        assert calls.became == {"holder": "runs", "waits": "asks", "refused": "LimitReached"}
         seen = await limiter.inspect(TWO)
         assert (seen.paused, seen.limit, seen.waiting) == (True, 2, 1)
-        await crew.finish("holder")
-        assert crew.became["waits"] == "asks"
+        await calls.finish("holder")
+        assert calls.became["waits"] == "asks"
         await limiter.resume("key")
-        await crew.becomes("waits", "runs")
+        await calls.becomes("waits", "runs")
 
 
 async def test_pausing_and_resuming_a_free_key_leaves_nothing_behind(limiter, threads):
@@ -149,13 +149,13 @@ async def test_pausing_and_resuming_a_free_key_leaves_nothing_behind(limiter, th
 
 @pytest.mark.parametrize("world", ["tasks", "threads"])
 async def test_an_evicted_holder_loses_its_slot_to_the_next(store, limiter, world):
-    async with Crew(store, world) as crew:
-        await crew.start("stuck", ONE)
-        await crew.start("next", ONE)
+    async with NamedCalls(store, world) as calls:
+        await calls.start("stuck", ONE)
+        await calls.start("next", ONE)
         (holder,) = (await limiter.inspect("key")).holders
         assert await limiter.evict(holder.id)
-        await crew.becomes("stuck", "LeaseLost")
-        await crew.becomes("next", "runs")
+        await calls.becomes("stuck", "LeaseLost")
+        await calls.becomes("next", "runs")
         assert not await limiter.evict(holder.id)
 
 
@@ -165,12 +165,12 @@ async def test_evicting_an_unknown_holder_says_so(limiter, threads):
 
 
 async def test_a_waiter_cannot_be_evicted(store, limiter):
-    async with Crew(store) as crew:
-        await crew.start("holder", ONE)
-        await crew.start("waiter", ONE)
+    async with NamedCalls(store) as calls:
+        await calls.start("holder", ONE)
+        await calls.start("waiter", ONE)
         (waiter,) = (await limiter.inspect("key")).waiters
         assert not await limiter.evict(waiter.id)
-        assert crew.waiting() == ["waiter"]
+        assert calls.waiting() == ["waiter"]
 
 
 @pytest.mark.parametrize("wrong", [-1, 1.5, "3", None, True, math.inf])

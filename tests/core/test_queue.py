@@ -18,7 +18,7 @@ from limiter_core import (
     WaitTimeout,
 )
 
-from ._callers import Crew
+from ._named_calls import NamedCalls
 from ._tools import PATIENCE, OverlapRecorder, keys_in_use
 
 KEY = LIMIT_BY.constant("key")
@@ -32,61 +32,61 @@ def wide(cost: int) -> ConcurrencyLimit:
 
 @WORLDS
 async def test_a_call_takes_the_slots_it_costs(store, limiter, world):
-    async with Crew(store, world) as crew:
-        await crew.start("three", wide(3))
-        await crew.start("one", wide(1))
-        await crew.start("two", wide(2))
-        assert crew.became == {"three": "runs", "one": "runs", "two": "asks"}
+    async with NamedCalls(store, world) as calls:
+        await calls.start("three", wide(3))
+        await calls.start("one", wide(1))
+        await calls.start("two", wide(2))
+        assert calls.became == {"three": "runs", "one": "runs", "two": "asks"}
         assert (await limiter.inspect("key")).in_use == 4
 
 
 @WORLDS
 async def test_a_wide_waiter_is_not_overtaken_by_narrow_ones(store, world):
-    async with Crew(store, world) as crew:
-        await crew.start("running", wide(2))
-        await crew.start("wide", wide(4))
-        await crew.start("narrow", wide(1))
-        assert crew.waiting() == ["wide", "narrow"]
-        await crew.finish("running")
-        await crew.becomes("wide", "runs")
-        assert crew.became["narrow"] == "asks"
-    assert crew.served == ["running", "wide", "narrow"]
+    async with NamedCalls(store, world) as calls:
+        await calls.start("running", wide(2))
+        await calls.start("wide", wide(4))
+        await calls.start("narrow", wide(1))
+        assert calls.waiting() == ["wide", "narrow"]
+        await calls.finish("running")
+        await calls.becomes("wide", "runs")
+        assert calls.became["narrow"] == "asks"
+    assert calls.served == ["running", "wide", "narrow"]
 
 
 async def test_one_release_may_serve_several_narrow_waiters(store):
-    async with Crew(store) as crew:
-        await crew.start("wide", wide(4))
+    async with NamedCalls(store) as calls:
+        await calls.start("wide", wide(4))
         for name in "abc":
-            await crew.start(name, wide(1))
-        await crew.finish("wide")
+            await calls.start(name, wide(1))
+        await calls.finish("wide")
         for name in "abc":
-            await crew.becomes(name, "runs")
+            await calls.becomes(name, "runs")
 
 
 @WORLDS
 async def test_groups_are_served_in_turn(store, world):
     fair = ConcurrencyLimit(KEY, fair_by="tenant")
-    async with Crew(store, world) as crew:
-        await crew.start("running", fair, {"tenant": "none"})
+    async with NamedCalls(store, world) as calls:
+        await calls.start("running", fair, {"tenant": "none"})
         for number in range(4):
-            await crew.start(f"a{number}", fair, {"tenant": "a"})
+            await calls.start(f"a{number}", fair, {"tenant": "a"})
         for number in range(2):
-            await crew.start(f"b{number}", fair, {"tenant": "b"})
-        await crew.start("c0", fair, {"tenant": "c"})
-        assert crew.waiting() == ["a0", "b0", "c0", "a1", "b1", "a2", "a3"]
-        await crew.finish("running", "a0", "b0", "c0", "a1", "b1", "a2", "a3")
-    assert crew.served == ["running", "a0", "b0", "c0", "a1", "b1", "a2", "a3"]
+            await calls.start(f"b{number}", fair, {"tenant": "b"})
+        await calls.start("c0", fair, {"tenant": "c"})
+        assert calls.waiting() == ["a0", "b0", "c0", "a1", "b1", "a2", "a3"]
+        await calls.finish("running", "a0", "b0", "c0", "a1", "b1", "a2", "a3")
+    assert calls.served == ["running", "a0", "b0", "c0", "a1", "b1", "a2", "a3"]
 
 
 async def test_a_group_that_comes_late_does_not_wait_for_the_long_queue_of_another(store):
     fair = ConcurrencyLimit(KEY, fair_by="tenant")
-    async with Crew(store) as crew:
-        await crew.start("running", fair, {"tenant": "a"})
+    async with NamedCalls(store) as calls:
+        await calls.start("running", fair, {"tenant": "a"})
         for number in range(6):
-            await crew.start(f"a{number}", fair, {"tenant": "a"})
-        await crew.finish("running", "a0", "a1")
-        await crew.start("late", fair, {"tenant": "b"})
-        assert crew.waiting().index("late") <= 1
+            await calls.start(f"a{number}", fair, {"tenant": "a"})
+        await calls.finish("running", "a0", "a1")
+        await calls.start("late", fair, {"tenant": "b"})
+        assert calls.waiting().index("late") <= 1
 
 
 async def test_priority_goes_before_fairness(store):
@@ -95,12 +95,12 @@ async def test_priority_goes_before_fairness(store):
             KEY, fair_by="tenant", priority=priority, on_conflict=ConflictResolution.PRIORITY
         )
 
-    async with Crew(store) as crew:
-        await crew.start("running", fair(0), {"tenant": "a"})
-        await crew.start("low", fair(0), {"tenant": "b"})
-        await crew.start("high 1", fair(1), {"tenant": "a"})
-        await crew.start("high 2", fair(1), {"tenant": "a"})
-        assert crew.waiting() == ["high 1", "high 2", "low"]
+    async with NamedCalls(store) as calls:
+        await calls.start("running", fair(0), {"tenant": "a"})
+        await calls.start("low", fair(0), {"tenant": "b"})
+        await calls.start("high 1", fair(1), {"tenant": "a"})
+        await calls.start("high 2", fair(1), {"tenant": "a"})
+        assert calls.waiting() == ["high 1", "high 2", "low"]
 
 
 async def test_fairness_may_ask_an_async_strategy(store):
@@ -108,23 +108,23 @@ async def test_fairness_may_ask_an_async_strategy(store):
         return args["tenant"]
 
     fair = ConcurrencyLimit(KEY, fair_by=LIMIT_BY.fn(tenant))
-    async with Crew(store) as crew:
+    async with NamedCalls(store) as calls:
         for name in ["running", "a0", "a1", "b0"]:
-            await crew.start(name, fair, {"tenant": name[0]})
-        assert crew.waiting() == ["a0", "b0", "a1"]
+            await calls.start(name, fair, {"tenant": name[0]})
+        assert calls.waiting() == ["a0", "b0", "a1"]
 
 
 @WORLDS
 async def test_the_queue_has_a_length(store, world):
     short = ConcurrencyLimit(KEY, max_waiting=2)
-    async with Crew(store, world) as crew:
+    async with NamedCalls(store, world) as calls:
         for name in "abcd":
-            await crew.start(name, short)
-        assert crew.became["d"] == "QueueFull"
-        await crew.finish("a")
-        await crew.becomes("b", "runs")
-        await crew.start("e", short)
-        assert crew.waiting() == ["c", "e"]
+            await calls.start(name, short)
+        assert calls.became["d"] == "QueueFull"
+        await calls.finish("a")
+        await calls.becomes("b", "runs")
+        await calls.start("e", short)
+        assert calls.waiting() == ["c", "e"]
 
 
 async def test_the_queue_that_is_full_leaves_a_free_slot_alone(limiter):
@@ -138,12 +138,12 @@ async def test_the_queue_that_is_full_leaves_a_free_slot_alone(limiter):
 
 @WORLDS
 async def test_a_timeout_leaves_the_queue(store, limiter, world):
-    async with Crew(store, world) as crew:
-        await crew.start("running", ONE)
-        await crew.start("impatient", ONE, timeout=0.02)
-        await crew.start("patient", ONE)
-        await crew.becomes("impatient", "WaitTimeout")
-        assert crew.waiting() == ["patient"]
+    async with NamedCalls(store, world) as calls:
+        await calls.start("running", ONE)
+        await calls.start("impatient", ONE, timeout=0.02)
+        await calls.start("patient", ONE)
+        await calls.becomes("impatient", "WaitTimeout")
+        assert calls.waiting() == ["patient"]
         assert (await limiter.inspect("key")).in_use == 1
 
 
@@ -168,12 +168,12 @@ async def test_the_shortest_timeout_counts(store, threads, own, others, callers)
         ConcurrencyLimit(LIMIT_BY.constant("other"), timeout=others),
     ]
     started_at = time.monotonic()
-    async with Crew(store) as crew:
-        await crew.start("running", ONE)
-        await crew.start("a", limits, timeout=callers)
-        await crew.start("b", limits, timeout=callers, world="threads")
-        await crew.becomes("a", "WaitTimeout")
-        await crew.becomes("b", "WaitTimeout")
+    async with NamedCalls(store) as calls:
+        await calls.start("running", ONE)
+        await calls.start("a", limits, timeout=callers)
+        await calls.start("b", limits, timeout=callers, world="threads")
+        await calls.becomes("a", "WaitTimeout")
+        await calls.becomes("b", "WaitTimeout")
     assert time.monotonic() - started_at < PATIENCE
 
 
@@ -186,12 +186,12 @@ async def test_a_timeout_may_be_a_timedelta(store, limiter, threads):
 
 
 async def test_a_call_that_gets_its_slot_in_time_does_not_time_out_later(store):
-    async with Crew(store) as crew:
-        await crew.start("running", ONE)
-        await crew.start("waiter", ONE, timeout=PATIENCE)
-        await crew.finish("running")
-        await crew.becomes("waiter", "runs")
-    assert crew.became["waiter"] == "done"
+    async with NamedCalls(store) as calls:
+        await calls.start("running", ONE)
+        await calls.start("waiter", ONE, timeout=PATIENCE)
+        await calls.finish("running")
+        await calls.becomes("waiter", "runs")
+    assert calls.became["waiter"] == "done"
 
 
 async def test_costs_in_use_are_never_above_the_limit(limiter):

@@ -17,7 +17,7 @@ from limiter_core import (
     WaitTimeout,
 )
 
-from ._callers import Crew
+from ._named_calls import NamedCalls
 from ._tools import Thread, keys_in_use, until, until_waiting, until_waiting_now
 
 KEY = LIMIT_BY.constant("key")
@@ -94,10 +94,10 @@ async def test_another_key_may_be_nested(limiter):
 
 
 async def test_a_call_waits_while_somebody_else_holds_a_slot_too(store, limiter):
-    async with Crew(store) as crew:
-        await crew.start("somebody else", TWO)
+    async with NamedCalls(store) as calls:
+        await calls.start("somebody else", TWO)
         async with limiter.hold(TWO), anyio.create_task_group() as tasks:
-            tasks.start_soon(crew.finish, "somebody else")
+            tasks.start_soon(calls.finish, "somebody else")
             async with limiter.hold(TWO):
                 pass
 
@@ -171,11 +171,11 @@ def test_a_producer_thread_may_take_slots_that_its_workers_give_back(store, thre
 async def test_a_lost_lease_that_was_not_let_go_yet_holds_nothing(store, limiter):
     warned = ConcurrencyLimit(KEY, on_lost="warn")
     ran: list[str] = []
-    async with limiter.hold(warned) as lease, Crew(store) as crew:
+    async with limiter.hold(warned) as lease, NamedCalls(store) as calls:
         await limiter.evict(lease.id)
-        await crew.start("somebody else", ONE)
+        await calls.start("somebody else", ONE)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(crew.finish, "somebody else")
+            tasks.start_soon(calls.finish, "somebody else")
             async with limiter.hold(ONE):
                 ran.append("again")
     assert ran == ["again"]
@@ -222,13 +222,13 @@ async def _times_out(limiter: Limiter) -> None:
 
 
 async def test_the_error_comes_at_once_and_others_are_served(store, limiter):
-    async with Crew(store) as crew:
+    async with NamedCalls(store) as calls:
         async with limiter.hold(ONE):
-            await crew.start("waits", ONE)
+            await calls.start("waits", ONE)
             with pytest.raises(ConfigurationError, match=ITSELF):
                 await limiter.acquire(ONE)
-            assert crew.waiting() == ["waits"]
-        await until(lambda: crew.became["waits"] == "runs", "the next is served")
+            assert calls.waiting() == ["waits"]
+        await until(lambda: calls.became["waits"] == "runs", "the next is served")
 
 
 async def test_a_key_behind_another_one_is_looked_at_before_anybody_waits(limiter, threads):

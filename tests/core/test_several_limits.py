@@ -12,7 +12,7 @@ from limiter_core import (
     LimitReached,
 )
 
-from ._callers import Crew
+from ._named_calls import NamedCalls
 from ._tools import Thread, keys_in_use, until_waiting_now
 
 A = ConcurrencyLimit(LIMIT_BY.constant("a"))
@@ -38,68 +38,68 @@ async def test_all_are_taken_and_named_in_the_order_given(limiter, threads):
 
 @WORLDS
 async def test_a_call_that_waits_for_one_key_holds_nothing_of_the_others(store, world):
-    async with Crew(store, world) as crew:
-        await crew.start("holds b", B)
-        await crew.start("wants both", [A, B])
-        assert crew.became["wants both"] == "asks"
-        await crew.start("wants a", A)
-        assert crew.became["wants a"] == "runs"
-        await crew.finish("holds b")
-        assert crew.became["wants both"] == "asks"
-        await crew.finish("wants a")
-        await crew.becomes("wants both", "runs")
+    async with NamedCalls(store, world) as calls:
+        await calls.start("holds b", B)
+        await calls.start("wants both", [A, B])
+        assert calls.became["wants both"] == "asks"
+        await calls.start("wants a", A)
+        assert calls.became["wants a"] == "runs"
+        await calls.finish("holds b")
+        assert calls.became["wants both"] == "asks"
+        await calls.finish("wants a")
+        await calls.becomes("wants both", "runs")
 
 
 @WORLDS
 async def test_opposite_orders_do_not_deadlock(store, world):
-    async with Crew(store, world) as crew:
-        await crew.start("holds", [A, B])
-        await crew.start("ab", [A, B])
-        await crew.start("ba", [B, A])
-        await crew.finish("holds", "ab", "ba")
-    assert crew.served == ["holds", "ab", "ba"]
+    async with NamedCalls(store, world) as calls:
+        await calls.start("holds", [A, B])
+        await calls.start("ab", [A, B])
+        await calls.start("ba", [B, A])
+        await calls.finish("holds", "ab", "ba")
+    assert calls.served == ["holds", "ab", "ba"]
 
 
 @WORLDS
 async def test_a_call_keeps_its_arrival_order_when_it_moves_to_another_queue(store, world):
-    async with Crew(store, world) as crew:
-        await crew.start("holds a", A)
-        await crew.start("holds b", B)
-        await crew.start("first, wants both", [A, B])
-        await crew.start("second, wants b", B)
-        await crew.finish("holds a")
-        assert crew.waiting() == ["first, wants both", "second, wants b"]
-        await crew.finish("holds b")
-        await crew.becomes("first, wants both", "runs")
-        assert crew.became["second, wants b"] == "asks"
+    async with NamedCalls(store, world) as calls:
+        await calls.start("holds a", A)
+        await calls.start("holds b", B)
+        await calls.start("first, wants both", [A, B])
+        await calls.start("second, wants b", B)
+        await calls.finish("holds a")
+        assert calls.waiting() == ["first, wants both", "second, wants b"]
+        await calls.finish("holds b")
+        await calls.becomes("first, wants both", "runs")
+        assert calls.became["second, wants b"] == "asks"
 
 
 @WORLDS
 async def test_one_that_says_cancel_and_is_full_refuses_the_call(store, world):
-    async with Crew(store, world) as crew:
-        await crew.start("holds a", A)
-        await crew.start("holds b", B)
-        await crew.start("wants both", [A, when_full("b", "CANCEL")])
-        assert crew.became["wants both"] == "LimitReached"
+    async with NamedCalls(store, world) as calls:
+        await calls.start("holds a", A)
+        await calls.start("holds b", B)
+        await calls.start("wants both", [A, when_full("b", "CANCEL")])
+        assert calls.became["wants both"] == "LimitReached"
 
 
 @WORLDS
 async def test_one_that_says_cancel_refuses_the_call_at_a_later_hand_off_too(store, world):
-    async with Crew(store, world) as crew:
-        await crew.start("holds a", A)
-        await crew.start("wants both", [A, when_full("b", "CANCEL")])
-        assert crew.became["wants both"] == "asks"
-        await crew.start("holds b", B)
-        await crew.finish("holds a")
-        await crew.becomes("wants both", "LimitReached")
+    async with NamedCalls(store, world) as calls:
+        await calls.start("holds a", A)
+        await calls.start("wants both", [A, when_full("b", "CANCEL")])
+        assert calls.became["wants both"] == "asks"
+        await calls.start("holds b", B)
+        await calls.finish("holds a")
+        await calls.becomes("wants both", "LimitReached")
 
 
 async def test_one_that_says_cancel_and_is_free_lets_the_call_wait_for_another(store):
-    async with Crew(store) as crew:
-        await crew.start("holds a", A)
-        await crew.start("wants both", [A, when_full("b", "CANCEL")])
-        await crew.finish("holds a")
-        await crew.becomes("wants both", "runs")
+    async with NamedCalls(store) as calls:
+        await calls.start("holds a", A)
+        await calls.start("wants both", [A, when_full("b", "CANCEL")])
+        await calls.finish("holds a")
+        await calls.becomes("wants both", "runs")
 
 
 async def test_the_refusal_names_the_key_that_refused(limiter):
@@ -114,37 +114,37 @@ async def test_each_key_orders_its_queue_by_its_own_limit(store):
     def urgent(priority: int) -> list[ConcurrencyLimit]:
         return [A, when_full("b", "PRIORITY", priority=priority)]
 
-    async with Crew(store) as crew:
-        await crew.start("holds b", when_full("b", "PRIORITY"))
-        await crew.start("low", urgent(1))
-        await crew.start("high", urgent(9))
-        assert crew.waiting() == ["high", "low"]
-    async with Crew(store) as crew:
-        await crew.start("holds a", A)
-        await crew.start("low", urgent(1))
-        await crew.start("high", urgent(9))
-        assert crew.waiting() == ["low", "high"]
+    async with NamedCalls(store) as calls:
+        await calls.start("holds b", when_full("b", "PRIORITY"))
+        await calls.start("low", urgent(1))
+        await calls.start("high", urgent(9))
+        assert calls.waiting() == ["high", "low"]
+    async with NamedCalls(store) as calls:
+        await calls.start("holds a", A)
+        await calls.start("low", urgent(1))
+        await calls.start("high", urgent(9))
+        assert calls.waiting() == ["low", "high"]
 
 
 async def test_keep_latest_on_one_key_supersedes_those_that_wait_for_it(store):
     latest = [A, when_full("b", "KEEP_LATEST")]
-    async with Crew(store) as crew:
-        await crew.start("holds b", B)
-        await crew.start("older", latest)
-        await crew.start("newer", latest)
-        await crew.becomes("older", "Superseded")
-        assert crew.waiting() == ["newer"]
+    async with NamedCalls(store) as calls:
+        await calls.start("holds b", B)
+        await calls.start("older", latest)
+        await calls.start("newer", latest)
+        await calls.becomes("older", "Superseded")
+        assert calls.waiting() == ["newer"]
 
 
 async def test_cancel_running_preempts_on_its_own_key_only(store):
-    async with Crew(store) as crew:
-        await crew.start("holds a", A)
-        await crew.start("holds b", B)
-        await crew.start("newcomer", [A, when_full("b", "CANCEL_RUNNING")])
-        await crew.finish("holds a")
-        await crew.becomes("holds b", "Preempted")
-        await crew.becomes("newcomer", "runs")
-        assert crew.became["holds a"] == "done"
+    async with NamedCalls(store) as calls:
+        await calls.start("holds a", A)
+        await calls.start("holds b", B)
+        await calls.start("newcomer", [A, when_full("b", "CANCEL_RUNNING")])
+        await calls.finish("holds a")
+        await calls.becomes("holds b", "Preempted")
+        await calls.becomes("newcomer", "runs")
+        assert calls.became["holds a"] == "done"
 
 
 async def test_costs_are_taken_per_key(store, limiter):
@@ -159,14 +159,14 @@ async def test_costs_are_taken_per_key(store, limiter):
 
 @WORLDS
 async def test_an_eviction_takes_all_of_them_back(store, limiter, world):
-    async with Crew(store, world) as crew:
-        await crew.start("holds", [A, B])
-        await crew.start("wants a", A)
-        await crew.start("wants b", B)
+    async with NamedCalls(store, world) as calls:
+        await calls.start("holds", [A, B])
+        await calls.start("wants a", A)
+        await calls.start("wants b", B)
         await limiter.evict((await limiter.inspect("a")).holders[0].id)
         for name in ("wants a", "wants b"):
-            await crew.becomes(name, "runs")
-        await crew.becomes("holds", "LeaseLost")
+            await calls.becomes(name, "runs")
+        await calls.becomes("holds", "LeaseLost")
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ class Plan:
         self.evicted = random_.random() < 0.03
 
 
-class Stage:
+class LoadTest:
     """Where the calls meet: the store, and what became of them."""
 
     def __init__(self, store, seed: int, resolutions: list[ConflictResolution]) -> None:
@@ -133,19 +133,19 @@ class Stage:
 def test_everything_at_once(store, seed, resolutions, remote):
     if remote:
         store = RemoteStore(steps=1, hints_only=True)
-    stage = Stage(store, seed, resolutions)
+    load = LoadTest(store, seed, resolutions)
     everybody = [
-        Thread(lambda: asyncio.run(stage.tasks("asyncio"))),
-        Thread(lambda: asyncio.run(stage.tasks("another loop"))),
-        Thread(lambda: trio.run(stage.tasks, "trio")),
-        *(Thread(stage.thread, f"thread {number}") for number in range(4)),
+        Thread(lambda: asyncio.run(load.tasks("asyncio"))),
+        Thread(lambda: asyncio.run(load.tasks("another loop"))),
+        Thread(lambda: trio.run(load.tasks, "trio")),
+        *(Thread(load.thread, f"thread {number}") for number in range(4)),
     ]
     for thread in everybody:
         thread.result()
-    assert sum(stage.ends.values()) == 3 * 6 * (CALLS // 3) + 4 * CALLS
-    assert stage.ends["done"] > CALLS
-    assert {"ConfigurationError", "KeyDerivationError"}.isdisjoint(stage.ends)
+    assert sum(load.ends.values()) == 3 * 6 * (CALLS // 3) + 4 * CALLS
+    assert load.ends["done"] > CALLS
+    assert {"ConfigurationError", "KeyDerivationError"}.isdisjoint(load.ends)
     for key, capacity in CAPACITY.items():
-        assert 0 < stage.recorder.highest[key] <= capacity
+        assert 0 < load.recorder.highest[key] <= capacity
     inner = store.inner if remote else store
     assert list(inner.keys()) == []

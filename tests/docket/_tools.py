@@ -20,7 +20,7 @@ from tests.redis._servers import Server
 from tests.redis._tools import until, until_true
 
 __all__ = (
-    "Book",
+    "TaskRecord",
     "finish",
     "gates_of",
     "limiter_of",
@@ -28,14 +28,15 @@ __all__ = (
     "quick",
     "slots_in_use",
     "until",
+    "until_true",
+    "working",
 )
-__all__ += ("until_true", "working")
 
 
-_books: weakref.WeakSet[Book] = weakref.WeakSet()
+_records: weakref.WeakSet[TaskRecord] = weakref.WeakSet()
 
 
-class Book:
+class TaskRecord:
     """What the bodies of a test's tasks did."""
 
     def __init__(self) -> None:
@@ -44,14 +45,14 @@ class Book:
         self._events: list[asyncio.Event] = []
         self.go_on = self.event()
         """What bodies wait for that are to be held."""
-        _books.add(self)
+        _records.add(self)
 
     def event(self) -> asyncio.Event:
         """Return an event that a task may wait for: it is set when the test fails."""
         self._events.append(asyncio.Event())
         return self._events[-1]
 
-    def let_go(self) -> None:
+    def release_all(self) -> None:
         """Hold nobody any more."""
         for event in self._events:
             event.set()
@@ -86,14 +87,14 @@ class QuickWorker(Worker):
     ) -> None:
         """End when the tasks have ended."""
         if error is not None:
-            let_go()
+            release_all()
         await super().__aexit__(kind, error, traceback)
 
 
-def let_go() -> None:
+def release_all() -> None:
     """Have all held bodies end: a worker waits for them."""
-    for book in list(_books):
-        book.let_go()
+    for record in list(_records):
+        record.release_all()
 
 
 def quick(docket: Docket, **options: Any) -> Worker:
@@ -120,7 +121,7 @@ async def working(docket: Docket, **options: Any) -> AsyncIterator[Worker]:
         try:
             yield worker
         except BaseException:
-            let_go()
+            release_all()
             raise
         finally:
             running.cancel()

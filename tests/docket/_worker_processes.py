@@ -38,7 +38,7 @@ class Process:
         return self._process.poll() is not None
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """What it wrote."""
         return written(self._log)
 
@@ -65,7 +65,7 @@ class Process:
         self._log.close()
 
 
-class Place(Protocol):
+class RedisDeployment(Protocol):
     """Where a docket is."""
 
     url: str
@@ -80,7 +80,7 @@ class Place(Protocol):
         ...
 
 
-class OneServer:
+class SingleServer:
     """A docket's place on one server."""
 
     def __init__(self, server: Server) -> None:
@@ -90,10 +90,10 @@ class OneServer:
         return name
 
 
-class Fleet:
+class WorkerProcesses:
     """Workers of one docket, which do the tasks of workers/shop.py."""
 
-    def __init__(self, server: Place, name: str) -> None:
+    def __init__(self, server: RedisDeployment, name: str) -> None:
         self.server = server
         self.name = name
         self._workers: list[Process] = []
@@ -153,8 +153,8 @@ class Fleet:
         try:
             until_now(condition, name, patience=patience)
         except AssertionError as error:
-            said = "\n".join(worker.said[-3000:] for worker in self._workers)
-            raise AssertionError(f"{error}\n{said}") from None
+            output = "\n".join(worker.output[-3000:] for worker in self._workers)
+            raise AssertionError(f"{error}\n{output}") from None
 
     def most_at_once(self) -> int:
         """Return how many bodies ran at the worst moment, of those that ended."""

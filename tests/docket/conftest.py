@@ -16,7 +16,7 @@ pytest.importorskip("docket", reason="the adapter needs pydocket")
 from docket import Docket
 
 from tests.docket._tools import slots_in_use
-from tests.docket._worker_processes import Fleet, OneServer
+from tests.docket._worker_processes import SingleServer, WorkerProcesses
 from tests.redis._servers import Process, Server, binary, open_source, sources
 
 _numbers = itertools.count()
@@ -90,12 +90,12 @@ async def any_docket(request: pytest.FixtureRequest) -> AsyncIterator[Docket]:
 
 
 @pytest.fixture
-def fleet(server: Server) -> Iterator[Callable[..., Fleet]]:
+def start_processes(server: Server) -> Iterator[Callable[..., WorkerProcesses]]:
     """Start worker processes; none outlives the test."""
-    fleets: list[Fleet] = []
+    fleets: list[WorkerProcesses] = []
 
-    def start(name: str | None = None) -> Fleet:
-        fleets.append(Fleet(OneServer(server), name or f"fleet{next(_numbers)}"))
+    def start(name: str | None = None) -> WorkerProcesses:
+        fleets.append(WorkerProcesses(SingleServer(server), name or f"fleet{next(_numbers)}"))
         return fleets[-1]
 
     yield start

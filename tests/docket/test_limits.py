@@ -15,7 +15,7 @@ from limiter_core import ConfigurationError
 from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConcurrencyStrategy, set_store
 from limiter_memory import MemoryStore
 from tests.docket._tools import (
-    Book,
+    TaskRecord,
     finish,
     limiter_of,
     most_at_once,
@@ -28,24 +28,24 @@ from tests.redis._servers import Server
 
 
 async def test_code_written_for_docket_keeps_working(any_docket: Docket) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def bill(
         customer_id: int, c: ConcurrencyLimit = ConcurrencyLimit("customer_id", max_concurrent=1)
     ) -> None:
         assert isinstance(c, ConcurrencyLimit)
-        await book.body(c.concurrency_key)
+        await record.body(c.concurrency_key)
 
     for _ in range(4):
         await any_docket.add(bill)(customer_id=7)
     await finish(any_docket)
-    assert book.began == ["customer_id=7"] * 4
-    assert most_at_once(book.bodies) == 1
+    assert record.began == ["customer_id=7"] * 4
+    assert most_at_once(record.bodies) == 1
 
 
 async def test_two_limits_on_one_task_are_taken_all_or_none(any_docket: Docket) -> None:
-    customers: dict[int, Book] = {each: Book() for each in range(3)}
-    region_book = Book()
+    customers: dict[int, TaskRecord] = {each: TaskRecord() for each in range(3)}
+    region_book = TaskRecord()
 
     async def sync(
         customer_id: Annotated[int, ConcurrencyLimit(1)],
@@ -57,10 +57,10 @@ async def test_two_limits_on_one_task_are_taken_all_or_none(any_docket: Docket) 
     for each in range(12):
         await any_docket.add(sync)(each % 3, region="eu")
     await finish(any_docket)
-    for book in customers.values():
-        assert len(book.began) == 4
-        assert most_at_once(book.bodies) == 1
-    bodies = [body for book in customers.values() for body in book.bodies]
+    for record in customers.values():
+        assert len(record.began) == 4
+        assert most_at_once(record.bodies) == 1
+    bodies = [body for record in customers.values() for body in record.bodies]
     assert most_at_once(bodies) == 2
 
 
@@ -112,7 +112,7 @@ async def test_a_strategy_of_ones_own_and_a_limit_per_tenant(any_docket: Docket)
         async def get_key(self, execution: Any) -> str:  # type: ignore[override]
             return f"tier:{execution.get_argument('api_key')[0]}"
 
-    books = {"a": Book(), "b": Book()}
+    books = {"a": TaskRecord(), "b": TaskRecord()}
 
     async def call(
         api_key: str,
@@ -186,25 +186,25 @@ async def test_the_parameter_is_the_lease(any_docket: Docket) -> None:
 
 
 async def test_the_dependencies_of_a_worker_limit_all_that_it_does(any_docket: Docket) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def one():
-        await book.body(1)
+        await record.body(1)
 
     async def two(customer_id: Annotated[int, ConcurrencyLimit(1)]):
-        await book.body(2)
+        await record.body(2)
 
     for each in range(5):
         await any_docket.add(one)()
         await any_docket.add(two)(each)
     everything = ConcurrencyLimit(LIMIT_BY.constant("everything"), max_concurrent=2)
     await finish(any_docket, dependencies=[everything])
-    assert len(book.began) == 10
-    assert most_at_once(book.bodies) == 2
+    assert len(record.began) == 10
+    assert most_at_once(record.bodies) == 2
 
 
 async def test_a_limit_of_a_dependency_is_taken_with_the_tasks_own(any_docket: Docket) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def connection(c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("db"), 1)) -> str:
         return c.concurrency_key
@@ -215,29 +215,29 @@ async def test_a_limit_of_a_dependency_is_taken_with_the_tasks_own(any_docket: D
         c: ConcurrencyLimit = ConcurrencyLimit(max_concurrent=3),
     ):
         assert (db, c.keys) == ("db", ("db", "query()"))
-        await book.body(n)
+        await record.body(n)
 
     for each in range(4):
         await any_docket.add(query)(each)
     await finish(any_docket)
-    assert sorted(book.began) == [0, 1, 2, 3]
-    assert most_at_once(book.bodies) == 1
+    assert sorted(record.began) == [0, 1, 2, 3]
+    assert most_at_once(record.bodies) == 1
 
 
 async def test_a_limit_of_a_workers_dependency_is_one_of_the_workers(any_docket: Docket) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def connection(c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("db"), 1)) -> str:
         return c.concurrency_key
 
     async def query(n: int):
-        await book.body(n)
+        await record.body(n)
 
     for each in range(4):
         await any_docket.add(query)(each)
     await finish(any_docket, dependencies=[Depends(connection)])
-    assert sorted(book.began) == [0, 1, 2, 3]
-    assert most_at_once(book.bodies) == 1
+    assert sorted(record.began) == [0, 1, 2, 3]
+    assert most_at_once(record.bodies) == 1
 
 
 async def test_a_limit_given_by_the_caller_is_not_taken(any_docket: Docket) -> None:
@@ -371,10 +371,10 @@ async def test_another_dependency_that_fails_is_the_only_one_that_is_blamed(
 
 
 async def test_an_operator_raises_a_limit_for_those_who_wait(any_docket: Docket) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def bill(n: int, c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("ops"), 1)):
-        await book.hold(n)
+        await record.hold(n)
 
     for each in range(5):
         await any_docket.add(bill)(each)
@@ -385,7 +385,7 @@ async def test_an_operator_raises_a_limit_for_those_who_wait(any_docket: Docket)
         await until_true(parked(any_docket, 2), "two wait")
         await limiter.set_limit("ops", 10)
         await until_true(parked(any_docket, 0), "nobody waits")
-        await until(lambda: len(book.began) == 5, "all run")
+        await until(lambda: len(record.began) == 5, "all run")
         await limiter.reset_limit("ops")
-        book.go_on.set()
-    assert sorted(book.began) == [0, 1, 2, 3, 4]
+        record.go_on.set()
+    assert sorted(record.began) == [0, 1, 2, 3, 4]

@@ -30,7 +30,7 @@ from limiter_core.jobs import Held, JobGate
 from limiter_docket import LIMIT_BY, ConcurrencyLimit, set_store
 from limiter_redis import RedisStore
 from tests.docket._tools import (
-    Book,
+    TaskRecord,
     finish,
     limiter_of,
     most_at_once,
@@ -47,7 +47,7 @@ from tests.redis._servers import Process
     "retry", [Retry(attempts=3), ExponentialRetry(3, timedelta(milliseconds=1))], ids=["r", "e"]
 )
 async def test_waiting_spends_no_attempt(any_docket: Docket, retry: Retry) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def flaky(
         n: int,
@@ -55,67 +55,67 @@ async def test_waiting_spends_no_attempt(any_docket: Docket, retry: Retry) -> No
         retry: Retry = retry,
         c: ConcurrencyLimit = ConcurrencyLimit(max_concurrent=1),
     ):
-        await book.body((n, execution.attempt))
+        await record.body((n, execution.attempt))
         raise RuntimeError("so it goes")
 
     for each in range(4):
         await any_docket.add(flaky)(each)
     await finish(any_docket)
-    assert sorted(book.began) == [(n, attempt) for n in range(4) for attempt in (1, 2, 3)]
-    assert most_at_once(book.bodies) == 1
+    assert sorted(record.began) == [(n, attempt) for n in range(4) for attempt in (1, 2, 3)]
+    assert most_at_once(record.bodies) == 1
 
 
 async def test_a_perpetual_task_goes_on_and_takes_turns(any_docket: Docket) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def forever(
         n: int,
         perpetual: Perpetual = Perpetual(),
         c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("k")),
     ):
-        await book.body(n, 0.001)
-        if book.began.count(n) == 10:
+        await record.body(n, 0.001)
+        if record.began.count(n) == 10:
             perpetual.cancel()
 
     await any_docket.add(forever, key="one")(1)
     await any_docket.add(forever, key="two")(2)
     await finish(any_docket)
-    assert sorted(book.began) == [1] * 10 + [2] * 10
-    assert most_at_once(book.bodies) == 1
+    assert sorted(record.began) == [1] * 10 + [2] * 10
+    assert most_at_once(record.bodies) == 1
 
 
 async def test_cron_beside_a_limit(docket: Docket) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def tick(
         cron: Cron = Cron("* * * * *", automatic=False),
         c: ConcurrencyLimit = ConcurrencyLimit(),
     ):
-        book.began.append(c.concurrency_key)
+        record.began.append(c.concurrency_key)
 
     await docket.add(tick, key="tick")()
     async with working(docket):
-        await until(lambda: book.began, "it ticks")
+        await until(lambda: record.began, "it ticks")
         await until_true(parked(docket, 1), "the next is scheduled")
         assert await (await limiter_of(docket)).inspect("tick()")
-    assert book.began == ["tick()"]
+    assert record.began == ["tick()"]
 
 
 async def test_a_timeout_gives_the_slot_back(any_docket: Docket) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def slow(
         n: int,
         timeout: Timeout = Timeout(timedelta(milliseconds=50)),
         c: ConcurrencyLimit = ConcurrencyLimit(),
     ):
-        await book.body(n, 30)
+        await record.body(n, 30)
 
     for each in range(3):
         await any_docket.add(slow)(each)
     await finish(any_docket)
-    assert sorted(book.began) == [0, 1, 2]
-    assert most_at_once(book.bodies) == 1
+    assert sorted(record.began) == [0, 1, 2]
+    assert most_at_once(record.bodies) == 1
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -145,11 +145,11 @@ async def test_a_dependency_that_fails_gives_the_slot_back(any_docket: Docket, f
 
 
 async def test_a_lost_lease_cancels_the_body_and_fails_the_task(any_docket: Docket) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def bill(n: int, c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("k"))):
         try:
-            await book.hold(c.id)
+            await record.hold(c.id)
         except asyncio.CancelledError:
             assert c.lost
             with pytest.raises(LeaseLost):
@@ -158,28 +158,28 @@ async def test_a_lost_lease_cancels_the_body_and_fails_the_task(any_docket: Dock
 
     async with working(any_docket):
         execution = await any_docket.add(bill)(1)
-        await until(lambda: book.began, "it runs")
-        await (await limiter_of(any_docket)).evict(book.began[0])
+        await until(lambda: record.began, "it runs")
+        await (await limiter_of(any_docket)).evict(record.began[0])
         with pytest.raises(LeaseLost):
             await execution.get_result(timeout=timedelta(seconds=10))
 
 
 async def test_a_lost_lease_is_retried(any_docket: Docket) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def bill(
         timeout: Timeout = Timeout(timedelta(seconds=30)),
         retry: Retry = Retry(attempts=2),
         c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("k")),
     ):
-        if book.began:
+        if record.began:
             return "done"
-        return await book.hold(c.id)
+        return await record.hold(c.id)
 
     async with working(any_docket):
         execution = await any_docket.add(bill)()
-        await until(lambda: book.began, "it runs")
-        await (await limiter_of(any_docket)).evict(book.began[0])
+        await until(lambda: record.began, "it runs")
+        await (await limiter_of(any_docket)).evict(record.began[0])
         assert await execution.get_result(timeout=timedelta(seconds=10)) == "done"
 
 
@@ -210,28 +210,28 @@ async def test_a_lease_that_is_lost_before_the_body_begins_fails_the_task(
 
 
 async def test_only_warned_of_a_lost_lease_the_body_goes_on(any_docket: Docket) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def bill(
         c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("k"), on_lost="warn"),
     ):
-        await book.hold(c.id)
+        await record.hold(c.id)
         return c.lost
 
     async with working(any_docket):
         execution = await any_docket.add(bill)()
-        await until(lambda: book.began, "it runs")
+        await until(lambda: record.began, "it runs")
         limiter = await limiter_of(any_docket)
-        await limiter.evict(book.began[0])
-        book.go_on.set()
+        await limiter.evict(record.began[0])
+        record.go_on.set()
         assert await execution.get_result(timeout=timedelta(seconds=10)) is True
 
 
 async def test_a_redelivery_of_what_still_runs_does_not_run_twice(docket: Docket) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def bill(n: int, c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("k"))):
-        await book.hold(n)
+        await record.hold(n)
 
     options: dict[str, Any] = {"redelivery_timeout": timedelta(milliseconds=200)}
     async with (
@@ -242,7 +242,7 @@ async def test_a_redelivery_of_what_still_runs_does_not_run_twice(docket: Docket
         deaf._renew_leases = _nothing  # type: ignore[method-assign]
         first = asyncio.ensure_future(deaf.run_forever())
         execution = await docket.add(bill)(1)
-        await until(lambda: book.began, "it runs")
+        await until(lambda: record.began, "it runs")
         other = asyncio.ensure_future(b.run_forever())
 
         async def redelivered() -> bool:
@@ -256,8 +256,8 @@ async def test_a_redelivery_of_what_still_runs_does_not_run_twice(docket: Docket
         # One on its way while the first run ends would run: at least once, as Docket promises.
         other.cancel()
         await asyncio.gather(other, return_exceptions=True)
-        assert book.began == [1]
-        book.go_on.set()
+        assert record.began == [1]
+        record.go_on.set()
         await execution.get_result(timeout=timedelta(seconds=10))
 
         async def acknowledged() -> bool:
@@ -267,13 +267,13 @@ async def test_a_redelivery_of_what_still_runs_does_not_run_twice(docket: Docket
         await until_true(acknowledged, "the message is gone")
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
-    assert book.began == [1]
+    assert record.began == [1]
 
 
 async def test_a_redelivery_that_cannot_ask_leaves_the_message_to_the_first(
     docket: Docket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    book = Book()
+    record = TaskRecord()
     admit, asked = JobGate.admit, 0
 
     async def once(*arguments: Any) -> Any:
@@ -284,7 +284,7 @@ async def test_a_redelivery_that_cannot_ask_leaves_the_message_to_the_first(
         return await admit(*arguments)
 
     async def bill(n: int, c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("k"))):
-        await book.hold(n)
+        await record.hold(n)
 
     monkeypatch.setattr(JobGate, "admit", once)
     async with working(docket, redelivery_timeout=timedelta(milliseconds=200)) as worker:
@@ -293,10 +293,10 @@ async def test_a_redelivery_that_cannot_ask_leaves_the_message_to_the_first(
         await until(lambda: asked > 1, "it is delivered again")
         await asyncio.sleep(0.1)
         nothing_parked = await parked(docket, 0)()
-        book.go_on.set()
+        record.go_on.set()
         await execution.get_result(timeout=timedelta(seconds=10))
     assert nothing_parked
-    assert book.began == [1]
+    assert record.began == [1]
 
 
 async def test_a_grant_that_nobody_heard_of_is_waited_for(
@@ -354,31 +354,31 @@ async def test_what_would_lose_a_task_is_refused_also_on_a_task_that_comes_later
 
 @pytest.mark.parametrize("limit_first", [True, False])
 async def test_a_rate_limit_beside_a_limit_loses_nothing(docket: Docket, limit_first: bool) -> None:
-    book = Book()
+    record = TaskRecord()
     rate = RateLimit(3, per=timedelta(milliseconds=300))
 
     async def one(n: int, c: ConcurrencyLimit = ConcurrencyLimit(), r: RateLimit = rate):
-        await book.body(n)
+        await record.body(n)
 
     async def two(n: int, r: RateLimit = rate, c: ConcurrencyLimit = ConcurrencyLimit()):
-        await book.body(n)
+        await record.body(n)
 
     task = one if limit_first else two
     for each in range(6):
         await docket.add(task)(each)
     await finish(docket)
-    assert sorted(book.began) == [0, 1, 2, 3, 4, 5]
-    assert most_at_once(book.bodies) == 1
+    assert sorted(record.began) == [0, 1, 2, 3, 4, 5]
+    assert most_at_once(record.bodies) == 1
 
 
 async def test_an_outage_of_the_store_keeps_the_tasks(docket: Docket, own_server: Process) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def bill(n: int, c: ConcurrencyLimit = ConcurrencyLimit(max_concurrent=1)):
-        await book.body(n)
+        await record.body(n)
 
     async def unlimited():
-        book.began.append("unlimited")
+        record.began.append("unlimited")
 
     store = RedisStore(own_server.url)
     set_store(docket, store)
@@ -388,19 +388,19 @@ async def test_an_outage_of_the_store_keeps_the_tasks(docket: Docket, own_server
             await docket.add(bill)(each)
         await until_true(parked(docket, 3), "all wait for the store")
         await docket.add(unlimited)()
-        await until(lambda: book.began == ["unlimited"], "others run")
+        await until(lambda: record.began == ["unlimited"], "others run")
         own_server.start()
-        await until(lambda: len(book.began) == 4, "all run")
-    assert sorted(book.began[1:]) == [0, 1, 2]
+        await until(lambda: len(record.began) == 4, "all run")
+    assert sorted(record.began[1:]) == [0, 1, 2]
     await store.aclose()
 
 
 async def test_a_store_may_be_done_without(docket: Docket, own_server: Process) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def bill(n: int, c: ConcurrencyLimit = ConcurrencyLimit(max_concurrent=1)):
         assert c.fencing_token == 0
-        await book.body(n)
+        await record.body(n)
 
     store = RedisStore(own_server.url)
     set_store(docket, store, on_store_error="admit")
@@ -408,7 +408,7 @@ async def test_a_store_may_be_done_without(docket: Docket, own_server: Process) 
     for each in range(3):
         await docket.add(bill)(each)
     await finish(docket)
-    assert sorted(book.began) == [0, 1, 2]
+    assert sorted(record.began) == [0, 1, 2]
     own_server.start()
     await store.aclose()
 
@@ -416,16 +416,16 @@ async def test_a_store_may_be_done_without(docket: Docket, own_server: Process) 
 async def test_a_docket_that_remembers_nothing_waits_as_well(
     server: Any,
 ) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def bill(n: int, c: ConcurrencyLimit = ConcurrencyLimit(max_concurrent=1)):
-        await book.body(n)
+        await record.body(n)
 
     async with Docket(name="forgetful", url=server.url, execution_ttl=timedelta(0)) as docket:
         for each in range(5):
             await docket.add(bill, key="same" if each == 4 else f"k{each}")(each)
         await finish(docket)
-        assert sorted(book.began) == [0, 1, 2, 3, 4]
+        assert sorted(record.began) == [0, 1, 2, 3, 4]
         async with docket.redis() as redis:
             assert not await redis.keys(f"{docket.prefix}:runs:*")
             assert not await redis.keys(f"{docket.prefix}:k*")

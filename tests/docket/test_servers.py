@@ -14,7 +14,7 @@ from docket import Docket
 
 from limiter_docket import LIMIT_BY, ConcurrencyLimit
 from tests.docket._tools import (
-    Book,
+    TaskRecord,
     finish,
     limiter_of,
     most_at_once,
@@ -23,14 +23,14 @@ from tests.docket._tools import (
     until_true,
     working,
 )
-from tests.docket._worker_processes import Fleet
+from tests.docket._worker_processes import WorkerProcesses
 from tests.docket.workers import shop
 from tests.faults._replicated import Cluster, Sentinel
 
 _numbers = itertools.count()
 
 
-class Place:
+class RedisDeployment:
     """Where a docket is, as it reads the URL, and who looks at it from behind."""
 
     def __init__(self, deployment: Sentinel | Cluster) -> None:
@@ -63,14 +63,14 @@ class Place:
 
 
 @pytest.fixture(scope="module", params=[Sentinel, Cluster], ids=["sentinel", "cluster"])
-def running_place(request: pytest.FixtureRequest) -> Iterator[Place]:
+def running_place(request: pytest.FixtureRequest) -> Iterator[RedisDeployment]:
     deployment = request.param()
-    yield Place(deployment)
+    yield RedisDeployment(deployment)
     deployment.close()
 
 
 @pytest.fixture
-def place(running_place: Place) -> Iterator[Place]:
+def place(running_place: RedisDeployment) -> Iterator[RedisDeployment]:
     """A place, empty; afterwards no slot is left."""
     for server in running_place.deployment.primaries():
         server.admin.flushall()
@@ -81,18 +81,20 @@ def place(running_place: Place) -> Iterator[Place]:
 
 
 @pytest.fixture
-async def docket(place: Place) -> AsyncIterator[Docket]:
+async def docket(place: RedisDeployment) -> AsyncIterator[Docket]:
     async with Docket(name=f"shop{next(_numbers)}", url=place.url) as docket:
         yield docket
 
 
-async def test_tasks_wait_in_line_below_the_dockets_prefix(docket: Docket, place: Place) -> None:
-    book = Book()
+async def test_tasks_wait_in_line_below_the_dockets_prefix(
+    docket: Docket, place: RedisDeployment
+) -> None:
+    record = TaskRecord()
 
     async def bill(
         n: int, c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("bills"), max_concurrent=1)
     ) -> None:
-        await book.hold(n)
+        await record.hold(n)
 
     async with working(docket):
         for each in range(12):
@@ -101,39 +103,39 @@ async def test_tasks_wait_in_line_below_the_dockets_prefix(docket: Docket, place
         assert place.names() >= {f"{docket.prefix}:limits:{{bills}}:state"}
         assert {name for name in place.names() if not name.startswith(f"{docket.prefix}:")} == set()
         assert (await (await limiter_of(docket)).inspect("bills")).waiting == 11
-        book.go_on.set()
-        await until(lambda: len(book.began) == 12, "all run")
-    assert sorted(book.began) == list(range(12))
-    assert most_at_once(book.bodies) == 1
+        record.go_on.set()
+        await until(lambda: len(record.began) == 12, "all run")
+    assert sorted(record.began) == list(range(12))
+    assert most_at_once(record.bodies) == 1
 
 
 async def test_limits_of_any_scopes_are_taken_together(docket: Docket) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def sync(
         customer_id: Annotated[int, ConcurrencyLimit(1)],
         region: Annotated[str, ConcurrencyLimit(2, scope="regions")],
         c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("all"), 3, scope="everything"),
     ) -> None:
-        await book.body(c.keys)
+        await record.body(c.keys)
 
     for each in range(12):
         await docket.add(sync)(each % 6, "eu")
     await finish(docket)
-    assert len(book.began) == 12
-    assert set(book.began[0]) > {"regions/region=eu", "everything/all"}
-    assert most_at_once(book.bodies) == 2
+    assert len(record.began) == 12
+    assert set(record.began[0]) > {"regions/region=eu", "everything/all"}
+    assert most_at_once(record.bodies) == 2
 
 
 async def test_a_cancelled_task_and_an_operator_reach_those_who_wait(docket: Docket) -> None:
-    book = Book()
+    record = TaskRecord()
 
     async def task(n: int, c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("k"))) -> None:
-        await book.hold(n)
+        await record.hold(n)
 
     async with working(docket):
         await docket.add(task)(0)
-        await until(lambda: book.began, "the first runs")
+        await until(lambda: record.began, "the first runs")
         cancelled = await docket.add(task)(1)
         await docket.add(task)(2)
         await until_true(parked(docket, 2), "two wait")
@@ -145,17 +147,17 @@ async def test_a_cancelled_task_and_an_operator_reach_those_who_wait(docket: Doc
 
         await until_true(one_waits, "one ticket is left")
         await limiter.set_limit("k", 2)
-        await until(lambda: book.began == [0, 2], "the other runs beside the first")
+        await until(lambda: record.began == [0, 2], "the other runs beside the first")
         await limiter.reset_limit("k")
-        book.go_on.set()
+        record.go_on.set()
 
 
 @pytest.fixture
-def crew(place: Place) -> Iterator[Callable[[], Fleet]]:
-    fleets: list[Fleet] = []
+def start_processes(place: RedisDeployment) -> Iterator[Callable[[], WorkerProcesses]]:
+    fleets: list[WorkerProcesses] = []
 
-    def start() -> Fleet:
-        fleets.append(Fleet(place, f"fleet{next(_numbers)}"))
+    def start() -> WorkerProcesses:
+        fleets.append(WorkerProcesses(place, f"fleet{next(_numbers)}"))
         return fleets[-1]
 
     yield start
@@ -165,31 +167,33 @@ def crew(place: Place) -> Iterator[Callable[[], Fleet]]:
 
 @pytest.mark.parametrize("point", ["running", "before parking", "after release"])
 async def test_a_killed_worker_loses_no_task(
-    crew: Callable[[], Fleet], place: Place, point: str
+    start_processes: Callable[[], WorkerProcesses], place: RedisDeployment, point: str
 ) -> None:
-    fleet = crew()
-    async with Docket(name=fleet.name, url=place.url) as docket:
+    processes = start_processes()
+    async with Docket(name=processes.name, url=place.url) as docket:
         for each in range(5):
             await docket.add(shop.bill)(each, 1, 0.1)
-    victim = fleet.start(kill_at=point)
-    fleet.wait(lambda: victim.dead, f"it dies at {point!r}")
-    fleet.start()
-    fleet.start()
-    fleet.wait_until_idle()
-    assert sorted({what for what, _ in fleet.events("end")}) == list("01234")
-    assert fleet.most_at_once() == 1
+    victim = processes.start(kill_at=point)
+    processes.wait(lambda: victim.dead, f"it dies at {point!r}")
+    processes.start()
+    processes.start()
+    processes.wait_until_idle()
+    assert sorted({what for what, _ in processes.events("end")}) == list("01234")
+    assert processes.most_at_once() == 1
 
 
 @pytest.mark.slow
-async def test_a_failover_loses_no_task(crew: Callable[[], Fleet], place: Place) -> None:
-    fleet = crew()
-    async with Docket(name=fleet.name, url=place.url) as docket:
+async def test_a_failover_loses_no_task(
+    start_processes: Callable[[], WorkerProcesses], place: RedisDeployment
+) -> None:
+    processes = start_processes()
+    async with Docket(name=processes.name, url=place.url) as docket:
         for each in range(60):
             await docket.add(shop.bill)(each, each % 3, 0.1)
-    fleet.start()
-    fleet.start()
-    fleet.wait_for("end", 10)
+    processes.start()
+    processes.start()
+    processes.wait_for("end", 10)
     place.deployment.failover()
-    fleet.wait_for("end", 60, patience=120)
-    fleet.wait_until_idle()
-    assert {what for what, _ in fleet.events("end")} == set(map(str, range(60)))
+    processes.wait_for("end", 60, patience=120)
+    processes.wait_until_idle()
+    assert {what for what, _ in processes.events("end")} == set(map(str, range(60)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from docket import Docket
 
 from limiter_docket import ConcurrencyLimit
-from tests.docket._tools import Book, finish, most_at_once
+from tests.docket._tools import TaskRecord, finish, most_at_once
 from tests.redis._servers import Server
 from tests.redis._tls import Authority, TLSFront
 
@@ -18,12 +18,12 @@ from tests.redis._tls import Authority, TLSFront
 async def test_tasks_wait_for_their_turn_by_tls(server: Server, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     port = int(server.url.rpartition(":")[2].partition("/")[0])
-    book = Book()
+    record = TaskRecord()
 
     async def bill(
         customer_id: int, c: ConcurrencyLimit = ConcurrencyLimit("customer_id", max_concurrent=1)
     ) -> None:
-        await book.body(c.concurrency_key)
+        await record.body(c.concurrency_key)
 
     with closing(TLSFront(authority, port)) as front:
         url = f"rediss://127.0.0.1:{front.port}/0?ssl_ca_certs={authority.ca}"
@@ -31,5 +31,5 @@ async def test_tasks_wait_for_their_turn_by_tls(server: Server, tmp_path: Path) 
             for _ in range(3):
                 await docket.add(bill)(customer_id=7)
             await finish(docket)
-    assert len(book.began) == 3
-    assert most_at_once(book.bodies) == 1
+    assert len(record.began) == 3
+    assert most_at_once(record.bodies) == 1

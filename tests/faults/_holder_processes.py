@@ -19,8 +19,8 @@ HOLDER = Path(__file__).parent / "workers" / "holder.py"
 WORLDS = ("asyncio", "threads")
 
 
-class Member:
-    """A process of the crew, and what it has noted so far.
+class HolderProcess:
+    """A process under load, and what it has noted so far.
 
     Attributes:
         process: its id.
@@ -49,7 +49,7 @@ class Member:
         self._worker.wait_for("runs")
         self._started.rename(self._file)
 
-    def look(self) -> None:
+    def read_notes(self) -> None:
         """Read what it has noted since the last look."""
         with self._file.open("rb") as file:
             file.seek(self._offset)
@@ -66,12 +66,12 @@ class Member:
 
     def in_all(self) -> int:
         """Return how many bodies it has ended, one that held two keys as two."""
-        self.look()
+        self.read_notes()
         return self.ended.total()
 
     def slots(self, key: str) -> int:
         """Return how many slots of a key it holds at this moment."""
-        self.look()
+        self.read_notes()
         return sum(slots.get(key, 0) for slots in self.holds.values())
 
     def kill(self) -> float:
@@ -80,7 +80,7 @@ class Member:
         self.gone = True
         at = time.monotonic()
         self._worker.close()
-        self.look()
+        self.read_notes()
         return at
 
     def freeze(self) -> None:
@@ -99,7 +99,7 @@ class Member:
         return since, until
 
     def tell(self, line: str = "") -> None:
-        """Tell it what to do: "cling", "let go", or by an empty line to finish."""
+        """Tell it what to do: "keep holding", "end bodies", or by an empty line to finish."""
         stdin = self._worker._process.stdin
         assert stdin is not None
         stdin.write(line + "\n")
@@ -123,8 +123,8 @@ class Member:
         self._worker.close()
 
 
-class Crew:
-    """Several of them, and the history of what was done to them.
+class HolderProcesses:
+    """Several such processes, and the history of what was done to them.
 
     Args:
         folder: for their notes.
@@ -134,72 +134,72 @@ class Crew:
     def __init__(self, folder: Path, **given: Any) -> None:
         self.folder = folder
         self.history = History()
-        self.members: list[Member] = []
+        self.holders: list[HolderProcess] = []
         self._given = given
 
-    def start(self, *worlds: str, **given: Any) -> list[Member]:
-        """Start members, all at once; returns them when they run."""
-        new = [Member(self.folder, world, **{**self._given, **given}) for world in worlds]
-        self.members += new
-        for member in new:
-            member.until_it_runs()
+    def start(self, *worlds: str, **given: Any) -> list[HolderProcess]:
+        """Start processes, all at once; returns them when they run."""
+        new = [HolderProcess(self.folder, world, **{**self._given, **given}) for world in worlds]
+        self.holders += new
+        for holder in new:
+            holder.until_it_runs()
         return new
 
     @property
-    def alive(self) -> list[Member]:
+    def alive(self) -> list[HolderProcess]:
         """Those that are neither killed nor frozen."""
-        return [m for m in self.members if not m.gone and m.since_frozen is None]
+        return [m for m in self.holders if not m.gone and m.since_frozen is None]
 
-    def of_world(self, world: str) -> Member:
+    def of_world(self, world: str) -> HolderProcess:
         """Return one that is alive."""
-        return random.choice([member for member in self.alive if member.world == world])
+        return random.choice([holder for holder in self.alive if holder.world == world])
 
-    def kill(self, member: Member) -> None:
+    def kill(self, holder: HolderProcess) -> None:
         """Kill one, in whatever it does, and note when."""
-        self.history.killed[member.process] = member.kill()
+        self.history.killed[holder.process] = holder.kill()
 
-    def cling(self, members: Iterable[Member], keys: Iterable[str]) -> set[str]:
-        """Have members hold on to what they get, until they hold slots of each of these keys.
+    def keep_holding(self, holders: Iterable[HolderProcess], keys: Iterable[str]) -> set[str]:
+        """Have processes keep the slots that they get, until they hold slots of each of these keys.
 
         Returns:
             The bodies that they are in, by lease id.
         """
-        members = list(members)
-        for member in members:
-            member.tell("cling")
+        holders = list(holders)
+        for holder in holders:
+            holder.tell("keep holding")
         for key in keys:
             until_now(
-                lambda: any(member.slots(key) for member in members),  # noqa: B023
+                lambda: any(holder.slots(key) for holder in holders),  # noqa: B023
                 f"{key!r} is held on to",
             )
-        return {body for member in members for body in member.holds}
+        return {body for holder in holders for body in holder.holds}
 
-    def let_go(self) -> None:
+    def end_bodies(self) -> None:
         """Have bodies end by themselves again."""
-        for member in self.alive:
-            member.tell("let go")
+        for holder in self.alive:
+            holder.tell("end bodies")
 
-    def thaw(self, member: Member) -> None:
+    def thaw(self, holder: HolderProcess) -> None:
         """Let one go on, and note for how long it stood still."""
-        self.history.thawed(member.process, *member.thaw())
+        self.history.thawed(holder.process, *holder.thaw())
 
-    def goes_on(
+    def until_bodies_end(
         self,
         keys: Iterable[str],
         bodies: int,
         patience: float,
-        members: Iterable[Member] | None = None,
+        holders: Iterable[HolderProcess] | None = None,
     ) -> None:
-        """Wait until every member alive (or of those given), and every key, sees more bodies end.
+        """Wait until more bodies end in every live (or given) process, and on every key.
 
         Bodies count that began before, too: so there have to be more of them than may be running.
         """
-        members = self.alive if members is None else list(members)
-        own = {member: member.in_all() + bodies for member in members}
+        holders = self.alive if holders is None else list(holders)
+        own = {holder: holder.in_all() + bodies for holder in holders}
         ended = {key: self.ended(key) + bodies for key in keys}
         until_now(
-            lambda: all(member.in_all() >= count for member, count in own.items()),
-            f"every one of {len(members)} processes ends {bodies} more bodies",
+            lambda: all(holder.in_all() >= count for holder, count in own.items()),
+            f"every one of {len(holders)} processes ends {bodies} more bodies",
             patience=patience,
         )
         until_now(
@@ -209,31 +209,31 @@ class Crew:
         )
 
     def ended(self, key: str) -> int:
-        """Return how many bodies have ended on a key, of all members."""
-        for member in self.members:
-            if not member.gone:
-                member.look()
-        return sum(member.ended[key] for member in self.members)
+        """Return how many bodies have ended on a key, of all processes."""
+        for holder in self.holders:
+            if not holder.gone:
+                holder.read_notes()
+        return sum(holder.ended[key] for holder in self.holders)
 
     def holding(self) -> set[str]:
-        """Return the bodies that members are in at this moment, by lease id."""
-        members = [member for member in self.members if not member.gone]
-        for member in members:
-            member.look()
-        return {body for member in members for body in member.holds}
+        """Return the bodies that run at this moment, by lease id."""
+        holders = [holder for holder in self.holders if not holder.gone]
+        for holder in holders:
+            holder.read_notes()
+        return {body for holder in holders for body in holder.holds}
 
     def lost(self) -> int:
         """Return how many bodies have been told that their lease is lost."""
-        return sum(member.lost for member in self.members)
+        return sum(holder.lost for holder in self.holders)
 
     def finish(self, patience: float) -> list[dict[str, Any]]:
         """Have all finish; returns what they say at the end."""
-        members = [member for member in self.members if not member.gone]
-        for member in members:
-            member.tell()
-        return [member.finish(patience) for member in members]
+        holders = [holder for holder in self.holders if not holder.gone]
+        for holder in holders:
+            holder.tell()
+        return [holder.finish(patience) for holder in holders]
 
     def close(self) -> None:
         """Remove all that are left."""
-        for member in self.members:
-            member.close()
+        for holder in self.holders:
+            holder.close()

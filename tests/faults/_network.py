@@ -18,7 +18,7 @@ from tests.redis._proxy import Proxy
 REQUESTS, REPLIES = False, True
 
 
-class TwoWays(Proxy):
+class TwoWayProxy(Proxy):
     """A proxy that can hold up one direction and let the other pass.
 
     What was held up arrives later, as it does in a network that heals: also requests of callers who
@@ -37,12 +37,12 @@ class TwoWays(Proxy):
         host, port = self._listener.getsockname()
         return host, port
 
-    def lead_to(self, port: int) -> None:
+    def connect_to(self, port: int) -> None:
         """Lead to another server from now on, and end the connections to the one before."""
         self._target = ("127.0.0.1", port)
         self.hang_up()
 
-    def hold_up(self, *ways: bool) -> None:
+    def block(self, *ways: bool) -> None:
         """Let requests, replies, or (if none is named) neither pass."""
         for way in ways or (REQUESTS, REPLIES):
             self._open_ways[way].clear()
@@ -50,7 +50,7 @@ class TwoWays(Proxy):
     @contextmanager
     def cut(self, *ways: bool) -> Generator[None]:
         """Hold up requests, replies, or both, for a while."""
-        self.hold_up(*ways)
+        self.block(*ways)
         try:
             yield
         finally:
@@ -114,7 +114,7 @@ class Network:
             _run("ip", "link", "set", self._cable, "up")
 
     @contextmanager
-    def deaf(self) -> Generator[None]:
+    def unreachable(self) -> Generator[None]:
         """Lose all that the test's side sends; what the others send arrives."""
         _run("ip", "route", "add", "blackhole", f"{self.guest}/32")
         try:

@@ -18,7 +18,7 @@ from tests.redis._servers import PATIENCE, Process
 from tests.redis._tools import until_now
 
 from ._deployments import server_program
-from ._network import TwoWays
+from ._network import TwoWayProxy
 
 SERVICE = "limits"
 _AT_ONCE = ("--repl-diskless-sync-delay", "0")
@@ -39,7 +39,7 @@ class Pair:
     def __init__(self, *settings: str) -> None:
         self._settings = (*_AT_ONCE, *settings)
         self._primary = Process(server_program(), *self._settings)
-        self._front = TwoWays(self._primary.port)
+        self._front = TwoWayProxy(self._primary.port)
         self.url = self._front.url
         self._old: list[Process] = []
         self._add_replica()
@@ -50,7 +50,7 @@ class Pair:
 
     def fall_behind(self) -> None:
         """From now on the replica gets nothing: all writes are lost with the primary."""
-        self._link.hold_up()
+        self._link.block()
 
     def failover(self) -> tuple[float, float]:
         """Kill the primary and promote the replica; returns the moments before and after."""
@@ -60,7 +60,7 @@ class Pair:
         self._replica.admin.replicaof("NO", "ONE")
         self._old.append(self._primary)
         self._primary = self._replica
-        self._front.lead_to(self._primary.port)
+        self._front.connect_to(self._primary.port)
         promoted = time.monotonic()
         self._add_replica()
         return before, promoted
@@ -73,7 +73,7 @@ class Pair:
             server.close()
 
     def _add_replica(self) -> None:
-        self._link = TwoWays(self._primary.port)
+        self._link = TwoWayProxy(self._primary.port)
         self._replica = Process(server_program(), *self._settings)
         host, port = self._link.address
         self._replica.admin.replicaof(host, port)

@@ -20,7 +20,7 @@ from tests.redis._servers import PATIENCE
 from tests.redis._tools import until_now
 
 from ._deployments import Deployment, keys_for_ever
-from ._holder_processes import WORLDS, Crew, Member
+from ._holder_processes import WORLDS, HolderProcess, HolderProcesses
 from ._overlap import Body, Overlap, check, read
 
 SECONDS = float(os.environ.get("LIMITER_FAULT_SECONDS", "0"))
@@ -56,7 +56,7 @@ class Figures:
 
 
 class Trial:
-    """A crew at work on a deployment. Leaving the block ends it, and checks all that has to hold.
+    """Processes under load on a deployment. Leaving the block ends it, and checks all that has to hold.
 
     Args:
         deployment: what it works on.
@@ -64,7 +64,7 @@ class Trial:
         figures: what it measures is written there.
         lease: the lease of every call, in seconds.
         script: the store's script, for those that have a clock of their own.
-        url: where the crew finds the server; None for the deployment's.
+        url: where the processes find the server; None for the deployment's.
         worlds: the processes to begin with.
         leaves: Redis keys that may stay for ever, since the test made them.
     """
@@ -93,17 +93,17 @@ class Trial:
             path = folder / "script.lua"
             path.write_bytes(script.text)
             given["lua"] = str(path)
-        self.crew = Crew(folder, **given)
+        self.processes = HolderProcesses(folder, **given)
         self._faults: list[float] = []
         self._began = 0.0
 
     def __enter__(self) -> Self:
         try:
-            self.crew.start(*self._worlds)
+            self.processes.start(*self._worlds)
             self._began = time.monotonic()
-            self.goes_on()
+            self.until_bodies_end()
         except BaseException:
-            self.crew.close()
+            self.processes.close()
             raise
         return self
 
@@ -112,7 +112,7 @@ class Trial:
             if kind is None:
                 self._finish()
         finally:
-            self.crew.close()
+            self.processes.close()
 
     def rounds(self, least: int = 1) -> Iterator[int]:
         """Yield until the time is up; each round is to make a fault, and see that all goes on."""
@@ -124,27 +124,27 @@ class Trial:
             number += 1
             self._faults.append(time.monotonic())
 
-    def goes_on(self, members: Iterable[Member] | None = None) -> None:
+    def until_bodies_end(self, holders: Iterable[HolderProcess] | None = None) -> None:
         """Wait until every process (or each of those given), and every key, sees more bodies."""
         # A slot that was handed to one that died lies there for the claim time.
-        self.crew.goes_on(LIMITS, BODIES, PATIENCE + self.lease + CLAIM, members)
+        self.processes.until_bodies_end(LIMITS, BODIES, PATIENCE + self.lease + CLAIM, holders)
 
-    def let_go(self) -> None:
+    def end_bodies(self) -> None:
         """Have those who hold on let go, after a while, and wait until all go on."""
         # Beside them first, as far as there is room: that is when something would overlap.
         time.sleep(self.lease / 2)
-        self.crew.let_go()
-        self.goes_on()
+        self.processes.end_bodies()
+        self.until_bodies_end()
 
     def until_ended(self, bodies: Iterable[str]) -> None:
         """Wait until these bodies have ended (by lease id); who held on does no more."""
         bodies = set(bodies)
-        until_now(lambda: not bodies & self.crew.holding(), "these bodies have ended")
-        self.crew.let_go()
+        until_now(lambda: not bodies & self.processes.holding(), "these bodies have ended")
+        self.processes.end_bodies()
 
     def forgot(self, why: str, moments: tuple[float, float]) -> None:
         """Note that the store forgot all leases between these moments."""
-        self.crew.history.forgot(why, *moments)
+        self.processes.history.forgot(why, *moments)
 
     def store(self) -> Store:
         """Return a store of this process on the deployment."""
@@ -155,11 +155,11 @@ class Trial:
     # -- the end ----------------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        self.goes_on()  # throughput has resumed
+        self.until_bodies_end()  # throughput has resumed
         stopped = time.monotonic()
-        said = self.crew.finish(PATIENCE + self.lease + CLAIM)  # every waiter ends
-        bodies = read(self.crew.folder.glob("*.notes"))
-        self.figures.overlap = check(bodies, LIMITS, self.crew.history, self.lease)
+        said = self.processes.finish(PATIENCE + self.lease + CLAIM)  # every waiter ends
+        bodies = read(self.processes.folder.glob("*.notes"))
+        self.figures.overlap = check(bodies, LIMITS, self.processes.history, self.lease)
         self._measure(bodies, said, stopped)
         assert self.figures.overlap.violations == [], "\n".join(self.figures.overlap.violations)
         self._capacity_is_full()

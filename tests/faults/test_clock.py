@@ -20,11 +20,11 @@ from ._trial import LIMITS, Begin, Deploy, limit_of
 def test_processes_are_wrong_about_the_time(deploy: Deploy, trial: Begin) -> None:
     """Row 1: some are an hour ahead, some behind. No lease ends early for it."""
     with trial(deploy(), lease=1.0, worlds=WORLDS) as run:
-        run.crew.start("threads", ahead=3600.0)
-        run.crew.start("asyncio", ahead=-3600.0)
+        run.processes.start("threads", ahead=3600.0)
+        run.processes.start("asyncio", ahead=-3600.0)
         for _ in run.rounds():
-            run.crew.cling(run.crew.alive[:1], LIMITS)
-            run.let_go()
+            run.processes.keep_holding(run.processes.alive[:1], LIMITS)
+            run.end_bodies()
     assert run.figures.lost == 0
     assert set(run.figures.errors) <= {"WaitTimeout"}
 
@@ -36,18 +36,18 @@ def test_the_servers_clock_jumps(deploy: Deploy, trial: Begin) -> None:
     set_clock(deployment, 0)
     with trial(deployment, lease=1.0, script=SHIFTED, leaves=SHIFTS) as run:
         for number in run.rounds(2):
-            run.crew.cling(run.crew.alive[:2], LIMITS)
-            lost = run.crew.lost()
+            run.processes.keep_holding(run.processes.alive[:2], LIMITS)
+            lost = run.processes.lost()
             if number % 2 == 0:
                 before = time.monotonic()
                 set_clock(deployment, 60)
                 run.forgot("the clock jumped", (before, time.monotonic()))
-                run.let_go()
-                assert run.crew.lost() > lost
+                run.end_bodies()
+                assert run.processes.lost() > lost
             else:
                 set_clock(deployment, 0)
-                run.let_go()
-                assert run.crew.lost() == lost
+                run.end_bodies()
+                assert run.processes.lost() == lost
 
 
 @pytest.mark.on_every_deployment

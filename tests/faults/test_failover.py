@@ -31,10 +31,10 @@ def test_a_failover_that_loses_writes(pair: Pair, trial: Begin) -> None:
     with trial(pair, lease=LEASE) as run:
         for _ in run.rounds():
             pair.fall_behind()
-            run.goes_on()  # so that slots are in other hands than the replica knows
-            run.crew.cling(run.crew.alive[:2], LIMITS)
+            run.until_bodies_end()  # so that slots are in other hands than the replica knows
+            run.processes.keep_holding(run.processes.alive[:2], LIMITS)
             run.forgot("failed over", pair.failover())
-            run.let_go()
+            run.end_bodies()
 
 
 @pytest.fixture(params=[Sentinel, Cluster], ids=lambda kind: kind.__name__.lower())
@@ -57,10 +57,10 @@ def test_a_primary_is_killed(replicated: Sentinel | Cluster, trial: Begin) -> No
         for number in run.rounds():
             if number % 2 == 0:
                 replicated.fall_behind()
-                run.goes_on()
-            run.crew.cling(run.crew.alive[:2], LIMITS)
+                run.until_bodies_end()
+            run.processes.keep_holding(run.processes.alive[:2], LIMITS)
             run.forgot("failed over", replicated.failover())
-            run.let_go()
+            run.end_bodies()
         replicated.until_whole()
 
 
@@ -73,11 +73,11 @@ def test_a_primary_stands_still(replicated: Sentinel | Cluster, trial: Begin) ->
     """
     with trial(replicated, lease=LEASE, url=f"{replicated.url}?socket_timeout=1") as run:
         for _ in run.rounds():
-            run.crew.cling(run.crew.alive[:2], LIMITS)
+            run.processes.keep_holding(run.processes.alive[:2], LIMITS)
             before = time.monotonic()
             with replicated.stands_still() as until_promoted:
                 run.forgot("promoted away", (before, until_promoted()))
-                run.let_go()
+                run.end_bodies()
                 before = time.monotonic()
             if isinstance(replicated, Cluster):
                 run.forgot("went on", (before, time.monotonic()))
@@ -89,9 +89,9 @@ def test_a_replica_takes_over_by_order(cluster: Cluster, trial: Begin) -> None:
     """CLUSTER FAILOVER hands over all that was written: nobody is told, and nobody overlaps."""
     with trial(cluster, lease=LEASE) as run:
         for _ in run.rounds():
-            run.crew.cling(run.crew.alive[:2], LIMITS)
+            run.processes.keep_holding(run.processes.alive[:2], LIMITS)
             cluster.failover_by_order()
-            run.let_go()
+            run.end_bodies()
         cluster.until_whole()
     assert run.figures.lost == 0
     assert set(run.figures.errors) <= {"WaitTimeout"}

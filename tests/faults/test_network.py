@@ -9,8 +9,8 @@ import pytest
 from tests.redis._tools import until_now
 
 from ._deployments import Deployment, kill_clients
-from ._holder_processes import WORLDS, Member
-from ._network import REPLIES, REQUESTS, Network, TwoWays, why_no_networks
+from ._holder_processes import WORLDS, HolderProcess
+from ._network import REPLIES, REQUESTS, Network, TwoWayProxy, why_no_networks
 from ._trial import LIMITS, Begin, Deploy, Trial
 
 LEASE = 2.0
@@ -22,9 +22,9 @@ def test_connections_are_killed(deploy: Deploy, trial: Begin) -> None:
     deployment = deploy()
     with trial(deployment, lease=LEASE) as run:
         for _ in run.rounds():
-            run.crew.cling(run.crew.alive[:2], LIMITS)
+            run.processes.keep_holding(run.processes.alive[:2], LIMITS)
             storm(deployment, connections=40)
-            run.let_go()
+            run.end_bodies()
     assert run.figures.lost == 0
     assert set(run.figures.errors) <= {"WaitTimeout"}
 
@@ -41,15 +41,15 @@ def storm(deployment: Deployment, connections: int) -> None:
     until_now(enough, f"{connections} connections were killed")
 
 
-def cut_off(run: Trial, far: list[Member], cut: AbstractContextManager[object]) -> None:
+def cut_off(run: Trial, far: list[HolderProcess], cut: AbstractContextManager[object]) -> None:
     """Cut some off while they hold: they are told in time, the others get in, and all go on."""
-    bodies = run.crew.cling(far, LIMITS)
-    lost = run.crew.lost()
+    bodies = run.processes.keep_holding(far, LIMITS)
+    lost = run.processes.lost()
     with cut:
         run.until_ended(bodies)
-        run.goes_on([member for member in run.crew.alive if member not in far])
-    assert run.crew.lost() > lost
-    run.goes_on()
+        run.until_bodies_end([holder for holder in run.processes.alive if holder not in far])
+    assert run.processes.lost() > lost
+    run.until_bodies_end()
 
 
 def test_some_are_cut_off_by_a_proxy(deploy: Deploy, trial: Begin) -> None:
@@ -59,9 +59,9 @@ def test_some_are_cut_off_by_a_proxy(deploy: Deploy, trial: Begin) -> None:
     """
     deployment = deploy()
     # The proxy outlives the trial, in which all that was cut off has to find its way back.
-    way = TwoWays(deployment.primaries()[0].port)
+    way = TwoWayProxy(deployment.primaries()[0].port)
     with way as proxy, trial(deployment, lease=LEASE, worlds=WORLDS) as run:
-        far = run.crew.start(*WORLDS, url=f"{proxy.url}?socket_timeout=1")
+        far = run.processes.start(*WORLDS, url=f"{proxy.url}?socket_timeout=1")
         for number in run.rounds(2):
             ways = ((REPLIES,), (REQUESTS,), (REQUESTS, REPLIES))[number % 3]
             cut_off(run, far, proxy.cut(*ways))
@@ -75,6 +75,6 @@ def test_some_are_cut_off_in_a_network_of_their_own(deploy: Deploy, trial: Begin
         deployment = deploy("--bind", f"127.0.0.1 {network.host}", "--protected-mode", "no")
         with trial(deployment, lease=LEASE, worlds=WORLDS) as run:
             url = deployment.url.replace("127.0.0.1", network.host)
-            far = run.crew.start(*WORLDS, url=f"{url}?socket_timeout=1", network=network.name)
+            far = run.processes.start(*WORLDS, url=f"{url}?socket_timeout=1", network=network.name)
             for number in run.rounds():
-                cut_off(run, far, network.unplugged() if number % 2 == 0 else network.deaf())
+                cut_off(run, far, network.unplugged() if number % 2 == 0 else network.unreachable())

@@ -39,15 +39,15 @@ def test_a_restart_with_data(deploy: Deploy, trial: Begin) -> None:
     with trial(deployment, lease=LEASE) as run:
         for number in run.rounds(2):
             seconds = SPELLS[number % 2]
-            bodies = run.crew.cling(run.crew.alive[:2], LIMITS)
-            lost = run.crew.lost()
+            bodies = run.processes.keep_holding(run.processes.alive[:2], LIMITS)
+            lost = run.processes.lost()
             restart(deployment, away=seconds)
             if seconds == FOR_A_MOMENT:
-                run.let_go()
-                assert run.crew.lost() == lost
+                run.end_bodies()
+                assert run.processes.lost() == lost
             else:
                 run.until_ended(bodies)
-                run.goes_on()
+                run.until_bodies_end()
 
 
 def test_a_restart_without_data(deploy: Deploy, trial: Begin) -> None:
@@ -55,9 +55,9 @@ def test_a_restart_without_data(deploy: Deploy, trial: Begin) -> None:
     deployment = deploy()
     with trial(deployment, lease=1.0) as run:
         for _ in run.rounds():
-            run.crew.cling(run.crew.alive[:2], LIMITS)
+            run.processes.keep_holding(run.processes.alive[:2], LIMITS)
             run.forgot("restarted", restart(deployment))
-            run.let_go()
+            run.end_bodies()
 
 
 @pytest.mark.on_every_deployment
@@ -66,9 +66,9 @@ def test_all_data_is_deleted(deploy: Deploy, trial: Begin) -> None:
     deployment = deploy()
     with trial(deployment, lease=1.0) as run:
         for _ in run.rounds():
-            run.crew.cling(run.crew.alive[:2], LIMITS)
+            run.processes.keep_holding(run.processes.alive[:2], LIMITS)
             run.forgot("flushed", flush_all(deployment))
-            run.let_go()
+            run.end_bodies()
 
 
 @pytest.mark.on_every_deployment
@@ -87,7 +87,7 @@ def test_scripts_are_flushed_all_the_time(deploy: Deploy, trial: Begin) -> None:
         flusher.start()
         try:
             for _ in run.rounds(3):
-                run.goes_on()
+                run.until_bodies_end()
         finally:
             over.set()
             flusher.join(PATIENCE)
@@ -128,12 +128,12 @@ def test_memory_is_full(deploy: Deploy, trial: Begin) -> None:
     deployment = deploy("--maxmemory-policy", "noeviction")
     with trial(deployment, lease=LEASE) as run:
         for _ in run.rounds():
-            run.crew.cling(run.crew.alive[:2], LIMITS)
-            lost = run.crew.lost()
+            run.processes.keep_holding(run.processes.alive[:2], LIMITS)
+            lost = run.processes.lost()
             with setting(deployment, "maxmemory", 1):
                 time.sleep(2 * LEASE)
-            run.let_go()
-            assert run.crew.lost() == lost
+            run.end_bodies()
+            assert run.processes.lost() == lost
     assert run.figures.errors["StoreError"] > 0
 
 
@@ -142,17 +142,17 @@ def test_the_server_is_demoted(deploy: Deploy, trial: Begin) -> None:
     deployment = deploy()
     with trial(deployment, lease=LEASE) as run:
         for number in run.rounds(2):
-            bodies = run.crew.cling(run.crew.alive[:2], LIMITS)
-            lost = run.crew.lost()
+            bodies = run.processes.keep_holding(run.processes.alive[:2], LIMITS)
+            lost = run.processes.lost()
             if SPELLS[number % 2] == FOR_A_MOMENT:
                 with read_only(deployment):
                     time.sleep(FOR_A_MOMENT)
-                run.let_go()
-                assert run.crew.lost() == lost
+                run.end_bodies()
+                assert run.processes.lost() == lost
             else:
                 with read_only(deployment):
                     run.until_ended(bodies)
-                run.goes_on()
+                run.until_bodies_end()
     assert "StoreError" not in run.figures.errors
 
 
@@ -162,15 +162,15 @@ def test_the_server_is_slow(deploy: Deploy, trial: Begin) -> None:
     with trial(deployment, lease=LEASE) as run:
         for number in run.rounds(2):
             seconds = SPELLS[number % 2]
-            bodies = run.crew.cling(run.crew.alive[:2], LIMITS)
-            lost = run.crew.lost()
+            bodies = run.processes.keep_holding(run.processes.alive[:2], LIMITS)
+            lost = run.processes.lost()
             pause(deployment, seconds)
             if seconds == FOR_A_MOMENT:
-                run.let_go()
-                assert run.crew.lost() == lost
+                run.end_bodies()
+                assert run.processes.lost() == lost
             else:
                 run.until_ended(bodies)
-                run.goes_on()
+                run.until_bodies_end()
 
 
 def test_the_server_stands_still(deploy: Deploy, trial: Begin) -> None:
@@ -178,8 +178,8 @@ def test_the_server_stands_still(deploy: Deploy, trial: Begin) -> None:
     deployment = deploy()
     with trial(deployment, lease=LEASE) as run:
         for _ in run.rounds():
-            bodies = run.crew.cling(run.crew.alive[:2], LIMITS)
+            bodies = run.processes.keep_holding(run.processes.alive[:2], LIMITS)
             with frozen(deployment):
                 run.until_ended(bodies)
                 time.sleep(FOR_LONG - LEASE)
-            run.goes_on()
+            run.until_bodies_end()

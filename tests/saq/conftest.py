@@ -44,7 +44,7 @@ def server(running: Server) -> Server:
     return running
 
 
-class Shop:
+class SaqSetup:
     """A queue with limits, workers on it, and what their jobs noted."""
 
     def __init__(self, server: Server) -> None:
@@ -116,11 +116,11 @@ class Shop:
 
 
 @pytest.fixture
-async def shop(server: Server) -> AsyncIterator[Shop]:
+async def setup(server: Server) -> AsyncIterator[SaqSetup]:
     """A shop, closed at the end."""
-    shop = Shop(server)
-    yield shop
-    await shop.close()
+    setup = SaqSetup(server)
+    yield setup
+    await setup.close()
 
 
 async def until(what: str, condition: Callable[[], Any]) -> None:

@@ -12,7 +12,7 @@ from saq.job import Job, Status
 from limiter_core.requests import Loss
 from limiter_saq import ConcurrencyLimit, ConflictResolution
 
-from .conftest import Shop, until
+from .conftest import SaqSetup, until
 
 LATEST = ConcurrencyLimit("user", 1, on_conflict=ConflictResolution.CANCEL_RUNNING)
 ONE = ConcurrencyLimit("user", 1)
@@ -73,11 +73,11 @@ async def ended(job: Job) -> Job:
 
 @pytest.mark.parametrize("seconds", [0.5, 30.0])
 async def test_a_newer_job_has_a_coroutine_cancelled_at_once(
-    shop: Shop, bodies: Bodies, seconds: float
+    setup: SaqSetup, bodies: Bodies, seconds: float
 ) -> None:
     """SAQ's own abort would look a second later: a short body would have ended by then."""
-    queue = shop.queue(LATEST)
-    shop.work(queue, function=bodies.coroutine)
+    queue = setup.queue(LATEST)
+    setup.work(queue, function=bodies.coroutine)
     older = await enqueue(queue, "older", seconds)
     await until("it runs", lambda: bodies.names("begins") == ["older"])
     newer = await enqueue(queue, "newer", 0.0)
@@ -95,10 +95,10 @@ async def test_a_newer_job_has_a_coroutine_cancelled_at_once(
 @pytest.mark.parametrize("kind", ["stubborn", "plain"])
 @pytest.mark.parametrize("seconds", [0.5, 2.5])
 async def test_a_body_that_cannot_be_stopped_keeps_its_slot_until_it_returns(
-    shop: Shop, bodies: Bodies, kind: str, seconds: float
+    setup: SaqSetup, bodies: Bodies, kind: str, seconds: float
 ) -> None:
-    queue = shop.queue(LATEST)
-    shop.work(queue, function=getattr(bodies, kind))
+    queue = setup.queue(LATEST)
+    setup.work(queue, function=getattr(bodies, kind))
     older = await enqueue(queue, "older", seconds)
     await until("it runs", lambda: bodies.names("begins") == ["older"])
     newer = await enqueue(queue, "newer", 0.0)
@@ -109,9 +109,9 @@ async def test_a_body_that_cannot_be_stopped_keeps_its_slot_until_it_returns(
 
 
 async def test_a_job_that_is_preempted_before_its_body_is_aborted(
-    shop: Shop, bodies: Bodies
+    setup: SaqSetup, bodies: Bodies
 ) -> None:
-    queue = shop.queue(LATEST)
+    queue = setup.queue(LATEST)
     at_gate = asyncio.Event()
 
     async def before(context: Any) -> None:
@@ -119,7 +119,7 @@ async def test_a_job_that_is_preempted_before_its_body_is_aborted(
             at_gate.set()
             await asyncio.sleep(30)
 
-    shop.work(queue, function=bodies.coroutine, before_process=before)
+    setup.work(queue, function=bodies.coroutine, before_process=before)
     older = await enqueue(queue, "older", 0.0)
     await at_gate.wait()
     newer = await enqueue(queue, "newer", 0.0)
@@ -135,10 +135,10 @@ def lose(queue: Any) -> None:
 
 @pytest.mark.parametrize("seconds", [0.5, 3.0])
 async def test_a_coroutine_whose_lease_is_lost_runs_again(
-    shop: Shop, bodies: Bodies, seconds: float
+    setup: SaqSetup, bodies: Bodies, seconds: float
 ) -> None:
-    queue = shop.queue(ONE)
-    shop.work(queue, function=bodies.coroutine)
+    queue = setup.queue(ONE)
+    setup.work(queue, function=bodies.coroutine)
     job = await enqueue(queue, "kept", seconds)
     await until("it runs", lambda: bodies.names("begins"))
     lose(queue)
@@ -149,10 +149,10 @@ async def test_a_coroutine_whose_lease_is_lost_runs_again(
 
 @pytest.mark.parametrize("seconds", [0.5, 2.5])
 async def test_a_plain_function_whose_lease_is_lost_goes_on_and_does_not_run_again(
-    shop: Shop, bodies: Bodies, seconds: float, caplog: pytest.LogCaptureFixture
+    setup: SaqSetup, bodies: Bodies, seconds: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    queue = shop.queue(ONE)
-    shop.work(queue, function=bodies.plain)
+    queue = setup.queue(ONE)
+    setup.work(queue, function=bodies.plain)
     job = await enqueue(queue, "kept", seconds)
     await until("it runs", lambda: bodies.names("begins"))
     lose(queue)
@@ -162,16 +162,16 @@ async def test_a_plain_function_whose_lease_is_lost_goes_on_and_does_not_run_aga
 
 
 async def test_a_lease_lost_before_the_body_has_the_job_run_again(
-    shop: Shop, bodies: Bodies
+    setup: SaqSetup, bodies: Bodies
 ) -> None:
-    queue = shop.queue(ONE)
+    queue = setup.queue(ONE)
     at_gate, times = asyncio.Event(), [30.0, 0.0]
 
     async def before(_: Any) -> None:
         at_gate.set()
         await asyncio.sleep(times.pop(0))
 
-    shop.work(queue, function=bodies.coroutine, before_process=before)
+    setup.work(queue, function=bodies.coroutine, before_process=before)
     job = await enqueue(queue, "kept", 0.0)
     await at_gate.wait()
     lose(queue)

@@ -13,7 +13,7 @@ from saq.worker import Worker
 from limiter_core import ConfigurationError
 from limiter_saq import LIMIT_BY, ConcurrencyLimit, LimitedQueue
 
-from .conftest import Shop, until
+from .conftest import SaqSetup, until
 
 ONE = ConcurrencyLimit("user", max_concurrent=1)
 
@@ -62,13 +62,13 @@ async def test_what_can_be_kept_is_taken() -> None:
     Worker(queue, functions=[("sync", sync)])
 
 
-async def test_defaults_count_though_only_the_name_was_given(shop: Shop) -> None:
-    queue = shop.queue(ONE)
-    shop.work(queue)
+async def test_defaults_count_though_only_the_name_was_given(setup: SaqSetup) -> None:
+    queue = setup.queue(ONE)
+    setup.work(queue)
     for number in range(5):
         await queue.enqueue("job", name=number)
-    await until("all jobs ran", lambda: len(shop.ran) == 5)
-    assert shop.most == 1
+    await until("all jobs ran", lambda: len(setup.ran) == 5)
+    assert setup.most == 1
 
 
 def test_saqs_worker_is_what_it_was() -> None:

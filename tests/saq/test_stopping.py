@@ -13,31 +13,31 @@ from limiter_saq import LIMIT_BY, ConcurrencyLimit, ConflictResolution
 from tests.redis._servers import PATIENCE
 from tests.redis._tools import until_true
 
-from .conftest import Shop, until
+from .conftest import SaqSetup, until
 
 ONE = ConcurrencyLimit("user", max_concurrent=1)
 
 
-def parked(shop: Shop) -> int:
-    return int(shop.server.admin.zcount("saq:default:incomplete", 1, "inf"))
+def parked(setup: SaqSetup) -> int:
+    return int(setup.server.admin.zcount("saq:default:incomplete", 1, "inf"))
 
 
 async def test_a_worker_that_only_lets_its_bodies_end_leaves_the_line_to_others(
-    shop: Shop,
+    setup: SaqSetup,
 ) -> None:
     """Jobs that nobody fetches stand before nobody, however long the bodies take."""
-    shop.gate.clear()
-    queue = shop.queue(ONE)
+    setup.gate.clear()
+    queue = setup.queue(ONE)
     # When it has stopped to fetch, SAQ waits for these, too.
     timers = {"sweep": 1, "worker_info": 1}
-    worker = shop.work(queue, concurrency=2, shutdown_grace_period_s=300, timers=timers)
+    worker = setup.work(queue, concurrency=2, shutdown_grace_period_s=300, timers=timers)
     await queue.enqueue("job", user=1, name="first")
-    await until("one runs", lambda: shop.running)
+    await until("one runs", lambda: setup.running)
     await queue.enqueue("job", user=1, name="second")
-    await until("the other waits", lambda: parked(shop) == 1)
+    await until("the other waits", lambda: parked(setup) == 1)
     await queue.enqueue("job", user=2, name="third")
-    await until("no worker is left to fetch", lambda: len(shop.running) == 2)
-    async with Limiter(shop.server.url) as limiter:
+    await until("no worker is left to fetch", lambda: len(setup.running) == 2)
+    async with Limiter(setup.server.url) as limiter:
 
         async def waiting() -> tuple[int, int]:
             seen = await limiter.inspect(ONE, {"user": 1})
@@ -49,40 +49,40 @@ async def test_a_worker_that_only_lets_its_bodies_end_leaves_the_line_to_others(
         assert await waiting() == (1, 0)
         worker.event.set()  # as a signal does
         await until_true(is_dormant, "it is dormant")
-    assert len(shop.running) == 2
+    assert len(setup.running) == 2
 
 
 @pytest.mark.parametrize("limits", [ONE, [ONE]])
-async def test_a_worker_that_stops_leaves_no_slot_taken(shop: Shop, limits: Any) -> None:
-    shop.gate.clear()
-    queue = shop.queue(limits)
-    worker = shop.work(queue)
+async def test_a_worker_that_stops_leaves_no_slot_taken(setup: SaqSetup, limits: Any) -> None:
+    setup.gate.clear()
+    queue = setup.queue(limits)
+    worker = setup.work(queue)
     for number in range(20):
         await queue.enqueue("job", user=1, name=number)
-    await until("one runs and the others wait", lambda: shop.running and parked(shop) == 19)
+    await until("one runs and the others wait", lambda: setup.running and parked(setup) == 19)
     await worker.stop()
     await queue.disconnect()
-    shop.gate.set()
-    other = shop.queue(limits)
-    shop.work(other)
+    setup.gate.set()
+    other = setup.queue(limits)
+    setup.work(other)
     # What the stopping worker had taken and not begun SAQ brings back by its own sweep.
     await other.redis.delete("saq:default:sweep")
     await other.sweep()
-    await until("all jobs ran", lambda: len(set(shop.ran)) == 20)
-    assert shop.most == 1
+    await until("all jobs ran", lambda: len(set(setup.ran)) == 20)
+    assert setup.most == 1
 
 
-async def test_an_aborted_job_that_was_just_woken_keeps_no_slot(shop: Shop) -> None:
-    queue = shop.queue(ONE, claim=10 * PATIENCE)
+async def test_an_aborted_job_that_was_just_woken_keeps_no_slot(setup: SaqSetup) -> None:
+    queue = setup.queue(ONE, claim=10 * PATIENCE)
     await queue.enqueue("job", user=1, name="first")
     second = await queue.enqueue("job", user=1, name="second")
     assert second is not None
     first = await queue.dequeue(timeout=PATIENCE)
     assert first is not None
     assert await queue.dequeue(timeout=0.1) is None
-    assert parked(shop) == 1
+    assert parked(setup) == 1
     await queue.finish(first, Status.COMPLETE)
-    await until("the second is woken", lambda: not parked(shop))
+    await until("the second is woken", lambda: not parked(setup))
     await queue.abort(second, "no longer needed")
     assert second.status is Status.ABORTED
     await queue.enqueue("job", user=1, name="third")
@@ -92,32 +92,34 @@ async def test_an_aborted_job_that_was_just_woken_keeps_no_slot(shop: Shop) -> N
     assert third.kwargs["name"] == "third"
 
 
-async def test_disconnecting_hands_on_and_stays_closed(shop: Shop) -> None:
-    queue = shop.queue(ONE)
+async def test_disconnecting_hands_on_and_stays_closed(setup: SaqSetup) -> None:
+    queue = setup.queue(ONE)
     await queue.enqueue("job", user=1, name="first")
     second = await queue.enqueue("job", user=1, name="second")
     assert second is not None
     assert await queue.dequeue(timeout=1.0) is not None
     assert await queue.dequeue(timeout=0.1) is None
-    assert parked(shop) == 1
-    shop.server.admin.zrem("saq:default:incomplete", second.id)  # it is gone: its turn is dropped
+    assert parked(setup) == 1
+    setup.server.admin.zrem("saq:default:incomplete", second.id)  # it is gone: its turn is dropped
     async with asyncio.timeout(PATIENCE):
         await queue.disconnect()
     assert queue._opened is None
-    assert not shop.left()
+    assert not setup.left()
 
 
-async def test_a_job_that_was_superseded_without_a_worker_ends_when_one_is_back(shop: Shop) -> None:
+async def test_a_job_that_was_superseded_without_a_worker_ends_when_one_is_back(
+    setup: SaqSetup,
+) -> None:
     latest = ConcurrencyLimit(
         LIMIT_BY.constant("latest"), on_conflict=ConflictResolution.KEEP_LATEST
     )
-    queue = shop.queue(latest)
-    worker = shop.work(queue)
-    async with Limiter(shop.server.url) as limiter:
+    queue = setup.queue(latest)
+    worker = setup.work(queue)
+    async with Limiter(setup.server.url) as limiter:
         held = await limiter.acquire(latest)
         job = await queue.enqueue("job", name="old")
         assert job is not None
-        await until("it waits", lambda: parked(shop) == 1)
+        await until("it waits", lambda: parked(setup) == 1)
         await worker.stop()
         await queue.disconnect()
         newer = asyncio.create_task(limiter.acquire(latest, timeout=PATIENCE))
@@ -128,12 +130,12 @@ async def test_a_job_that_was_superseded_without_a_worker_ends_when_one_is_back(
         await until_true(one_waits, "the newer call waits")
         await held.release()
         await (await newer).release()
-        other = shop.queue(latest)
-        shop.work(other)
+        other = setup.queue(latest)
+        setup.work(other)
 
         async def is_aborted() -> bool:
             stored = await other.job(job.key)
             return stored is not None and stored.status is Status.ABORTED
 
         await until_true(is_aborted, "the job is aborted")
-    assert not shop.ran
+    assert not setup.ran

@@ -12,7 +12,7 @@ from saq.queue.redis import RedisQueue
 
 from limiter_saq import ConcurrencyLimit, LimitedQueue, _sweep
 
-from .conftest import Shop, until
+from .conftest import SaqSetup, until
 
 ONE = ConcurrencyLimit("user", max_concurrent=1)
 LOCK = "saq:default:sweep"
@@ -45,7 +45,7 @@ Sweep = Callable[[LimitedQueue], Any]
 
 
 @pytest.fixture
-async def block(shop: Shop) -> AsyncIterator[Block]:
+async def block(setup: SaqSetup) -> AsyncIterator[Block]:
     """Put barriers before methods; they open at the end, or the workers could not stop."""
     barriers: list[Barrier] = []
 
@@ -59,14 +59,14 @@ async def block(shop: Shop) -> AsyncIterator[Block]:
 
 
 @pytest.fixture
-async def begin_sweep(shop: Shop) -> AsyncIterator[Sweep]:
+async def begin_sweep(setup: SaqSetup) -> AsyncIterator[Sweep]:
     """Begin sweeps that look at once; each returns the jobs that it swept."""
     sweeps: list[asyncio.Task[list[str]]] = []
 
     async def begin(queue: LimitedQueue) -> asyncio.Task[list[str]]:
         await queue.redis.delete(LOCK)
         sweeps.append(asyncio.create_task(queue.sweep(abort=0.5)))
-        await until("the sweep looked", lambda: shop.server.admin.exists(LOCK))
+        await until("the sweep looked", lambda: setup.server.admin.exists(LOCK))
         return sweeps[-1]
 
     yield begin
@@ -75,20 +75,22 @@ async def begin_sweep(shop: Shop) -> AsyncIterator[Sweep]:
     await asyncio.gather(*sweeps, return_exceptions=True)
 
 
-async def work(shop: Shop, queue: LimitedQueue, **settings: Any) -> None:
+async def work(setup: SaqSetup, queue: LimitedQueue, **settings: Any) -> None:
     """Start a worker, and have the sweep behind us with which it begins."""
-    shop.work(queue, **settings)
-    await until("the worker swept", lambda: shop.server.admin.exists(LOCK))
+    setup.work(queue, **settings)
+    await until("the worker swept", lambda: setup.server.admin.exists(LOCK))
 
 
 def gate_of(queue: LimitedQueue) -> Any:
     return queue._open()[0]
 
 
-async def test_a_job_at_the_gate_is_not_swept(shop: Shop, block: Block, begin_sweep: Sweep) -> None:
-    queue, other = shop.queue(ONE), shop.queue(ONE)
+async def test_a_job_at_the_gate_is_not_swept(
+    setup: SaqSetup, block: Block, begin_sweep: Sweep
+) -> None:
+    queue, other = setup.queue(ONE), setup.queue(ONE)
     gate = block(gate_of(queue), "admit")
-    await work(shop, queue)
+    await work(setup, queue)
     job = await queue.enqueue("job", user=1, name="only")
     assert job is not None
     await gate.stands.wait()
@@ -97,17 +99,17 @@ async def test_a_job_at_the_gate_is_not_swept(shop: Shop, block: Block, begin_sw
     assert await sweep == []
     await job.refresh(5.0)
     assert (job.status, job.attempts) == (Status.COMPLETE, 1)
-    assert shop.ran == ["only"]
+    assert setup.ran == ["only"]
 
 
 async def test_a_job_that_is_parked_at_the_gate_is_not_swept_when_it_stands_there_again(
-    shop: Shop, block: Block, begin_sweep: Sweep
+    setup: SaqSetup, block: Block, begin_sweep: Sweep
 ) -> None:
-    shop.gate.clear()
-    queue = shop.queue(ONE)
-    await work(shop, queue)
+    setup.gate.clear()
+    queue = setup.queue(ONE)
+    await work(setup, queue)
     await queue.enqueue("job", user=1, name="first")
-    await until("the first runs", lambda: shop.running)
+    await until("the first runs", lambda: setup.running)
     gate = block(gate_of(queue), "admit")
     second = await queue.enqueue("job", user=1, name="second")
     assert second is not None
@@ -115,62 +117,62 @@ async def test_a_job_that_is_parked_at_the_gate_is_not_swept_when_it_stands_ther
     sweep = await begin_sweep(queue)
     gate.go_on.set()
     parked = ("saq:default:incomplete", 1, "inf")
-    await until("it is parked", lambda: shop.server.admin.zcount(*parked) == 1)
+    await until("it is parked", lambda: setup.server.admin.zcount(*parked) == 1)
     gate.stands.clear()
     gate.go_on.clear()
     assert await queue._wake(second.id)
     await gate.stands.wait()
     assert await sweep == []
     gate.go_on.set()
-    shop.gate.set()
+    setup.gate.set()
     await second.refresh(5.0)
     assert (second.status, second.attempts) == (Status.COMPLETE, 1)
-    assert shop.ran == ["first", "second"]
+    assert setup.ran == ["first", "second"]
 
 
 async def test_a_job_whose_worker_died_at_the_gate_runs_though_it_has_no_retries(
-    shop: Shop, begin_sweep: Sweep
+    setup: SaqSetup, begin_sweep: Sweep
 ) -> None:
-    queue = shop.queue(ONE)
+    queue = setup.queue(ONE)
     job = await queue.enqueue("job", user=1, name="left", retries=0)
     assert job is not None
     assert await RedisQueue.dequeue(queue) is not None  # and its worker is no more
     assert await (await begin_sweep(queue)) == [job.id]
-    shop.work(queue)
+    setup.work(queue)
     await job.refresh(5.0)
     assert (job.status, job.attempts, job.error) == (Status.COMPLETE, 1, None)
-    assert shop.ran == ["left"]
+    assert setup.ran == ["left"]
 
 
 async def test_a_job_that_stood_too_long_at_the_gate_runs_once(
-    shop: Shop, block: Block, begin_sweep: Sweep
+    setup: SaqSetup, block: Block, begin_sweep: Sweep
 ) -> None:
     """A sweep put it back, another worker ran it: who comes late does not begin it."""
-    queue, other = shop.queue(ONE), shop.queue(ONE)
+    queue, other = setup.queue(ONE), setup.queue(ONE)
     gate = block(gate_of(queue), "admit")
-    await work(shop, queue, concurrency=1)
+    await work(setup, queue, concurrency=1)
     job = await queue.enqueue("job", user=1, name="only")
     assert job is not None
     await gate.stands.wait()
     assert await (await begin_sweep(other)) == [job.id]
-    shop.work(other)
+    setup.work(other)
     await job.refresh(5.0)
     gate.go_on.set()
-    await until("the slot is back", lambda: not shop.left())
+    await until("the slot is back", lambda: not setup.left())
     after = await queue.enqueue("job", user=1, name="after")
     assert after is not None
     await after.refresh(5.0)
-    assert shop.ran == ["only", "after"]
+    assert setup.ran == ["only", "after"]
     assert (job.status, job.attempts) == (Status.COMPLETE, 1)
 
 
 async def test_a_job_that_stood_long_at_the_gate_is_kept_until_it_begins(
-    shop: Shop, block: Block, begin_sweep: Sweep
+    setup: SaqSetup, block: Block, begin_sweep: Sweep
 ) -> None:
-    queue, other = shop.queue(ONE), shop.queue(ONE)
+    queue, other = setup.queue(ONE), setup.queue(ONE)
     gate = block(gate_of(queue), "admit")
     beginning = block(queue, "_update")
-    await work(shop, queue, concurrency=1)
+    await work(setup, queue, concurrency=1)
     job = await queue.enqueue("job", user=1, name="only")
     assert job is not None
     await gate.stands.wait()
@@ -183,44 +185,44 @@ async def test_a_job_that_stood_long_at_the_gate_is_kept_until_it_begins(
     assert await sweep == []
     beginning.go_on.set()
     await job.refresh(5.0)
-    assert (job.status, job.attempts, shop.ran) == (Status.COMPLETE, 1, ["only"])
+    assert (job.status, job.attempts, setup.ran) == (Status.COMPLETE, 1, ["only"])
 
 
 async def test_a_job_that_began_after_it_was_put_back_runs_once(
-    shop: Shop, block: Block, begin_sweep: Sweep
+    setup: SaqSetup, block: Block, begin_sweep: Sweep
 ) -> None:
     """Its worker stood still; another one leaves the job to it."""
-    shop.gate.clear()
+    setup.gate.clear()
     two = ConcurrencyLimit("user", max_concurrent=2)
-    queue, other = shop.queue(two), shop.queue(two)
+    queue, other = setup.queue(two), setup.queue(two)
     beginning = block(queue, "_update")
-    await work(shop, queue, concurrency=1)
+    await work(setup, queue, concurrency=1)
     job = await queue.enqueue("job", user=1, name="only")
     assert job is not None
     await beginning.stands.wait()
     assert await (await begin_sweep(other)) == [job.id]
-    shop.work(other, concurrency=1)
+    setup.work(other, concurrency=1)
     parked = ("saq:default:incomplete", 1, "inf")
-    await until("the other has parked it", lambda: shop.server.admin.zcount(*parked) == 1)
+    await until("the other has parked it", lambda: setup.server.admin.zcount(*parked) == 1)
     beginning.go_on.set()
-    await until("it runs", lambda: shop.running)
+    await until("it runs", lambda: setup.running)
     assert await other._wake(job.id)
     after = await other.enqueue("job", user=1, name="after")
     assert after is not None
-    await until("the other goes on with the next", lambda: "after" in shop.running)
-    assert sorted(shop.running) == ["after", "only"]
-    shop.gate.set()
+    await until("the other goes on with the next", lambda: "after" in setup.running)
+    assert sorted(setup.running) == ["after", "only"]
+    setup.gate.set()
     await job.refresh(5.0)
     await after.refresh(5.0)
     assert (job.status, job.attempts) == (Status.COMPLETE, 1)
-    assert sorted(shop.ran) == ["after", "only"]
+    assert sorted(setup.ran) == ["after", "only"]
 
 
 async def test_two_sweeps_that_saw_the_same_job_put_it_back_once(
-    shop: Shop, block: Block, begin_sweep: Sweep
+    setup: SaqSetup, block: Block, begin_sweep: Sweep
 ) -> None:
     """When the second acts, another worker has the job at its gate."""
-    queue, other = shop.queue(ONE), shop.queue(ONE)
+    queue, other = setup.queue(ONE), setup.queue(ONE)
     job = await queue.enqueue("job", user=1, name="left")
     assert job is not None
     assert await RedisQueue.dequeue(queue) is not None  # and its worker is no more
@@ -229,11 +231,11 @@ async def test_two_sweeps_that_saw_the_same_job_put_it_back_once(
     acting = block(other.redis, "eval")
     assert await first == [job.id]
     gate = block(gate_of(queue), "admit")
-    shop.work(queue)
+    setup.work(queue)
     await gate.stands.wait()
     await acting.stands.wait()
     acting.go_on.set()
     assert await second == []
     gate.go_on.set()
     await job.refresh(5.0)
-    assert (job.status, job.attempts, shop.ran) == (Status.COMPLETE, 1, ["left"])
+    assert (job.status, job.attempts, setup.ran) == (Status.COMPLETE, 1, ["left"])

@@ -11,21 +11,21 @@ from redis.asyncio import Redis
 from limiter_saq import ConcurrencyLimit, LimitedQueue
 from tests.redis._tls import Authority, TLSFront
 
-from .conftest import Shop, until
+from .conftest import SaqSetup, until
 
 
-async def test_jobs_wait_for_their_turn_by_tls(shop: Shop, tmp_path: Path) -> None:
+async def test_jobs_wait_for_their_turn_by_tls(setup: SaqSetup, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
-    server: Any = shop.server
+    server: Any = setup.server
     with closing(TLSFront(authority, server.port)) as front:
         url = f"rediss://127.0.0.1:{front.port}/0?ssl_ca_certs={authority.ca}"
         client: Any = Redis.from_url(url, socket_timeout=None)
         queue = LimitedQueue(client, limits={"job": ConcurrencyLimit("user")})
         for number in range(3):
             await queue.enqueue("job", user=1, name=number)
-        worker = shop.work(queue)
-        await until("all jobs ran", lambda: len(shop.ran) == 3)
-        await until("nothing is left", lambda: not shop.left())
+        worker = setup.work(queue)
+        await until("all jobs ran", lambda: len(setup.ran) == 3)
+        await until("nothing is left", lambda: not setup.left())
         await worker.stop()
         await queue.disconnect()
-    assert shop.most == 1
+    assert setup.most == 1

@@ -6,9 +6,9 @@ Begin and end of each body go to a file of its own, one line each and at once, w
 CLOCK_MONOTONIC, which all processes of a machine share: whoever reads the files needs to believe
 neither the limiter nor the store. Lines on its input tell it what to do:
 
-    cling       bodies do not end by themselves any more, but when their lease is lost
-    let go      they do again
-    tell        say which calls have not ended, and for how long they have been at it
+    keep holding  bodies do not end by themselves any more, only when their lease is lost
+    end bodies    they do again
+    tell          write which calls have not ended, and for how long they have run
     (nothing)   finish: make no new calls, and end when those that were made have ended
 """
 
@@ -51,7 +51,7 @@ _NEW_NETWORK = 0x40000000  # CLONE_NEWNET
 
 given: dict[str, Any] = json.loads(sys.argv[1])
 finishing = threading.Event()
-clinging = threading.Event()
+keeps_holding = threading.Event()
 errors: Counter[str] = Counter()
 waits = [0.0]
 calls: dict[int, Call] = {}
@@ -106,7 +106,7 @@ class Call:
     def has_to_do(self) -> bool:
         """Whether the body has another step to make."""
         self.steps -= 1
-        return self.steps >= 0 or clinging.is_set()
+        return self.steps >= 0 or keeps_holding.is_set()
 
     def begins(self, lease: Lease | SyncLease) -> None:
         self.begun = True
@@ -189,14 +189,14 @@ def set_clock(ahead: float) -> None:
 
 def listen() -> None:
     for line in sys.stdin:
-        if line == "cling\n":
-            clinging.set()
-        elif line == "let go\n":
-            clinging.clear()
+        if line == "keep holding\n":
+            keeps_holding.set()
+        elif line == "end bodies\n":
+            keeps_holding.clear()
         elif line == "tell\n":
             say("told", calls=[str(call) for call in calls.values()])
         else:
-            clinging.clear()
+            keeps_holding.clear()
             finishing.set()
 
 

@@ -15,7 +15,7 @@ from limiter_memory import MemoryStore
 from ._tools import Thread, until
 
 
-class Crew:
+class NamedCalls:
     """Starts calls and knows of each: "asks", "runs", "done" or the name of its error.
 
     Attributes:
