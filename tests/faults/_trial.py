@@ -56,7 +56,7 @@ class Figures:
 
 
 class Trial:
-    """Processes under load on a deployment. Leaving the block ends it, and checks all that has to hold.
+    """Processes under load on a deployment. Leaving the block ends them, and checks the result.
 
     Args:
         deployment: what it works on.
