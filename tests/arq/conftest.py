@@ -16,6 +16,8 @@ import pytest
 from arq.connections import ArqRedis, RedisSettings, create_pool
 
 from limiter_arq import LimitedWorker
+from limiter_arq._job_queue import JobQueue
+from limiter_core.jobs import BackgroundTasks
 from limiter_redis import RedisStore
 from tests.redis._servers import Process, Server, binary
 
@@ -118,3 +120,19 @@ async def start_worker(server: Server, pool: ArqRedis) -> AsyncIterator[Callable
 
         yield start
     await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def queue(pool: ArqRedis) -> AsyncIterator[JobQueue]:
+    """The queue of a part that a test builds alone."""
+    queue = JobQueue(pool, "arq:queue")
+    yield queue
+    await queue.aclose()
+
+
+@pytest.fixture
+async def background() -> AsyncIterator[BackgroundTasks]:
+    """Tasks of such a part; at the end they are waited for."""
+    background = BackgroundTasks()
+    yield background
+    await background.done(5.0)

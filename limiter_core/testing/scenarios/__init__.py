@@ -16,6 +16,7 @@ from limiter_core.testing.scenarios import (
     order,
     resolutions,
     several,
+    unclaimed,
 )
 
 __all__ = ("SCENARIOS",)
@@ -31,6 +32,7 @@ _THEMES = (
     operating,
     durable,
     dormant,
+    unclaimed,
     looking,
     bookkeeping,
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from limiter_core.limits import ConflictResolution
 from limiter_core.requests import (
     Demand,
@@ -19,9 +17,8 @@ from limiter_core.requests import (
 )
 from limiter_core.testing.listener import RecordingListener
 from limiter_core.testing.scenario_runner import scenario
+from limiter_core.testing.scenarios._jobs import DURABLE, take_notices
 from limiter_core.testing.store_under_test import KEY, OTHER_KEY, Steps, StoreUnderTest
-
-DURABLE = ("durable",)
 
 
 def _park(store: StoreUnderTest, *names: str) -> Steps[list[Request]]:
@@ -34,13 +31,6 @@ def _park(store: StoreUnderTest, *names: str) -> Steps[list[Request]]:
     for job in jobs:
         yield from store.wait(job)
     return jobs
-
-
-def _noticed(store: StoreUnderTest) -> Sequence[str]:
-    """Return the ids that were notified since the last time."""
-    ids = [notice.id for notice in store.notices]
-    store.notices.clear()
-    return ids
 
 
 @scenario("S17", needs=DURABLE)
@@ -69,7 +59,7 @@ def who_frees_the_slot_is_told_whom_to_wake(store: StoreUnderTest) -> Steps[None
     assert isinstance(notice.answer, Granted)
     assert notice.answer.fencing_token == granted.fencing_token
     yield from store.sweep()
-    assert _noticed(store) == ["first"]
+    assert take_notices(store) == ["first"]
 
 
 @scenario("S17", needs=DURABLE, rows=(20,))
@@ -102,7 +92,7 @@ def an_ended_lease_wakes_a_job(store: StoreUnderTest) -> Steps[None]:
     yield from _park(store, "job")
     store.clock.advance(11)
     yield from store.sweep()
-    assert _noticed(store) == ["job"]
+    assert take_notices(store) == ["job"]
 
 
 @scenario("S17", needs=DURABLE)
@@ -111,14 +101,14 @@ def an_unclaimed_slot_is_offered_again(store: StoreUnderTest) -> Steps[None]:
     yield from store.take(store.request(id="holder"))
     [job] = yield from _park(store, "job")
     yield from store.release("holder")
-    assert _noticed(store) == ["job"]
+    assert take_notices(store) == ["job"]
     for _ in range(3):
         store.clock.advance(4)
         yield from store.sweep()
-        assert _noticed(store) == []
+        assert take_notices(store) == []
         store.clock.advance(2)
         yield from store.sweep()
-        assert _noticed(store) == ["job"]
+        assert take_notices(store) == ["job"]
     yield from store.take(job)
 
 
@@ -130,12 +120,12 @@ def a_lapsed_ticket_keeps_its_arrival_order(store: StoreUnderTest) -> Steps[None
     yield from store.release("holder")
     store.clock.advance(6)
     yield from store.sweep()
-    assert _noticed(store) == ["lapsing", "next"]
+    assert take_notices(store) == ["lapsing", "next"]
     assert (yield from store.waiters()) == ["lapsing", "last"]
     yield from store.take(jobs[1])
     yield from store.release("next")
     yield from store.take(jobs[0])
-    assert _noticed(store) == ["lapsing"]
+    assert take_notices(store) == ["lapsing"]
 
 
 @scenario("S17", "S6", needs=DURABLE)
@@ -160,7 +150,7 @@ def jobs_are_served_in_the_order_they_were_made(store: StoreUnderTest) -> Steps[
         yield from store.wait(store.request(id=f"age-{age}", payload=b"", order=order))
     yield from store.release("holder")
     for name in ("age-3", "age-2", "age-1"):
-        assert _noticed(store) == [name]
+        assert take_notices(store) == [name]
         yield from store.release(name)
 
 
@@ -231,9 +221,9 @@ def a_cancelled_job_is_dropped_by_its_id_alone(store: StoreUnderTest) -> Steps[N
     yield from _park(store, "waiting", "handed", "next")
     assert (yield from store.release("waiting")) is True
     yield from store.release("holder")
-    assert _noticed(store) == ["handed"]
+    assert take_notices(store) == ["handed"]
     assert (yield from store.release("handed")) is True
-    assert _noticed(store) == ["next"]
+    assert take_notices(store) == ["next"]
     store.clock.advance(100)
     yield from store.release("next")
     assert (yield from store.keys()) == []
@@ -255,12 +245,12 @@ def a_job_evicted_before_it_came_is_not_lost(store: StoreUnderTest) -> Steps[Non
     yield from store.take(store.request(id="holder"))
     jobs = yield from _park(store, "first", "second")
     yield from store.release("holder")
-    assert _noticed(store) == ["first"]
+    assert take_notices(store) == ["first"]
     yield from store.evict("first")
-    assert _noticed(store) == ["second"]
+    assert take_notices(store) == ["second"]
     yield from store.take(jobs[1])
     yield from store.release("second")
-    assert _noticed(store) == ["first"]
+    assert take_notices(store) == ["first"]
     yield from store.take(jobs[0])
 
 
@@ -323,10 +313,10 @@ def a_job_that_waits_has_nobody_behind_it(store: StoreUnderTest) -> Steps[None]:
     listener = RecordingListener()
     yield from store.wait(store.request(id="job", payload=b"job", listener=listener))
     yield from store.release("holder")
-    assert _noticed(store) == ["job"]
+    assert take_notices(store) == ["job"]
     store.clock.advance(6)
     yield from store.sweep()
-    assert _noticed(store) == ["job"], "not taken up by itself: it is offered again"
+    assert take_notices(store) == ["job"], "not taken up by itself: it is offered again"
     yield from store.take(store.request(id="job", payload=b"job", listener=listener))
     assert not listener.woken
     yield from store.evict("job")
@@ -342,9 +332,9 @@ def a_withdrawal_takes_nothing_from_who_runs(store: StoreUnderTest) -> Steps[Non
     assert (yield from store.withdraw("first", [KEY]))
     assert (yield from store.waiters()) == ["second", "third"]
     yield from store.release("holder")
-    assert _noticed(store) == ["second"]
+    assert take_notices(store) == ["second"]
     assert (yield from store.withdraw("second"))
-    assert _noticed(store) == ["third"], "what it was handed goes on to the next"
+    assert take_notices(store) == ["third"], "what it was handed goes on to the next"
     yield from store.take(jobs[2])
     assert not (yield from store.withdraw("third", [KEY]))
     assert (yield from store.holders()) == ["third"]
