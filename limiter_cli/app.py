@@ -16,7 +16,7 @@ __all__ = ("app",)
 
 app = typer.Typer(
     name="limiter",
-    help="Concurrency limits: who shares a limit, how many may run, what happens to the rest.",
+    help="Concurrency limits: which calls share a limit, how many may run, and what the rest do.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # a user's arguments may be secrets
 )

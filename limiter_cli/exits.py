@@ -27,39 +27,39 @@ __all__ = (
 )
 
 NOT_ALL_READ = 1
-"""`ls`: some key's records cannot be read; the others are listed."""
+"""`ls`: the records of a key cannot be read; the other keys are listed."""
 NO_SUCH_HOLDER = 1
-"""`evict`: a lease id that nobody holds."""
+"""`evict`: there is no lease of this id."""
 WRONG_USE = 2
-"""As everywhere: an option that is wrong, or a URL."""
+"""All subcommands: an option or a URL is wrong."""
 UNAVAILABLE = 69
 """The store cannot be reached, or answers with an error. (EX_UNAVAILABLE of sysexits.h)"""
 REFUSED = 75
 """`run`: there was no slot, and the command did not start: try later. (EX_TEMPFAIL)"""
 LOST = 124
-"""`run`: the lease was lost, and the command ended for it. (As `timeout` cuts a command short.)"""
+"""`run`: the lease was lost, and the command was ended. (The status of `timeout`.)"""
 NOT_RUNNABLE = 126
-"""`run`: the command is there and cannot be executed. (As a shell says it.)"""
+"""`run`: the command exists and cannot be executed. (The status of a shell.)"""
 NO_COMMAND = 127
-"""`run`: there is no such command. (As a shell says it.)"""
+"""`run`: there is no such command. (The status of a shell.)"""
 SIGNALLED = 128
 """`run`: plus the signal's number, where one ended the command or the waiting. (As a shell.)"""
 
 
 def say(message: str) -> None:
-    """Tell something on stderr, whole and on lines of its own."""
+    """Print a message on stderr, whole and on lines of its own."""
     print_line(message, style="red", to=errors())
 
 
 def fail(message: str, status: int) -> NoReturn:
-    """Tell what went wrong, and end with an exit status."""
+    """Print an error on stderr, and end with an exit status."""
     say(message)
     raise typer.Exit(status)
 
 
 @contextmanager
 def plain_errors() -> Generator[None]:
-    """End the command with a plain line for misuse, and for a store that fails."""
+    """End the command with one line on stderr for wrong use, and for a store that fails."""
     try:
         yield
     except (ConfigurationError, KeyDerivationError, ImportError) as error:

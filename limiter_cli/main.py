@@ -1,4 +1,4 @@
-"""The console script's way in: finds the command, or says which extra brings it."""
+"""The entry point of the console script: finds the command, or names the extra to install."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def ls(
 
 
 def show(key: Key, *, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
-    """Show one key: its limit, who holds its slots, and who waits in which order."""
+    """Show one key: its limit, the holders of its slots, and the waiters in their order."""
     with shared_limiter(url) as limiter:
         found = limiter.inspect(key_text(key))
     if as_json:
@@ -69,12 +69,12 @@ def set_limit(
     key: Key,
     limit: Annotated[
         int,
-        typer.Argument(min=0, metavar="LIMIT", show_default=False, help="Slots; 0 admits nobody."),
+        typer.Argument(min=0, metavar="LIMIT", show_default=False, help="Slots; 0 admits no call."),
     ],
     *,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Set a key's limit for everybody, whatever they declare, until `limiter reset`.
+    """Set a key's limit for all its callers, whatever they declare, until `limiter reset`.
 
     Raising it admits who waits and now fits. Lowering it ends nobody.
     """
@@ -91,14 +91,14 @@ def reset(key: Key, *, url: Url = DEFAULT_URL) -> None:
 
 
 def pause(key: Key, *, url: Url = DEFAULT_URL) -> None:
-    """Admit nobody to a key until `limiter resume`. Who holds a slot goes on."""
+    """Admit no call to a key until `limiter resume`. Holders keep their slots."""
     with shared_limiter(url) as limiter:
         limiter.pause(key_text(key))
         _tell(limiter, key)
 
 
 def resume(key: Key, *, url: Url = DEFAULT_URL) -> None:
-    """Admit to a key again."""
+    """Admit calls to a key again."""
     with shared_limiter(url) as limiter:
         limiter.resume(key_text(key))
         _tell(limiter, key)
@@ -116,11 +116,11 @@ def evict(
     *,
     all_of: Annotated[
         str | None,
-        typer.Option("--all-of", metavar="KEY", help="Take all slots of this key back."),
+        typer.Option("--all-of", metavar="KEY", help="Evict all holders of this key."),
     ] = None,
     waiting: Annotated[
         str | None,
-        typer.Option("--waiting", metavar="KEY", help="End all waiting for this key."),
+        typer.Option("--waiting", metavar="KEY", help="Evict all waiters of this key."),
     ] = None,
     name: Annotated[
         str | None,
@@ -130,7 +130,7 @@ def evict(
     ] = None,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Take slots back from holders that are stuck, or end waiting.
+    """Evict holders that are stuck, or waiters.
 
     A holder is told that its lease is lost. A call that waits is refused. A queued job that waits
     ends as cancelled in its queue, at the latest when a worker of the queue is there again.
@@ -138,9 +138,12 @@ def evict(
     Exits with 1 if one of the ids is not there (any more).
     """
     if not leases and all_of is None and waiting is None:
-        fail("limiter: say what to evict, or --all-of or --waiting which key", WRONG_USE)
+        fail(
+            "limiter: give leases or tickets to evict, or a key: --all-of KEY, or --waiting KEY",
+            WRONG_USE,
+        )
     if name is not None and waiting is None:
-        fail("limiter: --name says whose waiting ends: give --waiting KEY, too", WRONG_USE)
+        fail("limiter: --name selects waiters of a key: give --waiting KEY, too", WRONG_USE)
     with shared_limiter(url) as limiter:
         wanted = list(leases or ())
         missing = [each for each in wanted if not _evict(limiter, each)]
@@ -163,7 +166,7 @@ def _evict(limiter: SyncLimiter, each: str, key: str | None = None) -> bool:
 
 
 def _evict_waiters(limiter: SyncLimiter, key: str, name: str | None) -> list[str]:
-    """End the waiting of all that wait for a key, and of those that are dormant there."""
+    """Evict all waiters of a key, the dormant ones too."""
     evicted: list[str] = []
     while True:  # no more than so many are shown at once
         found = limiter.inspect(key)

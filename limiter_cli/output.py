@@ -1,4 +1,4 @@
-"""All that the command prints goes through here, so that nothing drives the reader's terminal.
+"""All that the command prints goes through here, so that no text can control the terminal.
 
 Ids, labels, keys and groups come from users, and from users of users: a job's id may be the text of
 a customer. What a terminal would obey, or could not show, becomes a `?` (`printable`).
@@ -19,7 +19,7 @@ from rich.text import Text
 __all__ = ("PrintableConsole", "console", "errors", "print_json", "print_line", "printable")
 
 _WIDE = 1_000_000
-"""Columns: where nobody looks at a screen, nothing is folded or cut."""
+"""Columns: where the output is no terminal, nothing is folded or cut."""
 
 _LINE_BREAKS = re.compile(r"(\n)")
 

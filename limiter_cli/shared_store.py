@@ -24,7 +24,7 @@ Url = Annotated[
         "--url",
         envvar="LIMITER_URL",
         metavar="URL",
-        help="The store. One with a password is better given by the environment.",
+        help="The store. Give a URL with a password in the environment.",
     ),
 ]
 
@@ -33,8 +33,8 @@ Key = Annotated[
     typer.Argument(
         metavar="KEY",
         show_default=False,
-        help="A key as `limiter ls` prints it. The name that was given to `limiter run` will do, "
-        "too, unless it has one of / = & , : ( ) ! # % in it: in a key they mean something.",
+        help="A key as `limiter ls` prints it. The name that was given to `limiter run` works, "
+        "too, unless it contains one of / = & , : ( ) ! # %, which have a meaning in a key.",
     ),
 ]
 
@@ -67,14 +67,14 @@ def check_shared(url: str) -> None:
 
 
 def described(url: str) -> str:
-    """Return where a command looks, without secrets: the store, and the part of it."""
+    """Return the store of a command and its namespace, without secrets."""
     namespace = "" if "namespace=" in url else ", in the default namespace"
     return f"{without_secrets(url)}{namespace}"
 
 
 @contextmanager
 def shared_limiter(url: str) -> Generator[SyncLimiter]:
-    """Open the front door of a shared store; errors inside end the command in a plain line."""
+    """Open a limiter on a shared store; errors inside end the command with one line."""
     with plain_errors():
         check_shared(url)
         with SyncLimiter(url) as limiter:

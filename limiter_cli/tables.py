@@ -1,4 +1,4 @@
-"""What `ls` and `show` print: for people, tables; for scripts, JSON."""
+"""The output of `ls` and `show`: tables, or JSON for scripts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EACH_ITS_OWN = ("holders", "waiters")
 
 
 def _dormant(dormant: DormantSnapshot) -> str:
-    """Return what is said of the jobs of a queue without a worker."""
+    """Return the remark on the jobs of a queue without a worker."""
     said = f"dormant: no worker of {printable(dormant.name)}"
     if dormant.absent_for is None:
         return said
@@ -81,8 +81,8 @@ def as_dict(key: KeySnapshot, *, members: bool) -> dict[str, Any]:
 
 def _holder(holder: HolderSnapshot) -> Sequence[str]:
     remarks = [
-        *([] if holder.claimed else ["not taken up yet"]),
-        *(["asked to let go"] if holder.preempted else []),
+        *([] if holder.claimed else ["not claimed yet"]),
+        *(["preempted"] if holder.preempted else []),
     ]
     return (
         holder.id,

@@ -109,7 +109,7 @@ class LimitTable(BaseModel):
         if any(slots < 0 for slots in self.per_value.values()):
             raise ConfigurationError(f"per_value must be zero or more, got {self.per_value!r}")
         if self.priority is not None and self.on_conflict != "priority":
-            raise ConfigurationError('priority means nothing without on_conflict = "priority"')
+            raise ConfigurationError('priority has no effect without on_conflict = "priority"')
 
     def _per_value(self) -> Callable[[ArgumentView], int]:
         name, slots, otherwise = cast(str, self.by), self.per_value, self.max_concurrent

@@ -1,4 +1,4 @@
-"""The command, as `limiter run` sees it: a supervisor starts, signals and ends it."""
+"""The command of `limiter run`: a supervisor starts, signals and ends it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CommandError(Exception):
 
 
 def check_command(name: str) -> None:
-    """Find out that a command cannot be started before anybody waits for a slot for it.
+    """Check that a command can be started, before the wait for its slot begins.
 
     Raises:
         CommandError: it is not there, or not executable.
@@ -47,7 +47,7 @@ def check_command(name: str) -> None:
 
 
 class Child:
-    """A command and all processes that come of it, under a supervisor of their own.
+    """A command and all its descendants, under a supervisor of their own.
 
     An async context manager: the supervisor starts at its beginning, so that it is there when there
     is a slot. What still runs when it ends is ended by the supervisor.
@@ -104,7 +104,7 @@ class Child:
             raise _command_error(command[0], there=number != ENOENT, why=why)
 
     async def exited(self) -> int:
-        """Wait until the command and all that it started have ended; return the command's status.
+        """Wait until the command and its descendants have ended; return the command's status.
 
         Returns:
             The status as a shell has it: 128 + n where signal n ended the command.
@@ -114,27 +114,27 @@ class Child:
 
     @property
     def has_exited(self) -> bool:
-        """Whether nothing is left of the command."""
+        """Whether the command and its descendants have ended."""
         return self._messages.empty.is_set()
 
     @property
     def status(self) -> int:
-        """How a shell would exit after the command, once it has ended."""
+        """The exit status of a shell after the command, once it has ended."""
         code = self._messages.exit_code
         return code if code >= 0 else SIGNALLED - code
 
     def send(self, number: int) -> None:
-        """Send a signal; one that asks for an end goes to all that the command started as well."""
+        """Send a signal; one that asks for an end goes to all descendants, too."""
         self._messages.send(signal=number)
 
     async def end(self, kill_after: float) -> None:
-        """End the command and all that it started: SIGTERM, SIGKILL so many seconds later."""
+        """End the command and its descendants: SIGTERM, and SIGKILL so many seconds later."""
         self._messages.send(end=kill_after)
         await self._messages.empty.wait()
 
 
 class _Messages(asyncio.Protocol):
-    """What the supervisor has told; see its module for the messages."""
+    """What the supervisor has reported; see its module for the messages."""
 
     def __init__(self) -> None:
         self.started = asyncio.Event()
@@ -143,7 +143,7 @@ class _Messages(asyncio.Protocol):
         self.exit_code = -signal.SIGKILL
         """The command's exit code, negative for a signal; KILL where the supervisor was killed."""
         self.empty = asyncio.Event()
-        """Nothing of the command is left."""
+        """The command and its descendants have ended."""
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
 

@@ -31,7 +31,7 @@ __all__ = ("RunCommand", "run")
 
 
 class RunCommand(TyperCommand):
-    """Takes what stands behind `--` as it is: it is the command's, options and all."""
+    """Takes all arguments behind `--` unchanged: they are those of the command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep the command in `ctx.obj`."""
@@ -53,16 +53,16 @@ def run(
         typer.Argument(
             metavar="KEY",
             show_default=False,
-            help="A name for what is limited. All who give the same one, in the same scope, share "
-            'the limit; so does Python code under LIMIT_BY.constant("KEY").',
+            help="A name for the limit. All commands with the same name and scope share it, and so "
+            'does Python code under LIMIT_BY.constant("KEY").',
         ),
     ],
     *,
-    max_concurrent: Annotated[int, typer.Option(metavar="N", help="So many slots there are.")] = 1,
-    cost: Annotated[int, typer.Option(metavar="N", help="Slots that the command takes.")] = 1,
+    max_concurrent: Annotated[int, typer.Option(metavar="N", help="The number of slots.")] = 1,
+    cost: Annotated[int, typer.Option(metavar="N", help="Slots that the command needs.")] = 1,
     timeout: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Wait so long for a slot. Default: for ever."),
+        typer.Option(metavar="SECONDS", help="Wait at most so long for a slot. Default: no bound."),
     ] = None,
     on_conflict: Annotated[
         ConflictResolution,
@@ -70,25 +70,27 @@ def run(
     ] = ConflictResolution.QUEUE,
     priority: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Higher is served first, under --on-conflict priority."),
+        typer.Option(
+            metavar="N", help="Under --on-conflict priority: a higher number is served first."
+        ),
     ] = None,
     max_waiting: Annotated[
-        int | None, typer.Option(metavar="N", help="Refuse if so many wait already.")
+        int | None, typer.Option(metavar="N", help="Refuse if so many calls wait already.")
     ] = None,
     scope: Annotated[str | None, typer.Option(help="A sub-namespace for the key.")] = None,
     lease: Annotated[
         float,
         typer.Option(
             metavar="SECONDS",
-            help="If this machine dies, the slot is free again after so long. (While it lives, the "
-            "lease is renewed: it is no bound on the command.)",
+            help="If this machine dies, the slot is free again after so long. (While it runs, the "
+            "lease is renewed: this does not bound the command.)",
         ),
     ] = 30.0,
     max_hold: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="End the command after so long; its slot passes on then. Default: never.",
+            help="End the command after so long, and free its slot. Default: never.",
         ),
     ] = None,
     kill_after: Annotated[
@@ -96,16 +98,16 @@ def run(
         typer.Option(
             metavar="SECONDS",
             min=0,
-            help="From SIGTERM to SIGKILL, where what was started has to end.",
+            help="From SIGTERM to SIGKILL, where the command has to end.",
         ),
     ] = 10.0,
     label: Annotated[
         str | None,
-        typer.Option(help="What `limiter show` says of it. Default: host, process, command."),
+        typer.Option(help="The name in `limiter show`. Default: host, process, command."),
     ] = None,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Run a command under a limit that all machines share: flock, or sem, for a fleet.
+    """Run a command under a limit that all machines share: like flock or sem, but on all hosts.
 
     Waits for a slot, keeps it while the command runs, and exits as the command does: with its
     status, or 128 + n if signal n ended it.
@@ -129,7 +131,7 @@ def run(
     """
     command = cast("Sequence[str] | None", context.obj)
     if not command:
-        context.fail("say which command to run, behind --: limiter run KEY -- COMMAND [ARG]...")
+        context.fail("give a command behind --: limiter run KEY -- COMMAND [ARG]...")
     with plain_errors():
         if os.name != "posix":
             raise ConfigurationError(
@@ -138,7 +140,9 @@ def run(
             )
         check_shared(url)
         if priority is not None and on_conflict is not ConflictResolution.PRIORITY:
-            raise ConfigurationError("--priority means nothing without --on-conflict priority")
+            raise ConfigurationError(
+                "--priority has no effect without --on-conflict priority: give both"
+            )
         limit = ConcurrencyLimit(
             LIMIT_BY.constant(name),
             max_concurrent,

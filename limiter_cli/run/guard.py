@@ -1,4 +1,4 @@
-"""A command under a limit: the slot is taken, kept while the command runs, and given back."""
+"""A command under a limit: the slot is acquired, held while the command runs, and released."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class _Guard:
         self._ended_by = 0
 
     def on_signal(self, number: int) -> None:
-        """Pass a signal on to the command; before there is one, leave the queue."""
+        """Pass a signal on to the command; while it waits for a slot, end the waiting."""
         if self._started:
             if not _came_by_terminal(number):
                 self._child.send(number)
@@ -118,7 +118,7 @@ def _why(lease: Lease) -> str:
 
 
 def _came_by_terminal(number: int) -> bool:
-    """Whether a signal was, most likely, typed: then the command has it from the terminal.
+    """Whether a signal most likely came from the terminal: then the command got it, too.
 
     A terminal sends what is typed, such as Ctrl-C, to all processes of its foreground group. Once
     more would be too much: many programs take a second Ctrl-C for "drop everything".
@@ -139,7 +139,7 @@ def _came_by_terminal(number: int) -> bool:
 
 @contextmanager
 def _signals(on_signal: Callable[[int], None]) -> Generator[None]:
-    """Hear of signals in the event loop, but for those that whoever started us had ignored.
+    """Handle signals in the event loop, except those that the parent process ignores.
 
     (`nohup` does so, and a shell for what it runs in the background. The command inherits it.)
     """

@@ -1,4 +1,4 @@
-"""The supervisor of `limiter run`: it starts the command and knows every process that comes of it.
+"""The supervisor of `limiter run`: it starts the command and finds all its descendants.
 
 It is a process of its own, for three reasons. Its children are the command and nothing else, also
 where `limiter run` is PID 1 or inherited children from a shell that replaced itself by it. It stays
@@ -39,8 +39,8 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 """Signals that `limiter run` passes on, by name, as not every system has all."""
 
 TO_ALL = ("SIGINT", "SIGTERM", "SIGQUIT")
-"""Of these, those that ask for an end. They go to every process that was started, as a terminal
-sends Ctrl-C to all. The others mean something to the command alone."""
+"""Of these, those that ask for an end. They are sent to every descendant, as a terminal sends
+Ctrl-C to all. The others are sent to the command alone."""
 
 _LINUX = sys.platform == "linux"
 _LOOK_EVERY = 0.05
@@ -51,7 +51,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Supervisor:
-    """Starts one command, passes signals on, and ends all processes that come of it.
+    """Starts one command, passes signals on, and ends all its descendants.
 
     Args:
         connection: to `limiter run`.
@@ -78,7 +78,7 @@ class Supervisor:
         self._is_over = False
 
     def run(self) -> None:
-        """Serve until nothing that was started is left, or nothing was started."""
+        """Serve until the command and its descendants have ended, or could not be started."""
         child_changed, wake_up = os.pipe()
         os.set_blocking(wake_up, False)
         os.set_blocking(child_changed, False)
@@ -228,7 +228,7 @@ class Supervisor:
 
 
 def _note_nothing(number: int, frame: object) -> None:
-    """Do nothing on SIGCHLD: that it came wakes the loop, which looks for itself."""
+    """Do nothing on SIGCHLD: its arrival wakes the loop, which then looks for ended processes."""
 
 
 def _kill(pid: int, number: signal.Signals) -> None:
@@ -240,7 +240,7 @@ def _kill(pid: int, number: signal.Signals) -> None:
 
 
 def _descendants(root: int) -> Iterator[int]:
-    """Yield the processes that came of one (Linux), parents before their children.
+    """Yield the descendants of a process (Linux), parents before their children.
 
     In this order: a shell that sees its child end first would go on with its next command.
     """
@@ -263,7 +263,7 @@ def _prctl(option: int, argument: int) -> bool:
 
 
 def _prepare(mask: set[signal.Signals]) -> Callable[[], None]:
-    """Return what the command's process does before it becomes the command."""
+    """Return what the new process does before it executes the command."""
     prctl = ctypes.CDLL(None).prctl if _LINUX else None
     supervisor = os.getpid()
 
@@ -279,7 +279,7 @@ def _prepare(mask: set[signal.Signals]) -> Callable[[], None]:
 
 
 def _in_foreground() -> bool:
-    """Whether this process has a terminal's attention, which a new group would not have."""
+    """Whether this process is in the foreground of a terminal; a new group would not be."""
     try:
         terminal = os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY)
     except OSError:

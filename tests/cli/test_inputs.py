@@ -145,7 +145,7 @@ def test_a_log_is_sorted_and_keeps_its_line_numbers(tmp_path):
         (
             "[bill]\npriority = 3\n",
             2,
-            '[bill] priority means nothing without on_conflict = "priority"',
+            '[bill] priority has no effect without on_conflict = "priority"',
         ),
         ('bill.by = "a"\nbill.cost = 0\n', 2, "[bill] cost must be at least 1, got 0"),
         ('[bill]\nby = "a..b"\n', 1, "[bill] 'a..b' is not a path"),

@@ -333,7 +333,7 @@ def test_a_store_that_is_away_is_69(run, arguments):
         (("ls", "--url", "memory://"), "a store of this one process"),
         (("show", ""), "a key cannot be empty"),
         (("set", "key", "-1"), "-1"),
-        (("evict",), "say what to evict"),
+        (("evict",), "give leases or tickets to evict"),
     ],
 )
 def test_wrong_use_is_2(run, url, arguments, message):

@@ -149,7 +149,7 @@ def test_the_refusal_says_the_three_ways_out():
         key([Shortened(1, 2)])
     message = str(refusal.value)
     assert message.startswith("something in argument 'value' is a ")
-    assert "test_key_types.Shortened" in message
+    assert "test_key_refusals.Shortened" in message
     for way in ("__limit_key__()", "register_key_type(Shortened", "dotted path"):
         assert way in message
 
