@@ -76,7 +76,7 @@ def set_limit(
 ) -> None:
     """Set a key's limit for all its callers, whatever they declare, until `limiter reset`.
 
-    Raising it admits who waits and now fits. Lowering it ends nobody.
+    Raising it admits the waiters that fit now. Lowering it ends no holder.
     """
     with shared_limiter(url) as limiter:
         limiter.set_limit(key_text(key), limit)
@@ -132,7 +132,7 @@ def evict(
 ) -> None:
     """Evict holders that are stuck, or waiters.
 
-    A holder is told that its lease is lost. A call that waits is refused. A queued job that waits
+    A holder is notified of the lost lease. A call that waits is refused. A queued job that waits
     ends as cancelled in its queue, at the latest when a worker of the queue is there again.
 
     Exits with 1 if one of the ids is not there (any more).
@@ -161,7 +161,7 @@ def evict(
 
 
 def _evict(limiter: SyncLimiter, each: str, key: str | None = None) -> bool:
-    # Who was handed a slot and has not come for it still waits.
+    # A call that was handed a slot and has not claimed it still waits.
     return limiter.evict_waiter(each, key) or limiter.evict(each)
 
 

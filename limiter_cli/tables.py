@@ -107,7 +107,7 @@ def _waiter(waiter: WaiterSnapshot) -> Sequence[str]:
 
 
 def _slots(key: KeySnapshot) -> str:
-    # The limit of a key that nobody uses is known to those who will declare it only.
+    # The limit of a key that is not in use is known only to the code that declares it.
     known = key.declared or key.override is not None
     return f"{key.in_use} of {key.limit if known else '?'}"
 

@@ -24,10 +24,10 @@ from limiter_core.requests import Answer, Loss
 _SHIELD_CHECK = 0.005
 """Seconds between looks whether a body has left a shield of anyio's, to be cancelled then.
 
-For tasks that do not tell what they wait for; asyncio's own do."""
+For tasks that do not expose what they wait for; asyncio's own do."""
 
 _said: set[str] = set()
-"""What has been explained once in this process."""
+"""The explanations that this process has logged."""
 
 
 class AsyncCall(Call):
@@ -45,7 +45,7 @@ class AsyncCall(Call):
         self._news = False
 
     async def wait_for_news(self, seconds: float) -> None:
-        """Wait until the store says that asking again is worth it; at most so many seconds."""
+        """Wait until the store notifies that asking again is useful; at most so many seconds."""
         raise NotImplementedError
 
     def look_again(self, answer: Answer | None = None) -> bool:
@@ -55,7 +55,7 @@ class AsyncCall(Call):
         wake = self._wake
         if wake is not None:
             return self.in_loop(wake)
-        # It asks at this moment, or holds: who holds may go on in another loop.
+        # It asks at this moment, or holds: a holder may continue in another loop.
         return self.granted is not None or self.is_there()
 
     def is_there(self) -> bool:
@@ -71,7 +71,7 @@ class AsyncCall(Call):
         raise NotImplementedError
 
     def stop_guarding(self) -> None:
-        """Cancel no body from now on: its slot is being given back."""
+        """Cancel no body from now on: its slot is being released."""
         raise NotImplementedError
 
     def unguard_body(
@@ -95,7 +95,7 @@ class AsyncCall(Call):
         return True
 
     async def finish(self, work: Coroutine[Any, Any, object], seconds: float) -> None:
-        """Carry out some work to its end, whoever cancels.
+        """Complete some work, even if the caller is cancelled.
 
         Raises:
             TimeoutError: it took longer than so many seconds, and was given up.
@@ -114,7 +114,7 @@ class AsyncCall(Call):
             logger.warning(
                 "a body is cancelled for a lost lease only in the task that entered the hold, by "
                 "`async with`, and not while it rests at the `yield` of an async generator: there "
-                "the loss is only logged, as above; ask lease.lost or lease.check() (said once)"
+                "the loss is only logged, as above; check lease.lost or lease.check() (logged once)"
             )
 
 
@@ -146,7 +146,7 @@ class AsyncioCall(AsyncCall):
         self._loop = loop
 
     async def wait_for_news(self, seconds: float) -> None:
-        """Wait until the store says that asking again is worth it; at most so many seconds."""
+        """Wait until the store notifies that asking again is useful; at most so many seconds."""
         future: asyncio.Future[None] = self._loop.create_future()
 
         def wake() -> None:
@@ -159,7 +159,7 @@ class AsyncioCall(AsyncCall):
                 raise
 
         self._wake = wake
-        # In this order: `look_again` notes the news before it looks for somebody to wake.
+        # In this order: `look_again` notes the news before it looks for a waiter to wake.
         if not self._news:
             timer = None if seconds == math.inf else self._loop.call_later(seconds, wake)
             try:
@@ -202,7 +202,7 @@ class AsyncioCall(AsyncCall):
                     self._call_soon(self._cancel_body)
 
     def stop_guarding(self) -> None:
-        """Cancel no body from now on: its slot is being given back."""
+        """Cancel no body from now on: its slot is being released."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -227,7 +227,7 @@ class AsyncioCall(AsyncCall):
         others = task.uncancel() > self._cancelling
         if kind is None or others or not issubclass(kind, asyncio.CancelledError):
             return False
-        # What ends the task of another, who leaves the block, is a cancellation of its own.
+        # If another task leaves the block, what ends that task is a cancellation of its own.
         return asyncio.current_task() is task
 
     async def finish(self, work: Coroutine[Any, Any, object], seconds: float) -> None:

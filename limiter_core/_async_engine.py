@@ -105,7 +105,7 @@ class AsyncEngine(Engine):
                 if not is_in_doubt(error):
                     await self.give_back(call)
                     raise
-                # What came of it, unheard, is given back in the background.
+                # A grant that was not received is released in the background.
                 self._abandon(call.request.id, call.keys, call.request.claimant)
                 call.settled = True
                 if not self.admits(error):
@@ -123,7 +123,7 @@ class AsyncEngine(Engine):
     async def lease(
         self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
     ) -> Lease:
-        """Get the slots, for whoever releases the lease."""
+        """Get the slots; the caller releases the lease."""
         call: AsyncCall | None = None
         try:
             call = await self.take(limits, arguments, timeout, mode)
@@ -151,9 +151,9 @@ class AsyncEngine(Engine):
     async def _ask_carefully(
         self, call: AsyncCall, in_own_way: Sequence[tuple[Demand, int]]
     ) -> Answer | StoreUnavailable:
-        """Ask for slots of keys that the one who asks holds some of already.
+        """Ask for slots of keys of which the caller holds some already.
 
-        First in a way that disturbs nobody, for a call that waits for itself is to be refused
+        First without effects on others, since a call that waits for itself is to be refused
         before it has superseded or preempted others.
         """
         request, asked_at = call.request, call.now()
@@ -167,7 +167,7 @@ class AsyncEngine(Engine):
             try:
                 state = await inspect(demand.key, until)
             except StoreError:
-                break  # what cannot be told in time accuses nobody
+                break  # without an answer in time it is not refused
             refuse_to_wait_for_oneself(demand, held, state)
         return await self._ask(call)
 
@@ -191,14 +191,14 @@ class AsyncEngine(Engine):
         return answer
 
     async def dismiss(self) -> None:
-        """Close, and wait until those who waited have left."""
+        """Close, and wait until the waiters have left."""
         self.close()
         with anyio.move_on_after(CLOSING_PATIENCE):
             while self.waiting:  # noqa: ASYNC110  (they may be in other loops)
                 await anyio.sleep(0.005)
 
     async def give_back(self, call: AsyncCall) -> None:
-        """Release, once. Closed locally first: whatever the store says later is not a loss."""
+        """Release, once. Closed locally first: what the store answers later is not a loss."""
         try:
             if call.closed and not call.forgotten:
                 return

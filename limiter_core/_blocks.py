@@ -1,9 +1,9 @@
 """Where a block of code is: whether it lies around the running code, and whether a task is in it.
 
-A hold that was entered by a `with` statement is open exactly while the frame of that statement runs
-on, or rests, inside of the block. So the frame tells for certain what neither the task nor the
-thread does: whoever enters by hand may leave elsewhere, and who advances a generator may be another
-one each time. Frames are known by their ids, since a reference would keep all their variables.
+A hold that was entered by a `with` statement is open exactly while the frame of that statement is
+inside of the block. So only the frame is certain, and neither the task nor the thread: code that
+enters by hand may leave elsewhere, and a generator may be advanced by another one each time.
+Frames are known by their ids, since a reference would keep all their variables.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _StatementExit:
     """An exit method that notes on its object, as `by_statement`, that it was looked up.
 
     A `with` statement loads the exit method before it calls the enter method (Python's reference,
-    8.5): who enters without it enters by hand. `ExitStack` looks it up on the class.
+    8.5): code that enters without it enters by hand. `ExitStack` looks it up on the class.
     """
 
     __slots__ = ("_method",)
@@ -153,7 +153,7 @@ def awaits_in(awaited: Any, frame_id: int) -> bool:
             frame, awaited = awaited.ag_frame, awaited.ag_await
         elif isinstance(awaited, GeneratorType):
             frame, awaited = awaited.gi_frame, cast(Any, awaited.gi_yieldfrom)
-        elif type(awaited).__name__ in _STEPS:  # it does not tell of what
+        elif type(awaited).__name__ in _STEPS:  # it does not expose of what
             frame, awaited = None, _stepped(gc.get_referents(awaited))
         else:
             return False

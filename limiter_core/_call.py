@@ -1,7 +1,7 @@
 """One call's way from asking for a slot to giving it back, without I/O: both worlds share it.
 
 `Call` is what is known of it; `patience` decides, answer by answer, what to do next. The limiters
-only carry out what they are told: ask the store, wait, give back.
+only carry out its decisions: ask the store, wait, release.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Call:
         failures: how often in a row the store could not be reached.
         delivered: the answer that came with the wake-up, None if the store has to be asked.
         order: the place in line that the store gave, None before.
-        queued: the last answer that said so.
+        queued: the last answer `Queued`.
         outer: the call that the same task or thread began before.
         block: the id of the frame whose `with` statement holds it; 0 if none certainly does.
         granted: the store's grant; None while waiting, and for a call admitted without a store.
@@ -68,8 +68,8 @@ class Call:
         ends_at: when the holder counts it as lost unless renewed, on the call's clock; None: never.
         margin: seconds that the store keeps it for longer.
         held_until: when `max_hold` is over.
-        watch: what notices that the lease is collected; None once it is being given back.
-        closed: True from the moment the holder lets go; nothing is lost after that.
+        watch: notices that the lease is garbage-collected; None once it is being released.
+        closed: True from the moment of the release; a loss after that is none.
         forgotten: True for a lease that was collected unreleased; it may come back to life, as an
             asynchronous generator does to be closed, and be released after all.
         settled: True when the store knows nothing (more) of this call.
@@ -109,7 +109,7 @@ class Call:
         self.ends_at = expires_at
 
     def lease_lost(self, loss: Loss) -> None:
-        """Note the loss, once, and do what `on_lost` says."""
+        """Note the loss, once, and act on it as `on_lost` demands."""
         if self.closed or self.loss is not None:
             return
         self.loss = loss
@@ -173,19 +173,19 @@ class Call:
     def is_around(self, frames: set[int]) -> bool:
         """Whether the running code lies in the block that holds it, given the frames on its stack.
 
-        Only then is it certain that nobody gives it back while that code waits.
+        Only then is it certain that no other code releases it while that code waits.
         """
         return self.block in frames
 
     def is_lost(self) -> bool:
-        """Whether the slot is gone, or claimed by a newer call, while the holder did not let go."""
+        """Whether the slot is gone, or claimed by a newer call, before the holder released it."""
         if self.loss is None and self.ends_at is not None and not self.closed:
             if self.now() >= self.ends_at:
                 self.loss = Loss.EXPIRED if self.request.max_hold is None else Loss.OVERRAN
         return self.loss is not None
 
     def loss_error(self) -> LeaseLost:
-        """Return the error that tells of the loss."""
+        """Return the error for the loss."""
         loss = self.loss or Loss.EXPIRED
         kind = Preempted if loss is Loss.PREEMPTED else LeaseLost
         return kind(self.request.id, self.keys, loss.value)
@@ -197,7 +197,7 @@ def is_in_doubt(error: LimiterError) -> bool:
 
 
 def could_not_release(call: Call, error: Exception) -> None:
-    """Say that a lease was left to its end. Who never got one has nothing to hear of."""
+    """Warn that a lease was left to its end; not of a call that never got one."""
     if call.granted is not None:
         logger.warning("could not release %s, its lease ends by itself: %s", call.keys, error)
 
@@ -212,7 +212,7 @@ def patience(
 
     Args:
         call: the call.
-        answer: what the store said last; or that it could not be reached.
+        answer: the last answer of the store; or that it could not be reached.
         deadline: when the caller's patience ends, on the call's clock; None for never.
         around: the calls of the same task or thread in whose blocks this one is made.
 
@@ -236,7 +236,7 @@ def patience(
     if isinstance(answer, StoreUnavailable):
         late = isinstance(answer.__cause__, TimeoutError)
         if left <= 0 and late and call.queued is not None and not call.failures:
-            # It was in line to the end; only the last word did not come in time.
+            # It was queued to the end; only the last answer did not come in time.
             last = call.queued
             raise WaitTimeout(last.key, last.max_concurrent, last.in_use) from answer
         if left <= 0 or call.request.mode is not Mode.WAIT:
@@ -244,7 +244,7 @@ def patience(
         pause = backoff(call.failures, _FIRST_RETRY, _LAST_RETRY)
         call.failures += 1
         return min(left, pause)
-    # Who waited leaves the end of its ticket behind, for the case that it asks: it is released.
+    # The store keeps the refusal of a ticket, for a waiter that asks: it is released.
     call.settled = call.order is None
     raise refusal_error(answer)
 
@@ -297,7 +297,7 @@ def check_until(call: Call, asked_at: float) -> float | None:
 
 
 def refuse_to_wait_for_oneself(demand: Demand, held: int, state: KeySnapshot) -> None:
-    """Refuse a demand that cannot be met before the one who asks lets go, whoever else does.
+    """Refuse a demand that cannot be met before the caller itself releases, whatever others do.
 
     Raises:
         ConfigurationError: so it is. (A paused key waits for its operator, not for its holders.)
@@ -315,7 +315,7 @@ def _self_deadlock(key: str, why: str) -> ConfigurationError:
 
 
 def refusal_error(answer: Refused | Replaced | Held) -> LimiterError:
-    """Return the error that tells of a definite no."""
+    """Return the error for a refusal."""
     if isinstance(answer, Replaced):
         return Superseded(answer.key)
     if isinstance(answer, Held):
@@ -334,7 +334,7 @@ def _holds(call: Call) -> bool:
 
 
 def _refuse_self_deadlock(answer: Queued, around: Sequence[Call]) -> None:
-    # All that is in use there is held by the one who asks: what is in front waits for that, too.
+    # All that is in use there is held by the caller: the waiters before it wait for that, too.
     held = sum(
         demand.cost
         for call in around

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 logger = logging.getLogger("limiter")
 
 OFFERS = 3
-"""Offers that nobody came for, after which a durable ticket stands behind all others (S17)."""
+"""Unclaimed offers after which a durable ticket goes behind all others (S17)."""
 
 DEFERRED = 60.0
-"""Seconds that it stands there."""
+"""Seconds for which it stays there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Capabilities:
 
 
 def log_deferred(ticket: str, key: str, name: str) -> None:
-    """Warn that a job was offered slots in vain; each store does, in the process of that step."""
+    """Warn that a job did not claim its slots; each store does, in the process of that step."""
     logger.warning(
         "job %s was offered a slot of %s %d times, and no worker of %s came for it: "
         "others go first for %g s",

@@ -1,6 +1,6 @@
 """Work that the garbage collector gives rise to, done where it can do no harm.
 
-A finalizer runs amid whatever its thread is doing: perhaps a step of a store, with its lock taken.
+A finalizer runs in the middle of any code of its thread: perhaps a step of a store that has a lock.
 So it takes no lock, and what is to be done is done in a thread of its own. That is a rare thing.
 """
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("limiter")
 
 _work: deque[Callable[[], object]] = deque()
 _threads: deque[None] = deque()
-"""As many as there are threads at work, or about to be."""
+"""As many as there are threads that run, or are about to."""
 
 
 _phases: dict[str, object] = {}
@@ -50,7 +50,7 @@ def when_finalized(judge: Callable[[], object]) -> None:
 def _judge_all(phase: str, info: object) -> None:  # noqa: ARG001
     if phase != "stop":
         return
-    gc.callbacks.remove(_judge_all)  # the last: the collector skips nobody else's
+    gc.callbacks.remove(_judge_all)  # the last: the collector skips no other callback
     failure: Exception | None = None
     while _after_collecting:
         try:
@@ -79,7 +79,7 @@ def _run() -> None:
         except IndexError:
             break  # another thread was faster
         except Exception:
-            logger.exception("could not let go of a lease that was collected")
+            logger.exception("could not release a lease that was garbage-collected")
     _threads.pop()
     if _work and not _threads:  # it came while this one was ending
         _threads.append(None)

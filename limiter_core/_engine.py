@@ -29,7 +29,7 @@ logger = logging.getLogger("limiter")
 OnStoreError = Literal["raise", "admit"]
 
 CLOSING_PATIENCE = 5.0
-"""Seconds that those who wait may take to leave when their limiter is closed."""
+"""Seconds that waiters may take to leave when their limiter is closed."""
 
 
 OUTAGE = "calls wait until the store can be used", "the store is back"
@@ -38,7 +38,7 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 class Engine:
-    """Settings and books of a limiter. The books: who holds what, to recognise self-deadlock."""
+    """The settings of a limiter, and the calls that hold slots, to recognize self-deadlock."""
 
     let_expire: Callable[[str, str], None]
     """Has a lease renewed no more."""
@@ -70,7 +70,7 @@ class Engine:
         return copy
 
     def __getstate__(self) -> dict[str, Any]:
-        # One of a URL is made anew there; but a store that refuses to be sent says so here.
+        # A store of a URL is made again there; a store that cannot be pickled raises here.
         self.store.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
         return {
             "store": self._given_store,
@@ -86,7 +86,7 @@ class Engine:
 
     @property
     def label(self) -> str:
-        """Who the callers of this process say they are."""
+        """The name of this process's callers in `inspect`."""
         return self._label
 
     def request(self, call: Call, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
@@ -115,7 +115,7 @@ class Engine:
     def close(self) -> None:
         """Take no more calls, and have those end that wait."""
         self.closed = True
-        self.outage = Outage(*OUTAGE)  # whoever uses the store later is told anew
+        self.outage = Outage(*OUTAGE)  # another limiter on the store logs its own
         for call in list(self.waiting):
             if not call.look_again():
                 self.waiting.discard(call)  # its event loop is gone, and so is the call
@@ -135,7 +135,7 @@ class Engine:
             raise StoreError("closed: this limiter was closed while the call waited for a slot")
 
     def began(self, call: Call, block: int) -> None:
-        """Note a call whose slots are given back at the end of a block, and not before.
+        """Note a call whose slots are released at the end of a block, and not before.
 
         (A lease from `acquire`, or a hold that is entered by hand, may be left by others.)
 
@@ -172,7 +172,7 @@ class Engine:
         """Return the calls of the same task or thread that hold what a new one asks for.
 
         Only those in whose blocks it is made: a hold that was entered by hand, or rests in a
-        generator, may be given back by others while it waits.
+        generator, may be released by others while it waits.
         """
         last = self._holding.get(call.owner)
         return () if last is None else calls_around(last, call.request)
@@ -188,7 +188,7 @@ class Engine:
     def _forget(self, call: Call) -> None:
         """Renew a lease no more that was collected unreleased, and say so.
 
-        Its slot is not given back at once: whoever forgot the lease may still be at work.
+        Its slot is not released at once: the code that lost the lease object may still run.
         """
         if call.closed or call.settled:
             return
@@ -212,7 +212,7 @@ class Engine:
         )
 
     def admits(self, error: LimiterError) -> bool:
-        """Whether a call goes on without a slot, since the store is away."""
+        """Whether a call runs without a slot, since the store cannot be reached."""
         if self.on_store_error != "admit" or not isinstance(error, StoreUnavailable):
             return False
         self.admitted += 1
@@ -304,7 +304,7 @@ def check_id(lease_id: object) -> str:
     """
     if not isinstance(lease_id, str) or not lease_id:
         raise ConfigurationError(
-            f"a lease is named by its id, as lease.id and inspect() tell it, got {lease_id!r}"
+            f"a lease is named by its id, as in lease.id and inspect(), got {lease_id!r}"
         )
     return lease_id
 

@@ -32,12 +32,12 @@ def check_argument_names(
 ) -> None:
     """Refuse limits by an argument that the function does not have.
 
-    For everybody who knows the function before its first call: `limited`, and the adapters. Of a
+    For `limited` and the adapters, which know the function before its first call. Of a
     dotted path only the first part is checked; a function with `**kwargs` may have any argument.
 
     Args:
         limits: the limits that the function is put under.
-        function: the function, or its binder (whose `name` then stands in the message).
+        function: the function, or its binder (whose `name` is then in the message).
         hidden: parameters that strategies do not see, such as arq's `ctx`.
 
     Raises:
@@ -79,7 +79,7 @@ def check_coroutine_function(function: object, where: str) -> None:
 
 
 def check_plain_function(function: object, where: str) -> None:
-    """Refuse a function whose body would run after the slot is given back.
+    """Refuse a function whose body would run after the slot is released.
 
     Raises:
         ConfigurationError: it is one; says what to use instead, or which order to write.
@@ -117,7 +117,7 @@ def check_result(result: object, function: object, where: str) -> None:
         cast("CoroutineType[Any, Any, Any]", result).close()
         raise ConfigurationError(
             f"{where} needs a plain function, and {function!r} returned a coroutine, which would "
-            "run after the slot is given back; for coroutine functions there is Limiter"
+            "run after the slot is released; for coroutine functions there is Limiter"
         )
 
 

@@ -1,4 +1,4 @@
-"""Who this process is, and ids that no other process makes."""
+"""The identity of this process, and ids that no other process makes."""
 
 from __future__ import annotations
 

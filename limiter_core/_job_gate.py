@@ -1,4 +1,4 @@
-"""The gate for job queues of asyncio frameworks; what it is for says `jobs`."""
+"""The gate for job queues of asyncio frameworks; see `jobs`."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ R = TypeVar("R")
 AsyncWake = Callable[[Notice], Awaitable[bool]]
 
 SWEEP_EVERY = 1.0
-"""Seconds between two looks for tickets that nobody claimed and leases that nobody renewed."""
+"""Seconds between two sweeps for tickets that were not claimed and leases that have ended."""
 
 ANSWER_PATIENCE = RELEASE_PATIENCE * 2
 """Seconds that the store may take to answer a job's request; then it counts as unavailable."""
 
 LEAVE_PATIENCE = 2.0
-"""Seconds that saying goodbye to the store may take; unsaid, it notices after `PRESENCE`."""
+"""Seconds that leaving may take; without it, the store notices after `PRESENCE`."""
 
 CLOSE_PATIENCE = 5.0
 """Seconds that jobs which are being woken may take when the gate is closed."""
@@ -71,15 +71,15 @@ class JobGate:
 
     Args:
         store: a store, or its URL.
-        name: who can wake these jobs, such as `"docket:shop"`. Workers that give the same name
-            wake each other's jobs.
+        name: of the workers that can wake these jobs, such as `"docket:shop"`. Workers with the
+            same name wake each other's jobs.
         wake: called with each notice of a job of this name. A function is called from any thread. A
             coroutine function runs in the event loop in which the gate was made or entered, one
             notice after the other, and returns whether there is such a job; if not, its ticket is
             dropped.
         claim: seconds that a woken job has to come for its slot.
         on_store_error: what `admit` does when the store cannot be reached: "raise", or "admit".
-        label: says in `inspect` who holds and who waits.
+        label: names the holders and waiters in `inspect`.
         owns_store: whether closing the gate closes the store; so it does if that is a URL.
         fetches: whether this worker fetches jobs from the start, or only from `arrive` on.
         family: what begins the names of gates whose jobs `wake` can wake as well; whether they are
@@ -123,7 +123,7 @@ class JobGate:
     async def admit(self, job: Job, on_lost: OnLost | None = None) -> Lease | Waiting | Held:
         """Ask for the slots of a job that was just delivered.
 
-        Safe from cancellation: what was granted to nobody is given back, a ticket stays.
+        Safe from cancellation: a grant without a caller is released, a ticket stays.
 
         Args:
             job: the delivery.
@@ -131,7 +131,7 @@ class JobGate:
                 "cancel"; the adapter stops the body in its framework's way.
 
         Returns:
-            A lease: the body may run, then `release` it, on every way out. `Waiting`: park it.
+            A lease: run the body, then `release` it, however the body ends. `Waiting`: park it.
             `Held`: another delivery of this attempt runs; come again when its lease may be over.
 
         Raises:
@@ -165,7 +165,7 @@ class JobGate:
         return outcome
 
     async def _ask(self, request: Request, call: _JobCall) -> Answer:
-        """Ask, and learn the answer, whoever cancels."""
+        """Ask, and wait for the answer, even if the caller is cancelled."""
         answer: list[Answer] = []
 
         async def ask() -> None:
@@ -193,7 +193,7 @@ class JobGate:
         """Look whether the slot was handed over, or refused, while the job was being parked.
 
         Returns:
-            True if the job is to be woken by whoever parked it: asking again tells what it got.
+            True if the caller has to wake the job: when it asks again it gets the answer.
         """
         answer = await self._face.acquire(look_request(waiting))
         return not is_parked(answer)
@@ -202,7 +202,7 @@ class JobGate:
         """Remove a ticket whose job is gone, and hand on what it was given.
 
         One that was admitted keeps its lease: only `release` gives that back. Its id is enough;
-        where a notice told of it, or it was asked for here, it is found at once.
+        if a notice named it, or it was asked for here, it is found at once.
 
         Returns:
             Whether there was one.
@@ -211,13 +211,13 @@ class JobGate:
         return await self._face.withdraw(ticket, keys or self._state.keys_of(ticket))
 
     async def sweep(self) -> None:
-        """Wake what nobody woke: jobs of dead workers, slots that nobody claimed.
+        """Wake jobs that were not woken: those of dead workers, and of slots that were not claimed.
 
         The store so knows that a worker of this name is there: its jobs are served only while one
         was seen in the last seconds.
         """
         state = self._state
-        async with self._sweeping:  # or one that says "there" could arrive after one that leaves
+        async with self._sweeping:  # or a sweep with presence could arrive after one that leaves
             await (
                 self._face.sweep(state.presence()) if state.sends_presence else self._face.sweep()
             )
@@ -280,7 +280,7 @@ class JobGate:
         return await self._background.finish(work)
 
     async def aclose(self) -> None:
-        """Wake whom there is to wake, then hear no more notices; close a store that it owns."""
+        """Wake the jobs that were granted, then unsubscribe; close a store that the gate owns."""
         engine = self._engine
         try:
             if self._sweeper is not None:

@@ -1,4 +1,4 @@
-"""What both gates for job queues share, without I/O: tickets, outcomes, who wakes a job."""
+"""What both gates for job queues share, without I/O: tickets, outcomes, routing of notices."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Job:
 
     Attributes:
         ticket: names one *attempt* of the job. A redelivery of the attempt has the same; a retry,
-            or the next run of a repeated job, another, or it would meet the lease of the run
+            or the next run of a repeated job, another, or it would find the lease of the run
             before it. The tail of one with more than `MAX_NAME_LENGTH` characters is replaced by a
             digest: that is what notices name.
         limits: the limits of the job's function.
@@ -66,7 +66,7 @@ class Job:
         payload: all that is needed to wake the job later, or the job itself.
         order: the place in line: when the job was enqueued, in microseconds since the epoch; None
             for "now".
-        label: says in `inspect` who holds and who waits.
+        label: names the holder or waiter in `inspect`.
     """
 
     ticket: str
@@ -112,7 +112,7 @@ class Waiting:
 
 
 class LossCallback:
-    """The part of a `Call` of a job: nobody waits in this process; a loss is for the adapter.
+    """The part of a `Call` of a job: no caller waits in this process; the adapter gets a loss.
 
     Mixed into the calls of both worlds.
     """
@@ -125,10 +125,10 @@ class LossCallback:
         self._callbacks: list[OnLost] = []
 
     def set_on_lost(self, on_loss: OnLost | None) -> None:
-        """Tell the adapter of a loss, once; also of one that came before it had the lease."""
+        """Call the adapter at a loss, once; also at one that came before it had the lease."""
         if on_loss is not None:
             self._callbacks.append(on_loss)
-            # In this order: `lease_lost` notes the loss before it looks for somebody to tell.
+            # In this order: `lease_lost` notes the loss before it looks for a callback.
             if self.loss is not None and self.on_lost == "cancel":
                 self.interrupt()
 
@@ -140,7 +140,7 @@ class LossCallback:
         """Have the adapter stop the body."""
         try:
             on_loss = self._callbacks.pop()
-        except IndexError:  # it does not listen, or not yet, or was told
+        except IndexError:  # there is no callback, or not yet, or it was called
             return
         try:
             on_loss(self.loss or Loss.EXPIRED)
@@ -152,13 +152,13 @@ class GateState:
     """The books of a gate: its name, whether it fetches jobs, and keys of its tickets.
 
     Attributes:
-        name: who can wake these jobs.
+        name: the workers that can wake these jobs.
         family: what begins the names of other gates whose jobs can be woken here as well.
         claim: seconds that a woken job has to come for its slot.
         fetches: whether this worker fetches jobs, so that those of its name are served.
         was_seen: whether the store may count it as there.
-        is_told: whether the store takes part: one that was written before `sweep` was told who
-            sweeps knows no dormant tickets, and no gate's name but in a payload.
+        sends_presence: whether the store takes part: one that was written before `sweep` got a
+            presence knows no dormant tickets, and no gate's name but in a payload.
     """
 
     def __init__(self, name: str, claim: float, family: str | None = None) -> None:
@@ -179,7 +179,7 @@ class GateState:
         self._keys: OrderedDict[str, str] = OrderedDict()
 
     def presence(self) -> Presence:
-        """Return what is said of this worker in its next step."""
+        """Return the presence of this worker for its next step."""
         self.was_present |= self.fetches
         return Presence(self.name, self._worker, leaving=not self.fetches)
 
@@ -265,12 +265,12 @@ def error_of(notice: Notice) -> Exception | None:
     return None
 
 
-def outage_of_gate(who: str, *, admits: bool) -> Outage:
-    """Return what says that the store of a gate is away, and that it is back."""
+def outage_of_gate(name: str, *, admits: bool) -> Outage:
+    """Return what logs that the store of a gate is unavailable, and that it is back."""
     meanwhile = "run without a slot" if admits else "wait"
     return Outage(
-        f"{who}: the store cannot be used, jobs {meanwhile} until it can",
-        f"{who}: the store is back",
+        f"{name}: the store cannot be used, jobs {meanwhile} until it can",
+        f"{name}: the store is back",
     )
 
 

@@ -77,7 +77,7 @@ def register_key_type(kind: type[T], text: Callable[[T], str]) -> None:
         raise ConfigurationError(f"register_key_type() needs a class, got {given!r}")
     if given in _RULES or given in (object, type, bool, type(None)):
         raise ConfigurationError(
-            f"how a {given.__qualname__} stands in a key is fixed; "
+            f"the key text of a {given.__qualname__} is fixed; "
             "register a subclass of it, or limit by LIMIT_BY.fn(...)"
         )
     if not callable(function):
@@ -143,7 +143,7 @@ def plain(value: object, where: str) -> Plain:
 
 
 def checked_text(text: object, what: str) -> str:
-    """Return text that somebody's function made, if it can identify anything.
+    """Return the text of a user's function, if it can identify anything.
 
     Raises:
         KeyDerivationError: it is no text, or text for people: masked, or with an address in it.

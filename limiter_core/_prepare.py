@@ -33,7 +33,7 @@ def check_limits(limits: object, owner: str = "") -> tuple[ConcurrencyLimit, ...
 
     Args:
         limits: a limit, or a list or tuple of them.
-        owner: stands in the error: what has the limits.
+        owner: what has the limits, for the error.
 
     Raises:
         ConfigurationError: one of them is no limit, or there are none.
@@ -155,7 +155,7 @@ def run_now(steps: Steps[R]) -> R:
     except StopIteration as done:
         return cast(R, done.value)
     steps.close()
-    if hasattr(waited_for, "close"):  # a coroutine: nobody will await it, and that is no mistake
+    if hasattr(waited_for, "close"):  # a coroutine: it is not awaited, and that is no mistake
         cast(Any, waited_for).close()
     raise ConfigurationError(
         "this limit has an async strategy or function, and a SyncLimiter cannot await it: "
@@ -170,7 +170,7 @@ async def run_async(steps: Steps[R]) -> R:
         while True:
             try:
                 result = await waited_for
-            except BaseException as error:  # noqa: BLE001  (it goes on, inside of the steps)
+            except BaseException as error:  # noqa: BLE001  (it is raised in the steps)
                 waited_for = steps.throw(error)
             else:
                 waited_for = steps.send(result)

@@ -17,9 +17,9 @@ class HolderSnapshot:
         fencing_token: the token of its grant.
         held_for: seconds since the grant.
         expires_in: seconds until its lease ends unless renewed, None if it has no end.
-        claimed: False while the slot was handed over but not taken up yet.
-        preempted: whether a newer call asked it to let go.
-        label: who it said it is.
+        claimed: False while the slot was handed over but not claimed yet.
+        preempted: whether it has to make room for a newer call.
+        label: the name that its caller gave.
     """
 
     id: str
@@ -45,9 +45,9 @@ class WaiterSnapshot:
         group: its fair group, None without one.
         waiting_for: seconds since it arrived.
         durable: whether it waits without a process behind it.
-        label: who it said it is.
+        label: the name that its caller gave.
         name: the gate whose workers can wake it; empty for a call, which wakes by itself.
-        deferred: whether it stands behind all others for a while, since nobody came for the slots
+        deferred: whether it is behind all others for a while, since it did not claim the slots
             that it was offered.
     """
 
@@ -89,7 +89,7 @@ class KeySnapshot:
     Attributes:
         key: the key's text.
         limit: the limit in force: the operator's override if there is one, else the number that
-            was declared (the highest, where callers disagree; 0 on a key that nobody uses).
+            was declared (the highest, where callers disagree; 0 on a key that is not in use).
         in_use: slots in use.
         waiting: tickets in the key's queue, without those that are dormant.
         paused: whether an operator paused the key.
@@ -115,7 +115,7 @@ class KeySnapshot:
     dormant: tuple[DormantSnapshot, ...] = ()
 
     def declared_as(self, limit: int) -> KeySnapshot:
-        """Return the snapshot as seen by somebody who declares the key to have this limit."""
+        """Return the snapshot for a caller that declares this limit for the key."""
         declared = tuple(sorted({*self.declared, limit}))
         return replace(
             self, limit=limit if self.override is None else self.override, declared=declared

@@ -56,7 +56,7 @@ class SyncCall(Call):
     _news = False
     _waited = False
     in_coroutine = False
-    """Whether a coroutine holds it: then it is not given back while its event loop stands still."""
+    """Whether a coroutine holds it: then it is not released while its event loop is blocked."""
 
     def __init__(self, terms: Terms, now: Callable[[], float]) -> None:
         # Not through `Call`: this is paid by every call.
@@ -69,12 +69,12 @@ class SyncCall(Call):
         self._news = False
 
     def wait_for_news(self, seconds: float) -> None:
-        """Wait until the store says that asking again is worth it; at most so many seconds."""
+        """Wait until the store notifies that asking again is useful; at most so many seconds."""
         if not self._waited:
             self._waited = True
             _warn_of_event_loop()
         event = self._event = new_wait_event()
-        # In this order: `look_again` notes the news before it looks for somebody to wake.
+        # In this order: `look_again` notes the news before it looks for a waiter to wake.
         if not self._news:
             event.wait(None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX))
         self._event = None
@@ -89,7 +89,7 @@ class SyncCall(Call):
         return True
 
     def is_around(self, frames: set[int]) -> bool:
-        """Whether it is not given back before this thread goes on."""
+        """Whether it is not released before this thread continues."""
         return self.block in frames or (self.in_coroutine and _loop_name() is not None)
 
     def interrupt(self) -> None:
@@ -111,8 +111,8 @@ def _warn_of_event_loop() -> None:
     loop = _loop_name()
     if loop is not None:
         logger.warning(
-            "a SyncLimiter waits in the thread of a running %s loop, which stands still meanwhile, "
-            "and with it whoever is to give the slot back: use Limiter there, or wait in another "
+            "a SyncLimiter waits in the thread of a running %s loop. That blocks the loop, and "
+            "with it the code that has to release the slot: use Limiter there, or wait in another "
             "thread (asyncio.to_thread)",
             loop,
         )
@@ -160,7 +160,7 @@ class SyncEngine(Engine):
                 if not is_in_doubt(error):
                     self.give_back(call)
                     raise
-                # What came of it, unheard, is given back in the background.
+                # A grant that was not received is released in the background.
                 self._abandon(call.request.id, call.keys, call.request.claimant)
                 call.settled = True
                 if not self.admits(error):
@@ -175,7 +175,7 @@ class SyncEngine(Engine):
     def lease(
         self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
     ) -> SyncLease:
-        """Get the slots, for whoever releases the lease."""
+        """Get the slots; the caller releases the lease."""
         call: SyncCall | None = None
         try:
             call = self.take(limits, arguments, timeout, mode)
@@ -203,9 +203,9 @@ class SyncEngine(Engine):
     def _ask_carefully(
         self, call: SyncCall, in_own_way: Sequence[tuple[Demand, int]]
     ) -> Answer | StoreUnavailable:
-        """Ask for slots of keys that the one who asks holds some of already.
+        """Ask for slots of keys of which the caller holds some already.
 
-        First in a way that disturbs nobody, for a call that waits for itself is to be refused
+        First without effects on others, since a call that waits for itself is to be refused
         before it has superseded or preempted others.
         """
         request, asked_at = call.request, call.now()
@@ -219,7 +219,7 @@ class SyncEngine(Engine):
             try:
                 state = inspect(demand.key, until)
             except StoreError:
-                break  # what cannot be told in time accuses nobody
+                break  # without an answer in time it is not refused
             refuse_to_wait_for_oneself(demand, held, state)
         return self._ask(call)
 
@@ -243,14 +243,14 @@ class SyncEngine(Engine):
         return answer
 
     def dismiss(self) -> None:
-        """Close, and wait until those who waited have left."""
+        """Close, and wait until the waiters have left."""
         self.close()
         until = time.monotonic() + CLOSING_PATIENCE
         while self.waiting and time.monotonic() < until:
             time.sleep(0.005)
 
     def give_back(self, call: Call) -> None:
-        """Release, once. Closed locally first: whatever the store says later is not a loss."""
+        """Release, once. Closed locally first: what the store answers later is not a loss."""
         try:
             if call.closed and not call.forgotten:
                 return

@@ -1,4 +1,4 @@
-"""The gate for job queues of threaded frameworks; what it is for says `jobs`."""
+"""The gate for job queues of threaded frameworks; see `jobs`."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class SyncJobGate:
         return self._face.withdraw(ticket, keys or self._state.keys_of(ticket))
 
     def sweep(self) -> None:
-        """Wake what nobody woke; see `JobGate.sweep`. An outage is logged once, and raised."""
+        """Wake overlooked jobs; see `JobGate.sweep`. An outage is raised, and logged once."""
         state = self._state
         try:
             self._face.sweep(state.presence()) if state.sends_presence else self._face.sweep()
@@ -130,7 +130,7 @@ class SyncJobGate:
                 self._state.was_present = False
 
     def close(self) -> None:
-        """Hear no more notices; a store that was made from a URL is closed."""
+        """Unsubscribe from notices; a store that was made from a URL is closed."""
         engine = self._engine
         self.leave()
         unsubscribe(engine.store, self._face, self._state, self._wake)

@@ -29,7 +29,7 @@ class TrioCall(AsyncCall):
         self._token = trio.lowlevel.current_trio_token()
 
     async def wait_for_news(self, seconds: float) -> None:
-        """Wait until the store says that asking again is worth it; at most so many seconds."""
+        """Wait until the store notifies that asking again is useful; at most so many seconds."""
         event = self._trio.Event()
         self._wake = event.set
         if self._news:
@@ -69,7 +69,7 @@ class TrioCall(AsyncCall):
                 self.in_loop(scope.cancel)
 
     def stop_guarding(self) -> None:
-        """Cancel no body from now on: its slot is being given back."""
+        """Cancel no body from now on: its slot is being released."""
         if self._cancel_scope is not None:
             self._cancel_scope.deadline = math.inf
 
@@ -88,12 +88,12 @@ class TrioCall(AsyncCall):
         if self._trio.lowlevel.current_task() is not self.owner:
             return False  # it can be left in its own task only
         scope.__exit__(kind, error, traceback)
-        if scope.cancelled_caught and self.loss is None:  # nobody did but the deadline
+        if scope.cancelled_caught and self.loss is None:  # only the deadline did
             self.loss = Loss.OVERRAN
         return bool(scope.cancelled_caught)
 
     async def finish(self, work: Coroutine[Any, Any, object], seconds: float) -> None:
-        """Carry out some work to its end, whoever cancels."""
+        """Complete some work, even if the caller is cancelled."""
         with self._trio.CancelScope(
             deadline=self._trio.current_time() + seconds, shield=True
         ) as scope:

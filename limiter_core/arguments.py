@@ -149,7 +149,7 @@ class Binder:
             self._signature = inspect.signature(function)
         except ValueError:
             raise ConfigurationError(
-                f"{function!r} does not tell its arguments, so no limit can look at them: "
+                f"{function!r} has no signature, so no limit can use its arguments: "
                 "wrap it in a function that does"
             ) from None
         self.parameters = tuple(self._signature.parameters)
@@ -219,7 +219,7 @@ def _module_name_of(named: Any) -> str:
 
 
 def _module_name_of_file(file: str) -> str:
-    """Return the name by which a file is imported, as far as the packages around it tell."""
+    """Return the name by which a file is imported, as far as the packages around it show."""
     path = pathlib.Path(file)
     path = path.resolve() if path.is_absolute() else pathlib.Path(path.name)  # as `sys.path[0]`
     folder, parts = path.parent, [path.stem]

@@ -51,11 +51,11 @@ class AwaitedStore:
         return self._store.renew(ids)
 
     async def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
-        """Remove a ticket that nobody took up."""
+        """Remove a ticket that was not claimed."""
         return self._store.withdraw(ticket_id, keys)
 
     async def evict(self, lease_id: str) -> bool:
-        """Take a slot back from a holder."""
+        """Take a slot from its holder."""
         return self._store.evict(lease_id)
 
     async def evict_waiter(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
@@ -84,7 +84,7 @@ class AwaitedStore:
         self._store.reset_limit(key)
 
     async def pause(self, key: str) -> None:
-        """Admit nobody until `resume`."""
+        """Admit no call until `resume`."""
         self._store.pause(key)
 
     async def resume(self, key: str) -> None:

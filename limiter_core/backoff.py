@@ -12,7 +12,7 @@ _DOUBLINGS = 16
 def backoff(failures: int, first: float, longest: float) -> float:
     """Return the seconds to wait after so many failures in a row, before this one.
 
-    Exponential, with equal jitter (half of it is random): who fails together tries apart.
+    Exponential, with equal jitter (half of it is random): callers that fail together try apart.
 
     Args:
         failures: 0 after the first failure.

@@ -61,7 +61,7 @@ class LimitReached(_Described):
         max_concurrent: the limit in force for this call, in slots.
         in_use: the slots in use when the call was refused.
         retry_after: seconds until a slot is known to become free (the end of a lease), or
-            None when no such moment is known. A hint: a slot may come free at any time.
+            None when no such moment is known. A hint: a slot may be free at any time.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class LimitReached(_Described):
 
 
 class WaitTimeout(LimitReached, TimeoutError):
-    """The call's `timeout` passed before a slot came free. It left the queue."""
+    """The call's `timeout` passed before a slot was free. It left the queue."""
 
     def _message(self) -> str:
         return (

@@ -1,12 +1,12 @@
 """Gates for job queues: what every adapter puts between its framework and a store.
 
 A job that has to wait does not sit in a worker: it gets a *durable ticket* (S17), its queue parks
-it, and whoever frees the slot is handed the ticket's payload and wakes it. One way through::
+it, and the process that frees the slot gets the ticket's payload and wakes it::
 
     outcome = await gate.admit(Job(ticket, limits, arguments, payload, order), on_lost)
     if isinstance(outcome, Waiting):
         park()                                   # 1. in the framework's own queue
-        if await gate.handed_over(outcome):      # 2. look again: a grant may have crossed 1.
+        if await gate.handed_over(outcome):      # 2. look again: it may be granted meanwhile
             wake_it_ourselves()
     elif isinstance(outcome, Held): ...          # a redelivery: the job runs already; come later
     else:
@@ -15,10 +15,10 @@ it, and whoever frees the slot is handed the ticket's payload and wakes it. One 
 
 `wake` gets a `Notice` for each ticket whose waiting ended by a step of this process: from any
 thread, so it hands the work on and returns. A job that is gone is dropped (`gate.drop`), which
-hands its slot on; `error_of(notice)` says whether the job is to run at all.
+hands its slot on; `error_of(notice)` returns why a job is not to run.
 
 Jobs are served while a worker of the gate's name sweeps. One that shuts down calls `gate.leave()`
-as soon as it fetches no more jobs; `arrive()`, should it go on after all.
+as soon as it fetches no more jobs, and `arrive()` if it fetches again.
 """
 
 from __future__ import annotations

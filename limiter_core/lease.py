@@ -1,4 +1,4 @@
-"""`Lease` and `SyncLease`: one grant, in the hands of the one who got it."""
+"""`Lease` and `SyncLease`: one grant, as its holder has it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ("Lease", "SyncLease")
 
 class _AsyncEngine(Protocol):
     def collected(self, call: Any, watch: object) -> None:
-        """Hear of a lease that was collected unreleased."""
+        """Called when a lease was garbage-collected unreleased."""
 
     async def give_back(self, call: Any) -> None:
         """Release."""
@@ -23,14 +23,14 @@ class _AsyncEngine(Protocol):
 
 class _SyncEngine(Protocol):
     def collected(self, call: Any, watch: object) -> None:
-        """Hear of a lease that was collected unreleased."""
+        """Called when a lease was garbage-collected unreleased."""
 
     def give_back(self, call: Any) -> None:
         """Release."""
 
 
 class _BaseLease:
-    """What both kinds of lease can tell."""
+    """The properties of both kinds of lease."""
 
     __slots__ = ()
 
@@ -113,7 +113,7 @@ class Lease(_BaseLease):
         call.watch = weakref.ref(self, partial(engine.collected, call))
 
     async def release(self) -> None:
-        """Give the slots back, to whoever waits for them.
+        """Release the slots, and hand them to the next waiters.
 
         Idempotent, and safe from cancellation. Never raises for a store that cannot be reached:
         the lease then ends by itself.
@@ -148,7 +148,7 @@ class SyncLease(_BaseLease):
         call.watch = weakref.ref(self, partial(engine.collected, call))
 
     def release(self) -> None:
-        """Give the slots back, to whoever waits for them.
+        """Release the slots, and hand them to the next waiters.
 
         Idempotent. Never raises for a store that cannot be reached: the lease then ends by
         itself.

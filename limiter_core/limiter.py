@@ -45,7 +45,7 @@ class Limiter(Copyable):
         store: the URL of a store (`"memory://"`), or a store that other limiters may share.
         on_store_error: what a call does when the store cannot be reached: "raise" retries until
             the call's `timeout` and raises `StoreUnavailable`; "admit" lets it run without a slot.
-        label: says in `inspect` who holds and who waits; default `host:pid`.
+        label: names this limiter's holders and waiters in `inspect`; default `host:pid`.
 
     Raises:
         ConfigurationError: no installed store knows the URL, or the store has no async face.
@@ -110,7 +110,7 @@ class Limiter(Copyable):
         return await self._engine.lease(limits, arguments, timeout, Mode.WAIT)
 
     async def try_acquire(self, limits: Limits, arguments: Arguments = None) -> Lease | None:
-        """Take a slot if one is free now. Never waits for one; disturbs nobody who does.
+        """Take a slot if one is free now. Never waits, and never overtakes a waiter.
 
         A store that does not answer is waited for as long as its own settings say (of Redis: the
         `socket_timeout` of its URL or client, 5 s).
@@ -184,7 +184,7 @@ class Limiter(Copyable):
 
         Args:
             limit: a limit, whose key is derived from the arguments; or the key itself: then the
-                limit in force is the highest number that those declare who use the key.
+                limit in force is the highest number that the users of the key declare.
             arguments: as for `hold`.
         """
         self._engine.check_open()
@@ -200,10 +200,10 @@ class Limiter(Copyable):
             yield key
 
     async def set_limit(self, key: str, limit: int) -> None:
-        """Override what the code declares for a key, for everybody, until `reset_limit`.
+        """Override what the code declares for a key, for all callers, until `reset_limit`.
 
-        Raising it admits those waiting who now fit; lowering it lets holders finish; 0 admits
-        nobody.
+        Raising it admits the waiters that now fit; lowering it lets holders finish; 0 admits
+        no call.
         """
         self._engine.check_open()
         await self._face.set_limit(check_key(key), check_override(limit))
@@ -214,7 +214,7 @@ class Limiter(Copyable):
         await self._face.reset_limit(check_key(key))
 
     async def pause(self, key: str) -> None:
-        """Admit nobody to a key until `resume`; holders go on, newcomers find it full."""
+        """Admit no call to a key until `resume`; holders continue, new calls find it full."""
         self._engine.check_open()
         await self._face.pause(check_key(key))
 
@@ -224,7 +224,7 @@ class Limiter(Copyable):
         await self._face.resume(check_key(key))
 
     async def evict(self, lease_id: str) -> bool:
-        """Take the slot back from a holder that is stuck; it is told that its lease is lost.
+        """Take the slot from a holder that is stuck; its lease is lost, and it is notified.
 
         Args:
             lease_id: `lease.id`, or the `id` of a holder that `inspect` shows.

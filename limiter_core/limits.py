@@ -1,4 +1,4 @@
-"""`ConcurrencyLimit`: who shares a limit, how many may run, what happens to the rest."""
+"""`ConcurrencyLimit`: which calls share a limit, how many may run, what the rest do."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ConflictResolution(enum.Enum):
     CANCEL = "cancel"
     """The newcomer is refused at once, with `LimitReached`."""
     CANCEL_RUNNING = "cancel_running"
-    """The newcomer wins: the oldest holders are told to let go, all waiting are superseded."""
+    """The newest call wins: the oldest holders are preempted, all waiters are superseded."""
     KEEP_LATEST = "keep_latest"
     """The newcomer becomes the only one waiting; those waiting before it are superseded."""
 
@@ -158,10 +158,10 @@ class ConcurrencyLimit:
     are the same limit.
 
     Attributes:
-        by: who shares the limit: the name of an argument, a list of names, a `LIMIT_BY` strategy
-            or any object with `get_key(execution)`. None means `LIMIT_BY.fn_name`.
+        by: which calls share the limit: the name of an argument, a list of names, a `LIMIT_BY`
+            strategy or any object with `get_key(execution)`. None means `LIMIT_BY.fn_name`.
         max_concurrent: slots per key, 0 or more, or a function of the argument view that returns
-            them (per-tenant limits). 0 admits nobody until an operator raises it.
+            them (per-tenant limits). 0 admits no call until an operator raises it.
         scope: a sub-namespace for the keys. On Redis Cluster it is also the hash tag, so limits
             that are taken together need one scope there.
         on_conflict: what happens when the key is full; a `ConflictResolution`, or its name in

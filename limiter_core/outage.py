@@ -1,4 +1,4 @@
-"""What is said of a store that cannot be used: when it begins, now and then, and at its end."""
+"""The log of a store that cannot be used: at the begin, from time to time, and at the end."""
 
 from __future__ import annotations
 
@@ -108,6 +108,6 @@ class RepeatedWarning:
                 return
             self._say_at = now + SAY_AGAIN
             unsaid, self._unsaid = self._unsaid, 0
-        more = f" ({unsaid} more since it was last said)" if unsaid else ""
+        more = f" ({unsaid} more since the last warning)" if unsaid else ""
         what = f"{self._what} {about}" if about else self._what
         logger.warning("%s%s: %s", what, more, error, exc_info=error if unknown else None)

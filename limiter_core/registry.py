@@ -100,7 +100,7 @@ def _find(scheme: str, url: str) -> Callable[[str], object]:
 def without_secrets(url: str) -> str:
     """Return a URL as it can be shown: no user, no password, few values of options.
 
-    It may be no URL at all: whatever stands before the last `@` can be a password.
+    It may be no URL at all: anything before the last `@` can be a password.
     """
     head, at, tail = url.rpartition("@")
     if at:

@@ -49,8 +49,8 @@ class Mode(enum.Enum):
     RECLAIM = "reclaim"
     """A slot it held before the store lost its data: if it fits, ahead of the queue; or refusal."""
     LOOK = "look"
-    """Only to know where the request stands. Nothing is taken, taken up or renewed: `Granted` tells
-    of a slot that waits to be taken up, `Held` of one that was, `Refusal.UNKNOWN` of neither."""
+    """Only the status of the request. Nothing is taken, claimed or renewed: `Granted` is a slot
+    that waits to be claimed, `Held` one that was claimed, `Refusal.UNKNOWN` neither."""
 
 
 class Loss(enum.Enum):
@@ -65,7 +65,7 @@ class Loss(enum.Enum):
 
 
 class Listener(Protocol):
-    """Who in this process waits for, or holds, what a request asked for.
+    """The caller in this process that waits for, or holds, what a request asked for.
 
     A store calls it from any thread: its methods return at once, never raise, and never call the
     store.
@@ -79,7 +79,7 @@ class Listener(Protocol):
                 taken up. None: ask again to learn it.
 
         Returns:
-            False if nobody is there to ask again (the event loop ended): the store then treats
+            False if the caller cannot ask again (the event loop ended): the store then treats
             the request as released.
         """
         ...
@@ -88,7 +88,7 @@ class Listener(Protocol):
         """The lease now lives until `expires_at`, on the store's local clock (`now()`)."""
 
     def lease_lost(self, loss: Loss) -> None:
-        """The lease is gone, or under `Loss.PREEMPTED` should be let go soon."""
+        """The lease is gone, or under `Loss.PREEMPTED` should be released soon."""
 
 
 class Demand(NamedTuple):
@@ -114,7 +114,7 @@ class Demand(NamedTuple):
 
 
 CLAIM = 5.0
-"""Seconds that a waiter has to take up a slot, unless its request says otherwise."""
+"""Seconds in which a waiter has to claim a slot, unless its request has others."""
 
 
 PRESENCE = 5.0
@@ -126,7 +126,7 @@ class Presence(NamedTuple):
 
     Attributes:
         name: the gate's name. All workers that give it can wake the same jobs.
-        worker: tells the workers of that name apart.
+        worker: distinguishes the workers of that name.
         leaving: whether it stops to wake jobs now. Those of its name then wait for another worker.
     """
 
@@ -145,22 +145,22 @@ class Request(NamedTuple):
             its store for as long as this process lives.
         mode: what to do when there is no room.
         max_hold: seconds after which the lease ends in spite of renewals, None for no bound.
-        claim: seconds a waiter has to take up a slot that was handed to it; a request with a
+        claim: seconds in which a waiter has to claim a slot that was handed to it; a request with a
             listener in the store's own process has all the time it needs.
         order: the arrival order, in microseconds since the epoch; None for "now". A waiter that
             asks again gives the order that `Queued` named, and so keeps its place.
         payload: makes the ticket durable (S17): it waits with no process behind it, and this is
             handed to the process that frees its slot. Empty bytes are a payload too.
-        claimant: tells deliveries of one durable job apart (S18): the claimant that took the slot
-            is granted it again, any other is told that the lease is held.
-        label: says who asks, for `inspect`; never interpreted.
+        claimant: distinguishes deliveries of one durable job (S18): the claimant that took the slot
+            is granted it again, any other gets `Held`.
+        label: the caller's name, for `inspect`; never interpreted.
         fencing_token: under `Mode.RECLAIM`, the token the lease had.
-        listener: who hears in this process; None for nobody. That of a durable request hears of
-            the lease only: while it waits nobody is behind it.
+        listener: gets the notifications in this process; None for none. That of a durable request
+            gets those of the lease only: while it waits it needs no process.
         deadline: when the caller's patience ends, on the store's local clock (`now()`); None for
             never. A store that has no answer a moment later (0.15 s) raises `StoreUnavailable`.
         presence: the worker that asks with a payload: only workers of its name can wake the job, so
-            without them the ticket is dormant (S17). None: somebody always can.
+            without them the ticket is dormant (S17). None: it can always be woken.
     """
 
     id: str
@@ -196,15 +196,15 @@ class Granted(NamedTuple):
 
 
 class Queued(NamedTuple):
-    """A ticket waits. Ask again when the listener says so, or after `look_again`.
+    """A ticket waits. Ask again when the listener is notified, or after `look_again`.
 
     Attributes:
         key: the key in whose queue the ticket sits.
         max_concurrent: the limit in force there, 0 while the key is paused.
         in_use: the slots in use there.
         order: the arrival order of the ticket, to be given when asking again.
-        look_again: seconds after which to ask again even without a word from the listener; None
-            when only an event that the listener hears of can change anything.
+        look_again: seconds after which to ask again even if the listener was not notified; None
+            when only an event that the listener is notified of can change anything.
     """
 
     key: str
@@ -268,7 +268,7 @@ Answer = Granted | Queued | Refused | Replaced | Held
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What became of a durable ticket, for whoever can wake its job (S17).
+    """The outcome of a durable ticket, for a process that can wake its job (S17).
 
     Attributes:
         id: the ticket.
@@ -289,7 +289,7 @@ class Renewal:
 
     Attributes:
         gone: leases and tickets that no longer exist, with the reason if it is known.
-        preempted: leases that live, but should be let go soon.
+        preempted: leases that live, but should be released soon.
     """
 
     gone: Mapping[str, Loss] = field(default_factory=dict[str, Loss])

@@ -9,16 +9,16 @@ A store keeps slots and tickets. Every operation is one atomic step on the store
 - **S3 admission** Granted if and only if, for every key, `in use + cost <= its limit` (S12) and no
   live waiter is ahead. (Here, and in S6, S7 and S13, dormant tickets do not count: see S17.)
 - **S4** Denied-and-queued is one step: no release can slip between.
-- **S5** Release removes exactly the named lease. An unknown id is a no-op, and told so. It never
-  frees another's slot.
-- **S6 hand-off** Release, expiry, withdrawal, eviction and a raised limit grant what became free
-  to the head waiters in the same step; newcomers never overtake. A granted waiter has a short
-  claim time; one that does not claim is passed over to the next.
+- **S5** Release removes exactly the named lease. An unknown id is a no-op, and returns False. It
+  never frees another's slot.
+- **S6 hand-off** Release, expiry, withdrawal, eviction and a raised limit grant the free slots
+  to the head waiters in the same step; new calls never overtake. A granted waiter has a short
+  claim time; if it does not claim, the slot goes to the next.
 - **S7 order** Higher priority, then fair round, then arrival.
-- **S8** A waiter whose cost does not fit blocks those behind it, so the wide do not starve. Cost
-  above the declared limit is refused, not queued. (Below an operator's override it waits, at its
-  place, until the override is raised or reset.)
-- **S9 several keys** All or none. While it waits it holds nothing, sits in the queue of one key
+- **S8** A waiter whose cost does not fit blocks those behind it, so calls with a high cost do not
+  starve. Cost above the declared limit is refused, not queued. (Below an operator's override it
+  waits, at its place, until the override is raised or reset.)
+- **S9 several keys** All or none. While it waits it holds nothing, is in the queue of one key
   that blocks it, and keeps its arrival order when it moves to another.
 - **S10** Renewal only updates. It never creates, and names the leases that are gone. After data
   loss a holder may ask for its slot again by its id (`Mode.RECLAIM`): admitted ahead of the queue
@@ -27,24 +27,24 @@ A store keeps slots and tickets. Every operation is one atomic step on the store
   over data loss and idle keys.
 - **S12 limits** A request is judged by the number it declares itself. An operator's override
   replaces every declared number until reset, also for those already waiting; raising it wakes
-  exactly as many as now fit; lowering drains, never kills; 0 or paused admits nobody. A newcomer
-  under `CANCEL_RUNNING` preempts when it comes in, not when an operator changes a limit later.
+  exactly as many as now fit; lowering drains, never kills; 0 or paused admits no call. A new call
+  under `CANCEL_RUNNING` preempts when it asks, not when an operator changes a limit later.
 - **S13** At most `max_waiting` tickets in a key's queue; the next is refused at once.
 - **S14** A key with no holder, waiter or override leaves nothing behind.
-- **S15 withdrawal** A waiter that leaves gives back a grant that crossed its path, and the next is
+- **S15 withdrawal** A waiter that leaves releases a grant that it got meanwhile, and the next is
   served. Leaving is `release`: it removes whatever the id names.
 - **S16** Bounded work per step: thousands of expired members are reaped in chunks.
-- **S17 durable tickets** A ticket with a payload keeps its place with no process behind it. The
-  step that ends its waiting notifies the process that ran the step (`on_notice`); a grant that
-  nobody claims is offered again by `sweep`, its arrival order kept. It is offered only while
-  somebody can wake its job: each worker says so with its sweeps (`Presence`), and with what it
-  asks. Tickets of a name of which no worker was seen for `PRESENCE` seconds are *dormant*: they
-  keep their order, are not offered, stand before nobody and do not count, until a worker of the
-  name is seen again. They can be superseded and evicted, which is kept until their name can hear
-  it. The step at which a name goes serves those who stood behind. A ticket that was offered
-  `OFFERS` times while its workers were there, and never claimed, stands behind all others for
+- **S17 durable tickets** A ticket with a payload keeps its place without a process. The
+  step that ends its waiting notifies the process that ran the step (`on_notice`); a grant that is
+  not claimed is offered again by `sweep`, its arrival order kept. It is offered only while a
+  worker can wake its job: each worker reports its `Presence` with its sweeps and its requests.
+  Tickets of a name of which no worker was seen for `PRESENCE` seconds are *dormant*: they keep
+  their order, are not offered, block no other call and do not count, until a worker of the name
+  is seen again. They can be superseded and evicted; that is kept until their name can be notified.
+  The step at which a name becomes absent serves the waiters behind. A ticket that was offered
+  `OFFERS` times while its workers were present, and never claimed, is behind all others for
   `DEFERRED` seconds.
-- **S18 held** A durable request whose id already holds a live lease is told so and takes nothing.
+- **S18 held** A durable request whose id already holds a live lease gets `Held`, and takes nothing.
 - **S19** A ticket or lease can be dropped by its id alone.
 """
 
@@ -86,7 +86,7 @@ class Store(Protocol):
 
 
 class SyncStore(Protocol):
-    """A store's operations, for threads. Rules S1 to S19 stand in the module's docstring.
+    """A store's operations, for threads. The module's docstring has the rules S1 to S19.
 
     Every operation raises `StoreUnavailable` when the store cannot be reached and `StoreError`
     when it answers with an error; the state then is as if the operation did, or did not, happen.
@@ -97,20 +97,20 @@ class SyncStore(Protocol):
         ...
 
     def acquire(self, request: Request) -> Answer:
-        """Ask for slots, ask again while waiting, or take up a slot that was handed over.
+        """Ask for slots, ask again while waiting, or claim a slot that was handed over.
 
         All three are one operation (S1 to S4, S7 to S13, S15, S18): the answer says where the
         request stands now. Under `Mode.LOOK` it says only that.
 
         Raises:
             StoreError: there is no answer. The caller asks again, or says `abandon`. Of a request
-                with a payload the store gives back what its claimant may have been granted: the
+                with a payload the store releases what its claimant may have been granted: the
                 job is delivered again, and its next delivery is another claimant.
         """
         ...
 
     def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:
-        """Remove the lease or the ticket of this id, and hand on what came free (S5, S6, S15, S19).
+        """Remove the lease or the ticket of this id, and hand its slots on (S5, S6, S15, S19).
 
         Args:
             lease_id: the request's id.
@@ -125,7 +125,7 @@ class SyncStore(Protocol):
         """Remove the lease of a job if this claimant has it (S18); no ticket.
 
         A job whose lease was lost ends while the next delivery of it may run already, under the
-        same id. A store that was written before this was in the protocol is told `release`.
+        same id. A store that was written before this was in the protocol gets `release`.
 
         Args:
             lease_id: the request's id.
@@ -143,7 +143,7 @@ class SyncStore(Protocol):
         That of a job only if this claimant has it, as by `release_claim`: another delivery may
         have the job by now.
 
-        For one whose caller is gone, or was interrupted amid an exchange. From now on it is not
+        For one whose caller is gone, or was interrupted in an exchange. From now on it is not
         renewed; so where the release cannot be sent it ends by itself. Called from any thread,
         also by the garbage collector; never raises.
         """
@@ -164,10 +164,10 @@ class SyncStore(Protocol):
         ...
 
     def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
-        """Remove a ticket, or a slot that it was handed and nobody took up yet (S15, S19).
+        """Remove a ticket, or a slot that was handed to it and is not claimed yet (S15, S19).
 
-        As `release`, but a lease that was taken up stays: so whoever hears late that a job has
-        nobody to wake takes nothing from one that runs.
+        As `release`, but a claimed lease stays: so a late withdrawal of a job that cannot be
+        woken takes nothing from a delivery that runs.
 
         Returns:
             Whether there was one.
@@ -175,13 +175,13 @@ class SyncStore(Protocol):
         ...
 
     def evict(self, lease_id: str) -> bool:
-        """Take the slot back from a holder, who is told; whether there was such a holder."""
+        """Take the slot from a holder, and notify it; returns whether there was such a holder."""
         ...
 
     def evict_waiter(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
-        """End the waiting of a ticket, or of one whose slot nobody took up yet (S19).
+        """End the waiting of a ticket, also of one whose slot is not claimed yet (S19).
 
-        Who waits is told `Refusal.EVICTED`, and a job ends so in its queue. A dormant one hears it
+        The waiter gets `Refusal.EVICTED`, and a job ends so in its queue. A dormant one gets it
         when a worker is there again: until then it is kept, but no longer waits.
 
         Args:
@@ -194,7 +194,7 @@ class SyncStore(Protocol):
         ...
 
     def sweep(self, presence: Presence | None = None) -> None:
-        """Look after the durable tickets that nobody else does (S17): any process may, often.
+        """Reap and serve durable tickets, which no process waits for (S17): any process may, often.
 
         Reaps what ended on the keys on which one waits, and serves them; offers unclaimed slots
         again. Costs little where nothing is due. (For others their own processes look.)
@@ -228,7 +228,7 @@ class SyncStore(Protocol):
         ...
 
     def pause(self, key: str) -> None:
-        """Admit nobody to the key until `resume`; holders go on."""
+        """Admit no call to the key until `resume`; holders continue."""
         ...
 
     def resume(self, key: str) -> None:
@@ -239,8 +239,8 @@ class SyncStore(Protocol):
         """Have this process's notices of durable tickets sent to `callback` (S17).
 
         Called from the thread that ran the step, after it; it must not raise. It returns False
-        for a ticket that nobody in this process can wake: a store that reaches other processes
-        tells those then, and they are called as well. None: no more notices.
+        for a ticket that this process cannot wake: a store that reaches other processes
+        notifies those then, and their callbacks are called as well. None: no more notices.
         """
         ...
 
@@ -284,7 +284,7 @@ class AsyncStore(Protocol):
         ...
 
     async def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
-        """Remove a ticket that nobody took up; see `SyncStore.withdraw`."""
+        """Remove a ticket that was not claimed; see `SyncStore.withdraw`."""
         ...
 
     async def evict(self, lease_id: str) -> bool:
@@ -296,7 +296,7 @@ class AsyncStore(Protocol):
         ...
 
     async def sweep(self, presence: Presence | None = None) -> None:
-        """Look after the durable tickets that nobody else does; see `SyncStore.sweep`."""
+        """Reap and serve durable tickets; see `SyncStore.sweep`."""
         ...
 
     async def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
@@ -316,7 +316,7 @@ class AsyncStore(Protocol):
         ...
 
     async def pause(self, key: str) -> None:
-        """Admit nobody until `resume`."""
+        """Admit no call until `resume`."""
         ...
 
     async def resume(self, key: str) -> None:

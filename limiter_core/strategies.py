@@ -76,7 +76,7 @@ class Later(Awaitable[str]):
         return self._finish([await part if isawaitable(part) else part for part in self._parts])
 
     def close(self) -> None:
-        """Give up, without a warning that nobody awaited the parts."""
+        """Give up, without a warning that the parts were never awaited."""
         for part in self._parts:
             if hasattr(part, "close"):
                 part.close()
@@ -255,7 +255,7 @@ def is_immediate(strategy: ConcurrencyStrategy | KeySource) -> bool:
 
 
 def argument_names_of(strategy: object) -> tuple[str, ...]:
-    """Return the names and dotted paths that a built-in strategy looks up, as far as it tells."""
+    """Return the names and dotted paths that a built-in strategy looks up, if they are known."""
     if isinstance(strategy, _FnArgument):
         return strategy.names
     if isinstance(strategy, _Combined):

@@ -38,14 +38,14 @@ class SyncLimiter(Copyable):
     """Limits how many calls run at once; for threads.
 
     The same as `Limiter`, method for method, without `await`. One difference follows from
-    threads: a running body cannot be cancelled from outside, so a lost lease is only told. Ask
+    threads: a running body cannot be cancelled from outside, so a lost lease is only reported. Ask
     `lease.lost` or call `lease.check()` in long bodies.
 
     Args:
         store: the URL of a store (`"memory://"`), or a store that other limiters may share.
         on_store_error: what a call does when the store cannot be reached: "raise" retries until
             the call's `timeout` and raises `StoreUnavailable`; "admit" lets it run without a slot.
-        label: says in `inspect` who holds and who waits; default `host:pid`.
+        label: names this limiter's holders and waiters in `inspect`; default `host:pid`.
 
     Raises:
         ConfigurationError: no installed store knows the URL, or the store has no sync face.
@@ -104,7 +104,7 @@ class SyncLimiter(Copyable):
         return self._engine.lease(limits, arguments, timeout, Mode.WAIT)
 
     def try_acquire(self, limits: Limits, arguments: Arguments = None) -> SyncLease | None:
-        """Take a slot if one is free now. Never waits for one; disturbs nobody who does.
+        """Take a slot if one is free now. Never waits, and never overtakes a waiter.
 
         A store that does not answer is waited for as long as its own settings say (of Redis: the
         `socket_timeout` of its URL or client, 5 s).
@@ -175,7 +175,7 @@ class SyncLimiter(Copyable):
 
         Args:
             limit: a limit, whose key is derived from the arguments; or the key itself: then the
-                limit in force is the highest number that those declare who use the key.
+                limit in force is the highest number that the users of the key declare.
             arguments: as for `hold`.
         """
         self._engine.check_open()
@@ -190,10 +190,10 @@ class SyncLimiter(Copyable):
         yield from self._face.keys()
 
     def set_limit(self, key: str, limit: int) -> None:
-        """Override what the code declares for a key, for everybody, until `reset_limit`.
+        """Override what the code declares for a key, for all callers, until `reset_limit`.
 
-        Raising it admits those waiting who now fit; lowering it lets holders finish; 0 admits
-        nobody.
+        Raising it admits the waiters that now fit; lowering it lets holders finish; 0 admits
+        no call.
         """
         self._engine.check_open()
         self._face.set_limit(check_key(key), check_override(limit))
@@ -204,7 +204,7 @@ class SyncLimiter(Copyable):
         self._face.reset_limit(check_key(key))
 
     def pause(self, key: str) -> None:
-        """Admit nobody to a key until `resume`; holders go on, newcomers find it full."""
+        """Admit no call to a key until `resume`; holders continue, new calls find it full."""
         self._engine.check_open()
         self._face.pause(check_key(key))
 
@@ -214,7 +214,7 @@ class SyncLimiter(Copyable):
         self._face.resume(check_key(key))
 
     def evict(self, lease_id: str) -> bool:
-        """Take the slot back from a holder that is stuck; it is told that its lease is lost.
+        """Take the slot from a holder that is stuck; its lease is lost, and it is notified.
 
         Args:
             lease_id: `lease.id`, or the `id` of a holder that `inspect` shows.

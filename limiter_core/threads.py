@@ -69,7 +69,7 @@ def _original(name: str) -> Any:
 
 
 def current_system_thread() -> int:
-    """Return what tells the caller's thread of the system from all others, whatever threads are."""
+    """Return what identifies the caller's thread of the system, also where threads are green."""
     ident: int = _original("get_ident")()
     return ident
 
@@ -81,7 +81,7 @@ def new_lock() -> threading.Lock:
 
 
 def socket_owner() -> object:
-    """Return what stands for those who may share a socket: with gevent, a thread's event loop."""
+    """Return what identifies the callers that may share a socket: with gevent, a thread's loop."""
     monkey: Any = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.is_module_patched("socket"):
         return None
@@ -157,10 +157,10 @@ class SystemThread:
 
 
 class SystemEvent:
-    """A flag that threads of the system wait for, and that anybody sets.
+    """A flag that threads of the system wait for, and that any thread may set.
 
     `threading.Event` has a lock that its methods take and give back in Python: an exception that is
-    thrown into a thread in between leaves it taken, and whoever comes next waits for ever. Here
+    thrown into a thread in between leaves it taken, and the next thread waits for ever. Here
     nothing is taken that another thread needs.
     """
 
@@ -173,10 +173,10 @@ class SystemEvent:
         return self._is_set
 
     def set(self) -> None:
-        """Set it, and wake those who wait."""
+        """Set it, and wake the waiters."""
         self._is_set = True
         for lock in list(self._waiting):
-            with suppress(RuntimeError):  # somebody else was faster
+            with suppress(RuntimeError):  # another thread was faster
                 lock.release()
 
     def clear(self) -> None:
@@ -188,7 +188,7 @@ class SystemEvent:
         lock = new_lock()
         lock.acquire()
         self._waiting.append(lock)
-        if not self._is_set:  # in this order: `set` sets it before it looks for those who wait
+        if not self._is_set:  # in this order: `set` sets it before it looks for waiters
             lock.acquire(timeout=-1 if seconds is None else max(0.0, seconds))
         self._waiting.remove(lock)
         return self._is_set
@@ -240,7 +240,7 @@ WaitEvent = SystemEvent | _GreenEvent
 
 
 def new_wait_event() -> WaitEvent:
-    """Return a flag that the calling thread or greenlet waits for; anybody may set it."""
+    """Return a flag that the calling thread or greenlet waits for; any thread may set it."""
     return _GreenEvent() if are_green() else SystemEvent()
 
 

@@ -13,7 +13,7 @@ from limiter_memory._records import Holder, KeyState
 def has_precedence(
     state: KeyState, demand: Demand, arrival: tuple[int, int], presences: Presences, now: int
 ) -> bool:
-    """Whether nobody, and no pause, stands before a call that could have free slots (S3)."""
+    """Whether no waiter and no pause has precedence over a call whose slots are free (S3)."""
     if state.paused:
         return False
     first = state.head(presences, now)

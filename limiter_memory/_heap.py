@@ -12,7 +12,7 @@ _COMPACT_FROM = 64
 
 
 class Heap(Generic[Member]):
-    """Members in ascending order of a rank. A member stands in it at most once.
+    """Members in ascending order of a rank. A member is in it at most once.
 
     A member that leaves is only marked; it is swept out when it reaches the top, or when the
     marked outnumber the living (so memory stays proportional to the living).

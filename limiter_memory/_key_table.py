@@ -1,9 +1,9 @@
-"""Who holds and who waits: the state machine's memory, always consistent, without rules.
+"""The table of all keys, their holders and tickets: always consistent, and without rules.
 
-Each method moves one holder or ticket and keeps everything that is derived from it in step: the
+Each method moves one holder or ticket and updates everything that is derived from it: the
 slots in use, the queues, the notes of what ends when. All of that can be made anew from `holders`,
-`tickets` and what an operator said, which is how a step that was interrupted is mended; so these
-change first, or last (`_mending` says which).
+`tickets` and what an operator set: so the table recovers from an interrupted step. These change
+first, or last (see `_recovery`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class KeyTable:
         self.holders: dict[str, Holder] = {}
         self.tickets: dict[str, Ticket] = {}
         self.expiring: dict[str, None] = {}
-        """Keys on which something has an end, as the presence of a worker has; only these need to
+        """Keys on which a lease, a ticket or the presence of a worker can end; only these need to
         be reaped."""
         self.presences = Presences()
         self._idle: dict[str, None] = {}
@@ -43,7 +43,7 @@ class KeyTable:
         return state
 
     def forget_idle(self, key: str) -> None:
-        """Forget a key if nobody uses it any more (S14).
+        """Forget a key that is not in use any more (S14).
 
         Not at once: the last few are kept for the next call, which most often is for one of them.
         """
@@ -57,18 +57,18 @@ class KeyTable:
                     del self.keys[oldest]
 
     def forget_all_idle(self, demands: Iterable[Demand]) -> None:
-        """Forget those of the demanded keys that nobody uses any more."""
+        """Forget those of the demanded keys that are not in use any more."""
         for demand in demands:
             self.forget_idle(demand.key)
 
     def in_use(self) -> list[str]:
-        """Return the keys that somebody uses."""
+        """Return the keys in use."""
         return [key for key, state in self.keys.items() if not state.idle()]
 
     # -- holders ---------------------------------------------------------------------------------
 
     def add_holder(self, holder: Holder) -> None:
-        """Give a holder the slots it demands, whoever else holds some."""
+        """Give a holder the slots it demands, whatever is in use."""
         request = holder.request
         self.holders[request.id] = holder
         for demand in request.demands:
@@ -89,10 +89,10 @@ class KeyTable:
             if demand.key in self.expiring:
                 self._forget_end(state, holder)
 
-    # -- tickets: standing (waiting on all its keys) or sitting in the queue of one ----------------
+    # -- tickets: in the queue of one key, or unqueued (waiting on all keys) -----------------------
 
     def add_ticket(self, ticket: Ticket) -> None:
-        """Let a ticket wait, standing."""
+        """Add a ticket, in no queue yet."""
         request = ticket.request
         self.tickets[request.id] = ticket
         if len(request.demands) > 1:
@@ -100,7 +100,7 @@ class KeyTable:
                 self.state(demand.key).elsewhere[request.id] = ticket
 
     def enqueue(self, ticket: Ticket, home: Demand, now: int, round_: int | None = None) -> None:
-        """Put a standing ticket into the queue of one of its keys; in a new round, unless given."""
+        """Put a ticket into the queue of one of its keys; in a new round, unless one is given."""
         state = self.keys.get(home.key) or self.state(home.key)
         ticket.home = home
         rounds = state.rounds
@@ -146,7 +146,7 @@ class KeyTable:
             state.elsewhere[ticket.request.id] = ticket
 
     def _left(self, state: KeyState, ticket: Ticket) -> None:
-        """Bring in step what depends on a ticket's place in a queue that it has left."""
+        """Update what depends on a ticket's place in a queue that it has left."""
         if state.watcher is ticket:
             state.watcher = None
         if ticket.name and not state.jobs[ticket.name].live:
@@ -171,7 +171,7 @@ class KeyTable:
                     del self.keys[demand.key].elsewhere[request.id]
 
     def keep_evicted(self, ticket: Ticket) -> None:
-        """Keep a standing ticket until its gate can hear that its waiting is over."""
+        """Keep an unqueued ticket until its gate can be notified that its waiting is over."""
         key = ticket.home.key
         ticket.offers, ticket.deferred_until = 0, None
         ticket.evicted = True

@@ -1,8 +1,8 @@
 """The rules S1 to S19 of `limiter_core.store`, as a pure state machine.
 
-No I/O, no clock, no lock: `now` comes in (microseconds), answers go out, and what others must be
-told gathers in `calls` and `notices` for the caller to carry out. It is the heart of the memory
-store, and the model that other stores are tested against.
+No I/O, no clock, no lock: the caller passes `now` (microseconds), gets the answer, and sends the
+notifications that are collected in `calls` and `notices`. The memory store is built on it, and
+other stores are tested against it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Machine(Reaping):
     # -- the steps -------------------------------------------------------------------------------
 
     def acquire(self, request: Request, now: int) -> Answer:
-        """Answer a request: the first time, while it waits, or when it takes up its slot."""
+        """Answer a request: the first time, while it waits, or when it claims its slot."""
         table = self.table
         if request.presence is not None and request.mode is not LOOK:
             self._update_presence(request.presence, now)
@@ -106,7 +106,7 @@ class Machine(Reaping):
         return member is not None
 
     def withdraw(self, request_id: str, now: int) -> bool:
-        """Remove what `release` would, unless it is a lease that was taken up."""
+        """Remove what `release` would, unless it is a claimed lease."""
         holder = self.table.holders.get(request_id)
         if holder is not None:
             self._reap(holder.request.demands, now)
@@ -136,7 +136,7 @@ class Machine(Reaping):
         return Renewal(gone, frozenset(preempted))
 
     def let_expire(self, lease_id: str, claimant: str, now: int) -> None:
-        """Have a lease end with its lease time, as if nobody in this process held it.
+        """Have a lease end with its lease time, as if no caller in this process held it.
 
         That of a job only if this claimant has it (S18).
         """
@@ -150,7 +150,7 @@ class Machine(Reaping):
             self._serve([demand.key for demand in holder.request.demands], now)
 
     def evict(self, lease_id: str, now: int) -> bool:
-        """Take a slot back, and tell its holder."""
+        """Take a slot from its holder, and notify the holder."""
         holder = self.table.holders.get(lease_id)
         if holder is not None:
             self._reap(holder.request.demands, now)
@@ -166,7 +166,7 @@ class Machine(Reaping):
         return True
 
     def evict_waiter(self, request_id: str, now: int) -> bool:
-        """End the waiting of a ticket, or of one whose slot nobody took up yet."""
+        """End the waiting of a ticket, also of one whose slot was not claimed yet."""
         table = self.table
         member = table.holders.get(request_id) or table.tickets.get(request_id)
         if member is not None:
@@ -192,7 +192,7 @@ class Machine(Reaping):
         return True
 
     def sweep(self, now: int, presence: Presence | None = None) -> None:
-        """Note who sweeps, and reap every key."""
+        """Note the presence of the sweeping worker, and reap every key."""
         if presence is not None:
             self._set_presence(presence, now)
         for key in list(self.table.expiring):
@@ -200,7 +200,7 @@ class Machine(Reaping):
                 pass
 
     def wake_waiting(self) -> None:
-        """Have all who wait in this process ask again."""
+        """Have all waiters of this process ask again."""
         for ticket in self.table.tickets.values():
             if ticket.request.listener is not None:
                 self.calls.append((ticket.request, None))
@@ -212,13 +212,13 @@ class Machine(Reaping):
         self._serve([key], now)
 
     def set_paused(self, key: str, paused: bool, now: int) -> None:
-        """Admit nobody, or admit again."""
+        """Admit no call, or admit calls again."""
         self._reap_key(key, now)
         self.table.state(key).paused = paused
         self._serve([key], now)
 
     def recover(self, now: int) -> None:
-        """Bring all in step again after a step that was interrupted at any point."""
+        """Make the table consistent after a step that was interrupted at any point."""
         recover(self, now)
         self._serve(list(self.table.keys), now)
 
@@ -251,13 +251,13 @@ class Machine(Reaping):
         if holder.claimed and request.payload is not None:
             if holder.request.claimant != request.claimant:
                 return _held(holder, now)
-        if not holder.claimed:  # the waiter takes up what was handed to it
+        if not holder.claimed:  # the waiter claims what was handed to it
             holder.claimed = True
             # What was handed over counts, whatever the functions of the call answer today.
             holder.request = request._replace(demands=holder.request.demands)
             if request.max_hold is not None:
                 holder.ends_at = now + microseconds(request.max_hold)
-        elif holder.request.listener is not request.listener:  # who asked last hears
+        elif holder.request.listener is not request.listener:  # the last to ask is notified
             holder.request = holder.request._replace(listener=request.listener)
         holder.expires_at = _lease_end(request, now)
         self.table.note_end(holder)
@@ -290,7 +290,7 @@ class Machine(Reaping):
             if refusing is not None:
                 return self._refused(request, refusing, now)
         if home.max_waiting is not None:
-            # A newcomer that supersedes all who wait finds the queue empty.
+            # A call that supersedes all waiters finds the queue empty.
             in_line = table.keys[home.key].in_line(table.presences, now)
             in_queue = 0 if home.on_conflict.supersedes else sum(map(len, in_line))
             if in_queue >= home.max_waiting:
@@ -298,7 +298,7 @@ class Machine(Reaping):
         ends = None if request.listener is not None else _ticket_end(request, now)
         waiting = request
         if request.payload is not None and request.listener is not None:
-            waiting = request._replace(listener=None)  # a job waits with nobody behind it
+            waiting = request._replace(listener=None)  # no caller in this process waits for a job
         ticket = Ticket(waiting, order, self._sequence, now, ends, home)
         table.add_ticket(ticket)
         to_serve = self._enter_queue(ticket, home, now)

@@ -1,4 +1,4 @@
-"""Who can wake jobs: the workers of each gate's name, and until when each counts as there (S17)."""
+"""The workers of each gate's name, and until when each counts as present (S17)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Presences:
         return max(workers.values()) if workers else 0
 
     def has(self, name: str, now: int) -> bool:
-        """Whether a worker of the name is there. Without a name somebody always is."""
+        """Whether a worker of the name is present. Without a name it is always true."""
         return not name or self.until(name) > now
 
     def knows(self, presence: Presence, now: int) -> bool:

@@ -1,7 +1,7 @@
-"""Who is served next, and who has to make room: the rules of admission and of queues.
+"""Which waiter is served next, and which holder is preempted: the rules of admission and queues.
 
-The lower half of the state machine: what any step does with slots that came free, and with a
-ticket that takes its place in a queue (S3, S6 to S9, the conflict resolutions).
+The lower half of the state machine: what any step does with free slots, and with a ticket that
+enters a queue (S3, S6 to S9, the conflict resolutions).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from limiter_memory._key_table import KeyTable
 from limiter_memory._records import Holder, KeyState, Ticket
 
 REMEMBER = 60_000_000
-"""How long a ticket's bad end is remembered for a waiter that asks again, in microseconds."""
+"""Microseconds for which the refusal of a ticket is kept for a waiter that asks again."""
 
 # An enum's members take their time to be looked up.
 RECLAIM = Mode.RECLAIM
@@ -43,20 +43,19 @@ CANCEL = ConflictResolution.CANCEL
 
 
 class Queues:
-    """The board, and how it changes by itself when slots come free or a call comes in to wait."""
+    """The key table, and how it changes when slots become free or a call has to wait."""
 
     def __init__(self) -> None:
         self.table = KeyTable()
         self.calls: list[tuple[Request, Answer | Loss | None]] = []
-        """Effects: requests whose listener is to hear of an answer or a loss, or (None) has to
-        ask again."""
+        """Effects: requests whose listener gets an answer or a loss, or (None) has to ask again."""
         self.notices: list[Notice] = []
         """Effects: what became of durable tickets."""
         self._ended: dict[str, Refused | Replaced] = {}
         self._ended_order: deque[tuple[int, str]] = deque()
         self._last_token = 0
         self.deferred: list[tuple[str, str, str]] = []
-        """Effects: ticket, key and gate of jobs that were offered slots in vain."""
+        """Effects: ticket, key and gate of jobs that did not claim the slots they were offered."""
 
     # -- admission -------------------------------------------------------------------------------
 
@@ -78,7 +77,7 @@ class Queues:
     ) -> Holder:
         token = now if now > self._last_token else self._last_token + 1
         if request.mode is RECLAIM and request.fencing_token is not None:
-            token = request.fencing_token  # the lease goes on, so its number does
+            token = request.fencing_token  # the same lease, so the same number
             self._last_token = max(self._last_token, token)
         else:
             self._last_token = token
@@ -98,7 +97,7 @@ class Queues:
     def _serve(self, keys: Sequence[str], now: int) -> None:
         """Hand what is free on these keys to the waiters whose turn it is (S6), then tidy up.
 
-        Afterwards the head of no queue fits its own key: nobody waits while a slot is free.
+        Afterwards the head of no queue fits its own key: no call waits while a slot is free.
         """
         work = list(keys)
         touched = keys
@@ -137,34 +136,34 @@ class Queues:
                     continue
             self._hand_over(state, ticket, now)
         if state.jobs:
-            # Whoever stands behind a job is served when the last worker goes that can wake it.
+            # The waiters behind a job are served when the last worker leaves that can wake it.
             name = "" if ticket is None else ticket.name
             state.recheck = presences.until(name) if name else 0
         return more
 
     def _notify_evicted(self, state: KeyState, now: int) -> None:
-        """Tell the gates that have a worker again which of their jobs were evicted meanwhile."""
+        """Notify the gates that have a worker again of their jobs that were evicted meanwhile."""
         for name in [name for name in state.evicted if self.table.presences.has(name, now)]:
             for ticket in list(state.evicted[name].values()):
                 self.end_evicted(ticket, now)
 
     def end_of_evicted(self, ticket: Ticket, now: int) -> Refused | Replaced:
-        """Return what a ticket that `keep_evicted` kept is told."""
+        """Return the answer for a ticket that `keep_evicted` kept."""
         if ticket.replaced:
             return Replaced(ticket.home.key)
         return self._refusal(ticket.home, now, Refusal.EVICTED)
 
     def end_evicted(self, ticket: Ticket, now: int) -> Refused | Replaced:
-        """Forget a ticket that was kept for its gate to hear that its waiting is over."""
+        """Forget a ticket that was kept until its gate could be notified."""
         answer = self.end_of_evicted(ticket, now)
         self._remember(ticket.request, answer, now)
         self.table.forget_evicted(ticket)
         return answer
 
     def _set_watcher(self, key: str) -> None:
-        """See to it that the first call in a queue knows when to look at its key next.
+        """Have the first call in a queue look at its key when the next lease or ticket ends.
 
-        A store without a thread notices an end by somebody's step; a waiter makes one in time.
+        A store without a thread notices an end only in a step; so a waiter makes one in time.
         """
         state = self.table.keys.get(key)
         if state is None or not (state.expiries.live or state.recheck):
@@ -202,7 +201,7 @@ class Queues:
     # -- waiting ---------------------------------------------------------------------------------
 
     def _enter_queue(self, ticket: Ticket, home: Demand, now: int) -> list[str]:
-        """Let a standing ticket wait in a key's queue; what that does to others is its resolution.
+        """Put a ticket into a key's queue, and apply its conflict resolution to others.
 
         Returns:
             The keys that have to be served afterwards.
@@ -232,13 +231,13 @@ class Queues:
         return to_serve
 
     def _keep_replaced(self, ticket: Ticket, key: str) -> None:
-        """Keep a standing ticket until its gate has a worker to hear that it was superseded."""
+        """Keep an unqueued ticket until its gate has a worker to notify of the supersession."""
         ticket.home = next(demand for demand in ticket.request.demands if demand.key == key)
         ticket.replaced = True
         self.table.keep_evicted(ticket)
 
     def lapse(self, holder: Holder, now: int) -> Ticket:
-        """Make a ticket of a job that did not come for its slot; it takes no place yet."""
+        """Make a ticket of a job that did not claim its slot; it is in no queue yet."""
         request = holder.request
         ticket = Ticket(request, holder.order, holder.sequence, now, None, request.demands[0])
         ticket.offers, ticket.deferred_until = holder.offers, holder.deferred_until
@@ -255,10 +254,10 @@ class Queues:
         )
 
     def _preempt(self, state: KeyState, demand: Demand, now: int) -> list[str]:
-        """Ask the oldest holders to let go until the demand would fit; the keys that lost one."""
+        """Preempt the oldest holders until the demand would fit; return the keys that lost one."""
         limit = state.limit_for(demand)
         if state.paused or demand.cost > limit:
-            return []  # no holder is in the way: nobody is admitted at all
+            return []  # no holder is in the way: no call is admitted
         lost: list[str] = []
         missing = state.in_use + demand.cost - limit
         missing -= sum(_cost(h, state.key) for h in state.holders.values() if h.preempted)
@@ -271,7 +270,7 @@ class Queues:
                 if request.listener is not None:
                     self.calls.append((request, Loss.PREEMPTED))
                 holder.preempted = True
-            else:  # handed over, but not taken up: for its caller it still waits
+            else:  # handed over, but not claimed: for its caller it still waits
                 lost.extend(demand.key for demand in request.demands)
                 name = "" if request.presence is None else request.presence.name
                 if request.payload is None or self.table.presences.has(name, now):
@@ -300,7 +299,7 @@ class Queues:
     # -- bookkeeping -----------------------------------------------------------------------------
 
     def notify(self, request: Request, answer: Granted | Refused | Replaced) -> None:
-        """Tell whoever waits that the answer changed: the process of a job, or a listener."""
+        """Notify the waiter of a new answer: the process of a job, or a listener."""
         if request.payload is not None:
             name = "" if request.presence is None else request.presence.name
             self.notices.append(Notice(request.id, request.payload, answer, name))
@@ -313,7 +312,7 @@ class Queues:
         self.notify(request, answer)
 
     def settle_ends(self, now: int) -> None:
-        """Finish what `_remember` began and its caller did not: for `mend`."""
+        """Complete what `_remember` began and its caller did not; for `recover`."""
         noted = {request_id for _, request_id in self._ended_order}
         for request_id, answer in self._ended.items():
             if request_id not in noted:

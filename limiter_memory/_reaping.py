@@ -20,12 +20,12 @@ class Reaping(Queues):
     # -- presence --------------------------------------------------------------------------------
 
     def _update_presence(self, presence: Presence, now: int) -> None:
-        """Note that a worker asks, if it was not known to be there (S17)."""
+        """Note that a worker asks, if it was not known to be present (S17)."""
         if not presence.leaving and not self.table.presences.knows(presence, now):
             self._set_presence(presence, now)
 
     def _set_presence(self, presence: Presence, now: int) -> None:
-        """Note that a worker is there, or leaves; if its name comes or goes so, serve for that."""
+        """Note that a worker is present, or leaves; serve if that changes its name's presence."""
         if not self.table.presences.note(presence, now):
             return
         for key in list(self.table.expiring):
@@ -78,12 +78,12 @@ class Reaping(Queues):
         return more
 
     def _requeue_lapsed(self, lapsed: Sequence[Ticket], freed: Sequence[str], now: int) -> None:
-        """Serve the next (S6); jobs that did not come for their slot keep their order (S17)."""
+        """Serve the next (S6); jobs that did not claim their slot keep their order (S17)."""
         self._serve(freed, now)
         for ticket in lapsed:
             if ticket.deferred_until is not None and ticket.deferred_until <= now:
                 ticket.deferred_until = None
-            if ticket.offers >= OFFERS:  # too many were in vain: others go first for a while
+            if ticket.offers >= OFFERS:  # too many were not claimed: others go first for a while
                 ticket.offers = 0
                 ticket.deferred_until = now + microseconds(DEFERRED)
                 self.deferred.append((ticket.request.id, ticket.home.key, ticket.name))
@@ -93,7 +93,7 @@ class Reaping(Queues):
             self._serve(freed, now)
 
     def _end_holder(self, holder: Holder, loss: Loss) -> None:
-        """Remove a holder that did not ask for it, and tell whoever is there."""
+        """Remove a holder that did not release, and notify its listener."""
         if holder.request.listener is not None:
             self.calls.append((holder.request, loss if holder.claimed else None))
         self.table.remove_holder(holder)

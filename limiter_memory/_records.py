@@ -46,11 +46,11 @@ class Ticket:
     home: Demand
     round: int = 0
     offers: int = 0
-    """Offers of a slot, for which nobody came."""
+    """Offers of a slot that were not claimed."""
     deferred_until: int | None = None
-    """When it takes its place again; until then it stands behind all others."""
+    """When it takes its place again; until then it is behind all others."""
     evicted: bool = False
-    """Whether its waiting is over, and only its gate's workers have to hear that yet."""
+    """Whether its waiting is over, and its gate's workers have to be notified yet."""
     replaced: bool = False
     """Whether that is because a newer call took its place, and not by an operator."""
 
@@ -123,7 +123,7 @@ class FairRounds:
                     del self._groups[ticket.home.priority, group]
 
     def without_waiters(self) -> FairRounds:
-        """Return rounds that stand where these do, with nobody counted in."""
+        """Return the same rounds, without any waiter."""
         rounds = FairRounds()
         rounds._present = dict(self._present)
         return rounds
@@ -147,7 +147,7 @@ class KeyState:
     """Those of job queues, by the name of their gate; none of the heaps is empty. While a worker of
     the name is there they are one queue with the others, else they are dormant."""
     evicted: dict[str, dict[str, Ticket]] = field(default_factory=dict[str, dict[str, Ticket]])
-    """Tickets whose waiting is over, by the gate that has to hear it and has no worker."""
+    """Tickets whose waiting is over, by the gate that has no worker to be notified."""
     recheck: int = 0
     """When to look whether the gate still has a worker whose ticket is the head; 0: no need to."""
     elsewhere: dict[str, Ticket] = field(default_factory=dict[str, Ticket])
@@ -157,7 +157,7 @@ class KeyState:
     override: int | None = None
     paused: bool = False
     watcher: Ticket | None = None
-    """The waiter that knows of the next end on this key, and will look then."""
+    """The waiter that looks at this key when the next lease or ticket ends."""
     watched: int = 0
 
     def limit_for(self, demand: Demand) -> int:
@@ -165,7 +165,7 @@ class KeyState:
         return demand.limit if self.override is None else self.override
 
     def fits(self, demand: Demand) -> bool:
-        """Whether the slots are free, whoever waits for them."""
+        """Whether the slots are free, whether or not others wait for them."""
         return self.in_use + demand.cost <= self.limit_for(demand)
 
     def heap_of(self, ticket: Ticket) -> Heap[Ticket]:
@@ -192,7 +192,7 @@ class KeyState:
         return [self.queue, *heaps]
 
     def next_round(self, demand: Demand, presences: Presences, now: int) -> int:
-        """Return the round in which a newcomer would be served; 1 where nobody has a group."""
+        """Return the round in which a new waiter would be served; 1 if no waiter has a group."""
         if self.rounds is None:
             return 1
         return self.rounds.next_round(demand.priority, demand.group, presences, now)
@@ -204,7 +204,7 @@ class KeyState:
         return self.rounds
 
     def next_event(self) -> int | None:
-        """Return when something ends here, or may change without anybody's doing."""
+        """Return when something ends here, or may change without a step."""
         due: int | None = self.expiries.first_rank()
         if self.recheck and (due is None or self.recheck < due):
             return self.recheck

@@ -1,17 +1,17 @@
-"""How the state machine comes right again when an exception was thrown into one of its steps.
+"""Recovery of the state machine when an exception was raised inside one of its steps.
 
 A thread may be interrupted at any line: by a signal handler that raises, or by another thread
-(`PyThreadState_SetAsyncExc`). To undo a step would have every step pay for it. Instead all that is
-derived is made anew from a few facts, each of which a step changes by one operation of a dict:
+(`PyThreadState_SetAsyncExc`). To undo a step would slow every step down. Instead all that is
+derived is made again from a few facts, each of which a step changes by one operation of a dict:
 
-- `tickets` and `holders`. A request that is in both was amid a move, which is undone in favour of
-  the slot: one that was handed over is held, one that lapsed is not passed over yet.
-- What was remembered of a ticket's bad end. It is noted, and told, before the ticket goes: so who
-  is remembered has ended.
+- `tickets` and `holders`. A request that is in both was being moved; the slot is kept: one that
+  was handed over is held, one that lapsed has not lapsed yet.
+- The refusals that are kept. A refusal is kept, and sent, before its ticket is removed: so a ticket
+  with one has ended.
 - The overrides and pauses of an operator, and the rounds that were served.
 
-Then whatever is free is handed on. The request of the interrupted step is in one of two states, as
-if the step was made or not, and its caller, who knows its id, releases it.
+Then free slots are handed on. The request of the interrupted step is in one of two states, as if
+the step was made or not; its caller knows its id, and releases it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def recover(queues: Queues, now: int) -> None:
-    """Make all that is derived anew, and tell again those whose news may be lost."""
+    """Make all that is derived again, and repeat the notifications that may be lost."""
     queues.settle_ends(now)
     old = queues.table
     for request_id in [each for each in old.tickets if each in old.holders]:
@@ -37,7 +37,7 @@ def recover(queues: Queues, now: int) -> None:
 
 
 def rebuilt(old: KeyTable) -> KeyTable:
-    """Return a board of the same holders and tickets, with all that is derived made anew."""
+    """Return a table of the same holders and tickets, with all that is derived made again."""
     table = KeyTable()
     table.presences = old.presences
     for key, state in old.keys.items():
@@ -51,7 +51,7 @@ def rebuilt(old: KeyTable) -> KeyTable:
         table.add_ticket(ticket)
         if ticket.evicted:
             table.keep_evicted(ticket)
-        else:  # one that never sat yet has no round
+        else:  # one that was in no queue yet has no round
             table.enqueue(ticket, ticket.home, 0, ticket.round or None)
     for state in table.keys.values():
         if not state.queue.live and not state.jobs:

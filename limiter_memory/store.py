@@ -50,7 +50,7 @@ class MemoryStore:
 
     Args:
         clock: seconds, monotonic; for tests and simulations. One that has a method `on_advance`,
-            as `limiter_core.testing.FakeClock`, wakes all who wait when it moves. The default is
+            as `limiter_core.testing.FakeClock`, wakes all waiters when it moves. The default is
             the system's monotonic clock, shifted to the epoch so that fencing tokens rise over
             restarts.
     """
@@ -60,13 +60,13 @@ class MemoryStore:
         self._epoch = time.time() - time.monotonic() if clock is None else 0.0
         self._lock = threading.Lock()
         self._owner = 0
-        """The thread that is amid a step, 0 for none. Whoever has the lock and finds another than
-        itself here knows that its step was interrupted."""
+        """The thread that makes a step, 0 for none. A thread that has the lock and finds another
+        one here knows that the step of that thread was interrupted."""
         self._postponed: deque[tuple[str, str | None]] = deque()
-        """What a thread was told to release amid its own step, or nobody is there to take up: ids,
+        """What a thread was asked to release during its own step, or has no caller any more: ids,
         and of a job the claimant."""
         self._unsent: dict[Effects, None] = {}
-        """What steps have to tell, and did not tell yet to the end."""
+        """Effects of steps that are not completely sent."""
         self._machine = Machine()
         self._on_notice_callback: Callable[[Notice], object] | None = None
         _stores.add(self)
@@ -108,7 +108,7 @@ class MemoryStore:
         return self._clock()
 
     def acquire(self, request: Request) -> Answer:
-        """Ask for slots, ask again while waiting, or take up a slot that was handed over."""
+        """Ask for slots, ask again while waiting, or claim a slot that was handed over."""
         # Written out, not through `_step`: this and `release` are what every call waits for.
         try:
             with self._lock:
@@ -136,7 +136,7 @@ class MemoryStore:
         return self._step(lambda machine, now: machine.release_claim(lease_id, claimant, now))
 
     def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:  # noqa: ARG002
-        """Remove the lease or the ticket of this id, and hand on what came free."""
+        """Remove the lease or the ticket of this id, and hand its slots on."""
         try:
             if self._owner == get_ident() and self._lock.locked():
                 # The garbage collector closed a generator with a hold in it while this thread made
@@ -176,15 +176,15 @@ class MemoryStore:
         return self._step(lambda machine, now: machine.renew(ids, now))
 
     def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:  # noqa: ARG002
-        """Remove a ticket, or a slot that nobody took up yet."""
+        """Remove a ticket, or a slot that was not claimed yet."""
         return self._step(lambda machine, now: machine.withdraw(ticket_id, now))
 
     def evict(self, lease_id: str) -> bool:
-        """Take the slot back from a holder, who is told."""
+        """Take the slot from a holder, and notify it."""
         return self._step(lambda machine, now: machine.evict(lease_id, now))
 
     def evict_waiter(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:  # noqa: ARG002
-        """End the waiting of a ticket, or of one whose slot nobody took up yet."""
+        """End the waiting of a ticket, also of one whose slot was not claimed yet."""
         return self._step(lambda machine, now: machine.evict_waiter(ticket_id, now))
 
     def sweep(self, presence: Presence | None = None) -> None:
@@ -208,7 +208,7 @@ class MemoryStore:
         self._step(lambda machine, now: machine.set_limit(key, None, now))
 
     def pause(self, key: str) -> None:
-        """Admit nobody to the key until `resume`."""
+        """Admit no call to the key until `resume`."""
         self._step(lambda machine, now: machine.set_paused(key, True, now))
 
     def resume(self, key: str) -> None:
@@ -223,7 +223,7 @@ class MemoryStore:
         """Do nothing: there is nothing to give up."""
 
     def look_at_clock(self) -> None:
-        """End what has ended by now, and have all who wait look how long they still may."""
+        """Reap what has ended by now, and have all waiters check their timeouts."""
 
         def look(machine: Machine, now: int) -> None:
             machine.sweep(now)
@@ -268,7 +268,7 @@ class MemoryStore:
     def _apply(self, effects: Effects | None) -> None:
         if effects is not None:
             self._send(effects)
-        while self._postponed:  # nobody is there any more to take these up: the next are served
+        while self._postponed:  # these have no caller any more: the next are served
             with self._lock:
                 if self._owner:
                     self._recover_step()
@@ -279,7 +279,7 @@ class MemoryStore:
             self._send(effects)
 
     def _send(self, effects: Effects) -> None:
-        """Tell everybody what concerns them; puts off to release requests that nobody wants."""
+        """Notify listeners and gates; requests without a caller are released afterwards."""
         for request, news in effects.calls:
             assert request.listener is not None
             if isinstance(news, Loss):
@@ -298,10 +298,10 @@ class MemoryStore:
         self._machine.recover(self._microseconds())
 
     def _recover(self) -> None:
-        """Bring all in step after an exception, and tell what is not told yet.
+        """Make the table consistent after an exception, and send what is not sent yet.
 
-        To be told twice does no harm. Where this is interrupted as well it begins again, and what
-        it cannot finish the next step does.
+        A notification that is sent twice does no harm. If this is interrupted as well, it starts
+        again; what it cannot complete, the next step does.
         """
         for _ in range(_TRIES):
             try:
@@ -313,7 +313,7 @@ class MemoryStore:
                 return  # noqa: TRY300
             except BaseException:  # noqa: S112, BLE001  (the first one is raised)
                 continue
-        self._unsent.clear()  # a callback that always raises is not called for ever
+        self._unsent.clear()  # a callback that always raises is not called again and again
 
     def _microseconds(self) -> int:
         return int((self._clock() + self._epoch) * 1_000_000)

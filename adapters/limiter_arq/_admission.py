@@ -44,7 +44,7 @@ class Admission:
         functions: those of the worker, by name.
         allows_aborts: whether `Job.abort()` works here.
         expires_extra: arq's setting `expires_extra_ms`, if the time to live of a job stands still
-            while it waits; None if it goes on.
+            while it waits; None if it runs on.
         on_lost: called in the event loop when a run's lease is lost.
         dispatch: called with a job, and its ticket, that got its slot while it was being parked.
         record_refusal: finishes a job that is not to run; see `WorkerJobs.record_refusal`.
@@ -101,7 +101,7 @@ class Admission:
     ) -> bool:
         # Each enqueueing of an id has a ticket of its own; all tries of it share that, so that a
         # second delivery of a try that still runs is recognized (S18). They do not meet each other:
-        # the slots of a try are given back before arq lets another worker fetch the job.
+        # the slots of a try are released before arq lets another worker fetch the job.
         ticket = f"arq:{self.redis_id}:{job.job_id}:{call.enqueued_ms}"
         if job.aborted and self.allows_aborts:
             self.background.begin(self.gate.drop(ticket))

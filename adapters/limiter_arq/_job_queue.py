@@ -3,7 +3,7 @@
 arq's queue is a sorted set of job ids by the time they are due, in milliseconds since the epoch.
 A waiting job stays in it, parked: with a time far ahead. So `Job.status()`, `Job.abort()`, the
 check for duplicate job ids and burst mode see it. The score of a parked job ends in a half, arq's
-are whole: that tells a parked job from one that its user deferred.
+are whole: that distinguishes a parked job from one that its user deferred.
 """
 
 from __future__ import annotations

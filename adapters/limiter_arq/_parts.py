@@ -48,7 +48,7 @@ class Parts(NamedTuple):
     redis_id: str
 
     def start_background(self) -> list[asyncio.Task[None]]:
-        """Start what goes on as long as the worker runs."""
+        """Start the loops that run as long as the worker."""
 
         async def extend_redis_id() -> None:
             await asyncio.sleep(_EXTEND_REDIS_ID_EVERY)

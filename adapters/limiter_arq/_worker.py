@@ -2,7 +2,7 @@
 
 arq's own loop stays as it is: polling, hooks, timeouts, retries, results. What changes: jobs are
 fetched as many at once as may be started, they are admitted before a try is counted, and a job that
-may run next is started when its slot comes free, not at the next poll.
+may run next is started when its slot is free, not at the next poll.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from limiter_core.store import Store
 logger = logging.getLogger("arq.limiter")
 
 _CLOSING_PATIENCE = 5.0
-"""Seconds that closing waits until the slots that came free are handed on."""
+"""Seconds that closing waits until free slots are handed on."""
 
 
 class LimitedWorker(Worker):
@@ -40,7 +40,7 @@ class LimitedWorker(Worker):
             can; "admit" runs them without a slot.
         claim: seconds that a job has to start once a slot is kept for it. More than a poll takes.
         wait_extends_expiry: whether a job's time to live (a day, or its `_expires`) stands still
-            while it waits. By default it goes on, and ends the wait as "job expired".
+            while it waits. By default it runs on, and ends the wait as "job expired".
         settings: all other settings of arq's worker.
 
     Raises:
@@ -111,7 +111,7 @@ class LimitedWorker(Worker):
             self._background.begin(parts.gate.leave())
 
     async def close(self) -> None:
-        """Close as arq does, once the slots that came free are handed on."""
+        """Close as arq does, once free slots are handed on."""
         parts = self._parts
         try:
             if parts is not None and self._is_connected():

@@ -21,7 +21,7 @@ class Apart:
     `demo-1a2b3c4d.billing/tenant=acme`: what shared a scope still does.
 
     Args:
-        name: the scope, where it is given by another process; else one that nobody has.
+        name: the scope, where it is given by another process; else one that is not in use.
     """
 
     def __init__(self, name: str | None = None) -> None:

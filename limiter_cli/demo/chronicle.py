@@ -2,7 +2,7 @@
 
 A process reports as lines of JSON: `[what, at, ...]`, `at` in seconds of the log on the clock that
 all processes of a machine share. Between events it reports `now`, so that others need not wait to
-hear whether something happened earlier.
+receive whether something happened earlier.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ("Chronicle",)
 
 
 class Chronicle:
-    """Puts reports in order, and tells the record.
+    """Puts reports in order, and passes them to the record.
 
     Attributes:
         record: what happened up to the moment that every process has reported of.
@@ -37,7 +37,7 @@ class Chronicle:
         self._waiting: list[tuple[float, int, int, Sequence[Any]]] = []
         self._heard = 0
 
-    def hear(self, process: int, report: Sequence[Any]) -> None:
+    def receive(self, process: int, report: Sequence[Any]) -> None:
         """Take a report. Those of one process come in order."""
         at: float = report[1]
         self._heard += 1

@@ -81,7 +81,7 @@ def demo(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Show so many keys, the busiest.")] = 12,
 ) -> None:
-    """Replay a call log under declared limits, and show who held what when.
+    """Replay a call log under declared limits, and show which call held what when.
 
     Exits with 1 if a limit was exceeded, 2 if the input is wrong, 3 if the store failed, or one of
     the processes.

@@ -1,4 +1,4 @@
-"""Groups: the colour, the letter and the name by which a reader tells calls apart."""
+"""Groups: the colour, the letter and the name that distinguish calls for a reader."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Groups:
     def of(cls, calls: Sequence[Planned], by: str | None = None) -> Groups:
         """Group calls by an argument; without one, by the argument that most of the limits name.
 
-        Which one that is, the keys tell: `tenant=acme` names `tenant`.
+        The keys show which one that is: `tenant=acme` names `tenant`.
         """
         if by is None:
             named: Counter[str] = Counter()

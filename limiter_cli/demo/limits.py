@@ -45,7 +45,7 @@ Patience = Annotated[float | None, Field(description="a number of seconds")]
 class LimitTable(BaseModel):
     """One table: the options of `ConcurrencyLimit`, as far as a file can state them.
 
-    Checks shapes; what values are allowed is `ConcurrencyLimit`'s business.
+    Checks shapes; `ConcurrencyLimit` checks the values.
 
     Attributes:
         by: the argument, or arguments, whose values share the limit; left out, the function does.
@@ -179,7 +179,7 @@ def hurried(limit: ConcurrencyLimit, speed: float) -> ConcurrencyLimit:
 def line_of(text: str, path: tuple[str | int, ...]) -> int:
     """Return the line on which a table or an option of a valid TOML text begins.
 
-    `tomllib` tells no positions, but it can be asked: the option begins behind the last line up
+    `tomllib` reports no positions, but they can be found: the option begins behind the last line up
     to which the text is valid without it.
 
     Args:

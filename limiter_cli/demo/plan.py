@@ -57,7 +57,7 @@ class Planned:
 
     Attributes:
         place: its number in the order of the calls, from 0.
-        line: where it stands in the log.
+        line: its line in the log.
         call: the line itself.
         limits: the limits of its function; none, where no table names it.
         claims: one for each limit.
@@ -87,7 +87,7 @@ def plan(
     Raises:
         InputError: names each line whose arguments do not fit the limits of its function.
     """
-    # On a store of its own: `inspect` tells key and limit of a call without making it.
+    # On a store of its own: `inspect` returns key and limit of a call without making it.
     teller = SyncLimiter("memory://")
     planned: list[Planned] = []
     problems: list[Problem] = []

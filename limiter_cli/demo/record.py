@@ -1,6 +1,6 @@
-"""The record of a replay: who held what when, counted by its own rules.
+"""The record of a replay: which call held what when, counted by its own rules.
 
-It hears of calls that arrive, begin, end and leave, and never asks the store: so it can tell when
+It gets the events of calls (arrive, begin, end, leave), and never asks the store: so it finds when
 a store let too many in.
 """
 
@@ -133,7 +133,7 @@ class KeyRecord:
         ]
 
     def waiting_steps(self, least: float) -> list[tuple[float, float, int]]:
-        """Return how many calls waited: (from, until, how many), without the times nobody did.
+        """Return how many calls waited: (from, until, how many), without the times of none.
 
         Args:
             least: seconds a step must last to be worth showing. A call that takes the place of
@@ -198,7 +198,7 @@ class Record:
             self._judge(claim, key, turn)
 
     def ended(self, turn: Turn, at: float) -> None:
-        """Note that a call's body is over, before it lets go of its slots."""
+        """Note that a call's body is over, before it releases its slots."""
         turn.ended_at = at
         for key, lanes in turn.lanes.items():
             self.keys[key].give(lanes)

@@ -35,7 +35,7 @@ An event loop alone does not promise that, and trio draws lots.
 
 
 class Performance(Protocol):
-    """A replay, as one who watches it sees it.
+    """A replay, as its viewer sees it.
 
     Attributes:
         record: what happened so far.
@@ -68,7 +68,7 @@ class Replay:
     Args:
         calls: in the order of their times.
         limiter: what they go through.
-        record: what hears of everything; default: a new one.
+        record: gets all events; default: a new one.
         apart: what has set the limits apart.
         speed: seconds of the log in a second of the clock.
         start: when it begins, on the event loop's clock; default: when it is run.
@@ -192,7 +192,7 @@ def run_replay(
 
 
 async def perform(performance: Performance, watch: Watch | None) -> Record:
-    """Run a replay with somebody watching; return what happened."""
+    """Run a replay with a viewer; return what happened."""
     async with anyio.create_task_group() as beside:
         if watch is not None:
             beside.start_soon(watch, performance)
@@ -202,7 +202,7 @@ async def perform(performance: Performance, watch: Watch | None) -> Record:
 
 
 def run_plainly(run: Callable[[], Coroutine[Any, Any, R]], **options: Any) -> R:
-    """Run an event loop; of a group of errors, raise the one that a user should hear of."""
+    """Run an event loop; of a group of errors, raise the one that a user should see."""
     try:
         return anyio.run(run, **options)
     except BaseExceptionGroup as group:

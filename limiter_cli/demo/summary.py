@@ -1,4 +1,4 @@
-"""The summary: for each key the peak beside its limit, the waits, and who did not get through."""
+"""The summary: per key the peak beside its limit, the waits, and the refused calls."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _EXCESSES_SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """All there is to tell of a replay.
+    """All results of a replay.
 
     Attributes:
         record: what happened.
         calls: the plan.
         limits: the limits, by the names of their functions.
-        groups: how calls are told apart.
+        groups: how calls are distinguished.
         processes: how many made the calls.
     """
 

@@ -1,4 +1,4 @@
-"""The timeline in the terminal: a row for each slot, who held it when, and who waited meanwhile."""
+"""The timeline in the terminal: a row for each slot, its holders over time, and the waiters."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """One of the processes of a replay: makes its share of the calls, and reports on stdout.
 
-It reads its job from stdin: the job's length on a line, the job as JSON, and, once it said that it
-is ready, a line with the moment to begin. When stdin ends before it is done, nobody listens any
-more: it cancels its calls, gives back their slots, and ends.
+It reads its job from stdin: the job's length on a line, the job as JSON, and, once it has reported
+that it is ready, a line with the moment to begin. When stdin ends before it is done, its parent is
+gone: it cancels its calls, releases their slots, and ends.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _report(*what: Any) -> None:
     try:
         print_json(what, indent=None)
     except BrokenPipeError:
-        sys.exit(1)  # nobody reads it
+        sys.exit(1)  # the output is not read
 
 
 if __name__ == "__main__":

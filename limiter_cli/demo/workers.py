@@ -1,4 +1,4 @@
-"""A replay by several processes: starts them, hears their reports, and ends them all."""
+"""A replay by several processes: starts them, receives their reports, and ends them all."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Workers:
             self._done.add(number)
             self._chronicle.finished(number)
         else:
-            self._chronicle.hear(number, report)
+            self._chronicle.receive(number, report)
 
     def _begin(self) -> None:
         self._start = time.monotonic() + _HEAD_START
@@ -122,7 +122,7 @@ class Workers:
         keys = {claim.key for call in self._calls for claim in call.claims}
         left = True
         with contextlib.suppress(StoreError):
-            while left:  # what is taken from one passes to the next, who died as well
+            while left:  # a slot taken from one passes to the next, which died as well
                 left = False
                 for key in keys:
                     for holder in (await self.inspect(key)).holders:

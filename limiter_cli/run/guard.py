@@ -84,7 +84,7 @@ class _Guard:
                     raise
                 return LOST
         # The ticket is withdrawn already, but a cancelled task does not wait for the reply. Behind
-        # it, the reply to another question tells that it arrived.
+        # it, the reply to another question shows that it arrived.
         with contextlib.suppress(StoreError):
             await self._limiter.inspect(self._limit)
         return SIGNALLED + self._ended_by

@@ -109,7 +109,7 @@ class Supervisor:
             data = self._connection.recv(1 << 16)
         except ConnectionError:
             data = b""
-        if not data:  # `limiter run` has ended: nobody holds the slot any more
+        if not data:  # `limiter run` has ended: the slot is not held any more
             self._abandoned = True
             self._end(self._kill_after)
             return
@@ -205,7 +205,7 @@ class Supervisor:
         if time.monotonic() >= self._kill_at:
             self._kill_all(signal.SIGKILL)
             return
-        # Processes may be started meanwhile; each is told once.
+        # Processes may be started meanwhile; each is signalled once.
         self._kill_all(signal.SIGTERM, but=self._told_to_end)
 
     def _kill_all(self, number: signal.Signals, but: set[int] | None = None) -> None:
@@ -223,7 +223,7 @@ class Supervisor:
     def _patience(self) -> float | None:
         if self._kill_at is not None:
             return _LOOK_EVERY
-        # Without a subreaper nobody tells when the last of a group ends.
+        # Without a subreaper there is no signal when the last of a group ends.
         return 1.0 if self._status is not None and not self._subreaper else None
 
 

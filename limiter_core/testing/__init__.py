@@ -1,6 +1,6 @@
 """For tests of limiters and of stores: fakes, doubles, and the contract that any store must pass.
 
-- `FakeClock`: a clock that moves when the test says so.
+- `FakeClock`: a clock that the test advances.
 - `UnlimitedStore`, `FullStore`: stores that admit every call, and none. `AwaitedStore` gives an
   async face to a store of your own whose operations never wait.
 - `OverlapRecorder`: records, independent of the store, which call held what when.

@@ -47,7 +47,7 @@ def calls(draw: st.DrawFn) -> Request:
     """Draw a call that has no id yet; its order, if it has one, counts from now.
 
     No time in it is one that the machine lets pass: whether the last moment of a lease is still
-    part of it is nobody's business.
+    part of it is left open.
     """
     caller = draw(_CALLERS)
     listens = caller == "a listener"

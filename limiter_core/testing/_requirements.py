@@ -1,7 +1,7 @@
 """What must be so before the rest of the package is imported: its requirements, and pytest's help.
 
 pytest explains a failed `assert` only in modules it knows of before they are imported; the
-contract's asserts stand in modules of this package, so they are made known here.
+contract's asserts are in modules of this package, so these are registered here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A clock that moves when a test says so."""
+"""A clock that a test advances."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class FakeClock:
 
         clock = FakeClock()
         store = MemoryStore(clock=clock)
-        clock.advance(31)       # a lease of 30 seconds that nobody renewed has ended
+        clock.advance(31)       # a lease of 30 seconds that was not renewed has ended
 
     With the memory store it moves all that a limiter counts: leases, `max_hold` and the `timeout`
     of calls, which are woken as it is advanced. May be read and advanced from any thread.
 
     Args:
-        start: the first time it tells. The default lies where the real time does, so that fencing
+        start: its time at the start. The default is near the real time, so that fencing
             tokens (microseconds of the store's clock) have their real size.
     """
 

@@ -11,7 +11,7 @@ module::
             return MyStore(clock=clock)
 
 Each scenario is one test, named after the rules (S1 to S19 in `limiter_core.store`) that it checks.
-Every test needs a store that nobody used before. To let the async half run on trio, or on asyncio
+Every test needs a new store. To let the async half run on trio, or on asyncio
 only, override anyio's `anyio_backend` fixture.
 
 Three fixtures may be overridden:
@@ -50,7 +50,7 @@ class StoreFixtures:
 
     @pytest.fixture
     def store(self, clock: FakeClock) -> Store:
-        """Return a store that nobody used before, on this clock."""
+        """Return a new store on this clock."""
         raise NotImplementedError(f"override the `store` fixture, to return a store on {clock}")
 
     @pytest.fixture

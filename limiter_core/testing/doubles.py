@@ -1,4 +1,4 @@
-"""Doubles for tests of code that uses a limiter: a store that admits everybody, and one nobody."""
+"""Doubles for tests of code that uses a limiter: a store that admits every call, and one none."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Member:
 
 
 class _Double:
-    """What both doubles share: they remember who came, and forget who left."""
+    """What both doubles share: they remember the calls that have not left."""
 
     def __init__(self, *, clock: Callable[[], float] | None = None) -> None:
         self._clock = clock
@@ -105,7 +105,7 @@ class _Double:
         return False
 
     def evict_waiter(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:  # noqa: ARG002
-        """Do nothing: a double tells nobody anything while it waits."""
+        """Do nothing: a double notifies no waiter."""
         return False
 
     def sweep(self, presence: Presence | None = None) -> None:
@@ -116,7 +116,7 @@ class _Double:
         raise NotImplementedError
 
     def keys(self) -> Iterator[str]:
-        """Yield the keys that somebody holds or waits for."""
+        """Yield the keys with holders or waiters."""
         with self._lock:
             members = list(self._members.values())
         return iter({demand.key: None for m in members for demand in m.request.demands})
@@ -158,16 +158,16 @@ class _Double:
 
 
 class UnlimitedStore(_Double):
-    """Admits everybody at once: for tests of code whose limits are beside the point::
+    """Admits every call at once: for tests of code whose limits do not matter::
 
         limiter = Limiter(UnlimitedStore())
 
-    Nobody waits, whatever the limits say. Fencing tokens rise, `inspect` shows who holds, and
+    No call waits, whatever the limits are. Fencing tokens rise, `inspect` shows the holders, and
     `evict` takes a lease away, to test what a body does that loses it. Overrides and pauses have
     no effect.
 
     Args:
-        clock: for what `inspect` tells of times; the default is the system's.
+        clock: for the times in `inspect`; the default is the system's.
     """
 
     def acquire(self, request: Request) -> Granted:
@@ -176,11 +176,11 @@ class UnlimitedStore(_Double):
             return Granted(self._enter(request).number, None)
 
     def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:  # noqa: ARG002
-        """Do nothing: whoever asks takes its slot up at once."""
+        """Do nothing: every call gets its slot at once."""
         return False
 
     def evict(self, lease_id: str) -> bool:
-        """Take a lease away, and tell its holder."""
+        """Remove a lease, and notify its holder."""
         with self._lock:
             member = self._members.pop(lease_id, None)
         if member is None:
@@ -190,7 +190,7 @@ class UnlimitedStore(_Double):
         return True
 
     def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:  # noqa: ARG002
-        """Return who holds the key."""
+        """Return the holders of the key."""
         with self._lock:
             members, now = self._of(key), self.now()
         holders = tuple(
@@ -218,12 +218,12 @@ class FullStore(_Double):
 
         limiter = Limiter(FullStore())
 
-    Every key is full, of holders that never let go: who tries, or has a limit that says `CANCEL`,
+    Every key is full, with holders that never release: a try, or a call under `CANCEL`,
     is refused; a call that would wait gets its `WaitTimeout` at once, whatever its timeout. Only
-    durable tickets wait (`max_waiting` is kept, nobody is superseded).
+    durable tickets wait (`max_waiting` is kept, no call is superseded).
 
     Args:
-        clock: for what `inspect` tells of times; the default is the system's.
+        clock: for the times in `inspect`; the default is the system's.
     """
 
     def acquire(self, request: Request) -> Queued | Refused:
@@ -257,7 +257,7 @@ class FullStore(_Double):
         return None
 
     def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:  # noqa: ARG002
-        """Return who waits for the key; it is full for as long as somebody does."""
+        """Return the waiters of the key; it is full as long as there are any."""
         with self._lock:
             members, now = self._queue(key), self.now()
         waiters = tuple(

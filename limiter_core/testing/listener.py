@@ -1,4 +1,4 @@
-"""A listener that notes what it is told."""
+"""A listener that records its notifications."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ("RecordingListener",)
 
 
 class RecordingListener:
-    """Stands for a caller in this process, and keeps what a store tells it.
+    """Stands for a caller in this process, and records the notifications of a store.
 
     Args:
         present: whether the caller is still there; False is what a caller answers whose event
@@ -16,7 +16,7 @@ class RecordingListener:
 
     Attributes:
         answers: the answers that came with its wake-ups, None where it has to ask.
-        losses: what it heard of its lease, in order.
+        losses: the losses of its lease, in order.
         ends: the new ends of its lease, in order.
     """
 
@@ -28,7 +28,7 @@ class RecordingListener:
 
     @property
     def woken(self) -> int:
-        """How often it was told to look again."""
+        """How often it was notified to look again."""
         return len(self.answers)
 
     def look_again(self, answer: Answer | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""An overlap recorder: a witness of who held what when, that knows no store and no limiter."""
+"""An overlap recorder: records which call held what when, independent of stores and limiters."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A moment at which more was held than the one who came in believed to be allowed.
+    """A moment at which more was held than the limit of the call that began.
 
     Attributes:
         key: the key.
         at: the moment, on the recorder's clock.
         in_use: the slots held then.
         limit: the number that was not kept.
-        holders: those who held them, the newcomer last.
+        holders: the calls that held them, the newest last.
     """
 
     key: str
@@ -60,7 +60,7 @@ class Violation:
 
 
 class OverlapRecorder:
-    """Notes when bodies run, and tells whether too many ran at once::
+    """Records when bodies run, and reports whether too many ran at once::
 
         recorder = OverlapRecorder()
 
@@ -125,7 +125,7 @@ class OverlapRecorder:
         """Check that never more than `limit` slots of `key` were held at once.
 
         Raises:
-            AssertionError: more were; the message shows who held them at the worst moment.
+            AssertionError: more were; the message shows the holders at the worst moment.
         """
         with self._lock:
             peak = self._peaks.get(key)

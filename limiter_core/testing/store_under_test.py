@@ -6,7 +6,7 @@ on the async face of a store::
 
     @scenario("S5", rows=(13,))
     def releasing_twice_frees_one_slot(store: StoreUnderTest) -> Steps[None]:
-        \"\"\"The second release is a no-op, and told so.\"\"\"
+        \"\"\"The second release is a no-op, and returns False.\"\"\"
         yield from store.take(store.request(id="first"))
         assert (yield from store.release("first"))
         assert not (yield from store.release("first"))
@@ -80,7 +80,7 @@ class StoreUnderTest:
     Args:
         clock: the store's clock.
         forget: makes the store lose its data, None if the author of the store gave no way.
-        patience: real seconds that the store has to tell a listener what it knows already.
+        patience: real seconds in which the store has to send a pending notification.
 
     Attributes:
         notices: the notices of durable tickets so far (S17).
@@ -119,7 +119,7 @@ class StoreUnderTest:
     ) -> Request:
         """Return a request; without demands, for the one slot of `KEY`.
 
-        Without a listener nobody renews it unless the scenario does.
+        Without a listener only the scenario can renew it.
         """
         return Request(
             id or f"call-{next(self._ids)}",
@@ -140,7 +140,7 @@ class StoreUnderTest:
     # -- operations ------------------------------------------------------------------------------
 
     def acquire(self, request: Request) -> Steps[Answer]:
-        """Ask, ask again, or take up a slot."""
+        """Ask, ask again, or claim a slot."""
         return cast("Answer", (yield Step("acquire", (request,))))
 
     def release(self, lease_id: str, keys: Sequence[str] = ()) -> Steps[bool]:
@@ -152,7 +152,7 @@ class StoreUnderTest:
         return cast("Renewal", (yield Step("renew", (ids,))))
 
     def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> Steps[bool]:
-        """Remove a ticket that nobody took up."""
+        """Remove a ticket that was not claimed."""
         return cast("bool", (yield Step("withdraw", (ticket_id, keys))))
 
     def evict(self, lease_id: str) -> Steps[bool]:
@@ -184,7 +184,7 @@ class StoreUnderTest:
         yield Step("reset_limit", (key,))
 
     def pause(self, key: str = KEY) -> Steps[None]:
-        """Admit nobody."""
+        """Admit no call."""
         yield Step("pause", (key,))
 
     def resume(self, key: str = KEY) -> Steps[None]:

@@ -19,14 +19,14 @@ def planned(tmp_path):
 def test_what_happened_earlier_is_told_first_whoever_reports_it_later(planned):
     chronicle = Chronicle(planned, 2)
     for report in (["arrived", 0.1, 1], ["began", 1.2, 1], ["ended", 2.2, 1]):
-        chronicle.hear(1, report)
+        chronicle.receive(1, report)
     assert chronicle.record.turns == []  # the other may have been first
 
     for report in (["arrived", 0.0, 0], ["began", 0.0, 0], ["ended", 1.1, 0]):
-        chronicle.hear(0, report)
+        chronicle.receive(0, report)
     assert [turn.began_at for turn in chronicle.record.turns] == [0.0, None]
 
-    chronicle.hear(0, ["now", 2.3])
+    chronicle.receive(0, ["now", 2.3])
     assert [turn.ended_at for turn in chronicle.record.turns] == [1.1, 2.2]
     assert chronicle.record.excesses == []
     assert chronicle.record.keys["bill()"].peak == 1
@@ -36,9 +36,9 @@ def test_an_overlap_between_processes_is_found(planned):
     chronicle = Chronicle(planned, 2)
     for process in (0, 1):
         for report in (["arrived", 0.0, process], ["began", 0.5 + process / 10, process]):
-            chronicle.hear(process, report)
-        chronicle.hear(process, ["ended", 2.0, process])
-        chronicle.hear(process, ["left", 2.1, process, "ran", None])
+            chronicle.receive(process, report)
+        chronicle.receive(process, ["ended", 2.0, process])
+        chronicle.receive(process, ["left", 2.1, process, "ran", None])
         chronicle.finished(process)
 
     (excess,) = chronicle.record.excesses

@@ -289,4 +289,4 @@ async def test_what_cannot_be_cancelled_is_explained_once(store, limiter, caplog
         await checkpoint()
         await hold.__aexit__(None, None, None)
     assert caplog.text.count("lost the lease") == 3
-    assert caplog.text.count("(said once)") == 1
+    assert caplog.text.count("(logged once)") == 1

@@ -1,4 +1,4 @@
-"""S3, S4, S8, S12, S13: who may come in, who has to wait, who is sent away."""
+"""S3, S4, S8, S12, S13: which calls are admitted, have to wait, or are refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CANCEL = ConflictResolution.CANCEL
 
 @scenario("S3", rows=(4,))
 def the_limit_is_reached_and_never_passed(store: StoreUnderTest) -> Steps[None]:
-    """As many as the limit come in at once; the next is told what it met."""
+    """As many as the limit are admitted at once; the next gets the state of the key."""
     for _ in range(3):
         yield from store.take(store.request(Demand(KEY, 3)))
     refused = yield from store.be_refused(store.request(Demand(KEY, 3), mode=Mode.TRY))
@@ -45,7 +45,7 @@ def waiting_long_is_no_reason_to_come_in(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S8")
 def a_cost_above_the_limit_is_refused(store: StoreUnderTest) -> Steps[None]:
-    """It would wait for ever. It is told why, waits nowhere and leaves nothing."""
+    """It would wait for ever. It gets the reason, waits nowhere and leaves nothing."""
     for mode in (Mode.WAIT, Mode.TRY):
         refused = yield from store.be_refused(store.request(Demand(KEY, 2, 3), mode=mode))
         assert (refused.reason, refused.max_concurrent) == (Refusal.COST, 2)
@@ -63,7 +63,7 @@ def a_cost_above_one_of_several_limits_is_refused(store: StoreUnderTest) -> Step
 
 @scenario("S3")
 def a_try_has_no_effect_on_anybody(store: StoreUnderTest) -> Steps[None]:
-    """Refused, it leaves no ticket, and those who wait keep their turn."""
+    """Refused, it leaves no ticket, and the waiters keep their turn."""
     yield from store.take(store.request(id="holder"))
     waiter = store.request(id="waiter")
     yield from store.wait(waiter)
@@ -78,7 +78,7 @@ def a_try_has_no_effect_on_anybody(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S3", "S8", rows=(12,))
 def nobody_enters_past_a_waiter(store: StoreUnderTest) -> Steps[None]:
-    """One slot is free, but the first in line needs two: who would fit has to wait behind it."""
+    """One slot is free, but the first waiter needs two: a call that fits waits behind it."""
     yield from store.take(store.request(Demand(KEY, 2), id="holder"))
     wide = store.request(Demand(KEY, 2, 2), id="wide")
     yield from store.wait(wide)
@@ -92,7 +92,7 @@ def nobody_enters_past_a_waiter(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S3", "S7")
 def a_higher_priority_has_nobody_ahead(store: StoreUnderTest) -> Steps[None]:
-    """Who would be first in line, and fits, comes in at once."""
+    """A call that would be first, and fits, is admitted at once."""
     first = ConflictResolution.PRIORITY
     yield from store.take(store.request(Demand(KEY, 2, 1, first)))
     yield from store.wait(store.request(Demand(KEY, 2, 2, first, priority=0), id="wide"))
@@ -179,7 +179,7 @@ def the_queue_is_as_long_as_it_may_be(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S13", "S1", rows=(34,))
 def asking_again_needs_no_second_place(store: StoreUnderTest) -> Steps[None]:
-    """A full queue does not refuse those who stand in it."""
+    """A full queue does not refuse the calls in it."""
     demand = Demand(KEY, 1, max_waiting=1)
     yield from store.take(store.request(demand, id="holder"))
     waiter = store.request(demand, id="waiter")

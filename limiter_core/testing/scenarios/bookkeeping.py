@@ -121,7 +121,7 @@ def nothing_is_left_of_the_refused(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S14", "S2", rows=(35,))
 def nothing_is_left_of_the_dead(store: StoreUnderTest) -> Steps[None]:
-    """A look finds them; and so does, on keys that nobody looks at, a store's own expiry."""
+    """`inspect` finds them; without it, the store's own expiry does."""
     yield from store.take(store.request(Demand(KEY, 1), lease=10))
     yield from store.take(store.request(Demand(OTHER_KEY, 1), lease=20))
     yield from store.wait(store.request(Demand(OTHER_KEY, 1), lease=15))
@@ -164,7 +164,7 @@ def thousands_of_dead_holders_give_their_slots_back(store: StoreUnderTest) -> St
 
 @scenario("S16", "S6", rows=(18, 19))
 def a_wide_slot_serves_thousands(store: StoreUnderTest) -> Steps[None]:
-    """A holder of 3,000 slots lets go, and as many waiters are served."""
+    """A holder of 3,000 slots releases them, and as many waiters are served."""
     many = 3000
     yield from store.take(store.request(Demand(KEY, many, many), id="wide"))
     requests = [store.request(Demand(KEY, many), id=f"w-{number}") for number in range(many + 5)]
@@ -180,7 +180,7 @@ def a_wide_slot_serves_thousands(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S16", "S2", "S6", rows=(18,))
 def the_dead_are_never_served(store: StoreUnderTest) -> Steps[None]:
-    """However many stand in front: the slot goes to the first that lives, at once.
+    """However many ended tickets are in front: the slot goes to the first live one, at once.
 
     A chunk of them may be all that a step can reap (S16), but one that stopped renewing must not
     be handed a slot (S2): it would lie idle for the claim time, once for each chunk.

@@ -26,7 +26,7 @@ from limiter_core.testing.store_under_test import KEY, OTHER_KEY, Steps, StoreUn
 
 @scenario("S17", "S6", needs=DURABLE)
 def jobs_without_a_worker_starve_nobody(store: StoreUnderTest) -> Steps[None]:
-    """The slot goes to the call behind them, and not round among jobs that nobody can wake."""
+    """The slot goes to the call behind them, not from one job to the next that cannot be woken."""
     yield from park(store, "job-1", "job-2", "job-3")
     store.clock.advance(PRESENCE + 1)
     yield from store.wait(store.request(id="call"))
@@ -48,7 +48,7 @@ def a_dormant_ticket_stands_before_nobody(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S17", "S7", needs=DURABLE)
 def jobs_are_served_in_their_order_when_a_worker_is_back(store: StoreUnderTest) -> Steps[None]:
-    """After an hour, at its first sweep; whoever came meanwhile stands behind them."""
+    """After an hour, at its first sweep; calls that came meanwhile are behind them."""
     jobs = yield from park(store, "job-1", "job-2")
     store.clock.advance(3600)
     yield from store.wait(store.request(id="call", lease=10_000))
@@ -66,13 +66,13 @@ def jobs_are_served_in_their_order_when_a_worker_is_back(store: StoreUnderTest) 
 
 @scenario("S17", "S6", needs=DURABLE)
 def a_worker_that_is_back_finds_the_free_slot(store: StoreUnderTest) -> Steps[None]:
-    """Its sweep serves, also where nothing ended and nobody asks."""
+    """Its sweep serves, also where nothing ended and no call asks."""
     jobs = yield from park(store, "job-1", "job-2")
     store.clock.advance(PRESENCE + 1)
     yield from store.release("holder")
     assert take_notices(store) == []
     yield from store.sweep()
-    assert take_notices(store) == [], "whoever sweeps says nothing of the workers of others"
+    assert take_notices(store) == [], "a sweep reports only its own worker"
     yield from store.sweep(worker_of(MAIL))
     assert take_notices(store) == []
     yield from store.sweep(worker_of(SHOP))
@@ -117,7 +117,7 @@ def who_leaves_frees_those_behind_at_once(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S17", "S6", "S8", needs=DURABLE)
 def a_call_looks_when_the_last_worker_may_be_gone(store: StoreUnderTest) -> Steps[None]:
-    """Nobody sweeps any more: the call behind was told when to look, and then it is served."""
+    """No worker sweeps any more: the call behind knows when to look, and is served then."""
     yield from store.take(store.request(Demand(KEY, 2), id="holder", lease=10_000))
     yield from store.wait(job_of(store, "wide", Demand(KEY, 2, cost=2)))
     call = store.request(Demand(KEY, 2), id="call")
@@ -167,7 +167,7 @@ def jobs_of_one_queue_do_not_wait_for_the_worker_of_another(store: StoreUnderTes
 
 @scenario("S17", "S13", needs=DURABLE)
 def dormant_tickets_do_not_count_for_max_waiting(store: StoreUnderTest) -> Steps[None]:
-    """One may wait, whoever is dormant."""
+    """One may wait, however many are dormant."""
     yield from park(store, "job-1", "job-2")
     one = Demand(KEY, 1, max_waiting=1)
     refused = yield from store.be_refused(store.request(one))
@@ -180,12 +180,12 @@ def dormant_tickets_do_not_count_for_max_waiting(store: StoreUnderTest) -> Steps
 
 @scenario("S17", "KEEP_LATEST", needs=DURABLE)
 def a_dormant_ticket_can_be_superseded(store: StoreUnderTest) -> Steps[None]:
-    """Its job has no business to run any more when a worker is back, however late: it hears so."""
+    """Its job is not to run any more when a worker is back, however late: it is notified then."""
     jobs = yield from park(store, "job-1", "job-2")
     store.clock.advance(PRESENCE + 1)
     latest = store.request(Demand(KEY, 1, 1, ConflictResolution.KEEP_LATEST), id="latest")
     yield from store.wait(latest)
-    assert take_notices(store) == [], "nobody could hear it"
+    assert take_notices(store) == [], "no worker can be notified"
     assert (yield from store.inspect()).dormant == ()
     assert (yield from store.acquire(jobs[1]._replace(mode=Mode.LOOK))) == Replaced(KEY)
     yield from store.release("holder")

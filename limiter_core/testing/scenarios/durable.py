@@ -87,7 +87,7 @@ def of_other_waiters_there_is_no_notice(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S17", "S2", "S6", needs=DURABLE)
 def an_ended_lease_wakes_a_job(store: StoreUnderTest) -> Steps[None]:
-    """The process that notices the end is told, by a sweep if by nothing else."""
+    """The process that notices the end is notified, at a sweep if at no other step."""
     yield from store.take(store.request(id="crashed", lease=10))
     yield from _park(store, "job")
     store.clock.advance(11)
@@ -156,7 +156,7 @@ def jobs_are_served_in_the_order_they_were_made(store: StoreUnderTest) -> Steps[
 
 @scenario("S17", "KEEP_LATEST", needs=DURABLE)
 def a_superseded_job_is_reported(store: StoreUnderTest) -> Steps[None]:
-    """Nobody stands behind its ticket to ask, so the step that ended it says so."""
+    """No caller asks for its ticket, so the step that ended it sends a notice."""
     yield from store.take(store.request(id="holder"))
     yield from _park(store, "old")
     latest = Demand(KEY, 1, 1, ConflictResolution.KEEP_LATEST)
@@ -205,7 +205,7 @@ def a_second_delivery_takes_over_an_ended_lease(store: StoreUnderTest) -> Steps[
 
 @scenario("S18", "S17", "S6", needs=DURABLE)
 def whichever_delivery_comes_first_takes_the_slot_up(store: StoreUnderTest) -> Steps[None]:
-    """A slot handed over to the ticket is nobody's yet; then the other is told that it is held."""
+    """A slot that was handed over has no claimant yet; later the other delivery gets `Held`."""
     yield from store.take(store.request(id="holder"))
     job = store.request(id="job", payload=b"job", claimant="asked-first")
     yield from store.wait(job)
@@ -256,7 +256,7 @@ def a_job_evicted_before_it_came_is_not_lost(store: StoreUnderTest) -> Steps[Non
 
 @scenario("S17", "S18", needs=DURABLE)
 def a_look_tells_where_a_job_stands_and_changes_nothing(store: StoreUnderTest) -> Steps[None]:
-    """Whoever parked a job asks once more, without taking its slot from the one who is woken."""
+    """The process that parked a job looks again, and takes no slot from the woken delivery."""
     yield from store.take(store.request(id="holder"))
     [job] = yield from _park(store, "job")
     look = job._replace(mode=Mode.LOOK)
@@ -279,7 +279,7 @@ def a_look_tells_where_a_job_stands_and_changes_nothing(store: StoreUnderTest) -
 
 @scenario("S17", "S1", needs=DURABLE)
 def a_look_tells_how_a_job_ended(store: StoreUnderTest) -> Steps[None]:
-    """Superseded, or never heard of."""
+    """Superseded, or unknown."""
     yield from store.take(store.request(id="holder"))
     [job] = yield from _park(store, "job")
     newest = store.request(
@@ -293,7 +293,7 @@ def a_look_tells_how_a_job_ended(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S17", "S1", needs=DURABLE)
 def a_job_hears_from_when_it_asks_with_a_listener(store: StoreUnderTest) -> Steps[None]:
-    """It waits with nobody behind it; once granted, it asks again, and somebody is."""
+    """It waits without a process; once granted, it asks again, and has a listener."""
     yield from store.take(store.request(id="holder"))
     [job] = yield from _park(store, "job")
     yield from store.release("holder")
@@ -302,13 +302,13 @@ def a_job_hears_from_when_it_asks_with_a_listener(store: StoreUnderTest) -> Step
     again = yield from store.take(job._replace(listener=listener))
     assert again.fencing_token == granted.fencing_token
     assert (yield from store.evict("job"))
-    yield from store.eventually("the holder was told", lambda: listener.losses)
+    yield from store.eventually("the holder was notified", lambda: listener.losses)
     assert listener.losses == [Loss.EVICTED]
 
 
 @scenario("S17", needs=DURABLE)
 def a_job_that_waits_has_nobody_behind_it(store: StoreUnderTest) -> Steps[None]:
-    """Whoever asked with a listener hears nothing more until another delivery is granted."""
+    """A listener gets nothing more until another delivery is granted."""
     yield from store.take(store.request(id="holder"))
     listener = RecordingListener()
     yield from store.wait(store.request(id="job", payload=b"job", listener=listener))
@@ -316,16 +316,16 @@ def a_job_that_waits_has_nobody_behind_it(store: StoreUnderTest) -> Steps[None]:
     assert take_notices(store) == ["job"]
     store.clock.advance(6)
     yield from store.sweep()
-    assert take_notices(store) == ["job"], "not taken up by itself: it is offered again"
+    assert take_notices(store) == ["job"], "not claimed by itself: it is offered again"
     yield from store.take(store.request(id="job", payload=b"job", listener=listener))
     assert not listener.woken
     yield from store.evict("job")
-    yield from store.eventually("the holder was told", lambda: listener.losses)
+    yield from store.eventually("the holder was notified", lambda: listener.losses)
 
 
 @scenario("S15", "S19", needs=DURABLE)
 def a_withdrawal_takes_nothing_from_who_runs(store: StoreUnderTest) -> Steps[None]:
-    """A ticket goes, and a slot that it was handed; a lease that was taken up stays."""
+    """A ticket is removed, and a slot that was handed to it; a claimed lease stays."""
     yield from store.take(store.request(id="holder", payload=b"holder"))
     assert not (yield from store.withdraw("holder"))
     jobs = yield from _park(store, "first", "second", "third")
@@ -334,7 +334,7 @@ def a_withdrawal_takes_nothing_from_who_runs(store: StoreUnderTest) -> Steps[Non
     yield from store.release("holder")
     assert take_notices(store) == ["second"]
     assert (yield from store.withdraw("second"))
-    assert take_notices(store) == ["third"], "what it was handed goes on to the next"
+    assert take_notices(store) == ["third"], "its slot goes to the next"
     yield from store.take(jobs[2])
     assert not (yield from store.withdraw("third", [KEY]))
     assert (yield from store.holders()) == ["third"]

@@ -1,4 +1,4 @@
-"""S6, S15: what comes free goes to who waits, in the same step, and to nobody else."""
+"""S6, S15: free slots go to the waiters, in the same step, and to no other call."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def nobody_slips_in_between_release_and_wake_up(store: StoreUnderTest) -> Steps[
 
 @scenario("S6")
 def a_slot_handed_over_counts_as_in_use(store: StoreUnderTest) -> Steps[None]:
-    """`inspect` shows who is to take it up."""
+    """`inspect` shows the call that is to claim it."""
     yield from store.take(store.request(id="holder"))
     waiter = store.request(id="waiter")
     yield from store.wait(waiter)
@@ -61,7 +61,7 @@ def who_does_not_come_is_passed_over(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S6", "S10")
 def renewal_is_no_claim(store: StoreUnderTest) -> Steps[None]:
-    """A process that renews all its ids does not keep a slot that nobody takes up."""
+    """A process that renews all its ids does not keep a slot that is not claimed."""
     yield from store.take(store.request(id="holder"))
     yield from store.wait(store.request(id="absent", claim=5))
     next_one = store.request(id="next")
@@ -75,7 +75,7 @@ def renewal_is_no_claim(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S6", "S7")
 def who_was_passed_over_keeps_its_arrival_order(store: StoreUnderTest) -> Steps[None]:
-    """It asks again with the order it was given, and stands ahead of those who came later."""
+    """It asks again with the order it was given, and is ahead of later calls."""
     yield from store.take(store.request(id="holder"))
     slow = store.request(id="slow", lease=300, claim=5)
     queued = yield from store.wait(slow)
@@ -91,7 +91,7 @@ def who_was_passed_over_keeps_its_arrival_order(store: StoreUnderTest) -> Steps[
 
 @scenario("S6")
 def a_claim_starts_a_whole_lease(store: StoreUnderTest) -> Steps[None]:
-    """Whoever comes at the last moment has its lease from then on."""
+    """A call that claims at the last moment has its lease from then on."""
     yield from store.take(store.request(id="holder"))
     waiter = store.request(id="waiter", lease=30, claim=5)
     yield from store.wait(waiter)
@@ -107,7 +107,7 @@ def a_claim_starts_a_whole_lease(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S6", "S7", rows=(12,))
 def the_line_moves_in_order_while_others_arrive(store: StoreUnderTest) -> Steps[None]:
-    """One is released, one is served, one arrives: nobody is overtaken, ever."""
+    """One is released, one is served, one arrives: no call is ever overtaken."""
     yield from store.take(store.request(id="turn-0"))
     requests = [store.request(id=f"turn-{number}") for number in range(1, 31)]
     for request in requests[:10]:
@@ -133,7 +133,7 @@ def a_wide_release_serves_several(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S6", "S15", rows=(10,))
 def a_grant_that_crossed_a_withdrawal_goes_to_the_next(store: StoreUnderTest) -> Steps[None]:
-    """The waiter timed out just as it was handed the slot: it gives back what it does not know of.
+    """The waiter timed out when it was handed the slot: it releases it without knowing.
 
     A limiter that forgets this loses a slot for good: https://github.com/agronholm/anyio/issues/947.
     """
@@ -180,7 +180,7 @@ def a_wide_waiter_that_dies_lets_the_others_in(store: StoreUnderTest) -> Steps[N
 
 @scenario("S6")
 def an_eviction_hands_on(store: StoreUnderTest) -> Steps[None]:
-    """A slot taken back from a stuck holder goes to who waits."""
+    """A slot that is taken from a stuck holder goes to a waiter."""
     yield from store.take(store.request(id="stuck"))
     waiter = store.request(id="waiter")
     yield from store.wait(waiter)
@@ -192,7 +192,7 @@ def an_eviction_hands_on(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S6", rows=(24,))
 def one_release_does_not_wake_the_herd(store: StoreUnderTest) -> Steps[None]:
-    """Who was served is woken; the next in line may be, to see to the end of its lease."""
+    """The served waiter is woken; the next may be, to look at the end of that lease."""
     yield from store.take(store.request(id="holder"))
     listeners = [RecordingListener() for _ in range(5)]
     requests = [
@@ -214,7 +214,7 @@ def one_release_does_not_wake_the_herd(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S6", "S15", rows=(10, 31))
 def a_slot_is_not_left_with_a_caller_that_is_gone(store: StoreUnderTest) -> Steps[None]:
-    """Its event loop ended while it waited: the wake-up finds nobody, and the next is served."""
+    """Its event loop ended while it waited: the wake-up finds no caller, and the next is served."""
     gone, there = RecordingListener(present=False), RecordingListener()
     yield from store.take(store.request(id="holder"))
     yield from store.wait(store.request(id="gone", listener=gone))

@@ -1,4 +1,4 @@
-"""S1, S5, S19: who is who. Repeating is safe; releasing touches nothing but what it names."""
+"""S1, S5, S19: ids. Repeating is safe; a release removes only what it names."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def a_superseded_waiter_is_told_so_every_time(store: StoreUnderTest) -> Steps[No
 
 @scenario("S5", rows=(13,))
 def releasing_an_unknown_id_changes_nothing(store: StoreUnderTest) -> Steps[None]:
-    """It is told that there was nothing."""
+    """It returns False."""
     yield from store.take(store.request(id="holder"))
     yield from store.wait(store.request(id="waiter"))
     assert (yield from store.release("nobody", (KEY,))) is False
@@ -129,7 +129,7 @@ def a_release_frees_exactly_what_it_held(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S19")
 def a_lease_is_dropped_by_its_id_alone(store: StoreUnderTest) -> Steps[None]:
-    """The job was cancelled, and nobody knows its keys any more."""
+    """The job was cancelled, and its keys are not known any more."""
     yield from store.take(store.request(Demand(KEY, 1), Demand(OTHER_KEY, 1), id="job"))
     assert (yield from store.release("job")) is True
     assert (yield from store.keys()) == []

@@ -12,7 +12,7 @@ TWO = Demand(KEY, 2)
 
 @scenario("S2", rows=(6,))
 def a_lease_that_is_not_renewed_ends(store: StoreUnderTest) -> Steps[None]:
-    """The slot is taken over by the next who asks, and not before."""
+    """The slot goes to the next call that asks, and not before."""
     yield from store.take(store.request(id="crashed", lease=30))
     store.clock.advance(29)
     yield from store.be_refused(store.request(mode=Mode.TRY))
@@ -92,7 +92,7 @@ def renewal_after_the_release_finds_nothing(store: StoreUnderTest) -> Steps[None
 
 @scenario("S10")
 def renewing_nothing_is_allowed(store: StoreUnderTest) -> Steps[None]:
-    """The answer names nobody."""
+    """The answer names no id."""
     renewal = yield from store.renew()
     assert not renewal.gone
     assert not renewal.preempted
@@ -160,7 +160,7 @@ def max_hold_ends_a_lease_in_spite_of_renewals(store: StoreUnderTest) -> Steps[N
 
 @scenario("S2", "S1")
 def asking_again_does_not_prolong_max_hold(store: StoreUnderTest) -> Steps[None]:
-    """It counts from the moment the slot was taken up."""
+    """It counts from the moment the slot was claimed."""
     request = store.request(id="stuck", lease=30, max_hold=20)
     yield from store.take(request)
     store.clock.advance(15)
@@ -191,7 +191,7 @@ def who_overran_is_told(store: StoreUnderTest) -> Steps[None]:
     yield from store.take(store.request(id="stuck", lease=1000, max_hold=20, listener=listener))
     store.clock.advance(21)
     yield from store.take(store.request(mode=Mode.TRY))
-    yield from store.eventually("the holder was told", lambda: listener.losses)
+    yield from store.eventually("the holder was notified", lambda: listener.losses)
     assert listener.losses == [Loss.OVERRAN]
 
 
@@ -215,7 +215,7 @@ def _reclaim(store: StoreUnderTest, id_: str, granted: Granted) -> Request:
 
 @scenario("S10", needs=("forget",), rows=(21, 22))
 def after_data_loss_the_limit_still_holds(store: StoreUnderTest) -> Steps[None]:
-    """Whose slot was given away meanwhile is refused, waits nowhere and disturbs nobody."""
+    """If its slot was granted to another, it is refused, waits nowhere and changes nothing."""
     one = yield from store.take(store.request(TWO, id="one"))
     two = yield from store.take(store.request(TWO, id="two"))
     store.lose_data()
@@ -229,7 +229,7 @@ def after_data_loss_the_limit_still_holds(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S10")
 def a_reclaim_goes_ahead_of_the_queue(store: StoreUnderTest) -> Steps[None]:
-    """It never left, so those who wait did not come before it."""
+    """It never left, so the waiters did not come before it."""
     yield from store.take(store.request(TWO, id="holder"))
     yield from store.wait(store.request(Demand(KEY, 2, 2), id="wide"))
     yield from store.take(

@@ -1,4 +1,4 @@
-"""What is told of a key: `inspect`, and the times that answers name."""
+"""Snapshots of a key: `inspect`, and the times in answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def an_unused_key_is_all_zero(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S3", "S7")
 def inspect_tells_of_the_holders(store: StoreUnderTest) -> Steps[None]:
-    """Who, how much, since when, until when; the oldest first."""
+    """Id, cost, begin and end of each; the oldest first."""
     old = store.request(Demand(KEY, 5, 2), id="old", lease=60, label="host:1")
     granted = yield from store.take(old)
     store.clock.advance(10)
@@ -86,7 +86,7 @@ def inspect_shows_the_first_of_many_waiters(store: StoreUnderTest) -> Steps[None
 
 @scenario("S2")
 def inspect_shows_nothing_that_has_ended(store: StoreUnderTest) -> Steps[None]:
-    """Looking is a step, too: it first drops what ended, and serves who waits."""
+    """Looking is a step, too: it first removes what has ended, and serves the waiters."""
     yield from store.take(store.request(id="ended", lease=10))
     yield from store.wait(store.request(id="dead", lease=10))
     yield from store.wait(store.request(id="alive", lease=60))
@@ -130,7 +130,7 @@ def a_refusal_tells_when_to_try_again(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S2", "S6", rows=(11, 15))
 def a_waiter_that_looks_again_when_told_is_served_in_time(store: StoreUnderTest) -> Steps[None]:
-    """The holder crashes and nobody else asks: the waiter's own looking notices its end."""
+    """The holder crashes and no other call asks: the waiter's own look notices the end."""
     yield from store.take(store.request(id="crashed", lease=45))
     waiter = store.request(id="waiter", lease=60)
     waited = 0.0

@@ -65,7 +65,7 @@ def those_a_raised_limit_lets_in_are_woken(store: StoreUnderTest) -> Steps[None]
 
 @scenario("S12", rows=(36,))
 def a_lowered_limit_drains(store: StoreUnderTest) -> Steps[None]:
-    """Nobody is killed, and nobody comes in until there is room below the new number."""
+    """No holder is ended, and no call is admitted until the use is below the new number."""
     names = ["a", "b", "c"]
     for name in names:
         yield from store.take(store.request(Demand(KEY, 3), id=name))
@@ -134,7 +134,7 @@ def an_override_of_zero_admits_nobody(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S12")
 def a_paused_key_admits_nobody(store: StoreUnderTest) -> Steps[None]:
-    """They wait, or are refused, and are told that nobody may enter; holders go on."""
+    """They wait, or are refused, with a limit of 0; holders continue."""
     yield from store.take(store.request(Demand(KEY, 3), id="holder"))
     yield from store.pause()
     waiter = store.request(Demand(KEY, 3), id="waiter")
@@ -217,7 +217,7 @@ def an_evicted_holder_is_told(store: StoreUnderTest) -> Steps[None]:
     listener = RecordingListener()
     yield from store.take(store.request(id="stuck", listener=listener))
     assert (yield from store.evict("stuck")) is True
-    yield from store.eventually("the holder was told", lambda: listener.losses)
+    yield from store.eventually("the holder was notified", lambda: listener.losses)
     assert listener.losses == [Loss.EVICTED]
     assert (yield from store.evict("stuck")) is False
     assert (yield from store.keys()) == []

@@ -13,7 +13,7 @@ PRIORITY = ConflictResolution.PRIORITY
 
 
 def _served(store: StoreUnderTest, requests: Sequence[Request]) -> Steps[list[str]]:
-    """Queue these behind a holder of the only slot, in this order; return who is served when."""
+    """Queue these behind a holder of the only slot; return the order in which they are served."""
     yield from store.take(store.request(id="holder", lease=1000))
     for request in requests:
         yield from store.wait(request)
@@ -21,13 +21,13 @@ def _served(store: StoreUnderTest, requests: Sequence[Request]) -> Steps[list[st
 
 
 def _drain(store: StoreUnderTest, holder: str, requests: dict[str, Request]) -> Steps[list[str]]:
-    """Release one after the other; return who was served when."""
+    """Release one after the other; return the order in which they were served."""
     announced = yield from store.waiters()
     served: list[str] = []
     while len(served) < len(requests):
         yield from store.release(holder)
         holders = yield from store.holders()
-        assert len(holders) == 1, f"{holder} let go of the only slot, now it is held by {holders}"
+        assert len(holders) == 1, f"{holder} released the only slot, now it is held by {holders}"
         holder = holders[0]
         assert holder in requests, f"{holder} is still there"
         yield from store.take(requests[holder])
@@ -99,7 +99,7 @@ def groups_take_turns(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S7")
 def a_group_that_joins_late_waits_one_round_at_most(store: StoreUnderTest) -> Steps[None]:
-    """It neither stands behind the many of others, nor catches up on rounds it missed."""
+    """It neither waits behind the many of others, nor makes up for rounds it missed."""
     requests = {request.id: request for request in _of_groups(store, "AAAAAAAA")}
     yield from store.take(store.request(id="holder"))
     for request in requests.values():
@@ -131,7 +131,7 @@ def priority_goes_before_fairness(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S7")
 def an_arrival_order_may_be_given(store: StoreUnderTest) -> Steps[None]:
-    """Who came first elsewhere, comes first here, whenever it asks."""
+    """A call that came first elsewhere is first here, whenever it asks."""
     began = int(store.clock() * 1_000_000)
     orders = {"third": began - 1000, "first": began - 3000, "second": began - 2000}
     served = yield from _served(
@@ -153,7 +153,7 @@ def an_arrival_order_comes_back_as_it_was_given(store: StoreUnderTest) -> Steps[
 
 @scenario("S8")
 def a_wide_waiter_blocks_those_behind_it(store: StoreUnderTest) -> Steps[None]:
-    """One slot after the other comes free, until it fits."""
+    """One slot after the other is released, until it fits."""
     for name in ("a", "b", "c"):
         yield from store.take(store.request(Demand(KEY, 3), id=name))
     wide = store.request(Demand(KEY, 3, 3), id="wide")

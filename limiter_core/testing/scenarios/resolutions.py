@@ -40,7 +40,7 @@ def cancel_comes_in_where_there_is_room(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("KEEP_LATEST")
 def keep_latest_supersedes_all_who_wait(store: StoreUnderTest) -> Steps[None]:
-    """Whatever their own resolution; each is told. The running are untouched."""
+    """Whatever their own resolution; each is notified. Holders are not affected."""
     running = RecordingListener()
     yield from store.take(store.request(id="running", listener=running))
     listeners = [RecordingListener() for _ in range(3)]
@@ -49,7 +49,9 @@ def keep_latest_supersedes_all_who_wait(store: StoreUnderTest) -> Steps[None]:
         yield from store.wait(request)
     latest = store.request(LATEST, id="latest")
     yield from store.wait(latest)
-    yield from store.eventually("all were told", lambda: all(heard.woken for heard in listeners))
+    yield from store.eventually(
+        "all were notified", lambda: all(heard.woken for heard in listeners)
+    )
     for request in old:
         assert (yield from store.acquire(request)) == Replaced(KEY)
     assert (yield from store.waiters()) == ["latest"]
@@ -119,7 +121,7 @@ def the_latest_is_the_one_that_was_made_last(store: StoreUnderTest) -> Steps[Non
 
 @scenario("KEEP_LATEST", "S7")
 def the_latest_supersedes_those_made_before_it(store: StoreUnderTest) -> Steps[None]:
-    """It asks late: who was made after it waits on, whatever its resolution."""
+    """It asks late: a call that was made after it waits on, whatever its resolution."""
     began = int(store.clock() * 1_000_000)
     yield from store.take(store.request())
     yield from store.wait(store.request(id="younger", order=began - 1000))
@@ -146,7 +148,7 @@ def cancel_running_asks_the_oldest_to_let_go(store: StoreUnderTest) -> Steps[Non
         yield from store.take(store.request(two, id=name, listener=listener))
     newcomer = store.request(two, id="newcomer")
     yield from store.wait(newcomer)
-    yield from store.eventually("the oldest was told", lambda: listeners["oldest"].losses)
+    yield from store.eventually("the oldest was notified", lambda: listeners["oldest"].losses)
     assert listeners["oldest"].losses == [Loss.PREEMPTED]
     assert listeners["younger"].losses == []
     snapshot = yield from store.inspect()
@@ -160,7 +162,7 @@ def cancel_running_asks_the_oldest_to_let_go(store: StoreUnderTest) -> Steps[Non
 
 @scenario("CANCEL_RUNNING", "S10")
 def a_preempted_holder_hears_of_it_when_it_renews(store: StoreUnderTest) -> Steps[None]:
-    """It lives on until it lets go: it is not gone."""
+    """Its lease lives until the release: it is not gone."""
     yield from store.take(store.request(WINS, id="oldest"))
     newcomer = store.request(WINS, id="newcomer", lease=300)
     yield from store.wait(newcomer)
@@ -196,7 +198,7 @@ def as_many_are_preempted_as_the_newcomer_needs(store: StoreUnderTest) -> Steps[
 
 @scenario("CANCEL_RUNNING")
 def the_next_newcomer_supersedes_the_one_that_waits(store: StoreUnderTest) -> Steps[None]:
-    """And preempts nobody else: room is being made already."""
+    """And preempts no other: one is making room already."""
     two = WINS._replace(limit=2)
     yield from store.take(store.request(two, id="first"))
     yield from store.take(store.request(two, id="second"))

@@ -54,7 +54,7 @@ def all_keys_are_granted_when_the_last_comes_free(store: StoreUnderTest) -> Step
 
 @scenario("S9")
 def a_waiter_moves_to_the_key_that_blocks_it(store: StoreUnderTest) -> Steps[None]:
-    """What it waited for came free, but another key is full by now. Its arrival order stays."""
+    """The slot that it waited for is free, but another key is full now. Its order stays."""
     yield from store.take(store.request(B, id="holder-b"))
     both = store.request(A, B, id="both")
     first = yield from store.wait(both)
@@ -70,7 +70,7 @@ def a_waiter_moves_to_the_key_that_blocks_it(store: StoreUnderTest) -> Steps[Non
 
 @scenario("S9", "S7")
 def a_waiter_that_moves_keeps_its_arrival_order(store: StoreUnderTest) -> Steps[None]:
-    """On the new key it stands ahead of those who came later."""
+    """On the new key it is ahead of later calls."""
     yield from store.take(store.request(B, id="holder-b"))
     both = store.request(A, B, id="both")
     yield from store.wait(both)
@@ -160,7 +160,7 @@ def a_key_that_says_cancel_refuses_at_a_later_hand_off(store: StoreUnderTest) ->
     behind = store.request(A, id="behind")
     yield from store.wait(behind)
     yield from store.release("holder-a")
-    yield from store.eventually("the refused waiter was told", lambda: listener.woken)
+    yield from store.eventually("the refused waiter was notified", lambda: listener.woken)
     for _ in range(2):
         answer = yield from store.acquire(both)
         assert isinstance(answer, Refused)
@@ -206,7 +206,7 @@ def who_stood_behind_a_superseded_waiter_is_served(store: StoreUnderTest) -> Ste
 
 @scenario("S9", "S6", "CANCEL_RUNNING")
 def what_else_a_superseded_grant_held_is_handed_on(store: StoreUnderTest) -> Steps[None]:
-    """A slot of two keys was not taken up yet, and a newcomer on one of them wins."""
+    """A slot of two keys was not claimed yet, and a new call on one of them wins."""
     yield from store.take(store.request(A, B, id="holder"))
     yield from store.wait(store.request(A, B, id="handed"))
     waiter = store.request(A, id="waiter")
@@ -253,7 +253,7 @@ def _the_job_is_offered_them_again(store: StoreUnderTest, job: Request) -> Steps
 def a_job_that_did_not_come_is_not_superseded_before_it_waits_again(
     store: StoreUnderTest,
 ) -> Steps[None]:
-    """Those who waited are served first, and one of them moves to a key of the job."""
+    """The waiters are served first, and one of them moves to a key of the job."""
     job = yield from _offered_before_another_waits(store)
     store.clock.advance(job.claim + 0.1)
     yield from store.sweep()

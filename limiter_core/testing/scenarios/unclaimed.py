@@ -48,7 +48,7 @@ def an_evicted_job_is_told(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S17", "S19", needs=DURABLE)
 def an_evicted_dormant_job_is_told_when_a_worker_is_back(store: StoreUnderTest) -> Steps[None]:
-    """Until then it is kept, since nobody could hear; but it waits no longer."""
+    """Until then it is kept, since no worker can be notified; but it waits no longer."""
     jobs = yield from park(store, "job-1", "job-2", "job-3")
     store.clock.advance(PRESENCE + 1)
     assert (yield from store.evict_waiter("job-1"))
@@ -72,7 +72,7 @@ def an_evicted_dormant_job_is_told_when_a_worker_is_back(store: StoreUnderTest) 
 
 @scenario("S19")
 def an_evicted_waiter_is_told(store: StoreUnderTest) -> Steps[None]:
-    """A call that waits is refused, and whoever stood behind it goes on."""
+    """A waiting call is refused, and the next one behind it is served."""
     listener = RecordingListener()
     yield from store.take(store.request(Demand(KEY, 2), id="holder"))
     wide = store.request(Demand(KEY, 2, cost=2), id="wide", listener=listener)
@@ -80,7 +80,7 @@ def an_evicted_waiter_is_told(store: StoreUnderTest) -> Steps[None]:
     yield from store.wait(store.request(Demand(KEY, 2), id="next"))
     assert not (yield from store.evict_waiter("holder"))
     assert (yield from store.evict_waiter("wide"))
-    yield from store.eventually("the call was told", lambda: listener.woken)
+    yield from store.eventually("the call was notified", lambda: listener.woken)
     refused = yield from store.be_refused(wide)
     assert refused.reason is Refusal.EVICTED
     assert (yield from store.holders()) == ["holder", "next"]
@@ -88,7 +88,7 @@ def an_evicted_waiter_is_told(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S17", needs=DURABLE)
 def a_job_that_nobody_claims_lets_others_go_first(store: StoreUnderTest) -> Steps[None]:
-    """Offered in vain a few times though its worker is there: for a while it stands behind all."""
+    """Offered some times and not claimed, with its worker present: it is behind all for a while."""
     yield from park(store)
     orphan = job_of(store, "orphan")._replace(claim=PRESENCE - 2)
     yield from store.wait(orphan)
@@ -98,7 +98,7 @@ def a_job_that_nobody_claims_lets_others_go_first(store: StoreUnderTest) -> Step
         yield from store.sweep(worker_of(SHOP))
         store.clock.advance(orphan.claim + 0.1)
         yield from store.sweep(worker_of(SHOP))
-    assert take_notices(store) == ["orphan"], "nobody else is there"
+    assert take_notices(store) == ["orphan"], "no other job is there"
     call = store.request(id="call", lease=10_000)
     yield from store.wait(call)
     mail = job_of(store, "mail", name=MAIL)
