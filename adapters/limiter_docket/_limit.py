@@ -40,9 +40,9 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
     `lost`, `check()`, and `concurrency_key`. Several limits on one task are taken all or none.
 
     Args:
-        by: which tasks share the limit: an argument's name, a list of names, a `LIMIT_BY` strategy or
-            an object of your own. None means the annotated parameter, or without one the task.
-            A number is taken for `max_concurrent`.
+        by: which tasks share the limit: an argument's name, a list of names, a `LIMIT_BY`
+            strategy or an object of your own. None means the annotated parameter, or without one
+            the task. A number is taken for `max_concurrent`.
         max_concurrent: slots per key, or a function of the arguments that returns them.
         scope: a sub-namespace for the keys, within the docket.
         argument_name: another name for `by`, as Docket has it.

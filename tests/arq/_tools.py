@@ -16,9 +16,9 @@ async def is_waiting(store: RedisStore, count: int = 1) -> bool:
 
 
 async def until_idle(store: RedisStore) -> None:
-    """Wait until nobody holds or waits for anything."""
+    """Wait until no job holds a slot or waits for one."""
 
     async def is_idle() -> bool:
         return [key async for key in store.async_face().keys()] == []
 
-    await until_true(is_idle, "nothing is held, nobody waits")
+    await until_true(is_idle, "no job holds or waits")

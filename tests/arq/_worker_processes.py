@@ -131,7 +131,7 @@ class WorkerProcesses:
         return sum(is_parked(score) for _, score in scores)
 
     def troubles(self) -> str:
-        """Return what a worker that ended in an unexpected way said."""
+        """Return the output of workers that ended in an unexpected way."""
         failed = [
             worker for worker in self.workers if worker.process.poll() not in (None, 0, -9, -15)
         ]

@@ -53,7 +53,7 @@ async def test_workers_are_told_only_of_jobs_in_their_own_database(
         await bring_forward(other_pool, "later")
         await until(lambda: (1, "later") in begun, "it runs")
         await bring_forward(pool, "next")
-        await until(lambda: (0, "next") in begun, "what was said later was done")
+        await until(lambda: (0, "next") in begun, "the later message was processed")
         assert begun == [(1, "later"), (0, "next")]
     await other_pool.aclose()
     server.admin.delete("arq:queue")

@@ -273,7 +273,7 @@ HOOKS = {
 
 @pytest.mark.parametrize("name", HOOKS)
 def test_a_hook_is_as_it_was(name: str) -> None:
-    """A release of arq that changes it fails here, and not in somebody's queue."""
+    """A release of arq that changes it fails here, and not in a user's queue."""
     method = getattr(Worker, name)
     assert str(inspect.signature(method)) == HOOKS[name]
     assert name in vars(LimitedWorker)
@@ -298,6 +298,6 @@ def test_arq_uses_its_hooks_as_it_did() -> None:
 
 
 def test_deferred_scores_are_whole() -> None:
-    """Ours end in a half: that tells a parked job from one that its user deferred."""
+    """Those of parked jobs end in a half: that distinguishes them from deferred jobs."""
     assert inspect.signature(Job.abort)
     assert "score = to_unix_ms(_defer_until)" in inspect.getsource(ArqRedis.enqueue_job)

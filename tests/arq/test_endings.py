@@ -1,4 +1,4 @@
-"""A slot is given back once, on every way out of a job."""
+"""A slot is released once, however a job ends."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ async def test_a_waiting_job_as_its_producer_sees_it(
     job = await pool.enqueue_job("after", _job_id="waits")
     assert job is not None
     await until_true(lambda: is_waiting(store), "it waits")
-    await until(lambda: len(worker.tasks) == 1, "it takes up nothing")
+    await until(lambda: len(worker.tasks) == 1, "the waiting job uses no slot of the worker")
     assert await job.status() is JobStatus.deferred
     assert await pool.enqueue_job("after", _job_id="waits") is None
     assert [each.function for each in await pool.queued_jobs()].count("after") == 1
@@ -293,7 +293,7 @@ async def test_a_signal_before_a_jobs_first_step_leaves_it_to_the_next_worker(
 async def test_a_worker_that_only_lets_its_bodies_end_leaves_the_line_to_others(
     pool: ArqRedis, start_worker: Start, server: Server
 ) -> None:
-    """Jobs that nobody fetches stand before nobody, however long the bodies take."""
+    """Jobs that no worker fetches block no others, however long the bodies take."""
     limit = ConcurrencyLimit(LIMIT_BY.constant("line"), 1)
     begun = asyncio.Event()
 

@@ -163,7 +163,7 @@ async def test_the_server_is_killed_and_comes_back(own_server: Callable[..., Pro
 async def test_a_store_of_its_own_is_killed_and_comes_back(
     pool: ArqRedis, processes: WorkerProcesses, own_server: Callable[..., Process]
 ) -> None:
-    """arq's Redis goes on, and so do the workers."""
+    """arq's Redis runs on, and so do the workers."""
     keeper = own_server("--appendonly", "yes", "--appendfsync", "always")
     settings = {"limiter": keeper.url, "in_progress": 600, "lease": 5.0, "claim": 1.0}
     await enqueue(pool, 15, 0.2)

@@ -1,4 +1,4 @@
-"""The store cannot be used: jobs are kept, the worker lives, and says so once."""
+"""The store cannot be used: jobs are kept, the worker runs on, and logs it once."""
 
 from __future__ import annotations
 

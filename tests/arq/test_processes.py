@@ -23,7 +23,7 @@ async def test_one_at_a_time_in_the_order_of_enqueueing(
     pool: ArqRedis, processes: WorkerProcesses
 ) -> None:
     await enqueue(pool, 30, 0.005, pause=0.002)  # arq's order is one of milliseconds
-    processes.start(worker={"poll_delay": 30})  # nobody is started by a poll
+    processes.start(worker={"poll_delay": 30})  # no job is started by a poll
     processes.wait_for_ends(30)
     assert processes.names("begin") == list(range(30))
     assert processes.most_at_once() == 1

@@ -30,7 +30,7 @@ Start = Callable[..., Awaitable[Any]]
 
 
 class JobBodies:
-    """Bodies that run until they are let go, and the order in which they began and ended."""
+    """Bodies that run until the test ends them, and the order in which they began and ended."""
 
     def __init__(self) -> None:
         self.begun: list[Any] = []
@@ -309,7 +309,7 @@ async def parked(pool: ArqRedis, job: Job) -> bool:
 async def test_an_operator_changes_a_limit_at_run_time(
     pool: ArqRedis, start_worker: Start, bodies: JobBodies, store: RedisStore
 ) -> None:
-    """Whoever raises it hears of the jobs; here that is nobody's worker, and they are swept."""
+    """The process that raises it gets the notices; here it is no worker, and a sweep wakes them."""
     await start_worker([bodies.of(ONE)], claim=0.5)
     for name in ("a", "b", "c"):
         await send(pool, name)

@@ -53,7 +53,7 @@ class TaskRecord:
         return self._events[-1]
 
     def release_all(self) -> None:
-        """Hold nobody any more."""
+        """End all bodies that are held."""
         for event in self._events:
             event.set()
 
@@ -67,7 +67,7 @@ class TaskRecord:
             self.bodies.append((start, time.monotonic()))
 
     async def hold(self, what: Any) -> None:
-        """Take until the test says so."""
+        """Run until the test ends it."""
         self.began.append(what)
         start = time.monotonic()
         try:

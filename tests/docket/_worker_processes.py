@@ -149,7 +149,7 @@ class WorkerProcesses:
         self.wait(idle, "all is done")
 
     def wait(self, condition: Callable[[], object], name: str, patience: float = 40.0) -> None:
-        """Wait for a condition; if it never comes true, tell what the workers said."""
+        """Wait for a condition; if it never comes true, raise with the output of the workers."""
         try:
             until_now(condition, name, patience=patience)
         except AssertionError as error:

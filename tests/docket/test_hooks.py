@@ -19,7 +19,7 @@ def source(of: Any) -> str:
 
 
 def test_a_worker_knows_its_tasks_and_those_that_were_cancelled() -> None:
-    """Who runs is looked up by key; what `docket.cancel` ended does not count as a failure."""
+    """A running task is found by its key; one that `docket.cancel` ended has not failed."""
     text = source(Worker)
     assert "self._tasks_by_key: dict[TaskKey, asyncio.Task[None]] = {}" in text
     assert "self._cancelled_by_docket: set[asyncio.Task[None]] = set()" in text

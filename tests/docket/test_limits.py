@@ -308,7 +308,7 @@ async def test_a_store_that_cannot_be_had_is_said_when_the_worker_starts(server:
 )
 def test_wrong_settings_are_refused_where_they_are_said(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
-        set_store("nobody's", **wrong)
+        set_store("unused", **wrong)
 
 
 def test_what_is_no_store_is_refused_where_a_limit_is_written() -> None:
@@ -384,7 +384,7 @@ async def test_an_operator_raises_a_limit_for_those_who_wait(any_docket: Docket)
         await limiter.set_limit("ops", 3)
         await until_true(parked(any_docket, 2), "two wait")
         await limiter.set_limit("ops", 10)
-        await until_true(parked(any_docket, 0), "nobody waits")
+        await until_true(parked(any_docket, 0), "no task waits")
         await until(lambda: len(record.began) == 5, "all run")
         await limiter.reset_limit("ops")
         record.go_on.set()

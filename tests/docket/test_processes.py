@@ -68,7 +68,7 @@ async def test_who_is_killed_right_after_a_release_has_woken_the_next(
     await add_bills(processes, 2, seconds=0.1)
     victim = processes.start(kill_at="after release")
     processes.wait(lambda: victim.dead, "it dies")
-    # Both on their way, the second at once: nobody had to wait for its claim time to pass.
+    # Both arrived, the second at once: it did not wait until a claim time was over.
     assert processes.server.admin.zcard(f"{processes.name}:queue") == 0
     processes.start()
     processes.wait_until_idle()

@@ -60,10 +60,10 @@ async def test_a_replaced_one_has_a_ticket_of_its_own(any_docket: Docket) -> Non
         record.go_on.set()
         await until(lambda: 2 in record.began, "the replacement runs")
 
-        async def nobody_waits() -> bool:
+        async def no_task_waits() -> bool:
             return await waiting_in(any_docket) == 0
 
-        await until_true(nobody_waits, "no ticket is left")
+        await until_true(no_task_waits, "no ticket is left")
     assert record.began == [0, 2]
 
 

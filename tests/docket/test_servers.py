@@ -31,18 +31,18 @@ _numbers = itertools.count()
 
 
 class RedisDeployment:
-    """Where a docket is, as it reads the URL, and who looks at it from behind."""
+    """The servers of a docket: the URL as the docket reads it, and a client of the test."""
 
     def __init__(self, deployment: Sentinel | Cluster) -> None:
         self.deployment = deployment
         self.url = deployment.url
         self.tagged = isinstance(deployment, Cluster)
-        if self.tagged:  # Docket gives redis-py one node, which tells of the others
+        if self.tagged:  # Docket gives redis-py one node, which reports the others
             self.url = self.url.partition(",")[0]
 
     @property
     def admin(self) -> Any:
-        """A client of whoever takes writes now."""
+        """A client of the server that takes writes now."""
         primary = self.deployment.primaries()[0]
         kind: Any = redis.RedisCluster if self.tagged else redis.Redis
         return kind(host="127.0.0.1", port=primary.port, decode_responses=True)

@@ -166,7 +166,7 @@ async def test_a_delivery_that_is_too_late_to_park_leaves_the_ticket_to_the_othe
         running.append(asyncio.ensure_future(two.run_forever()))
         await until_true(parked(docket, 1), "another delivery of it is parked")
         go_on.set()
-        await until(lambda: "moved" in answers, "the other has heard so")
+        await until(lambda: "moved" in answers, "the other got that answer")
         waiting = await waiting_in(docket)
         record.go_on.set()
         await until(lambda: len(record.began) == 2, "both run", patience=5)

@@ -196,7 +196,7 @@ async def test_a_cancelled_one_that_could_not_ask_again_loses_its_ticket_as_well
     async def forgotten() -> bool:
         return not (await waits_for(any_docket, "b"))[2]
 
-    async def nobody_waits() -> bool:
+    async def no_task_waits() -> bool:
         return await waiting_in(any_docket) == 0
 
     async with AsyncExitStack() as stack:
@@ -211,4 +211,4 @@ async def test_a_cancelled_one_that_could_not_ask_again_loses_its_ticket_as_well
             assert await bring_forward(any_docket, "b", when_of(waiting))
             await until_true(forgotten, "it is parked, and where it waited is not known")
         await any_docket.cancel("b")
-        await until_true(nobody_waits, "no ticket is left")
+        await until_true(no_task_waits, "no ticket is left")

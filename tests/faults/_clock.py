@@ -37,7 +37,7 @@ def set_clock(deployment: Deployment, seconds: int) -> None:
     """
     for name in SHIFTS:
         told = [_tell(server, name, seconds) for server in deployment.primaries()]
-        assert any(told), f"nobody has the slot of {name}"
+        assert any(told), f"no process has the slot of {name}"
 
 
 def _tell(server: Server, name: str, seconds: int) -> bool:

@@ -127,7 +127,7 @@ def setting(deployment: Deployment, name: str, value: Any) -> Generator[None]:
 def read_only(deployment: Deployment) -> Generator[None]:
     """Demote all primaries for a while: replicas, with their data, of a server that is not there.
 
-    Clients are cut off as a failover does it; who connects again is told that it may not write.
+    Clients are cut off as by a failover; when they connect again, their writes are refused.
     """
     servers = deployment.primaries()
     for server in servers:
@@ -141,7 +141,7 @@ def read_only(deployment: Deployment) -> Generator[None]:
 
 
 def pause(deployment: Deployment, seconds: float) -> None:
-    """Have all primaries answer nobody for a while; returns at once."""
+    """Have all primaries answer no client for a while; returns at once."""
     for server in deployment.primaries():
         server.admin.client_pause(round(seconds * 1000))
 

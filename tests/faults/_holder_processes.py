@@ -26,7 +26,7 @@ class HolderProcess:
         process: its id.
         world: whether its calls are tasks or threads.
         ended: how many bodies it has ended, per key.
-        lost: how many of them were told that their lease is lost.
+        lost: how many of them were notified that their lease is lost.
         holds: the bodies that it is in, by lease id: the slots they hold.
     """
 
@@ -84,10 +84,10 @@ class HolderProcess:
         return at
 
     def freeze(self) -> None:
-        """Stop it where it is, and wait until it stands still."""
+        """Stop it where it is, and wait until it is frozen."""
         self._worker.freeze()
         status = Path(f"/proc/{self.process}/status")
-        until_now(lambda: "State:\tT" in status.read_text(), "it stands still")
+        until_now(lambda: "State:\tT" in status.read_text(), "it is frozen")
         self.since_frozen = time.monotonic()
 
     def thaw(self) -> tuple[float, float]:
@@ -128,7 +128,7 @@ class HolderProcesses:
 
     Args:
         folder: for their notes.
-        given: what each of them is told; see workers/holder.py.
+        given: the settings of each; see workers/holder.py.
     """
 
     def __init__(self, folder: Path, **given: Any) -> None:
@@ -223,7 +223,7 @@ class HolderProcesses:
         return {body for holder in holders for body in holder.holds}
 
     def lost(self) -> int:
-        """Return how many bodies have been told that their lease is lost."""
+        """Return how many bodies were notified that their lease is lost."""
         return sum(holder.lost for holder in self.holders)
 
     def finish(self, patience: float) -> list[dict[str, Any]]:

@@ -115,7 +115,7 @@ class Worker:
         self._process.wait(PATIENCE)
 
     def freeze(self) -> None:
-        """Let it and its children stand still."""
+        """Freeze it and its children."""
         os.killpg(self._process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:

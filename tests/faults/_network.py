@@ -21,7 +21,7 @@ REQUESTS, REPLIES = False, True
 class TwoWayProxy(Proxy):
     """A proxy that can hold up one direction and let the other pass.
 
-    What was held up arrives later, as it does in a network that heals: also requests of callers who
+    What was blocked arrives later, as it does in a network that heals: also requests of callers who
     are long gone, over connections that they have closed.
     """
 
@@ -83,7 +83,7 @@ class Network:
     Attributes:
         name: the namespace, as `ip netns` knows it.
         host: the test's address in it.
-        guest: the address of those who live there.
+        guest: the address inside of it.
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class Network:
 
     @contextmanager
     def unplugged(self) -> Generator[None]:
-        """Pull the cable: nothing passes, and nobody is told."""
+        """Pull the cable: nothing passes, and neither side is notified."""
         _run("ip", "link", "set", self._cable, "down")
         try:
             yield

@@ -1,11 +1,11 @@
-"""An independent witness: what was held at once, by the notes of those who held it.
+"""An overlap recorder: what was held at once, by the notes of the holders themselves.
 
 Knows no store and no limiter. Holders note begin and end of each body in files of their own; the
 test adds what it did to them, and when. All times are of CLOCK_MONOTONIC, which the processes of a
 machine share. `check` counts, per key, what was held at each moment, and lets pass only what the
 guarantee lets pass: beyond the limit may run
 
-- a body whose process was frozen, for one lease from the moment it goes on (while it is frozen it
+- a body whose process was frozen, for one lease from when it runs again (while it is frozen it
   does nothing, and is not counted);
 - a body that had begun when the server lost its data, or had all leases end at once by a jump of
   its clock, for one lease from then.
@@ -28,7 +28,7 @@ IN_FLIGHT = 0.25
 
 @dataclass(slots=True)
 class Body:
-    """One body: who ran it, on which slots, from when to when."""
+    """One body: its process, its slots, its begin and its end."""
 
     process: int
     id: str
@@ -84,7 +84,7 @@ class History:
 
     def stood_still(self, process: int, at: float) -> bool:
         """Whether a process was frozen at a moment."""
-        return any(who == process and since <= at < until for who, since, until in self.frozen)
+        return any(each == process and since <= at < until for each, since, until in self.frozen)
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class Overlap:
     """What `check` found.
 
     Attributes:
-        violations: moments at which too much ran that nothing excuses, told in full.
+        violations: moments at which too much ran that nothing excuses, as text.
         peak: per key, the most slots in use at once, excused ones with them.
         used: seconds of excused overlap, per excuse and key.
         reach: seconds from a fault to the end of its last overlap, at the worst.
@@ -166,7 +166,7 @@ def _check_key(
         moments |= {excuse.since, excuse.since + lease}
     begins = sorted(bodies, key=lambda body: body.begin)
     running: list[Body] = []
-    told: set[frozenset[str]] = set()
+    reported: set[frozenset[str]] = set()
     for at, until in pairwise(sorted(moments)):
         # At one and the same moment, ends come first.
         running = [body for body in running if body.end > at]
@@ -181,8 +181,8 @@ def _check_key(
         excused = [body for body in active if any(each.covers(body) for each in valid)]
         if in_use - sum(body.slots[key] for body in excused) > limit:
             names = frozenset(body.id for body in active)
-            if names not in told:
-                told.add(names)
+            if names not in reported:
+                reported.add(names)
                 found.violations.append(
                     f"{key!r}: {in_use} of {limit} slots in use at {at:.4f} for "
                     f"{until - at:.4f} s:" + "".join(f"\n    {body}" for body in active)

@@ -249,7 +249,7 @@ class Cluster:
         new = self._replica_of(old)
         with old.frozen():
             yield lambda: self._until_promoted(old, new)
-        until_now(lambda: old.admin.role()[0] == "slave", "it has heard of it")
+        until_now(lambda: old.admin.role()[0] == "slave", "it is a replica now")
 
     def until_whole(self) -> None:
         """Wait until there are three primaries again, which replicas follow."""
@@ -360,7 +360,7 @@ def until_in_step(replica: Process) -> None:
 
 
 def until_follows(replica: Process, primary: Process) -> None:
-    """Wait until a server is in step as a replica of this other one."""
+    """Wait until a server is an up-to-date replica of another one."""
 
     def follows() -> bool:
         role = replica.admin.role()
@@ -371,7 +371,7 @@ def until_follows(replica: Process, primary: Process) -> None:
 
 def cut_replication(primary: Process, replica: Process) -> None:
     """End it for good, in a way of which neither makes anything but a bad connection."""
-    replica.admin.config_set("masterauth", "a password that nobody asks for")
+    replica.admin.config_set("masterauth", "a password that is not needed")
     primary.admin.execute_command("CLIENT", "KILL", "TYPE", "replica")
 
 

@@ -30,7 +30,7 @@ CREW = WORLDS * 2 if SECONDS else (*WORLDS, "asyncio")
 """The processes of a trial; for a short one fewer, since to start them takes most of its time."""
 
 BODIES = 8
-"""How many bodies prove that it goes on: more than may be in the middle of one on a key."""
+"""How many bodies prove that work continues: more than may be in the middle of one on a key."""
 
 LIMITS = {"one": 1, "two": 2, "three": 3}
 GRACE = 121.0
@@ -115,7 +115,7 @@ class Trial:
             self.processes.close()
 
     def rounds(self, least: int = 1) -> Iterator[int]:
-        """Yield until the time is up; each round is to make a fault, and see that all goes on."""
+        """Yield until the time is up; each round makes a fault, and checks that work continues."""
         end = time.monotonic() + SECONDS
         number = 0
         while number < least or time.monotonic() < end:
@@ -130,14 +130,14 @@ class Trial:
         self.processes.until_bodies_end(LIMITS, BODIES, PATIENCE + self.lease + CLAIM, holders)
 
     def end_bodies(self) -> None:
-        """Have those who hold on let go, after a while, and wait until all go on."""
+        """End the bodies that are kept, after a while, and wait until work continues."""
         # Beside them first, as far as there is room: that is when something would overlap.
         time.sleep(self.lease / 2)
         self.processes.end_bodies()
         self.until_bodies_end()
 
     def until_ended(self, bodies: Iterable[str]) -> None:
-        """Wait until these bodies have ended (by lease id); who held on does no more."""
+        """Wait until these bodies have ended (by lease id)."""
         bodies = set(bodies)
         until_now(lambda: not bodies & self.processes.holding(), "these bodies have ended")
         self.processes.end_bodies()
@@ -183,7 +183,7 @@ class Trial:
         store = self.store()
         limiter = SyncLimiter(store)
         began = time.monotonic()
-        # Who was killed while it waited may have been handed a slot, which lies there for the
+        # A process that was killed while it waited may have been granted a slot, kept for the
         # claim time, from the end of a lease at the latest.
         patience = self.lease + CLAIM + 2.0
         leases = [

@@ -1,6 +1,6 @@
 """Fixtures of the trials, and the table of what they measured.
 
-Each scenario runs for a few seconds; with `LIMITER_FAULT_SECONDS=30` it goes on for so long, with
+Each scenario runs for a few seconds; with `LIMITER_FAULT_SECONDS=30` it runs for so long, with
 one fault after the other (`make test-faults`).
 """
 

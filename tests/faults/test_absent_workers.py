@@ -1,6 +1,6 @@
 """A web process and the workers of a job queue share a limit, and the workers go away.
 
-The jobs that wait starve nobody, keep their places, and are done when a worker is back.
+The jobs that wait block no others, keep their places, and are done when a worker is back.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Scene:
         return lease
 
     def acquire(self, timeout: float) -> SyncLease:
-        """Be let in as the web process, noted for the witness."""
+        """Get a slot as the web process, and note it for the overlap recorder."""
         lease = self.web.acquire(self.limit, {}, timeout=timeout)
         self._note(what="begin", id=lease.id, slots={"one": 1}, token=lease.fencing_token)
         return lease
@@ -116,7 +116,7 @@ class Scene:
             return sum(client.zcount(key, now, "+inf") for key in client.scan_iter("*:present:*"))
 
     def until(self, condition: Callable[[], object], name: str) -> None:
-        """Wait for a condition; tell what the workers said if it does not come."""
+        """Wait for a condition; raise with the output of the workers if it does not hold."""
         try:
             until_now(condition, name, patience=PATIENCE)
         except AssertionError as error:
@@ -125,7 +125,7 @@ class Scene:
     def until_done(self, workers: int = 2, *, in_order: bool = True) -> None:
         """Wait until the workers have done all jobs, within the limit.
 
-        In their order, unless some were offered a slot when their worker went: whoever does not
+        In their order, unless some were offered a slot when their worker left: a job that does not
         come in time is passed over.
         """
 
@@ -171,14 +171,14 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
 
 
 def is_served_again(scene: Scene, lease: SyncLease) -> None:
-    """The web process lets go and comes again, behind all jobs: it gets in, in bounded time."""
+    """The web process releases and asks again, behind all jobs: it gets in, in bounded time."""
     scene.release(lease)
     scene.release(scene.acquire(timeout=CLAIM + PRESENCE + NOISE))
     assert not scene.workers.done() - {-1}
 
 
 def test_workers_stop(scene: Scene) -> None:
-    """A deploy that takes its time: they leave before they end, so nobody waits for them."""
+    """A deploy that takes its time: they leave before they end, so no call waits for them."""
     lease = scene.park()
     for worker in scene.workers.see_to(1):
         worker.stop()
@@ -200,7 +200,7 @@ def test_workers_are_killed(scene: Scene) -> None:
 
 @slow
 def test_workers_freeze(scene: Scene) -> None:
-    """They stand still, and go on."""
+    """They are frozen, and continue."""
     lease = scene.park()
     workers = scene.workers.see_to(1)
     for worker in workers:

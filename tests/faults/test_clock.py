@@ -31,7 +31,7 @@ def test_processes_are_wrong_about_the_time(deploy: Deploy, trial: Begin) -> Non
 
 @pytest.mark.on_every_deployment
 def test_the_servers_clock_jumps(deploy: Deploy, trial: Begin) -> None:
-    """Row 2. Ahead: all leases end at once, and holders are told. Back: nothing is lost."""
+    """Row 2. Ahead: all leases end at once, and holders are notified. Back: nothing is lost."""
     deployment = deploy()
     set_clock(deployment, 0)
     with trial(deployment, lease=1.0, script=SHIFTED, leaves=SHIFTS) as run:
@@ -52,14 +52,14 @@ def test_the_servers_clock_jumps(deploy: Deploy, trial: Begin) -> None:
 
 @pytest.mark.on_every_deployment
 def test_after_a_jump_back_the_dead_keep_their_slots_for_longer(deploy: Deploy) -> None:
-    """Row 2: their leases end when the clock said so; and an idle key begins with a lower token."""
+    """Row 2: their leases end by that clock; and an idle key begins with a lower token."""
     deployment = deploy()
     set_clock(deployment, 60)
     with closing(RedisStore(deployment.url, script=SHIFTED)) as store:
         limiter, face = SyncLimiter(store), store.sync_face()
         with limiter.hold(limit_of("three", 1.0)) as lease:
             token = lease.fencing_token
-        # Nobody listens for it, so nobody renews it: as if its process had died.
+        # It has no listener, so it is not renewed: as if its process had died.
         face.acquire(Request("dead", (Demand("one", 1),), lease=1.0))
         set_clock(deployment, 0)
         [holder] = face.inspect("one").holders

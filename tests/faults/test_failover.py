@@ -86,7 +86,7 @@ def test_a_primary_stands_still(replicated: Sentinel | Cluster, trial: Begin) ->
 
 @in_the_long_run
 def test_a_replica_takes_over_by_order(cluster: Cluster, trial: Begin) -> None:
-    """CLUSTER FAILOVER hands over all that was written: nobody is told, and nobody overlaps."""
+    """CLUSTER FAILOVER hands over all that was written: no lease is lost, and no bodies overlap."""
     with trial(cluster, lease=LEASE) as run:
         for _ in run.rounds():
             run.processes.keep_holding(run.processes.alive[:2], LIMITS)

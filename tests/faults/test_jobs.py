@@ -102,7 +102,7 @@ def jobs_are_done(framework: Framework, folder: Path, figures: Figures) -> None:
 
 
 def until(condition: Callable[[], object], name: str, workers: Workers) -> None:
-    """Wait for a condition, with two workers at work; tells what they said if it never holds."""
+    """Wait for a condition, with two workers; raises with their output if it never holds."""
 
     def holds() -> object:
         workers.see_to(2)
@@ -116,7 +116,7 @@ def until(condition: Callable[[], object], name: str, workers: Workers) -> None:
 
 
 def until_nothing_is_held(framework: Framework, server: Process, workers: Workers) -> float:
-    """Wait until no slot is taken, nobody waits, and no key is left; returns for how long."""
+    """Wait until no slot is taken, no job waits, and no key is left; returns for how long."""
     began = time.monotonic()
     url = f"{server.url.removesuffix('/0')}/{framework.database}"
     with closing(RedisStore(url, namespace=framework.namespace)) as store:

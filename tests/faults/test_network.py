@@ -18,7 +18,7 @@ LEASE = 2.0
 
 @pytest.mark.on_every_deployment
 def test_connections_are_killed(deploy: Deploy, trial: Begin) -> None:
-    """Rows 15, 26: CLIENT KILL of all connections and subscriptions, in a storm; nobody notices."""
+    """Rows 15, 26: CLIENT KILL of all connections and subscriptions, often; no body notices."""
     deployment = deploy()
     with trial(deployment, lease=LEASE) as run:
         for _ in run.rounds():
@@ -42,7 +42,7 @@ def storm(deployment: Deployment, connections: int) -> None:
 
 
 def cut_off(run: Trial, far: list[HolderProcess], cut: AbstractContextManager[object]) -> None:
-    """Cut some off while they hold: they are told in time, the others get in, and all go on."""
+    """Cut some off while they hold: they are notified in time, others get in, and all continue."""
     bodies = run.processes.keep_holding(far, LIMITS)
     lost = run.processes.lost()
     with cut:
@@ -53,7 +53,7 @@ def cut_off(run: Trial, far: list[HolderProcess], cut: AbstractContextManager[ob
 
 
 def test_some_are_cut_off_by_a_proxy(deploy: Deploy, trial: Begin) -> None:
-    """Rows 21, 28, 29: who is cut off stops before its leases end, and only then others get in.
+    """Rows 21, 28, 29: a process that is cut off stops before its leases end, and then others run.
 
     In turns: no replies pass, no requests, nothing.
     """

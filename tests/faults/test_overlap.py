@@ -1,4 +1,4 @@
-"""The witness sees what it is there to see, and lets pass no more than it should."""
+"""The overlap recorder finds each violation, and excuses no more than it should."""
 
 from __future__ import annotations
 

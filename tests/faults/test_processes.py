@@ -1,4 +1,4 @@
-"""Processes that are killed, or stand still, under load."""
+"""Processes that are killed or frozen under load."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ def test_processes_are_killed(deploy: Deploy, trial: Begin) -> None:
 
 
 @pytest.mark.on_every_deployment
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="cannot see who stands still")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="cannot see which process is frozen"
+)
 def test_processes_stand_still_for_longer_than_a_lease(deploy: Deploy, trial: Begin) -> None:
-    """S2, S10; rows 8, 13, 28: SIGSTOP, then SIGCONT. Others get in, and who wakes is told."""
+    """S2, S10; rows 8, 13, 28: SIGSTOP, then SIGCONT. Others get in; the frozen one is notified."""
     with trial(deploy(), lease=1.0) as run:
         for _ in run.rounds():
             sleepers = [run.processes.of_world(world) for world in WORLDS]

@@ -1,4 +1,4 @@
-"""docs/reliability.md tells the truth: the tests that it names exist, and none is left out."""
+"""docs/reliability.md is right: the tests that it names exist, and none is left out."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from ._deployments import (
 from ._trial import LIMITS, Begin, Deploy
 
 LEASE = 2.0
-"""Long enough for a tenth of it, by which holders are told before its end, to be long on a busy
+"""Long enough for a tenth of it, by which holders are notified before its end, to be long on a busy
 machine."""
 
 FOR_A_MOMENT = 0.4
@@ -34,7 +34,7 @@ lease; for the other every lease ends."""
 
 
 def test_a_restart_with_data(deploy: Deploy, trial: Begin) -> None:
-    """Row 16: who holds and waits is still known; who cannot renew is told in time."""
+    """Row 16: holders and waiters are still known; one that cannot renew is notified in time."""
     deployment = deploy(*KEEPING)
     with trial(deployment, lease=LEASE) as run:
         for number in run.rounds(2):
@@ -51,7 +51,7 @@ def test_a_restart_with_data(deploy: Deploy, trial: Begin) -> None:
 
 
 def test_a_restart_without_data(deploy: Deploy, trial: Begin) -> None:
-    """S10, S11; rows 16, 22: more may run than may, for a lease; all goes on by itself."""
+    """S10, S11; rows 16, 22: more may run than may, for a lease; work continues by itself."""
     deployment = deploy()
     with trial(deployment, lease=1.0) as run:
         for _ in run.rounds():
@@ -73,7 +73,7 @@ def test_all_data_is_deleted(deploy: Deploy, trial: Begin) -> None:
 
 @pytest.mark.on_every_deployment
 def test_scripts_are_flushed_all_the_time(deploy: Deploy, trial: Begin) -> None:
-    """Rows 16, 17: nobody notices."""
+    """Rows 16, 17: no body notices."""
     deployment = deploy()
     with trial(deployment, lease=1.0) as run:
         over = threading.Event()
@@ -124,7 +124,7 @@ def test_a_hundred_leases_are_renewed_after_scripts_were_flushed(deploy: Deploy)
 
 @pytest.mark.on_every_deployment
 def test_memory_is_full(deploy: Deploy, trial: Begin) -> None:
-    """Noeviction: nobody new gets in; who holds keeps its slot, and can give it back."""
+    """Noeviction: no new call gets in; a holder keeps its slot, and can release it."""
     deployment = deploy("--maxmemory-policy", "noeviction")
     with trial(deployment, lease=LEASE) as run:
         for _ in run.rounds():
@@ -138,7 +138,7 @@ def test_memory_is_full(deploy: Deploy, trial: Begin) -> None:
 
 
 def test_the_server_is_demoted(deploy: Deploy, trial: Begin) -> None:
-    """A read-only replica is as good as away: calls wait, holders are told in time."""
+    """A read-only replica is as good as away: calls wait, holders are notified in time."""
     deployment = deploy()
     with trial(deployment, lease=LEASE) as run:
         for number in run.rounds(2):
@@ -157,7 +157,7 @@ def test_the_server_is_demoted(deploy: Deploy, trial: Begin) -> None:
 
 
 def test_the_server_is_slow(deploy: Deploy, trial: Begin) -> None:
-    """CLIENT PAUSE: for a moment, nothing is lost; longer, and holders are told in time."""
+    """CLIENT PAUSE: for a moment, nothing is lost; longer, and holders are notified in time."""
     deployment = deploy()
     with trial(deployment, lease=LEASE) as run:
         for number in run.rounds(2):

@@ -128,7 +128,7 @@ async def until(what: str, condition: Callable[[], Any]) -> None:
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + PATIENCE
     while not condition():
-        assert loop.time() < give_up_at, f"waited {PATIENCE} s in vain until {what}"
+        assert loop.time() < give_up_at, f"waited {PATIENCE} s until {what}, and it did not"
         await asyncio.sleep(0.01)
 
 

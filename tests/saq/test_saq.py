@@ -160,7 +160,7 @@ async def test_defaults_count_where_the_function_is_known(setup: SaqSetup) -> No
 async def test_a_killed_worker_is_replaced(
     server: Server, worker_process: Callable[[], Popen[bytes]], setup: SaqSetup
 ) -> None:
-    """Its slot is free when its lease ends; who waited is woken by the other worker's sweep."""
+    """Its slot is free when its lease ends; the waiter is woken by the other worker's sweep."""
     queue = setup.queue(ONE)
     server.admin.set("shut", 1)
     one, other = worker_process(), worker_process()
@@ -218,7 +218,7 @@ class _NoRedis:
 async def test_a_key_that_is_enqueued_again_at_once_does_not_meet_its_last_run(
     setup: SaqSetup,
 ) -> None:
-    """SAQ tells that a job ended before its slot is back."""
+    """SAQ reports that a job ended before its slot is released."""
     queue = setup.queue(ONE)
     setup.work(queue)
     gate = queue._open()[0]
@@ -261,7 +261,7 @@ async def test_a_hiccup_of_the_queue_fails_no_job(setup: SaqSetup) -> None:
 
 
 async def test_a_job_aborted_at_the_gate_is_ended(setup: SaqSetup) -> None:
-    """It is neither queued nor running then: SAQ leaves its end to whoever has it."""
+    """It is neither queued nor running then: SAQ leaves its end to the worker that has it."""
     setup.gate.clear()
     queue = setup.queue(ONE)
     setup.work(queue)

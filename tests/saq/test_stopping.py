@@ -25,7 +25,7 @@ def parked(setup: SaqSetup) -> int:
 async def test_a_worker_that_only_lets_its_bodies_end_leaves_the_line_to_others(
     setup: SaqSetup,
 ) -> None:
-    """Jobs that nobody fetches stand before nobody, however long the bodies take."""
+    """Jobs that no worker fetches block no others, however long the bodies take."""
     setup.gate.clear()
     queue = setup.queue(ONE)
     # When it has stopped to fetch, SAQ waits for these, too.

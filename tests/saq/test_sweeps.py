@@ -1,4 +1,4 @@
-"""SAQ's sweep beside a gate: what stands at the gate is nobody's to abort; what died there runs."""
+"""SAQ's sweep beside a gate: jobs at the gate are not aborted; those of dead workers run."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ async def test_a_job_whose_worker_died_at_the_gate_runs_though_it_has_no_retries
 async def test_a_job_that_stood_too_long_at_the_gate_runs_once(
     setup: SaqSetup, block: Block, begin_sweep: Sweep
 ) -> None:
-    """A sweep put it back, another worker ran it: who comes late does not begin it."""
+    """A sweep put it back, another worker ran it: the late one does not begin it."""
     queue, other = setup.queue(ONE), setup.queue(ONE)
     gate = block(gate_of(queue), "admit")
     await work(setup, queue, concurrency=1)
@@ -209,7 +209,7 @@ async def test_a_job_that_began_after_it_was_put_back_runs_once(
     assert await other._wake(job.id)
     after = await other.enqueue("job", user=1, name="after")
     assert after is not None
-    await until("the other goes on with the next", lambda: "after" in setup.running)
+    await until("the other worker runs the next", lambda: "after" in setup.running)
     assert sorted(setup.running) == ["after", "only"]
     setup.gate.set()
     await job.refresh(5.0)

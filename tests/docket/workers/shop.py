@@ -25,7 +25,7 @@ DOCKET = os.environ.get("SHOP_DOCKET", "shop")
 KILL_AT = os.environ.get("SHOP_KILL_AT", "")
 
 STORE = os.environ.get("SHOP_STORE") or None
-"""The store in the docket's own Redis wakes who waits by itself; of any other a worker hears."""
+"""The store in the docket's own Redis wakes waiting tasks itself; another notifies a worker."""
 
 set_store(DOCKET, STORE, claim=1.5, backstop=float(os.environ.get("SHOP_BACKSTOP", "300")))
 

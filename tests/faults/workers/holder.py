@@ -3,7 +3,7 @@
     holder.py '{"url": ..., "notes": "path", "world": "asyncio", "limits": {"one": 1}, "lease": 1}'
 
 Begin and end of each body go to a file of its own, one line each and at once, with the time of
-CLOCK_MONOTONIC, which all processes of a machine share: whoever reads the files needs to believe
+CLOCK_MONOTONIC, which all processes of a machine share: a reader of the files depends on
 neither the limiter nor the store. Lines on its input tell it what to do:
 
     keep holding  bodies do not end by themselves any more, only when their lease is lost
@@ -201,7 +201,7 @@ def listen() -> None:
 
 
 def main() -> None:
-    logging.disable(logging.WARNING)  # losses are logged; errors nobody expects
+    logging.disable(logging.WARNING)  # losses are logged; errors are not expected
     if given.get("network"):
         move_to_network(given["network"])
     if given.get("ahead"):

@@ -1,4 +1,4 @@
-"""What the bodies of queued jobs note, for the witness: as workers/holder.py does it.
+"""What the bodies of queued jobs note, for the overlap recorder, as workers/holder.py does it.
 
 Each worker has a folder, and each of its processes a file there.
 """
