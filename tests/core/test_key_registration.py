@@ -155,7 +155,7 @@ def test_to_register_the_same_again_changes_nothing(fresh):
         (Nameless, repr, "has its address in it"),
         (Printable, repr, "has its address in it"),
         *[
-            (kind, lambda value: "x", f"how a {kind.__name__} stands in a key is fixed")
+            (kind, lambda value: "x", f"the key text of a {kind.__name__} is fixed")
             for kind in (
                 object, type, bool, type(None), str, int, float, uuid.UUID, dict, list, set,
                 enum.Enum, BaseModel, SecretStr, datetime.datetime, pathlib.PurePath,
