@@ -30,12 +30,15 @@ class UnfollowedClock(ServerClock):
 
 
 def leave_time_to_the_clock(requests: LocalRequests) -> None:
-    """Have nothing renewed, looked at or given up by real time.
+    """Have the background do nothing in a run: it goes by real time, of which the model knows none.
 
-    On a busy machine a run may last longer than it takes until the first of that.
+    On a busy machine a run may last longer than it takes until the first renewal, look or deadline.
+    A call that is told of a loss while it asks is over, whatever the answer; what it may have taken
+    is released in the background. The calls of a run go on with the answer.
     """
     requests._jitter = lambda: 1e6
     requests.deadlines = lambda now: None  # type: ignore[method-assign]
+    requests.releases_due = lambda now: []  # type: ignore[method-assign]
 
 
 @pytest.fixture

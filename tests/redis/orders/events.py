@@ -37,11 +37,13 @@ How often most of these happen in one order is limited, so that orders end.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from limiter_core.requests import Granted
 
 from .callers import LEASE, WANTS, Caller, Status
+from .network import Message
 from .simulation import Simulation
 
 
@@ -62,7 +64,7 @@ def events_of(simulation: Simulation) -> Iterator[str]:
                 yield f"delay {message.label}"
         if used["disconnect"] < 2:
             yield f"disconnect {message.label}"
-        if not used["fail"] and message.what == "release" and not message.by_caller:
+        if not used["fail"] and _is_of_the_background(message):
             yield f"fail {message.label}"
     for news in simulation.server.news:
         yield f"receive {news.label}"
@@ -126,6 +128,13 @@ def _events_of_caller(simulation: Simulation, caller: Caller) -> Iterator[str]:
     if has == "holds" and not used["end"]:
         yield "evict " + name
         yield "expire " + name
+
+
+def _is_of_the_background(message: Message) -> bool:
+    """Whether it is a release, and of the background alone: no caller sent it as well."""
+    if message.what != "release" or message.by_caller or message.entry is None:
+        return False
+    return message.entry.renew_at < math.inf
 
 
 def _may_be_late(simulation: Simulation) -> bool:
