@@ -50,6 +50,7 @@ class Admission:
             admitted = self._admit(request)
         except Exception:
             logger.exception("could not admit %s", request.id)
+            request.delivery.outcome_unknown = True  # its ticket may wait all the same
             self.deferred.retry_later(request, RETRY_AFTER)
             admitted = False
         if not admitted:
@@ -106,7 +107,7 @@ class Admission:
             return False
         try:
             is_to_run = self._is_to_run(request, outcome)
-        except StoreError:
+        except BaseException:
             if isinstance(outcome, SyncLease):
                 outcome.release()
             raise
@@ -164,10 +165,10 @@ class Admission:
 
 def _is_revoked(request: Any) -> bool:
     """Whether this worker has received a revoke of a task, which is not reported here."""
-    state = _celery.state
-    return request.id in state.revoked or have_in_common(
-        stamps_of(request.stamps), stamps_of(state.revoked_stamps)
-    )
+    state, stamps = _celery.state, stamps_of(request.stamps)
+    # Name by name: the main thread may add one meanwhile.
+    revoked = stamps_of({name: state.revoked_stamps.get(name) for name in stamps})
+    return request.id in state.revoked or have_in_common(stamps, revoked)
 
 
 def _fail(request: Any, error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from time import monotonic
 from typing import Any
 
@@ -115,6 +116,47 @@ def test_a_copy_of_a_task_that_has_finished_is_dropped(parts: Parts, holder: Any
     assert parts.tickets.inspect(KEY).in_use == 0
 
 
+def test_a_task_that_ran_after_its_admission_failed_halfway_does_not_run_again(
+    parts: Parts, holder: Any
+) -> None:
+    """It waits in the store all the same, and is granted before its message is tried again."""
+
+    class FailsToClear(CompletionMarkers):
+        def clear(self, ticket: str) -> None:
+            raise RuntimeError("a mistake")
+
+    waits = parts.receive("one", task_id="a")
+    parts.admission.markers = FailsToClear(parts.tickets, NAME, 60.0)
+    again = granted(parts, waits)
+    assert not waits.message.acknowledged
+    assert deferred(parts) == 1
+    parts.releases.on_end(holder)
+    parts.admission.admit(again)
+    again.delivery.submit()
+    parts.releases.on_start(again)
+    again.acknowledge()
+    parts.releases.on_end(again)
+    refused(parts, waits)
+    assert waits.message.acknowledged
+    assert parts.tickets.inspect(KEY).in_use == 0
+
+
+@pytest.mark.parametrize("mistake", [RuntimeError, KeyboardInterrupt])
+def test_a_slot_is_given_back_if_its_admission_fails_halfway(
+    parts: Parts, mistake: type[BaseException]
+) -> None:
+    class FailsToClear(CompletionMarkers):
+        def clear(self, ticket: str) -> None:
+            raise mistake
+
+    request = parts.receive("late")
+    parts.admission.markers = FailsToClear(parts.tickets, NAME, 60.0)
+    with pytest.raises((TaskRevokedError, KeyboardInterrupt)):
+        parts.admission.admit(request)
+    assert parts.tickets.inspect(KEY).in_use == 0
+    assert not request.message.acknowledged
+
+
 def test_a_task_that_is_sent_again_under_its_id_runs_again(parts: Parts) -> None:
     first = parts.receive("late", task_id="a")
     parts.admission.admit(first)
@@ -163,6 +205,27 @@ def test_a_task_that_is_revoked_while_it_is_parked_leaves_at_once(
     assert [(ticket, reason) for ticket, _, reason in parts.removed] == [
         (waits.delivery.ticket, "revoked")
     ]
+
+
+def test_a_revoke_of_others_that_comes_while_a_task_is_parked_leaves_it_parked(
+    parts: Parts, holder: Any
+) -> None:
+    """The main thread adds a header to the revoked ones while a thread of the pool reads them."""
+
+    class ReadMeanwhile(list[str]):
+        def __iter__(self) -> Iterator[str]:
+            state.revoked_stamps["region"] = ["eu"]
+            return super().__iter__()
+
+    waits = parts.receive("one", stamped_headers=["tenant"], tenant="a")
+    state.revoked_stamps.update(tenant=ReadMeanwhile(["b"]), plan=["free"])
+    try:
+        refused(parts, waits)
+    finally:
+        state.revoked_stamps.clear()
+    assert waits.message.acknowledged
+    assert deferred(parts) == 0
+    assert parts.tickets.inspect(KEY).waiting == 1
 
 
 def test_a_task_that_comes_for_its_end_only_is_revoked(parts: Parts) -> None:
