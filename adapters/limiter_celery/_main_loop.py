@@ -69,10 +69,11 @@ class MainLoop:
         return self._green_thread not in (None, current_system_thread())
 
     def close(self) -> None:
-        """Close its sockets; no function runs any more."""
-        for each in (self._receiver, self._sender):
-            if each is not None:
-                each.close()
+        """Close its sockets: a function that is given from now on does not run."""
+        if self._sender is not None:
+            self._sender.close()
+            if self._green_thread is None:  # else the greenlet that reads it closes it
+                self._receiver.close()
 
     def run_pending(self) -> None:
         """Run the functions that wait; in the thread of the main loop."""
@@ -93,8 +94,9 @@ class MainLoop:
         self.run_pending()
 
     def _receive(self) -> None:
-        while self._receiver.recv(4096):
-            self._start_greenlet(self.run_pending)
+        with self._receiver:
+            while self._receiver.recv(4096):
+                self._start_greenlet(self.run_pending)
 
     def _start_greenlet(self, function: Callable[[], object]) -> None:
         """Start a greenlet of the main thread, since threads are greenlets here."""

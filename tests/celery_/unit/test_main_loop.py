@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -10,6 +12,22 @@ from kombu.asynchronous import Hub
 from kombu.asynchronous.timer import Timer
 
 from limiter_celery._main_loop import MainLoop
+
+GREEN = """
+import threading
+from kombu.asynchronous.timer import Timer
+from limiter_celery._main_loop import MainLoop
+
+main_loop, has_run = MainLoop(), threading.Event()
+main_loop.connect(None, Timer())
+main_loop.call_soon(has_run.set)
+assert has_run.wait(10.0), "it does not run"
+(reader,) = (each for each in threading.enumerate() if each.name == "limiter-main")
+main_loop.close()
+reader.join(10.0)
+assert not reader.is_alive(), "the greenlet that reads goes on"
+main_loop.call_soon(print)
+"""
 
 
 @pytest.fixture
@@ -92,3 +110,19 @@ def test_a_function_that_asks_for_another_does_not_keep_the_loop_busy(main_loop:
     main_loop.call_soon(ask)
     main_loop.run_pending()
     assert ran == ["asked"]
+
+
+@pytest.mark.parametrize(
+    "patch", ["gevent.monkey.patch_all", "eventlet.monkey_patch"], ids=["gevent", "eventlet"]
+)
+def test_its_greenlet_ends_quietly_when_it_is_closed(patch: str) -> None:
+    module, _, function = patch.rpartition(".")
+    script = f"from {module} import {function}\n{function}()\n{GREEN}"
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+        check=False,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
