@@ -15,8 +15,7 @@ from limiter_redis.connection.exchange import BorrowedPool, ConnectionPool, OwnP
 from limiter_redis.connection.nodes import Endpoint, Node
 from limiter_redis.protocol.keyspace import check_cluster
 from limiter_redis.protocol.script import Script
-from limiter_redis.session.cluster_renewal import RENEWAL_TIMEOUT, ClusterLeaseRenewer
-from limiter_redis.session.renewal import LeaseRenewer
+from limiter_redis.session.renewal import RENEWAL_TIMEOUT, TIMEOUT, LeaseRenewer
 from limiter_redis.session.session import Topology
 from limiter_redis.session.tracker import RequestTracker
 from limiter_redis.transport.async_transport import AsyncTransport
@@ -61,7 +60,7 @@ class _ServerTopology:
         self.tracker = RequestTracker(namespace, database=endpoint.database)
         self.tracker.where = endpoint.where
         self.renewer = LeaseRenewer(
-            self.tracker, lambda timeout: endpoint.sync_client(timeout=timeout), self._with_own_pool
+            self.tracker, endpoint, SingleNodeMap(), lambda: self._with_own_pool(TIMEOUT)
         )
 
     def new_sync_transport(self, *, own: bool) -> ThreadTransport:
@@ -154,7 +153,7 @@ class _ReplicatedTopology(_RoutedTopology):
         tracker = RequestTracker(namespace, database=endpoint.database)
         super().__init__(endpoint, SingleNodeMap(), tracker, script, min_replicas)
         self.renewer = LeaseRenewer(
-            self.tracker, lambda timeout: endpoint.sync_client(timeout=timeout), self._with_own_pool
+            self.tracker, endpoint, SingleNodeMap(), lambda: self._with_own_pool(TIMEOUT)
         )
 
 
@@ -181,9 +180,9 @@ class _ClusterTopology(_RoutedTopology):
             spans_scopes=tracker.keyspace.in_one_slot, sure_release=True
         )
         super().__init__(endpoint, slot_map, tracker, in_slots(script), min_replicas)
-        self.renewer = ClusterLeaseRenewer(
+        self.renewer = LeaseRenewer(
             self.tracker,
             endpoint,
             slot_map,
-            lambda timeout: self._with_own_pool(timeout, RENEWAL_TIMEOUT),
+            lambda: self._with_own_pool(TIMEOUT, RENEWAL_TIMEOUT),
         )

@@ -186,6 +186,9 @@ class SingleNodeMap(SlotMap):
         """Return the server."""
         return ONLY_NODE
 
+    def refresh(self, seen: int) -> None:
+        """Do nothing: the server has it all."""
+
     def masters(self) -> list[Node]:
         """Return the server."""
         return [ONLY_NODE]

@@ -1,30 +1,36 @@
-"""What the renewer does at one node of a cluster: a thread that renews, and receives messages.
+"""What the lease renewer does at one node: it receives messages, and carries out tasks.
 
-One for each node, so that a node that is away holds up nobody but those whose keys it has.
+In a cluster each node has a thread of its own, so that a node that is away holds up only what it
+owns. Where there is one node, the thread of the lease renewer does its work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from redis.exceptions import MovedError
 
+from limiter_core.errors import StoreUnavailable
 from limiter_core.system_clock import system_clock as time
-from limiter_core.threads import SystemThread, new_lock, new_socket_pair
+from limiter_core.threads import SystemEvent, SystemThread, new_lock, new_socket_pair
 from limiter_redis.connection.backoff import Backoff
+from limiter_redis.connection.exchange import BackgroundCall
 from limiter_redis.session.entries import Entry
 from limiter_redis.session.subscriber import Subscriber
 
 LINGER = 5.0
-"""Seconds that a channel is still heard when nobody here waits or holds under its tag any more."""
+"""Seconds that a channel stays subscribed to when nothing here waits or holds under its tag."""
 
 TIMEOUT = 2.0
-"""Seconds that connecting to hear channels may take."""
+"""Seconds that connecting to receive messages may take."""
 
 MOMENT = 0.01
 """Seconds that it is waited for at once: most connections are open by then."""
+
+_LONG = 1.0
+"""Seconds after which an attempt to connect has taken long."""
 
 _IDLE_AFTER = 10.0
 
@@ -33,11 +39,11 @@ class Work(NamedTuple):
     """What there is to do at a node.
 
     Attributes:
-        tags: to be heard.
+        tags: to be subscribed to.
         entries: to be renewed.
         looks: keys to be looked at.
-        releases: requests that nobody wants any more.
-        notices: for other processes.
+        releases: requests that are not wanted any more.
+        publish: whether there are notices for other processes.
         at_once: whether to wake the thread for it.
     """
 
@@ -45,97 +51,90 @@ class Work(NamedTuple):
     entries: Sequence[Entry] = ()
     looks: Sequence[str] = ()
     releases: Sequence[Entry] = ()
-    notices: Sequence[str] = ()
+    publish: bool = False
     at_once: bool = False
 
 
-class NodeTasks(Protocol):
-    """The renewer, as it is seen from a node."""
+class _NodeTasks(Protocol):
+    """What a worker can do at its node, and what it reports; see `LeaseTasks`."""
 
-    def renew(self, entries: list[Entry]) -> None:
-        """Renew leases and tickets."""
+    stopping: SystemEvent
 
-    def look(self, keys: list[str]) -> None:
-        """Look at keys whose time is up."""
-
-    def give_back(self, releases: list[Entry]) -> None:
-        """Release what nobody wants any more."""
-
-    def receive(self, messages: list[tuple[bytes, bytes]]) -> None:
-        """Pass on messages."""
-
-    def pass_on(self, notices: list[str]) -> None:
-        """Tell other processes of jobs that nobody here can wake."""
-
-    def subscribed_to(self, tags: set[str]) -> None:
-        """Have those looked at again who missed what was said before."""
-
-    def slots_moved(self) -> None:
-        """Have it learnt anew which node has what."""
-
-    def not_subscribed(self, error: Exception | None) -> None:
-        """Note why nothing is heard here; None: all is well."""
-
-    def no_sharded_channels(self, error: Exception) -> None:
-        """Note that the servers have no sharded channels."""
-
-    def channel(self, tag: str) -> bytes:
-        """Return the channel of this process under a tag."""
-        ...
-
-    def tick(self) -> float:
-        """Return the seconds between looks at the clock."""
-        ...
+    def tick(self) -> float: ...
+    def connect(self) -> BackgroundCall: ...
+    def renew(self, entries: list[Entry]) -> None: ...
+    def look(self, keys: list[str]) -> None: ...
+    def release(self, entries: list[Entry]) -> None: ...
+    def publish(self) -> None: ...
+    def channel_of(self, tag: str) -> bytes: ...
+    def receive(self, messages: list[tuple[bytes, bytes]]) -> None: ...
+    def subscribed_to(self, tags: set[str]) -> None: ...
+    def not_subscribed(self, error: Exception, *, took_long: bool) -> None: ...
+    def no_sharded_channels(self, error: Exception) -> None: ...
+    def slots_moved(self) -> None: ...
+    def node_is_away(self, releases: list[Entry], error: StoreUnavailable) -> float: ...
+    def failed(self, error: Exception) -> None: ...
 
 
 class NodeWorker:
-    """A thread for one node.
+    """The worker of one node.
+
+    Args:
+        tasks: what can be done.
+        new_subscriber: makes a connection for messages; None: no node is known.
+        thread: the name of its own thread; None: its owner calls `listen` and `work` in turn.
 
     Attributes:
-        ended: whether it has ended, for want of work.
+        subscribed: tags whose messages are received.
+        renewing: how often tasks failed, and when they are tried again.
     """
 
     def __init__(
-        self, tasks: NodeTasks, new_subscriber: Callable[[], Subscriber] | None, name: str
+        self, tasks: _NodeTasks, new_subscriber: Callable[[], Subscriber] | None, thread: str | None
     ) -> None:
         self._tasks = tasks
         self._new_subscriber = new_subscriber
         self._subscriber: Subscriber | None = None
+        self._opening_since = 0.0
         self._lock = new_lock()
         self._wanted: dict[str, float] = {}
-        """Tags, and when somebody was seen to need to hear of them."""
+        """Tags, and when a request was last seen that needs their messages."""
         self._asked: dict[bytes, str] = {}
         """Channels that were asked for, and their tags."""
         self.subscribed: set[str] = set()
-        """Tags that are heard."""
         self._entries: dict[str, Entry] = {}
         self._looks: dict[str, None] = {}
         self._releases: dict[Entry, None] = {}
-        self._notices: list[str] = []
-        self._wake_end, self._sleep_end = new_socket_pair()
-        self._wake_end.setblocking(False)
-        self._sleep_end.setblocking(False)
-        self._retry = Backoff()
+        self._publish = False
+        self._subscribing, self.renewing = Backoff(), Backoff()
         self._busy_at = time.monotonic()
-        self._stopping = False
-        self.ended = False
-        self._thread = SystemThread(self._run, f"limiter-{name}")
+        self._ended = self._stopping = False
+        self._wake_end: Any = None
+        self._woken: Any = None
+        """A socket that ends the waiting for messages, where there is a thread to be woken."""
+        self._first_call: BackgroundCall | None = None
+        if thread is None:
+            # Opened beside the connection for messages, which takes several round trips.
+            self._first_call = tasks.connect()
+            return
+        self._wake_end, self._woken = new_socket_pair()
+        self._wake_end.setblocking(False)
+        self._woken.setblocking(False)
+        self._thread = SystemThread(self._run, f"limiter-{thread}")
         self._thread.start()
-
-    # -- for the renewer ---------------------------------------------------------------------------
 
     def give(self, work: Work) -> bool:
         """Give it something to do; whether it still takes it."""
         now = time.monotonic()
         with self._lock:
-            if self.ended:
+            if self._ended:
                 return False
             for tag in work.tags:
                 self._wanted[tag] = now
             self._entries.update((entry.request.id, entry) for entry in work.entries)
             self._looks.update(dict.fromkeys(work.looks))
             self._releases.update(dict.fromkeys(work.releases))
-            self._notices += work.notices
+            self._publish |= work.publish
         if work.at_once:
             self._wake()
         return True
@@ -143,65 +142,64 @@ class NodeWorker:
     def stop(self) -> None:
         """Have it end."""
         self._stopping = True
+        if self._woken is None:
+            self._close()
         self._wake()
-
-    def _wake(self) -> None:
-        with suppress(OSError):  # it is full of wake-ups, or closed
-            self._wake_end.send(b"!")
 
     def join(self, seconds: float) -> None:
         """Wait until it has ended."""
-        if not self._thread.is_current():
+        if self._woken is not None and not self._thread.is_current():
             self._thread.join(seconds)
 
-    # -- the thread -------------------------------------------------------------------------------
+    def _wake(self) -> None:
+        if self._wake_end is not None:
+            with suppress(OSError):  # it is full of wake-ups, or closed
+                self._wake_end.send(b"!")
 
     def _run(self) -> None:
         try:
             while not self._stopping:
-                self._turn()
+                self.listen()
+                with suppress(BlockingIOError):
+                    self._woken.recv(1024)
+                self.work()
                 if self._may_end():
                     return
         finally:
             with self._lock:
-                self.ended = True
-            self._hang_up()
+                self._ended = True
+            self._close()
             self._wake_end.close()
-            self._sleep_end.close()
+            self._woken.close()
 
     def _may_end(self) -> bool:
         now = time.monotonic()
         with self._lock:
-            if self._wanted or self._entries or self._looks or self._releases or self._notices:
+            if self._wanted or self._entries or self._looks or self._releases or self._publish:
                 self._busy_at = now
             elif now - self._busy_at > _IDLE_AFTER:
-                self.ended = True
-        return self.ended
+                self._ended = True
+        return self._ended
 
-    def _turn(self) -> None:
+    def _close(self) -> None:
+        if self._first_call is not None:
+            self._first_call.give_up()
+        self._unsubscribe_all()
+
+    # -- messages ---------------------------------------------------------------------------------
+
+    def listen(self) -> None:
+        """Receive the messages of one tick. It never waits longer: renewals come behind it."""
         try:
             self._listen(self._tasks.tick())
-        except Exception as error:  # noqa: BLE001
-            # Whatever it was: leases depend on it that this goes on.
-            self._hang_up()
-            self._retry.failed()
-            self._tasks.not_subscribed(error)
-            self._tasks.slots_moved()
-        with self._lock:
-            entries, self._entries = list(self._entries.values()), {}
-            looks, self._looks = list(self._looks), {}
-            releases, self._releases = list(self._releases), {}
-            notices, self._notices = self._notices, []
-        if entries:
-            self._tasks.renew(entries)
-        if looks:
-            self._tasks.look(looks)
-        if releases:
-            self._tasks.give_back(releases)
-        if notices:
-            self._tasks.pass_on(notices)
+        except Exception as error:  # noqa: BLE001  (leases depend on it that this goes on)
+            opening = self._subscriber is not None and self._subscriber.is_opening
+            took_long = opening and time.monotonic() - self._opening_since > _LONG
+            self._unsubscribe_all()
+            self._subscribing.failed()
+            self._tasks.not_subscribed(error, took_long=took_long)
 
-    def _hang_up(self) -> None:
+    def _unsubscribe_all(self) -> None:
         self._asked.clear()
         self.subscribed.clear()
         if self._subscriber is not None:
@@ -209,25 +207,44 @@ class NodeWorker:
             self._subscriber = None
 
     def _listen(self, tick: float) -> None:
-        """Pass on one tick's messages."""
+        until = time.monotonic() + tick
+        subscriber = self._open_subscriber(tick)
+        if subscriber is None:
+            return
+        self._subscribe(subscriber)
+        while (left := until - time.monotonic()) > 0:
+            subscriber.listen(left, self._woken)
+            received, confirmed = bool(subscriber.received), bool(subscriber.confirmed)
+            self._take_in(subscriber)
+            if confirmed or not received:
+                return
+
+    def _open_subscriber(self, tick: float) -> Subscriber | None:
+        """Return the connection for messages, if it is open within a tick."""
         now = time.monotonic()
         with self._lock:
             for tag in [tag for tag, at in self._wanted.items() if now - at > LINGER]:
                 del self._wanted[tag]
-            wanted = list(self._wanted)
         if self._subscriber is None:
-            if not wanted or self._new_subscriber is None or not self._retry.is_due(now):
+            if (
+                not self._wanted
+                or self._new_subscriber is None
+                or not self._subscribing.is_due(now)
+            ):
                 self._sleep(tick)
-                return
+                return None
+            self._opening_since = now
             self._subscriber = self._new_subscriber()
-        subscriber = self._subscriber
-        if not subscriber.is_open:
-            if not subscriber.open(TIMEOUT, MOMENT):
-                self._sleep(tick)
-                return
-            self._tasks.not_subscribed(None)
-            self._retry.over()
-        channels = {self._tasks.channel(tag): tag for tag in wanted}
+        if self._woken is None:
+            return self._subscriber if self._subscriber.open(TIMEOUT, tick) else None
+        if not self._subscriber.open(TIMEOUT, MOMENT):
+            self._sleep(tick)
+            return None
+        return self._subscriber
+
+    def _subscribe(self, subscriber: Subscriber) -> None:
+        with self._lock:
+            channels = {self._tasks.channel_of(tag): tag for tag in self._wanted}
         new = {channel: tag for channel, tag in channels.items() if channel not in self._asked}
         old = [channel for channel in self._asked if channel not in channels]
         self._asked.update(new)
@@ -235,21 +252,19 @@ class NodeWorker:
         for channel in old:
             self.subscribed.discard(self._asked.pop(channel))
         subscriber.unsubscribe(old)
-        subscriber.listen(tick, self._sleep_end)
-        self._drain()
-        self._take_in(subscriber)
 
     def _take_in(self, subscriber: Subscriber) -> None:
-        heard, subscriber.heard = subscriber.heard, []
+        received, subscriber.received = subscriber.received, []
         confirmed, subscriber.confirmed = subscriber.confirmed, []
         refused, subscriber.refused = subscriber.refused, []
         taken, subscriber.taken = subscriber.taken, []
-        if heard:
-            self._tasks.receive(heard)
+        if received:
+            self._tasks.receive(received)
         if confirmed:
+            self._subscribing.over()
             tags = {self._asked[channel] for channel in confirmed if channel in self._asked}
-            self.subscribed |= tags
             self._tasks.subscribed_to(tags)
+            self.subscribed |= tags  # last: who sees it may rely on what was noted before
         gone = [*taken, *(channel for channel, _ in refused)]
         if gone:
             self._forget(gone)
@@ -257,10 +272,9 @@ class NodeWorker:
         for _, error in refused:
             if not isinstance(error, MovedError):
                 self._tasks.no_sharded_channels(error)
-                return
 
     def _forget(self, channels: list[bytes]) -> None:
-        """Forget channels of slots that moved to another node: whoever still needs them says so."""
+        """Forget channels of slots that another node has now: they are asked for there."""
         with self._lock:
             for channel in channels:
                 tag = self._asked.pop(channel, None)
@@ -269,14 +283,44 @@ class NodeWorker:
                     self._wanted.pop(tag, None)
 
     def _sleep(self, seconds: float) -> None:
-        self._sleep_end.settimeout(seconds)
+        if self._woken is None:
+            time.sleep(seconds)
+            return
+        self._woken.settimeout(seconds)
         try:
-            self._sleep_end.recv(1024)
+            self._woken.recv(1024)
         except TimeoutError:
             pass
         finally:
-            self._sleep_end.setblocking(False)
+            self._woken.setblocking(False)
 
-    def _drain(self) -> None:
-        with suppress(BlockingIOError):
-            self._sleep_end.recv(1024)
+    # -- tasks ------------------------------------------------------------------------------------
+
+    def work(self) -> None:
+        """Carry out what it was given."""
+        if self._first_call is not None and not self._first_call.is_done(self._tasks.tick()):
+            return
+        if not self.renewing.is_due(time.monotonic()) and not self._tasks.stopping.is_set():
+            return
+        with self._lock:
+            entries, self._entries = list(self._entries.values()), {}
+            looks, self._looks = list(self._looks), {}
+            releases, self._releases = list(self._releases), {}
+            publish, self._publish = self._publish, False
+        if not (entries or looks or releases or publish):
+            return
+        try:
+            self._tasks.renew(entries)
+            self._tasks.look(looks)
+            self._tasks.release(releases)
+            if publish:
+                self._tasks.publish()  # last: it may be refused, for want of a right
+        except StoreUnavailable as error:
+            # What is to be renewed or released is given again.
+            with self._lock:
+                self._looks.update(dict.fromkeys(looks))
+            self.renewing.failed(self._tasks.node_is_away(releases, error))
+        except Exception as error:  # noqa: BLE001  (leases depend on it that this goes on)
+            self._tasks.failed(error)
+        else:
+            self.renewing.over()

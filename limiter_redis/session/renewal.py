@@ -1,80 +1,97 @@
-"""The renewer: one daemon thread per process that renews, listens, and looks when time is up.
+"""The lease renewer: a background thread per process that keeps its requests alive.
 
-It has connections of its own, so that neither a busy event loop nor an exhausted pool can make a
-lease run out. It runs while somebody in this process waits or holds, and for a little longer.
+It hands out what is due to a worker for each node: renewals, looks at keys whose time is up,
+releases, notices. Its connections are its own, so that neither a busy event loop nor an exhausted
+pool can make a lease run out. It runs while this process waits or holds, and for a little longer.
+One server is a cluster of one node: there the thread is that node's worker, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
-from typing import TypeVar
 
-import redis
-from redis.exceptions import RedisError
-
-from limiter_core.errors import StoreError, StoreUnavailable
-from limiter_core.outage import Outage, RepeatedWarning, shared_outage
-from limiter_core.requests import Request
+from limiter_core.jitter import jitter
+from limiter_core.outage import RepeatedWarning
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, SystemThread, new_lock
+from limiter_redis.cluster.slot_map import SlotMap, tag_of
 from limiter_redis.connection.backoff import Backoff
-from limiter_redis.connection.exchange import BackgroundCall
-from limiter_redis.protocol import commands, replies
-from limiter_redis.protocol.commands import BATCH
+from limiter_redis.connection.nodes import ONLY_NODE, Endpoint, Node
 from limiter_redis.protocol.errors import store_error
 from limiter_redis.session.entries import Entry
+from limiter_redis.session.lease_tasks import LeaseTasks
+from limiter_redis.session.node_worker import NodeWorker, Work
 from limiter_redis.session.subscriber import Subscriber
-from limiter_redis.session.tracker import RequestTracker, release_of, renewal_of
+from limiter_redis.session.tracker import RequestTracker
 from limiter_redis.transport.interfaces import ThreadTransport
 
-R = TypeVar("R")
-
-TICK = 0.1
-"""Seconds between looks at the clock; the bound on how late a renewal can be."""
-
-_SHORT_TICK = 0.02
-_SHORT_LEASE = 1.0
 _IDLE_AFTER = 10.0
-"""Seconds without anybody waiting or holding after which the thread ends; the next call starts it
-again."""
+"""Seconds without a request after which the thread ends; the next call starts it again."""
 
-_LONGEST_PAUSE = 1.0
-"""Seconds between two renewals where the store is away, at the most; less for a short lease."""
-
-_LONG = 1.0
-"""Seconds after which an attempt to listen has taken long."""
-
-_NOT_SUBSCRIBED = "cannot receive messages, will try again"
-BAD_ANSWER = "the renewer got an error from the store"
-_NOTHING = Outage("")
 TIMEOUT = 2.0
 """Seconds that a reply, or a connection, may take: a renewal must be over long before a lease."""
 
+RENEWAL_TIMEOUT = 0.2
+"""Seconds that a renewal in a cluster is repeated before those behind it go on; it comes again."""
+
+_WATCH_EVERY = 0.3
+"""Seconds between looks at all entries, for tags to be subscribed to."""
+
+_POLL = 0.3
+"""Seconds, about, between looks at all who wait, where servers have no sharded channels."""
+
+_REFRESH_AGAIN = 0.2
+"""Seconds between refreshes of the slot map, while something is wrong with it."""
+
 
 class LeaseRenewer:
-    """Keeps alive what the tracker knows of."""
+    """Keeps alive what the tracker knows of, at whatever node it is.
+
+    Args:
+        tracker: the requests of this process.
+        endpoint: where the servers are.
+        slot_map: which node has what.
+        new_transport: makes a transport for the running thread.
+    """
 
     def __init__(
         self,
         tracker: RequestTracker,
-        connect: Callable[[float], redis.Redis],
-        new_wire: Callable[[float], ThreadTransport],
+        endpoint: Endpoint,
+        slot_map: SlotMap,
+        new_transport: Callable[[], ThreadTransport],
     ) -> None:
         self._tracker = tracker
-        self._connect = connect
-        self._new_wire = new_wire
+        self._endpoint = endpoint
+        self._slot_map = slot_map
+        self._tasks = LeaseTasks(tracker, new_transport, self._slots_moved)
         self._lock = new_lock()
         self._thread: SystemThread | None = None
-        self._stopping = SystemEvent()
-        self._troubles: dict[str, Outage] = {}
+        self._stopping = self._tasks.stopping
         self._failures = RepeatedWarning("a listener failed")
-        self._listening, self._renewing = Backoff(), Backoff()
-        self._listening_since = 0.0
-        self._heard_channels: set[str] = set()
-        self.listening = False
-        """Whether messages are heard now."""
+        self._due_now = SystemEvent()
+        self._urgent: dict[str, None] = {}
+        self._waited_for: dict[str, None] = {}
+        """Tags under which a request of this process was queued."""
+        self._workers: dict[Node | None, NodeWorker] = {}
+        self._poll_at = self._watch_at = self._refresh_at = 0.0
+        self._map_is_wrong = False
+        self._refresher: SystemThread | None = None
+        self._refreshing = Backoff()
+        if tracker.sharded:
+            tracker.queued = self.watch
+
+    @property
+    def listening(self) -> bool:
+        """Whether messages are received now, at any node."""
+        return any(worker.subscribed for worker in list(self._workers.values()))
+
+    def receives(self, key: str) -> bool:
+        """Whether what is said under a key's tag is received now."""
+        tag = self._tag(key)
+        return any(tag in worker.subscribed for worker in list(self._workers.values()))
 
     def ensure_running(self) -> None:
         """Start the thread if it does not run.
@@ -96,10 +113,11 @@ class LeaseRenewer:
         """End the thread, if it runs; but not before the last lease was given back or lost.
 
         What it is to release is released before this returns, in bounded time: the process may end.
-        Who waits is woken: to ask again starts it anew.
+        Waiters are woken: to ask again starts it anew.
         """
         thread = self._thread
         self._stopping.set()
+        self._due_now.set()
         self._tracker.close()
         if thread is None or thread.is_current():
             return
@@ -108,7 +126,7 @@ class LeaseRenewer:
             return
         until = time.monotonic() + TIMEOUT
         while self._tracker.releases_due(now := time.monotonic()) and now < until:
-            time.sleep(_SHORT_TICK)
+            time.sleep(0.02)
 
     # -- the thread -------------------------------------------------------------------------------
 
@@ -117,15 +135,22 @@ class LeaseRenewer:
         with suppress(RuntimeError):  # the process ends, and no thread can begin
             SystemThread(lambda: self._watch_deadlines(over), "limiter-deadlines").start()
         tracker = self._tracker
-        turn, close = self._begin()
+        workers = self._workers = {}
+        only = None if tracker.sharded else self._new_worker(ONLY_NODE)
+        if only is not None:
+            workers[ONLY_NODE] = only
         idle_since = time.monotonic()
         try:
             while True:
-                turn()
-                try:
-                    tracker.after_turn()
-                except Exception as error:  # noqa: BLE001  (leases depend on it that this goes on)
-                    self._warn("the lease renewer failed, and goes on", error)
+                if only is None:
+                    self._due_now.wait(self._tasks.tick())
+                    self._due_now.clear()
+                else:
+                    only.listen()
+                self._carefully(self._hand_out)
+                if only is not None:
+                    only.work()
+                self._carefully(tracker.after_turn)
                 if tracker.requests or (tracker.on_notice and not self._stopping.is_set()):
                     idle_since = time.monotonic()
                 elif self._stopping.is_set() or time.monotonic() - idle_since > _IDLE_AFTER:
@@ -136,51 +161,18 @@ class LeaseRenewer:
             with self._lock:
                 if self._thread in (thread, None):  # else the next one runs already
                     self._thread = None
-                    self.listening = False
-            close()
+            self._close(list(workers.values()))
 
-    def _begin(self) -> tuple[Callable[[], None], Callable[[], None]]:
-        """Return what is to be done in each turn, and at the end."""
-        subscriber = Subscriber(self._connect(TIMEOUT), self._tracker.refusals, sharded=False)
-        wire = self._new_wire(TIMEOUT)
-        # Opened beside the connection for messages: what is looked at once that is there does not
-        # wait for it, which takes several round trips.
-        calls = BackgroundCall(lambda: wire.command("PING"), lambda _: wire.close())
-        calls.begin()
-
-        def turn() -> None:
-            now = time.monotonic()
-            try:
-                if subscriber.is_open or subscriber.is_opening or self._listening.is_due(now):
-                    self._listen(subscriber)
-                else:
-                    time.sleep(self._tick())
-            except Exception as error:  # noqa: BLE001
-                # Whatever it was: leases depend on it that this goes on.
-                self.listening = False
-                # Who is not known to the store yet is told by its own call; but not if that hangs.
-                took_long = (
-                    subscriber.is_opening and time.monotonic() - self._listening_since > _LONG
-                )
-                if self._tracker.depends() or (took_long and self._tracker.entries):
-                    self._warn(_NOT_SUBSCRIBED, store_error(error, self._tracker.where))
-                subscriber.close()
-                self._heard_channels.clear()
-                self._listening.failed()
-            if self._renewing.is_due(time.monotonic()) and calls.is_done(self._tick()):
-                self._keep(wire)
-
-        def close() -> None:
-            subscriber.close()
-            calls.give_up()
-            wire.close()
-
-        return turn, close
+    def _carefully(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001
+            self._tasks.failed(error)
 
     def _watch_deadlines(self, over: SystemEvent) -> None:
-        # In a thread of its own: who waits for a server that says nothing cannot tell holders in
-        # time that their leases end.
-        while not over.wait(self._tick()):
+        # In a thread of its own: one that waits for a server that says nothing cannot tell holders
+        # in time that their leases end.
+        while not over.wait(self._tasks.tick()):
             try:
                 self._tracker.expire(time.monotonic())
             except Exception as error:  # noqa: BLE001
@@ -191,148 +183,144 @@ class LeaseRenewer:
             self._thread = None
             if not self._tracker.requests and not self._tracker.undelivered:
                 return True
-            # Somebody came in between, and saw a thread that runs: so it does.
+            # A request came in between, and saw a thread that runs: so it does.
             self._thread = thread
             return False
 
-    def _listen(self, subscriber: Subscriber) -> None:
-        """Pass on one tick's messages. It never waits longer: renewals come behind it."""
-        now = time.monotonic()
-        until = now + self._tick()
-        if not subscriber.is_open:
-            if not subscriber.is_opening:
-                self._heard_channels.clear()
-                self._listening_since = now
-            if not subscriber.open(TIMEOUT, self._tick()):
-                return
-        wanted = [
-            self._tracker.channel,
-            *([self._tracker.notices] if self._tracker.on_notice else []),
-        ]
-        new = [each.encode() for each in wanted if each not in self._heard_channels]
-        self._heard_channels.update(wanted)
-        subscriber.subscribe(new)
-        while (left := until - time.monotonic()) > 0:
-            subscriber.listen(left)
-            heard, subscriber.heard = subscriber.heard, []
-            confirmed, subscriber.confirmed = subscriber.confirmed, []
-            for _, error in subscriber.refused:
-                raise error
-            heard_at = time.monotonic()
-            for channel, said in heard:
-                if channel == self._tracker.notices.encode():
-                    self._tracker.receive_undelivered(replies.text_of(said))
-                else:
-                    self._tracker.receive([replies.text_of(said)], heard_at)
-            if confirmed:
-                self._tracker.messages_lost()  # what was said before this, nobody heard
-                self.listening = True
-                self._listening.over()
-                self._troubles.get(_NOT_SUBSCRIBED, _NOTHING).over()
-                return
-            if not heard:
-                return
+    def _close(self, workers: list[NodeWorker]) -> None:
+        for worker in workers:
+            worker.stop()
+        for worker in workers:
+            worker.join(TIMEOUT)
+        self._tasks.close()
 
-    def _tick(self) -> float:
-        return _SHORT_TICK if self._tracker.requests.shortest < _SHORT_LEASE else TICK
+    # -- handing out ------------------------------------------------------------------------------
 
-    def _keep(self, wire: ThreadTransport) -> None:
-        """Renew what is due, look at keys whose time is up, give up what could not be renewed."""
-        now = time.monotonic()
-        try:
-            due = self._tracker.due(now)
-            for start in range(0, len(due), BATCH):
-                self._renew(wire, due[start : start + BATCH])
-            looks = self._tracker.due_looks(now)
-            for start in range(0, len(looks), BATCH):
-                self._look(wire, looks[start : start + BATCH])
-            releases = self._tracker.releases_due(now)
-            for start in range(0, len(releases), BATCH):
-                self._release(wire, releases[start : start + BATCH])
-            while self._tracker.undelivered:  # last: it may be refused, for want of a right
-                wire.command("PUBLISH", self._tracker.notices, self._tracker.undelivered[0])
-                del self._tracker.undelivered[0]  # only now: what fails is tried again
-        except StoreUnavailable as error:
-            if self._stopping.is_set():
-                self._tracker.leave_releases()
-            self._renewing.failed(min(_LONGEST_PAUSE, self._tracker.requests.shortest / 6))
-            if self._tracker.depends():
-                self._warn("cannot renew leases, will retry until they end", error)
-        except Exception as error:  # noqa: BLE001
-            # It must not end while leases depend on it, whatever a listener or a reply did.
-            self._warn("the lease renewer failed, and goes on", error)
-
-    def _warn(self, what: str, error: Exception) -> None:
-        """Warn of a trouble, now and then as long as it lasts."""
-        unknown = not isinstance(error, StoreError | RedisError | OSError)
-        trouble = self._troubles.get(what)
-        if trouble is None:
-            # The keepers of all stores of this process at that place say it once.
-            where = f"{self._tracker.where} {self._tracker.keyspace.common}"
-            trouble = self._troubles[what] = shared_outage(where, what)
-        trouble.began(error, unknown=unknown)
-
-    def _no_trouble(self) -> None:
-        self._renewing.over()
-        for what, trouble in list(self._troubles.items()):
-            if what != _NOT_SUBSCRIBED:
-                trouble.over()
-
-    def _call(
-        self, wire: ThreadTransport, operations: list[commands.Operation]
-    ) -> list[str | None]:
-        """Carry out operations and pass on the news; None in place of a reply that is an error."""
-        sent_at = time.monotonic()
-        lines, news = wire.call_each(operations)
-        self._tracker.receive(news, sent_at)
-        trouble = next((line for line in lines if isinstance(line, StoreError)), None)
-        if isinstance(trouble, StoreUnavailable):
-            raise trouble
-        if trouble is not None:
-            self._warn(BAD_ANSWER, trouble)
+    def _hand_out(self) -> None:
+        tracker, now = self._tracker, time.monotonic()
+        if tracker.sharded:
+            self._hand_out_tags(now)
         else:
-            self._no_trouble()
-        return [None if isinstance(line, StoreError) else line for line in lines]
+            notices = [tracker.notices] if tracker.on_notice else []
+            self._give(ONLY_NODE, Work(tags=[tracker.channel, *notices]))
+        for node, entries in self._by_node(tracker.due(now)).items():
+            self._give(node, Work(entries=entries, at_once=True))
+        for key in tracker.due_looks(now):
+            self._give(self._slot_map.node_of(self._tag(key)), Work(looks=[key], at_once=True))
+        for node, releases in self._by_node(tracker.releases_due(now)).items():
+            self._give(node, Work(releases=releases, at_once=self._stopping.is_set()))
+        if tracker.undelivered:
+            self._give(self._slot_map.node_of(tracker.notices), Work(publish=True, at_once=True))
 
-    def _read(self, read: Callable[[], R]) -> R | None:
-        """Return what a reply says; None if it cannot be read: the others go on."""
+    def _by_node(self, entries: Iterable[Entry]) -> dict[Node | None, list[Entry]]:
+        by_node: defaultdict[Node | None, list[Entry]] = defaultdict(list)
+        for entry in entries:
+            by_node[self._slot_map.node_of(self._tag(entry.key))].append(entry)
+        return by_node
+
+    def _tag(self, key: str) -> str:
+        return tag_of(self._tracker.keyspace, key)
+
+    def _give(self, node: Node | None, work: Work) -> None:
+        worker = self._workers.get(node)
+        if worker is None or not worker.give(work):
+            worker = self._workers[node] = self._new_worker(node)
+            worker.give(work)
+
+    def _new_worker(self, node: Node | None) -> NodeWorker:
+        sharded = self._tracker.sharded
+
+        def new_subscriber() -> Subscriber:
+            client = self._endpoint.sync_client(node or ONLY_NODE, timeout=TIMEOUT)
+            return Subscriber(client, self._tracker.refusals, sharded=sharded)
+
+        if not sharded:
+            return NodeWorker(self._tasks, new_subscriber, None)
+        if node is None:
+            return NodeWorker(self._tasks, None, "unowned")
+        return NodeWorker(self._tasks, new_subscriber, f"{node.host}:{node.port}")
+
+    # -- in a cluster: which channels, and which node has what ------------------------------------
+
+    def watch(self, key: str) -> None:
+        """Receive what is said under a key's tag, as soon as may be."""
+        tag = self._tag(key)
+        self._waited_for[tag] = None
+        worker = self._workers.get(self._slot_map.node_of(tag))
+        if worker is None or tag not in worker.subscribed:
+            self._urgent[tag] = None
+            self._due_now.set()
+
+    def _hand_out_tags(self, now: float) -> None:
+        if self._slot_map.version == 0 or self._map_is_wrong:
+            self._refresh(now)
+        if self._tasks.polls:
+            self._urgent.clear()
+            if now >= self._poll_at:
+                self._poll_at = now + _POLL * jitter.uniform(0.5, 1.0)
+                self._tracker.messages_lost()
+            return
+        urgent = list(self._urgent)
+        for tag in urgent:
+            self._urgent.pop(tag, None)
+        self._want(urgent, at_once=True)
+        if now >= self._watch_at:
+            self._watch_at = now + _WATCH_EVERY
+            self._want(self._tags_to_watch(now), at_once=False)
+
+    def _tags_to_watch(self, now: float) -> set[str]:
+        """Return the tags under which a request waits, or has held for a while.
+
+        Most calls are over before there could be anything to tell them.
+        """
+        waited_for: set[str] = set()
+        held: set[str] = set()
+        for entry in list(self._tracker.entries.values()):
+            if not entry.waiting:
+                if now - entry.granted_at > _WATCH_EVERY:
+                    held.add(self._tag(entry.key))
+            elif (tag := self._tag(entry.key)) in self._waited_for:
+                waited_for.add(tag)
+        for tag in [tag for tag in self._waited_for if tag not in waited_for]:
+            self._waited_for.pop(tag, None)
+        if self._tracker.on_notice is not None:
+            held.add(self._tracker.notices)
+        return waited_for | held
+
+    def _want(self, tags: Iterable[str], *, at_once: bool) -> None:
+        by_node: defaultdict[Node, list[str]] = defaultdict(list)
+        for tag in tags:
+            node = self._slot_map.node_of(tag)
+            if node is not None:
+                by_node[node].append(tag)
+        for node, some in by_node.items():
+            self._give(node, Work(tags=some, at_once=at_once))
+
+    def _refresh(self, now: float) -> None:
+        if now < self._refresh_at or not self._refreshing.is_due(now):
+            return
+        self._refresh_at = now + _REFRESH_AGAIN
+        if self._refresher is not None and self._refresher.is_alive():
+            return
+        self._map_is_wrong = False
+        # In a thread of its own: a node that says nothing must not hold up work at the others.
+        self._refresher = SystemThread(self._refresh_now, "limiter-slots")
+        self._refresher.start()
+
+    def _refresh_now(self) -> None:
         try:
-            return read()
-        except StoreError as error:
-            self._warn(BAD_ANSWER, error)
-            return None
+            self._slot_map.refresh(self._slot_map.version)
+        except Exception as error:  # noqa: BLE001
+            self._map_is_wrong = True
+            self._refreshing.failed()
+            if self._tracker.depends():
+                what = "cannot read which node has which slots, will try again"
+                self._tasks.warnings.warn(what, store_error(error, self._tracker.where))
+        else:
+            self._refreshing.over()
+        self._watch_at = 0.0
+        self._due_now.set()
 
-    def _release(self, wire: ThreadTransport, entries: list[Entry]) -> None:
-        lines = self._call(wire, [release_of(entry) for entry in entries])
-        for entry, line in zip(entries, lines, strict=True):
-            if line is not None:
-                self._tracker.released(entry)
-            else:
-                self._tracker.release_failed(entry)
-
-    def _renew(self, wire: ThreadTransport, entries: list[Entry]) -> None:
-        sent_at = time.monotonic()
-        lines = self._call(wire, [renewal_of(entry) for entry in entries])
-        lost: list[Request] = []
-        for entry, line in zip(entries, lines, strict=True):
-            if line is not None:
-                request = self._read(partial(self._tracker.renewed, entry, line, sent_at))
-                if request is not None:
-                    lost.append(request)
-        if lost:
-            self._reclaim(wire, lost)
-
-    def _reclaim(self, wire: ThreadTransport, lost: list[Request]) -> None:
-        sent_at = time.monotonic()
-        lines = self._call(wire, [commands.acquire(request) for request in lost])
-        for request, line in zip(lost, lines, strict=True):
-            if line is not None:  # else it is asked for again
-                self._read(partial(self._tracker.settle, request, line, sent_at))
-
-    def _look(self, wire: ThreadTransport, keys: list[str]) -> None:
-        lines = self._call(wire, [commands.sweep(key) for key in keys])
-        if any(entry.waiting for entry in list(self._tracker.entries.values())):
-            for key, line in zip(keys, lines, strict=True):
-                if line is not None:
-                    after = self._read(partial(replies.parse_duration, line, key))
-                    self._tracker.look_at(key, after)
+    def _slots_moved(self) -> None:
+        self._map_is_wrong = True
+        self._due_now.set()

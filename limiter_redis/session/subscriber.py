@@ -45,7 +45,7 @@ class Subscriber:
         sharded: whether the channels are those of a cluster's slots (Redis 7, Valkey).
 
     Attributes:
-        heard: messages, each with its channel in front.
+        received: messages, each with its channel in front.
         confirmed: channels that are heard from now on.
         refused: what the node said to channels that it does not have.
         taken: channels whose slot has left the node.
@@ -64,7 +64,7 @@ class Subscriber:
         self._parser = ReplyParser(pushes=True)
         self._asked: deque[tuple[bytes, bytes]] = deque()
         self._asked_at = self._heard_at = 0.0
-        self.heard: list[tuple[bytes, bytes]] = []
+        self.received: list[tuple[bytes, bytes]] = []
         self.confirmed: list[bytes] = []
         self.refused: list[tuple[bytes, RedisError]] = []
         self.taken: list[bytes] = []
@@ -120,7 +120,7 @@ class Subscriber:
             self._connection.disconnect()
             self._connection = None
         self._asked.clear()
-        for each in (self.heard, self.confirmed, self.refused, self.taken):
+        for each in (self.received, self.confirmed, self.refused, self.taken):
             each.clear()
 
     def subscribe(self, channels: Iterable[bytes]) -> None:
@@ -218,7 +218,7 @@ class Subscriber:
         kind, channel, said = parts
         if kind == self._message:
             if isinstance(channel, bytes) and isinstance(said, bytes):
-                self.heard.append((channel, said))
+                self.received.append((channel, said))
         elif self._asked and self._asked[0] == (kind, channel):
             self._asked.popleft()
             if kind == self._subscribed:

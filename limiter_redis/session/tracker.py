@@ -42,6 +42,8 @@ class RequestTracker:
         self.keyspace = keyspace_of(namespace)
         # Channels belong to the server: so they name the database. (A cluster has one.)
         self.process = ("s" if sharded else f"{database}:") + secrets.token_hex(8)
+        self.sharded = sharded
+        """Whether the channels are those of a cluster's slots."""
         self.channel = f"{namespace}:process:{self.process}"
         self.requests = LocalRequests()
         self.entries = self.requests.entries

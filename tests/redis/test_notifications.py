@@ -6,8 +6,6 @@ import asyncio
 import time
 
 import pytest
-import redis
-import redis.asyncio
 
 from limiter_core import (
     LIMIT_BY,
@@ -19,6 +17,7 @@ from limiter_core import (
 )
 from limiter_core.requests import Answer, Demand, Granted, Loss, Queued, Request
 from limiter_redis import RedisStore
+from limiter_redis.cluster.slot_map import SingleNodeMap
 from limiter_redis.session import subscriber
 from limiter_redis.session.renewal import LeaseRenewer
 from limiter_redis.session.tracker import RequestTracker
@@ -138,7 +137,7 @@ def test_listeners_that_always_fail_are_said_once_a_minute(
 ) -> None:
     """However many there are, and whatever they are told: by messages, and when leases end."""
     tracker = RequestTracker("limiter")
-    keeper = LeaseRenewer(tracker, lambda _: redis.Redis(), lambda _: None)  # type: ignore[arg-type,return-value]
+    keeper = LeaseRenewer(tracker, None, SingleNodeMap(), lambda: None)  # type: ignore[arg-type,return-value]
     for number in range(1000):
         request = Request(f"w{number}", (Demand(KEY, 1),), lease=0.001, listener=Failing())
         tracker.begin(request, time.monotonic())

@@ -1,0 +1,272 @@
+"""What is done for the requests of this process in the background, at the servers.
+
+Each task sends its operations in batches, passes on the news, and tells the tracker what the
+replies say. A reply that is an error, or that cannot be read, leaves the others alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from limiter_core.errors import StoreError, StoreUnavailable
+from limiter_core.outage import Outage, shared_outage
+from limiter_core.requests import Request
+from limiter_core.system_clock import system_clock as time
+from limiter_core.threads import SystemEvent, new_lock, socket_owner
+from limiter_redis.cluster.slot_map import tag_of
+from limiter_redis.connection.exchange import BackgroundCall
+from limiter_redis.protocol import commands, replies
+from limiter_redis.protocol.commands import BATCH, batched
+from limiter_redis.protocol.errors import store_error
+from limiter_redis.session.entries import Entry
+from limiter_redis.session.tracker import RequestTracker, release_of, renewal_of
+from limiter_redis.transport.interfaces import ThreadTransport
+
+R = TypeVar("R")
+
+TICK = 0.1
+"""Seconds between looks at the clock; the bound on how late a renewal can be."""
+
+_SHORT_TICK = 0.02
+_SHORT_LEASE = 1.0
+_LONGEST_PAUSE = 1.0
+"""Seconds between two renewals where the store is away, at the most; less for a short lease."""
+
+NOT_SUBSCRIBED = "cannot receive messages, will try again"
+FAILED = "the lease renewer failed, and goes on"
+_BAD_ANSWER = "the lease renewer got an error from the store"
+_UNAVAILABLE = "cannot renew leases, will retry until they end"
+
+
+class Warnings:
+    """Warns of troubles, now and then as long as they last.
+
+    Args:
+        tracker: says where the store is: all stores of this process there warn once.
+    """
+
+    def __init__(self, tracker: RequestTracker) -> None:
+        self._tracker = tracker
+        self._outages: dict[str, Outage] = {}
+
+    def warn(self, what: str, error: Exception) -> None:
+        """Note a failure."""
+        outage = self._outages.get(what)
+        if outage is None:
+            where = f"{self._tracker.where} {self._tracker.keyspace.common}"
+            outage = self._outages[what] = shared_outage(where, what)
+        outage.began(error, unknown=not isinstance(error, StoreError | RedisError | OSError))
+
+    def subscribed(self) -> None:
+        """Note that messages are received."""
+        outage = self._outages.get(NOT_SUBSCRIBED)
+        if outage is not None:
+            outage.over()
+
+    def carried_out(self) -> None:
+        """Note that operations were carried out."""
+        for what, outage in list(self._outages.items()):
+            if what != NOT_SUBSCRIBED:
+                outage.over()
+
+
+class LeaseTasks:
+    """The tasks of the lease renewer. For any of its threads.
+
+    Args:
+        tracker: the requests of this process.
+        new_transport: makes a transport for the running thread.
+        refresh: has the slot map refreshed.
+
+    Attributes:
+        stopping: whether the store was closed.
+        polls: whether the servers have no sharded channels.
+        warnings: where failures are said.
+    """
+
+    def __init__(
+        self,
+        tracker: RequestTracker,
+        new_transport: Callable[[], ThreadTransport],
+        refresh: Callable[[], object],
+    ) -> None:
+        self._tracker = tracker
+        self._new_transport = new_transport
+        self._refresh = refresh
+        self.stopping = SystemEvent()
+        self.polls = False
+        self.warnings = Warnings(tracker)
+        self._transports: dict[object, ThreadTransport] = {}
+        """By the owner of their sockets; see `socket_owner`."""
+        self._publishing = new_lock()
+
+    def transport(self) -> ThreadTransport:
+        """Return the transport of the running thread."""
+        owner = socket_owner()
+        transport = self._transports.get(owner)
+        if transport is None:
+            transport = self._transports.setdefault(owner, self._new_transport())
+        return transport
+
+    def connect(self) -> BackgroundCall:
+        """Open a connection, in the background."""
+        transport = self.transport()
+        call = BackgroundCall(lambda: transport.command("PING"), lambda _: transport.close())
+        call.begin()
+        return call
+
+    def close(self) -> None:
+        """Close the connections."""
+        while self._transports:
+            self._transports.popitem()[1].close()
+
+    def renew(self, entries: list[Entry]) -> None:
+        """Renew leases and tickets; ask again for leases that the store lost.
+
+        Raises:
+            StoreUnavailable: none of a batch could be carried out. (As of all that follow.)
+        """
+        for some in batched(entries, BATCH):
+            sent_at = time.monotonic()
+            lost: list[Request] = []
+            for entry, line in zip(some, self._call(list(map(renewal_of, some))), strict=True):
+                if isinstance(line, str):
+                    request = self._read(partial(self._tracker.renewed, entry, line, sent_at))
+                    if request is not None:
+                        lost.append(request)
+            if lost:
+                self._reclaim(lost)
+
+    def _reclaim(self, lost: list[Request]) -> None:
+        sent_at = time.monotonic()
+        for request, line in zip(lost, self._call(list(map(commands.acquire, lost))), strict=True):
+            if isinstance(line, str):  # else it is asked for again
+                self._read(partial(self._tracker.settle, request, line, sent_at))
+
+    def look(self, keys: list[str]) -> None:
+        """Look at keys whose next lease ends, or where a step left work over."""
+        for some in batched(keys, BATCH):
+            lines = self._call(list(map(commands.sweep, some)))
+            if any(entry.waiting for entry in list(self._tracker.entries.values())):
+                for key, line in zip(some, lines, strict=True):
+                    if isinstance(line, str):
+                        after = self._read(partial(replies.parse_duration, line, key))
+                        self._tracker.look_at(key, after)
+
+    def release(self, entries: list[Entry]) -> None:
+        """Release what is not wanted any more."""
+        for some in batched(entries, BATCH):
+            for entry, line in zip(some, self._call(list(map(release_of, some))), strict=True):
+                if isinstance(line, str):
+                    self._tracker.released(entry)
+                elif not isinstance(line, StoreUnavailable):  # else it is tried again at once
+                    self._tracker.release_failed(entry)
+
+    def publish(self) -> None:
+        """Tell other processes of jobs that were not woken here; else a sweep finds them."""
+        undelivered = self._tracker.undelivered
+        with self._publishing:
+            while undelivered:
+                command = "SPUBLISH" if self._tracker.sharded else "PUBLISH"
+                self.transport().command(command, self._tracker.notices, undelivered[0])
+                del undelivered[0]  # only now: what fails is tried again
+
+    def _call(self, operations: list[commands.Operation]) -> list[str | StoreError]:
+        """Carry out operations and pass on the news; returns the replies, or why there is none."""
+        sent_at = time.monotonic()
+        lines, news = self.transport().call_each(operations)
+        self._tracker.receive(news, sent_at)
+        errors = [line for line in lines if isinstance(line, StoreError)]
+        away = [error for error in errors if isinstance(error, StoreUnavailable)]
+        if away:
+            self.slots_moved()
+            if self._tracker.depends():
+                self.warnings.warn(_UNAVAILABLE, away[0])
+        elif errors:
+            self.warnings.warn(_BAD_ANSWER, errors[0])
+        else:
+            self.warnings.carried_out()
+        if len(away) == len(lines):
+            raise away[0]
+        return lines
+
+    def _read(self, read: Callable[[], R]) -> R | None:
+        """Return what a reply says; None if it cannot be read: the others go on."""
+        try:
+            return read()
+        except StoreError as error:
+            self.warnings.warn(_BAD_ANSWER, error)
+            return None
+
+    # -- messages ----------------------------------------------------------------------------------
+
+    def tick(self) -> float:
+        """Return the seconds between looks at the clock."""
+        return _SHORT_TICK if self._tracker.requests.shortest < _SHORT_LEASE else TICK
+
+    def channel_of(self, tag: str) -> bytes:
+        """Return the channel of this process under a tag; that of notices is its own tag."""
+        if self._tracker.sharded and tag != self._tracker.notices:
+            return f"{tag}:process:{self._tracker.process}".encode()
+        return tag.encode()
+
+    def receive(self, messages: list[tuple[bytes, bytes]]) -> None:
+        """Pass on messages."""
+        notices, received_at = self._tracker.notices.encode(), time.monotonic()
+        for channel, said in messages:
+            if channel == notices:
+                self._tracker.receive_undelivered(replies.text_of(said))
+            else:
+                self._tracker.receive([replies.text_of(said)], received_at)
+
+    def subscribed_to(self, tags: set[str]) -> None:
+        """Have the requests looked at that missed what was said before: the leases, too."""
+        if self._tracker.sharded:
+            keyspace = self._tracker.keyspace
+            self._tracker.messages_lost(lambda entry: tag_of(keyspace, entry.key) in tags)
+        else:
+            self._tracker.messages_lost()
+        self.warnings.subscribed()
+
+    def not_subscribed(self, error: Exception, *, took_long: bool) -> None:
+        """Note why messages are not received at a node."""
+        # A caller that the store does not know yet gets the error of its own call; but not if that
+        # hangs.
+        if self._tracker.depends() or (took_long and self._tracker.entries):
+            self.warnings.warn(NOT_SUBSCRIBED, store_error(error, self._tracker.where))
+        self.slots_moved()
+
+    def slots_moved(self) -> None:
+        """Have the slot map refreshed."""
+        if self._tracker.sharded:
+            self._refresh()
+
+    def no_sharded_channels(self, error: Exception) -> None:
+        """Look at all who wait from time to time, since the servers have no sharded channels.
+
+        Raises:
+            RedisError: there are none, but plain ones, and they are refused.
+        """
+        if not self._tracker.sharded:
+            raise error
+        if not self.polls:
+            self.warnings.warn("no sharded pub/sub here, will look instead", error)
+        self.polls = True
+
+    def node_is_away(self, releases: list[Entry], error: StoreUnavailable) -> float:
+        """Note that a node is away; returns the seconds to the next attempt, at the most."""
+        if self._tracker.depends():
+            self.warnings.warn(_UNAVAILABLE, error)
+        if not self.stopping.is_set():
+            return min(_LONGEST_PAUSE, self._tracker.requests.shortest / 6)
+        for entry in releases:  # what could not be released ends by itself
+            self._tracker.released(entry)
+        return 0.0
+
+    def failed(self, error: Exception) -> None:
+        """Note that a task failed, whatever the reason: leases depend on it that work goes on."""
+        self.warnings.warn(FAILED, error)
