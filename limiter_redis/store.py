@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
+import redis
+
 from limiter_core.errors import ConfigurationError
 from limiter_core.store import AsyncStore, Capabilities, SyncStore
 from limiter_redis.async_store import AsyncRedisStore
-from limiter_redis.cluster.replicas import checked_min_replicas, min_replicas_of
+from limiter_redis.cluster.redirects import in_slots
+from limiter_redis.cluster.replicas import MinReplicas, checked_min_replicas, min_replicas_of
+from limiter_redis.cluster.slot_map import SingleNodeMap, SlotMap
+from limiter_redis.connection.endpoints import ClusterEndpoint
+from limiter_redis.connection.exchange import BorrowedPool, ConnectionPool, OwnPool
+from limiter_redis.connection.nodes import Endpoint, Node
 from limiter_redis.connection.url_options import OWN
 from limiter_redis.connection.urls import (
     Client,
@@ -17,11 +24,16 @@ from limiter_redis.connection.urls import (
     endpoint_of_url,
     take_options,
 )
-from limiter_redis.protocol.keyspace import checked_namespace
+from limiter_redis.protocol.keyspace import check_cluster, checked_namespace
 from limiter_redis.protocol.script import SCRIPT, Script
+from limiter_redis.session.renewal import RENEWAL_TIMEOUT, TIMEOUT, LeaseRenewer
 from limiter_redis.session.session import Session, Topology
+from limiter_redis.session.tracker import RequestTracker
 from limiter_redis.sync_store import SyncRedisStore
-from limiter_redis.topology import new_topology
+from limiter_redis.transport.async_transport import AsyncTransport
+from limiter_redis.transport.interfaces import LoopTransport
+from limiter_redis.transport.routed_async_transport import RoutedAsyncTransport
+from limiter_redis.transport.sync_transport import SyncTransport
 
 __all__ = ("RedisStore", "store_from_url")
 
@@ -105,7 +117,7 @@ class RedisStore:
         self.session = Session(self._new_topology)
 
     def _new_topology(self) -> Topology:
-        return new_topology(
+        return _Topology(
             self._endpoint, self._client, self._namespace, self._script, self._min_replicas
         )
 
@@ -157,6 +169,95 @@ class RedisStore:
     async def aclose(self) -> None:
         """Close the store, in an event loop."""
         await self.session.aclose()
+
+
+class _Topology:
+    """What a session consists of: one server is a cluster of one node, which has all slots."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        client: object,
+        namespace: str,
+        script: Script,
+        min_replicas: MinReplicas | None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._client: redis.Redis | None = None
+        self._min_replicas = min_replicas
+        self._repeats = min_replicas is not None or isinstance(endpoint, ClusterEndpoint)
+        if isinstance(endpoint, ClusterEndpoint):
+            self.tracker = RequestTracker(namespace, sharded=True)
+            keyspace, refusals = self.tracker.keyspace, self.tracker.refusals
+            check_cluster(keyspace)
+
+            def ask(node: Node) -> Any:
+                refusals.check()
+                with refusals.watched():
+                    return endpoint.ask_slots(node)
+
+            self._script = in_slots(script)
+            self._slot_map = SlotMap(keyspace, endpoint.seeds, ask, endpoint.remap)
+            self.capabilities = Capabilities(spans_scopes=keyspace.in_one_slot, sure_release=True)
+        else:
+            self.tracker = RequestTracker(namespace, database=endpoint.database)
+            self._script = script
+            self._slot_map = SingleNodeMap(self.tracker.keyspace)
+            self.capabilities = Capabilities(sure_release=True)
+            if not self._repeats and isinstance(client, redis.Redis):
+                self._client = client
+        self.tracker.where = endpoint.where
+        renewal_timeout = RENEWAL_TIMEOUT if self.tracker.sharded else TIMEOUT
+        self.renewer = LeaseRenewer(
+            self.tracker,
+            endpoint,
+            self._slot_map,
+            lambda: self._new_sync_transport(self._own_pool, TIMEOUT, renewal_timeout),
+        )
+
+    def new_sync_transport(self, *, own: bool) -> SyncTransport:
+        new_pool = self._own_pool if own or self._client is None else self._borrowed_pool
+        return self._new_sync_transport(new_pool, self._endpoint.timeout, self._endpoint.timeout)
+
+    def new_async_transport(self) -> LoopTransport:
+        if self._repeats:
+            return RoutedAsyncTransport(
+                self._endpoint,
+                self._slot_map,
+                self.tracker,
+                self._script,
+                self.new_sync_transport(own=True),
+                min_replicas=self._min_replicas,
+            )
+        return AsyncTransport(
+            self._endpoint.async_client(),
+            self._endpoint.where,
+            self._script,
+            self.tracker,
+            timeout=self._endpoint.timeout,
+        )
+
+    def _new_sync_transport(
+        self, new_pool: Callable[[Node, float], ConnectionPool], timeout: float, patience: float
+    ) -> SyncTransport:
+        return SyncTransport(
+            self._endpoint.where,
+            self._slot_map,
+            self.tracker,
+            self._script,
+            new_pool,
+            timeout=timeout,
+            patience=patience if self._repeats else None,
+            min_replicas=self._min_replicas,
+        )
+
+    def _own_pool(self, node: Node, timeout: float) -> ConnectionPool:
+        client = self._endpoint.sync_client(node, timeout=timeout)
+        return OwnPool(client, self.tracker.refusals)
+
+    def _borrowed_pool(self, node: Node, timeout: float) -> ConnectionPool:  # noqa: ARG002
+        assert self._client is not None
+        return BorrowedPool(self._client)
 
 
 def store_from_url(url: str) -> RedisStore:

@@ -16,6 +16,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    ConnectionError,  # noqa: A004  (redis-py's own)
     MovedError,
     TimeoutError,  # noqa: A004  (redis-py's own)
     TryAgainError,
@@ -23,6 +24,7 @@ from redis.exceptions import (
 
 from limiter_core.backoff import backoff
 from limiter_core.errors import StoreError, StoreUnavailable
+from limiter_redis.connection.deadlines import NoAnswer
 from limiter_redis.protocol import commands
 from limiter_redis.protocol.errors import UNAVAILABLE, store_error
 from limiter_redis.protocol.script import Script
@@ -52,18 +54,21 @@ class Retry:
     """How often a call was sent, and until when it may be sent again.
 
     Args:
-        give_up_at: when the caller's patience ends, on the caller's clock.
+        give_up_at: when the caller's patience ends, on the caller's clock; None: only a call whose
+            connection was lost is sent again, once and at once.
     """
 
     __slots__ = ("_failed", "_moves", "give_up_at")
 
-    def __init__(self, give_up_at: float) -> None:
+    def __init__(self, give_up_at: float | None) -> None:
         self.give_up_at = give_up_at
         self._moves = 0
         self._failed = 0
 
     def backoff_after(self, error: Exception, now: float) -> float | None:
         """Return the seconds after which to send it again, None for never."""
+        if self.give_up_at is None:
+            return self._at_once_after(error)
         if isinstance(error, MovedError) and self._moves < _MOVES:
             self._moves += 1
             return 0.0
@@ -76,6 +81,15 @@ class Retry:
         pause = backoff(self._failed, _PAUSE, _LONGEST_PAUSE)
         self._failed += 1
         return pause
+
+    def _at_once_after(self, error: Exception) -> float | None:
+        # A connection that lay idle may be dead. All operations may be repeated (S1).
+        lost = isinstance(error, ConnectionError | OSError)
+        no_use = isinstance(error, AuthenticationError | TimeoutError | NoAnswer)
+        if self._failed or not lost or no_use:
+            return None
+        self._failed = 1
+        return 0.0
 
 
 def passes(error: Exception) -> bool:

@@ -79,6 +79,7 @@ class SlotMap:
     """The nodes of a cluster, and which of them owns which slot. For any thread.
 
     Args:
+        keyspace: the names of the store.
         seeds: nodes that may be asked at first.
         ask: returns what a node answers to CLUSTER SLOTS.
         remap: from the address that a node calls its own to the one where it can be reached.
@@ -86,10 +87,12 @@ class SlotMap:
 
     def __init__(
         self,
+        keyspace: Keyspace,
         seeds: Sequence[Node],
         ask: Callable[[Node], Any],
         remap: Callable[[tuple[str, int]], tuple[str, int]] | None = None,
     ) -> None:
+        self._keyspace = keyspace
         self._seeds = list(seeds)
         self._ask = ask
         self._remap = remap
@@ -100,6 +103,10 @@ class SlotMap:
         self._refreshed_at = -math.inf
         self.version = 0
         """How often the map was learnt; 0 as long as nothing is known."""
+
+    def tag_of(self, operation: commands.Operation) -> str:
+        """Return the tag of an operation: what has one travels together, and in order."""
+        return tag_of_operation(self._keyspace, operation)
 
     def node_of(self, tag: str) -> Node | None:
         """Return the node that owns a tag, None if that is not known."""
@@ -178,16 +185,23 @@ class SlotMap:
 class SingleNodeMap(SlotMap):
     """The map of a store that has one server: whatever it is asked, it is there."""
 
-    def __init__(self) -> None:
-        super().__init__([ONLY_NODE], lambda _: [(0, SLOTS - 1, (b"", 0))])
+    def __init__(self, keyspace: Keyspace) -> None:
+        super().__init__(keyspace, [ONLY_NODE], lambda _: [(0, SLOTS - 1, (b"", 0))])
         self.version = 1
 
     def node_of(self, tag: str) -> Node | None:  # noqa: ARG002
         """Return the server."""
         return ONLY_NODE
 
+    def tag_of(self, operation: commands.Operation) -> str:  # noqa: ARG002
+        """Return the one tag of all that the server has."""
+        return ""
+
     def refresh(self, seen: int) -> None:
         """Do nothing: the server has it all."""
+
+    def moved(self, error: Any, told_by: Node) -> None:
+        """Do nothing: there is no other server."""
 
     def masters(self) -> list[Node]:
         """Return the server."""

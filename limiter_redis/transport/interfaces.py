@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from limiter_core.errors import StoreError
@@ -48,8 +48,6 @@ class Receiver(Protocol):
 
 class ThreadTransport(Protocol):
     """A way for threads, to one server or to many."""
-
-    reply_lost: Callable[[], object]
 
     def call(
         self, operations: Sequence[commands.Operation], deadline: float | None = None

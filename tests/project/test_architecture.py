@@ -37,7 +37,7 @@ ROOMS = {
 }
 """The folders of a package, the lowest first: each imports itself, and those before it."""
 
-FLOORS = {"limiter_redis": 9}
+FLOORS = {"limiter_redis": 8}
 """How many modules of a package a chain of imports may have."""
 
 

@@ -137,7 +137,7 @@ def test_listeners_that_always_fail_are_said_once_a_minute(
 ) -> None:
     """However many there are, and whatever they are told: by messages, and when leases end."""
     tracker = RequestTracker("limiter")
-    keeper = LeaseRenewer(tracker, None, SingleNodeMap(), lambda: None)  # type: ignore[arg-type,return-value]
+    keeper = LeaseRenewer(tracker, None, SingleNodeMap(tracker.keyspace), lambda: None)  # type: ignore[arg-type,return-value]
     for number in range(1000):
         request = Request(f"w{number}", (Demand(KEY, 1),), lease=0.001, listener=Failing())
         tracker.begin(request, time.monotonic())
