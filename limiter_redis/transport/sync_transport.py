@@ -189,11 +189,10 @@ class SyncTransport:
         calls: dict[str, _Call] = {}
         for position, operation in enumerate(operations):
             tag = tag_of(operation)
-            call = calls.get(tag)
-            if call is None:
-                call = calls[tag] = _Call(tag, deadline)
-            call.operations.append(operation)
-            call.positions.append(position)
+            if tag not in calls:
+                calls[tag] = _Call(tag, deadline)
+            calls[tag].operations.append(operation)
+            calls[tag].positions.append(position)
         found = [*calls.values()]
         self._run(found, now)
         return found
