@@ -31,7 +31,7 @@ from limiter_redis.session.session import Session, Topology
 from limiter_redis.session.tracker import RequestTracker
 from limiter_redis.sync_store import SyncRedisStore
 from limiter_redis.transport.async_transport import AsyncTransport
-from limiter_redis.transport.interfaces import LoopTransport
+from limiter_redis.transport.loop_transport import LoopTransport
 from limiter_redis.transport.routed_async_transport import RoutedAsyncTransport
 from limiter_redis.transport.sync_transport import SyncTransport
 

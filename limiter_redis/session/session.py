@@ -21,7 +21,8 @@ from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock, run_in_thread, socket_owner
 from limiter_redis.protocol import words
 from limiter_redis.session.tracker import RequestTracker
-from limiter_redis.transport.interfaces import LoopTransport, ThreadTransport
+from limiter_redis.transport.interfaces import ThreadTransport
+from limiter_redis.transport.loop_transport import LoopTransport
 
 _NOTE_AGAIN = 3600.0
 """Seconds after which a scope is noted again for `sweep`."""

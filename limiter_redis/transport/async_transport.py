@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import redis.asyncio
@@ -25,10 +25,8 @@ from limiter_redis.protocol.commands import BATCH
 from limiter_redis.protocol.errors import Unreadable, is_driver_error, store_error
 from limiter_redis.protocol.script import Script
 from limiter_redis.transport.interfaces import Receiver
+from limiter_redis.transport.loop_transport import LoopTransport
 from limiter_redis.transport.pending import Pending, deliver, fail, fail_overdue, new_pending
-
-CLOSING_TIMEOUT = 5.0
-"""Seconds that closing waits for what was asked before."""
 
 IN_FLIGHT = 2
 """Calls that may be on their way at once: while the server does one, the next is written."""
@@ -63,7 +61,7 @@ class _Call:
         fail(self.pending, lambda operations: store_error(error, where, operations))
 
 
-class AsyncTransport:
+class AsyncTransport(LoopTransport):
     """Calls of one server, from one event loop, over one connection.
 
     While calls are on their way the next one gathers operations; so the number of connections and
@@ -81,12 +79,12 @@ class AsyncTransport:
         *,
         timeout: float,
     ) -> None:
+        super().__init__()
         self._client: Any = client
         self._where = where
         self._receiver = receiver
         self._encode = commands.Encoder(script, receiver.keyspace, receiver.process)
         self._timeout = timeout
-        self.loop = asyncio.get_running_loop()
         self._stream: Stream | None = None
         self._opening: asyncio.Task[None] | None = None
         self._gathered: list[Pending] = []
@@ -99,20 +97,11 @@ class AsyncTransport:
         self._to_repeat: list[_Call] = []
         """Calls to be sent once more, but not before all that flew with them are back."""
         self._watch: asyncio.TimerHandle | None = None
-        self._lifetime = self._until_the_loop_ends()
-        self._lifetime_began = False
-        self._closed = False
 
     def submit(
         self, operation: commands.Operation, deadline: float | None = None
     ) -> asyncio.Future[str]:
-        """Have an operation carried out; the future is its reply.
-
-        Args:
-            operation: the operation.
-            deadline: when the caller's patience ends, on the monotonic clock: then the future has
-                a `StoreUnavailable`, and the operation may still be carried out.
-        """
+        """Have an operation carried out; the future is its reply."""
         asked = new_pending(self.loop, operation, deadline, self._where)
         self._gathered.append(asked)
         if not self._flush_is_due:
@@ -137,20 +126,6 @@ class AsyncTransport:
                 raise store_error(error, self._where) from error
             raise
 
-    async def aclose(self) -> None:
-        """Close the connections.
-
-        What was asked before is carried out first, in bounded time: it may be a release that
-        nobody waits for any more.
-        """
-        deadline = self.loop.time() + CLOSING_TIMEOUT
-        while futures := self._unanswered():
-            left = deadline - self.loop.time()
-            if left <= 0:
-                break
-            await asyncio.wait(futures, timeout=left)
-        await self._lifetime.aclose()
-
     def abandon(self) -> None:
         """Close the connections of a loop that was closed before; from any thread."""
         self._closed = True
@@ -159,32 +134,21 @@ class AsyncTransport:
             stream.abandon()
         abandon_pool(self._client)
 
-    def _unanswered(self) -> list[asyncio.Future[str]]:
+    def _asked(self) -> list[asyncio.Future[str]]:
         calls = self._unanswered_calls()
-        asked = [*self._gathered, *(each for call in calls for each in call.pending)]
-        return [each.future for each in asked if not each.future.done()]
+        pending = [*self._gathered, *(each for call in calls for each in call.pending)]
+        return [each.future for each in pending]
 
-    async def _begin_lifetime(self) -> None:
-        if not self._lifetime_began:
-            self._lifetime_began = True
-            await anext(self._lifetime)
-
-    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
-        # `asyncio.run` closes the generators that are not finished: so that a program that never
-        # closes its limiter leaves no connection to a loop that is gone.
-        try:
-            yield
-        finally:
-            self._closed = True
-            if self._watch is not None:
-                self._watch.cancel()
-            if self._opening is not None:
-                self._opening.cancel()
-            if self._stream is not None:
-                self._stream.close()
-                self._stream = None
-                await asyncio.sleep(0)  # the loop lets go of the socket in its next turn
-            await self._client.aclose()
+    async def _close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+            await asyncio.sleep(0)  # the loop lets go of the socket in its next turn
+        await self._client.aclose()
 
     # -- sending ----------------------------------------------------------------------------------
 

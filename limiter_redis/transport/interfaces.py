@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -71,32 +70,4 @@ class ThreadTransport(Protocol):
 
     def close(self) -> None:
         """Close the connections."""
-        ...
-
-
-class LoopTransport(Protocol):
-    """A transport for one event loop, to one server or to many; see `AsyncTransport`."""
-
-    loop: asyncio.AbstractEventLoop
-
-    def submit(
-        self, operation: commands.Operation, deadline: float | None = None
-    ) -> asyncio.Future[str]:
-        """Have an operation carried out; the future is its reply."""
-        ...
-
-    async def command(self, *command: Any, node: Node | None = None) -> Any:
-        """Carry out one plain command, at a node or where its key is."""
-        ...
-
-    async def nodes(self) -> Sequence[Node]:
-        """Return the nodes that have keys."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close the connections, when what was asked before is done."""
-        ...
-
-    def abandon(self) -> None:
-        """Close the connections of a loop that was closed before; from any thread."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,11 +19,9 @@ from limiter_redis.protocol import commands
 from limiter_redis.protocol.commands import BATCH
 from limiter_redis.protocol.script import Script
 from limiter_redis.transport.interfaces import Receiver, ThreadTransport
+from limiter_redis.transport.loop_transport import LoopTransport
 from limiter_redis.transport.node_connection import Call, Confirmation, NodeConnection
 from limiter_redis.transport.pending import Pending, deliver, fail, new_pending
-
-CLOSING_TIMEOUT = 5.0
-"""Seconds that closing waits for what was asked before."""
 
 
 class _TagQueue:
@@ -45,7 +43,7 @@ class _TagQueue:
         self.singly = 0
 
 
-class RoutedAsyncTransport:
+class RoutedAsyncTransport(LoopTransport):
     """Calls of the nodes of a cluster, from one event loop, over one connection to each.
 
     Args:
@@ -67,13 +65,13 @@ class RoutedAsyncTransport:
         *,
         min_replicas: MinReplicas | None = None,
     ) -> None:
+        super().__init__()
         self._endpoint = place
         self._slot_map = slot_map
         self._receiver = receiver
         self._encode = commands.Encoder(script, receiver.keyspace, receiver.process)
         self._plain = plain
         self._min_replicas = min_replicas
-        self.loop = asyncio.get_running_loop()
         self._lines: dict[Node, NodeConnection] = {}
         self._queues: dict[str, _TagQueue] = {}
         self._ready: dict[str, _TagQueue] = {}
@@ -82,19 +80,16 @@ class RoutedAsyncTransport:
         """Calls that are to be sent again: after a while, or (None) when the map is known."""
         self._flush_is_due = False
         self._refreshing = False
-        self._lifetime = self._until_the_loop_ends()
-        self._lifetime_began: asyncio.Task[None] | None = None
-        self._closed = False
 
     def submit(
         self, operation: commands.Operation, deadline: float | None = None
     ) -> asyncio.Future[str]:
         """Have an operation carried out; the future is its reply. See `AsyncTransport.submit`."""
-        asked = self._asked(operation, deadline)
+        asked = self._new_pending(operation, deadline)
         self._gather(tag_of_operation(self._receiver.keyspace, operation), [asked])
         return asked.future
 
-    def _asked(self, operation: commands.Operation, deadline: float | None = None) -> Pending:
+    def _new_pending(self, operation: commands.Operation, deadline: float | None = None) -> Pending:
         return new_pending(self.loop, operation, deadline, self._endpoint.where)
 
     async def command(self, *command: Any, node: Node | None = None) -> Any:
@@ -106,18 +101,6 @@ class RoutedAsyncTransport:
         """Return the nodes that have keys."""
         return await run_in_thread(self._plain.nodes)
 
-    async def aclose(self) -> None:
-        """Close the connections; what was asked before is carried out first, in bounded time."""
-        deadline = self.loop.time() + CLOSING_TIMEOUT
-        while futures := self._unanswered():
-            left = deadline - self.loop.time()
-            if left <= 0:
-                break
-            await asyncio.wait(futures, timeout=left)
-        if self._lifetime_began is not None:
-            await self._lifetime_began
-        await self._lifetime.aclose()
-
     def abandon(self) -> None:
         """Close the connections of a loop that was closed before; from any thread."""
         self._closed = True
@@ -125,28 +108,19 @@ class RoutedAsyncTransport:
             line.abandon()
         self._plain.close()
 
-    def _unanswered(self) -> list[asyncio.Future[str]]:
+    def _asked(self) -> list[asyncio.Future[str]]:
         queues = list(self._queues.values())
-        asked = [each for queue in queues for each in queue.gathered]
-        asked += [each for queue in queues if queue.call is not None for each in queue.call.pending]
-        return [each.future for each in asked if not each.future.done()]
+        pending = [each for queue in queues for each in queue.gathered]
+        pending += [each for queue in queues if queue.call for each in queue.call.pending]
+        return [each.future for each in pending]
 
-    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
-        # `asyncio.run` closes the generators that are not finished: so that a program that never
-        # closes its limiter leaves no connection to a loop that is gone.
-        try:
-            yield
-        finally:
-            self._closed = True
-            for timer in self._aside.values():
-                if timer is not None:
-                    timer.cancel()
-            for line in self._lines.values():
-                await line.aclose()
-            self._plain.close()
-
-    async def _begin_lifetime(self) -> None:
-        await anext(self._lifetime)
+    async def _close(self) -> None:
+        for timer in self._aside.values():
+            if timer is not None:
+                timer.cancel()
+        for line in self._lines.values():
+            await line.aclose()
+        self._plain.close()
 
     # -- sending ----------------------------------------------------------------------------------
 
@@ -200,8 +174,8 @@ class RoutedAsyncTransport:
     def _line(self, node: Node) -> NodeConnection:
         line = self._lines.get(node)
         if line is None:
-            if self._lifetime_began is None:
-                self._lifetime_began = self.loop.create_task(self._begin_lifetime())
+            if self._beginning is None:
+                self._beginning = self.loop.create_task(self._begin_lifetime())
             line = self._lines[node] = NodeConnection(
                 node,
                 self._endpoint.async_client(node),
@@ -246,7 +220,7 @@ class RoutedAsyncTransport:
             fail(unsafe, lambda _: least.missed(replicas))
             # Before all that is asked from now on: who was refused may ask again at once.
             queue = self._queues[call.tag]
-            queue.gathered[:0] = [self._asked(each) for each in releases]
+            queue.gathered[:0] = [self._new_pending(each) for each in releases]
         self.heard(line, call, lines)
 
     def _put_off(self, call: Call, error: Exception) -> None:

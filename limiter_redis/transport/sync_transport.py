@@ -10,59 +10,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import (
-    AuthenticationError,
     ClusterDownError,
-    ConnectionError,  # noqa: A004  (redis-py's own)
-    MovedError,
     NoScriptError,
-    ReadOnlyError,
-    RedisError,
     ResponseError,
-    TimeoutError,  # noqa: A004  (redis-py's own)
 )
 
 from limiter_core.errors import StoreError
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.cluster.redirects import Retry, failure, is_about_the_map
-from limiter_redis.cluster.replicas import Grants, MinReplicas, give_back, grants_of
+from limiter_redis.cluster.replicas import MinReplicas
 from limiter_redis.cluster.slot_map import SlotMap
 from limiter_redis.connection.deadlines import bounded
-from limiter_redis.connection.exchange import ConnectionPool, exchange
+from limiter_redis.connection.exchange import ConnectionPool
 from limiter_redis.connection.nodes import Node
-from limiter_redis.protocol import commands, replies
+from limiter_redis.protocol import commands
 from limiter_redis.protocol.errors import is_driver_error, store_error
 from limiter_redis.protocol.script import Script
 from limiter_redis.transport.interfaces import Receiver
-
-
-class _Call:
-    """What goes to one node in one piece: a call of the script, or a plain command.
-
-    Attributes:
-        tag: of its keys; or a node, if it goes there whatever it owns.
-        deadline: when the caller's patience ends, whatever happens; None for never.
-        operations: of the script, with their positions among all that were asked.
-        command: the plain command.
-        reply: what came back last: lines, an error, or what a command returned.
-        retry: how often it was sent, from the first failure on.
-    """
-
-    __slots__ = (
-        *("by_text", "command", "deadline", "operations", "positions"),
-        *("reply", "retry", "tag"),
-    )
-
-    def __init__(
-        self, tag: str | Node, deadline: float | None, command: Sequence[Any] = ()
-    ) -> None:
-        self.tag = tag
-        self.deadline = deadline
-        self.command = command
-        self.operations: list[commands.Operation] = []
-        self.positions: list[int] = []
-        self.by_text = False
-        self.reply: Any = None
-        self.retry: Retry | None = None
+from limiter_redis.transport.node_exchange import Call, NodeExchange
 
 
 class SyncTransport:
@@ -95,12 +60,12 @@ class SyncTransport:
         self._where = where
         self._slot_map = slot_map
         self._receiver = receiver
-        self._encode = commands.Encoder(script, receiver.keyspace, receiver.process)
-        self._new_pool = new_pool
         self._patience = patience
         self._min_replicas = min_replicas
-        self._timeout = timeout + (0.0 if min_replicas is None else min_replicas.timeout)
-        self._pools: dict[Node, ConnectionPool] = {}
+        self._exchange = NodeExchange(
+            *(slot_map, receiver, script, new_pool), timeout=timeout, min_replicas=min_replicas
+        )
+        self._timeout = self._exchange.timeout
 
     def call(
         self, operations: Sequence[commands.Operation], deadline: float | None = None
@@ -151,7 +116,7 @@ class SyncTransport:
         """Carry out one plain command, at a node or where its key is."""
         now = time.monotonic()
         deadline = bounded(None, now, self._timeout) if self._patience is None else None
-        call = _Call(node or str(command[1 % len(command)]), deadline, command)
+        call = Call(node or str(command[1 % len(command)]), deadline, command)
         self._run([call], now)
         if isinstance(call.reply, StoreError):
             raise call.reply
@@ -169,35 +134,34 @@ class SyncTransport:
 
     def close(self) -> None:
         """Close the connections, unless they are somebody else's."""
-        while self._pools:
-            self._pools.popitem()[1].close()
+        self._exchange.close()
 
     # -- calls ------------------------------------------------------------------------------------
 
     def _carry_out(
         self, operations: Sequence[commands.Operation], deadline: float | None, now: float
-    ) -> list[_Call]:
+    ) -> list[Call]:
         """Have operations carried out, in a call for each tag."""
         if self._patience is None:
             deadline = bounded(deadline, now, self._timeout)
         tag_of = self._slot_map.tag_of
         if len(operations) == 1:  # as nearly always: this is the hot path of threads
-            call = _Call(tag_of(operations[0]), deadline)
+            call = Call(tag_of(operations[0]), deadline)
             call.operations, call.positions = [*operations], [0]
             self._run([call], now)
             return [call]
-        calls: dict[str, _Call] = {}
+        calls: dict[str, Call] = {}
         for position, operation in enumerate(operations):
             tag = tag_of(operation)
             if tag not in calls:
-                calls[tag] = _Call(tag, deadline)
+                calls[tag] = Call(tag, deadline)
             calls[tag].operations.append(operation)
             calls[tag].positions.append(position)
         found = [*calls.values()]
         self._run(found, now)
         return found
 
-    def _replies(self, calls: list[_Call], count: int) -> tuple[list[str | StoreError], list[str]]:
+    def _replies(self, calls: list[Call], count: int) -> tuple[list[str | StoreError], list[str]]:
         """Return the replies to so many operations, or why there is none, and the news."""
         lines: list[str | StoreError] = [""] * count
         news: list[str] = []
@@ -210,7 +174,7 @@ class SyncTransport:
                 lines[position] = line
         return lines, news
 
-    def _run(self, calls: list[_Call], began_at: float) -> None:
+    def _run(self, calls: list[Call], began_at: float) -> None:
         """Have calls carried out, or find out why that cannot be."""
         while calls:
             seen = self._slot_map.version
@@ -219,9 +183,9 @@ class SyncTransport:
             if calls:
                 calls = self._to_repeat(calls, seen, began_at)
 
-    def _to_repeat(self, failed: list[_Call], seen: int, began_at: float) -> list[_Call]:
+    def _to_repeat(self, failed: list[Call], seen: int, began_at: float) -> list[Call]:
         """Return the calls that are to be sent again, after the pause that it takes."""
-        again: list[_Call] = []
+        again: list[Call] = []
         pause, map_is_wrong, script_sent = 0.0, False, False
         for call in failed:
             error = call.reply
@@ -261,9 +225,9 @@ class SyncTransport:
             raise
         return None
 
-    def _send(self, calls: list[_Call]) -> None:
+    def _send(self, calls: list[Call]) -> None:
         error = self._refresh(0) if self._slot_map.version == 0 else None
-        by_node: dict[Node, list[_Call]] = {}
+        by_node: dict[Node, list[Call]] = {}
         for call in calls:
             tag = call.tag
             node = self._slot_map.node_of(tag) if isinstance(tag, str) else tag
@@ -282,101 +246,3 @@ class SyncTransport:
                 for call in some:
                     if call.reply is None or self._min_replicas is not None:
                         call.reply = trouble
-
-    def _exchange(self, node: Node, calls: list[_Call]) -> None:
-        sent_at = time.monotonic()
-        pool = self._pools.get(node)
-        if pool is None:
-            pool = self._pools.setdefault(node, self._new_pool(node, self._timeout))
-        first = calls[0]
-        alone = len(calls) == 1
-        asked_by = first.deadline
-        if not alone:
-            asked_by = min((call.deadline for call in calls if call.deadline), default=None)
-        deadline = bounded(asked_by, sent_at, self._timeout)
-        connection: Any = None
-        try:
-            connection = pool.take(deadline)
-            packed = self._packed(first) if alone else b"".join(map(self._packed, calls))
-            received = exchange(connection, packed, len(calls), deadline)
-            for call, reply in zip(calls, received, strict=False):
-                call.reply = self._read(connection, call, reply, node)
-            # Where they are fewer, the last one says why: those behind it are asked for again.
-            last = received[-1]
-            if isinstance(last, RedisError):
-                if isinstance(last, ConnectionError | TimeoutError):
-                    pool.drop_idle()  # they may be dead as well
-                else:
-                    last = ConnectionError("Connection closed: a reply could not be read")
-                for call in calls[len(received) :]:
-                    call.reply = last
-            if self._min_replicas is not None:
-                least = self._min_replicas
-                self._confirm(connection, node, calls, least, deadline, sent_at=sent_at)
-        finally:
-            if connection is not None:
-                pool.put_back(connection)
-
-    def _packed(self, call: _Call) -> bytes:
-        if call.command:
-            return commands.packed_command(*call.command)
-        return self._encode(call.operations, by_text=call.by_text)
-
-    def _read(self, connection: Any, call: _Call, reply: Any, node: Node) -> Any:
-        if isinstance(reply, RedisError):
-            if isinstance(reply, MovedError):
-                self._slot_map.moved(reply, node)
-            elif isinstance(reply, ReadOnlyError | AuthenticationError):
-                # It may be another server that is written to by now, or another password.
-                self._receiver.refusals.note(reply)
-                connection.disconnect()
-            return reply
-        if call.command:
-            return reply
-        try:
-            return replies.lines_of(reply, len(call.operations))
-        except ResponseError as error:
-            return error
-
-    # -- replicas ---------------------------------------------------------------------------------
-
-    def _confirm(
-        self,
-        connection: Any,
-        node: Node,
-        calls: list[_Call],
-        least: MinReplicas,
-        deadline: float,
-        *,
-        sent_at: float,
-    ) -> None:
-        """Have replicas confirm what was granted, or give it back."""
-        found: list[tuple[_Call, Grants]] = []
-        for call in calls:
-            if call.operations and not isinstance(call.reply, Exception):
-                grants = grants_of(call.operations, call.reply)
-                if grants is not None:
-                    found.append((call, grants))
-        if not found:
-            return
-        wait = commands.packed_command(*least.command())
-        (confirmed,) = exchange(connection, wait, 1, deadline)
-        if isinstance(confirmed, ConnectionError | TimeoutError):
-            raise confirmed
-        if not isinstance(confirmed, int):  # an error, or nothing of WAIT's
-            confirmed = 0
-        if confirmed >= least.least:
-            return
-        for call, grants in found:
-            lines: list[str] = call.reply
-            releases = give_back(call.operations, lines, grants, self._receiver.key_of_request)
-            if releases:
-                (reply,) = exchange(connection, self._encode(releases), 1, deadline)
-                if isinstance(reply, ConnectionError | TimeoutError):
-                    raise reply
-                told = self._read(connection, call, reply, node)
-                lines += told[len(releases) :] if isinstance(told, list) else []
-            if grants.positions:
-                news = lines[len(call.operations) :]
-                self._receiver.receive(news, sent_at, in_callers_thread=True)
-                call.reply = least.missed(confirmed)
