@@ -213,6 +213,6 @@ class AsyncRedisStore:
 
 
 def _nobody_waits(reply: asyncio.Future[str]) -> None:
-    """Have a failure that nobody waits for not be logged."""
+    """Have a failure not be logged that no caller waits for."""
     if not reply.cancelled():
         reply.exception()

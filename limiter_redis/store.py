@@ -50,8 +50,8 @@ class RedisStore:
     over connections of its own. Nothing connects before the first call.
 
     The async face is for asyncio (redis-py knows no trio); it works in a second `asyncio.run`.
-    A child process made by `fork` starts with no leases and connections of its own. Who opens a
-    store closes it, by `close()` or `await aclose()` (`contextlib.closing`, `aclosing`).
+    A child process made by `fork` starts with no leases and connections of its own. A store is
+    closed by the code that opened it: `close()` or `await aclose()` (`contextlib.closing`).
 
     Args:
         url: `redis://`, `rediss://` or `unix://`, as redis-py reads them;

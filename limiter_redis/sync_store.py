@@ -65,7 +65,7 @@ class SyncRedisStore:
 
     def _release(self, entry: Entry, key: str) -> bool:
         try:
-            # Who has nothing has waited long enough: if this takes long, it is done in the
+            # A caller without a lease has waited long enough: if this takes long, it is done in the
             # background.
             deadline = None if entry.token else answer_by(0.0, time.monotonic())
             there = replies.parse_flag(self._carry_out(release_of(entry), deadline), key)

@@ -68,7 +68,7 @@ class Grants(NamedTuple):
 
     Attributes:
         positions: those of the operations that got slots.
-        waiters: ids, as the script writes them, of waiters who were handed some.
+        waiters: ids, as the script writes them, of waiters that were handed some.
     """
 
     positions: list[int]

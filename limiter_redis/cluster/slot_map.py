@@ -1,4 +1,4 @@
-"""Which node of a cluster serves an operation: tags, hash slots, and the map of who owns them."""
+"""Which node of a cluster serves an operation: tags, hash slots, and the map of their owners."""
 
 from __future__ import annotations
 
@@ -98,11 +98,11 @@ class SlotMap:
         self._remap = remap
         self._lock = new_lock()
         self._owners: list[Node | None] = []
-        """By slot; empty until it is learnt, for to make it takes longer than all else here."""
+        """By slot; empty until it is read, for to make it takes longer than all else here."""
         self._replicas: list[Node] = []
         self._refreshed_at = -math.inf
         self.version = 0
-        """How often the map was learnt; 0 as long as nothing is known."""
+        """How often the map was read; 0 as long as nothing is known."""
 
     def tag_of(self, operation: commands.Operation) -> str:
         """Return the tag of an operation: what has one travels together, and in order."""
@@ -128,7 +128,7 @@ class SlotMap:
         return time.monotonic() - self._refreshed_at > _OLD_AFTER
 
     def refresh(self, seen: int) -> None:
-        """Ask the nodes who owns what; unless somebody did since the version that was seen.
+        """Ask the nodes for the map, unless another thread did since the version that was seen.
 
         Raises:
             RedisError, OSError: no node answers.

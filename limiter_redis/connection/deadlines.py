@@ -2,7 +2,7 @@
 
 A call of the store has its own bound, the `socket_timeout` of its URL or client. Where a caller's
 patience ends before, that bounds it; but an answer always has a moment, since the last question of
-one who waits is asked when the patience has ended.
+a waiter is asked when the patience has ended.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class OwnPool:
     """Connections of our own, as the pool of a client makes them."""
 
     def __init__(self, client: redis.Redis, refusals: Refusals) -> None:
-        self._client = client  # one that is collected hangs up for all who use its pool
+        self._client = client  # one that is collected closes the connections of its pool
         self._refusals = refusals
         self._idle: deque[Any] = deque()
         self._lock = new_lock()
@@ -208,7 +208,7 @@ def exchange(connection: Any, commands: bytes, count: int, deadline: float) -> l
         connection.disconnect()
         raise
     if len(replies) > count or parser.has_begun:
-        connection.disconnect()  # what nobody asked for is not the next one's
+        connection.disconnect()  # what was not asked for is not the next one's
     return replies[:count]
 
 
@@ -246,14 +246,14 @@ def _within(work: Callable[[], Any], undo: Callable[[Any], object], deadline: fl
 
 
 class BackgroundCall:
-    """Some work in another thread, and who waits for it.
+    """Some work in another thread, and the wait for it.
 
     Green threads would have to be those of the caller's own event loop: there it is done in the
     caller's, and only the connection's own settings bound each step of it.
 
     Args:
         work: what to do.
-        undo: is given what came of it, if nobody waits for that any more.
+        undo: is given what came of it, if it is not waited for any more.
     """
 
     def __init__(self, work: Callable[[], Any], undo: Callable[[Any], object]) -> None:

@@ -1,7 +1,7 @@
-"""Who is the master of a service: asked of its Sentinels each time a connection is made.
+"""The master of a service: its Sentinels are asked each time a connection is made.
 
 These stand in for redis-py's own `Sentinel` below its connection pools. They keep no connections:
-the question comes seldom, and in an event loop nobody would close them.
+the question comes seldom, and in an event loop nothing would close them.
 """
 
 from __future__ import annotations

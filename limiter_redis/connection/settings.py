@@ -27,8 +27,8 @@ PLAIN_CONNECTIONS = (
 )
 """The classes of connections whose settings say all about where they lead."""
 
-# What tells how to reach the server and who we are; the rest of a client's settings is about how
-# its owner likes replies, pools and retries.
+# What says how to reach the server, and the user's name; the other settings of a client are about
+# its replies, pools and retries.
 _ADDRESS = (
     "client_name",
     "credential_provider",
@@ -129,7 +129,7 @@ def address_of_connections(given: dict[str, Any], *, tls: bool) -> dict[str, Any
     if tls:
         address["ssl"] = True
         address |= tls_options(given)
-        for_threads(address)  # leases are renewed by one, whoever asks for them
+        for_threads(address)  # leases are renewed by one, also for event loops
     timeout = given.get("socket_timeout")
     address["socket_timeout"] = timeout if isinstance(timeout, int | float) else SOCKET_TIMEOUT
     return address
@@ -149,7 +149,7 @@ def quiet_sync_settings(address: dict[str, Any], socket_timeout: float) -> dict[
 def async_client(address: dict[str, Any]) -> redis.asyncio.Redis:
     """Return a client of our own for the running event loop. It does not retry, either.
 
-    Nor does it time its replies, which costs redis-py a task for each: whoever uses it does.
+    Nor does it time its replies, which costs redis-py a task for each: its users do.
     """
     return redis.asyncio.Redis(**quiet_async_settings(address))
 

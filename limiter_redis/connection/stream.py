@@ -27,14 +27,14 @@ class Stream(asyncio.Protocol):
     """An open connection.
 
     Args:
-        hear: is called with each reply, in the order of the commands.
+        receive: is called with each reply, in the order of the commands.
         ended: is called once when the connection is no more, unless `close` ended it.
     """
 
     def __init__(
-        self, hear: Callable[[Reply], None], ended: Callable[[Stream, Exception], None]
+        self, receive: Callable[[Reply], None], ended: Callable[[Stream, Exception], None]
     ) -> None:
-        self._receive = hear
+        self._receive = receive
         self._ended: Callable[[Stream, Exception], None] | None = ended
         self._parser = ReplyParser()
         self._writer: Any = None
@@ -53,7 +53,7 @@ class Stream(asyncio.Protocol):
             await connection.disconnect(nowait=True)
             raise
         self._writer = connection._writer  # noqa: SLF001
-        # It would close what it opened when it is collected: so it is told that it has nothing.
+        # It would close what it opened when it is collected: so its references are removed.
         connection._writer = connection._reader = None  # noqa: SLF001
         self._writer.transport.set_protocol(self)
 
@@ -98,7 +98,7 @@ class Stream(asyncio.Protocol):
             self.fail(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell, if nobody here ended it."""
+        """Report it, if it was not ended here."""
         if exc is None or is_driver_error(exc):
             self.fail(exc or ConnectionError("Connection closed by server."))
         else:  # of others, which was raised while something was read: it is the loop's to tell

@@ -130,7 +130,7 @@ def _check_context(items: tuple[tuple[str, Any], ...]) -> None:
     named = "ssl_certfile, ssl_keyfile"
     try:
         if certificate is not None:
-            # Of a function, so that nobody is asked for the password at a terminal.
+            # Of a function, so that OpenSSL does not ask for the password at a terminal.
             context.load_cert_chain(
                 certificate, options.get("ssl_keyfile"), password=lambda: password or ""
             )

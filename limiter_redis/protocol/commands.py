@@ -122,7 +122,7 @@ def is_release(operation: Operation) -> bool:
 
 
 def withdraw(ticket_id: str, key: str) -> Operation:
-    """Return the operation that removes a ticket that nobody took up."""
+    """Return the operation that removes a ticket that was not taken up."""
     return Operation(f"withdraw {id_word(ticket_id)} {key_word(key)}", (key,))
 
 
@@ -184,12 +184,12 @@ def inspect(key: str) -> Operation:
 
 
 def packed_command(*command: str | int) -> bytes:
-    """Return a plain command, as it goes over the wire."""
+    """Return a plain command, as it is sent."""
     return f"*{len(command)}\r\n{''.join(_packed(str(word)) for word in command)}".encode()
 
 
 class Encoder:
-    """Makes calls of the script, as they go over the wire."""
+    """Makes calls of the script, as they are sent."""
 
     def __init__(self, script: Script, names: Keyspace, process: str) -> None:
         self._names = names

@@ -47,7 +47,7 @@ class News(NamedTuple):
 
     Attributes:
         id: the request it is about, or the key under "more".
-        answer: the request's new answer; None with "look": to be learnt by asking.
+        answer: the request's new answer; None with "look": the store has to be asked.
         loss: why the lease ended or has to, None if it is not about that.
         token: the fencing token of that lease, 0 if it is not said.
         notice: what became of a durable ticket.
@@ -67,7 +67,7 @@ class News(NamedTuple):
 def lines_of(reply: Any, operations: int) -> list[str]:
     """Return the lines of a call's reply: one for each operation, then the news.
 
-    A line that is no text stays one that cannot be read: it is nobody else's.
+    A line that is no text stays one that cannot be read: the others are not affected.
 
     Raises:
         Unreadable: it is no text of so many lines.

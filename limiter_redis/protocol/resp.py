@@ -1,6 +1,6 @@
 """The parser of RESP, the protocol of Redis: bytes in, replies out, as they become complete.
 
-Pure, and the same for threads and event loops: whoever reads the bytes decides how long to wait for
+Pure, and the same for threads and event loops: the reader of the bytes decides how long to wait for
 more. It knows RESP2 and RESP3, and refuses what is neither, or too large to be meant.
 """
 
@@ -64,8 +64,8 @@ class ReplyParser:
     turn.
 
     Args:
-        pushes: whether messages that nobody asked for (RESP3) are among the replies, as lists; else
-            they are left out.
+        pushes: whether messages that were not asked for (RESP3) are among the replies, as lists;
+            else they are left out.
     """
 
     def __init__(self, *, pushes: bool = False) -> None:

@@ -246,7 +246,7 @@ class LeaseTasks:
             self._refresh()
 
     def no_sharded_channels(self, error: Exception) -> None:
-        """Look at all who wait from time to time, since the servers have no sharded channels.
+        """Look at all waiters from time to time, since the servers have no sharded channels.
 
         Raises:
             RedisError: there are none, but plain ones, and they are refused.

@@ -264,7 +264,7 @@ class NodeWorker:
             self._subscribing.over()
             tags = {self._asked[channel] for channel in confirmed if channel in self._asked}
             self._tasks.subscribed_to(tags)
-            self.subscribed |= tags  # last: who sees it may rely on what was noted before
+            self.subscribed |= tags  # last: a reader may rely on what was noted before
         gone = [*taken, *(channel for channel, _ in refused)]
         if gone:
             self._forget(gone)

@@ -40,7 +40,7 @@ _WATCH_EVERY = 0.3
 """Seconds between looks at all entries, for tags to be subscribed to."""
 
 _POLL = 0.3
-"""Seconds, about, between looks at all who wait, where servers have no sharded channels."""
+"""Seconds, about, between looks at all waiters, where servers have no sharded channels."""
 
 _REFRESH_AGAIN = 0.2
 """Seconds between refreshes of the slot map, while something is wrong with it."""

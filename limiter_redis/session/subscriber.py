@@ -46,14 +46,14 @@ class Subscriber:
 
     Attributes:
         received: messages, each with its channel in front.
-        confirmed: channels that are heard from now on.
+        confirmed: channels whose messages are received from now on.
         refused: what the node said to channels that it does not have.
         taken: channels whose slot has left the node.
     """
 
     def __init__(self, client: redis.Redis, refusals: Refusals, *, sharded: bool) -> None:
         self._refusals = refusals
-        self._client = client  # one that is collected hangs up for all who use its pool
+        self._client = client  # one that is collected closes the connections of its pool
         kind = "s" if sharded else ""
         self._subscribed = f"{kind}subscribe".encode()
         self._unsubscribed = f"{kind}unsubscribe".encode()
@@ -112,7 +112,7 @@ class Subscriber:
         return True
 
     def close(self) -> None:
-        """End the connection: nothing is heard any more."""
+        """End the connection: no more messages are received."""
         if self._opening is not None:
             self._opening.give_up()
             self._opening = None
@@ -124,11 +124,11 @@ class Subscriber:
             each.clear()
 
     def subscribe(self, channels: Iterable[bytes]) -> None:
-        """Ask to hear channels."""
+        """Ask for the messages of channels."""
         self._ask(self._subscribed, channels)
 
     def unsubscribe(self, channels: Iterable[bytes]) -> None:
-        """Ask not to hear channels any more."""
+        """Ask for no more messages of channels."""
         self._ask(self._unsubscribed, channels)
 
     def _ask(self, verb: bytes, channels: Iterable[bytes]) -> None:
@@ -148,7 +148,7 @@ class Subscriber:
         return sock
 
     def listen(self, seconds: float, woken: Any = None) -> None:
-        """Hear what comes, or wait until it does.
+        """Receive what comes, or wait until it does.
 
         Args:
             seconds: to wait at the most.
@@ -176,7 +176,7 @@ class Subscriber:
             self._receive(until, 0)
 
     def _receive(self, until: float, patience: float) -> bool:
-        """Take what is there; whether anything was. Who never stops talking is heard later.
+        """Take what is there; whether anything was. What comes without a pause is read later.
 
         Args:
             until: when to stop, on the monotonic clock.

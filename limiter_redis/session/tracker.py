@@ -51,13 +51,13 @@ class RequestTracker:
         self.unfinished: dict[str, None] = {}
         """Keys on which a step left work over (S16)."""
         self.queued: Callable[[str], object] | None = None
-        """Is called with the key that somebody here begins to wait for."""
+        """Is called with the key that a caller here begins to wait for."""
         self._lock = new_lock()
         self.on_notice: Callable[[Notice], object] | None = None
         self.notices = (
             f"{self.keyspace.common}:notices" if sharded else f"{namespace}:notices:{database}"
         )
-        """The channel of notices that a process could not deliver; all that can wake jobs hear."""
+        """The channel of notices that a process could not deliver, for all that can wake jobs."""
         self.where = ""
         """Where the servers are, without secrets."""
         self.refusals = Refusals()
@@ -129,7 +129,7 @@ class RequestTracker:
         return any(entry.known for entry in list(self.entries.values()))
 
     def holds(self, request_id: str) -> bool:
-        """Whether somebody in this process holds a lease of this id."""
+        """Whether this process holds a lease of this id."""
         entry = self.entries.get(request_id)
         return entry is not None and not entry.waiting
 
@@ -162,7 +162,7 @@ class RequestTracker:
             self.requests.release_failed(entry, time.monotonic())
 
     def abandon(self, request_id: str, key: str, claimant: str = "") -> None:
-        """Have a request released in the background, since nobody wants it any more."""
+        """Have a request released in the background, since it is not wanted any more."""
         with self._lock:
             self.requests.release(request_id, time.monotonic(), key, claimant)
 
@@ -265,7 +265,7 @@ class RequestTracker:
             self.notify(in_callers_thread=in_callers_thread)
 
     def deliver(self, notice: Notice) -> bool:
-        """Pass on a notice; whether somebody in this process can wake its job."""
+        """Pass on a notice; whether this process can wake its job."""
         return self.on_notice is not None and self.on_notice(notice) is not False
 
     def receive_undelivered(self, line: str) -> None:
@@ -291,13 +291,13 @@ class RequestTracker:
             self.requests.silence(concerned)
 
     def wake(self) -> None:
-        """Have all who wait ask again; whose event loop has ended is released."""
+        """Have all waiters ask again; those whose event loop has ended are released."""
         with self._lock:
             self.requests.wake(time.monotonic())
         self.notify()
 
     def close(self) -> None:
-        """Have all who wait ask again, for the store was closed."""
+        """Have all waiters ask again, for the store was closed."""
         with self._lock:
             self.requests.close(time.monotonic())
         self.notify()
@@ -318,7 +318,7 @@ class RequestTracker:
         return keys
 
     def look_at(self, key: str, after: float | None) -> None:
-        """Note when the next lease of a key ends that somebody here waits for."""
+        """Note when the next lease of a key ends that a caller here waits for."""
         with self._lock:
             self.requests.look_at(key, after, time.monotonic())
 

@@ -57,7 +57,7 @@ class _Call:
         self.by_text = False
 
     def fail(self, error: Exception, where: str) -> None:
-        """Tell all who asked."""
+        """Tell all callers."""
         fail(self.pending, lambda operations: store_error(error, where, operations))
 
 
@@ -66,8 +66,8 @@ class AsyncTransport(LoopTransport):
 
     While calls are on their way the next one gathers operations; so the number of connections and
     of round trips does not grow with the number of tasks. Replies come in the order of the calls,
-    and a call that has to be repeated is repeated in that order, too: nobody's release overtakes
-    his acquire.
+    and a call that has to be repeated is repeated in that order, too: no release overtakes
+    the acquire of its caller.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class AsyncTransport(LoopTransport):
         self._to_resend: list[_Call] = []
         """Calls that are to be sent anew before any other."""
         self._to_repeat: list[_Call] = []
-        """Calls to be sent once more, but not before all that flew with them are back."""
+        """Calls to be sent once more, when all that were in flight with them have their replies."""
         self._watch: asyncio.TimerHandle | None = None
 
     def submit(
@@ -154,7 +154,7 @@ class AsyncTransport(LoopTransport):
 
     def _plan_flush(self) -> None:
         """Send soon, with what others ask in this turn of the loop: those that a reply woke."""
-        # And in the next one, if there are others: who was handed a slot may let go of it there.
+        # And in the next one, if there are others: a caller that got a slot may release it there.
         flush = self._flush if self._receiver.is_alone() else self._flush_in_next_turn
         self.loop.call_soon(flush)
         self._flush_is_due = True  # last: if the lines before are interrupted, it is not
@@ -167,7 +167,7 @@ class AsyncTransport(LoopTransport):
             raise
 
     def _flush(self) -> None:
-        """Send what was gathered, as far as it may fly now."""
+        """Send what was gathered, as far as there is room in flight."""
         try:
             self._flush_now()
         except BaseException:
@@ -188,7 +188,7 @@ class AsyncTransport(LoopTransport):
             self._send(self._stream, self._to_resend[0])
             del self._to_resend[0]
         while self._gathered and len(self._in_flight) < IN_FLIGHT and not self._to_repeat:
-            # In as many calls as may fly: so the replies of one are read while the next is done.
+            # In all calls that have room: so the replies of one are read while the next is done.
             share = -(-len(self._gathered) // (IN_FLIGHT - len(self._in_flight)))
             size = min(BATCH, max(WORTH_SPLITTING, share))
             self._send(self._stream, _Call(self._gathered[:size]))
@@ -252,14 +252,14 @@ class AsyncTransport(LoopTransport):
             self._stream = stream
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
-        # Cancelled halfway (the loop ends): it is opened anew for what was asked; also if nobody
-        # waits for that any more, for it may be a release.
+        # Cancelled halfway (the loop ends): it is opened anew for what was asked; also if no
+        # caller waits for that any more, for it may be a release.
         if self._opening is opening:
             self._opening = None
         if (self._to_resend or self._gathered) and not self._closed:
             self._flush()
 
-    # -- hearing ----------------------------------------------------------------------------------
+    # -- receiving --------------------------------------------------------------------------------
 
     def _receive(self, reply: Reply) -> None:
         try:
@@ -354,7 +354,7 @@ class AsyncTransport(LoopTransport):
         """Send anew, over another connection, all that may not have been answered.
 
         For when an exception of others (a signal handler's, another thread's) interrupted what is
-        called by the loop: it is the loop's to raise, but those who asked must not wait for ever.
+        called by the loop: it is the loop's to raise, but the callers must not wait for ever.
         """
         stream, self._stream = self._stream, None
         if stream is not None:

@@ -63,15 +63,15 @@ class Confirmation(NamedTuple):
 
 
 class Answering(Protocol):
-    """Who deals with what comes of calls."""
+    """What deals with the outcome of calls."""
 
-    def heard(self, line: NodeConnection, call: Call, lines: list[str]) -> None:
+    def carried_out(self, connection: NodeConnection, call: Call, lines: list[str]) -> None:
         """A call was carried out."""
 
-    def refused(self, line: NodeConnection, call: Call, error: Exception) -> None:
+    def refused(self, connection: NodeConnection, call: Call, error: Exception) -> None:
         """A call was not carried out; or, if the connection ended, perhaps it was."""
 
-    def confirmed(self, line: NodeConnection, question: Confirmation, replicas: int) -> None:
+    def confirmed(self, connection: NodeConnection, question: Confirmation, replicas: int) -> None:
         """So many replicas have what was granted."""
 
     def interrupted(self) -> None:
@@ -227,7 +227,7 @@ class NodeConnection:
                 self._flush()
             elif self._waiting and not self._closed and self._opening is None:
                 # Cancelled halfway, since the loop ends: it is opened anew for what was asked; also
-                # if nobody waits for that any more, for it may be a release.
+                # if no caller waits for that any more: it may be a release.
                 self._begin_to_open()
         except BaseException:
             self._answering.interrupted()
@@ -261,7 +261,7 @@ class NodeConnection:
                 reply = error
         if not isinstance(reply, RedisError):
             if self._min_replicas is None or not self._ask_replicas(expected, lines):
-                self._answering.heard(self, expected, lines)
+                self._answering.carried_out(self, expected, lines)
         else:
             self._answering.refused(self, expected, reply)
             if isinstance(reply, ReadOnlyError | AuthenticationError):

@@ -88,7 +88,7 @@ class NodeExchange:
         self._pools: dict[Node, ConnectionPool] = {}
 
     def close(self) -> None:
-        """Close the connections, unless they are somebody else's."""
+        """Close the connections, unless they are the user's."""
         while self._pools:
             self._pools.popitem()[1].close()
 

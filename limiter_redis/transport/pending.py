@@ -1,7 +1,7 @@
-"""Operations of an event loop on their way, and who wants their replies.
+"""Operations of an event loop that are not answered yet, and the futures of their replies.
 
 They are settled here, and only here: each way out of a batch ends in `deliver`, in `fail`, or at
-the deadline of the one who asked.
+the deadline of the caller.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from limiter_redis.protocol.errors import store_error
 
 
 class Pending(NamedTuple):
-    """An operation, and who wants its reply.
+    """An operation, and the future of its reply.
 
     Attributes:
         operation: the operation.
@@ -61,7 +61,7 @@ def deliver(asked: Iterable[Pending], lines: Sequence[str]) -> None:
 def fail(
     asked: Iterable[Pending], new_error: Callable[[Sequence[commands.Operation]], Any]
 ) -> None:
-    """Tell all who asked why there is no reply.
+    """Tell all callers why there is no reply.
 
     Args:
         asked: the operations.
@@ -84,4 +84,4 @@ def fail_overdue(asked: Iterable[Pending], before: float, where: str) -> None:
 def _set_error(future: asyncio.Future[str], error: StoreError) -> None:
     if not future.done():
         future.set_exception(error)
-        future.exception()  # if its task has gone nobody else will look at it
+        future.exception()  # if its task has gone nothing else will look at it

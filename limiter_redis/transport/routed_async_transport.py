@@ -47,8 +47,8 @@ class RoutedAsyncTransport(LoopTransport):
     """Calls of the nodes of a cluster, from one event loop, over one connection to each.
 
     Args:
-        place: where they are.
-        slot_map: who owns what.
+        endpoint: where they are.
+        slot_map: which node has what.
         receiver: what receives news.
         script: the script.
         plain: the way of plain commands, which are seldom: a thread's.
@@ -57,7 +57,7 @@ class RoutedAsyncTransport(LoopTransport):
 
     def __init__(
         self,
-        place: Endpoint,
+        endpoint: Endpoint,
         slot_map: SlotMap,
         receiver: Receiver,
         script: Script,
@@ -66,17 +66,17 @@ class RoutedAsyncTransport(LoopTransport):
         min_replicas: MinReplicas | None = None,
     ) -> None:
         super().__init__()
-        self._endpoint = place
+        self._endpoint = endpoint
         self._slot_map = slot_map
         self._receiver = receiver
         self._encode = commands.Encoder(script, receiver.keyspace, receiver.process)
         self._plain = plain
         self._min_replicas = min_replicas
-        self._lines: dict[Node, NodeConnection] = {}
+        self._connections: dict[Node, NodeConnection] = {}
         self._queues: dict[str, _TagQueue] = {}
         self._ready: dict[str, _TagQueue] = {}
         """Queues with something to send and nothing on its way."""
-        self._aside: dict[Call, asyncio.TimerHandle | None] = {}
+        self._delayed: dict[Call, asyncio.TimerHandle | None] = {}
         """Calls that are to be sent again: after a while, or (None) when the map is known."""
         self._flush_is_due = False
         self._refreshing = False
@@ -104,8 +104,8 @@ class RoutedAsyncTransport(LoopTransport):
     def abandon(self) -> None:
         """Close the connections of a loop that was closed before; from any thread."""
         self._closed = True
-        for line in self._lines.values():
-            line.abandon()
+        for connection in self._connections.values():
+            connection.abandon()
         self._plain.close()
 
     def _asked(self) -> list[asyncio.Future[str]]:
@@ -115,11 +115,11 @@ class RoutedAsyncTransport(LoopTransport):
         return [each.future for each in pending]
 
     async def _close(self) -> None:
-        for timer in self._aside.values():
+        for timer in self._delayed.values():
             if timer is not None:
                 timer.cancel()
-        for line in self._lines.values():
-            await line.aclose()
+        for connection in self._connections.values():
+            await connection.aclose()
         self._plain.close()
 
     # -- sending ----------------------------------------------------------------------------------
@@ -162,21 +162,21 @@ class RoutedAsyncTransport(LoopTransport):
     def _send(self, call: Call, touched: set[NodeConnection]) -> None:
         node = self._slot_map.node_of(call.tag)
         if node is not None:
-            line = self._line(node)
-            line.send(call)
-            touched.add(line)
+            connection = self._connection_to(node)
+            connection.send(call)
+            touched.add(connection)
         elif self._slot_map.version == 0:
-            self._aside[call] = None
+            self._delayed[call] = None
             self._refresh()
         else:
             self._put_off(call, ClusterDownError("no node owns the slot of " + call.tag))
 
-    def _line(self, node: Node) -> NodeConnection:
-        line = self._lines.get(node)
-        if line is None:
+    def _connection_to(self, node: Node) -> NodeConnection:
+        connection = self._connections.get(node)
+        if connection is None:
             if self._beginning is None:
                 self._beginning = self.loop.create_task(self._begin_lifetime())
-            line = self._lines[node] = NodeConnection(
+            connection = self._connections[node] = NodeConnection(
                 node,
                 self._endpoint.async_client(node),
                 self._encode,
@@ -186,11 +186,11 @@ class RoutedAsyncTransport(LoopTransport):
                 min_replicas=self._min_replicas,
                 refusals=self._receiver.refusals,
             )
-        return line
+        return connection
 
     # -- answers ----------------------------------------------------------------------------------
 
-    def heard(self, line: NodeConnection, call: Call, lines: list[str]) -> None:  # noqa: ARG002
+    def carried_out(self, connection: NodeConnection, call: Call, lines: list[str]) -> None:  # noqa: ARG002
         """Hand out replies and news."""
         deliver(call.pending, lines)
         if len(lines) > len(call.pending):
@@ -198,30 +198,30 @@ class RoutedAsyncTransport(LoopTransport):
             self._receiver.receive(news, call.sent_at, in_callers_thread=True)
         self._over(call)
 
-    def refused(self, line: NodeConnection, call: Call, error: Exception) -> None:
+    def refused(self, connection: NodeConnection, call: Call, error: Exception) -> None:
         """Send a call again, if that may help."""
         if isinstance(error, MovedError):
-            self._slot_map.moved(error, line.node)
+            self._slot_map.moved(error, connection.node)
         elif isinstance(error, NoScriptError) and not call.by_text:
-            line.send_script(call)
+            connection.send_script(call)
             return
         elif not isinstance(error, ResponseError):
             self._receiver.messages_lost()  # the news that came with lost replies are lost
         self._put_off(call, error)
 
-    def confirmed(self, line: NodeConnection, question: Confirmation, replicas: int) -> None:
+    def confirmed(self, connection: NodeConnection, question: Confirmation, replicas: int) -> None:
         """Hand out what replicas have; give back what they have not."""
         call, lines, grants, _ = question
         least = self._min_replicas
         if least is not None and replicas < least.least:
             operations = [asked.operation for asked in call.pending]
             releases = give_back(operations, lines, grants, self._receiver.key_of_request)
-            unsafe = [call.pending[place] for place in grants.positions]
+            unsafe = [call.pending[each] for each in grants.positions]
             fail(unsafe, lambda _: least.missed(replicas))
-            # Before all that is asked from now on: who was refused may ask again at once.
+            # Before all that is asked from now on: a caller that was refused may ask again at once.
             queue = self._queues[call.tag]
             queue.gathered[:0] = [self._new_pending(each) for each in releases]
-        self.heard(line, call, lines)
+        self.carried_out(connection, call, lines)
 
     def _put_off(self, call: Call, error: Exception) -> None:
         """Send a call again after a while, or give it up."""
@@ -231,12 +231,12 @@ class RoutedAsyncTransport(LoopTransport):
             return
         if is_about_the_map(error) and (pause or self._slot_map.is_stale()):
             self._refresh()
-        self._aside[call] = self.loop.call_later(pause, self._send_again, call)
+        self._delayed[call] = self.loop.call_later(pause, self._send_again, call)
 
     def _send_again(self, *calls: Call) -> None:
         try:
             for call in calls:
-                self._aside.pop(call, None)
+                self._delayed.pop(call, None)
             self._send_now([*calls])
         except BaseException:
             self.interrupted()
@@ -247,12 +247,12 @@ class RoutedAsyncTransport(LoopTransport):
 
         See `AsyncTransport._recover`. What is in flight stands in a queue, whatever happened.
         """
-        for line in self._lines.values():
-            line.reset()
-        for timer in self._aside.values():
+        for connection in self._connections.values():
+            connection.reset()
+        for timer in self._delayed.values():
             if timer is not None:
                 timer.cancel()
-        self._aside.clear()
+        self._delayed.clear()
         self._ready.clear()
         calls: list[Call] = []
         for tag, queue in list(self._queues.items()):
@@ -275,8 +275,8 @@ class RoutedAsyncTransport(LoopTransport):
         touched: set[NodeConnection] = set()
         for call in calls:
             self._send(call, touched)
-        for line in touched:
-            line.push()
+        for connection in touched:
+            connection.push()
 
     def _give_up(self, call: Call, error: Exception) -> None:
         if isinstance(error, ResponseError) and len(call.pending) > 1:
@@ -298,14 +298,14 @@ class RoutedAsyncTransport(LoopTransport):
             return
         self._ready[call.tag] = queue
         if not self._flush_is_due:
-            # Behind those who were woken, for they ask for more.
+            # Behind the callers that were woken, for they ask for more.
             self.loop.call_soon(self._flush)
             self._flush_is_due = True
 
     # -- the map ----------------------------------------------------------------------------------
 
     def _refresh(self) -> None:
-        """Have a thread of its own learn who owns what: the loop's are perhaps all busy."""
+        """Refresh the slot map in a thread of its own: the loop's are perhaps all busy."""
         if self._refreshing or self._closed:
             return
         self._refreshing = True
@@ -330,9 +330,9 @@ class RoutedAsyncTransport(LoopTransport):
 
     def _refreshed_now(self, trouble: Exception | None) -> None:
         self._refreshing = False
-        calls = [call for call, timer in self._aside.items() if timer is None]
+        calls = [call for call, timer in self._delayed.items() if timer is None]
         for call in calls:
-            del self._aside[call]
+            del self._delayed[call]
         if trouble is None:
             self._send_now(calls)
         else:

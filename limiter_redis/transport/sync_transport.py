@@ -133,7 +133,7 @@ class SyncTransport:
         return self._slot_map.masters()
 
     def close(self) -> None:
-        """Close the connections, unless they are somebody else's."""
+        """Close the connections, unless they are the user's."""
         self._exchange.close()
 
     # -- calls ------------------------------------------------------------------------------------
