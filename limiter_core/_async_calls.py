@@ -26,7 +26,7 @@ _SHIELD_CHECK = 0.005
 
 For tasks that do not expose what they wait for; asyncio's own do."""
 
-_said: set[str] = set()
+_explained: set[str] = set()
 """The explanations that this process has logged."""
 
 
@@ -109,8 +109,8 @@ class AsyncCall(Call):
     def _warn_instead(self) -> None:
         """Tell of the loss, where cancelling would hit what is not, or no longer, the body."""
         logger.warning("%s", self.loss_error())
-        if "warn" not in _said:
-            _said.add("warn")
+        if "warn" not in _explained:
+            _explained.add("warn")
             logger.warning(
                 "a body is cancelled for a lost lease only in the task that entered the hold, by "
                 "`async with`, and not while it rests at the `yield` of an async generator: there "

@@ -16,12 +16,12 @@ from limiter_core._async_calls import AsyncCall, AsyncioCall
 from limiter_core._blocks import ANYWHERE, current_frame, noting_statements, where_to_cancel
 from limiter_core._call import (
     Call,
+    check_self_deadlock,
     check_until,
     could_not_release,
-    demands_in_own_way,
+    demands_held_already,
     is_in_doubt,
     patience,
-    refuse_to_wait_for_oneself,
 )
 from limiter_core._engine import (
     CLOSING_PATIENCE,
@@ -81,15 +81,15 @@ class AsyncEngine(Engine):
         call = new_call(terms, self.face.now)
         call.request = self.request(call, demands, terms, mode)
         around = self.calls_around(call) if self._holding else ()
-        in_own_way: Sequence[tuple[Demand, int]] = ()
+        held_already: Sequence[tuple[Demand, int]] = ()
         if around and mode is Mode.WAIT:
-            in_own_way = demands_in_own_way(call.request, around)
+            held_already = demands_held_already(call.request, around)
         deadline = call.request.deadline
         answer: Answer | StoreUnavailable
         try:
             try:
-                if in_own_way:
-                    answer = await self._ask_carefully(call, in_own_way)
+                if held_already:
+                    answer = await self._ask_without_effects(call, held_already)
                 elif self._direct is not None:
                     answer = self._direct.acquire(call.request)
                     if isinstance(answer, Granted):
@@ -103,7 +103,7 @@ class AsyncEngine(Engine):
                 return call  # noqa: TRY300  (an exception may be thrown in here, too)
             except (StoreError, WaitTimeout) as error:
                 if not is_in_doubt(error):
-                    await self.give_back(call)
+                    await self.release_call(call)
                     raise
                 # A grant that was not received is released in the background.
                 self._abandon(call.request.id, call.keys, call.request.claimant)
@@ -113,7 +113,7 @@ class AsyncEngine(Engine):
                 self.waiting.discard(call)
                 return call
             except BaseException:
-                await self.give_back(call)
+                await self.release_call(call)
                 raise
         except BaseException:
             self.abandon(call)
@@ -148,8 +148,8 @@ class AsyncEngine(Engine):
             answer = call.take_delivery() or await self._ask(call)
         self.waiting.discard(call)
 
-    async def _ask_carefully(
-        self, call: AsyncCall, in_own_way: Sequence[tuple[Demand, int]]
+    async def _ask_without_effects(
+        self, call: AsyncCall, held_already: Sequence[tuple[Demand, int]]
     ) -> Answer | StoreUnavailable:
         """Ask for slots of keys of which the caller holds some already.
 
@@ -163,12 +163,12 @@ class AsyncEngine(Engine):
         if isinstance(answer, Granted | StoreUnavailable):
             return answer
         inspect, until = bounded_inspect(self.face), check_until(call, asked_at)
-        for demand, held in in_own_way:
+        for demand, held in held_already:
             try:
                 state = await inspect(demand.key, until)
             except StoreError:
                 break  # without an answer in time it is not refused
-            refuse_to_wait_for_oneself(demand, held, state)
+            check_self_deadlock(demand, held, state)
         return await self._ask(call)
 
     async def _ask(self, call: AsyncCall) -> Answer | StoreUnavailable:
@@ -190,14 +190,14 @@ class AsyncEngine(Engine):
             call.grant(answer, sent_at)
         return answer
 
-    async def dismiss(self) -> None:
+    async def close_and_wait(self) -> None:
         """Close, and wait until the waiters have left."""
         self.close()
         with anyio.move_on_after(CLOSING_PATIENCE):
             while self.waiting:  # noqa: ASYNC110  (they may be in other loops)
                 await anyio.sleep(0.005)
 
-    async def give_back(self, call: AsyncCall) -> None:
+    async def release_call(self, call: AsyncCall) -> None:
         """Release, once. Closed locally first: what the store answers later is not a loss."""
         try:
             if call.closed and not call.forgotten:
@@ -211,7 +211,7 @@ class AsyncEngine(Engine):
             if call.settled:
                 return
             if call.request.claimant:
-                await self._give_claim_back(call)
+                await self._release_job(call)
             elif self._direct is not None:
                 self._direct.release(call.request.id)
             elif self._sure_release:
@@ -226,7 +226,7 @@ class AsyncEngine(Engine):
             self.abandon(call)
             raise
 
-    async def _give_claim_back(self, call: AsyncCall) -> None:
+    async def _release_job(self, call: AsyncCall) -> None:
         """Release what this delivery of a job has, and nothing of the next one."""
         request_id, claimant = call.request.id, call.request.claimant
         if self._sure_release or self._direct is not None:
@@ -306,7 +306,7 @@ class Hold(AbstractAsyncContextManager[Lease]):
             try:
                 interrupted = call.unguard_body(kind, error, traceback)
             finally:
-                await self._engine.give_back(call)
+                await self._engine.release_call(call)
         except BaseException:
             if self._call is not None:
                 self._engine.abandon(self._call)

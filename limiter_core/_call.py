@@ -268,7 +268,7 @@ def calls_around(last: Call | None, request: Request) -> Sequence[Call]:
     return [call for call in found if call.is_around(frames)]
 
 
-def demands_in_own_way(request: Request, around: Sequence[Call]) -> list[tuple[Demand, int]]:
+def demands_held_already(request: Request, around: Sequence[Call]) -> list[tuple[Demand, int]]:
     """Return the demands for keys of which the calls around hold slots, and how many."""
     held: dict[str, int] = {}
     for call in around:
@@ -296,7 +296,7 @@ def check_until(call: Call, asked_at: float) -> float | None:
     return None if deadline is None else max(deadline, asked_at + _CHECK_PATIENCE)
 
 
-def refuse_to_wait_for_oneself(demand: Demand, held: int, state: KeySnapshot) -> None:
+def check_self_deadlock(demand: Demand, held: int, state: KeySnapshot) -> None:
     """Refuse a demand that cannot be met before the caller itself releases, whatever others do.
 
     Raises:

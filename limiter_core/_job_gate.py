@@ -182,7 +182,7 @@ class JobGate:
             await call.finish(ask(), ANSWER_PATIENCE)
         except asyncio.CancelledError:
             if answer and isinstance(answer[0], Granted):
-                await self._engine.give_back(call)
+                await self._engine.release_call(call)
             raise
         except TimeoutError as error:
             raise StoreUnavailable("the store did not answer in time") from error

@@ -13,13 +13,13 @@ from types import TracebackType
 from limiter_core._blocks import current_frame, is_coroutine, noting_statements
 from limiter_core._call import (
     Call,
+    check_self_deadlock,
     check_until,
     could_not_release,
-    demands_in_own_way,
+    demands_held_already,
     is_in_doubt,
     logger,
     patience,
-    refuse_to_wait_for_oneself,
 )
 from limiter_core._engine import (
     CLOSING_PATIENCE,
@@ -144,13 +144,17 @@ class SyncEngine(Engine):
         call = SyncCall(terms, self.face.now)
         call.request = self.request(call, demands, terms, mode)
         around = self.calls_around(call) if self._holding else ()
-        in_own_way: Sequence[tuple[Demand, int]] = ()
+        held_already: Sequence[tuple[Demand, int]] = ()
         if around and mode is Mode.WAIT:
-            in_own_way = demands_in_own_way(call.request, around)
+            held_already = demands_held_already(call.request, around)
         deadline = call.request.deadline
         try:
             try:
-                answer = self._ask_carefully(call, in_own_way) if in_own_way else self._ask(call)
+                answer = (
+                    self._ask_without_effects(call, held_already)
+                    if held_already
+                    else self._ask(call)
+                )
                 if not isinstance(answer, Granted):
                     self._wait(call, answer, deadline, around)
                 if call.loss is not None:
@@ -158,7 +162,7 @@ class SyncEngine(Engine):
                 return call  # noqa: TRY300  (an exception may be thrown in here, too)
             except LimiterError as error:
                 if not is_in_doubt(error):
-                    self.give_back(call)
+                    self.release_call(call)
                     raise
                 # A grant that was not received is released in the background.
                 self._abandon(call.request.id, call.keys, call.request.claimant)
@@ -200,8 +204,8 @@ class SyncEngine(Engine):
             answer = call.take_delivery() or self._ask(call)
         self.waiting.discard(call)
 
-    def _ask_carefully(
-        self, call: SyncCall, in_own_way: Sequence[tuple[Demand, int]]
+    def _ask_without_effects(
+        self, call: SyncCall, held_already: Sequence[tuple[Demand, int]]
     ) -> Answer | StoreUnavailable:
         """Ask for slots of keys of which the caller holds some already.
 
@@ -215,12 +219,12 @@ class SyncEngine(Engine):
         if isinstance(answer, Granted | StoreUnavailable):
             return answer
         inspect, until = bounded_inspect(self.face), check_until(call, asked_at)
-        for demand, held in in_own_way:
+        for demand, held in held_already:
             try:
                 state = inspect(demand.key, until)
             except StoreError:
                 break  # without an answer in time it is not refused
-            refuse_to_wait_for_oneself(demand, held, state)
+            check_self_deadlock(demand, held, state)
         return self._ask(call)
 
     def _ask(self, call: SyncCall) -> Answer | StoreUnavailable:
@@ -242,14 +246,14 @@ class SyncEngine(Engine):
             call.grant(answer, sent_at)
         return answer
 
-    def dismiss(self) -> None:
+    def close_and_wait(self) -> None:
         """Close, and wait until the waiters have left."""
         self.close()
         until = time.monotonic() + CLOSING_PATIENCE
         while self.waiting and time.monotonic() < until:
             time.sleep(0.005)
 
-    def give_back(self, call: Call) -> None:
+    def release_call(self, call: Call) -> None:
         """Release, once. Closed locally first: what the store answers later is not a loss."""
         try:
             if call.closed and not call.forgotten:
@@ -330,7 +334,7 @@ class Hold(AbstractContextManager[SyncLease]):
     ) -> None:
         try:
             assert self._call is not None
-            self._engine.give_back(self._call)
+            self._engine.release_call(self._call)
         except BaseException:
             if self._call is not None:
                 self._engine.abandon(self._call)

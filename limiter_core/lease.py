@@ -17,7 +17,7 @@ class _AsyncEngine(Protocol):
     def collected(self, call: Any, watch: object) -> None:
         """Called when a lease was garbage-collected unreleased."""
 
-    async def give_back(self, call: Any) -> None:
+    async def release_call(self, call: Any) -> None:
         """Release."""
 
 
@@ -25,7 +25,7 @@ class _SyncEngine(Protocol):
     def collected(self, call: Any, watch: object) -> None:
         """Called when a lease was garbage-collected unreleased."""
 
-    def give_back(self, call: Any) -> None:
+    def release_call(self, call: Any) -> None:
         """Release."""
 
 
@@ -118,13 +118,13 @@ class Lease(_BaseLease):
         Idempotent, and safe from cancellation. Never raises for a store that cannot be reached:
         the lease then ends by itself.
         """
-        await self._engine.give_back(self._call)
+        await self._engine.release_call(self._call)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._engine.give_back(self._call)
+        await self._engine.release_call(self._call)
 
 
 class SyncLease(_BaseLease):
@@ -153,10 +153,10 @@ class SyncLease(_BaseLease):
         Idempotent. Never raises for a store that cannot be reached: the lease then ends by
         itself.
         """
-        self._engine.give_back(self._call)
+        self._engine.release_call(self._call)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._engine.give_back(self._call)
+        self._engine.release_call(self._call)

@@ -262,7 +262,7 @@ class Limiter(Copyable):
         """
         if not self._engine.closed:
             try:
-                await self._engine.dismiss()
+                await self._engine.close_and_wait()
             finally:
                 if self._engine.owns_store:
                     await self._face.aclose()

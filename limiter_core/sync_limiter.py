@@ -252,7 +252,7 @@ class SyncLimiter(Copyable):
         """
         if not self._engine.closed:
             try:
-                self._engine.dismiss()
+                self._engine.close_and_wait()
             finally:
                 if self._engine.owns_store:
                     self._face.close()

@@ -125,7 +125,7 @@ def _is_before(frame: FrameType) -> bool:
     That is as if it was not called: nobody can guard it, and the lease ends by itself.
     """
     code, caller = frame.f_code, frame.f_back
-    is_inner = code.co_name == "give_back" and caller and caller.f_code.co_name == "release"
+    is_inner = code.co_name == "release_call" and caller and caller.f_code.co_name == "release"
     if code.co_qualname not in _LAST_WORDS and not is_inner:
         return False
     return frame.f_lineno == min(n for *_, n in code.co_lines() if n and n > code.co_firstlineno)

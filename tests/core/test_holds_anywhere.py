@@ -280,7 +280,7 @@ class TestGenerators:
 
 
 async def test_what_cannot_be_cancelled_is_explained_once(store, limiter, caplog, monkeypatch):
-    monkeypatch.setattr("limiter_core._async_calls._said", set())
+    monkeypatch.setattr("limiter_core._async_calls._explained", set())
     caplog.set_level(logging.WARNING, "limiter")
     for _ in range(3):
         hold = limiter.hold(ONE)
