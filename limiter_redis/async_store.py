@@ -14,8 +14,8 @@ from limiter_redis.connection.deadlines import answer_by
 from limiter_redis.protocol import commands, replies, snapshots
 from limiter_redis.protocol.commands import BATCH, NOTE_LASTS, SCAN_COUNT, batched
 from limiter_redis.session.entries import Entry
+from limiter_redis.session.operations import release_of
 from limiter_redis.session.session import Session
-from limiter_redis.session.tracker import release_of
 
 
 class AsyncRedisStore:

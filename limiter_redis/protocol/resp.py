@@ -235,11 +235,3 @@ def error_of(said: str) -> Any:
             return ResponseError(said)
         return error
     return ResponseError(said.removeprefix("ERR "))
-
-
-def understood(error: ResponseError) -> RedisError:
-    """Return a server's error as one of its class; not all versions of redis-py know them all."""
-    if type(error) is not ResponseError:
-        return error
-    found: RedisError = error_of(str(error))
-    return found

@@ -23,7 +23,8 @@ from limiter_redis.protocol import commands, replies
 from limiter_redis.protocol.commands import BATCH, batched
 from limiter_redis.protocol.errors import store_error
 from limiter_redis.session.entries import Entry
-from limiter_redis.session.tracker import RequestTracker, release_of, renewal_of
+from limiter_redis.session.operations import release_of, renewal_of
+from limiter_redis.session.tracker import RequestTracker
 from limiter_redis.transport.interfaces import ThreadTransport
 
 R = TypeVar("R")

@@ -70,11 +70,6 @@ class Subscriber:
         self.taken: list[bytes] = []
 
     @property
-    def is_open(self) -> bool:
-        """Whether channels can be asked for."""
-        return self._connection is not None
-
-    @property
     def is_opening(self) -> bool:
         """Whether a connection is on its way."""
         return self._opening is not None

@@ -17,7 +17,7 @@ from limiter_core.store import log_deferred
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock
 from limiter_redis.connection.backoff import Refusals
-from limiter_redis.protocol import commands, replies
+from limiter_redis.protocol import replies
 from limiter_redis.protocol.errors import is_unreadable, may_be_on_its_way
 from limiter_redis.protocol.keyspace import keyspace_of
 from limiter_redis.session.entries import Entry, Event, Said
@@ -346,22 +346,3 @@ class RequestTracker:
         """Return what is to be released."""
         with self._lock:
             return self.requests.releases_due(now)
-
-    def leave_releases(self) -> None:
-        """Leave what is to be released to its end."""
-        with self._lock:
-            for entry in list(self.requests.releasing):
-                self.requests.released(entry)
-
-
-def release_of(entry: Entry) -> commands.Operation:
-    """Return the operation that releases a request, and nothing but what is of its caller."""
-    request = entry.request
-    if request.payload is None:
-        return commands.release(request.id, entry.key, for_good=entry.unsure)
-    return commands.release_claim(request.id, entry.key, request.claimant, for_good=entry.unsure)
-
-
-def renewal_of(entry: Entry) -> commands.Operation:
-    """Return the operation that renews a request."""
-    return commands.renew(entry.request.id, entry.key, entry.claimant)

@@ -26,7 +26,7 @@ from limiter_redis.protocol.errors import Unreadable, is_driver_error, store_err
 from limiter_redis.protocol.script import Script
 from limiter_redis.transport.interfaces import Receiver
 from limiter_redis.transport.loop_transport import LoopTransport
-from limiter_redis.transport.pending import Pending, deliver, fail, fail_overdue, new_pending
+from limiter_redis.transport.pending import Batch, Pending, deliver, fail_overdue, new_pending
 
 IN_FLIGHT = 2
 """Calls that may be on their way at once: while the server does one, the next is written."""
@@ -36,29 +36,6 @@ MOMENT = 0.01
 
 WORTH_SPLITTING = 16
 """Operations that are worth a call of their own."""
-
-
-class _Call:
-    """Operations that travel together.
-
-    Attributes:
-        asked: the operations.
-        sent_at: when they were sent.
-        again: whether they were sent before, over a connection that then ended.
-        by_text: whether to send the script along, for the server does not know it.
-    """
-
-    __slots__ = ("again", "by_text", "pending", "sent_at")
-
-    def __init__(self, asked: list[Pending]) -> None:
-        self.pending = asked
-        self.sent_at = 0.0
-        self.again = False
-        self.by_text = False
-
-    def fail(self, error: Exception, where: str) -> None:
-        """Tell all callers."""
-        fail(self.pending, lambda operations: store_error(error, where, operations))
 
 
 class AsyncTransport(LoopTransport):
@@ -89,12 +66,12 @@ class AsyncTransport(LoopTransport):
         self._opening: asyncio.Task[None] | None = None
         self._gathered: list[Pending] = []
         self._flush_is_due = False
-        self._in_flight: deque[_Call] = deque()
-        self._receiving: _Call | None = None
+        self._in_flight: deque[Batch] = deque()
+        self._receiving: Batch | None = None
         """The call whose reply is being handed out."""
-        self._to_resend: list[_Call] = []
+        self._to_resend: list[Batch] = []
         """Calls that are to be sent anew before any other."""
-        self._to_repeat: list[_Call] = []
+        self._to_repeat: list[Batch] = []
         """Calls to be sent once more, when all that were in flight with them have their replies."""
         self._watch: asyncio.TimerHandle | None = None
 
@@ -191,10 +168,10 @@ class AsyncTransport(LoopTransport):
             # In all calls that have room: so the replies of one are read while the next is done.
             share = -(-len(self._gathered) // (IN_FLIGHT - len(self._in_flight)))
             size = min(BATCH, max(WORTH_SPLITTING, share))
-            self._send(self._stream, _Call(self._gathered[:size]))
+            self._send(self._stream, Batch(self._gathered[:size]))
             del self._gathered[:size]
 
-    def _send(self, stream: Stream, call: _Call) -> None:
+    def _send(self, stream: Stream, call: Batch) -> None:
         operations = [asked.operation for asked in call.pending]
         stream.write(self._encode(operations, by_text=call.by_text))
         call.sent_at = time.monotonic()
@@ -230,7 +207,7 @@ class AsyncTransport(LoopTransport):
             left = max(MOMENT, min(oldest) + self._timeout - now)
             self._watch = self.loop.call_later(left, self._look_at_the_clock)
 
-    def _unanswered_calls(self) -> list[_Call]:
+    def _unanswered_calls(self) -> list[Batch]:
         return [*self._in_flight, *self._to_resend, *self._to_repeat]
 
     async def _open(self) -> None:
@@ -245,7 +222,7 @@ class AsyncTransport(LoopTransport):
         except Exception as error:  # noqa: BLE001
             # Of any kind: a credential provider, for one, may raise what it likes.
             error = or_no_answer(error)
-            for call in (*self._to_resend, _Call(self._gathered)):
+            for call in (*self._to_resend, Batch(self._gathered)):
                 call.fail(error, self._where)
             self._to_resend, self._gathered = [], []
         else:
@@ -298,7 +275,7 @@ class AsyncTransport(LoopTransport):
             self._stream.fail(reply)
         elif isinstance(reply, ResponseError) and len(call.pending) > 1:
             # One that cannot be done must not take the others along.
-            self._to_repeat += [_Call([asked]) for asked in call.pending]
+            self._to_repeat += [Batch([asked]) for asked in call.pending]
         else:
             call.fail(reply, self._where)
         if self._to_repeat and not self._in_flight and self._stream is not None:
@@ -309,7 +286,7 @@ class AsyncTransport(LoopTransport):
             self._plan_flush()
         self._receiving = None
 
-    def _repeat_releases(self, call: _Call) -> None:
+    def _repeat_releases(self, call: Batch) -> None:
         """Have releases follow the acquires that they overtook.
 
         A call before this one came back to be sent again, while this one was done.
@@ -319,7 +296,7 @@ class AsyncTransport(LoopTransport):
         ]
         if releases:
             asked = [new_pending(self.loop, each, None, self._where) for each in releases]
-            self._to_repeat.append(_Call(asked))
+            self._to_repeat.append(Batch(asked))
 
     def _ended(self, stream: Stream, error: Exception) -> None:
         """Repeat once what was not answered, over the next connection."""
@@ -360,7 +337,7 @@ class AsyncTransport(LoopTransport):
         if stream is not None:
             stream.close()
         self._receiving, current = None, self._receiving
-        first: list[_Call] = [] if current is None else [current]
+        first: list[Batch] = [] if current is None else [current]
         calls = list(dict.fromkeys([*first, *self._to_repeat, *self._in_flight, *self._to_resend]))
         sent = {asked.future for call in calls for asked in call.pending}
         gathered = [asked for asked in self._gathered if asked.future not in sent]

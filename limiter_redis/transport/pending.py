@@ -85,3 +85,26 @@ def _set_error(future: asyncio.Future[str], error: StoreError) -> None:
     if not future.done():
         future.set_exception(error)
         future.exception()  # if its task has gone nothing else will look at it
+
+
+class Batch:
+    """Operations that travel together.
+
+    Attributes:
+        asked: the operations.
+        sent_at: when they were sent.
+        again: whether they were sent before, over a connection that then ended.
+        by_text: whether to send the script along, for the server does not know it.
+    """
+
+    __slots__ = ("again", "by_text", "pending", "sent_at")
+
+    def __init__(self, asked: list[Pending]) -> None:
+        self.pending = asked
+        self.sent_at = 0.0
+        self.again = False
+        self.by_text = False
+
+    def fail(self, error: Exception, where: str) -> None:
+        """Tell all callers."""
+        fail(self.pending, lambda operations: store_error(error, where, operations))
