@@ -32,11 +32,13 @@ class UnfollowedClock(ServerClock):
 def leave_time_to_the_clock(requests: LocalRequests) -> None:
     """Have the background do nothing in a run: it goes by real time, of which the model knows none.
 
-    On a busy machine a run may last longer than it takes until the first renewal, look or deadline.
+    On a busy machine a run may last longer than it takes until the first look or deadline; and all
+    is renewed once the process is subscribed to the notices of jobs, some time after its start.
     A call that is told of a loss while it asks is over, whatever the answer; what it may have taken
     is released in the background. The calls of a run go on with the answer.
     """
     requests._jitter = lambda: 1e6
+    requests.due = lambda now: []  # type: ignore[method-assign]
     requests.deadlines = lambda now: None  # type: ignore[method-assign]
     requests.releases_due = lambda now: []  # type: ignore[method-assign]
 
