@@ -99,19 +99,13 @@ class NodeExchange:
             RedisError, OSError: there is no connection, or it was lost while replicas were asked.
         """
         sent_at = time.monotonic()
-        pool = self._pools.get(node)
-        if pool is None:
-            pool = self._pools.setdefault(node, self._new_pool(node, self.timeout))
-        first = calls[0]
-        alone = len(calls) == 1
-        asked_by = first.deadline
-        if not alone:
-            asked_by = min((call.deadline for call in calls if call.deadline), default=None)
+        pool = self._pool_of(node)
+        asked_by = min((call.deadline for call in calls if call.deadline), default=None)
         deadline = bounded(asked_by, sent_at, self.timeout)
         connection: Any = None
         try:
             connection = pool.take(deadline)
-            packed = self._packed(first) if alone else b"".join(map(self._packed, calls))
+            packed = b"".join(map(self._packed, calls))
             received = exchange(connection, packed, len(calls), deadline)
             for call, reply in zip(calls, received, strict=False):
                 call.reply = self._read(connection, call, reply, node)
@@ -130,6 +124,30 @@ class NodeExchange:
         finally:
             if connection is not None:
                 pool.put_back(connection)
+
+    def one(self, node: Node, call: Call, deadline: float) -> None:
+        """Send one call of the script, and note its reply: the short way, without replicas.
+
+        Raises:
+            RedisError, OSError: there is no connection.
+        """
+        pool = self._pools.get(node) or self._pool_of(node)
+        connection: Any = None
+        try:
+            connection = pool.take(deadline)
+            (reply,) = exchange(connection, self._encode(call.operations), 1, deadline)
+            call.reply = self._read(connection, call, reply, node)
+            if isinstance(reply, ConnectionError | TimeoutError):
+                pool.drop_idle()  # they may be dead as well
+        finally:
+            if connection is not None:
+                pool.put_back(connection)
+
+    def _pool_of(self, node: Node) -> ConnectionPool:
+        pool = self._pools.get(node)
+        if pool is None:
+            pool = self._pools.setdefault(node, self._new_pool(node, self.timeout))
+        return pool
 
     def _packed(self, call: Call) -> bytes:
         if call.command:

@@ -22,7 +22,7 @@ from limiter_redis.cluster.replicas import MinReplicas
 from limiter_redis.cluster.slot_map import SlotMap
 from limiter_redis.connection.deadlines import bounded
 from limiter_redis.connection.exchange import ConnectionPool
-from limiter_redis.connection.nodes import Node
+from limiter_redis.connection.nodes import ONLY_NODE, Node
 from limiter_redis.protocol import commands
 from limiter_redis.protocol.errors import is_driver_error, store_error
 from limiter_redis.protocol.script import Script
@@ -81,18 +81,42 @@ class SyncTransport:
             StoreError: it answered with an error, or with what cannot be read.
         """
         sent_at = time.monotonic()
+        if self._patience is None:
+            return self._call_one_server(operations, bounded(deadline, sent_at, self._timeout))
         calls = self._carry_out(operations, deadline, sent_at)
-        if len(calls) == 1:
-            reply = calls[0].reply
-            if isinstance(reply, StoreError):
-                raise reply
-            return reply  # type: ignore[no-any-return]  # pyright: ignore[reportReturnType]
         lines, news = self._replies(calls, len(operations))
         for line in lines:
             if isinstance(line, StoreError):
                 self._receiver.receive(news, sent_at, in_callers_thread=True)
                 raise line
         return [line for line in lines if isinstance(line, str)] + news
+
+    def _call_one_server(
+        self, operations: Sequence[commands.Operation], deadline: float
+    ) -> list[str]:
+        # The hot path of threads: it looks nothing up.
+        call = Call("", deadline)
+        call.operations = [*operations]
+        try:
+            self._exchange.one(ONLY_NODE, call, deadline)
+        except BaseException as error:
+            if not self._is_driver_error(error):
+                raise
+            call.reply = error
+        if isinstance(call.reply, Exception):
+            self._run(self._to_repeat([call], 0, deadline), deadline)
+            if isinstance(call.reply, StoreError):
+                raise call.reply
+        reply: Any = call.reply
+        lines: list[str] = reply
+        return lines
+
+    def _is_driver_error(self, error: BaseException) -> bool:
+        """Whether a call failed; else the error is its caller's, and news may be lost."""
+        if isinstance(error, Exception) and is_driver_error(error):
+            return True
+        self._receiver.messages_lost()
+        return False
 
     def call_each(
         self, operations: Sequence[commands.Operation], deadline: float | None = None
@@ -145,11 +169,6 @@ class SyncTransport:
         if self._patience is None:
             deadline = bounded(deadline, now, self._timeout)
         tag_of = self._slot_map.tag_of
-        if len(operations) == 1:  # as nearly always: this is the hot path of threads
-            call = Call(tag_of(operations[0]), deadline)
-            call.operations, call.positions = [*operations], [0]
-            self._run([call], now)
-            return [call]
         calls: dict[str, Call] = {}
         for position, operation in enumerate(operations):
             tag = tag_of(operation)
@@ -240,8 +259,7 @@ class SyncTransport:
             try:
                 self._exchange(node, some)
             except BaseException as trouble:
-                if not isinstance(trouble, Exception) or not is_driver_error(trouble):
-                    self._receiver.messages_lost()
+                if not self._is_driver_error(trouble):
                     raise
                 for call in some:
                     if call.reply is None or self._min_replicas is not None:
