@@ -296,3 +296,7 @@ class _Choices:
 def _left(holder: Holding, now: float) -> float | None:
     due = holder.due()
     return None if due is None else due - now
+
+
+World = Model
+"""The old name of `Model`; it goes with the next release."""
