@@ -10,7 +10,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from redis.exceptions import RedisError
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004  (redis-py's own)
+    RedisError,
+    TimeoutError,  # noqa: A004  (redis-py's own)
+)
 
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.outage import Outage, shared_outage
@@ -129,7 +133,7 @@ class LeaseTasks:
         """Renew leases and tickets; ask again for leases that the store lost.
 
         Raises:
-            StoreUnavailable: none of a batch could be carried out. (As of all that follow.)
+            StoreUnavailable: the node is away. (As of all that follow.)
         """
         for some in batched(entries, BATCH):
             sent_at = time.monotonic()
@@ -162,9 +166,10 @@ class LeaseTasks:
         """Release what is not wanted any more."""
         for some in batched(entries, BATCH):
             for entry, line in zip(some, self._call(list(map(release_of, some))), strict=True):
-                if isinstance(line, str):
-                    self._tracker.released(entry)
-                elif not isinstance(line, StoreUnavailable):  # else it is tried again at once
+                unavailable = isinstance(line, StoreUnavailable)
+                if isinstance(line, str) or (unavailable and self.stopping.is_set()):
+                    self._tracker.released(entry)  # what could not be released ends by itself
+                elif not unavailable:  # else it is tried again at once
                     self._tracker.release_failed(entry)
 
     def publish(self) -> None:
@@ -191,9 +196,15 @@ class LeaseTasks:
             self.warnings.warn(_BAD_ANSWER, errors[0])
         else:
             self.warnings.carried_out()
-        if len(away) == len(lines):
+        if len(away) == len(lines) and all(map(self._is_of_node, away)):
             raise away[0]
         return lines
+
+    def _is_of_node(self, error: StoreUnavailable) -> bool:
+        """Whether all that a node has is away, not one slot of it."""
+        return not self._tracker.sharded or isinstance(
+            error.__cause__, ConnectionError | TimeoutError | OSError
+        )
 
     def _read(self, read: Callable[[], R]) -> R | None:
         """Return what a reply says; None if it cannot be read: the others go on."""

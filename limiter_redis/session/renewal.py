@@ -146,6 +146,9 @@ class LeaseRenewer:
                     self._due_now.wait(self._tasks.tick())
                     self._due_now.clear()
                 else:
+                    # Before it listens: the first turn subscribes, and one that took long does not
+                    # let a channel go.
+                    self._carefully(self._hand_out_channels)
                     only.listen()
                 self._carefully(self._hand_out)
                 if only is not None:
@@ -196,13 +199,14 @@ class LeaseRenewer:
 
     # -- handing out ------------------------------------------------------------------------------
 
+    def _hand_out_channels(self) -> None:
+        notices = [self._tracker.notices] if self._tracker.on_notice else []
+        self._give(ONLY_NODE, Work(tags=[self._tracker.channel, *notices]))
+
     def _hand_out(self) -> None:
         tracker, now = self._tracker, time.monotonic()
         if tracker.sharded:
             self._hand_out_tags(now)
-        else:
-            notices = [tracker.notices] if tracker.on_notice else []
-            self._give(ONLY_NODE, Work(tags=[tracker.channel, *notices]))
         for node, entries in self._by_node(tracker.due(now)).items():
             self._give(node, Work(entries=entries, at_once=True))
         for key in tracker.due_looks(now):

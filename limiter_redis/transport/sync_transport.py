@@ -17,7 +17,7 @@ from redis.exceptions import (
 
 from limiter_core.errors import StoreError
 from limiter_core.system_clock import system_clock as time
-from limiter_redis.cluster.redirects import Retry, failure, is_about_the_map
+from limiter_redis.cluster.redirects import Retry, failure, is_about_the_map, passes
 from limiter_redis.cluster.replicas import MinReplicas
 from limiter_redis.cluster.slot_map import SlotMap
 from limiter_redis.connection.deadlines import bounded
@@ -123,16 +123,19 @@ class SyncTransport:
     ) -> tuple[list[str | StoreError], list[str]]:
         """Carry out operations; return for each the reply, or why there is none, and the news."""
         now = time.monotonic()
-        if self._patience is None:
-            deadline = bounded(deadline, now, self._timeout)
+        # One bound for all, also for those that are asked for alone.
+        patience = self._timeout if self._patience is None else self._patience
+        bound = bounded(deadline, now, patience)
         calls = self._carry_out(operations, deadline, now)
         lines, news = self._replies(calls, len(operations))
         for call in calls:
             error = call.reply
-            if isinstance(error, StoreError) and isinstance(error.__cause__, ResponseError):
-                # One that cannot be done must not take the others along.
+            cause = error.__cause__ if isinstance(error, StoreError) else None
+            # One that cannot be done must not take the others along. But what a node says of
+            # itself, or of a slot, it would say of each.
+            if isinstance(cause, ResponseError) and not passes(cause):
                 for position in call.positions if len(call.positions) > 1 else ():
-                    (lines[position],), told = self.call_each([operations[position]], deadline)
+                    (lines[position],), told = self.call_each([operations[position]], bound)
                     news += told
         return lines, news
 

@@ -7,9 +7,14 @@ import threading
 import pytest
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, SyncLimiter
+from limiter_core.requests import Demand, Request
 from limiter_redis import RedisStore
+from limiter_redis.protocol.commands import BATCH
+from limiter_redis.session import lease_tasks
 
 from ._hostile_server import HostileServer, Send, well
+from ._listeners import NotingListener
+from ._servers import Process
 from ._tools import until_now
 
 LIMIT = ConcurrencyLimit(LIMIT_BY.constant("key"), lease=3)
@@ -80,3 +85,50 @@ def test_bytes_now_and_then_while_that_connection_is_opened(kind: str) -> None:
     # The first connection is that of the call; in a cluster, it is asked who owns what before.
     with Dripping(connection=2 if kind == "server" else 3) as server:
         is_kept_alive(server, kind)
+
+
+def test_it_subscribes_before_it_waits(
+    own_server: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first request of a process is notified as fast as all others."""
+    store = RedisStore(own_server.url)
+    with monkeypatch.context() as patched:
+        patched.setattr(lease_tasks, "TICK", 60.0)
+        lease = SyncLimiter(store).acquire(LIMIT)
+        until_now(lambda: store.session.renewer.listening, "it is subscribed in its first turn")
+    own_server.admin.client_kill_filter(_type="pubsub")  # it waits for a message, or for this
+    lease.release()
+    store.close()
+
+
+def test_a_slot_that_is_closed_holds_up_no_other_slot_of_its_node() -> None:
+    """Not even where it has more leases than one call carries."""
+    closed = threading.Event()
+    renewals: list[bytes] = []
+
+    def answer(operations: list[bytes], send: Send) -> None:
+        if closed.is_set() and b"closed" in operations[0]:
+            send(b"-TRYAGAIN the slot is on its way to another node\r\n")
+            return
+        renewals.extend(each for each in operations if each.startswith(b"renew open"))
+        well(operations, send)
+
+    with HostileServer(answer) as server:
+        store = RedisStore(server.cluster_url)
+        face = store.sync_face()
+        listener = NotingListener()
+        ids = [f"closed-{number}" for number in range(BATCH)]
+        for each in ids:
+            demands = (Demand("closed/key", BATCH),)
+            face.acquire(Request(each, demands, lease=60, listener=listener))
+        face.acquire(Request("open", (Demand("open/key", 1),), lease=1.5, listener=listener))
+        closed.set()
+        store.session.tracker.messages_lost()  # so all are due at once
+        before = len(renewals)
+        until_now(lambda: len(renewals) > before + RENEWALS, "the open slot's lease is renewed")
+        closed.clear()
+        for each in ids:
+            face.release(each, ("closed/key",))
+        face.release("open", ("open/key",))
+        assert not listener.losses
+        store.close()
