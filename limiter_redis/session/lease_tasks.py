@@ -235,14 +235,20 @@ class LeaseTasks:
             else:
                 self._tracker.receive([replies.text_of(said)], received_at)
 
-    def subscribed_to(self, tags: set[str]) -> None:
-        """Have the requests looked at that missed what was said before: the leases, too."""
+    def subscribed_to(self, tags: set[str], *, complete: bool) -> None:
+        """Have the requests looked at that missed what was said before: the leases, too.
+
+        Args:
+            tags: whose messages are received from now on.
+            complete: whether they are all that the node was asked for.
+        """
         if self._tracker.sharded:
             keyspace = self._tracker.keyspace
             self._tracker.messages_lost(lambda entry: tag_of(keyspace, entry.key) in tags)
         else:
             self._tracker.messages_lost()
-        self.warnings.subscribed()
+        if complete:
+            self.warnings.subscribed()
 
     def not_subscribed(self, error: Exception, *, took_long: bool) -> None:
         """Note why messages are not received at a node."""

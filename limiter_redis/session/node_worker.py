@@ -68,7 +68,7 @@ class _NodeTasks(Protocol):
     def publish(self) -> None: ...
     def channel_of(self, tag: str) -> bytes: ...
     def receive(self, messages: list[tuple[bytes, bytes]]) -> None: ...
-    def subscribed_to(self, tags: set[str]) -> None: ...
+    def subscribed_to(self, tags: set[str], *, complete: bool) -> None: ...
     def not_subscribed(self, error: Exception, *, took_long: bool) -> None: ...
     def no_sharded_channels(self, error: Exception) -> None: ...
     def slots_moved(self) -> None: ...
@@ -258,20 +258,23 @@ class NodeWorker:
         confirmed, subscriber.confirmed = subscriber.confirmed, []
         refused, subscriber.refused = subscriber.refused, []
         taken, subscriber.taken = subscriber.taken, []
+        gone = [*taken, *(channel for channel, _ in refused)]
         if received:
             self._tasks.receive(received)
+        for _, error in refused:  # first: a subscription that is refused in part has failed
+            if not isinstance(error, MovedError):
+                self._tasks.no_sharded_channels(error)
         if confirmed:
-            self._subscribing.over()
             tags = {self._asked[channel] for channel in confirmed if channel in self._asked}
-            self._tasks.subscribed_to(tags)
+            left = {self._asked[channel] for channel in self._asked if channel not in gone}
+            complete = left <= self.subscribed | tags
+            if complete:
+                self._subscribing.over()
+            self._tasks.subscribed_to(tags, complete=complete)
             self.subscribed |= tags  # last: a reader may rely on what was noted before
-        gone = [*taken, *(channel for channel, _ in refused)]
         if gone:
             self._forget(gone)
             self._tasks.slots_moved()
-        for _, error in refused:
-            if not isinstance(error, MovedError):
-                self._tasks.no_sharded_channels(error)
 
     def _forget(self, channels: list[bytes]) -> None:
         """Forget channels of slots that another node has now: they are asked for there."""

@@ -22,7 +22,7 @@ from limiter_redis import RedisStore
 from limiter_redis.protocol.script import SCRIPT
 
 from ._servers import Process
-from ._tools import until, until_waiting
+from ._tools import until, until_now, until_waiting
 
 KEY = "scope/key"
 ONE = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1)
@@ -134,3 +134,19 @@ def test_a_missing_right_is_an_error_of_the_store(own_server: Process) -> None:
     assert not isinstance(caught.value, StoreUnavailable)
     assert isinstance(caught.value.__cause__, redis.RedisError)
     store.close()
+
+
+def test_a_channel_that_is_refused_beside_one_that_is_not(
+    own_server: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is one outage: one warning, and attempts that become rare."""
+    store = RedisStore(allow(own_server, "~* +@all resetchannels &*:process:*"))
+    face = store.sync_face()
+    face.on_notice(lambda _: True)
+    with SyncLimiter(store).hold(ONE):
+        tried = own_server.commands().get("subscribe", 0)
+        until_now(lambda: own_server.commands().get("subscribe", 0) > tried + 3, "it tries again")
+    face.on_notice(None)
+    store.close()
+    warnings = [each for each in caplog.messages if "cannot receive messages" in each]
+    assert len(warnings) == 1
