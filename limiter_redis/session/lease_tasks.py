@@ -279,11 +279,10 @@ class LeaseTasks:
         """Note that a node is away; returns the seconds to the next attempt, at the most."""
         if self._tracker.depends():
             self.warnings.warn(_UNAVAILABLE, error)
-        if not self.stopping.is_set():
-            return min(_LONGEST_PAUSE, self._tracker.requests.shortest / 6)
-        for entry in releases:  # what could not be released ends by itself
-            self._tracker.released(entry)
-        return 0.0
+        if self.stopping.is_set():
+            for entry in releases:  # what could not be released ends by itself
+                self._tracker.released(entry)
+        return min(_LONGEST_PAUSE, self._tracker.requests.shortest / 6)
 
     def failed(self, error: Exception) -> None:
         """Note that a task failed, whatever the reason: leases depend on it that work goes on."""

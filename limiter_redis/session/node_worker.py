@@ -303,7 +303,8 @@ class NodeWorker:
         """Carry out what it was given."""
         if self._first_call is not None and not self._first_call.is_done(self._tasks.tick()):
             return
-        if not self.renewing.is_due(time.monotonic()) and not self._tasks.stopping.is_set():
+        at_once = self._releases and self._tasks.stopping.is_set()  # the process may end
+        if not (at_once or self.renewing.is_due(time.monotonic())):
             return
         with self._lock:
             entries, self._entries = list(self._entries.values()), {}

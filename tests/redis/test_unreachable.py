@@ -19,9 +19,11 @@ from limiter_core import (
 )
 from limiter_core.backoff import backoff
 from limiter_core.lease import SyncLease
+from limiter_core.requests import Demand, Request
 from limiter_redis import RedisStore
 
 from ._hostile_server import HostileServer, Send, well
+from ._listeners import NotingListener
 from ._servers import Process
 from ._tools import until, until_now
 
@@ -164,6 +166,30 @@ async def test_refused_credentials_are_tried_ever_less_often(
                 await asyncio.sleep(0.05)
     await lease.release()
     await store.aclose()
+
+
+def test_pauses_grow_for_a_store_that_was_closed_while_a_slot_is_held() -> None:
+    """Its lease is renewed as before, and no more often."""
+    away = threading.Event()
+
+    def answer(operations: list[bytes], send: Send) -> None:
+        if away.is_set():
+            raise OSError
+        well(operations, send)
+
+    with HostileServer(answer) as server:
+        store = RedisStore(server.url)
+        listener = NotingListener()
+        request = Request("held", (Demand("key", 1),), lease=0.9, listener=listener)
+        store.sync_face().acquire(request)
+        until_now(lambda: any(call[0].startswith(b"renew") for call in server.calls), "renewed")
+        store.close()
+        away.set()
+        asked = len(server.calls)
+        until_now(lambda: listener.losses, "the lease ends")
+        # With a look at the clock each 0.02 s it would be a lot more.
+        assert 2 <= len(server.calls) - asked <= 24
+    store.close()
 
 
 def test_connections_that_failed_are_none_of_those_in_use(own_server: Process) -> None:
