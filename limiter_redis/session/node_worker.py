@@ -314,17 +314,24 @@ class NodeWorker:
         if not (entries or looks or releases or publish):
             return
         try:
-            self._tasks.renew(entries)
-            self._tasks.look(looks)
-            self._tasks.release(releases)
+            self._carefully(self._tasks.renew, entries)
+            self._carefully(self._tasks.look, looks)
+            self._carefully(self._tasks.release, releases)
             if publish:
-                self._tasks.publish()  # last: it may be refused, for want of a right
+                self._carefully(self._tasks.publish)  # last: it may be refused, for want of a right
         except StoreUnavailable as error:
             # What is to be renewed or released is given again.
             with self._lock:
                 self._looks.update(dict.fromkeys(looks))
             self.renewing.failed(self._tasks.node_is_away(releases, error))
-        except Exception as error:  # noqa: BLE001  (leases depend on it that this goes on)
-            self._tasks.failed(error)
         else:
             self.renewing.over()
+
+    def _carefully(self, task: Callable[..., None], *given: list[Any]) -> None:
+        """Carry out a task that may fail, whatever the reason: those behind it go on."""
+        try:
+            task(*given)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001
+            self._tasks.failed(error)

@@ -168,6 +168,35 @@ async def test_refused_credentials_are_tried_ever_less_often(
     await store.aclose()
 
 
+@pytest.mark.parametrize("kind", ["server", "cluster"])
+def test_a_renewal_that_fails_holds_up_nothing_else(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason: a release is done all the same."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("as a fault in what reads the replies")
+
+    with HostileServer(well) as server:
+        store = RedisStore(server.url if kind == "server" else server.cluster_url)
+        for each in ("held", "given up"):
+            request = Request(each, (Demand("key", 2),), lease=60, listener=NotingListener())
+            store.sync_face().acquire(request)
+        with monkeypatch.context() as patched:
+            patched.setattr(store.session.tracker, "renewed", fails)
+            store.session.tracker.messages_lost()  # so it is due
+            until_now(
+                lambda: any(call[0].startswith(b"renew") for call in server.calls), "it is renewed"
+            )
+            store.session.abandon("given up", "key")
+            until_now(
+                lambda: any(call[0].startswith(b"release") for call in server.calls),
+                "it is given up",
+            )
+        store.sync_face().release("held", ("key",))
+        store.close()
+
+
 def test_pauses_grow_for_a_store_that_was_closed_while_a_slot_is_held() -> None:
     """Its lease is renewed as before, and no more often."""
     away = threading.Event()
