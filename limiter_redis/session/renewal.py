@@ -8,6 +8,7 @@ One server is a cluster of one node: there the thread is that node's worker, too
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -234,9 +235,13 @@ class LeaseRenewer:
     def _new_worker(self, node: Node | None) -> NodeWorker:
         sharded = self._tracker.sharded
 
+        # One for all attempts: it knows which Sentinel answered last.
+        client = functools.cache(
+            lambda: self._endpoint.sync_client(node or ONLY_NODE, timeout=TIMEOUT)
+        )
+
         def new_subscriber() -> Subscriber:
-            client = self._endpoint.sync_client(node or ONLY_NODE, timeout=TIMEOUT)
-            return Subscriber(client, self._tracker.refusals, sharded=sharded)
+            return Subscriber(client(), self._tracker.refusals, sharded=sharded)
 
         if not sharded:
             return NodeWorker(self._tasks, new_subscriber, None)

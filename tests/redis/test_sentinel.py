@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -112,6 +113,18 @@ def test_a_service_that_nobody_knows(sentinel: Sentinel) -> None:
     with pytest.raises(StoreUnavailable, match="unheard-of"):
         limiter.try_acquire(LIMIT, {"key": "x"})
     limiter.close()
+
+
+def test_sentinels_that_do_not_answer_are_asked_first_only_once(sentinel: Sentinel) -> None:
+    """Also by the connection for messages, which has no time to ask those behind them."""
+    addresses = ("127.0.0.1", 0)
+    with socket.create_server(addresses) as one, socket.create_server(addresses) as other:
+        silent = ",".join(f"127.0.0.1:{each.getsockname()[1]}" for each in (one, other))
+        url = sentinel.url.replace("redis+sentinel://", f"redis+sentinel://{silent},")
+        store = RedisStore(url)
+        with SyncLimiter(store).hold(ConcurrencyLimit("key", lease=60), {"key": "k"}):
+            until_now(lambda: store.session.renewer.listening, "messages are received")
+        store.close()
 
 
 def test_a_master_dies_under_load(sentinel: Sentinel, start: Callable[..., Worker]) -> None:
