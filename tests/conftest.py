@@ -171,6 +171,21 @@ def in_turn(items: list[pytest.Item]) -> list[pytest.Item]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Bound a test."""
+    must_end(item)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Bound a test's end: pytest ends the bound of a test that has failed."""
+    must_end(item)
+
+
+def must_end(item: pytest.Item) -> None:
     """End this process, and print where each thread stands, if a test never ends.
 
     pytest-timeout raises once in a test, and never after the test has failed: a body that swallows
@@ -182,7 +197,3 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     faulthandler.dump_traceback_later(
         seconds + GRACE, exit=True, file=item.config.stash[STANDARD_ERROR]
     )
-    try:
-        return (yield)
-    finally:
-        faulthandler.cancel_dump_traceback_later()

@@ -103,10 +103,11 @@ async def test_a_slot_taken_by_another_after_data_loss_is_lost(
 ) -> None:
     """S10; row 22: never above the limit; the first holder is told within a lease."""
     limiter = Limiter(own)
-    limit = ConcurrencyLimit(WORK, 1, lease=1)
+    # Renewed after a second or more, when the other one has the slot long since.
+    limit = ConcurrencyLimit(WORK, 1, lease=5)
     first = await limiter.acquire(limit)
     own_server.admin.flushall()
-    second = await limiter.acquire(limit)
+    second = await limiter.acquire(limit, timeout=20)
     assert second.fencing_token > first.fencing_token, "S11"
     await until(lambda: first.lost, "the first holder is told", patience=1.0)
     assert not second.lost
