@@ -86,7 +86,7 @@ async def open_parts(
         jobs=jobs,
         queue=queue,
         background=background,
-        admit=lambda job, run: admission.admit(job, run),  # noqa: PLW0108
+        admit=lambda job, run: admission.admit(job, run),  # noqa: PLW0108  (it is made below)
         run_in_arq=run_in_arq,
     )
     fetcher = JobFetcher(
@@ -94,7 +94,7 @@ async def open_parts(
         queue=queue,
         background=background,
         run=runner.run,
-        on_job_left=lambda: dispatcher.dispatch_kept(),  # noqa: PLW0108
+        on_job_left=lambda: dispatcher.dispatch_kept(),  # noqa: PLW0108  (it is made below)
         read_limit=worker.queue_read_limit,
         in_progress=worker.in_progress_timeout_s,
     )
@@ -103,7 +103,7 @@ async def open_parts(
         jobs=jobs,
         fetcher=fetcher,
         background=background,
-        drop=lambda ticket: gate.drop(ticket),  # noqa: PLW0108
+        drop=lambda ticket: gate.drop(ticket),  # noqa: PLW0108  (it is made below)
         count_ending=lambda: runner.ending,
         # Where jobs run without a slot, one may run while its ticket is granted.
         stale_after=None if admits else settings.claim / 2,

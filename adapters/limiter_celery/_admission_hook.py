@@ -75,14 +75,14 @@ class AdmissionHook:
         self.timer.call_after(self.claim, check)
 
     def _publish_again(self, request: Any) -> None:
-        """Publish a task once more, with its slot given back, and let go of this delivery.
+        """Publish a task once more, with its slot released, and end this delivery.
 
         It is not rejected: a quorum queue drops what comes back to it again and again.
         """
-        let_go = request.acknowledge
+        end_delivery = request.acknowledge
         try:
             parked_message_of(request).publish(self.app)
         except Exception as error:  # noqa: BLE001  # of the broker's driver
             logger.warning("could not publish %s again, it is rejected: %r", request.id, error)
-            let_go = partial(request.reject, requeue=True)
-        self.main_loop.call_soon(let_go)
+            end_delivery = partial(request.reject, requeue=True)
+        self.main_loop.call_soon(end_delivery)

@@ -138,10 +138,10 @@ def without_proxy(app: Any) -> Any:
 
 def semaphore_of(worker: Any) -> Any:
     """Return the semaphore in which tasks wait for a free process; None if this pool has none."""
-    uses_it = worker.process_task == worker._process_task_sem  # noqa: SLF001
+    uses_it = worker.process_task == worker._process_task_sem  # noqa: SLF001  (it has no public name)
     return worker.semaphore if uses_it else None
 
 
 def move_last_to_front(semaphore: Any) -> None:
     """Have the task that came last get the next process that is free."""
-    semaphore._waiting.rotate(1)  # noqa: SLF001
+    semaphore._waiting.rotate(1)  # noqa: SLF001  (nothing public reorders it)

@@ -102,7 +102,7 @@ def _order_of(request: Any) -> int:
     With a countdown, it takes its place when that is over. Requests are received one after the
     other; pools of threads admit several at once.
     """
-    global _last_order  # noqa: PLW0603
+    global _last_order  # noqa: PLW0603  (one order in a process)
     _last_order = max(time.time_ns() // 1000, _last_order + 1)
     if request.eta is not None:
         return max(_last_order, int(request.eta.timestamp() * 1e6))

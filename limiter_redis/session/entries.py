@@ -53,7 +53,7 @@ class Event(enum.IntEnum):
     LOST = 10
     """News, or the reply to a renewal: its lease has ended."""
     PREEMPTED = 11
-    """News, or the reply to a renewal: its lease should be let go."""
+    """A message, or the reply to a renewal: its lease is to be released."""
     ALIVE = 12
     """The reply to a renewal: it has a lease."""
     WAITS = 13

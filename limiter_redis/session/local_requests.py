@@ -230,7 +230,7 @@ class LocalRequests(Books):
     def heard_answer(
         self, request_id: str, answer: Answer | None, sent_at: float, now: float
     ) -> None:
-        """News: the answer to one who waits has changed; None: it is not said to what."""
+        """A message: the answer to a waiter has changed; None: the message does not say to what."""
         entry = self.entries.get(request_id)
         if entry is None:
             return
@@ -251,7 +251,7 @@ class LocalRequests(Books):
             self._step(entry, Event.NEWS_REFUSED, now, sent_at, answer)
 
     def heard_loss(self, request_id: str, loss: Loss, token: int, now: float) -> None:
-        """News: a lease has ended, or (`Loss.PREEMPTED`) should be let go.
+        """A message: a lease has ended, or (`Loss.PREEMPTED`) is to be released.
 
         Args:
             request_id: the id.
@@ -373,7 +373,7 @@ class LocalRequests(Books):
             self._step(entry, Event.WAKE, now)
 
     def close(self, now: float) -> None:
-        """The store is closed: who waits asks again, which opens it."""
+        """The store is closed: each waiter asks again, which opens it."""
         self.closing = True
         self.wake(now)
 

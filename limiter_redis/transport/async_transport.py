@@ -124,7 +124,7 @@ class AsyncTransport(LoopTransport):
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-            await asyncio.sleep(0)  # the loop lets go of the socket in its next turn
+            await asyncio.sleep(0)  # the loop closes the socket in its next turn
         await self._client.aclose()
 
     # -- sending ----------------------------------------------------------------------------------

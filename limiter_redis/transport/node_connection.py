@@ -162,7 +162,7 @@ class NodeConnection:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-            await asyncio.sleep(0)  # the loop lets go of the socket in its next turn
+            await asyncio.sleep(0)  # the loop closes the socket in its next turn
         await self._client.aclose()
 
     def abandon(self) -> None:

@@ -23,7 +23,7 @@ LONG = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1, max_hold=60)
 
 
 class Other:
-    """Somebody else in this process, who waits or holds."""
+    """Another caller in this process, which waits or holds."""
 
     def __init__(self, store: MemoryStore, name: str, *demands: Demand, **more: Any) -> None:
         self.store = store

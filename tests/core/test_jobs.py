@@ -109,7 +109,7 @@ def test_a_redelivery_of_a_running_job_is_held(gate: Gate) -> None:
 
 
 def test_an_ask_whose_answer_was_lost_is_no_redelivery(make: Callable[..., Gate]) -> None:
-    """It took the slot, unheard: who asks next for the job gets one."""
+    """It took the slot, and its answer was lost: the next request for the job gets one."""
     store = FlakyStore()
     gate = make(flaky(store))
     store.lost_answers = 1

@@ -182,7 +182,7 @@ def store(url: str) -> Iterator[RedisStore]:
 
 
 class Waiter:
-    """Somebody else in this process, who waits."""
+    """Another caller in this process, which waits."""
 
     def __init__(self, store: RedisStore, key: str) -> None:
         self._face = store.sync_face()
