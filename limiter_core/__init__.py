@@ -5,9 +5,11 @@ Say *who shares a limit* (a strategy), *how many may run* (a number, or a functi
 machines, as far as its store reaches.
 """
 
+from limiter_core import events
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import (
     ConfigurationError,
+    Evicted,
     KeyDerivationError,
     LeaseLost,
     LimiterError,
@@ -19,6 +21,7 @@ from limiter_core.errors import (
     Superseded,
     WaitTimeout,
 )
+from limiter_core.events import observe
 from limiter_core.keys import register_key_type
 from limiter_core.lease import Lease, SyncLease
 from limiter_core.limiter import Limiter
@@ -37,6 +40,7 @@ __all__ = (
     "ConfigurationError",
     "ConflictResolution",
     "DormantSnapshot",
+    "Evicted",
     "HolderSnapshot",
     "KeyDerivationError",
     "KeySnapshot",
@@ -55,5 +59,7 @@ __all__ = (
     "WaitTimeout",
     "WaiterSnapshot",
     "__version__",
+    "events",
+    "observe",
     "register_key_type",
 )

@@ -18,6 +18,7 @@ from typing import Any
 from limiter_core._anyio_scopes import current_scope, is_shielded_within, shield
 from limiter_core._blocks import ANYWHERE, NOWHERE, awaits_in
 from limiter_core._call import Call, logger
+from limiter_core._collected import do_later
 from limiter_core.limits import Terms
 from limiter_core.requests import Answer, Loss
 
@@ -39,6 +40,8 @@ class AsyncCall(Call):
     _wake: Callable[[], object] | None = None
 
     _thread: int
+    is_ticked = False
+    """Whether a timer of its event loop wakes it when it has to be looked at."""
 
     def clear_news(self) -> None:
         """Count as news only what comes from now on."""
@@ -57,6 +60,12 @@ class AsyncCall(Call):
             return self.in_loop(wake)
         # It asks at this moment, or holds: a holder may continue in another loop.
         return self.granted is not None or self.is_there()
+
+    def wake(self) -> None:
+        """Have it ask again; in its event loop."""
+        self._news = True
+        if self._wake is not None:
+            self._wake()
 
     def is_there(self) -> bool:
         """Whether the call's event loop has not ended."""
@@ -82,6 +91,13 @@ class AsyncCall(Call):
     ) -> bool:
         """Leave the body alone; whether what came out of it is the cancellation for a loss."""
         raise NotImplementedError
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Have a function called in the call's event loop; in the background if that has ended."""
+        try:
+            self._call_soon(function)
+        except RuntimeError:
+            do_later(function)
 
     def in_loop(self, function: Callable[[], object]) -> bool:
         """Call a function in the call's event loop; whether that loop is still there."""
@@ -143,11 +159,11 @@ class AsyncioCall(AsyncCall):
         self.on_lost = terms.on_lost
         self.now = now
         self._thread = get_ident()
-        self._loop = loop
+        self.loop = loop
 
     async def wait_for_news(self, seconds: float) -> None:
         """Wait until the store notifies that asking again is useful; at most so many seconds."""
-        future: asyncio.Future[None] = self._loop.create_future()
+        future: asyncio.Future[None] = self.loop.create_future()
 
         def wake() -> None:
             try:
@@ -161,7 +177,9 @@ class AsyncioCall(AsyncCall):
         self._wake = wake
         # In this order: `look_again` notes the news before it looks for a waiter to wake.
         if not self._news:
-            timer = None if seconds == math.inf else self._loop.call_later(seconds, wake)
+            if not self.is_ticked:
+                seconds = self.until_look(seconds)
+            timer = None if seconds == math.inf else self.loop.call_later(seconds, wake)
             try:
                 await future
             finally:
@@ -171,7 +189,7 @@ class AsyncioCall(AsyncCall):
 
     def is_there(self) -> bool:
         """Whether the call's event loop was not closed; also if this is asked in its thread."""
-        return not self._loop.is_closed()
+        return not self.loop.is_closed()
 
     def guard_body(self, where: int) -> None:
         """Have the body, which begins now, cancelled when the lease is lost."""
@@ -184,7 +202,7 @@ class AsyncioCall(AsyncCall):
         max_hold = self.request.max_hold
         # Where a call was admitted without a store there is no slot to take back.
         if max_hold is not None and where != NOWHERE and self.granted is not None:
-            self._timer = self._loop.call_later(max_hold, self.lease_lost, Loss.OVERRAN)
+            self._timer = self.loop.call_later(max_hold, self.lease_lost, Loss.OVERRAN)
         # In this order: `lease_lost` notes the loss before it looks for a body.
         self.guarded = where
         if self.loss is not None:
@@ -197,7 +215,7 @@ class AsyncioCall(AsyncCall):
             # A loop that is closed has no task any more that could be cancelled.
             with contextlib.suppress(RuntimeError):
                 if get_ident() == self._thread:
-                    self._loop.call_soon(self._cancel_body)
+                    self.loop.call_soon(self._cancel_body)
                 else:
                     self._call_soon(self._cancel_body)
 
@@ -253,7 +271,7 @@ class AsyncioCall(AsyncCall):
             raise cancelled from task.exception()
 
     def _call_soon(self, function: Callable[[], object]) -> None:
-        self._loop.call_soon_threadsafe(function)
+        self.loop.call_soon_threadsafe(function)
 
     def _cancel_body(self) -> None:
         """Cancel the task if it is in the body; called by the loop, while the task waits."""
@@ -269,7 +287,7 @@ class AsyncioCall(AsyncCall):
             self._warn_instead()
         elif getattr(task, "_must_cancel", False):
             # Somebody has just cancelled it: that goes first, with its own message.
-            self._loop.call_soon(self._cancel_body)
+            self.loop.call_soon(self._cancel_body)
         elif is_shielded_within(task, self._scope):
             self._look_after_step(task)
         else:
@@ -285,9 +303,9 @@ class AsyncioCall(AsyncCall):
         try:
             awaited: asyncio.Future[Any] | None = asyncio_task._fut_waiter  # noqa: SLF001
         except AttributeError:
-            self._loop.call_later(_SHIELD_CHECK, self._cancel_body)
+            self.loop.call_later(_SHIELD_CHECK, self._cancel_body)
             return
         if awaited is None:  # its step comes with the next round of the loop
-            self._loop.call_soon(self._cancel_body)
+            self.loop.call_soon(self._cancel_body)
         else:  # called after the task, which waits for longer
             awaited.add_done_callback(lambda _: self._cancel_body())

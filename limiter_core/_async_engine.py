@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from inspect import CO_COROUTINE
-from types import TracebackType
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import timedelta
 from typing import Any
 
 import anyio
 
 from limiter_core._async_calls import AsyncCall, AsyncioCall
-from limiter_core._blocks import ANYWHERE, current_frame, noting_statements, where_to_cancel
 from limiter_core._call import (
     Call,
     check_self_deadlock,
@@ -27,10 +24,11 @@ from limiter_core._engine import (
     CLOSING_PATIENCE,
     Engine,
     OnStoreError,
-    bounded_inspect,
-    methods_in_background,
-    release_of_jobs,
 )
+from limiter_core._long_waits import INSPECT_PATIENCE, key_to_inspect, warn
+from limiter_core._loop_ticker import TICK, LoopTickers
+from limiter_core._observed_call import ObservedCall
+from limiter_core._observers import Observer
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -41,11 +39,16 @@ from limiter_core._prepare import (
     terms_of,
     view_of,
 )
+from limiter_core._store_methods import (
+    bounded_inspect,
+    methods_in_background,
+    release_of_jobs,
+)
 from limiter_core._trio_calls import TrioCall
 from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable, WaitTimeout
 from limiter_core.lease import Lease
 from limiter_core.limits import ConcurrencyLimit, Terms
-from limiter_core.requests import Answer, Demand, Granted, Mode
+from limiter_core.requests import Answer, Demand, Granted, Mode, Queued
 from limiter_core.store import Store
 
 RELEASE_PATIENCE = 5.0
@@ -56,20 +59,62 @@ class AsyncEngine(Engine):
     """Takes slots and gives them back."""
 
     def __init__(
-        self, store: str | Store, *, on_store_error: OnStoreError, label: str | None
+        self,
+        store: str | Store,
+        *,
+        on_store_error: OnStoreError,
+        label: str | None,
+        observe: Observer | None = None,
+        warn_after: float | timedelta | None = None,
     ) -> None:
-        super().__init__(store, on_store_error=on_store_error, label=label)
+        super().__init__(
+            store,
+            on_store_error=on_store_error,
+            label=label,
+            observe=observe,
+            warn_after=warn_after,
+        )
         self.face = self.store.async_face()
         self._abandon, self.let_expire = methods_in_background(self.face)
         self._release_claim = release_of_jobs(self.face)
         # A store that never suspends need not be awaited: that is a quarter of a call's time.
         self._sure_release = self.store.capabilities.sure_release
+        self._tickers = LoopTickers(self.waiting)
         self._direct = None if self.suspends else self.store.sync_face()
 
-    async def take(
+    def take(
+        self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
+    ) -> Coroutine[Any, Any, AsyncCall]:
+        """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
+        if self.is_observed():
+            return self._take_observed(limits, arguments, timeout, mode)
+        return self._take(limits, arguments, timeout, mode)
+
+    async def _take_observed(
         self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
     ) -> AsyncCall:
-        """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
+        observed = self.observed_call(limits, arguments, self.face.now)
+        call: AsyncCall | None = None
+        try:
+            call = await self._take(limits, arguments, timeout, mode, observed)
+            if observed is not None:
+                observed.begun(call)
+            return call  # noqa: TRY300  (an exception may be thrown in here, too)
+        except BaseException as error:
+            if call is not None:
+                self.abandon(call)
+            if observed is not None:
+                observed.ended(error)
+            raise
+
+    async def _take(
+        self,
+        limits: Limits,
+        arguments: Arguments,
+        timeout: float | None,
+        mode: Mode,
+        observed: ObservedCall | None = None,
+    ) -> AsyncCall:
         if self.closed:
             self.check_open()
         demands: tuple[Demand, ...]
@@ -80,6 +125,9 @@ class AsyncEngine(Engine):
             terms = terms_of(limits, timeout)
         call = new_call(terms, self.face.now)
         call.request = self.request(call, demands, terms, mode)
+        if observed is not None:
+            call.observed = observed
+            observed.describe(call.request)
         around = self.calls_around(call) if self._holding else ()
         held_already: Sequence[tuple[Demand, int]] = ()
         if around and mode is Mode.WAIT:
@@ -142,11 +190,31 @@ class AsyncEngine(Engine):
     ) -> None:
         """Wait until the slots are granted."""
         self.begin_waiting(call)
+        if isinstance(call, AsyncioCall) and self.warn_after is not None and self.warn_after > TICK:
+            call.is_ticked = True
+            self._tickers.arm(call.loop)
         while not isinstance(answer, Granted):
+            if call.observed is not None and isinstance(answer, Queued):
+                call.observed.queued(answer)
             await call.wait_for_news(patience(call, answer, deadline, around))
             self.check_waiting()
-            answer = call.take_delivery() or await self._ask(call)
-        self.waiting.discard(call)
+            delivered = call.take_delivery()
+            if delivered is None:
+                await self._look_at_long_wait(call)
+                delivered = await self._ask(call)
+            answer = delivered
+        self.end_waiting(call)
+
+    async def _look_at_long_wait(self, call: AsyncCall) -> None:
+        """Warn of a call that waits for long, if it is time."""
+        key = key_to_inspect(call)
+        if key is None:
+            return
+        try:
+            state = await bounded_inspect(self.face)(key, call.now() + INSPECT_PATIENCE)
+        except StoreError:
+            state = None
+        warn(call, state)
 
     async def _ask_without_effects(
         self, call: AsyncCall, held_already: Sequence[tuple[Demand, int]]
@@ -225,6 +293,9 @@ class AsyncEngine(Engine):
         except BaseException:
             self.abandon(call)
             raise
+        finally:
+            if call.observed is not None:
+                call.observed.released()
 
     async def _release_job(self, call: AsyncCall) -> None:
         """Release what this delivery of a job has, and nothing of the next one."""
@@ -244,75 +315,8 @@ class AsyncEngine(Engine):
         if not call.settled:
             self._abandon(call.request.id, call.keys, call.request.claimant)
             call.settled = True
-
-
-class Hold(AbstractAsyncContextManager[Lease]):
-    """`Limiter.hold`: takes the slots, arms the body against a lost lease, gives them back."""
-
-    __slots__ = (
-        "_arguments",
-        "_call",
-        "_engine",
-        "_lease",
-        "_limits",
-        "_timeout",
-        "by_statement",
-    )
-
-    def __init__(
-        self, engine: AsyncEngine, limits: Limits, arguments: Arguments, timeout: float | None
-    ) -> None:
-        self._engine = engine
-        self._limits = limits
-        self._arguments = arguments
-        self._timeout = timeout
-        self._call: AsyncCall | None = None
-        self.by_statement = False
-
-    async def __aenter__(self) -> Lease:
-        if self._call is not None:
-            raise ConfigurationError("a hold can be entered once; call hold() again")
-        engine = self._engine
-        try:
-            call = self._call = await engine.take(
-                self._limits, self._arguments, self._timeout, Mode.WAIT
-            )
-            frame = current_frame(1)
-            by_statement = self.by_statement
-            if by_statement:
-                engine.began(call, id(frame))
-            if call.on_lost == "cancel":
-                if by_statement and frame.f_code.co_flags & CO_COROUTINE:
-                    call.guard_body(ANYWHERE)
-                else:
-                    call.guard_body(where_to_cancel(frame, by_statement=by_statement))
-            lease = self._lease = Lease(call, engine)
-            return lease  # noqa: TRY300  (an exception may be thrown in here, too)
-        except BaseException:
-            if self._call is not None:
-                engine.abandon(self._call)
-            raise
-
-    @noting_statements
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            call = self._call
-            assert call is not None
-            try:
-                interrupted = call.unguard_body(kind, error, traceback)
-            finally:
-                await self._engine.release_call(call)
-        except BaseException:
-            if self._call is not None:
-                self._engine.abandon(self._call)
-            raise
-        if interrupted:
-            raise call.loss_error() from error
+        if call.observed is not None:
+            call.observed.released()
 
 
 def new_call(terms: Terms, now: Callable[[], float]) -> AsyncCall:

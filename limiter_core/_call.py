@@ -13,9 +13,11 @@ from types import MappingProxyType
 from typing import Any
 
 from limiter_core._blocks import frames_on_stack
+from limiter_core._observed_call import ObservedCall
 from limiter_core.backoff import backoff
 from limiter_core.errors import (
     ConfigurationError,
+    Evicted,
     LeaseLost,
     LimiterError,
     LimitReached,
@@ -73,6 +75,10 @@ class Call:
         forgotten: True for a lease that was collected unreleased; it may come back to life, as an
             asynchronous generator does to be closed, and be released after all.
         settled: True when the store knows nothing (more) of this call.
+        observed: sends what happens to the observers; None if there are none.
+        waiting_since: when it began to wait, on its clock; None if it did not.
+        waited: seconds that it waited for its grant.
+        look_at: when a call that waits is to be looked at, on its clock.
     """
 
     # Defaults of the class: most calls need only a few of them, and setting each would cost.
@@ -92,6 +98,10 @@ class Call:
     closed = False
     forgotten = False
     settled = False
+    observed: ObservedCall | None = None
+    waiting_since: float | None = None
+    waited = 0.0
+    look_at = math.inf
 
     def __init__(self, owner: Any, terms: Terms, now: Callable[[], float]) -> None:
         self.owner = owner
@@ -110,9 +120,15 @@ class Call:
 
     def lease_lost(self, loss: Loss) -> None:
         """Note the loss, once, and act on it as `on_lost` demands."""
-        if self.closed or self.loss is not None:
+        if self.closed:
             return
-        self.loss = loss
+        first = self.loss is None
+        if first:
+            self.loss = loss
+        if self.observed is not None:
+            self._observe_loss(loss)
+        if not first:
+            return
         if self.granted is None:
             return  # the waiter has not learnt of its grant yet; it will see the loss with it
         if self.on_lost == "warn":
@@ -123,6 +139,17 @@ class Call:
     def interrupt(self) -> None:
         """Stop the body, where that is possible. Each world does it in its own way."""
         raise NotImplementedError
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Have a function called where observers are: not in a thread of the store."""
+        raise NotImplementedError
+
+    def _observe_loss(self, loss: Loss) -> None:
+        assert self.observed is not None
+        if loss is Loss.PREEMPTED:
+            self.observed.preempted(self.call_soon)
+        else:
+            self.observed.lost(loss, self.call_soon)
 
     def take_delivery(self) -> Answer | None:
         """Return the answer that came with the wake-up, None if there is none."""
@@ -136,6 +163,12 @@ class Call:
         """Whether the caller's patience has ended."""
         deadline = self.request.deadline
         return deadline is not None and self.now() >= deadline
+
+    def until_look(self, seconds: float) -> float:
+        """Return for how long it may wait for news: until it is to be looked at, at the most."""
+        if self.look_at == math.inf:
+            return seconds
+        return min(seconds, max(0.0, self.look_at - self.now()))
 
     # -- the lease --------------------------------------------------------------------------------
 
@@ -182,6 +215,8 @@ class Call:
         if self.loss is None and self.ends_at is not None and not self.closed:
             if self.now() >= self.ends_at:
                 self.loss = Loss.EXPIRED if self.request.max_hold is None else Loss.OVERRAN
+                if self.observed is not None:
+                    self.observed.lost(self.loss, self.call_soon)
         return self.loss is not None
 
     def loss_error(self) -> LeaseLost:
@@ -314,6 +349,9 @@ def _self_deadlock(key: str, why: str) -> ConfigurationError:
     )
 
 
+_REFUSAL_ERRORS = {Refusal.QUEUE_FULL: QueueFull, Refusal.EVICTED: Evicted}
+
+
 def refusal_error(answer: Refused | Replaced | Held) -> LimiterError:
     """Return the error for a refusal."""
     if isinstance(answer, Replaced):
@@ -325,7 +363,7 @@ def refusal_error(answer: Refused | Replaced | Held) -> LimiterError:
             f"the cost is above the limit of {answer.max_concurrent} slots in force for "
             f"{answer.key!r}: such a call would wait for ever"
         )
-    kind = QueueFull if answer.reason is Refusal.QUEUE_FULL else LimitReached
+    kind = _REFUSAL_ERRORS.get(answer.reason, LimitReached)
     return kind(answer.key, answer.max_concurrent, answer.in_use, answer.retry_after)
 
 

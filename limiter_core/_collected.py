@@ -33,13 +33,18 @@ gc.callbacks.extend((_phases.pop, partial(operator.setitem, _phases)))
 _after_collecting: deque[Callable[[], object]] = deque()
 
 
+def is_collecting() -> bool:
+    """Whether the collector of cycles is at work: then this is code that it called."""
+    return next(reversed(_phases), "stop") == "start"
+
+
 def when_finalized(judge: Callable[[], object]) -> None:
     """Call a function when all that is collected together has been finalized; for weak references.
 
     The collector of cycles calls these first. But a generator or a `__del__` among what it collects
     may yet release a lease.
     """
-    if next(reversed(_phases), "stop") == "stop":
+    if not is_collecting():
         judge()
         return
     _after_collecting.append(judge)

@@ -8,21 +8,33 @@ import pickle
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from functools import cache, partial
-from inspect import signature
+from datetime import timedelta
+from functools import partial
 from typing import Any, Literal, Self
 
 from limiter_core._call import Call, calls_around
-from limiter_core._checks import check_number, check_on_store_error, short_label
+from limiter_core._checks import check_number, check_on_store_error, check_seconds, short_label
 from limiter_core._collected import do_later, when_finalized
+from limiter_core._event_log import LOG
 from limiter_core._identity import new_id, process_label
+from limiter_core._observed_call import ObservedCall
+from limiter_core._observers import (
+    Observer,
+    Registration,
+    is_in_observer,
+    of_process,
+    registration_of,
+)
+from limiter_core._prepare import Arguments, Limits
+from limiter_core._store_outages import add_observer_of
+from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError, LimiterError, StoreError, StoreUnavailable
 from limiter_core.keys import MAX_WHOLE_LENGTH
 from limiter_core.limits import ConcurrencyLimit, Terms
 from limiter_core.outage import Outage, shared_outage
 from limiter_core.registry import open_store
 from limiter_core.requests import CLAIM, Demand, Loss, Mode, Request
-from limiter_core.store import AsyncStore, Store, SyncStore
+from limiter_core.store import Store
 
 logger = logging.getLogger("limiter")
 
@@ -32,7 +44,14 @@ CLOSING_PATIENCE = 5.0
 """Seconds that waiters may take to leave when their limiter is closed."""
 
 
-OUTAGE = "calls wait until the store can be used", "the store is back"
+BACK = "the store is back"
+OUTAGES: dict[OnStoreError, tuple[str, str]] = {
+    "raise": ("calls wait until the store can be used", BACK),
+    "admit": ("calls run without a slot until the store can be used", BACK),
+}
+
+WARN_AFTER = 60.0
+"""Seconds that a call waits before that is logged, unless its limiter says otherwise."""
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -44,7 +63,13 @@ class Engine:
     """Has a lease renewed no more."""
 
     def __init__(
-        self, store: str | Store, *, on_store_error: OnStoreError, label: str | None
+        self,
+        store: str | Store,
+        *,
+        on_store_error: OnStoreError,
+        label: str | None,
+        observe: Observer | None = None,
+        warn_after: float | timedelta | None = None,
     ) -> None:
         check_on_store_error(on_store_error)
         self.owns_store = isinstance(store, str)
@@ -59,13 +84,27 @@ class Engine:
         self._label = process_label() if self._given_label is None else self._given_label
         _engines.add(self)
         self._holding: dict[object, Call] = {}
-        self.outage = shared_outage(repr(self.store), *OUTAGE)
+        where = repr(self.store)
+        self.outage = shared_outage(where, *OUTAGES[on_store_error], stops_calls=True)
+        self.warn_after = None if warn_after is None else check_seconds(warn_after, "warn_after")
+        self._observe = observe
+        self.registrations: tuple[Registration, ...] = ()
+        """The observers of this limiter alone."""
+        if observe is not None:
+            self.registrations = (registration_of(observe),)
+            add_observer_of(where, self.registrations[0])
         self.waiting: set[Call] = set()
         """Calls that wait for slots."""
 
     def copied(self) -> Self:
         """Return an engine on the same store, which it does not own, with books of its own."""
-        copy = type(self)(self.store, on_store_error=self.on_store_error, label=self._given_label)
+        copy = type(self)(
+            self.store,
+            on_store_error=self.on_store_error,
+            label=self._given_label,
+            observe=self._observe,
+            warn_after=self.warn_after,
+        )
         copy.closed = self.closed
         return copy
 
@@ -76,6 +115,8 @@ class Engine:
             "store": self._given_store,
             "on_store_error": self.on_store_error,
             "label": self._given_label,
+            "observe": self._observe,
+            "warn_after": self.warn_after,
             "closed": self.closed,
         }
 
@@ -88,6 +129,28 @@ class Engine:
     def label(self) -> str:
         """The name of this process's callers in `inspect`."""
         return self._label
+
+    def is_observed(self) -> bool:
+        """Whether anything is to be sent of a call that begins now."""
+        return bool(
+            of_process.registered or self.registrations or logger.isEnabledFor(logging.DEBUG)
+        )
+
+    def observed_call(
+        self, limits: Limits, arguments: Arguments, now: Callable[[], float]
+    ) -> ObservedCall | None:
+        """Return what sends the events of a call that begins now; None if nothing is to be sent."""
+        if is_in_observer():
+            return None
+        registrations = (*of_process.registered, *self.registrations)
+        if logger.isEnabledFor(logging.DEBUG):
+            registrations = (*registrations, LOG)
+        if not registrations:
+            return None
+        function = arguments.function_name if isinstance(arguments, ArgumentView) else None
+        return ObservedCall(
+            registrations, now, function=function, names=()
+        )
 
     def request(self, call: Call, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
         """Return the request of a new call."""
@@ -115,15 +178,25 @@ class Engine:
     def close(self) -> None:
         """Take no more calls, and have those end that wait."""
         self.closed = True
-        self.outage = Outage(*OUTAGE)  # another limiter on the store logs its own
+        # Another limiter on the store logs its own.
+        self.outage = Outage(*OUTAGES[self.on_store_error])
         for call in list(self.waiting):
             if not call.look_again():
                 self.waiting.discard(call)  # its event loop is gone, and so is the call
 
     def begin_waiting(self, call: Call) -> None:
         """Note a call that waits from now on."""
+        now = call.waiting_since = call.now()
+        if self.warn_after is not None:
+            call.look_at = now + self.warn_after
         self.waiting.add(call)
         self.check_waiting()
+
+    def end_waiting(self, call: Call) -> None:
+        """Note that a call waits no more: it has its slots."""
+        self.waiting.discard(call)
+        if call.waiting_since is not None:
+            call.waited = call.now() - call.waiting_since
 
     def check_waiting(self) -> None:
         """End the waiting of a call whose limiter was closed.
@@ -197,6 +270,8 @@ class Engine:
         call.watch = None
         if call.loss is not None and call.loss is not Loss.PREEMPTED:
             return
+        if call.observed is not None:
+            call.observed.lost(None, do_later)
 
         def let_go() -> None:
             self.ended(call)
@@ -216,68 +291,15 @@ class Engine:
         if self.on_store_error != "admit" or not isinstance(error, StoreUnavailable):
             return False
         self.admitted += 1
+        self.outage.began(error)
         logger.warning("admitted a call without a slot: %s", error)
         return True
 
     def forget_parent(self) -> None:
         """Forget what the parent holds, in a process made by `fork`."""
         self._holding = {}
-        self.waiting = set()
+        self.waiting.clear()
         self._label = process_label() if self._given_label is None else self._given_label
-
-
-def methods_in_background(
-    face: SyncStore | AsyncStore,
-) -> tuple[Callable[[str, Sequence[str], str], None], Callable[[str, str], None]]:
-    """Return `abandon` and `let_expire` of a store.
-
-    A store that was written before they were in the protocol has neither: there a lease whose
-    caller was interrupted, or forgot it, is left to its end. One that does not know which delivery
-    of a job is meant is asked to abandon none, for it might take the slot from the next one; it
-    lets a lease expire by the id alone.
-    """
-
-    def leave_to_its_end(*_: object) -> None:
-        pass
-
-    abandon: Callable[..., None] = getattr(face, "abandon", leave_to_its_end)
-    let_expire: Callable[..., None] = getattr(face, "let_expire", leave_to_its_end)
-
-    def abandon_no_job(lease_id: str, keys: Sequence[str], claimant: str) -> None:
-        if not claimant:
-            abandon(lease_id, keys)
-
-    return (
-        abandon if _takes(abandon, "claimant") else abandon_no_job,
-        let_expire if _takes(let_expire, "claimant") else lambda lease_id, _: let_expire(lease_id),
-    )
-
-
-def release_of_jobs(face: SyncStore | AsyncStore) -> Callable[[str, Sequence[str], str], Any]:
-    """Return `release_claim` of a store.
-
-    A store that was written before it was in the protocol releases by the id alone.
-    """
-    return getattr(face, "release_claim", lambda lease_id, keys, _: face.release(lease_id, keys))
-
-
-def bounded_inspect(face: SyncStore | AsyncStore) -> Callable[[str, float | None], Any]:
-    """Return `inspect` of a store, with a deadline.
-
-    A store that was written before the deadline was in the protocol has its own bounds only.
-    """
-    if _takes(face.inspect, "deadline"):
-        return face.inspect
-    return lambda key, _: face.inspect(key)
-
-
-def _takes(method: Callable[..., Any], argument: str) -> bool:
-    return argument in _parameters(getattr(method, "__func__", method))
-
-
-@cache
-def _parameters(function: Callable[..., Any]) -> frozenset[str]:
-    return frozenset(signature(function).parameters)
 
 
 def check_key(key: object) -> str:

@@ -12,6 +12,7 @@ from limiter_core._async_calls import AsyncioCall
 from limiter_core._async_engine import RELEASE_PATIENCE, AsyncEngine
 from limiter_core._background import BackgroundTasks
 from limiter_core._engine import OnStoreError
+from limiter_core._job_events import JobEvents
 from limiter_core._job_parts import (
     CLAIM,
     GateState,
@@ -24,15 +25,15 @@ from limiter_core._job_parts import (
     is_parked,
     look_request,
     outage_of_gate,
-    subscribe,
-    unsubscribe,
     wait_timeout,
 )
+from limiter_core._notice_router import subscribe, unsubscribe
+from limiter_core._observed_call import ObservedCall
 from limiter_core._prepare import check_limits, demands_of, run_async, terms_of
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.jitter import jitter
 from limiter_core.lease import Lease
-from limiter_core.requests import Answer, Granted, Held, Notice, Request
+from limiter_core.requests import Answer, Granted, Held, Notice, Queued, Request
 from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
 
@@ -84,6 +85,8 @@ class JobGate:
         fetches: whether this worker fetches jobs from the start, or only from `arrive` on.
         family: what begins the names of gates whose jobs `wake` can wake as well; whether they are
             served depends on their own workers all the same.
+        adapter: the framework that runs the jobs, as events name it; default what stands before
+            the colon in `name`.
 
     Raises:
         ConfigurationError: no installed store knows the URL, or the name is none.
@@ -101,6 +104,7 @@ class JobGate:
         owns_store: bool = False,
         fetches: bool = True,
         family: str | None = None,
+        adapter: str | None = None,
     ) -> None:
         self._engine = AsyncEngine(store, on_store_error=on_store_error, label=label)
         self._face = self._engine.face
@@ -112,7 +116,8 @@ class JobGate:
         self._sweeping = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
         self._wake: Wake = self._one_at_a_time(wake) if is_async(wake) else cast(Wake, wake)
-        self._outage = outage_of_gate(name, admits=on_store_error == "admit")
+        self._events = JobEvents(adapter or name.partition(":")[0], self._face.now)
+        self._outage = outage_of_gate(name, self._engine.store, admits=on_store_error == "admit")
         subscribe(self._engine.store, self._face, self._state, self._wake)
 
     @property
@@ -140,12 +145,25 @@ class JobGate:
             KeyDerivationError, ConfigurationError: the job can never be admitted.
             StoreError: the store could not be used; keep the job, and ask again.
         """
+        observed = self._events.of(job)
+        try:
+            return await self._admit(job, on_lost, observed)
+        except BaseException as error:
+            self._events.ended(observed, job.ticket, error)
+            raise
+
+    async def _admit(
+        self, job: Job, on_lost: OnLost | None, observed: ObservedCall | None
+    ) -> Lease | Waiting | Held:
         engine = self._engine
         limits = check_limits(job.limits)
         demands = await run_async(demands_of(limits, job.arguments))
         terms = terms_of(limits, None)
         call = _JobCall(asyncio.current_task(), terms, self._face.now, asyncio.get_running_loop())
         call.request = request = self._state.request(job, demands, terms, engine.label, call)
+        if observed is not None:
+            call.observed = observed
+            observed.describe(request)
         try:
             outcome = self._state.outcome(
                 request, await self._ask(request, call), terms, time.time()
@@ -158,10 +176,19 @@ class JobGate:
             call.settled = True
             if not engine.admits(error):
                 raise
+            self._events.granted(job.ticket)
+            if observed is not None:
+                observed.begun(call)
             return Lease(call, engine)
         if isinstance(outcome, Granted):
             call.set_on_lost(on_lost)
+            self._events.granted(job.ticket)
+            if observed is not None:
+                call.waited = outcome.waited or 0.0
+                observed.begun(call)
             return Lease(call, engine)
+        if isinstance(outcome, Waiting):
+            self._events.wait(job.ticket, observed)
         return outcome
 
     async def _ask(self, request: Request, call: _JobCall) -> Answer:
@@ -187,6 +214,8 @@ class JobGate:
         except TimeoutError as error:
             raise StoreUnavailable("the store did not answer in time") from error
         self._outage.over()
+        if isinstance(answer[0], Queued) and call.observed is not None:
+            call.observed.queued(answer[0])
         return answer[0]
 
     async def handed_over(self, waiting: Waiting) -> bool:
@@ -208,7 +237,24 @@ class JobGate:
             Whether there was one.
         """
         ticket = bounded_ticket(ticket)
-        return await self._face.withdraw(ticket, keys or self._state.keys_of(ticket))
+        keys = keys or self._state.keys_of(ticket)
+        removed = await self._face.withdraw(ticket, keys)
+        if removed:
+            self._events.removed(ticket, keys)
+        return removed
+
+    def report_removed(
+        self, ticket: str, error: Exception | None = None, keys: tuple[str, ...] = ()
+    ) -> None:
+        """Send the outcome of a job that the adapter ended by itself, not by `admit` or `drop`.
+
+        Args:
+            ticket: names the attempt.
+            error: why it was refused, as `error_of` returns it; None if it was cancelled.
+            keys: the keys on which it waited, as far as they are known.
+        """
+        ticket = bounded_ticket(ticket)
+        self._events.removed(ticket, keys or self._state.keys_of(ticket), error)
 
     async def sweep(self) -> None:
         """Wake jobs that were not woken: those of dead workers, and of slots that were not claimed.

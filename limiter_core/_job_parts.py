@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from inspect import signature
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from limiter_core._call import refusal_error
@@ -18,7 +16,7 @@ from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError, WaitTimeout
 from limiter_core.keys import bounded
 from limiter_core.limits import Terms
-from limiter_core.outage import Outage, RepeatedWarning
+from limiter_core.outage import Outage
 from limiter_core.requests import (
     Answer,
     Demand,
@@ -34,8 +32,7 @@ from limiter_core.requests import (
     Replaced,
     Request,
 )
-from limiter_core.store import AsyncStore, Store, SyncStore
-from limiter_core.threads import new_lock
+from limiter_core.store import Store
 
 logger = logging.getLogger("limiter")
 
@@ -265,68 +262,11 @@ def error_of(notice: Notice) -> Exception | None:
     return None
 
 
-def outage_of_gate(name: str, *, admits: bool) -> Outage:
+def outage_of_gate(name: str, store: Store, *, admits: bool) -> Outage:
     """Return what logs that the store of a gate is unavailable, and that it is back."""
     meanwhile = "run without a slot" if admits else "wait"
     return Outage(
         f"{name}: the store cannot be used, jobs {meanwhile} until it can",
         f"{name}: the store is back",
+        repr(store),
     )
-
-
-class _Router:
-    """Takes the notices of one store to the gates of this process, by their names."""
-
-    def __init__(self) -> None:
-        self._gates: list[tuple[GateState, Wake]] = []
-        self._failed_wakes = RepeatedWarning("could not wake")
-
-    def __bool__(self) -> bool:
-        return bool(self._gates)
-
-    def add(self, state: GateState, wake: Wake) -> None:
-        self._gates.append((state, wake))
-
-    def remove(self, state: GateState, wake: Wake) -> None:
-        if (state, wake) in self._gates:
-            self._gates.remove((state, wake))
-
-    def __call__(self, notice: Notice) -> bool:
-        name, rest = notice.name, notice.payload
-        if not name:  # parked by an earlier version, or in a store of one
-            first, _, rest = rest.partition(b"\0")
-            name = first.decode(errors="replace")
-        key, _, payload = rest.partition(b"\0")
-        found = [gate for gate in self._gates if gate[0].wakes(name)]
-        if not found:
-            return False  # another framework's job
-        state, wake = max(found, key=lambda gate: gate[0].name == name)
-        state.remember(notice.id, key.decode())
-        try:
-            wake(replace(notice, payload=payload))
-        except Exception as error:  # noqa: BLE001  (the thread that ran the step is not to blame)
-            self._failed_wakes.note(error, notice.id, unknown=True)
-        return True
-
-
-_routers: weakref.WeakKeyDictionary[Store, _Router] = weakref.WeakKeyDictionary()
-_routers_lock = new_lock()
-
-
-def subscribe(store: Store, face: AsyncStore | SyncStore, state: GateState, wake: Wake) -> None:
-    """Have the notices of a gate's name sent to it."""
-    state.sends_presence = bool(signature(face.sweep).parameters)
-    with _routers_lock:
-        router = _routers.setdefault(store, _Router())
-        router.add(state, wake)
-        face.on_notice(router)
-
-
-def unsubscribe(store: Store, face: AsyncStore | SyncStore, state: GateState, wake: Wake) -> None:
-    """Send a gate no more notices."""
-    with _routers_lock:
-        router = _routers.get(store)
-        if router is not None:
-            router.remove(state, wake)
-            if not router:
-                face.on_notice(None)

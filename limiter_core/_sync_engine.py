@@ -7,10 +7,8 @@ import math
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from types import TracebackType
+from datetime import timedelta
 
-from limiter_core._blocks import current_frame, is_coroutine, noting_statements
 from limiter_core._call import (
     Call,
     check_self_deadlock,
@@ -21,14 +19,15 @@ from limiter_core._call import (
     logger,
     patience,
 )
+from limiter_core._collected import do_later
 from limiter_core._engine import (
     CLOSING_PATIENCE,
     Engine,
     OnStoreError,
-    bounded_inspect,
-    methods_in_background,
-    release_of_jobs,
 )
+from limiter_core._long_waits import INSPECT_PATIENCE, key_to_inspect, warn
+from limiter_core._observed_call import ObservedCall
+from limiter_core._observers import Observer
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -39,10 +38,15 @@ from limiter_core._prepare import (
     terms_of,
     view_of,
 )
-from limiter_core.errors import ConfigurationError, LimiterError, StoreError, StoreUnavailable
+from limiter_core._store_methods import (
+    bounded_inspect,
+    methods_in_background,
+    release_of_jobs,
+)
+from limiter_core.errors import LimiterError, StoreError, StoreUnavailable
 from limiter_core.lease import SyncLease
 from limiter_core.limits import ConcurrencyLimit, Terms
-from limiter_core.requests import Answer, Demand, Granted, Mode
+from limiter_core.requests import Answer, Demand, Granted, Mode, Queued
 from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import WaitEvent, new_wait_event
@@ -74,6 +78,7 @@ class SyncCall(Call):
             self._waited = True
             _warn_of_event_loop()
         event = self._event = new_wait_event()
+        seconds = self.until_look(seconds)
         # In this order: `look_again` notes the news before it looks for a waiter to wake.
         if not self._news:
             event.wait(None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX))
@@ -91,6 +96,10 @@ class SyncCall(Call):
     def is_around(self, frames: set[int]) -> bool:
         """Whether it is not released before this thread continues."""
         return self.block in frames or (self.in_coroutine and _loop_name() is not None)
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Have a function called in a thread of the background."""
+        do_later(function)
 
     def interrupt(self) -> None:
         """Say that the lease is lost: a running thread cannot be stopped from outside."""
@@ -122,9 +131,21 @@ class SyncEngine(Engine):
     """Takes slots and gives them back."""
 
     def __init__(
-        self, store: str | Store, *, on_store_error: OnStoreError, label: str | None
+        self,
+        store: str | Store,
+        *,
+        on_store_error: OnStoreError,
+        label: str | None,
+        observe: Observer | None = None,
+        warn_after: float | timedelta | None = None,
     ) -> None:
-        super().__init__(store, on_store_error=on_store_error, label=label)
+        super().__init__(
+            store,
+            on_store_error=on_store_error,
+            label=label,
+            observe=observe,
+            warn_after=warn_after,
+        )
         self.face = self.store.sync_face()
         self._abandon, self.let_expire = methods_in_background(self.face)
         self._release_claim = release_of_jobs(self.face)
@@ -133,6 +154,35 @@ class SyncEngine(Engine):
         self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
     ) -> SyncCall:
         """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
+        if self.is_observed():
+            return self._take_observed(limits, arguments, timeout, mode)
+        return self._take(limits, arguments, timeout, mode)
+
+    def _take_observed(
+        self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
+    ) -> SyncCall:
+        observed = self.observed_call(limits, arguments, self.face.now)
+        call: SyncCall | None = None
+        try:
+            call = self._take(limits, arguments, timeout, mode, observed)
+            if observed is not None:
+                observed.begun(call)
+            return call  # noqa: TRY300  (an exception may be thrown in here, too)
+        except BaseException as error:
+            if call is not None:
+                self.abandon(call)
+            if observed is not None:
+                observed.ended(error)
+            raise
+
+    def _take(
+        self,
+        limits: Limits,
+        arguments: Arguments,
+        timeout: float | None,
+        mode: Mode,
+        observed: ObservedCall | None = None,
+    ) -> SyncCall:
         if self.closed:
             self.check_open()
         demands: tuple[Demand, ...]
@@ -143,6 +193,9 @@ class SyncEngine(Engine):
             terms = terms_of(limits, timeout)
         call = SyncCall(terms, self.face.now)
         call.request = self.request(call, demands, terms, mode)
+        if observed is not None:
+            call.observed = observed
+            observed.describe(call.request)
         around = self.calls_around(call) if self._holding else ()
         held_already: Sequence[tuple[Demand, int]] = ()
         if around and mode is Mode.WAIT:
@@ -199,10 +252,27 @@ class SyncEngine(Engine):
         """Wait until the slots are granted."""
         self.begin_waiting(call)
         while not isinstance(answer, Granted):
+            if call.observed is not None and isinstance(answer, Queued):
+                call.observed.queued(answer)
             call.wait_for_news(patience(call, answer, deadline, around))
             self.check_waiting()
-            answer = call.take_delivery() or self._ask(call)
-        self.waiting.discard(call)
+            delivered = call.take_delivery()
+            if delivered is None:
+                self._look_at_long_wait(call)
+                delivered = self._ask(call)
+            answer = delivered
+        self.end_waiting(call)
+
+    def _look_at_long_wait(self, call: SyncCall) -> None:
+        """Warn of a call that waits for long, if it is time."""
+        key = key_to_inspect(call)
+        if key is None:
+            return
+        try:
+            state = bounded_inspect(self.face)(key, call.now() + INSPECT_PATIENCE)
+        except StoreError:
+            state = None
+        warn(call, state)
 
     def _ask_without_effects(
         self, call: SyncCall, held_already: Sequence[tuple[Demand, int]]
@@ -274,6 +344,9 @@ class SyncEngine(Engine):
         except BaseException:
             self.abandon(call)
             raise
+        finally:
+            if call.observed is not None:
+                call.observed.released()
 
     def abandon(self, call: Call) -> None:
         """Give back without waiting; whatever was done of it before an exception was thrown in."""
@@ -283,59 +356,5 @@ class SyncEngine(Engine):
         if not call.settled:
             self._abandon(call.request.id, call.keys, call.request.claimant)
             call.settled = True
-
-
-class Hold(AbstractContextManager[SyncLease]):
-    """`SyncLimiter.hold`: takes the slots, gives them back."""
-
-    __slots__ = (
-        "_arguments",
-        "_call",
-        "_engine",
-        "_lease",
-        "_limits",
-        "_timeout",
-        "by_statement",
-    )
-
-    def __init__(
-        self, engine: SyncEngine, limits: Limits, arguments: Arguments, timeout: float | None
-    ) -> None:
-        self._engine = engine
-        self._limits = limits
-        self._arguments = arguments
-        self._timeout = timeout
-        self._call: SyncCall | None = None
-        self.by_statement = False
-
-    def __enter__(self) -> SyncLease:
-        if self._call is not None:
-            raise ConfigurationError("a hold can be entered once; call hold() again")
-        engine = self._engine
-        try:
-            call = self._call = engine.take(self._limits, self._arguments, self._timeout, Mode.WAIT)
-            if self.by_statement:
-                frame = current_frame(1)
-                call.in_coroutine = is_coroutine(frame)
-                engine.began(call, id(frame))
-            lease = self._lease = SyncLease(call, engine)
-            return lease  # noqa: TRY300  (an exception may be thrown in here, too)
-        except BaseException:
-            if self._call is not None:
-                engine.abandon(self._call)
-            raise
-
-    @noting_statements
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            assert self._call is not None
-            self._engine.release_call(self._call)
-        except BaseException:
-            if self._call is not None:
-                self._engine.abandon(self._call)
-            raise
+        if call.observed is not None:
+            call.observed.released()

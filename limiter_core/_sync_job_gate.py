@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from limiter_core._engine import OnStoreError
+from limiter_core._job_events import JobEvents
 from limiter_core._job_parts import (
     CLAIM,
     GateState,
@@ -17,15 +18,15 @@ from limiter_core._job_parts import (
     is_parked,
     look_request,
     outage_of_gate,
-    subscribe,
-    unsubscribe,
     wait_timeout,
 )
+from limiter_core._notice_router import subscribe, unsubscribe
+from limiter_core._observed_call import ObservedCall
 from limiter_core._prepare import check_limits, demands_of, run_now, terms_of
 from limiter_core._sync_engine import SyncCall, SyncEngine
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.lease import SyncLease
-from limiter_core.requests import Answer, Granted, Held, Request
+from limiter_core.requests import Answer, Granted, Held, Queued, Request
 from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
 
@@ -49,12 +50,14 @@ class SyncJobGate:
         claim: float = CLAIM,
         on_store_error: OnStoreError = "raise",
         label: str | None = None,
+        adapter: str | None = None,
     ) -> None:
         self._engine = SyncEngine(store, on_store_error=on_store_error, label=label)
         self._face = self._engine.face
         self._state = GateState(name, claim)
         self._wake = wake
-        self._outage = outage_of_gate(name, admits=on_store_error == "admit")
+        self._events = JobEvents(adapter or name.partition(":")[0], self._face.now)
+        self._outage = outage_of_gate(name, self._engine.store, admits=on_store_error == "admit")
         subscribe(self._engine.store, self._face, self._state, wake)
 
     @property
@@ -64,12 +67,25 @@ class SyncJobGate:
 
     def admit(self, job: Job, on_lost: OnLost | None = None) -> SyncLease | Waiting | Held:
         """Ask for the slots of a job that was just delivered; see `JobGate.admit`."""
+        observed = self._events.of(job)
+        try:
+            return self._admit(job, on_lost, observed)
+        except BaseException as error:
+            self._events.ended(observed, job.ticket, error)
+            raise
+
+    def _admit(
+        self, job: Job, on_lost: OnLost | None, observed: ObservedCall | None
+    ) -> SyncLease | Waiting | Held:
         engine = self._engine
         limits = check_limits(job.limits)
         demands = run_now(demands_of(limits, job.arguments))
         terms = terms_of(limits, None)
         call = _JobCall(terms, self._face.now)
         call.request = request = self._state.request(job, demands, terms, engine.label, call)
+        if observed is not None:
+            call.observed = observed
+            observed.describe(request)
         try:
             outcome = self._state.outcome(request, self._ask(request, call), terms, time.time())
             if isinstance(outcome, Waiting) and outcome.patience is not None:
@@ -80,10 +96,19 @@ class SyncJobGate:
             call.settled = True
             if not engine.admits(error):
                 raise
+            self._events.granted(job.ticket)
+            if observed is not None:
+                observed.begun(call)
             return SyncLease(call, engine)
         if isinstance(outcome, Granted):
             call.set_on_lost(on_lost)
+            self._events.granted(job.ticket)
+            if observed is not None:
+                call.waited = outcome.waited or 0.0
+                observed.begun(call)
             return SyncLease(call, engine)
+        if isinstance(outcome, Waiting):
+            self._events.wait(job.ticket, observed)
         return outcome
 
     def _ask(self, request: Request, call: _JobCall) -> Answer:
@@ -92,6 +117,8 @@ class SyncJobGate:
             answer = self._face.acquire(request)
             if isinstance(answer, Granted):
                 call.grant(answer, sent_at)
+            elif isinstance(answer, Queued) and call.observed is not None:
+                call.observed.queued(answer)
         except StoreError as error:
             self._outage.began(error)
             raise
@@ -105,7 +132,24 @@ class SyncJobGate:
     def drop(self, ticket: str, keys: tuple[str, ...] = ()) -> bool:
         """Remove a ticket whose job is gone, and hand on; see `JobGate.drop`."""
         ticket = bounded_ticket(ticket)
-        return self._face.withdraw(ticket, keys or self._state.keys_of(ticket))
+        keys = keys or self._state.keys_of(ticket)
+        removed = self._face.withdraw(ticket, keys)
+        if removed:
+            self._events.removed(ticket, keys)
+        return removed
+
+    def report_removed(
+        self, ticket: str, error: Exception | None = None, keys: tuple[str, ...] = ()
+    ) -> None:
+        """Send the outcome of a job that the adapter ended by itself, not by `admit` or `drop`.
+
+        Args:
+            ticket: names the attempt.
+            error: why it was refused, as `error_of` returns it; None if it was cancelled.
+            keys: the keys on which it waited, as far as they are known.
+        """
+        ticket = bounded_ticket(ticket)
+        self._events.removed(ticket, keys or self._state.keys_of(ticket), error)
 
     def sweep(self) -> None:
         """Wake overlooked jobs; see `JobGate.sweep`. An outage is raised, and logged once."""

@@ -32,6 +32,7 @@ class TrioCall(AsyncCall):
         """Wait until the store notifies that asking again is useful; at most so many seconds."""
         event = self._trio.Event()
         self._wake = event.set
+        seconds = self.until_look(seconds)
         if self._news:
             pass
         elif seconds == math.inf:
@@ -90,6 +91,8 @@ class TrioCall(AsyncCall):
         scope.__exit__(kind, error, traceback)
         if scope.cancelled_caught and self.loss is None:  # only the deadline did
             self.loss = Loss.OVERRAN
+            if self.observed is not None:
+                self.observed.lost(Loss.OVERRAN, None)
         return bool(scope.cancelled_caught)
 
     async def finish(self, work: Coroutine[Any, Any, object], seconds: float) -> None:

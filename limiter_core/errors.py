@@ -8,10 +8,11 @@ are positional, so that every error survives pickling on its way through a task 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 __all__ = (
     "ConfigurationError",
+    "Evicted",
     "KeyDerivationError",
     "LeaseLost",
     "LimitReached",
@@ -62,7 +63,10 @@ class LimitReached(_Described):
         in_use: the slots in use when the call was refused.
         retry_after: seconds until a slot is known to become free (the end of a lease), or
             None when no such moment is known. A hint: a slot may be free at any time.
+        reason: why, in a word, as events and metrics have it.
     """
+
+    reason: ClassVar[str] = "full"
 
     def __init__(
         self, key: str, max_concurrent: int, in_use: int, retry_after: float | None = None
@@ -80,6 +84,8 @@ class LimitReached(_Described):
 class WaitTimeout(LimitReached, TimeoutError):
     """The call's `timeout` passed before a slot was free. It left the queue."""
 
+    reason = "timeout"
+
     def _message(self) -> str:
         return (
             f"timed out waiting for {self.key!r}: "
@@ -90,6 +96,8 @@ class WaitTimeout(LimitReached, TimeoutError):
 class QueueFull(LimitReached):
     """`max_waiting` calls already wait on the key, so this one was not let in to wait."""
 
+    reason = "queue_full"
+
     def _message(self) -> str:
         return (
             f"the queue of {self.key!r} is full, and so are its slots: "
@@ -97,12 +105,24 @@ class QueueFull(LimitReached):
         )
 
 
+class Evicted(LimitReached):
+    """An operator ended the waiting of the call (`evict_waiter`)."""
+
+    reason = "evicted"
+
+    def _message(self) -> str:
+        return f"an operator ended the waiting of this call for {self.key!r}"
+
+
 class Superseded(_Described):
     """A newer call took this one's place in the queue (`KEEP_LATEST` or `CANCEL_RUNNING`).
 
     Attributes:
         key: the key on which the newer call arrived.
+        reason: why, in a word, as events and metrics have it.
     """
+
+    reason: ClassVar[str] = "superseded"
 
     def __init__(self, key: str) -> None:
         self.key = key

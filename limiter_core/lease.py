@@ -70,6 +70,11 @@ class _BaseLease:
         """
         return self._call.is_lost()
 
+    @property
+    def waited_for(self) -> float:
+        """Seconds that it waited for its slots; 0 if they were free at once."""
+        return self._call.waited
+
     def expires_in(self) -> float:
         """Return the seconds until the store ends the lease unless renewed, as `inspect` does.
 

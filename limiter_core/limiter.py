@@ -5,13 +5,23 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from typing import Any, ParamSpec, Self, TypeVar
 
-from limiter_core._async_engine import AsyncEngine, Hold
+from limiter_core._async_engine import AsyncEngine
+from limiter_core._async_hold import Hold
 from limiter_core._checks import check_timeout
 from limiter_core._copies import Copyable
-from limiter_core._engine import OnStoreError, check_id, check_key, check_override, one_limit
+from limiter_core._engine import (
+    WARN_AFTER,
+    OnStoreError,
+    check_id,
+    check_key,
+    check_override,
+    one_limit,
+)
 from limiter_core._functions import check_argument_names, check_coroutine_function
+from limiter_core._observers import Observer
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -46,6 +56,9 @@ class Limiter(Copyable):
         on_store_error: what a call does when the store cannot be reached: "raise" retries until
             the call's `timeout` and raises `StoreUnavailable`; "admit" lets it run without a slot.
         label: names this limiter's holders and waiters in `inspect`; default `host:pid`.
+        observe: called with each event of this limiter's calls; see `limiter_core.events`.
+        warn_after: seconds (or a timedelta) that a call waits before one warning is logged: which
+            limit, its place in line, and the holders; None for no warning.
 
     Raises:
         ConfigurationError: no installed store knows the URL, or the store has no async face.
@@ -57,8 +70,16 @@ class Limiter(Copyable):
         *,
         on_store_error: OnStoreError = "raise",
         label: str | None = None,
+        observe: Observer | None = None,
+        warn_after: float | timedelta | None = WARN_AFTER,
     ) -> None:
-        self._engine = AsyncEngine(store, on_store_error=on_store_error, label=label)
+        self._engine = AsyncEngine(
+            store,
+            on_store_error=on_store_error,
+            label=label,
+            observe=observe,
+            warn_after=warn_after,
+        )
         self._face = self._engine.face
 
     @property

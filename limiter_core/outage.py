@@ -6,6 +6,7 @@ import logging
 import math
 import weakref
 
+from limiter_core._store_outages import note_failure, note_success
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock
 
@@ -23,14 +24,16 @@ class Outage:
     Args:
         what: cannot be done meanwhile, for people.
         end: what to say when it is over; None for nothing.
+        store: names the store, if its calls cannot be answered: observers are sent its outage.
 
     Attributes:
         since: when it began, on the monotonic clock; None while all is well.
     """
 
-    def __init__(self, what: str, end: str | None = None) -> None:
+    def __init__(self, what: str, end: str | None = None, store: str | None = None) -> None:
         self._what = what
         self._end = end
+        self._store = store
         self._lock = new_lock()
         self._say_at = 0.0
         self.since: float | None = None
@@ -42,6 +45,8 @@ class Outage:
             error: says where the store is, and what is wrong.
             unknown: whether its traceback is worth a look.
         """
+        if self._store is not None:
+            note_failure(self._store, error)
         now = time.monotonic()
         with self._lock:
             since = self.since
@@ -57,6 +62,8 @@ class Outage:
         with self._lock:
             since = self.since
             self.since = None
+        if self._store is not None:
+            note_success(self._store)
         if since is not None and self._end is not None:
             logger.warning("%s after %.1f s", self._end, time.monotonic() - since)
 
@@ -65,18 +72,22 @@ _shared: weakref.WeakValueDictionary[tuple[str, str], Outage] = weakref.WeakValu
 _shared_lock = new_lock()
 
 
-def shared_outage(where: str, what: str, end: str | None = None) -> Outage:
+def shared_outage(
+    where: str, what: str, end: str | None = None, *, stops_calls: bool = False
+) -> Outage:
     """Return the outage of a store for all of this process that use it: one warning, not many.
 
     Args:
         where: names the store.
         what: as `Outage` has it; with `where`, it says whose outage it is.
         end: as `Outage` has it.
+        stops_calls: whether calls cannot be answered: observers are sent the outage.
     """
     with _shared_lock:
         found = _shared.get((where, what))
         if found is None:
-            found = _shared[where, what] = Outage(what, end)
+            store = where if stops_calls else None
+            found = _shared[where, what] = Outage(what, end, store)
         return found
 
 

@@ -188,11 +188,13 @@ class Granted(NamedTuple):
             request was sent; None for as long as the process lives.
         margin: seconds that the store itself keeps the lease for longer, so that a holder has
             stopped before another begins.
+        waited: seconds that a durable ticket waited, if the slot was kept for it; else None.
     """
 
     fencing_token: int
     expires_in: float | None
     margin: float = 0.0
+    waited: float | None = None
 
 
 class Queued(NamedTuple):

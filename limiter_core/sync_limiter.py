@@ -5,12 +5,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import ParamSpec, Self, TypeVar
 
 from limiter_core._checks import check_timeout
 from limiter_core._copies import Copyable
-from limiter_core._engine import OnStoreError, check_id, check_key, check_override, one_limit
+from limiter_core._engine import (
+    WARN_AFTER,
+    OnStoreError,
+    check_id,
+    check_key,
+    check_override,
+    one_limit,
+)
 from limiter_core._functions import check_argument_names, check_plain_function, check_result
+from limiter_core._observers import Observer
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -20,7 +29,8 @@ from limiter_core._prepare import (
     run_now,
     view_of,
 )
-from limiter_core._sync_engine import Hold, SyncEngine
+from limiter_core._sync_engine import SyncEngine
+from limiter_core._sync_hold import Hold
 from limiter_core.arguments import Binder, binder_of
 from limiter_core.errors import LimitReached
 from limiter_core.lease import SyncLease
@@ -46,6 +56,9 @@ class SyncLimiter(Copyable):
         on_store_error: what a call does when the store cannot be reached: "raise" retries until
             the call's `timeout` and raises `StoreUnavailable`; "admit" lets it run without a slot.
         label: names this limiter's holders and waiters in `inspect`; default `host:pid`.
+        observe: called with each event of this limiter's calls; see `limiter_core.events`.
+        warn_after: seconds (or a timedelta) that a call waits before one warning is logged: which
+            limit, its place in line, and the holders; None for no warning.
 
     Raises:
         ConfigurationError: no installed store knows the URL, or the store has no sync face.
@@ -57,8 +70,16 @@ class SyncLimiter(Copyable):
         *,
         on_store_error: OnStoreError = "raise",
         label: str | None = None,
+        observe: Observer | None = None,
+        warn_after: float | timedelta | None = WARN_AFTER,
     ) -> None:
-        self._engine = SyncEngine(store, on_store_error=on_store_error, label=label)
+        self._engine = SyncEngine(
+            store,
+            on_store_error=on_store_error,
+            label=label,
+            observe=observe,
+            warn_after=warn_after,
+        )
         self._face = self._engine.face
 
     @property

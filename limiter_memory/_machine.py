@@ -251,8 +251,11 @@ class Machine(Reaping):
         if holder.claimed and request.payload is not None:
             if holder.request.claimant != request.claimant:
                 return _held(holder, now)
+        waited = None
         if not holder.claimed:  # the waiter claims what was handed to it
             holder.claimed = True
+            if request.payload is not None and holder.waiting_since is not None:
+                waited = in_seconds(now - holder.waiting_since)
             # What was handed over counts, whatever the functions of the call answer today.
             holder.request = request._replace(demands=holder.request.demands)
             if request.max_hold is not None:
@@ -261,7 +264,8 @@ class Machine(Reaping):
             holder.request = holder.request._replace(listener=request.listener)
         holder.expires_at = _lease_end(request, now)
         self.table.note_end(holder)
-        return granted(holder, now)
+        answer = granted(holder, now)
+        return answer if waited is None else answer._replace(waited=waited)
 
     def _answer_new(self, request: Request, now: int) -> Answer:
         table = self.table

@@ -195,6 +195,7 @@ class Queues:
         self.table.remove_first(state, ticket)
         holder = self._grant(request, ticket.order, ticket.sequence, now, handed_over=True)
         holder.offers, holder.deferred_until = ticket.offers, ticket.deferred_until
+        holder.waiting_since = ticket.since
         self.notify(request, granted(holder, now))
         del self.table.tickets[request.id]
 
@@ -239,7 +240,8 @@ class Queues:
     def lapse(self, holder: Holder, now: int) -> Ticket:
         """Make a ticket of a job that did not claim its slot; it is in no queue yet."""
         request = holder.request
-        ticket = Ticket(request, holder.order, holder.sequence, now, None, request.demands[0])
+        since = now if holder.waiting_since is None else holder.waiting_since
+        ticket = Ticket(request, holder.order, holder.sequence, since, None, request.demands[0])
         ticket.offers, ticket.deferred_until = holder.offers, holder.deferred_until
         self.table.tickets[request.id] = ticket
         self.table.remove_holder(holder)

@@ -26,6 +26,8 @@ class Holder:
     offers: int = 0
     deferred_until: int | None = None
     """As those of the ticket that was handed the slot."""
+    waiting_since: int | None = None
+    """When that ticket arrived; None without one."""
 
     def due(self) -> int | None:
         """Return when it ends unless renewed: the lease's end or the hold's, whichever is first."""

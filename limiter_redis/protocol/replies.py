@@ -108,7 +108,7 @@ def parse_hold_left(fields: Sequence[str]) -> float | None:
     if fields[0] != "granted" or len(fields) < 4:
         return None
     try:
-        return int(fields[3]) / 1_000_000
+        return seconds(fields[3])
     except NOT_READABLE:
         raise unreadable_record(" ".join(fields), "") from None
 
@@ -116,7 +116,8 @@ def parse_hold_left(fields: Sequence[str]) -> float | None:
 def _answer(fields: Sequence[str]) -> Answer:
     kind, *rest = fields
     if kind == "granted":
-        return Granted(int(rest[0]), int(rest[1]) / 1_000_000)
+        waited = int(rest[3]) / 1_000_000 if len(rest) > 3 else None
+        return Granted(int(rest[0]), int(rest[1]) / 1_000_000, waited=waited)
     if kind == "queued":
         return Queued(rest[0], int(rest[1]), int(rest[2]), int(rest[3]), seconds(rest[4]))
     if kind == "refused":

@@ -384,4 +384,4 @@ def _with_margin(granted: Granted, lease: float) -> Granted:
         return granted
     # With a `max_hold` shorter than the lease, what is left is shorter, too.
     margin = MARGIN * min(lease, granted.expires_in)
-    return Granted(granted.fencing_token, granted.expires_in - margin, margin)
+    return granted._replace(expires_in=granted.expires_in - margin, margin=margin)

@@ -10,6 +10,7 @@ import pytest
 import limiter_core
 from limiter_core import (
     ConfigurationError,
+    Evicted,
     KeyDerivationError,
     LeaseLost,
     LimiterError,
@@ -29,6 +30,7 @@ TREE = {
     LimitReached: (LimiterError,),
     WaitTimeout: (LimitReached, TimeoutError),
     QueueFull: (LimitReached,),
+    Evicted: (LimitReached,),
     Superseded: (LimiterError,),
     LeaseLost: (LimiterError,),
     Preempted: (LeaseLost,),
@@ -44,6 +46,7 @@ EXAMPLES = [
     WaitTimeout("customer_id=42", 3, 3),
     WaitTimeout("customer_id=42", 3, 3, 1.5),
     QueueFull("customer_id=42", 3, 3, 1.5),
+    Evicted("customer_id=42", 3, 3),
     Superseded("customer_id=42"),
     LeaseLost("id-1", ("a", "b"), "it was evicted"),
     Preempted("id-1", ("a", "b"), "a newer call took the slot"),

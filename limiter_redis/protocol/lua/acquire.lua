@@ -7,8 +7,9 @@
 --            live (1 if somebody in the calling process listens) token (0: none)
 --            and for each key: key limit cost conflict priority group ("-": none)
 --            max_waiting (-1: any)
--- reply      "granted" token microseconds-left, and of a lease with a bound that it had before or
---            takes up: the microseconds until then
+-- reply      "granted" token microseconds-left, and of a lease that it had before or takes up: the
+--            microseconds until the end of its max_hold ("-": none), and of a job that takes it up:
+--            the microseconds that its ticket has waited
 --            "queued" key limit in-use order microseconds-to-next-end ("-")
 --            "refused" key limit in-use microseconds-to-next-end ("-") reason ("full", "queue",
 --            "cost", "unknown", "evicted")
@@ -53,6 +54,8 @@ function steps.acquire(w)
       return 'held ' .. left
     end
     local due
+    local waiter = r.durable and not h.claimed and tickets.read(first, r.id)
+    local waited = waiter and ' ' .. int(math.max(0, now - waiter.sequence)) or ''
     for _, demand in ipairs(r.demands) do
       local s = state.load(demand.key)
       local own = holders.read(s, r.id)
@@ -71,7 +74,8 @@ function steps.acquire(w)
         state.outlive(s, due)
       end
     end
-    return 'granted ' .. int(h.token) .. ' ' .. int(due - now) .. (h.ends > 0 and ' ' .. int(h.ends - now) or '')
+    local bound = h.ends > 0 and ' ' .. int(h.ends - now) or waited ~= '' and ' -' or ''
+    return 'granted ' .. int(h.token) .. ' ' .. int(due - now) .. bound .. waited
   end
   local t = tickets.read(first, r.id)
   if t and t.evicted then

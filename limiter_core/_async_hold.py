@@ -1,0 +1,84 @@
+"""`Limiter.hold`."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from inspect import CO_COROUTINE
+from types import TracebackType
+
+from limiter_core._async_calls import AsyncCall
+from limiter_core._async_engine import AsyncEngine
+from limiter_core._blocks import ANYWHERE, current_frame, noting_statements, where_to_cancel
+from limiter_core._prepare import Arguments, Limits
+from limiter_core.errors import ConfigurationError
+from limiter_core.lease import Lease
+from limiter_core.requests import Mode
+
+
+class Hold(AbstractAsyncContextManager[Lease]):
+    """`Limiter.hold`: takes the slots, arms the body against a lost lease, gives them back."""
+
+    __slots__ = (
+        "_arguments",
+        "_call",
+        "_engine",
+        "_lease",
+        "_limits",
+        "_timeout",
+        "by_statement",
+    )
+
+    def __init__(
+        self, engine: AsyncEngine, limits: Limits, arguments: Arguments, timeout: float | None
+    ) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._arguments = arguments
+        self._timeout = timeout
+        self._call: AsyncCall | None = None
+        self.by_statement = False
+
+    async def __aenter__(self) -> Lease:
+        if self._call is not None:
+            raise ConfigurationError("a hold can be entered once; call hold() again")
+        engine = self._engine
+        try:
+            call = self._call = await engine.take(
+                self._limits, self._arguments, self._timeout, Mode.WAIT
+            )
+            frame = current_frame(1)
+            by_statement = self.by_statement
+            if by_statement:
+                engine.began(call, id(frame))
+            if call.on_lost == "cancel":
+                if by_statement and frame.f_code.co_flags & CO_COROUTINE:
+                    call.guard_body(ANYWHERE)
+                else:
+                    call.guard_body(where_to_cancel(frame, by_statement=by_statement))
+            lease = self._lease = Lease(call, engine)
+            return lease  # noqa: TRY300  (an exception may be thrown in here, too)
+        except BaseException:
+            if self._call is not None:
+                engine.abandon(self._call)
+            raise
+
+    @noting_statements
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            call = self._call
+            assert call is not None
+            try:
+                interrupted = call.unguard_body(kind, error, traceback)
+            finally:
+                await self._engine.release_call(call)
+        except BaseException:
+            if self._call is not None:
+                self._engine.abandon(self._call)
+            raise
+        if interrupted:
+            raise call.loss_error() from error

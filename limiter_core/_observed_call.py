@@ -1,0 +1,229 @@
+"""What observers are sent of one call: one outcome, and one end for a grant.
+
+An outcome and an end can be found by two threads at once: the caller's and that of a store, which
+reports a loss. Each is claimed by an atomic `list.pop` before it is sent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from limiter_core import events
+from limiter_core._observers import Registration, send
+from limiter_core.errors import LimiterError, LimitReached, Superseded
+from limiter_core.events import Event, RefusedReason
+from limiter_core.requests import Granted, Loss, Queued, Request
+
+
+def counted_name(name):
+    return name  # TEMP
+
+
+def split_label(label):
+    return label, ""  # TEMP
+
+
+class BegunCall(Protocol):
+    """The part of a call that matters here."""
+
+    granted: Granted | None
+    waited: float
+    loss: Loss | None
+
+
+class ObservedCall:
+    """One call, or one delivery of a job, as its observers see it.
+
+    Args:
+        registrations: the observers.
+        now: the clock of the call.
+        function: the full name of the function, if it is known.
+        adapter: the framework that runs the job.
+        names: the names of the limits, as far as they are known before the keys are.
+    """
+
+    __slots__ = (
+        "_began",
+        "_common",
+        "_end",
+        "_granted_at",
+        "_now",
+        "_outcome",
+        "_pending",
+        "_pid",
+        "_preempted",
+        "_registrations",
+    )
+
+    def __init__(
+        self,
+        registrations: Sequence[Registration],
+        now: Callable[[], float],
+        *,
+        function: str | None = None,
+        adapter: str | None = None,
+        names: tuple[str, ...] = (),
+    ) -> None:
+        self._registrations = registrations
+        self._now = now
+        self._common: dict[str, Any] = {
+            "names": tuple(map(counted_name, names)),
+            "function": function,
+            "adapter": adapter,
+        }
+        self._began: float | None = None
+        self._granted_at: float | None = None
+        self._outcome = [None]
+        self._end = [None]
+        self._preempted = [None]
+        self._pending: deque[Event] = deque()
+        self._pid = os.getpid()
+
+    def describe(self, request: Request) -> None:
+        """Note the keys, once they are known."""
+        demands = request.demands
+        costs = tuple(demand.cost for demand in demands)
+        self._common |= {
+            "id": request.id,
+            "names": tuple(counted_name(getattr(demand, "name", "")) for demand in demands),
+            "keys": tuple(demand.key for demand in demands),
+            "cost": max(costs),
+            "costs": costs,
+            "label": split_label(request.label)[0],
+        }
+
+    def describe_ticket(self, ticket: str, keys: Sequence[str]) -> None:
+        """Note what is known of a job that waited, and was not delivered in this process."""
+        self._common |= {"id": ticket, "keys": tuple(keys)}
+
+    def queued(self, answer: Queued) -> None:
+        """Send that it waits from now on; once."""
+        if self._began is None:
+            self._began = self._now()
+            self._send(
+                events.Queued(
+                    **self._common,
+                    key=answer.key,
+                    max_concurrent=answer.max_concurrent,
+                    in_use=answer.in_use,
+                    blocker=split_label(getattr(answer, "blocker", ""))[1],
+                )
+            )
+
+    # -- the outcome -------------------------------------------------------------------------------
+
+    def begun(self, call: BegunCall) -> None:
+        """Send that the call runs: it was granted its slots, or admitted without.
+
+        Args:
+            call: what is known of the call. Its loss may be reported at any time; one that came
+                before the grant was sent is sent now.
+        """
+        if call.granted is None:
+            self._send_outcome(events.AdmittedWithoutStore(**self._common, waited=self._waited()))
+            return
+        granted_at = self._now()
+        self._send_outcome(events.Granted(**self._common, waited=call.waited))
+        self._granted_at = granted_at
+        if call.loss is Loss.PREEMPTED:
+            self.preempted(None)
+        elif call.loss is not None:
+            self.lost(call.loss, None)
+
+    def ended(self, error: BaseException) -> None:
+        """Send the outcome that an error stands for, unless there was one."""
+        waited = self._waited()
+        reason = refused_reason(error)
+        if reason is not None:
+            outcome: Event = events.Refused(**self._common, reason=reason, waited=waited)
+        elif isinstance(error, LimiterError) or (
+            isinstance(error, Exception) and "keys" not in self._common
+        ):
+            outcome = events.Failed(**self._common, error=error, waited=waited)
+        else:
+            outcome = events.Cancelled(**self._common, waited=waited)
+        self._send_outcome(outcome)
+
+    def cancelled(self) -> None:
+        """Send that the caller left the queue."""
+        self._send_outcome(events.Cancelled(**self._common, waited=self._waited()))
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def preempted(self, later: Callable[[Callable[[], object]], object] | None) -> None:
+        """Send that a newer call asked for the slot.
+
+        Args:
+            later: has a function called where an observer may be called; None: that is here.
+        """
+        if self._granted_at is not None and self._end and self._claim(self._preempted):
+            self._pending.append(events.Preempted(**self._common))
+            self._send_pending(later)
+
+    def lost(
+        self, loss: Loss | None, later: Callable[[Callable[[], object]], object] | None
+    ) -> None:
+        """Send that the slots are gone, unless they were released, or the grant was not sent yet.
+
+        Args:
+            loss: why; None: the lease object was collected.
+            later: as for `preempted`.
+        """
+        if self._granted_at is not None and self._claim(self._end):
+            self._pending.append(events.Lost(**self._common, reason=loss, held=self._held()))
+            self._send_pending(later)
+
+    def released(self) -> None:
+        """Send that the slots were released, unless they were lost, or the grant was not sent."""
+        if self._granted_at is not None and self._claim(self._end):
+            self._flush()
+            self._send(events.Released(**self._common, held=self._held()))
+
+    # -- sending -----------------------------------------------------------------------------------
+
+    def _waited(self) -> float:
+        return 0.0 if self._began is None else max(0.0, self._now() - self._began)
+
+    def _held(self) -> float:
+        assert self._granted_at is not None
+        return max(0.0, self._now() - self._granted_at)
+
+    def _claim(self, token: list[None]) -> bool:
+        """Take a token; whether it was there. (A call of the parent is none of a forked process.)"""
+        try:
+            token.pop()
+        except IndexError:
+            return False
+        return self._pid == os.getpid()
+
+    def _send_outcome(self, event: Event) -> None:
+        if self._claim(self._outcome):
+            self._send(event)
+
+    def _send_pending(self, later: Callable[[Callable[[], object]], object] | None) -> None:
+        if later is None:
+            self._flush()
+        else:
+            later(self._flush)
+
+    def _flush(self) -> None:
+        """Send what a store has reported; before the end that follows it."""
+        while True:
+            try:
+                event = self._pending.popleft()
+            except IndexError:
+                return
+            self._send(event)
+
+    def _send(self, event: Event) -> None:
+        send(self._registrations, event)
+
+
+def refused_reason(error: BaseException) -> RefusedReason | None:
+    """Return why a call was refused, None if an error is no refusal."""
+    if isinstance(error, LimitReached | Superseded):
+        return RefusedReason(error.reason)
+    return None

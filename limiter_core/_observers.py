@@ -1,0 +1,129 @@
+"""The observers of events: which there are, and how they are called."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from limiter_core._collected import do_later, is_collecting
+from limiter_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from limiter_core.events import Event
+
+logger = logging.getLogger("limiter")
+
+Observer = Callable[["Event"], object]
+"""Called with each event. What it returns is not looked at."""
+
+
+class Registration:
+    """One observer, from the moment it is added until it is removed."""
+
+    __slots__ = ("__weakref__", "_failed", "_observer")
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer: Observer | None = observer
+        self._failed = False
+
+    @property
+    def observer(self) -> Observer | None:
+        """The observer; None once it is removed."""
+        return self._observer
+
+    def remove(self) -> None:
+        """Call the observer no more."""
+        self._observer = None
+
+    def __call__(self, event: Event) -> None:
+        """Call the observer; log what it raises, the first time."""
+        observer = self._observer
+        if observer is None:
+            return
+        try:
+            observer(event)
+        except Exception:
+            if not self._failed:
+                self._failed = True
+                logger.exception(
+                    "the observer %r raised at %s; it is called on (logged once)", observer, event
+                )
+
+
+class Observers:
+    """Those of the whole process.
+
+    Attributes:
+        registered: in the order in which they were added.
+    """
+
+    __slots__ = ("registered",)
+
+    def __init__(self) -> None:
+        self.registered: tuple[Registration, ...] = ()
+
+
+of_process = Observers()
+
+_in_observer: ContextVar[bool] = ContextVar("limiter_in_observer", default=False)
+
+
+def registration_of(observer: object) -> Registration:
+    """Return the registration of an observer that a caller gave.
+
+    Raises:
+        ConfigurationError: it cannot be called.
+    """
+    if not callable(observer):
+        raise ConfigurationError(f"an observer is a function that takes an event, got {observer!r}")
+    return Registration(observer)
+
+
+def add_observer(observer: Observer) -> Callable[[], None]:
+    """Call a function with each event of this process: of all limiters, and of all job queues.
+
+    Those that adapters make are included. Calls that began before send it nothing.
+
+    Args:
+        observer: takes an `Event`; see the module `events` for when it is called.
+
+    Returns:
+        A function that removes it again. Calling it twice does nothing.
+
+    Raises:
+        ConfigurationError: it cannot be called.
+    """
+    added = registration_of(observer)
+    of_process.registered = (*of_process.registered, added)
+
+    def remove() -> None:
+        added.remove()
+        of_process.registered = tuple(
+            each for each in of_process.registered if each.observer is not None
+        )
+
+    return remove
+
+
+def is_in_observer() -> bool:
+    """Whether the running code was called by an observer, so that its calls send no events."""
+    return _in_observer.get()
+
+
+def send(registrations: Sequence[Registration], event: Event) -> None:
+    """Call observers with an event, one after the other.
+
+    Not in the middle of an observer, nor while the garbage collector is at work: it may have
+    interrupted code that has the lock which an observer takes. Then it is done in the background.
+    """
+    if _in_observer.get() or is_collecting():
+        do_later(lambda: send(registrations, event))
+        return
+    token = _in_observer.set(True)
+    try:
+        for registration in registrations:
+            registration(event)
+    finally:
+        _in_observer.reset(token)
