@@ -5,7 +5,6 @@ Say *who shares a limit* (a strategy), *how many may run* (a number, or a functi
 machines, as far as its store reaches.
 """
 
-from limiter_core import events
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import (
     ConfigurationError,
@@ -59,7 +58,6 @@ __all__ = (
     "WaitTimeout",
     "WaiterSnapshot",
     "__version__",
-    "events",
     "observe",
     "register_key_type",
 )

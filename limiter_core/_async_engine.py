@@ -199,10 +199,11 @@ class AsyncEngine(Engine):
             await call.wait_for_news(patience(call, answer, deadline, around))
             self.check_waiting()
             delivered = call.take_delivery()
-            if delivered is None:
+            if delivered is not None:
+                answer = delivered
+            else:
                 await self._look_at_long_wait(call)
-                delivered = await self._ask(call)
-            answer = delivered
+                answer = await self._ask(call)
         self.end_waiting(call)
 
     async def _look_at_long_wait(self, call: AsyncCall) -> None:

@@ -137,7 +137,10 @@ class Engine:
         )
 
     def observed_call(
-        self, limits: Limits, arguments: Arguments, now: Callable[[], float]
+        self,
+        limits: Limits,  # noqa: ARG002  (their names, once they have some)
+        arguments: Arguments,
+        now: Callable[[], float],
     ) -> ObservedCall | None:
         """Return what sends the events of a call that begins now; None if nothing is to be sent."""
         if is_in_observer():
@@ -148,9 +151,7 @@ class Engine:
         if not registrations:
             return None
         function = arguments.function_name if isinstance(arguments, ArgumentView) else None
-        return ObservedCall(
-            registrations, now, function=function, names=()
-        )
+        return ObservedCall(registrations, now, function=function, names=())
 
     def request(self, call: Call, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
         """Return the request of a new call."""

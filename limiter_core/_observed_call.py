@@ -18,12 +18,12 @@ from limiter_core.events import Event, RefusedReason
 from limiter_core.requests import Granted, Loss, Queued, Request
 
 
-def counted_name(name):
-    return name  # TEMP
+def counted_name(name: str) -> str:
+    return name
 
 
-def split_label(label):
-    return label, ""  # TEMP
+def split_label(label: str) -> tuple[str, str]:
+    return label, ""
 
 
 class BegunCall(Protocol):
@@ -192,7 +192,7 @@ class ObservedCall:
         return max(0.0, self._now() - self._granted_at)
 
     def _claim(self, token: list[None]) -> bool:
-        """Take a token; whether it was there. (A call of the parent is none of a forked process.)"""
+        """Take a token; whether it was there, and the call is not of the parent of a fork."""
         try:
             token.pop()
         except IndexError:

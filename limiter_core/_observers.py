@@ -5,18 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import Any
 
 from limiter_core._collected import do_later, is_collecting
 from limiter_core.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from limiter_core.events import Event
-
 logger = logging.getLogger("limiter")
 
-Observer = Callable[["Event"], object]
-"""Called with each event. What it returns is not looked at."""
+Observer = Callable[[Any], object]
+"""Called with each event; see `events`."""
 
 
 class Registration:
@@ -37,7 +34,7 @@ class Registration:
         """Call the observer no more."""
         self._observer = None
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: object) -> None:
         """Call the observer; log what it raises, the first time."""
         observer = self._observer
         if observer is None:
@@ -82,19 +79,7 @@ def registration_of(observer: object) -> Registration:
 
 
 def add_observer(observer: Observer) -> Callable[[], None]:
-    """Call a function with each event of this process: of all limiters, and of all job queues.
-
-    Those that adapters make are included. Calls that began before send it nothing.
-
-    Args:
-        observer: takes an `Event`; see the module `events` for when it is called.
-
-    Returns:
-        A function that removes it again. Calling it twice does nothing.
-
-    Raises:
-        ConfigurationError: it cannot be called.
-    """
+    """Call an observer with each event of this process; returns what removes it again."""
     added = registration_of(observer)
     of_process.registered = (*of_process.registered, added)
 
@@ -112,7 +97,7 @@ def is_in_observer() -> bool:
     return _in_observer.get()
 
 
-def send(registrations: Sequence[Registration], event: Event) -> None:
+def send(registrations: Sequence[Registration], event: object) -> None:
     """Call observers with an event, one after the other.
 
     Not in the middle of an observer, nor while the garbage collector is at work: it may have

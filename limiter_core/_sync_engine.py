@@ -257,10 +257,11 @@ class SyncEngine(Engine):
             call.wait_for_news(patience(call, answer, deadline, around))
             self.check_waiting()
             delivered = call.take_delivery()
-            if delivered is None:
+            if delivered is not None:
+                answer = delivered
+            else:
                 self._look_at_long_wait(call)
-                delivered = self._ask(call)
-            answer = delivered
+                answer = self._ask(call)
         self.end_waiting(call)
 
     def _look_at_long_wait(self, call: SyncCall) -> None:

@@ -22,9 +22,10 @@ thread of the background.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from limiter_core._observers import Observer, add_observer
+from limiter_core._observers import add_observer
 from limiter_core.requests import Loss
 from limiter_core.system_clock import system_clock
 
@@ -236,4 +237,22 @@ class WaitingForEachOther(Event):
     ring_keys: tuple[str, ...]
 
 
-observe = add_observer
+Observer = Callable[[Event], object]
+"""Called with each event. What it returns is not looked at."""
+
+
+def observe(observer: Observer) -> Callable[[], None]:
+    """Call a function with each event of this process: of all limiters, and of all job queues.
+
+    Those that adapters make are included. Calls that began before send it nothing.
+
+    Args:
+        observer: takes an `Event`; see the top of this module for when it is called.
+
+    Returns:
+        A function that removes it again. Calling it twice does nothing.
+
+    Raises:
+        ConfigurationError: it cannot be called.
+    """
+    return add_observer(observer)

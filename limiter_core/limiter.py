@@ -21,7 +21,6 @@ from limiter_core._engine import (
     one_limit,
 )
 from limiter_core._functions import check_argument_names, check_coroutine_function
-from limiter_core._observers import Observer
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -33,6 +32,7 @@ from limiter_core._prepare import (
 )
 from limiter_core.arguments import Binder, binder_of
 from limiter_core.errors import LimitReached
+from limiter_core.events import Observer
 from limiter_core.lease import Lease
 from limiter_core.limits import ConcurrencyLimit
 from limiter_core.requests import KeySnapshot, Mode

@@ -19,7 +19,6 @@ from limiter_core._engine import (
     one_limit,
 )
 from limiter_core._functions import check_argument_names, check_plain_function, check_result
-from limiter_core._observers import Observer
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -33,6 +32,7 @@ from limiter_core._sync_engine import SyncEngine
 from limiter_core._sync_hold import Hold
 from limiter_core.arguments import Binder, binder_of
 from limiter_core.errors import LimitReached
+from limiter_core.events import Observer
 from limiter_core.lease import SyncLease
 from limiter_core.limits import ConcurrencyLimit
 from limiter_core.requests import KeySnapshot, Mode
