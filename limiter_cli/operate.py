@@ -33,6 +33,14 @@ def ls(
         ),
     ] = "*",
     *,
+    name: Annotated[
+        str,
+        typer.Option(
+            metavar="PATTERN",
+            show_default=False,
+            help="Only keys of limits with such a name, as 'billing*'. Default: all.",
+        ),
+    ] = "*",
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -42,7 +50,11 @@ def ls(
     """
     unreadable: list[StoreError] = []
     with shared_limiter(url) as limiter:
-        found = list(_in_use(limiter, pattern, unreadable))
+        found = [
+            each
+            for each in _in_use(limiter, pattern, unreadable)
+            if name == "*" or fnmatchcase(each.name, name)
+        ]
     if as_json:
         print_json([as_dict(key, members=False) for key in found])
     else:
@@ -52,7 +64,7 @@ def ls(
     if unreadable:
         raise typer.Exit(NOT_ALL_READ)
     if not found and not as_json:
-        say(f"limiter: {_nothing(pattern)} in use at {described(url)}")
+        say(f"limiter: {_nothing(pattern, name)} in use at {described(url)}")
 
 
 def show(key: Key, *, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
@@ -195,8 +207,10 @@ def _in_use(
                 yield snapshot
 
 
-def _nothing(pattern: str) -> str:
-    return "no key is" if pattern == "*" else f"no key that matches {printable(pattern)!r} is"
+def _nothing(pattern: str, name: str) -> str:
+    matching = "" if pattern == "*" else f" that matches {printable(pattern)!r}"
+    of_name = "" if name == "*" else f" of a limit named {printable(name)!r}"
+    return f"no key{matching}{of_name} is"
 
 
 def _is_changed(snapshot: KeySnapshot) -> bool:

@@ -32,15 +32,19 @@ def _dormant(dormant: DormantSnapshot) -> str:
 
 def print_keys(snapshots: Iterable[KeySnapshot]) -> None:
     """Print a line for each key."""
-    rows = [(key.key, _slots(key), f"{key.waiting or '-'}", _remarks(key)) for key in snapshots]
-    _print_table(("key", "in use", "waiting", ""), rows, right=(1, 2))
+    rows = [
+        (key.key, key.name or "-", _slots(key), f"{key.waiting or '-'}", _remarks(key))
+        for key in snapshots
+    ]
+    _print_table(("key", "name", "in use", "waiting", ""), rows, right=(2, 3))
 
 
 def print_key(key: KeySnapshot) -> None:
     """Print all about one key."""
     waiting = f", {key.waiting} waiting" if key.waiting else ""
     remarks = f" ({said})" if (said := _remarks(dataclasses.replace(key, dormant=()))) else ""
-    head = f"{key.key}: {_slots(key)} slots in use{waiting}{remarks}"
+    name = "" if key.name in ("", key.key) else f" ({key.name})"
+    head = f"{key.key}{name}: {_slots(key)} slots in use{waiting}{remarks}"
     print_line(printable(head), style="bold")
     if key.holders:
         print_line("")

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from limiter_core._blocks import frames_on_stack
+from limiter_core._names import name_at
 from limiter_core._observed_call import ObservedCall
 from limiter_core.backoff import backoff
 from limiter_core.errors import (
@@ -266,14 +267,13 @@ def patience(
         if around:
             _refuse_self_deadlock(answer, around)
         if left <= 0:
-            raise WaitTimeout(answer.key, answer.max_concurrent, answer.in_use)
+            raise wait_timeout(call.request, answer)
         return left if answer.look_again is None else min(left, answer.look_again)
     if isinstance(answer, StoreUnavailable):
         late = isinstance(answer.__cause__, TimeoutError)
         if left <= 0 and late and call.queued is not None and not call.failures:
             # It was queued to the end; only the last answer did not come in time.
-            last = call.queued
-            raise WaitTimeout(last.key, last.max_concurrent, last.in_use) from answer
+            raise wait_timeout(call.request, call.queued) from answer
         if left <= 0 or call.request.mode is not Mode.WAIT:
             raise answer
         pause = backoff(call.failures, _FIRST_RETRY, _LAST_RETRY)
@@ -281,7 +281,7 @@ def patience(
         return min(left, pause)
     # The store keeps the refusal of a ticket, for a waiter that asks: it is released.
     call.settled = call.order is None
-    raise refusal_error(answer)
+    raise refusal_error(answer, call.request.demands)
 
 
 def calls_around(last: Call | None, request: Request) -> Sequence[Call]:
@@ -352,10 +352,23 @@ def _self_deadlock(key: str, why: str) -> ConfigurationError:
 _REFUSAL_ERRORS = {Refusal.QUEUE_FULL: QueueFull, Refusal.EVICTED: Evicted}
 
 
-def refusal_error(answer: Refused | Replaced | Held) -> LimiterError:
-    """Return the error for a refusal."""
+def wait_timeout(request: Request, last: Queued) -> WaitTimeout:
+    """Return the error for a request that waited to its end, by the last answer to it."""
+    name = name_at(request.demands, last.key)
+    return WaitTimeout(last.key, last.max_concurrent, last.in_use, None, name)
+
+
+def refusal_error(
+    answer: Refused | Replaced | Held, demands: tuple[Demand, ...] = ()
+) -> LimiterError:
+    """Return the error for a refusal.
+
+    Args:
+        answer: the refusal.
+        demands: what was requested, as far as it is known.
+    """
     if isinstance(answer, Replaced):
-        return Superseded(answer.key)
+        return Superseded(answer.key, name_at(demands, answer.key))
     if isinstance(answer, Held):
         return ConfigurationError("a request's id must be new: this one holds a lease already")
     if answer.reason is Refusal.COST:
@@ -364,7 +377,8 @@ def refusal_error(answer: Refused | Replaced | Held) -> LimiterError:
             f"{answer.key!r}: such a call would wait for ever"
         )
     kind = _REFUSAL_ERRORS.get(answer.reason, LimitReached)
-    return kind(answer.key, answer.max_concurrent, answer.in_use, answer.retry_after)
+    name = name_at(demands, answer.key)
+    return kind(answer.key, answer.max_concurrent, answer.in_use, answer.retry_after, name)
 
 
 def _holds(call: Call) -> bool:

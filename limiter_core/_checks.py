@@ -12,6 +12,9 @@ from limiter_core.errors import ConfigurationError
 PRIORITY_RANGE = 2**31
 """Priorities lie strictly between minus and plus this; every store can order them exactly."""
 
+MAX_NAME_LENGTH = 100
+"""Characters of a limit's name."""
+
 MAX_LABEL_LENGTH = 1000
 """Characters. Each holder and each waiter has its label in the store."""
 
@@ -87,6 +90,24 @@ def check_on_store_error(value: object) -> None:
     """
     if value not in ("raise", "admit"):
         raise ConfigurationError(f'on_store_error must be "raise" or "admit", got {value!r}')
+
+
+def check_name(value: object) -> str | None:
+    """Return a limit's name, None for "by its strategy".
+
+    Raises:
+        ConfigurationError: it is no text of one line, blank, or too long.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str) and len(value) > MAX_NAME_LENGTH:
+        raise ConfigurationError(
+            f"name must have at most {MAX_NAME_LENGTH} characters, got {len(value)}: "
+            f"{value[:50]!r}..."
+        )
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ConfigurationError(f"name must be printable text, and not blank, got {value!r}")
+    return str.__str__(value)  # of an enum's member that is text, the text
 
 
 def short_label(label: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from limiter_core._call import refusal_error
 from limiter_core._checks import check_seconds, short_label
 from limiter_core._identity import new_id
+from limiter_core._names import name_at
 from limiter_core._prepare import Limits
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError, WaitTimeout
@@ -237,12 +238,13 @@ class GateState:
         if isinstance(answer, Queued):
             patience = None if terms.timeout is None else answer.order / 1e6 + terms.timeout - now
             return Waiting(request, answer.key, answer.max_concurrent, answer.in_use, patience)
-        raise refusal_error(answer)
+        raise refusal_error(answer, request.demands)
 
 
 def wait_timeout(waiting: Waiting) -> WaitTimeout:
     """Return the error of a job whose time to wait is over."""
-    return WaitTimeout(waiting.key, waiting.max_concurrent, waiting.in_use)
+    name = name_at(waiting.request.demands, waiting.key)
+    return WaitTimeout(waiting.key, waiting.max_concurrent, waiting.in_use, None, name)
 
 
 def is_parked(answer: Answer) -> bool:

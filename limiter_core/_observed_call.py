@@ -12,14 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from limiter_core import events
+from limiter_core._names import counted_name
 from limiter_core._observers import Registration, send
 from limiter_core.errors import LimiterError, LimitReached, Superseded
 from limiter_core.events import Event, RefusedReason
 from limiter_core.requests import Granted, Loss, Queued, Request
-
-
-def counted_name(name: str) -> str:
-    return name
 
 
 def split_label(label: str) -> tuple[str, str]:
@@ -88,7 +85,7 @@ class ObservedCall:
         costs = tuple(demand.cost for demand in demands)
         self._common |= {
             "id": request.id,
-            "names": tuple(counted_name(getattr(demand, "name", "")) for demand in demands),
+            "names": tuple(counted_name(demand.name) for demand in demands),
             "keys": tuple(demand.key for demand in demands),
             "cost": max(costs),
             "costs": costs,

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from limiter_core._checks import check_cost, check_number, check_priority, check_timeout
+from limiter_core._names import name_of
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError
 from limiter_core.keys import MAX_KEY_LENGTH, bounded, scoped
@@ -91,12 +92,18 @@ def static_demand(limit: ConcurrencyLimit, arguments: Arguments) -> Demand:
     plain = type(arguments) is dict  # the commonest arguments
     given: Any = arguments
     found: Any = limit
-    key = found.by.get_key(ArgumentView(given) if plain else view_of(given))
+    view = ArgumentView(given) if plain else view_of(given)
+    key = found.by.get_key(view)
     if limit.scope is not None or len(key) > MAX_KEY_LENGTH:
         key = scoped(limit.scope, key)
+    name = found.fixed_name
+    if name is None:
+        name = limit.name_for(view.function_name)
+    # fmt: off
     return Demand(
-        key, found.max_concurrent, found.cost, found.on_conflict, 0, None, limit.max_waiting
+        key, found.max_concurrent, found.cost, found.on_conflict, 0, None, limit.max_waiting, name
     )
+    # fmt: on
 
 
 def demands_of(
@@ -128,7 +135,16 @@ def demands_of(
         if limit.fair_by is not None:
             group = bounded((yield from _wait_for(key_part(cast(Any, limit.fair_by), view))))
         demands.append(
-            Demand(key, maximum, cost, limit.resolution, priority, group, limit.max_waiting)
+            Demand(
+                key,
+                maximum,
+                cost,
+                limit.resolution,
+                priority,
+                group,
+                limit.max_waiting,
+                name_of(limit, view),
+            )
         )
     if len(demands) > 1 and len({demand.key for demand in demands}) < len(demands):
         keys = ", ".join(repr(demand.key) for demand in demands)

@@ -99,6 +99,8 @@ class KeySnapshot:
         holders: oldest first.
         waiters: in the order in which they will be served; the first `WAITERS_SHOWN` of them.
         dormant: tickets of job queues without a worker, by the names of their gates.
+        name: what the limit is called; empty if the store does not know it. Where limits of
+            several names share the key, that of the last call which was admitted or queued.
     """
 
     WAITERS_SHOWN: ClassVar[int] = 100
@@ -113,6 +115,7 @@ class KeySnapshot:
     holders: tuple[HolderSnapshot, ...]
     waiters: tuple[WaiterSnapshot, ...]
     dormant: tuple[DormantSnapshot, ...] = ()
+    name: str = ""
 
     def declared_as(self, limit: int) -> KeySnapshot:
         """Return the snapshot for a caller that declares this limit for the key."""

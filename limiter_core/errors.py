@@ -7,6 +7,7 @@ are positional, so that every error survives pickling on its way through a task 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -24,6 +25,13 @@ __all__ = (
     "Superseded",
     "WaitTimeout",
 )
+
+
+def named_key(key: str, name: str, *, quoted: bool = True) -> str:
+    """Return a key for a message, and the name of the limit where the key does not show it."""
+    shown = all(part in key for part in re.split("[,&]", name))
+    text = repr(key) if quoted else key
+    return text if shown else f"{text} ({name})"
 
 
 class LimiterError(Exception):
@@ -64,21 +72,29 @@ class LimitReached(_Described):
         retry_after: seconds until a slot is known to become free (the end of a lease), or
             None when no such moment is known. A hint: a slot may be free at any time.
         reason: why, in a word, as events and metrics have it.
+        name: what the limit is called; empty if that is not known here.
     """
 
     reason: ClassVar[str] = "full"
 
     def __init__(
-        self, key: str, max_concurrent: int, in_use: int, retry_after: float | None = None
+        self,
+        key: str,
+        max_concurrent: int,
+        in_use: int,
+        retry_after: float | None = None,
+        name: str = "",
     ) -> None:
         self.key = key
         self.max_concurrent = max_concurrent
         self.in_use = in_use
         self.retry_after = retry_after
-        super().__init__(self._message(), key, max_concurrent, in_use, retry_after)
+        self.name = name
+        super().__init__(self._message(), key, max_concurrent, in_use, retry_after, name)
 
     def _message(self) -> str:
-        return f"{self.key!r} is full: {self.in_use} of {self.max_concurrent} slots in use"
+        where = named_key(self.key, self.name)
+        return f"{where} is full: {self.in_use} of {self.max_concurrent} slots in use"
 
 
 class WaitTimeout(LimitReached, TimeoutError):
@@ -88,7 +104,7 @@ class WaitTimeout(LimitReached, TimeoutError):
 
     def _message(self) -> str:
         return (
-            f"timed out waiting for {self.key!r}: "
+            f"timed out waiting for {named_key(self.key, self.name)}: "
             f"{self.in_use} of {self.max_concurrent} slots in use"
         )
 
@@ -100,7 +116,7 @@ class QueueFull(LimitReached):
 
     def _message(self) -> str:
         return (
-            f"the queue of {self.key!r} is full, and so are its slots: "
+            f"the queue of {named_key(self.key, self.name)} is full, and so are its slots: "
             f"{self.in_use} of {self.max_concurrent} in use"
         )
 
@@ -111,7 +127,7 @@ class Evicted(LimitReached):
     reason = "evicted"
 
     def _message(self) -> str:
-        return f"an operator ended the waiting of this call for {self.key!r}"
+        return f"an operator ended the waiting of this call for {named_key(self.key, self.name)}"
 
 
 class Superseded(_Described):
@@ -120,13 +136,16 @@ class Superseded(_Described):
     Attributes:
         key: the key on which the newer call arrived.
         reason: why, in a word, as events and metrics have it.
+        name: what the limit is called; empty if that is not known here.
     """
 
     reason: ClassVar[str] = "superseded"
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, name: str = "") -> None:
         self.key = key
-        super().__init__(f"a newer call on {key!r} took the place of this one", key)
+        self.name = name
+        message = f"a newer call on {named_key(key, name)} took the place of this one"
+        super().__init__(message, key, name)
 
 
 class LeaseLost(_Described):

@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 
 from limiter_core._async_calls import AsyncCall
 from limiter_core._call import Call
+from limiter_core.errors import named_key
 
 __all__ = ("Lease", "SyncLease")
 
@@ -94,7 +95,9 @@ class _BaseLease:
 
     def __repr__(self) -> str:
         state = "released" if self._call.closed else "lost" if self.lost else "held"
-        return f"<{type(self).__name__} {self.id} on {', '.join(self.keys)}: {state}>"
+        demands = self._call.request.demands
+        keys = ", ".join(named_key(each.key, each.name, quoted=False) for each in demands)
+        return f"<{type(self).__name__} {self.id} on {keys}: {state}>"
 
 
 class Lease(_BaseLease):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, fields
 from datetime import timedelta
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, cast
@@ -13,8 +13,10 @@ from pydantic import ConfigDict, PlainValidator, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from limiter_core._checks import (
+    MAX_NAME_LENGTH,
     PRIORITY_RANGE,
     check_cost,
+    check_name,
     check_number,
     check_priority,
     check_seconds,
@@ -23,11 +25,13 @@ from limiter_core._checks import (
 )
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError
+from limiter_core.keys import bounded
 from limiter_core.strategies import (
     ConcurrencyStrategy,
     KeySource,
     as_strategy,
     is_immediate,
+    name_parts,
 )
 
 __all__ = (
@@ -37,6 +41,10 @@ __all__ = (
     "LimitOptions",
     "check_seconds",
 )
+
+
+_NAMES_KEPT = 1000
+"""Names by function that a limit keeps, so that none is put together twice."""
 
 
 class ConflictResolution(enum.Enum):
@@ -90,6 +98,7 @@ class LimitOptions(TypedDict, total=False):
     lease: float | timedelta
     max_hold: float | timedelta | None
     on_lost: Literal["cancel", "warn"]
+    name: str | None
 
 
 class Terms(NamedTuple):
@@ -179,6 +188,9 @@ class ConcurrencyLimit:
             that lives; None for no bound.
         on_lost: what a lost lease does to the body: "cancel" it (async) and raise `LeaseLost`,
             or only "warn" in the log.
+        name: what events, metrics, logs and operators call this limit: printable text, at most 100
+            characters. Never part of the key. None: the strategy's own name, such as its constant,
+            its argument names ("region,priority"), or the function's name.
 
     Raises:
         ConfigurationError: a value is not allowed; says what was given and what is allowed.
@@ -206,6 +218,7 @@ class ConcurrencyLimit:
     lease: Annotated[float | timedelta, PlainValidator(_lease)] = 30.0
     max_hold: Annotated[float | timedelta | None, PlainValidator(_max_hold)] = None
     on_lost: Annotated[Literal["cancel", "warn"], PlainValidator(_on_lost)] = "cancel"
+    name: Annotated[str | None, PlainValidator(check_name)] = None
 
     def __post_init__(self) -> None:
         if isinstance(self.cost, int) and isinstance(self.max_concurrent, int):
@@ -232,6 +245,32 @@ class ConcurrencyLimit:
         )
 
     @functools.cached_property
+    def fixed_name(self) -> str | None:
+        """The name if it is the same for all calls, else None: see `name_for`."""
+        if self.name is not None:
+            return self.name
+        return None if any(better for _, better in self._name_parts) else self.name_for(None)
+
+    def name_for(self, function_name: str | None) -> str:
+        """Return the name for calls of a function, None if that is not known."""
+        found = self._names.get(function_name)
+        if found is None:
+            if len(self._names) >= _NAMES_KEPT:
+                self._names.clear()
+            found = self._names[function_name] = self.name or _short_name(
+                (function_name or text) if better else text for text, better in self._name_parts
+            )
+        return found
+
+    @functools.cached_property
+    def _name_parts(self) -> tuple[tuple[str, bool], ...]:
+        return name_parts(self.strategy)
+
+    @functools.cached_property
+    def _names(self) -> dict[str | None, str]:
+        return {}
+
+    @functools.cached_property
     def is_static(self) -> bool:
         """Whether nothing but the key depends on the call, and the key is known at once."""
         return (
@@ -241,6 +280,13 @@ class ConcurrencyLimit:
             and self.fair_by is None
             and self.on_conflict is not ConflictResolution.PRIORITY
         )
+
+
+def _short_name(parts: Iterable[str]) -> str:
+    text = "&".join(parts)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else "?" for c in text)
+    return bounded(text, MAX_NAME_LENGTH)
 
 
 def _say_it_plainly(validated_init: Callable[..., None]) -> Callable[..., None]:

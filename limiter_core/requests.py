@@ -102,6 +102,8 @@ class Demand(NamedTuple):
         priority: the place in the key's queue, higher first; 0 but for `PRIORITY`.
         group: the fair group within the key's queue, None for no group.
         max_waiting: tickets that may wait on the key, None for any number.
+        name: what the limit is called, for `inspect`; empty if unknown. A store keeps the last one
+            with which a new request was admitted or queued (S20).
     """
 
     key: str
@@ -111,6 +113,7 @@ class Demand(NamedTuple):
     priority: int = 0
     group: str | None = None
     max_waiting: int | None = None
+    name: str = ""
 
 
 CLAIM = 5.0

@@ -46,6 +46,9 @@ A store keeps slots and tickets. Every operation is one atomic step on the store
   `DEFERRED` seconds.
 - **S18 held** A durable request whose id already holds a live lease gets `Held`, and takes nothing.
 - **S19** A ticket or lease can be dropped by its id alone.
+- **S20 name** A key keeps the name of the limit (`Demand.name`) with which the last new request was
+  admitted or queued on it, for `inspect`; an empty name changes nothing. It is kept for as long as
+  the key has a holder, a waiter, an override or a pause, and no longer (S14).
 """
 
 from __future__ import annotations
@@ -86,7 +89,7 @@ class Store(Protocol):
 
 
 class SyncStore(Protocol):
-    """A store's operations, for threads. The module's docstring has the rules S1 to S19.
+    """A store's operations, for threads. The module's docstring has the rules S1 to S20.
 
     Every operation raises `StoreUnavailable` when the store cannot be reached and `StoreError`
     when it answers with an error; the state then is as if the operation did, or did not, happen.

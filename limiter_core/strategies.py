@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError, KeyDerivationError
 from limiter_core.keys import name_text, value_text
 
-__all__ = ("LIMIT_BY", "ConcurrencyStrategy", "KeySource", "as_strategy", "key_part")
+__all__ = ("LIMIT_BY", "ConcurrencyStrategy", "KeySource", "as_strategy", "key_part", "name_parts")
 
 
 _PRINTABLE = 10**18
@@ -261,6 +262,27 @@ def argument_names_of(strategy: object) -> tuple[str, ...]:
     if isinstance(strategy, _Combined):
         return tuple(name for part in strategy.parts for name in argument_names_of(part))
     return ()
+
+
+def name_parts(strategy: ConcurrencyStrategy | KeySource) -> tuple[tuple[str, bool], ...]:
+    """Return what a strategy says of itself, for the name of a limit.
+
+    Returns:
+        For each part of a combination a text, and whether the name of the call's function, if that
+        is known, is better than this text.
+    """
+    if isinstance(strategy, _Combined):
+        return tuple(itertools.chain.from_iterable(map(name_parts, strategy.parts)))
+    if isinstance(strategy, _FnArgument):
+        return ((",".join(strategy.names), False),)
+    if isinstance(strategy, _Constant):
+        return ((strategy.name, False),)
+    if isinstance(strategy, _FnName):
+        return (("fn_name", True),)
+    if isinstance(strategy, _Fn):
+        name = getattr(strategy.function, "__qualname__", "<lambda>")
+        return (("fn", True),) if "<" in name else ((name, False),)
+    return ((type(strategy).__name__, True),)
 
 
 def key_part(

@@ -61,6 +61,15 @@ class KeyTable:
         for demand in demands:
             self.forget_idle(demand.key)
 
+    def note_names(self, demands: Iterable[Demand]) -> None:
+        """Note the names of the limits with which a new request was admitted or queued (S20)."""
+        for demand in demands:
+            state = self.keys[demand.key]
+            if demand.name:
+                state.name = demand.name
+            elif state.name and state.idle():
+                state.name = ""
+
     def in_use(self) -> list[str]:
         """Return the keys in use."""
         return [key for key, state in self.keys.items() if not state.idle()]
@@ -177,7 +186,10 @@ class KeyTable:
         ticket.evicted = True
         if len(ticket.request.demands) > 1:
             for demand in ticket.request.demands:
-                del self.keys[demand.key].elsewhere[ticket.request.id]
+                state = self.keys[demand.key]
+                del state.elsewhere[ticket.request.id]
+                if demand is not ticket.home:
+                    state.evicted_elsewhere += 1
         self.state(key).evicted.setdefault(ticket.name, {})[ticket.request.id] = ticket
         self.expiring[key] = None
 
@@ -189,6 +201,10 @@ class KeyTable:
         if not state.evicted[ticket.name]:
             del state.evicted[ticket.name]
         self._tidy_expiring(state)
+        for demand in ticket.request.demands:
+            if demand is not ticket.home:
+                self.keys[demand.key].evicted_elsewhere -= 1
+                self.forget_idle(demand.key)
 
     def remove_ticket(self, ticket: Ticket) -> None:
         """Take a standing ticket away."""

@@ -1,4 +1,4 @@
-"""The rules S1 to S19 of `limiter_core.store`, as a pure state machine.
+"""The rules S1 to S20 of `limiter_core.store`, as a pure state machine.
 
 No I/O, no clock, no lock: the caller passes `now` (microseconds), gets the answer, and sends the
 notifications that are collected in `calls` and `notices`. The memory store is built on it, and
@@ -32,7 +32,7 @@ from limiter_memory._answers import (
 )
 from limiter_memory._queues import CANCEL, LOOK, RECLAIM, WAIT
 from limiter_memory._reaping import Reaping
-from limiter_memory._records import Holder, Ticket
+from limiter_memory._records import Holder, KeyState, Ticket
 from limiter_memory._recovery import recover
 from limiter_memory._snapshots import snapshot_of
 
@@ -208,14 +208,21 @@ class Machine(Reaping):
     def set_limit(self, key: str, limit: int | None, now: int) -> None:
         """Override the declared limits of a key, or (None) return to them."""
         self._reap_key(key, now)
-        self.table.state(key).override = limit
+        self._state_to_change(key).override = limit
         self._serve([key], now)
 
     def set_paused(self, key: str, paused: bool, now: int) -> None:
         """Admit no call, or admit calls again."""
         self._reap_key(key, now)
-        self.table.state(key).paused = paused
+        self._state_to_change(key).paused = paused
         self._serve([key], now)
+
+    def _state_to_change(self, key: str) -> KeyState:
+        """Return the state of a key, new if nothing uses it (S14)."""
+        state = self.table.state(key)
+        if state.idle():
+            state.name = ""
+        return state
 
     def recover(self, now: int) -> None:
         """Make the table consistent after a step that was interrupted at any point."""
@@ -287,6 +294,7 @@ class Machine(Reaping):
             ):
                 blocking = [demand] if blocking is None else [*blocking, demand]
         if blocking is None:
+            table.note_names(request.demands)
             return granted(self._grant(request, order, self._sequence, now), now)
         home = blocking[0]
         if request.mode is not WAIT or len(blocking) > 1 or home.on_conflict is CANCEL:
@@ -304,6 +312,7 @@ class Machine(Reaping):
         if request.payload is not None and request.listener is not None:
             waiting = request._replace(listener=None)  # no caller in this process waits for a job
         ticket = Ticket(waiting, order, self._sequence, now, ends, home)
+        table.note_names(request.demands)
         table.add_ticket(ticket)
         to_serve = self._enter_queue(ticket, home, now)
         if not to_serve:

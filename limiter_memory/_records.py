@@ -150,6 +150,8 @@ class KeyState:
     the name is there they are one queue with the others, else they are dormant."""
     evicted: dict[str, dict[str, Ticket]] = field(default_factory=dict[str, dict[str, Ticket]])
     """Tickets whose waiting is over, by the gate that has no worker to be notified."""
+    evicted_elsewhere: int = 0
+    """How many such tickets want this key, but waited on another one."""
     recheck: int = 0
     """When to look whether the gate still has a worker whose ticket is the head; 0: no need to."""
     elsewhere: dict[str, Ticket] = field(default_factory=dict[str, Ticket])
@@ -158,6 +160,8 @@ class KeyState:
     expiries: Heap[Holder | Ticket] = field(default_factory=Heap["Holder | Ticket"])
     override: int | None = None
     paused: bool = False
+    name: str = ""
+    """Of the limit with which the last new request was admitted or queued."""
     watcher: Ticket | None = None
     """The waiter that looks at this key when the next lease or ticket ends."""
     watched: int = 0
@@ -226,6 +230,7 @@ class KeyState:
             or self.queue.live
             or self.jobs
             or self.evicted
+            or self.evicted_elsewhere
             or self.elsewhere
             or self.paused
             or self.override is not None

@@ -8,7 +8,7 @@ derived is made again from a few facts, each of which a step changes by one oper
   was handed over is held, one that lapsed has not lapsed yet.
 - The refusals that are kept. A refusal is kept, and sent, before its ticket is removed: so a ticket
   with one has ended.
-- The overrides and pauses of an operator, and the rounds that were served.
+- The overrides and pauses of an operator, the rounds that were served, the names of limits.
 
 Then free slots are handed on. The request of the interrupted step is in one of two states, as if
 the step was made or not; its caller knows its id, and releases it.
@@ -41,8 +41,9 @@ def rebuilt(old: KeyTable) -> KeyTable:
     table = KeyTable()
     table.presences = old.presences
     for key, state in old.keys.items():
-        if state.paused or state.override is not None or state.rounds is not None:
+        if state.name or state.paused or state.override is not None or state.rounds is not None:
             anew = table.state(key)
+            anew.name = state.name
             anew.paused, anew.override = state.paused, state.override
             anew.rounds = None if state.rounds is None else state.rounds.without_waiters()
     for holder in old.holders.values():

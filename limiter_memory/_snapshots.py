@@ -43,6 +43,7 @@ def snapshot_of(key: str, state: KeyState | None, presences: Presences, now: int
         dormant=tuple(
             _dormant(name, state.jobs[name], presences.until(name), now) for name in sorted(dormant)
         ),
+        name="" if state.idle() else state.name,
     )
 
 

@@ -330,6 +330,7 @@ class MemoryStore:
             if parent.paused or parent.override is not None:
                 state = self._machine.table.state(parent.key)
                 state.paused, state.override = parent.paused, parent.override
+                state.name = parent.name
 
 
 def store_from_url(url: str) -> MemoryStore:

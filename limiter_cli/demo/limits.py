@@ -75,6 +75,7 @@ class LimitTable(BaseModel):
     timeout: Patience = None
     lease: float = Field(30.0, description="a number of seconds")
     max_hold: Patience = None
+    name: str | None = Field(None, description="text: what the limit is called")
 
     def limit(self) -> ConcurrencyLimit:
         """Return the limit that the table declares.
@@ -95,6 +96,7 @@ class LimitTable(BaseModel):
             timeout=self.timeout,
             lease=self.lease,
             max_hold=self.max_hold,
+            name=self.name,
         )
 
     def _check_together(self) -> None:

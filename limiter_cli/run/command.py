@@ -78,6 +78,12 @@ def run(
         int | None, typer.Option(metavar="N", help="Refuse if so many calls wait already.")
     ] = None,
     scope: Annotated[str | None, typer.Option(help="A sub-namespace for the key.")] = None,
+    limit_name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", help="What the limit is called in `limiter ls` and metrics. Default: KEY."
+        ),
+    ] = None,
     lease: Annotated[
         float,
         typer.Option(
@@ -154,6 +160,7 @@ def run(
             timeout=timeout,
             lease=lease,
             max_hold=max_hold,
+            name=limit_name,
         )
         raise typer.Exit(_run(command, limit, url, label, kill_after))
 

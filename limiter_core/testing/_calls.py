@@ -37,6 +37,7 @@ _DEMANDS = {
         priority=st.sampled_from((0, 0, 1, -1)),
         group=st.sampled_from((None, None, "x", "y")),
         max_waiting=st.sampled_from((None, None, None, None, 0, 1, 2)),
+        name=st.sampled_from(("", "one", "other")),
     )
     for key in KEYS
 }

@@ -90,6 +90,8 @@ class ModelState:
         self.waiters: list[Waiting] = []
         self.overrides: dict[str, int] = {}
         self.paused: set[str] = set()
+        self.names: dict[str, str] = {}
+        """Those of the limits with which the last new requests were admitted or queued (S20)."""
         self.ended: dict[str, tuple[Refused | Replaced, float]] = {}
         """Answers for waiters that were dismissed, and when that was."""
         self.served_rounds: dict[tuple[str, int], int] = {}
@@ -108,6 +110,7 @@ class ModelState:
         """Take over the state of another."""
         self.holders, self.waiters = list(other.holders), list(other.waiters)
         self.overrides, self.paused = dict(other.overrides), set(other.paused)
+        self.names = dict(other.names)
         self.ended, self.notifications = dict(other.ended), list(other.notifications)
         self.served_rounds = dict(other.served_rounds)
         self.group_rounds = dict(other.group_rounds)
@@ -129,6 +132,20 @@ class ModelState:
     def holders_of(self, key: str) -> list[Holding]:
         """Return the holders of a key, the oldest grant first."""
         return [holder for holder in self.holders if key in keys_of(holder.request)]
+
+    def is_used(self, key: str) -> bool:
+        """Whether a key has a holder, a waiter, an override or a pause (S14)."""
+        requests = [each.request for each in self.holders]
+        requests += [each.request for each in self.waiters]
+        changed = key in self.overrides or key in self.paused
+        return changed or any(key in keys_of(request) for request in requests)
+
+    def note_name(self, key: str, name: str = "") -> None:
+        """Note the name of the limit of a new request; forget it if nothing uses the key (S20)."""
+        if not self.is_used(key):
+            self.names.pop(key, None)
+        if name:
+            self.names[key] = name
 
     def in_use(self, key: str) -> int:
         """Return the slots of a key that are held."""

@@ -51,7 +51,7 @@ def view_of(
         (each.name, each.waiting, [waiter.id for waiter in each.waiters])
         for each in snapshot.dormant
     ]
-    numbers = (snapshot.limit, snapshot.override, snapshot.declared, snapshot.paused)
+    numbers = (snapshot.limit, snapshot.override, snapshot.declared, snapshot.paused, snapshot.name)
     return snapshot.in_use, snapshot.waiting, *numbers, holders, waiters, dormant
 
 
@@ -71,6 +71,7 @@ def view_of_model(model: ModelState, key: str, now: float) -> object:
         override,
         tuple(sorted(limits)),
         key in model.paused,
+        model.names.get(key, "") if model.is_used(key) else "",
         [
             (
                 holder.request.id,

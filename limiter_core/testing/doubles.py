@@ -210,7 +210,10 @@ class UnlimitedStore(_Double):
         declared = tuple(sorted({holder.limit for holder in holders}))
         in_use = sum(holder.cost for holder in holders)
         limit = max(declared, default=0)
-        return KeySnapshot(key, limit, in_use, 0, False, None, declared, holders, ())
+        name = members[-1].demand(key).name if members else ""
+        return KeySnapshot(
+            key, limit, in_use, 0, False, None, declared, holders, waiters=(), name=name
+        )
 
 
 class FullStore(_Double):
@@ -234,7 +237,7 @@ class FullStore(_Double):
                 return refused
             home = request.demands[0]
             if request.listener is not None and request.payload is None:
-                raise WaitTimeout(home.key, home.limit, home.limit)
+                raise WaitTimeout(home.key, home.limit, home.limit, None, home.name)
             order = self._enter(request).number
         return Queued(home.key, home.limit, home.limit, order, None)
 
@@ -276,7 +279,19 @@ class FullStore(_Double):
         declared = tuple(sorted({waiter.limit for waiter in waiters}))
         limit = max(declared, default=0)
         shown = waiters[: KeySnapshot.WAITERS_SHOWN]
-        return KeySnapshot(key, limit, limit, len(waiters), False, None, declared, (), shown)
+        name = members[-1].demand(key).name if members else ""
+        return KeySnapshot(
+            key,
+            limit,
+            limit,
+            len(waiters),
+            False,
+            None,
+            declared,
+            holders=(),
+            waiters=shown,
+            name=name,
+        )
 
     def _queue(self, key: str) -> list[_Member]:
         return [member for member in self._of(key) if member.request.demands[0].key == key]

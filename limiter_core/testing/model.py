@@ -1,4 +1,4 @@
-"""The rules S1 to S19, written to be obviously right, and slow: stores are compared with it.
+"""The rules S1 to S20, written to be obviously right, and slow: stores are compared with it.
 
 A `Model` is the state of a store at one moment. Where the rules leave a choice (which of several
 keys with free slots is served first, in which blocking key's queue a waiter is, whether a wake-up
@@ -118,6 +118,7 @@ class Model(Serving):
     def set_limit(self, key: str, limit: int | None, now: float) -> None:
         """Override the declared limits, or (None) return to them (S12)."""
         self.reap([key], now)
+        self.note_name(key)
         self.overrides.pop(key, None)
         if limit is not None:
             self.overrides[key] = limit
@@ -126,6 +127,7 @@ class Model(Serving):
     def set_paused(self, key: str, paused: bool, now: float) -> None:
         """Admit no call, or admit calls again (S12)."""
         self.reap([key], now)
+        self.note_name(key)
         self.paused.discard(key)
         if paused:
             self.paused.add(key)
@@ -202,6 +204,7 @@ class Model(Serving):
         else:
             blocking = [d for d in request.demands if self.blocks(d, ticket.arrival(), now)]
         if not blocking:
+            self._note_names(request)
             self.grant(ticket, now, claimed=True)
             return None
         if request.mode is not Mode.WAIT:
@@ -212,9 +215,14 @@ class Model(Serving):
         waiting = 0 if home.on_conflict.supersedes else len(self.served_queue(home.key, now))
         if home.max_waiting is not None and waiting >= home.max_waiting:
             return self._refusal(home, Refusal.QUEUE_FULL)
+        self._note_names(request)
         self.waiters.append(ticket)
         self.serve(self.enter_queue(ticket, home, now), now)
         return None
+
+    def _note_names(self, request: Request) -> None:
+        for demand in request.demands:
+            self.note_name(demand.key, demand.name)
 
     def _look_for(self, request: Request, now: float) -> Answer:
         """Return the status of a request, and change nothing."""

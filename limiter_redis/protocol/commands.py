@@ -69,11 +69,11 @@ def acquire(request: Request) -> Operation:
         f"{word(request.claimant)} {word(request.label)} "
         f"{0 if request.listener is None else 1} {request.fencing_token or 0}"
     )
-    for key, limit, cost, conflict, priority, group, max_waiting in demands:
+    for key, limit, cost, conflict, priority, group, max_waiting, name in demands:
         text += (
             f" {key_word(key)} {limit} {cost} {conflict._value_} {priority} "
             f"{'-' if group is None else '=' + quote(group, safe=SAFE, errors=ANY_TEXT)} "
-            f"{-1 if max_waiting is None else max_waiting}"
+            f"{-1 if max_waiting is None else max_waiting} {word(name)}"
         )
     keys = (demands[0].key,) if len(demands) == 1 else tuple(demand.key for demand in demands)
     return Operation(text, keys)

@@ -7,7 +7,17 @@ import re
 from dataclasses import dataclass
 from importlib import resources
 
-_SHARED = ("state", "presence", "holders", "tickets", "admission", "turns")
+_SHARED = (
+    "state",
+    "ends",
+    "queue",
+    "restore",
+    "presence",
+    "holders",
+    "tickets",
+    "admission",
+    "turns",
+)
 _STEPS = (
     "acquire",
     "release",

@@ -49,6 +49,7 @@ def _snapshot(key: str, state: Any) -> KeySnapshot:
                 key=lambda each: each.name,
             )
         ),
+        name=unword(state["name"]),
     )
 
 

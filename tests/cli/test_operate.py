@@ -68,9 +68,9 @@ def line_of(output, key):
 
 
 def test_ls_shows_each_key_in_use_on_a_line(do, in_use, key):
-    assert line_of(do("ls"), key).split() == [key, "2", "of", "2", "1"]
+    assert line_of(do("ls"), key).split() == [key, key, "2", "of", "2", "1"]
     assert do("ls", f"{key[:-2]}*").count("\n") == 2
-    assert do("ls", "no-such-*").split()[:4] == ["key", "in", "use", "waiting"]
+    assert do("ls", "no-such-*").split()[:5] == ["key", "name", "in", "use", "waiting"]
 
 
 def test_ls_as_json(do, in_use, key):
@@ -84,6 +84,7 @@ def test_ls_as_json(do, in_use, key):
             "override": None,
             "declared": [2],
             "dormant": [],
+            "name": key,
         }
     ]
 
@@ -123,7 +124,7 @@ def test_set_raises_the_limit_and_reset_returns_to_the_declared(
     wait_until("the waiter has run", lambda: got and not limiter.inspect(key).waiting)
 
     assert do("show", key).startswith(f"{key}: 2 of 3 slots in use (set; declared 2)\n")
-    assert line_of(do("reset", key), key).split() == [key, "2", "of", "2", "-"]
+    assert line_of(do("reset", key), key).split() == [key, key, "2", "of", "2", "-"]
 
 
 def test_pause_admits_nobody_until_resume(do, limiter, limit, key):
@@ -383,6 +384,23 @@ def test_a_record_that_cannot_be_read_hides_no_other_key(run, limiter, url, key,
     assert stray in result.stderr
 
 
+def test_names_of_limits_are_shown_and_select_keys(do, run, limiter, url, key):
+    named = ConcurrencyLimit("tenant", 2, name="billing", scope=key)
+    with limiter.hold([named, ConcurrencyLimit(LIMIT_BY.constant(key))], {"tenant": 7}):
+        of_tenant = f"{key}/tenant=7"
+        assert line_of(do("ls", f"{key}*"), of_tenant).split()[:2] == [of_tenant, "billing"]
+        assert do("show", of_tenant).startswith(f"{of_tenant} (billing): 1 of 2 slots in use\n")
+        assert json.loads(do("show", of_tenant, "--json"))["name"] == "billing"
+        listed = json.loads(do("ls", f"{key}*", "--name", "bill*", "--json"))
+        assert [(each["key"], each["name"]) for each in listed] == [(of_tenant, "billing")]
+        do("set", of_tenant, "3")
+    # A process that does not have the code sees it, too, and when nobody holds a slot.
+    assert do("show", of_tenant).startswith(f"{of_tenant} (billing): 0 of 3 slots in use (set)\n")
+    do("reset", of_tenant)
+    nothing = run("ls", f"{key}*", "--name", "bill*", "--url", url)
+    assert f"of a limit named 'bill*' is in use at {url}" in nothing.stderr
+
+
 @pytest.mark.parametrize(
     ("namespace", "shown"),
     [("?namespace=quiet", "?namespace=quiet"), ("", ", in the default namespace")],
@@ -390,7 +408,7 @@ def test_a_record_that_cannot_be_read_hides_no_other_key(run, limiter, url, key,
 def test_ls_of_nothing_says_where_it_looked(run, url, namespace, shown):
     result = run("ls", "no-such-*", "--url", url + namespace)
 
-    assert (result.exit_code, result.stdout.split()) == (0, ["key", "in", "use", "waiting"])
+    assert (result.exit_code, result.stdout.split()) == (0, ["key", "name", "in", "use", "waiting"])
     assert f"no key that matches 'no-such-*' is in use at {url}{shown}" in result.stderr
 
 

@@ -47,7 +47,12 @@ EXAMPLES = [
     WaitTimeout("customer_id=42", 3, 3, 1.5),
     QueueFull("customer_id=42", 3, 3, 1.5),
     Evicted("customer_id=42", 3, 3),
+    Evicted("key:eu", 3, 3, None, "billing"),
+    LimitReached("key:eu", 3, 2, None, "billing"),
+    WaitTimeout("key:eu", 3, 3, None, "billing"),
+    QueueFull("key:eu", 3, 3, 1.5, "billing"),
     Superseded("customer_id=42"),
+    Superseded("key:eu", "billing"),
     LeaseLost("id-1", ("a", "b"), "it was evicted"),
     Preempted("id-1", ("a", "b"), "a newer call took the slot"),
     StoreError("what"),
@@ -105,6 +110,15 @@ def test_limit_reached_tells_where_and_how_full():
     assert str(error) == "'customer_id=42' is full: 2 of 3 slots in use"
 
 
+@pytest.mark.parametrize("kind", [LimitReached, WaitTimeout, QueueFull])
+def test_a_refusal_names_the_limit_where_the_key_does_not(kind):
+    error = kind("key:eu", 3, 3, None, "shop.bill")
+    assert error.name == "shop.bill"
+    assert "'key:eu' (shop.bill)" in str(error)
+    for key, name in (("a=1", "a"), ("s/a=1,b=2&crm", "a,b&crm"), ("shop.bill()", "shop.bill")):
+        assert f"{key!r} (" not in str(kind(key, 3, 3, None, name))
+
+
 def test_a_wait_timeout_says_so():
     error = WaitTimeout("customer_id=42", 3, 3)
     assert str(error) == "timed out waiting for 'customer_id=42': 3 of 3 slots in use"
@@ -124,6 +138,8 @@ def test_a_lost_lease_tells_which_and_why():
 def test_a_superseded_call_tells_by_whom():
     assert Superseded("a").key == "a"
     assert "'a'" in str(Superseded("a"))
+    assert "'key:a' (billing)" in str(Superseded("key:a", "billing"))
+    assert Superseded("key:a", "billing").name == "billing"
 
 
 def test_a_store_error_keeps_its_cause():

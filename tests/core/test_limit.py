@@ -32,6 +32,7 @@ FULL = {
     "lease": 20,
     "max_hold": 60,
     "on_lost": "warn",
+    "name": "billing",
 }
 
 
@@ -42,7 +43,7 @@ def test_the_defaults():
     assert limit.priority == 0
     assert (limit.lease, limit.on_lost) == (30.0, "cancel")
     unset = (limit.scope, limit.fair_by, limit.max_waiting, limit.timeout, limit.max_hold)
-    assert unset == (None,) * 5
+    assert (*unset, limit.name) == (None,) * 6
 
 
 def test_every_option_is_kept():
@@ -104,6 +105,7 @@ def test_equal_limits_are_the_same_limit():
         {"lease": 21},
         {"max_hold": 61},
         {"on_lost": "cancel"},
+        {"name": None},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -148,6 +150,7 @@ WRONG = [
     ("on_conflict", ["wait", "", "cancel ", None, 1, b"cancel", ConflictResolution]),
     ("scope", ["", " ", 5, b"a"]),
     ("fair_by", [5, "", print, object()]),
+    ("name", ["", " ", 5, b"a", "a\nb", "\x1b[1m", "\u202e", "\ud800", print]),
 ]
 
 
@@ -176,6 +179,8 @@ def test_a_wrong_value_is_refused_where_it_is_written(name, value):
         ({"on_lost": "ignore"}, '"cancel" or "warn"'),
         ({"timeout": "5"}, "timeout must be seconds or a timedelta"),
         ({"lease": 0}, "lease must be more than zero"),
+        ({"name": "a\n"}, "name must be printable text, and not blank, got 'a\\\\n'"),
+        ({"name": "a" * 101}, "name must have at most 100 characters, got 101: 'aaa"),
     ],
 )
 def test_the_message_says_what_was_given_and_what_is_allowed(options, message):

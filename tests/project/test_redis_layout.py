@@ -39,7 +39,7 @@ def test_the_acl_allows_what_python_sends() -> None:
 
 def test_every_number_of_a_state_is_explained() -> None:
     (numbers,) = re.findall(r"local NUMBERS = \{(.*?)\}", source("lua/state.lua"))
-    fields = {"override", "paused", *re.findall(r"'([a-z]+)'", numbers)}
+    fields = {"override", "paused", "name", *re.findall(r"'([a-z]+)'", numbers)}
     assert len(fields) >= 9
     assert fields <= IN_TABLES
 

@@ -99,12 +99,12 @@ def run(machine: Any, **how: Any) -> None:
 
 
 def test_memory_and_redis_do_the_same(machine: Any) -> None:
-    """S1 to S19; row 5."""
+    """S1 to S20; row 5."""
     run(machine, max_examples=40, stateful_step_count=30)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_memory_and_redis_do_the_same_for_long(machine: Any) -> None:
-    """S1 to S19; row 5."""
+    """S1 to S20; row 5."""
     run(machine, max_examples=1500, stateful_step_count=50)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from limiter_core import ConflictResolution
@@ -263,6 +264,13 @@ class SupersedesNobody(MemoryStore):
         return super().acquire(request._replace(demands=demands))
 
 
+class KeepsNoNames(MemoryStore):
+    """S20: the names of limits are in the code alone."""
+
+    def inspect(self, key, deadline=None):
+        return dataclasses.replace(super().inspect(key, deadline), name="")
+
+
 BROKEN: dict[type[MemoryStore], str] = {
     ForgetsRepeats: "S1",
     NeverExpires: "S2",
@@ -290,5 +298,6 @@ BROKEN: dict[type[MemoryStore], str] = {
     RunsRedeliveriesTwice: "S18",
     NeedsTheKeysToRelease: "S19",
     SupersedesNobody: "KEEP_LATEST",
+    KeepsNoNames: "S20",
 }
 """Each with a rule by which the contract must find it out."""

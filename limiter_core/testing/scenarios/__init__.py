@@ -12,6 +12,7 @@ from limiter_core.testing.scenarios import (
     identity,
     leases,
     looking,
+    names,
     operating,
     order,
     resolutions,
@@ -34,6 +35,7 @@ _THEMES = (
     dormant,
     unclaimed,
     looking,
+    names,
     bookkeeping,
 )
 

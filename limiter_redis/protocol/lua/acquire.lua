@@ -6,7 +6,7 @@
 --            workers of that name can wake the job) claimant label
 --            live (1 if somebody in the calling process listens) token (0: none)
 --            and for each key: key limit cost conflict priority group ("-": none)
---            max_waiting (-1: any)
+--            max_waiting (-1: any) name ("-": none)
 -- reply      "granted" token microseconds-left, and of a lease that it had before or takes up: the
 --            microseconds until the end of its max_hold ("-": none), and of a job that takes it up:
 --            the microseconds that its ticket has waited
@@ -25,7 +25,11 @@ function steps.acquire(w)
     process = w[11] == '1' and process or '', demands = {}
   }
   local mode, given_order = w[3], tonumber(w[7])
-  for i = 13, #w, 7 do r.demands[#r.demands + 1] = tickets.read_demand(w, i) end
+  for i = 13, #w, 8 do
+    local demand = tickets.read_demand(w, i)
+    demand.name = w[i + 7]
+    r.demands[#r.demands + 1] = demand
+  end
   local first = state.load(r.demands[1].key)
   if worker and worker ~= '' and mode ~= 'look' then -- it is there
     local common
@@ -111,6 +115,7 @@ function steps.acquire(w)
     end
   end
   if #blocking == 0 then
+    steps.note_names(r)
     local token, due = holders.grant(r, true, mode == 'reclaim' and w[12] ~= '0' and tonumber(w[12]) or nil)
     return 'granted ' .. int(token) .. ' ' .. int(due - now)
   end
@@ -132,6 +137,7 @@ function steps.acquire(w)
     local each = state.load(demand.key)
     if order > each.order then each.order = order end
   end
+  steps.note_names(t)
   tickets.add(t)
   local work = {}
   if not admission.take_place(t, blocking[1], work) then
@@ -145,6 +151,10 @@ function steps.acquire(w)
     if not t then return call('GET', ended) end
   end
   return steps.queued(t)
+end
+
+function steps.note_names(r)
+  for _, demand in ipairs(r.demands) do state.note_name(state.load(demand.key), demand.name) end
 end
 
 -- Where a waiting ticket stands.

@@ -7,6 +7,7 @@
 function steps.configure(w)
   local s = state.load(w[2])
   turns.reap(s)
+  state.note_name(s, '-')
   local value = w[4] ~= '-' and w[4]
   if w[3] == 'limit' then
     s.override = tonumber(value or nil)

@@ -12,9 +12,9 @@
 -- cost     O(1) for a key that nobody else uses; else O(log n) per operation on a key with n
 --          members. Everything that could be more is bounded by CHUNK
 --
--- The pieces are put together in this order: entry, what the steps share (state, holders, tickets,
--- admission, turns), one file per step, run. All but this one and run stand inside of a
--- function that is made when it is needed: most calls do without.
+-- The pieces are put together in this order: entry, what the steps share (state, ends, queue,
+-- restore, presence, holders, tickets, admission, turns), one file per step, run. All but this one
+-- and run stand inside of a function that is made when it is needed: most calls do without.
 
 local call, match, format = redis.call, string.match, string.format
 local opening, process = ARGV[1], ARGV[2]
@@ -39,13 +39,15 @@ end
 -- it into the general form when anybody else comes. (Most keys never see a second one; this takes
 -- a third of the memory and time.) Its words:
 --
---   id due cost limit since token ends lease process claimant label
+--   id due cost limit since token ends lease process claimant label name
+--
+-- The last one is left out if the limit has no name.
 
 local ACQUIRE = '^acquire (%S+) (%l+) (%d+) (%d+) %d+ 0 %- (%S+) (%S+) (%d) (%d+)'
-  .. ' (%S+) (%d+) (%d+) %S+ %S+ %S+ %S+$'
+  .. ' (%S+) (%d+) (%d+) %S+ %S+ %S+ %S+ (%S+)$'
 
 local function acquire_sole(op)
-  local id, mode, lease, hold, claimant, label, live, token, key, limit, cost = match(op, ACQUIRE)
+  local id, mode, lease, hold, claimant, label, live, token, key, limit, cost, name = match(op, ACQUIRE)
   if not id or states[key] or mode == 'look' or tonumber(cost) > tonumber(limit) then return nil end
   local head, rest = around(key)
   if call('EXISTS', head .. ':ended:' .. id) == 1 then return nil end
@@ -58,7 +60,7 @@ local function acquire_sole(op)
   local due = now + left
   local record = id .. ' ' .. int(due) .. ' ' .. cost .. ' ' .. limit .. ' ' .. since .. ' ' .. token
     .. ' ' .. ends .. ' ' .. lease .. ' ' .. (live == '1' and process or '-') .. ' ' .. claimant
-    .. ' ' .. label
+    .. ' ' .. label .. (name == '-' and '' or ' ' .. name)
   if not call('SET', head .. ':state' .. rest, record, 'NX', 'PXAT', int((due + GRACE) / 1000)) then return nil end
   return 'granted ' .. token .. ' ' .. int(left)
 end

@@ -50,6 +50,7 @@ function holders.adopt(s, record)
   }
   local due = tonumber(w[2])
   s.used, s.token = h.cost, h.token
+  state.note_name(s, w[12] or '-')
   holders.write(s, h)
   state.set_end(s, 'h' .. h.id, due, true)
   state.outlive(s, due)

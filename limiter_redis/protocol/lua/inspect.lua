@@ -1,7 +1,7 @@
 -- The state of a key.
 --
 -- operation  "inspect" key waiters (how many to show)
--- reply      JSON: now, used, queued, override, paused, holders: list of {id, record, due},
+-- reply      JSON: now, used, queued, override, paused, name ("-": none), holders: list of {id, record, due},
 --            waiters: list of {id, record} in order, dormant: list of {name, until when it had a
 --            worker, number, list of {id, record}}
 -- cost       O(n) with n holders
@@ -37,7 +37,7 @@ function steps.inspect(w)
   return cjson.encode({
     now = int(now), used = int(s.used), queued = state.in_line(s),
     override = s.override and int(s.override) or false,
-    paused = s.paused, holders = #holding > 0 and holding or false,
+    paused = s.paused, name = state.is_unused(s) and '-' or s.name, holders = #holding > 0 and holding or false,
     waiters = #waiting > 0 and waiting or false, dormant = #dormant > 0 and dormant or false
   })
 end
