@@ -96,9 +96,8 @@ def static_demand(limit: ConcurrencyLimit, arguments: Arguments) -> Demand:
     key = found.by.get_key(view)
     if limit.scope is not None or len(key) > MAX_KEY_LENGTH:
         key = scoped(limit.scope, key)
-    name = found.fixed_name
-    if name is None:
-        name = limit.name_for(view.function_name)
+    function = view.function_name
+    name = found.fixed_name or found.known_names.get(function) or limit.name_for(function)
     # fmt: off
     return Demand(
         key, found.max_concurrent, found.cost, found.on_conflict, 0, None, limit.max_waiting, name

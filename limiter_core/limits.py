@@ -253,11 +253,11 @@ class ConcurrencyLimit:
 
     def name_for(self, function_name: str | None) -> str:
         """Return the name for calls of a function, None if that is not known."""
-        found = self._names.get(function_name)
+        found = self.known_names.get(function_name)
         if found is None:
-            if len(self._names) >= _NAMES_KEPT:
-                self._names.clear()
-            found = self._names[function_name] = self.name or _short_name(
+            if len(self.known_names) >= _NAMES_KEPT:
+                self.known_names.clear()
+            found = self.known_names[function_name] = self.name or _short_name(
                 (function_name or text) if better else text for text, better in self._name_parts
             )
         return found
@@ -267,7 +267,8 @@ class ConcurrencyLimit:
         return name_parts(self.strategy)
 
     @functools.cached_property
-    def _names(self) -> dict[str | None, str]:
+    def known_names(self) -> dict[str | None, str]:
+        """The names that `name_for` has found, by function."""
         return {}
 
     @functools.cached_property

@@ -294,7 +294,11 @@ class Machine(Reaping):
             ):
                 blocking = [demand] if blocking is None else [*blocking, demand]
         if blocking is None:
-            table.note_names(request.demands)
+            first = request.demands[0]
+            if len(request.demands) == 1 and first.name:  # as `note_names`, for most requests
+                table.keys[first.key].name = first.name
+            else:
+                table.note_names(request.demands)
             return granted(self._grant(request, order, self._sequence, now), now)
         home = blocking[0]
         if request.mode is not WAIT or len(blocking) > 1 or home.on_conflict is CANCEL:

@@ -143,7 +143,7 @@ def test_a_limit_keeps_no_more_names_of_functions_than_a_bound():
     limit = ConcurrencyLimit()
     for number in range(3000):
         assert name_of(limit, ArgumentView({}, f"f{number}")) == f"f{number}"
-    assert len(vars(limit)["_names"]) <= 1000
+    assert len(limit.known_names) <= 1000
 
 
 # -- what is counted -------------------------------------------------------------------------------
