@@ -138,7 +138,7 @@ class Engine:
 
     def observed_call(
         self,
-        limits: Limits,  # noqa: ARG002  (their names, once they have some)
+        limits: Limits,
         arguments: Arguments,
         now: Callable[[], float],
     ) -> ObservedCall | None:
@@ -151,7 +151,11 @@ class Engine:
         if not registrations:
             return None
         function = arguments.function_name if isinstance(arguments, ArgumentView) else None
-        return ObservedCall(registrations, now, function=function, names=())
+        given = limits if isinstance(limits, Sequence) else (limits,)
+        names = tuple(
+            each.name_for(function) for each in given if isinstance(each, ConcurrencyLimit)
+        )
+        return ObservedCall(registrations, now, function=function, names=names)
 
     def request(self, call: Call, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
         """Return the request of a new call."""
