@@ -10,7 +10,8 @@ A store keeps slots and tickets. Every operation is one atomic step on the store
   live waiter is ahead. (Here, and in S6, S7 and S13, dormant tickets do not count: see S17.)
 - **S4** Denied-and-queued is one step: no release can slip between.
 - **S5** Release removes exactly the named lease. An unknown id is a no-op, and returns False. It
-  never frees another's slot.
+  never frees another's slot. It does not notify the listener of what it releases: if that had
+  ended by itself, the answer says so.
 - **S6 hand-off** Release, expiry, withdrawal, eviction and a raised limit grant the free slots
   to the head waiters in the same step; new calls never overtake. A granted waiter has a short
   claim time; if it does not claim, the slot goes to the next.

@@ -74,10 +74,10 @@ class Machine(Reaping):
     def release_claim(self, request_id: str, claimant: str, now: int) -> bool:
         """Remove the lease of a job if this claimant has it (S18); whether it had one."""
         holder = self.table.holders.get(request_id)
-        if holder is not None:
+        if holder is None:
+            return False
+        if not holder.claimed or holder.request.claimant != claimant:
             self._reap(holder.request.demands, now)
-            holder = self.table.holders.get(request_id)
-        if holder is None or not holder.claimed or holder.request.claimant != claimant:
             return False
         return self.release(request_id, now)
 
@@ -91,6 +91,8 @@ class Machine(Reaping):
         demands = member.request.demands
         if self.table.expiring:
             self._reap(demands, now)
+            if self.calls:
+                self._notify_no_more(request_id)
             # It may have ended meanwhile, or been handed its slot.
             member = self.table.holders.get(request_id) or self.table.tickets.get(request_id)
         if type(member) is Holder:
@@ -104,6 +106,10 @@ class Machine(Reaping):
         else:
             self._serve([demand.key for demand in demands], now)
         return member is not None
+
+    def _notify_no_more(self, request_id: str) -> None:
+        """Drop what the listener of a request would be notified of: it is being released."""
+        self.calls = [call for call in self.calls if call[0].id != request_id]
 
     def withdraw(self, request_id: str, now: int) -> bool:
         """Remove what `release` would, unless it is a claimed lease."""

@@ -67,7 +67,7 @@ class Model(Serving):
         return self._status(request, now)
 
     def release(self, request_id: str, now: float) -> bool:
-        """Remove a lease or a ticket (S5, S15, S19)."""
+        """Remove a lease or a ticket (S5, S15, S19); its listener is not notified any more."""
         self.ended.pop(request_id, None)
         member = self.holder(request_id) or self.waiter(request_id)
         if member is None:
@@ -76,6 +76,9 @@ class Model(Serving):
         self.reap(keys, now)
         found = (self.holder(request_id) or self.waiter(request_id)) is not None
         self.remove(request_id)
+        self.notifications = [
+            each for each in self.notifications if each[0] == "notice" or each[1] != request_id
+        ]
         self.serve(keys, now)
         return found
 

@@ -71,6 +71,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     stores_agree = True
     patience = 0.0
+    comparisons: Sequence[ModelComparison] = ()
 
     def make_stores(self, clock: FakeClock) -> Sequence[SyncStore]:
         """Return the stores to be driven, fresh, on this clock: their sync faces."""
@@ -243,7 +244,7 @@ class StoreMachine(RuleBasedStateMachine):
         """Everything ends, and nothing is left."""
         if sys.exc_info()[0] is not None:
             return  # the run failed already
-        for comparison in getattr(self, "witnesses", ()):
+        for comparison in self.comparisons:
             store = comparison.store
             for number in range(1, self.count + 1):
                 store.release(f"r{number}")

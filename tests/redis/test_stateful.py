@@ -9,9 +9,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from limiter_core.limits import ConflictResolution
 from limiter_core.requests import Demand, Request
 from limiter_core.store import SyncStore
 from limiter_core.testing import FakeClock
+from limiter_core.testing._calls import LISTENED_LEASE
 from limiter_core.testing.stateful import StoreMachine
 from limiter_memory import MemoryStore
 from limiter_redis import RedisStore
@@ -96,6 +98,21 @@ def run(machine: Any, **how: Any) -> None:
             **how,
         ),
     )
+
+
+@pytest.mark.parametrize("leaving", [0, 2], ids=["holder", "waiter"])
+def test_a_release_in_whose_step_a_lease_ends_notifies_others_alone(
+    machine: Any, leaving: int
+) -> None:
+    """A holder that overran releases; a waiter leaves, whose slot would be free (S2, S5, S15)."""
+    demand = Demand("model/a", 2, 1)
+    call = Request("", (demand,), LISTENED_LEASE, max_hold=15.7, claim=LISTENED_LEASE)
+    steps = machine()
+    steps.begin("one key", 1, [ConflictResolution.QUEUE], [call] * 4)
+    steps.pass_time(12.002)
+    steps.pass_time(4.002)
+    steps.release([leaving])
+    steps.teardown()
 
 
 def test_memory_and_redis_do_the_same(machine: Any) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from limiter_core import ConflictResolution
-from limiter_core.requests import Answer, Granted, Held, Mode, Queued, Renewal, Request
+from limiter_core.requests import Answer, Granted, Held, Loss, Mode, Queued, Renewal, Request
 from limiter_memory import MemoryStore
 
 
@@ -56,6 +56,25 @@ class ReleaseFreesWithoutChecking(MemoryStore):
         found = super().release(lease_id, keys)
         if not found and keys and self.inspect(keys[0]).holders:
             super().release(self.inspect(keys[0]).holders[0].id)
+        return found
+
+
+class NotifiesTheReleasingCaller(MemoryStore):
+    """S5: whoever releases a lease is notified of its end besides."""
+
+    def __init__(self, *, clock):
+        super().__init__(clock=clock)
+        self.requests: dict[str, Request] = {}
+
+    def acquire(self, request):
+        self.requests[request.id] = request
+        return super().acquire(request)
+
+    def release(self, lease_id, keys=()):
+        found = super().release(lease_id, keys)
+        request = self.requests.get(lease_id)
+        if request is not None and request.listener is not None and not found:
+            request.listener.lease_lost(Loss.EXPIRED)
         return found
 
 
@@ -278,6 +297,7 @@ BROKEN: dict[type[MemoryStore], str] = {
     GrantsToWhoWaitedLong: "S3",
     LosesTickets: "S4",
     ReleaseFreesWithoutChecking: "S5",
+    NotifiesTheReleasingCaller: "S5",
     HandsToNobody: "S6",
     IgnoresPriority: "S7",
     IgnoresGroups: "S7",

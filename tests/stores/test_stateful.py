@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from limiter_core.requests import Demand, Notice, Request
-from limiter_core.testing import StoreMachine
+from limiter_core.requests import Demand, Loss, Notice, Request
+from limiter_core.testing import RecordingListener, StoreMachine
 from limiter_memory import MemoryStore
 
 from . import broken
@@ -42,6 +42,43 @@ def test_what_has_ended_is_noticed_by_a_step_not_by_the_clock():
     assert [notice.id for notice in notices] == ["waiter"]
 
 
+def hold_and_wait():
+    """Return a store and its listeners; the leases of the holders end, and no step noticed it."""
+    clock = MemoryMachine().make_clock()
+    store = MemoryStore(clock=clock)
+    listeners = {id_: RecordingListener() for id_ in ("first", "second", "leaving", "following")}
+    for id_, listener in listeners.items():
+        store.acquire(Request(id_, (Demand("key", 2, 1),), 30.0, max_hold=20.0, listener=listener))
+    clock.advance(21)
+    return store, listeners
+
+
+def test_a_release_sends_its_own_caller_no_notification():
+    """Also not of the grant that a waiter got in the step in which it leaves (S5, S15)."""
+    store, listeners = hold_and_wait()
+    assert store.release("first") is False
+    assert listeners["first"].losses == []
+    assert listeners["second"].losses == [Loss.OVERRAN]
+
+    store, listeners = hold_and_wait()
+    assert store.release("leaving") is True
+    assert listeners["leaving"].answers == []
+    assert listeners["following"].woken == 1
+    assert store.inspect("key").in_use == 1
+
+
+def test_a_job_that_ends_is_not_notified_of_its_own_loss():
+    """Only that of its own delivery: that of another one is notified (S18)."""
+    for claimant, losses in (("this", []), ("other", [Loss.OVERRAN])):
+        clock, listener = MemoryMachine().make_clock(), RecordingListener()
+        store = MemoryStore(clock=clock)
+        request = Request("job", (Demand("key", 1, 1),), 30.0, max_hold=20.0, payload=b"job")
+        store.acquire(request._replace(claimant="this", listener=listener))
+        clock.advance(21)
+        assert store.release_claim("job", ("key",), claimant) is False
+        assert listener.losses == losses
+
+
 def run(machine):
     """Look for a run that fails, always the same way; that it is not the shortest is no matter."""
     run_state_machine_as_test(
@@ -69,6 +106,7 @@ def run(machine):
         broken.TakesTheFirstKeyAlone,
         broken.TokensFollowTheClockAlone,
         broken.HasRoomForAll,
+        broken.KeepsKeys,
         broken.FallsSilent,
         broken.SupersedesNobody,
     ],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from limiter_core.limits import ConflictResolution
-from limiter_core.requests import Demand, Granted, Replaced
+from limiter_core.requests import Demand, Granted, Loss, Replaced
+from limiter_core.testing.listener import RecordingListener
 from limiter_core.testing.scenario_runner import scenario
 from limiter_core.testing.store_under_test import KEY, OTHER_KEY, Steps, StoreUnderTest
 
@@ -113,6 +114,34 @@ def releasing_an_ended_lease_finds_nothing(store: StoreUnderTest) -> Steps[None]
     yield from store.take(store.request(id="overslept", lease=10))
     store.clock.advance(11)
     assert (yield from store.release("overslept", (KEY,))) is False
+
+
+@scenario("S5", "S2")
+def releasing_an_ended_lease_notifies_only_other_holders(store: StoreUnderTest) -> Steps[None]:
+    """The answer says that it had ended; another holder whose lease ended then is notified."""
+    releasing, other = RecordingListener(), RecordingListener()
+    for id_, listener in (("releasing", releasing), ("other", other)):
+        yield from store.take(store.request(TWO, id=id_, max_hold=20, listener=listener))
+    store.clock.advance(21)
+    before = list(releasing.losses)  # a store may notice the end by itself
+    assert (yield from store.release("releasing", (KEY,))) is False
+    yield from store.eventually("the other holder was notified", lambda: other.losses)
+    assert other.losses == [Loss.OVERRAN]
+    assert releasing.losses == before
+
+
+@scenario("S5", "S15", "S2")
+def a_waiter_that_leaves_is_not_notified_of_its_slot(store: StoreUnderTest) -> Steps[None]:
+    """The slot came free in the step in which it leaves: the next waiter is notified."""
+    leaving, following = RecordingListener(), RecordingListener()
+    yield from store.take(store.request(id="holder", lease=10))
+    for id_, listener in (("leaving", leaving), ("following", following)):
+        yield from store.wait(store.request(id=id_, lease=1000, claim=1000, listener=listener))
+    store.clock.advance(11)
+    before = leaving.woken
+    assert (yield from store.release("leaving", (KEY,))) is True
+    yield from store.eventually("the next waiter was notified", lambda: following.woken)
+    assert leaving.woken == before
 
 
 @scenario("S5", rows=(5,))
