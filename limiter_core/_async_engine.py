@@ -194,9 +194,10 @@ class AsyncEngine(Engine):
             call.is_ticked = True
             self._tickers.arm(call.loop)
         while not isinstance(answer, Granted):
+            seconds = patience(call, answer, deadline, around)
             if call.observed is not None and isinstance(answer, Queued):
                 call.observed.queued(answer)
-            await call.wait_for_news(patience(call, answer, deadline, around))
+            await call.wait_for_news(seconds)
             self.check_waiting()
             delivered = call.take_delivery()
             if delivered is not None:

@@ -252,9 +252,10 @@ class SyncEngine(Engine):
         """Wait until the slots are granted."""
         self.begin_waiting(call)
         while not isinstance(answer, Granted):
+            seconds = patience(call, answer, deadline, around)
             if call.observed is not None and isinstance(answer, Queued):
                 call.observed.queued(answer)
-            call.wait_for_news(patience(call, answer, deadline, around))
+            call.wait_for_news(seconds)
             self.check_waiting()
             delivered = call.take_delivery()
             if delivered is not None:

@@ -96,6 +96,8 @@ class Event:
 class Queued(Event):
     """A call waits from now on; sent once per call. A job sends it each time that it is parked.
 
+    A call that may not wait (`CANCEL`, `try_acquire`, `timeout=0`) sends none.
+
     Attributes:
         key: the key in whose queue it waits.
         max_concurrent: the limit in force there, 0 while the key is paused.

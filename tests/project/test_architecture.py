@@ -27,6 +27,7 @@ MAY_IMPORT = {
     | {"billiard", "celery", "kombu", "vine"},
     "limiter_arq": {"limiter_core", "limiter_redis", "limiter_arq", "arq", "click", "redis"},
     "limiter_saq": {"limiter_core", "limiter_redis", "limiter_saq", "saq", "redis"},
+    "limiter_otel": {"limiter_core", "limiter_otel", "opentelemetry"},
     # The demo simulates a load on a memory store with a clock of its own.
     "limiter_cli": CORE | {"limiter_cli", "limiter_memory", "rich", "trio", "typer"},
 }
@@ -224,7 +225,7 @@ def test_importing_the_core_loads_no_store_no_test_tool_and_no_framework() -> No
     assert "limiter_core" in loaded
     others = set(packages()) - {"limiter_core"}
     tools = {"pytest", "_pytest", "hypothesis", "rich", "typer", "trio", "redis"}
-    frameworks = {"docket", "celery", "arq"}
+    frameworks = {"docket", "celery", "arq", "opentelemetry"}
     assert not loaded & (others | tools | frameworks)
 
 

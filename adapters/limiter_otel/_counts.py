@@ -1,0 +1,172 @@
+"""Plain integers behind the observable instruments: they cost a call far less than the SDK does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from threading import Lock
+
+from limiter_core.events import Event
+
+NAME = "limiter.name"
+ADAPTER = "limiter.adapter"
+OUTCOME = "limiter.outcome"
+
+UNKNOWN = "unknown"
+"""The name of a job's limits where this process knows its ticket alone."""
+
+_MOST_COMBINATIONS = 1000
+"""Of names whose series are looked up at once; names themselves are bounded by the core."""
+
+Attributes = Mapping[str, str]
+
+
+class Series:
+    """The counts of one limit name and one adapter.
+
+    Attributes:
+        name: of the limit.
+        attributes: its name, and its adapter if there is one.
+        held: leases that are held.
+        waiting: calls that wait.
+        calls: the number of outcomes, by outcome.
+        lost: the number of lost leases, by reason.
+    """
+
+    __slots__ = ("_with_outcome", "attributes", "calls", "held", "lost", "name", "waiting")
+
+    def __init__(self, name: str, adapter: str | None) -> None:
+        self.name = name
+        self.attributes = {NAME: name} if adapter is None else {NAME: name, ADAPTER: adapter}
+        self.held = 0
+        self.waiting = 0
+        self.calls: dict[str, int] = {}
+        self.lost: dict[str, int] = {}
+        self._with_outcome: dict[str, Attributes] = {}
+
+    def with_outcome(self, outcome: str) -> Attributes:
+        """Return the attributes of a series of one outcome."""
+        found = self._with_outcome.get(outcome)
+        if found is None:
+            found = self._with_outcome[outcome] = {**self.attributes, OUTCOME: outcome}
+        return found
+
+
+class Counts:
+    """The series of this process.
+
+    Attributes:
+        lock: held for each change, for a few instructions.
+        store_errors: how often a store began to fail, by the type of the error.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin from zero; in a forked process, which holds nothing."""
+        self.lock = Lock()
+        self.store_errors: dict[str, int] = {}
+        self._series: dict[tuple[str, str | None], Series] = {}
+        self._of_event: dict[tuple[tuple[str, ...], str | None], tuple[Series, ...]] = {}
+
+    def nothing_held(self) -> None:
+        """Forget what is held, and what waits: their ends will not be sent."""
+        with self.lock:
+            for series in self._series.values():
+                series.held = series.waiting = 0
+
+    def of(self, event: Event) -> tuple[Series, ...]:
+        """Return the series that an event counts for: one for each name."""
+        names, adapter = event.names, event.adapter
+        found = self._of_event.get((names, adapter))
+        if found is None:
+            with self.lock:
+                found = tuple(self._get(name, adapter) for name in dict.fromkeys(names or ("",)))
+                if len(self._of_event) >= _MOST_COMBINATIONS:
+                    self._of_event.clear()
+                self._of_event[names, adapter] = found
+        return found
+
+    def _get(self, name: str, adapter: str | None) -> Series:
+        name = name or UNKNOWN
+        found = self._series.get((name, adapter))
+        if found is None:
+            found = self._series[name, adapter] = Series(name, adapter)
+        return found
+
+    def outcome(self, series: tuple[Series, ...], outcome: str) -> None:
+        """Count an outcome of a call or a job."""
+        with self.lock:
+            for each in series:
+                each.calls[outcome] = each.calls.get(outcome, 0) + 1
+
+    def granted(self, series: tuple[Series, ...]) -> None:
+        """Count a lease that is held from now on."""
+        with self.lock:
+            for each in series:
+                each.held += 1
+                each.calls["granted"] = each.calls.get("granted", 0) + 1
+
+    def released(self, series: tuple[Series, ...]) -> None:
+        """Count a lease that is held no more."""
+        with self.lock:
+            for each in series:
+                each.held -= 1
+
+    def lost(self, series: tuple[Series, ...], reason: str) -> None:
+        """Count a lease that was lost."""
+        with self.lock:
+            for each in series:
+                each.held -= 1
+                each.lost[reason] = each.lost.get(reason, 0) + 1
+
+    def waits(self, series: Series, change: int) -> None:
+        """Count a call that waits from now on (1), or no more (-1)."""
+        with self.lock:
+            series.waiting += change
+
+    def store_failed(self, error: str) -> None:
+        """Count a store that began to fail."""
+        with self.lock:
+            self.store_errors[error] = self.store_errors.get(error, 0) + 1
+
+    # -- what the observable instruments read ------------------------------------------------------
+
+    def all_held(self) -> Iterator[tuple[int, Attributes]]:
+        """Yield the held leases of each series."""
+        yield from [(each.held, each.attributes) for each in self._all()]
+
+    def all_waiting(self) -> Iterator[tuple[int, Attributes]]:
+        """Yield the waiting calls of each series; jobs wait in the store, not in a process."""
+        yield from [
+            (each.waiting, each.attributes)
+            for each in self._all()
+            if ADAPTER not in each.attributes
+        ]
+
+    def all_calls(self) -> Iterator[tuple[int, Attributes]]:
+        """Yield the calls of each series and outcome."""
+        for series in self._all():
+            with self.lock:
+                counted = list(series.calls.items())
+            for outcome, count in counted:
+                yield count, series.with_outcome(outcome)
+
+    def all_lost(self) -> Iterator[tuple[int, Attributes]]:
+        """Yield the lost leases of each series and reason."""
+        for series in self._all():
+            with self.lock:
+                counted = list(series.lost.items())
+            for reason, count in counted:
+                yield count, series.with_outcome(reason)
+
+    def all_store_errors(self) -> Iterator[tuple[int, Attributes]]:
+        """Yield the failures of stores, by the type of the error."""
+        with self.lock:
+            counted = list(self.store_errors.items())
+        for error, count in counted:
+            yield count, {"error.type": error}
+
+    def _all(self) -> list[Series]:
+        with self.lock:
+            return list(self._series.values())

@@ -1,0 +1,91 @@
+"""The spans of waits, each with a link to the span of the holder that it waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    Link,
+    SpanContext,
+    Status,
+    StatusCode,
+    Tracer,
+    format_span_id,
+    format_trace_id,
+    get_current_span,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+KEY = "limiter.key"
+
+_propagator = TraceContextTextMapPropagator()
+
+
+def current_traceparent() -> str:
+    """Return the W3C `traceparent` of the current span; empty if there is none that is sampled."""
+    context = get_current_span().get_span_context()
+    if not (context.is_valid and context.trace_flags.sampled):
+        return ""
+    trace_id, span_id = format_trace_id(context.trace_id), format_span_id(context.span_id)
+    return f"00-{trace_id}-{span_id}-{context.trace_flags:02x}"
+
+
+def span_context_of(traceparent: str) -> SpanContext | None:
+    """Return the span that a `traceparent` names, None if it names none."""
+    if not traceparent:
+        return None
+    context = get_current_span(
+        _propagator.extract({"traceparent": traceparent}, Context())
+    ).get_span_context()
+    return context if context.is_valid else None
+
+
+class WaitSpans:
+    """Makes the spans `wait NAME`, when the wait is over.
+
+    Args:
+        tracer: makes spans.
+    """
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def add(
+        self,
+        name: str,
+        attributes: Mapping[str, str],
+        *,
+        parent: Context | None,
+        blocker: str,
+        ended_at: float,
+        waited: float,
+        error: str | None,
+    ) -> None:
+        """Make a span.
+
+        Args:
+            name: of the limit.
+            attributes: of the span.
+            parent: the context in which the call was made; None: the current one.
+            blocker: the `traceparent` of the holder; empty if there is none.
+            ended_at: when the wait was over, in seconds since the epoch.
+            waited: its seconds.
+            error: what the caller was refused with, None if it was not.
+        """
+        linked = span_context_of(blocker)
+        span = self._tracer.start_span(
+            f"wait {name}",
+            parent,
+            attributes=attributes,
+            links=None if linked is None else [Link(linked)],
+            start_time=_nanoseconds(ended_at - waited),
+        )
+        if error is not None:
+            span.set_attribute("error.type", error)
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(_nanoseconds(ended_at))
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)
