@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from limiter_core.errors import ConfigurationError
+from limiter_core.tracing import SEPARATOR
 
 PRIORITY_RANGE = 2**31
 """Priorities lie strictly between minus and plus this; every store can order them exactly."""
@@ -111,7 +112,11 @@ def check_name(value: object) -> str | None:
 
 
 def short_label(label: str) -> str:
-    """Return a label as it is stored, cut after `MAX_LABEL_LENGTH` characters: it is for people."""
+    """Return a label as it is stored: it is for people.
+
+    It is cut after `MAX_LABEL_LENGTH` characters, and does not contain the separator of traces.
+    """
+    label = label.replace(SEPARATOR, "?")
     return label if len(label) <= MAX_LABEL_LENGTH else f"{label[: MAX_LABEL_LENGTH - 1]}…"
 
 

@@ -10,8 +10,9 @@ import weakref
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
+from limiter_core import tracing
 from limiter_core._call import Call, calls_around
 from limiter_core._checks import check_number, check_on_store_error, check_seconds, short_label
 from limiter_core._collected import do_later, when_finalized
@@ -151,7 +152,8 @@ class Engine:
         if not registrations:
             return None
         function = arguments.function_name if isinstance(arguments, ArgumentView) else None
-        given = limits if isinstance(limits, Sequence) else (limits,)
+        # They are checked later.
+        given = cast("Sequence[object]", limits if isinstance(limits, Sequence) else (limits,))
         names = tuple(
             each.name_for(function) for each in given if isinstance(each, ConcurrencyLimit)
         )
@@ -160,6 +162,8 @@ class Engine:
     def request(self, call: Call, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
         """Return the request of a new call."""
         lease, max_hold, label = terms.lease, terms.max_hold, self._label
+        if tracing.source is not None:
+            label = tracing.with_trace(label)
         # A waiter that died delays the next no longer than a holder that did.
         claim = min(lease, CLAIM)
         deadline = None if terms.timeout is None else call.now() + terms.timeout

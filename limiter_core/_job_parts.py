@@ -34,6 +34,7 @@ from limiter_core.requests import (
     Request,
 )
 from limiter_core.store import Store
+from limiter_core.tracing import with_trace
 
 logger = logging.getLogger("limiter")
 
@@ -208,7 +209,7 @@ class GateState:
             # Each delivery is one of its own, so that a second one never shares the slot of the
             # first (S18).
             claimant=new_id(),
-            label=short_label(job.label or label),
+            label=with_trace(short_label(job.label or label)),
             listener=listener,
             presence=self.presence() if self.sends_presence else None,
         )

@@ -17,10 +17,7 @@ from limiter_core._observers import Registration, send
 from limiter_core.errors import LimiterError, LimitReached, Superseded
 from limiter_core.events import Event, RefusedReason
 from limiter_core.requests import Granted, Loss, Queued, Request
-
-
-def split_label(label: str) -> tuple[str, str]:
-    return label, ""
+from limiter_core.tracing import split_label
 
 
 class BegunCall(Protocol):
@@ -106,7 +103,7 @@ class ObservedCall:
                     key=answer.key,
                     max_concurrent=answer.max_concurrent,
                     in_use=answer.in_use,
-                    blocker=split_label(getattr(answer, "blocker", ""))[1],
+                    blocker=split_label(answer.blocker)[1],
                 )
             )
 

@@ -5,6 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from limiter_core.tracing import carries_trace, split_label
+
+
+def _split(snapshot: HolderSnapshot | WaiterSnapshot) -> None:
+    if carries_trace(snapshot.label):
+        label, trace = split_label(snapshot.label)
+        object.__setattr__(snapshot, "label", label)
+        object.__setattr__(snapshot, "trace", trace)
+
 
 @dataclass(frozen=True, slots=True)
 class HolderSnapshot:
@@ -20,6 +29,8 @@ class HolderSnapshot:
         claimed: False while the slot was handed over but not claimed yet.
         preempted: whether it has to make room for a newer call.
         label: the name that its caller gave.
+        trace: the trace in which the call was made, empty without one (`limiter_core.tracing`). A
+            store gives it behind the label, and the snapshot splits the two.
     """
 
     id: str
@@ -31,6 +42,10 @@ class HolderSnapshot:
     claimed: bool
     preempted: bool
     label: str
+    trace: str = ""
+
+    def __post_init__(self) -> None:
+        _split(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +64,7 @@ class WaiterSnapshot:
         name: the gate whose workers can wake it; empty for a call, which wakes by itself.
         deferred: whether it is behind all others for a while, since it did not claim the slots
             that it was offered.
+        trace: as that of a holder.
     """
 
     id: str
@@ -61,6 +77,10 @@ class WaiterSnapshot:
     label: str
     name: str = ""
     deferred: bool = False
+    trace: str = ""
+
+    def __post_init__(self) -> None:
+        _split(self)
 
 
 @dataclass(frozen=True, slots=True)

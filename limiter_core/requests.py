@@ -156,7 +156,7 @@ class Request(NamedTuple):
             handed to the process that frees its slot. Empty bytes are a payload too.
         claimant: distinguishes deliveries of one durable job (S18): the claimant that took the slot
             is granted it again, any other gets `Held`.
-        label: the caller's name, for `inspect`; never interpreted.
+        label: the caller's name, for `inspect`; perhaps with a trace behind it (S21).
         fencing_token: under `Mode.RECLAIM`, the token the lease had.
         listener: gets the notifications in this process; None for none. That of a durable request
             gets those of the lease only: while it waits it needs no process.
@@ -210,6 +210,8 @@ class Queued(NamedTuple):
         order: the arrival order of the ticket, to be given when asking again.
         look_again: seconds after which to ask again even if the listener was not notified; None
             when only an event that the listener is notified of can change anything.
+        blocker: the label, and the trace in it, of the oldest holder of the key; only if the
+            request's own label carries a trace (S21), else empty.
     """
 
     key: str
@@ -217,6 +219,7 @@ class Queued(NamedTuple):
     in_use: int
     order: int
     look_again: float | None
+    blocker: str = ""
 
 
 class Refusal(enum.Enum):

@@ -50,6 +50,9 @@ A store keeps slots and tickets. Every operation is one atomic step on the store
 - **S20 name** A key keeps the name of the limit (`Demand.name`) with which the last new request was
   admitted or queued on it, for `inspect`; an empty name changes nothing. It is kept for as long as
   the key has a holder, a waiter, an override or a pause, and no longer (S14).
+- **S21 blocker** A waiter whose label carries a trace (`limiter_core.tracing`) is answered with the
+  label of the oldest holder of the key that it waits for. Where a key has more members than one
+  step may look at (S16), with that of the oldest that the step finds, or of none.
 """
 
 from __future__ import annotations
@@ -90,7 +93,7 @@ class Store(Protocol):
 
 
 class SyncStore(Protocol):
-    """A store's operations, for threads. The module's docstring has the rules S1 to S20.
+    """A store's operations, for threads. The module's docstring has the rules S1 to S21.
 
     Every operation raises `StoreUnavailable` when the store cannot be reached and `StoreError`
     when it answers with an error; the state then is as if the operation did, or did not, happen.

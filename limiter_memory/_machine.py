@@ -1,4 +1,4 @@
-"""The rules S1 to S20 of `limiter_core.store`, as a pure state machine.
+"""The rules S1 to S21 of `limiter_core.store`, as a pure state machine.
 
 No I/O, no clock, no lock: the caller passes `now` (microseconds), gets the answer, and sends the
 notifications that are collected in `calls` and `notices`. The memory store is built on it, and
@@ -22,6 +22,7 @@ from limiter_core.requests import (
     Renewal,
     Request,
 )
+from limiter_core.tracing import carries_trace
 from limiter_memory._answers import (
     granted,
     has_precedence,
@@ -348,7 +349,10 @@ class Machine(Reaping):
             look_again = next_look(state, now)
             if state.queue.first() is ticket:
                 state.watcher, state.watched = ticket, due
-        return Queued(home.key, limit, state.in_use, ticket.order, look_again)
+        blocker = ""
+        if carries_trace(ticket.request.label) and state.holders:
+            blocker = next(iter(state.holders.values())).request.label
+        return Queued(home.key, limit, state.in_use, ticket.order, look_again, blocker)
 
     def _refused(
         self, request: Request, demand: Demand, now: int, reason: Refusal = Refusal.FULL

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from limiter_core.limits import ConflictResolution
 from limiter_core.requests import Demand, Mode, Presence, Request
+from limiter_core.tracing import labelled
 
 KEYS = ("model/a", "model/b", "model/c")
 
@@ -25,6 +26,7 @@ PRESENCES = tuple(
 
 _WORKERS = st.sampled_from((None, None, *PRESENCES, PRESENCES[0]._replace(leaving=True)))
 _LEASES = st.sampled_from((30.1, 10.1))
+_LABELS = st.sampled_from(("", "host:1", labelled("host:2", "trace-2"), labelled("", "trace-3")))
 _MAX_HOLDS = st.sampled_from((None, None, None, 15.7))
 _ORDERS = st.sampled_from((None, None, -60_000_000, -30_000_000))
 _DEMANDS = {
@@ -62,5 +64,6 @@ def calls(draw: st.DrawFn) -> Request:
         order=draw(_ORDERS),
         payload=b"job" if caller == "a job" else None,
         claimant="worker-1",
+        label=draw(_LABELS),
         presence=draw(_WORKERS) if caller == "a job" else None,
     )

@@ -1,4 +1,4 @@
-"""The rules S1 to S20, written to be obviously right, and slow: stores are compared with it.
+"""The rules S1 to S21, written to be obviously right, and slow: stores are compared with it.
 
 A `Model` is the state of a store at one moment. Where the rules leave a choice (which of several
 keys with free slots is served first, in which blocking key's queue a waiter is, whether a wake-up
@@ -42,6 +42,7 @@ from limiter_core.testing._state_changes import (
     hold_end,
     ticket_end,
 )
+from limiter_core.tracing import carries_trace
 
 __all__ = ("Model", "outcomes")
 
@@ -248,7 +249,11 @@ class Model(Serving):
                 self.change(waiter, expires_at=ticket_end(waiter.request, now))
             demand = demand_of(waiter.request, waiter.home)
             limit = 0 if demand.key in self.paused else self.limit(demand)
-            return Queued(demand.key, limit, self.in_use(demand.key), waiter.order, None)
+            holders = self.holders_of(demand.key)
+            traced = carries_trace(waiter.request.label)
+            blocker = holders[0].request.label if traced and holders else ""
+            in_use = self.in_use(demand.key)
+            return Queued(demand.key, limit, in_use, waiter.order, None, blocker)
         if holder is None:
             return self.ended[request.id][0]
         if holder.claimed and request.payload is not None:

@@ -119,7 +119,9 @@ def _answer(fields: Sequence[str]) -> Answer:
         waited = int(rest[3]) / 1_000_000 if len(rest) > 3 else None
         return Granted(int(rest[0]), int(rest[1]) / 1_000_000, waited=waited)
     if kind == "queued":
-        return Queued(rest[0], int(rest[1]), int(rest[2]), int(rest[3]), seconds(rest[4]))
+        limit, in_use, order = map(int, rest[1:4])
+        blocker = unword(rest[5]) if len(rest) > 5 else ""
+        return Queued(rest[0], limit, in_use, order, seconds(rest[4]), blocker)
     if kind == "refused":
         limit, in_use = int(rest[1]), int(rest[2])
         return Refused(rest[0], limit, in_use, seconds(rest[3]), _REFUSALS[rest[4]])

@@ -344,6 +344,22 @@ def test_wrong_use_is_2(run, url, arguments, message):
     assert message in result.output
 
 
+def test_a_trace_is_not_shown_as_a_label(do, limiter, url, key, limit):
+    from limiter_core.requests import Demand, Request
+    from limiter_core.tracing import labelled
+    from limiter_redis import RedisStore
+
+    asked = Request("traced", (Demand(key, 1),), label=labelled("web-1", "00-0af7-b7ad-01"))
+    with closing(RedisStore(url)) as store, limiter.hold(limit):
+        store.sync_face().acquire(asked)
+        shown, listed = do("show", key), do("ls", key)
+        [waiter] = json.loads(do("show", key, "--json"))["waiters"]
+        store.sync_face().release("traced")
+    assert line_of(shown, "traced").split()[:2] == ["traced", "web-1"]
+    assert "0af7" not in shown + listed
+    assert (waiter["label"], waiter["trace"]) == ("web-1", "00-0af7-b7ad-01")
+
+
 def test_ids_and_labels_that_users_made_drive_no_terminal(run, url, key):
     from limiter_core.requests import Demand, Mode, Request
     from limiter_redis import RedisStore

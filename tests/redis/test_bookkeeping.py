@@ -8,6 +8,7 @@ import pytest
 
 from limiter_core.requests import Demand, Granted, Queued, Request
 from limiter_core.store import SyncStore
+from limiter_core.tracing import labelled
 from limiter_redis import RedisStore
 
 from ._fake_time import FAKED, ServerClock
@@ -84,6 +85,49 @@ def test_moving_to_another_queue_is_no_renewal(face: SyncStore, clock: ServerClo
     clock.advance(4)
     assert face.inspect(B).waiting == 0
     face.release("on-b")
+
+
+def test_a_record_without_a_name_is_read_and_renewed(face: SyncStore, server: Server) -> None:
+    """S20: a limit without a name, or one of a release that had no names, has a word less."""
+    face.acquire(Request("holder", (Demand("books", 1),)))
+    record: str = server.admin.get("{limiter:books}:state")
+    assert len(record.split()) == 11
+    assert not face.renew(["holder"]).gone
+    assert face.inspect("books").name == ""
+    named = Request("waiter", (Demand("books", 1, name="billing"),))
+    assert isinstance(face.acquire(named), Queued)
+    assert face.inspect("books").name == "billing"
+    assert server.admin.hget("{limiter:books}:state", "name") == "billing"
+    assert face.release("holder")
+    assert isinstance(face.acquire(named), Granted)
+    assert face.release("waiter")
+    assert server.admin.keys("*books*") == []
+
+
+def test_a_record_with_a_name_begins_as_one_without(face: SyncStore, server: Server) -> None:
+    """S20: the name is behind all that a release without names reads, and is kept by renewals."""
+    face.acquire(Request("holder", (Demand("books", 1, name="the crm"),), label="web-1"))
+    assert face.renew(["holder"]).gone == {}
+    words = server.admin.get("{limiter:books}:state").split()
+    assert (words[0], words[10:]) == ("holder", ["web-1", "the%20crm"])
+
+
+def test_a_step_looks_at_so_many_members_for_a_blocker(face: SyncStore) -> None:
+    """S16, S21: where more waiters end before the holder, the waiter gets no blocker."""
+    traced = labelled("web-1", "trace")
+    face.acquire(Request("holder", (Demand(A, 1),), lease=60, label=traced))
+    for number in range(127):
+        face.acquire(Request(f"waiter-{number}", (Demand(A, 1),), lease=30))
+    answers = [
+        face.acquire(Request(f"last-{number}", (Demand(A, 1),), lease=30, label=traced))
+        for number in range(2)
+    ]
+    assert [isinstance(each, Queued) and each.blocker for each in answers] == ["", ""]
+    face.release("waiter-0")
+    face.release("waiter-1")
+    looked = face.acquire(Request("last-0", (Demand(A, 1),), lease=30, label=traced))
+    assert isinstance(looked, Queued)
+    assert looked.blocker == traced
 
 
 def test_asking_and_giving_up_leave_nothing(face: SyncStore, server: Server) -> None:

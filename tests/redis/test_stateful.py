@@ -116,12 +116,12 @@ def test_a_release_in_whose_step_a_lease_ends_notifies_others_alone(
 
 
 def test_memory_and_redis_do_the_same(machine: Any) -> None:
-    """S1 to S20; row 5."""
+    """S1 to S21; row 5."""
     run(machine, max_examples=40, stateful_step_count=30)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_memory_and_redis_do_the_same_for_long(machine: Any) -> None:
-    """S1 to S20; row 5."""
+    """S1 to S21; row 5."""
     run(machine, max_examples=1500, stateful_step_count=50)

@@ -50,6 +50,7 @@ HOSTILE = (
 )
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30) | st.sampled_from(HOSTILE)
+labels = texts.map(lambda text: text.replace("\x1f", "?"))  # behind that a trace would begin
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def only_within_the_namespace(server: Server, namespace: str) -> Iterator[None]:
 @thorough
 @example(written=(HOSTILE[0],) * 4)
 @example(written=("-",) * 4)
-@given(written=st.tuples(texts, texts, texts, texts.filter(str.strip)))
+@given(written=st.tuples(texts, labels, texts, texts.filter(str.strip)))
 def test_what_a_caller_writes_stays_where_it_belongs(
     server: Server, store: RedisStore, written: tuple[str, ...]
 ) -> None:
@@ -82,12 +83,13 @@ def test_what_a_caller_writes_stays_where_it_belongs(
             assert list(limiter.keys()) == [key]
             waiting = Request(
                 "waiter",
-                (Demand(key, 1, group=group),),
+                (Demand(key, 1, group=group, name=value),),
                 label=label,
                 payload=label.encode(errors="surrogatepass"),
             )
             store.sync_face().acquire(waiting)
             snapshot = limiter.inspect(limit, arguments)
+            assert snapshot.name == value
             assert [each.label for each in snapshot.holders] == [label]
             assert [(each.label, each.group) for each in snapshot.waiters] == [(label, group)]
             store.sync_face().release("waiter")

@@ -290,6 +290,14 @@ class KeepsNoNames(MemoryStore):
         return dataclasses.replace(super().inspect(key, deadline), name="")
 
 
+class FollowsNoTraces(MemoryStore):
+    """S21: who waits gets no trace of the holder."""
+
+    def acquire(self, request):
+        answer = super().acquire(request)
+        return answer._replace(blocker="") if isinstance(answer, Queued) else answer
+
+
 BROKEN: dict[type[MemoryStore], str] = {
     ForgetsRepeats: "S1",
     NeverExpires: "S2",
@@ -319,5 +327,6 @@ BROKEN: dict[type[MemoryStore], str] = {
     NeedsTheKeysToRelease: "S19",
     SupersedesNobody: "KEEP_LATEST",
     KeepsNoNames: "S20",
+    FollowsNoTraces: "S21",
 }
 """Each with a rule by which the contract must find it out."""

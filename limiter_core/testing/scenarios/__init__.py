@@ -17,6 +17,7 @@ from limiter_core.testing.scenarios import (
     order,
     resolutions,
     several,
+    traces,
     unclaimed,
 )
 
@@ -36,6 +37,7 @@ _THEMES = (
     unclaimed,
     looking,
     names,
+    traces,
     bookkeeping,
 )
 

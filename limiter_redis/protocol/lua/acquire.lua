@@ -10,7 +10,8 @@
 -- reply      "granted" token microseconds-left, and of a lease that it had before or takes up: the
 --            microseconds until the end of its max_hold ("-": none), and of a job that takes it up:
 --            the microseconds that its ticket has waited
---            "queued" key limit in-use order microseconds-to-next-end ("-")
+--            "queued" key limit in-use order microseconds-to-next-end ("-"), and if the request's
+--            label carries a trace: the label of the oldest holder
 --            "refused" key limit in-use microseconds-to-next-end ("-") reason ("full", "queue",
 --            "cost", "unknown", "evicted")
 --            "replaced" key | "held" microseconds-left
@@ -157,10 +158,25 @@ function steps.note_names(r)
   for _, demand in ipairs(r.demands) do state.note_name(state.load(demand.key), demand.name) end
 end
 
+local TRACED = '%1F' -- in a label that carries a trace: its separator, in the form of a word
+
+-- The label of the oldest holder of a key; "-" if none is found among the first ends.
+function steps.blocker(s)
+  state.write_ends(s)
+  local oldest
+  for _, member in ipairs(call('ZRANGE', s.ends, 0, CHUNK - 1)) do
+    local h = string.sub(member, 1, 1) == 'h' and holders.read(s, string.sub(member, 2))
+    if h and (not oldest or h.token < oldest.token) then oldest = h end
+  end
+  return oldest and oldest.label or '-'
+end
+
 -- Where a waiting ticket stands.
 function steps.queued(t)
   local home = t.demands[t.home]
   local s = state.load(home.key)
   local limit = s.paused and 0 or state.limit_of(s, home)
-  return 'queued ' .. s.key .. ' ' .. int(limit) .. ' ' .. int(s.used) .. ' ' .. int(t.order) .. ' ' .. (s.recheck > 0 and state.next_look or state.next_end)(s)
+  local blocker = string.find(t.label, TRACED, 1, true) and ' ' .. steps.blocker(s) or ''
+  return 'queued ' .. s.key .. ' ' .. int(limit) .. ' ' .. int(s.used) .. ' ' .. int(t.order) .. ' '
+    .. (s.recheck > 0 and state.next_look or state.next_end)(s) .. blocker
 end
