@@ -40,6 +40,8 @@ class AsyncCall(Call):
     _wake: Callable[[], object] | None = None
 
     _thread: int
+    in_stream = False
+    """Whether an async generator holds it, of which its event loop knows."""
     is_ticked = False
     """Whether a timer of its event loop wakes it when it has to be looked at."""
 
@@ -60,6 +62,10 @@ class AsyncCall(Call):
             return self.in_loop(wake)
         # It asks at this moment, or holds: a holder may continue in another loop.
         return self.granted is not None or self.is_there()
+
+    def is_closed_by_loop(self) -> bool:
+        """Whether an event loop closes the generator that holds it, if that is collected."""
+        return self.in_stream and self.is_there()
 
     def wake(self) -> None:
         """Have it ask again; in its event loop."""

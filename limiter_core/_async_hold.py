@@ -62,6 +62,21 @@ class Hold(AbstractAsyncContextManager[Lease]):
                 engine.abandon(self._call)
             raise
 
+    def begin_stream(self) -> None:
+        """Note that an async generator holds it: its event loop closes one that is collected."""
+        if self._call is not None:
+            self._call.in_stream = True
+
+    def check(self) -> None:
+        """Raise if the lease is lost, unless its limits ask for a warning only; between two items.
+
+        Raises:
+            LeaseLost: it is.
+        """
+        call = self._call
+        if call is not None and call.on_lost == "cancel" and call.is_lost():
+            raise call.loss_error()
+
     @noting_statements
     async def __aexit__(
         self,

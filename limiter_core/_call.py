@@ -137,6 +137,10 @@ class Call:
         else:
             self.interrupt()
 
+    def is_closed_by_loop(self) -> bool:
+        """Whether an event loop closes the generator that holds it, if that is collected."""
+        return False
+
     def interrupt(self) -> None:
         """Stop the body, where that is possible. Each world does it in its own way."""
         raise NotImplementedError

@@ -264,7 +264,7 @@ class Engine:
 
         Called by the garbage collector, so this takes no lock.
         """
-        if not call.closed and not call.settled:
+        if not call.closed and not call.settled and not call.is_closed_by_loop():
             when_finalized(partial(self._forget, call))
 
     def _forget(self, call: Call) -> None:

@@ -65,17 +65,25 @@ def check_coroutine_function(function: object, where: str) -> None:
         ConfigurationError: it is none; says what to use instead, or which order to write.
     """
     _check_is_function(function, where)
-    inner = _without_partials(function)
-    candidates = (
-        inner,
-        getattr(inner, "__wrapped__", None),
-        getattr(type(inner), "__call__", None),  # noqa: B004  (the method, not whether)
-    )
-    if not any(map(inspect.iscoroutinefunction, candidates)):
+    if not _is_of_kind(function, inspect.iscoroutinefunction):
+        hint = "for plain functions there is SyncLimiter"
+        if is_async_generator_function(function):
+            hint = "for async generator functions there is Limiter.limited()"
         raise ConfigurationError(
-            f"{where} needs a coroutine function (async def), got {function!r}; "
-            "for plain functions there is SyncLimiter"
+            f"{where} needs a coroutine function (async def), got {function!r}; {hint}"
         )
+
+
+def check_async_function(function: object, where: str) -> None:
+    """Refuse what is neither a coroutine function nor an async generator function.
+
+    Raises:
+        ConfigurationError: it is neither; says what to use instead, or which order to write.
+    """
+    _check_is_function(function, where)
+    _check_makes_no_context_manager(function, where)
+    if not is_async_generator_function(function):
+        check_coroutine_function(function, where)
 
 
 def check_plain_function(function: object, where: str) -> None:
@@ -84,23 +92,66 @@ def check_plain_function(function: object, where: str) -> None:
     Raises:
         ConfigurationError: it is one; says what to use instead, or which order to write.
     """
+    check_sync_function(function, where)
+    if is_generator_function(function):
+        raise ConfigurationError(
+            f"{where} needs a plain function, no coroutine and no generator, got {function!r}; "
+            "for generator functions there is SyncLimiter.limited()"
+        )
+
+
+def check_sync_function(function: object, where: str) -> None:
+    """Refuse what is neither a plain function nor a generator function.
+
+    Raises:
+        ConfigurationError: it is neither; says what to use instead, or which order to write.
+    """
     _check_is_function(function, where)
     inner = _without_partials(function)
-    is_later = (
-        inspect.iscoroutinefunction,
-        inspect.isasyncgenfunction,
-        inspect.isgeneratorfunction,
-    )
     call = getattr(type(inner), "__call__", None)  # noqa: B004  (the method, not whether)
-    if not callable(function) or any(check(inner) or check(call) for check in is_later):
+    is_async = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    if not callable(function) or any(check(inner) or check(call) for check in is_async):
         raise ConfigurationError(
-            f"{where} needs a plain function, no coroutine and no generator, "
-            f"got {function!r}; for coroutine functions there is Limiter"
+            f"{where} needs a plain function or a generator function, got {function!r}; "
+            "for coroutine functions and async generator functions there is Limiter"
         )
+    _check_makes_no_context_manager(function, where)
+
+
+def is_async_generator_function(function: object) -> bool:
+    """Whether calls of a function return async generators, as far as it shows."""
+    is_one = _is_of_kind(function, inspect.isasyncgenfunction)
+    return is_one and not _makes_context_manager(function)
+
+
+def is_generator_function(function: object) -> bool:
+    """Whether calls of a function return generators, as far as it shows."""
+    inner = _without_partials(function)
+    call = getattr(type(inner), "__call__", None)  # noqa: B004  (the method, not whether)
+    return inspect.isgeneratorfunction(inner) or inspect.isgeneratorfunction(call)
+
+
+def _is_of_kind(function: object, is_kind: Callable[[object], bool]) -> bool:
+    inner = _without_partials(function)
+    candidates = (
+        inner,
+        getattr(inner, "__wrapped__", None),
+        getattr(type(inner), "__call__", None),  # noqa: B004  (the method, not whether)
+    )
+    return any(map(is_kind, candidates))
+
+
+def _makes_context_manager(function: object) -> bool:
+    """Whether a function was made by `contextlib.contextmanager` or `asynccontextmanager`."""
+    inner = _without_partials(function)
     wrapped = getattr(inner, "__wrapped__", None)
-    if getattr(inner, "__globals__", None) is vars(contextlib) and (
+    return getattr(inner, "__globals__", None) is vars(contextlib) and (
         inspect.isgeneratorfunction(wrapped) or inspect.isasyncgenfunction(wrapped)
-    ):
+    )
+
+
+def _check_makes_no_context_manager(function: object, where: str) -> None:
+    if _makes_context_manager(function):
         raise ConfigurationError(
             f"{where} cannot limit {function!r}: it makes a context manager, whose block runs "
             "after the call; take the slot inside of it, with hold()"

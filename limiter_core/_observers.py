@@ -106,9 +106,12 @@ def send(registrations: Sequence[Registration], event: object) -> None:
     if _in_observer.get() or is_collecting():
         do_later(lambda: send(registrations, event))
         return
-    token = _in_observer.set(True)
     try:
-        for registration in registrations:
-            registration(event)
-    finally:
-        _in_observer.reset(token)
+        try:
+            _in_observer.set(True)
+            for registration in registrations:
+                registration(event)
+        finally:
+            _in_observer.set(False)
+    finally:  # an exception may be thrown in at the line above, too
+        _in_observer.set(False)

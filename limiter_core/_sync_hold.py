@@ -53,6 +53,16 @@ class Hold(AbstractContextManager[SyncLease]):
                 engine.abandon(self._call)
             raise
 
+    def check(self) -> None:
+        """Raise if the lease is lost, unless its limits ask for a warning only; between two items.
+
+        Raises:
+            LeaseLost: it is.
+        """
+        call = self._call
+        if call is not None and call.on_lost == "cancel" and call.is_lost():
+            raise call.loss_error()
+
     @noting_statements
     def __exit__(
         self,

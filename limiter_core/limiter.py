@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 from limiter_core._async_engine import AsyncEngine
 from limiter_core._async_hold import Hold
@@ -20,7 +19,8 @@ from limiter_core._engine import (
     check_override,
     one_limit,
 )
-from limiter_core._functions import check_argument_names, check_coroutine_function
+from limiter_core._functions import check_coroutine_function
+from limiter_core._limited import AsyncLimited, limited_async
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -30,7 +30,7 @@ from limiter_core._prepare import (
     run_async,
     view_of,
 )
-from limiter_core.arguments import Binder, binder_of
+from limiter_core.arguments import binder_of
 from limiter_core.errors import LimitReached
 from limiter_core.events import Observer
 from limiter_core.lease import Lease
@@ -147,34 +147,24 @@ class Limiter(Copyable):
         except LimitReached:
             return None
 
-    def limited(
-        self, limits: Limits, *, timeout: float | None = None
-    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]]:
+    def limited(self, limits: Limits, *, timeout: float | None = None) -> AsyncLimited:
         """Decorate a coroutine function so that each call holds a slot while it runs.
+
+        Of an async generator function each generator holds a slot from its first item until it is
+        exhausted, closed or collected, in whichever task. `LeaseLost` comes with the next item.
 
         The strategies see the call's arguments by the function's signature, defaults included.
 
         Below `@staticmethod`, `@classmethod` and the like, next to the function.
 
         Args, Raises: as `hold`, from the call; `ConfigurationError`, when it decorates, for what is
-            no coroutine function, or has no argument of the name that a limit goes by.
+            no such function, or has no argument of the name that a limit goes by.
         """
         checked = check_limits(limits)
         check_timeout(timeout)
-
-        def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-            check_coroutine_function(function, "Limiter.limited()")
-            bind = Binder(function)
-            check_argument_names(checked, bind)
-
-            @functools.wraps(function)
-            async def limited_function(*args: P.args, **kwargs: P.kwargs) -> R:
-                async with Hold(self._engine, checked, bind(args, kwargs), timeout):
-                    return await function(*args, **kwargs)
-
-            return limited_function
-
-        return decorate
+        return limited_async(
+            checked, lambda arguments: Hold(self._engine, checked, arguments, timeout)
+        )
 
     async def run(
         self,

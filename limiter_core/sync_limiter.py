@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -18,7 +17,8 @@ from limiter_core._engine import (
     check_override,
     one_limit,
 )
-from limiter_core._functions import check_argument_names, check_plain_function, check_result
+from limiter_core._functions import check_plain_function, check_result
+from limiter_core._limited import limited_sync
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -28,9 +28,10 @@ from limiter_core._prepare import (
     run_now,
     view_of,
 )
+from limiter_core._streams import GeneratorHold
 from limiter_core._sync_engine import SyncEngine
 from limiter_core._sync_hold import Hold
-from limiter_core.arguments import Binder, binder_of
+from limiter_core.arguments import binder_of
 from limiter_core.errors import LimitReached
 from limiter_core.events import Observer
 from limiter_core.lease import SyncLease
@@ -146,6 +147,9 @@ class SyncLimiter(Copyable):
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Decorate a function so that each call holds a slot while it runs.
 
+        Of a generator function each generator holds a slot from its first item until it is
+        exhausted, closed or collected, in whichever thread. `LeaseLost` comes with the next item.
+
         The strategies see the call's arguments by the function's signature, defaults included.
 
         Below `@staticmethod`, `@classmethod` and the like, next to the function.
@@ -156,21 +160,11 @@ class SyncLimiter(Copyable):
         checked = check_limits(limits)
         check_timeout(timeout)
 
-        def decorate(function: Callable[P, R]) -> Callable[P, R]:
-            check_plain_function(function, "SyncLimiter.limited()")
-            bind = Binder(function)
-            check_argument_names(checked, bind)
-
-            @functools.wraps(function)
-            def limited_function(*args: P.args, **kwargs: P.kwargs) -> R:
-                with Hold(self._engine, checked, bind(args, kwargs), timeout):
-                    result = function(*args, **kwargs)
-                    check_result(result, function, "SyncLimiter.limited()")
-                    return result
-
-            return limited_function
-
-        return decorate
+        return limited_sync(
+            checked,
+            lambda arguments: Hold(self._engine, checked, arguments, timeout),
+            lambda arguments: GeneratorHold(self._engine, checked, arguments, timeout),
+        )
 
     def run(
         self, limits: Limits, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, LimiterError, SyncLimiter
+from limiter_core._observers import is_in_observer
 from limiter_core.requests import Demand
 from limiter_memory import MemoryStore
 
@@ -23,6 +24,7 @@ def swept(trial: Callable[[Thrower, MemoryStore, EventRecorder], None]) -> None:
     def with_a_store(thrower: Thrower) -> None:
         seen = EventRecorder()
         trial(thrower, MemoryStore(), seen)
+        assert not is_in_observer()
         for kinds in (OUTCOMES, ENDS):
             counted = Counter(event.id for event in seen.events if isinstance(event, kinds))
             counted.pop("", None)  # its keys were not known yet

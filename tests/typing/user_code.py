@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ParamSpec, TypeVar, assert_type
 
@@ -48,6 +48,34 @@ class ByTierLater(ConcurrencyStrategy):
 
 ConcurrencyLimit(ByTier() & LIMIT_BY.fn_name)
 ConcurrencyLimit(ByTierLater(), fair_by="tenant")
+
+# -- decorated functions that yield ----------------------------------------------------------------
+
+
+@limiter.limited(per_customer)
+async def chunks(customer: int) -> AsyncIterator[bytes]:
+    yield str(customer).encode()
+
+
+@limiter.limited(per_customer)
+async def answers(customer: int) -> AsyncGenerator[int, str]:
+    got = yield customer
+    yield len(got)
+
+
+@threads.limited(per_customer)
+def lines(customer: int) -> Generator[str, None, int]:
+    yield str(customer)
+    return customer
+
+
+async def read_streams() -> None:
+    assert_type(chunks(42), AsyncIterator[bytes])
+    assert_type(answers(customer=42), AsyncGenerator[int, str])
+    assert_type(lines(42), Generator[str, None, int])
+    assert list(lines(42)) == ["42"]
+    assert [chunk async for chunk in chunks(42)] == [b"42"]
+
 
 # -- decorated coroutine functions -----------------------------------------------------------------
 
@@ -144,6 +172,7 @@ async def main() -> list[str]:
         second = group.create_task(bill(2, amount=3))
         group.create_task(logged_thrice(3))
     bills = await asyncio.gather(bill(1), bill(2))
+    await read_streams()
     assert_type(await first(1, ["a", "b"]), str)
     assert_type(await first(1, [2]), int)
     shop = Shop()
