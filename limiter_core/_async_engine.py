@@ -129,10 +129,9 @@ class AsyncEngine(Engine):
             call.observed = observed
             observed.describe(call.request)
         around = self.calls_around(call) if self._holding else ()
-        held_already: Sequence[tuple[Demand, int]] = ()
-        if around and mode is Mode.WAIT:
-            held_already = demands_held_already(call.request, around)
-        deadline = call.request.deadline
+        held_already = (
+            demands_held_already(call.request, around) if around and mode is Mode.WAIT else ()
+        )
         answer: Answer | StoreUnavailable
         try:
             try:
@@ -142,10 +141,13 @@ class AsyncEngine(Engine):
                     answer = self._direct.acquire(call.request)
                     if isinstance(answer, Granted):
                         call.grant(answer)
+                        self.until_measured -= 1
+                        if self.until_measured <= 0:
+                            call.granted_at = call.now()
                 else:
                     answer = await self._ask(call)
                 if not isinstance(answer, Granted):
-                    await self._wait(call, answer, deadline, around)
+                    await self._wait(call, answer, call.request.deadline, around)
                 if call.loss is not None:
                     raise call.loss_error()
                 return call  # noqa: TRY300  (an exception may be thrown in here, too)
@@ -194,7 +196,7 @@ class AsyncEngine(Engine):
             call.is_ticked = True
             self._tickers.arm(call.loop)
         while not isinstance(answer, Granted):
-            seconds = patience(call, answer, deadline, around)
+            seconds = patience(call, answer, deadline, around, self.advice)
             if call.observed is not None and isinstance(answer, Queued):
                 call.observed.queued(answer)
             await call.wait_for_news(seconds)
@@ -258,6 +260,9 @@ class AsyncEngine(Engine):
             self.outage.over()
         if isinstance(answer, Granted):
             call.grant(answer, sent_at)
+            self.until_measured -= 1
+            if self.until_measured <= 0:
+                call.granted_at = sent_at
         return answer
 
     async def close_and_wait(self) -> None:
@@ -274,6 +279,8 @@ class AsyncEngine(Engine):
                 return
             call.closed = True
             call.watch = None
+            if call.granted_at is not None:
+                self.note_hold(call, call.granted_at)
             if call.guarded is not None:
                 call.stop_guarding()
             if call.block:

@@ -13,21 +13,17 @@ from types import MappingProxyType
 from typing import Any
 
 from limiter_core._blocks import frames_on_stack
-from limiter_core._names import name_at
 from limiter_core._observed_call import ObservedCall
+from limiter_core._refusals import refusal_error, wait_timeout
+from limiter_core._retry_advice import RetryAdvice
 from limiter_core.backoff import backoff
 from limiter_core.errors import (
     ConfigurationError,
-    Evicted,
     LeaseLost,
     LimiterError,
-    LimitReached,
     Preempted,
-    QueueFull,
     StoreError,
     StoreUnavailable,
-    Superseded,
-    WaitTimeout,
 )
 from limiter_core.limits import ConflictResolution, Terms
 from limiter_core.requests import (
@@ -39,7 +35,6 @@ from limiter_core.requests import (
     Loss,
     Mode,
     Queued,
-    Refusal,
     Refused,
     Replaced,
     Request,
@@ -67,6 +62,7 @@ class Call:
         outer: the call that the same task or thread began before.
         block: the id of the frame whose `with` statement holds it; 0 if none certainly does.
         granted: the store's grant; None while waiting, and for a call admitted without a store.
+        granted_at: when that was, on the call's clock; None if its hold is not measured.
         loss: why the lease ended, None while it lives.
         ends_at: when the holder counts it as lost unless renewed, on the call's clock; None: never.
         margin: seconds that the store keeps it for longer.
@@ -91,6 +87,7 @@ class Call:
     outer: Call | None = None
     block = 0
     granted: Granted | None = None
+    granted_at: float | None = None
     loss: Loss | None = None
     ends_at: float | None = None
     margin = 0.0
@@ -247,6 +244,7 @@ def patience(
     answer: Queued | Refused | Replaced | Held | StoreUnavailable,
     deadline: float | None,
     around: Sequence[Call],
+    advice: RetryAdvice,
 ) -> float:
     """Decide whether a call that was not granted waits on.
 
@@ -255,6 +253,7 @@ def patience(
         answer: the last answer of the store; or that it could not be reached.
         deadline: when the caller's patience ends, on the call's clock; None for never.
         around: the calls of the same task or thread in whose blocks this one is made.
+        advice: after what time to try again if it gets no slot.
 
     Returns:
         Seconds to wait for news before asking again, `math.inf` for as long as it takes.
@@ -271,13 +270,13 @@ def patience(
         if around:
             _refuse_self_deadlock(answer, around)
         if left <= 0:
-            raise wait_timeout(call.request, answer)
+            raise wait_timeout(call.request.demands, answer, advice, call.now())
         return left if answer.look_again is None else min(left, answer.look_again)
     if isinstance(answer, StoreUnavailable):
         late = isinstance(answer.__cause__, TimeoutError)
         if left <= 0 and late and call.queued is not None and not call.failures:
             # It was queued to the end; only the last answer did not come in time.
-            raise wait_timeout(call.request, call.queued) from answer
+            raise wait_timeout(call.request.demands, call.queued, advice, call.now()) from answer
         if left <= 0 or call.request.mode is not Mode.WAIT:
             raise answer
         pause = backoff(call.failures, _FIRST_RETRY, _LAST_RETRY)
@@ -285,7 +284,7 @@ def patience(
         return min(left, pause)
     # The store keeps the refusal of a ticket, for a waiter that asks: it is released.
     call.settled = call.order is None
-    raise refusal_error(answer, call.request.demands)
+    raise refusal_error(answer, call.request.demands, advice, call.now())
 
 
 def calls_around(last: Call | None, request: Request) -> Sequence[Call]:
@@ -351,38 +350,6 @@ def _self_deadlock(key: str, why: str) -> ConfigurationError:
         f"this task would wait for itself: {why} of {key!r}. Release that lease first, take both "
         "limits in one hold, or give them different keys"
     )
-
-
-_REFUSAL_ERRORS = {Refusal.QUEUE_FULL: QueueFull, Refusal.EVICTED: Evicted}
-
-
-def wait_timeout(request: Request, last: Queued) -> WaitTimeout:
-    """Return the error for a request that waited to its end, by the last answer to it."""
-    name = name_at(request.demands, last.key)
-    return WaitTimeout(last.key, last.max_concurrent, last.in_use, None, name)
-
-
-def refusal_error(
-    answer: Refused | Replaced | Held, demands: tuple[Demand, ...] = ()
-) -> LimiterError:
-    """Return the error for a refusal.
-
-    Args:
-        answer: the refusal.
-        demands: what was requested, as far as it is known.
-    """
-    if isinstance(answer, Replaced):
-        return Superseded(answer.key, name_at(demands, answer.key))
-    if isinstance(answer, Held):
-        return ConfigurationError("a request's id must be new: this one holds a lease already")
-    if answer.reason is Refusal.COST:
-        return ConfigurationError(
-            f"the cost is above the limit of {answer.max_concurrent} slots in force for "
-            f"{answer.key!r}: such a call would wait for ever"
-        )
-    kind = _REFUSAL_ERRORS.get(answer.reason, LimitReached)
-    name = name_at(demands, answer.key)
-    return kind(answer.key, answer.max_concurrent, answer.in_use, answer.retry_after, name)
 
 
 def _holds(call: Call) -> bool:

@@ -17,6 +17,7 @@ from limiter_core._call import Call, calls_around
 from limiter_core._checks import check_number, check_on_store_error, check_seconds, short_label
 from limiter_core._collected import do_later, when_finalized
 from limiter_core._event_log import LOG
+from limiter_core._hold_times import hold_times
 from limiter_core._identity import new_id, process_label
 from limiter_core._observed_call import ObservedCall
 from limiter_core._observers import (
@@ -27,9 +28,11 @@ from limiter_core._observers import (
     registration_of,
 )
 from limiter_core._prepare import Arguments, Limits
+from limiter_core._retry_advice import RetryAdvice
 from limiter_core._store_outages import add_observer_of
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError, LimiterError, StoreError, StoreUnavailable
+from limiter_core.jitter import jitter
 from limiter_core.keys import MAX_WHOLE_LENGTH
 from limiter_core.limits import ConcurrencyLimit, Terms
 from limiter_core.outage import Outage, shared_outage
@@ -53,6 +56,12 @@ OUTAGES: dict[OnStoreError, tuple[str, str]] = {
 
 WARN_AFTER = 60.0
 """Seconds that a call waits before that is logged, unless its limiter says otherwise."""
+
+_SHORT_HOLD = 0.001
+"""Seconds: to measure a longer hold costs nothing that matters beside it."""
+_SAMPLED = 8
+"""Of shorter holds, one in so many to so many and 15 is measured; a fixed number might be in step
+with a pattern of the calls, so that some of them never are."""
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -94,6 +103,9 @@ class Engine:
         if observe is not None:
             self.registrations = (registration_of(observe),)
             add_observer_of(where, self.registrations[0])
+        self.advice = RetryAdvice()
+        self.until_measured = 0
+        """Grants to come until a hold is measured: 1 or less, it is the next one."""
         self.waiting: set[Call] = set()
         """Calls that wait for slots."""
 
@@ -205,7 +217,18 @@ class Engine:
         """Note that a call waits no more: it has its slots."""
         self.waiting.discard(call)
         if call.waiting_since is not None:
-            call.waited = call.now() - call.waiting_since
+            now = call.now()
+            call.waited = now - call.waiting_since
+            self.until_measured -= 1
+            if self.until_measured <= 0:
+                call.granted_at = now
+
+    def note_hold(self, call: Call, granted_at: float) -> None:
+        """Note how long slots were held that are released now; those of short holds are sampled."""
+        held = call.now() - granted_at
+        if call.loss is None:
+            hold_times.note(call.request.demands, held)
+        self.until_measured = 1 if held >= _SHORT_HOLD else _SAMPLED + jitter.getrandbits(4)
 
     def check_waiting(self) -> None:
         """End the waiting of a call whose limiter was closed.

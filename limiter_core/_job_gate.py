@@ -25,11 +25,11 @@ from limiter_core._job_parts import (
     is_parked,
     look_request,
     outage_of_gate,
-    wait_timeout,
 )
 from limiter_core._notice_router import subscribe, unsubscribe
 from limiter_core._observed_call import ObservedCall
 from limiter_core._prepare import check_limits, demands_of, run_async, terms_of
+from limiter_core._refusals import wait_timeout
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.jitter import jitter
 from limiter_core.lease import Lease
@@ -171,7 +171,7 @@ class JobGate:
             if isinstance(outcome, Waiting) and outcome.patience is not None:
                 if outcome.patience <= 0:
                     await self._face.withdraw(request.id, [demand.key for demand in demands])
-                    raise wait_timeout(outcome)
+                    raise wait_timeout(demands, outcome, self._state.advice, time.time())
         except StoreUnavailable as error:
             call.settled = True
             if not engine.admits(error):
@@ -201,6 +201,7 @@ class JobGate:
                 answer.append(await self._face.acquire(request))
                 if isinstance(answer[0], Granted):
                     call.grant(answer[0], sent_at)
+                    call.granted_at = sent_at
             except StoreError as error:
                 self._outage.began(error)
                 raise

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from limiter_core._call import refusal_error
 from limiter_core._checks import check_seconds, short_label
 from limiter_core._identity import new_id
-from limiter_core._names import name_at
 from limiter_core._prepare import Limits
+from limiter_core._refusals import refusal_error
+from limiter_core._retry_advice import RetryAdvice
 from limiter_core.arguments import ArgumentView
-from limiter_core.errors import ConfigurationError, WaitTimeout
+from limiter_core.errors import ConfigurationError
 from limiter_core.keys import bounded
 from limiter_core.limits import Terms
 from limiter_core.outage import Outage
@@ -96,6 +96,7 @@ class Waiting:
         max_concurrent: the limit in force there, 0 while the key is paused.
         in_use: the slots in use there.
         patience: seconds until the limit's `timeout` is over; None without one.
+        blocked_by: all keys that block it; empty if that is `key` alone.
     """
 
     request: Request
@@ -103,6 +104,7 @@ class Waiting:
     max_concurrent: int
     in_use: int
     patience: float | None
+    blocked_by: tuple[str, ...] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -170,6 +172,7 @@ class GateState:
             )
         self.name = name
         self.family = family
+        self.advice = RetryAdvice()
         self.fetches = True
         self.was_present = False
         self.sends_presence = True
@@ -238,14 +241,9 @@ class GateState:
             return answer
         if isinstance(answer, Queued):
             patience = None if terms.timeout is None else answer.order / 1e6 + terms.timeout - now
-            return Waiting(request, answer.key, answer.max_concurrent, answer.in_use, patience)
-        raise refusal_error(answer, request.demands)
-
-
-def wait_timeout(waiting: Waiting) -> WaitTimeout:
-    """Return the error of a job whose time to wait is over."""
-    name = name_at(waiting.request.demands, waiting.key)
-    return WaitTimeout(waiting.key, waiting.max_concurrent, waiting.in_use, None, name)
+            slots, in_use = answer.max_concurrent, answer.in_use
+            return Waiting(request, answer.key, slots, in_use, patience, answer.blocked_by)
+        raise refusal_error(answer, request.demands, self.advice, now)
 
 
 def is_parked(answer: Answer) -> bool:

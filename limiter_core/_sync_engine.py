@@ -252,7 +252,7 @@ class SyncEngine(Engine):
         """Wait until the slots are granted."""
         self.begin_waiting(call)
         while not isinstance(answer, Granted):
-            seconds = patience(call, answer, deadline, around)
+            seconds = patience(call, answer, deadline, around, self.advice)
             if call.observed is not None and isinstance(answer, Queued):
                 call.observed.queued(answer)
             call.wait_for_news(seconds)
@@ -316,6 +316,9 @@ class SyncEngine(Engine):
             self.outage.over()
         if isinstance(answer, Granted):
             call.grant(answer, sent_at)
+            self.until_measured -= 1
+            if self.until_measured <= 0:
+                call.granted_at = sent_at
         return answer
 
     def close_and_wait(self) -> None:
@@ -332,6 +335,8 @@ class SyncEngine(Engine):
                 return
             call.closed = True
             call.watch = None
+            if call.granted_at is not None:
+                self.note_hold(call, call.granted_at)
             if call.block:
                 self.ended(call)
             if not call.settled:

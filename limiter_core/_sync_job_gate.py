@@ -18,11 +18,11 @@ from limiter_core._job_parts import (
     is_parked,
     look_request,
     outage_of_gate,
-    wait_timeout,
 )
 from limiter_core._notice_router import subscribe, unsubscribe
 from limiter_core._observed_call import ObservedCall
 from limiter_core._prepare import check_limits, demands_of, run_now, terms_of
+from limiter_core._refusals import wait_timeout
 from limiter_core._sync_engine import SyncCall, SyncEngine
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.lease import SyncLease
@@ -91,7 +91,7 @@ class SyncJobGate:
             if isinstance(outcome, Waiting) and outcome.patience is not None:
                 if outcome.patience <= 0:
                     self._face.withdraw(request.id, [demand.key for demand in demands])
-                    raise wait_timeout(outcome)
+                    raise wait_timeout(demands, outcome, self._state.advice, time.time())
         except StoreUnavailable as error:
             call.settled = True
             if not engine.admits(error):
@@ -117,6 +117,7 @@ class SyncJobGate:
             answer = self._face.acquire(request)
             if isinstance(answer, Granted):
                 call.grant(answer, sent_at)
+                call.granted_at = sent_at
             elif isinstance(answer, Queued) and call.observed is not None:
                 call.observed.queued(answer)
         except StoreError as error:

@@ -69,28 +69,33 @@ class LimitReached(_Described):
         key: the key that is full.
         max_concurrent: the limit in force for this call, in slots.
         in_use: the slots in use when the call was refused.
-        retry_after: seconds until a slot is known to become free (the end of a lease), or
-            None when no such moment is known. A hint: a slot may be free at any time.
+        retry_after: seconds until a slot is expected to be free: from the mean hold of limits of
+            this name that this process has measured, with some jitter. None without one, and on a
+            paused key. A hint: a slot may be free at any time.
         reason: why, in a word, as events and metrics have it.
         name: what the limit is called; empty if that is not known here.
+        blocked_by: all keys that block the call, in the order of its limits.
     """
 
     reason: ClassVar[str] = "full"
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  (errors are pickled by position)
         self,
         key: str,
         max_concurrent: int,
         in_use: int,
         retry_after: float | None = None,
         name: str = "",
+        blocked_by: Sequence[str] = (),
     ) -> None:
         self.key = key
+        self.blocked_by = tuple(blocked_by) or (key,)
         self.max_concurrent = max_concurrent
         self.in_use = in_use
         self.retry_after = retry_after
         self.name = name
-        super().__init__(self._message(), key, max_concurrent, in_use, retry_after, name)
+        fields = key, max_concurrent, in_use, retry_after, name, self.blocked_by
+        super().__init__(self._message(), *fields)
 
     def _message(self) -> str:
         where = named_key(self.key, self.name)

@@ -212,6 +212,8 @@ class Queued(NamedTuple):
             when only an event that the listener is notified of can change anything.
         blocker: the label, and the trace in it, of the oldest holder of the key; only if the
             request's own label carries a trace (S21), else empty.
+        blocked_by: all keys of the request that block it, in the order of its demands; empty if
+            that is `key` alone, and it is for no other.
     """
 
     key: str
@@ -220,6 +222,7 @@ class Queued(NamedTuple):
     order: int
     look_again: float | None
     blocker: str = ""
+    blocked_by: tuple[str, ...] = ()
 
 
 class Refusal(enum.Enum):
@@ -241,15 +244,21 @@ class Refused:
         key: the first key that refused.
         max_concurrent: the limit in force there, 0 while the key is paused.
         in_use: the slots in use there.
-        retry_after: seconds until the earliest known end of a lease there, None if unknown.
+        held_for: seconds since the oldest grant there that holds slots; None if none does, or a
+            store would have to search for it.
         reason: why.
+        waiting: tickets in the queue there, without those that are dormant.
+        blocked_by: all keys of the request that are full, or have waiters with precedence, in the
+            order of its demands; empty if that is `key` alone.
     """
 
     key: str
     max_concurrent: int
     in_use: int
-    retry_after: float | None = None
+    held_for: float | None = None
     reason: Refusal = Refusal.FULL
+    waiting: int = 0
+    blocked_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

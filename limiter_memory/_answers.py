@@ -45,11 +45,6 @@ def next_look(state: KeyState, now: int) -> float | None:
     return None if due is None else max(0.0, in_seconds(due - now))
 
 
-def next_end(state: KeyState, now: int) -> float | None:
-    due = state.expiries.first_rank()
-    return None if due is None else max(0.0, in_seconds(due - now))
-
-
 def microseconds(seconds: float) -> int:
     return round(seconds * 1_000_000)
 

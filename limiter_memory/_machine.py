@@ -311,13 +311,13 @@ class Machine(Reaping):
         if request.mode is not WAIT or len(blocking) > 1 or home.on_conflict is CANCEL:
             refusing = refusing_demand(request, blocking)
             if refusing is not None:
-                return self._refused(request, refusing, now)
+                return self._refused(request, refusing, now, blocking=blocking)
         if home.max_waiting is not None:
             # A call that supersedes all waiters finds the queue empty.
             in_line = table.keys[home.key].in_line(table.presences, now)
             in_queue = 0 if home.on_conflict.supersedes else sum(map(len, in_line))
             if in_queue >= home.max_waiting:
-                return self._refused(request, home, now, Refusal.QUEUE_FULL)
+                return self._refused(request, home, now, Refusal.QUEUE_FULL, blocking)
         ends = None if request.listener is not None else _ticket_end(request, now)
         waiting = request
         if request.payload is not None and request.listener is not None:
@@ -352,12 +352,23 @@ class Machine(Reaping):
         blocker = ""
         if carries_trace(ticket.request.label) and state.holders:
             blocker = next(iter(state.holders.values())).request.label
-        return Queued(home.key, limit, state.in_use, ticket.order, look_again, blocker)
+        blocked_by: tuple[str, ...] = ()
+        demands = ticket.request.demands
+        if len(demands) > 1:
+            elsewhere = self._blocked_elsewhere(ticket, now)
+            blocked_by = tuple(d.key for d in demands if d is home or d in elsewhere)
+        order, in_use = ticket.order, state.in_use
+        return Queued(home.key, limit, in_use, order, look_again, blocker, blocked_by)
 
     def _refused(
-        self, request: Request, demand: Demand, now: int, reason: Refusal = Refusal.FULL
+        self,
+        request: Request,
+        demand: Demand,
+        now: int,
+        reason: Refusal = Refusal.FULL,
+        blocking: Sequence[Demand] = (),
     ) -> Refused:
-        answer = self._refusal(demand, now, reason)
+        answer = self._refusal(demand, now, reason, blocking)
         self.table.forget_all_idle(request.demands)
         return answer
 

@@ -25,8 +25,8 @@ from limiter_core.requests import (
 from limiter_memory._answers import (
     granted,
     has_precedence,
+    in_seconds,
     microseconds,
-    next_end,
     refusing_demand,
 )
 from limiter_memory._key_table import KeyTable
@@ -183,7 +183,8 @@ class Queues:
         """
         refusing = refusing_demand(ticket.request, blocking)
         if refusing is not None:
-            self._end_ticket(ticket, self._refusal(refusing, now), now)
+            refused = self._refusal(refusing, now, blocking=blocking)
+            self._end_ticket(ticket, refused, now)
             return []
         self.table.dequeue(ticket)
         return self._enter_queue(ticket, blocking[0], now)
@@ -293,10 +294,22 @@ class Queues:
         self._remember(ticket.request, answer, now)
         self._remove_ticket(ticket)
 
-    def _refusal(self, demand: Demand, now: int, reason: Refusal = Refusal.FULL) -> Refused:
+    def _refusal(
+        self,
+        demand: Demand,
+        now: int,
+        reason: Refusal = Refusal.FULL,
+        blocking: Sequence[Demand] = (),
+    ) -> Refused:
         state = self.table.state(demand.key)
         limit = 0 if state.paused else state.limit_for(demand)
-        return Refused(demand.key, limit, state.in_use, next_end(state, now), reason)
+        waiting = sum(map(len, state.in_line(self.table.presences, now)))
+        blocked_by = tuple(each.key for each in blocking) if len(blocking) > 1 else ()
+        held_for = None
+        for oldest in state.holders.values():
+            held_for = in_seconds(now - oldest.since)
+            break
+        return Refused(demand.key, limit, state.in_use, held_for, reason, waiting, blocked_by)
 
     # -- bookkeeping -----------------------------------------------------------------------------
 

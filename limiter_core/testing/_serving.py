@@ -88,14 +88,14 @@ class Serving(StateChanges):
             while (ticket := self._servable_head(key, now)) is not None:
                 pending.extend(self._serve_ticket(ticket, now))
 
-    def _end_of_evicted(self, waiter: Waiting) -> Refused | Replaced:
+    def _end_of_evicted(self, waiter: Waiting, now: float) -> Refused | Replaced:
         if waiter.replaced:
             return Replaced(waiter.home)
-        return self._refusal(demand_of(waiter.request, waiter.home), Refusal.EVICTED)
+        return self._refusal(demand_of(waiter.request, waiter.home), now, Refusal.EVICTED)
 
     def _end_evicted(self, waiter: Waiting, now: float) -> Refused | Replaced:
         """Notify a gate of a job whose waiting ended while it had no worker."""
-        answer = self._end_of_evicted(waiter)
+        answer = self._end_of_evicted(waiter, now)
         self.dismiss(waiter.request, answer, now)
         return answer
 
@@ -131,11 +131,26 @@ class Serving(StateChanges):
             self.notify(ticket.request, Granted, delivered=claimed)
             return []
         if (refusing := cancelling(blocking)) is not None:
-            self.dismiss(ticket.request, self._refusal(refusing), now)
+            self.dismiss(ticket.request, self._refusal(refusing, now, blocking=blocking), now)
             return []
         unqueued = self.dequeue(ticket)
         return self.enter_queue(unqueued, blocking[self.choose(len(blocking))], now)
 
-    def _refusal(self, demand: Demand, reason: Refusal = Refusal.FULL) -> Refused:
+    def _refusal(
+        self,
+        demand: Demand,
+        now: float,
+        reason: Refusal = Refusal.FULL,
+        blocking: Sequence[Demand] = (),
+    ) -> Refused:
         limit = 0 if demand.key in self.paused else self.limit(demand)
-        return Refused(demand.key, limit, self.in_use(demand.key), None, reason)
+        held_for = [now - holder.since for holder in self.holders_of(demand.key)]
+        return Refused(
+            demand.key,
+            limit,
+            self.in_use(demand.key),
+            max(held_for, default=None),
+            reason,
+            len(self.served_queue(demand.key, now)),
+            tuple(each.key for each in blocking) if len(blocking) > 1 else (),
+        )

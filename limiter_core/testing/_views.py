@@ -22,7 +22,7 @@ def comparable(answer: Answer, request: Request) -> Answer:
     if isinstance(answer, Queued):
         return answer._replace(order=request.order or 0, look_again=None)
     if isinstance(answer, Refused):
-        return replace(answer, retry_after=None)
+        return replace(answer, held_for=None)
     if isinstance(answer, Held):
         return Held(_seconds(answer.expires_in))
     return answer

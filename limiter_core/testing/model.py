@@ -150,7 +150,7 @@ class Model(Serving):
         request, home = member.request, waiter.home if waiter else keys_of(member.request)[0]
         self.remove(request_id)
         if self.is_present(gate_of(request), now):
-            refused = self._refusal(demand_of(request, home), Refusal.EVICTED)
+            refused = self._refusal(demand_of(request, home), now, Refusal.EVICTED)
             self.dismiss(request, refused, now)
         else:
             ticket = Waiting(request, *member.arrival(), now, None, home, evicted=True)
@@ -197,7 +197,7 @@ class Model(Serving):
         """Grant a request, or let it wait; else return the refusal (S3, S8, S9, S13)."""
         for demand in request.demands:
             if demand.cost > demand.limit > 0:
-                return self._refusal(demand, Refusal.COST)
+                return self._refusal(demand, now, Refusal.COST)
         self.sequence += 1
         order = request.order
         if order is None:
@@ -212,13 +212,13 @@ class Model(Serving):
             self.grant(ticket, now, claimed=True)
             return None
         if request.mode is not Mode.WAIT:
-            return self._refusal(blocking[0])
+            return self._refusal(blocking[0], now, blocking=blocking)
         if (refusing := cancelling(blocking)) is not None:
-            return self._refusal(refusing)
+            return self._refusal(refusing, now, blocking=blocking)
         home = blocking[self.choose(len(blocking))]
         waiting = 0 if home.on_conflict.supersedes else len(self.served_queue(home.key, now))
         if home.max_waiting is not None and waiting >= home.max_waiting:
-            return self._refusal(home, Refusal.QUEUE_FULL)
+            return self._refusal(home, now, Refusal.QUEUE_FULL, blocking)
         self._note_names(request)
         self.waiters.append(ticket)
         self.serve(self.enter_queue(ticket, home, now), now)
@@ -234,9 +234,9 @@ class Model(Serving):
         if holder is not None:
             return Held(_left(holder, now)) if holder.claimed else Granted(0, _left(holder, now))
         if waiter is not None and waiter.evicted:
-            return self._end_of_evicted(waiter)
+            return self._end_of_evicted(waiter, now)
         if waiter is None and request.id not in self.ended:
-            return self._refusal(request.demands[0], Refusal.UNKNOWN)
+            return self._refusal(request.demands[0], now, Refusal.UNKNOWN)
         return self._status(request, now)
 
     def _status(self, request: Request, now: float) -> Answer:
@@ -253,7 +253,14 @@ class Model(Serving):
             traced = carries_trace(waiter.request.label)
             blocker = holders[0].request.label if traced and holders else ""
             in_use = self.in_use(demand.key)
-            return Queued(demand.key, limit, in_use, waiter.order, None, blocker)
+            blocked_by: tuple[str, ...] = ()
+            if len(waiter.request.demands) > 1:
+                blocked_by = tuple(
+                    each.key
+                    for each in waiter.request.demands
+                    if each is demand or self.blocks(each, waiter.arrival(), now)
+                )
+            return Queued(demand.key, limit, in_use, waiter.order, None, blocker, blocked_by)
         if holder is None:
             return self.ended[request.id][0]
         if holder.claimed and request.payload is not None:

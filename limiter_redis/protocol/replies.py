@@ -121,15 +121,29 @@ def _answer(fields: Sequence[str]) -> Answer:
     if kind == "queued":
         limit, in_use, order = map(int, rest[1:4])
         blocker = unword(rest[5]) if len(rest) > 5 else ""
-        return Queued(rest[0], limit, in_use, order, seconds(rest[4]), blocker)
+        blocked_by = tuple(rest[6].split("|")) if len(rest) > 6 else ()
+        return Queued(rest[0], limit, in_use, order, seconds(rest[4]), blocker, blocked_by)
     if kind == "refused":
-        limit, in_use = int(rest[1]), int(rest[2])
-        return Refused(rest[0], limit, in_use, seconds(rest[3]), _REFUSALS[rest[4]])
+        return _refused(*rest)
     if kind == "replaced":
         return Replaced(rest[0])
     if kind == "held":
         return Held(int(rest[0]) / 1_000_000)
     raise ValueError(kind)
+
+
+def _refused(key: str, limit: str, in_use: str, held_for: str, *rest: str) -> Refused:
+    # What a process of an earlier version has kept for a waiter ends with the reason.
+    reason, waiting, blocked_by = (*rest, "0", "-")[:3] if len(rest) == 1 else rest
+    return Refused(
+        key,
+        int(limit),
+        int(in_use),
+        seconds(held_for),
+        _REFUSALS[reason],
+        int(waiting),
+        () if blocked_by == "-" else tuple(blocked_by.split("|")),
+    )
 
 
 def renewal(replies: Iterable[tuple[str, str]]) -> Renewal:

@@ -18,6 +18,7 @@ from limiter_core import (
     Preempted,
     QueueFull,
     Superseded,
+    WaitTimeout,
 )
 
 from ._tools import Thread, until, until_waiting, until_waiting_now
@@ -38,12 +39,19 @@ async def test_the_refused_learn_which_key_is_full_and_how(limiter):
     assert type(refusal.value) is LimitReached
 
 
-async def test_the_refused_learn_when_a_lease_is_known_to_end(limiter):
-    bounded = ConcurrencyLimit(KEY, on_conflict=ConflictResolution.CANCEL, max_hold=60)
-    async with limiter.hold(bounded):
+async def test_the_refused_learn_all_keys_that_block(limiter):
+    free, other = (ConcurrencyLimit(LIMIT_BY.constant(key)) for key in ("free", "other"))
+    lease = await limiter.acquire([QUEUE, other])
+    async with lease:
         with pytest.raises(LimitReached) as refusal:
-            await limiter.acquire(CANCEL)
-    assert 0 < refusal.value.retry_after <= 60
+            await limiter.acquire([other, free, CANCEL])
+        assert (refusal.value.key, refusal.value.blocked_by) == ("key", ("other", "key"))
+        with pytest.raises(WaitTimeout) as late:
+            await limiter.acquire([other, free, QUEUE], timeout=0)
+        assert late.value.blocked_by == ("other", "key")
+        with pytest.raises(LimitReached) as refusal:
+            await limiter.acquire([free, CANCEL])
+        assert refusal.value.blocked_by == ("key",)
 
 
 async def test_the_preempted_body_is_cancelled_and_the_call_raises(limiter):

@@ -49,6 +49,7 @@ EXAMPLES = [
     Evicted("customer_id=42", 3, 3),
     Evicted("key:eu", 3, 3, None, "billing"),
     LimitReached("key:eu", 3, 2, None, "billing"),
+    LimitReached("key:eu", 3, 2, 1.5, "billing", ("key:eu", "crm")),
     WaitTimeout("key:eu", 3, 3, None, "billing"),
     QueueFull("key:eu", 3, 3, 1.5, "billing"),
     Superseded("customer_id=42"),

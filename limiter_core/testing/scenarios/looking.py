@@ -118,14 +118,34 @@ def a_grant_tells_how_long_it_lasts(store: StoreUnderTest) -> Steps[None]:
 
 
 @scenario("S3")
-def a_refusal_tells_when_to_try_again(store: StoreUnderTest) -> Steps[None]:
-    """At the earliest known end of a lease."""
+def a_refusal_shows_the_age_of_the_oldest_grant(store: StoreUnderTest) -> Steps[None]:
+    """Of those that hold slots of the key; None if none does."""
+    first = store.request(Demand(KEY, 2), lease=60)
+    yield from store.take(first)
+    store.clock.advance(10)
+    refused = yield from store.be_refused(store.request(Demand(KEY, 2, 2), mode=Mode.TRY))
+    assert _about(refused.held_for, 10)
     yield from store.take(store.request(Demand(KEY, 2), lease=60))
-    yield from store.take(store.request(Demand(KEY, 2), lease=20))
+    store.clock.advance(5)
     refused = yield from store.be_refused(store.request(Demand(KEY, 2), mode=Mode.TRY))
-    assert refused.retry_after is None or 0 < refused.retry_after <= 20.01
+    assert _about(refused.held_for, 15)
+    yield from store.release(first.id)
+    refused = yield from store.be_refused(store.request(Demand(KEY, 2, 2), mode=Mode.TRY))
+    assert _about(refused.held_for, 5)
     refused = yield from store.be_refused(store.request(Demand(OTHER_KEY, 2, 3)))
-    assert refused.retry_after is None
+    assert refused.held_for is None
+
+
+@scenario("S3")
+def a_refusal_shows_how_many_wait(store: StoreUnderTest) -> Steps[None]:
+    """In the queue of the key that refused."""
+    yield from store.take(store.request())
+    refused = yield from store.be_refused(store.request(mode=Mode.TRY))
+    assert refused.waiting == 0
+    yield from store.wait(store.request())
+    yield from store.wait(store.request())
+    refused = yield from store.be_refused(store.request(mode=Mode.TRY))
+    assert refused.waiting == 2
 
 
 @scenario("S2", "S6", rows=(11, 15))

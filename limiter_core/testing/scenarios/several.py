@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from limiter_core.limits import ConflictResolution
-from limiter_core.requests import Demand, Granted, Mode, Refused, Request
+from limiter_core.requests import Demand, Granted, Mode, Refusal, Refused, Request
 from limiter_core.testing.listener import RecordingListener
 from limiter_core.testing.scenario_runner import scenario
 from limiter_core.testing.store_under_test import KEY, OTHER_KEY, THIRD_KEY, Steps, StoreUnderTest
@@ -18,8 +18,30 @@ def all_or_none(store: StoreUnderTest) -> Steps[None]:
     yield from store.take(store.request(C))
     refused = yield from store.be_refused(store.request(A, B, C, mode=Mode.TRY))
     assert refused.key == THIRD_KEY
+    assert refused.blocked_by in ((), (THIRD_KEY,))
     assert (yield from store.keys()) == [THIRD_KEY]
     yield from store.take(store.request(A, B))
+
+
+@scenario("S9")
+def a_refusal_names_all_keys_that_block(store: StoreUnderTest) -> Steps[None]:
+    """In the order of the demands: a full one, and one whose waiter has precedence."""
+    yield from store.take(store.request(Demand(KEY, 2)))
+    yield from store.take(store.request(C))
+    yield from store.wait(store.request(Demand(KEY, 2, 2)))
+    one = Demand(KEY, 2)
+    refused = yield from store.be_refused(store.request(C, B, one, mode=Mode.TRY))
+    assert (refused.key, refused.blocked_by) == (THIRD_KEY, (THIRD_KEY, KEY))
+    queued = yield from store.wait(store.request(C, B, one, id="waiter"))
+    assert queued.blocked_by == (THIRD_KEY, KEY)
+    yield from store.release("waiter")
+    cancelling = Demand(KEY, 2, 1, CANCEL)
+    refused = yield from store.be_refused(store.request(C, B, cancelling))
+    assert (refused.key, refused.blocked_by) == (KEY, (THIRD_KEY, KEY))
+    bounded = Demand(THIRD_KEY, 1, max_waiting=0)
+    refused = yield from store.be_refused(store.request(bounded, one))
+    assert refused.reason is Refusal.QUEUE_FULL
+    assert (refused.key, refused.blocked_by) == (THIRD_KEY, (THIRD_KEY, KEY))
 
 
 @scenario("S9")

@@ -11,9 +11,11 @@
 --            microseconds until the end of its max_hold ("-": none), and of a job that takes it up:
 --            the microseconds that its ticket has waited
 --            "queued" key limit in-use order microseconds-to-next-end ("-"), and if the request's
---            label carries a trace: the label of the oldest holder
---            "refused" key limit in-use microseconds-to-next-end ("-") reason ("full", "queue",
---            "cost", "unknown", "evicted")
+--            label carries a trace, or it is for several keys: the label of the oldest holder
+--            ("-": no trace), and all keys that block ("|" between them)
+--            "refused" key limit in-use microseconds-since-the-oldest-grant ("-") reason ("full",
+--            "queue", "cost", "unknown", "evicted") waiting all-keys-that-block ("|" between them;
+--            "-": it is this one alone)
 --            "replaced" key | "held" microseconds-left
 -- cost       O(log n); under "cancel_running" and "keep_latest" O(n)
 
@@ -123,13 +125,13 @@ function steps.acquire(w)
   local refused_by = admission.refusing(mode == 'wait', r.demands, blocking)
   if refused_by then
     local demand = r.demands[refused_by]
-    return admission.refusal(state.load(demand.key), demand, 'full')
+    return admission.refusal(state.load(demand.key), demand, 'full', r.demands, blocking)
   end
   local home = r.demands[blocking[1]]
   local s = state.load(home.key)
   if home.max_waiting >= 0
       and (SUPERSEDES[home.conflict] and 0 or state.in_line(s)) >= home.max_waiting then
-    return admission.refusal(s, home, 'queue')
+    return admission.refusal(s, home, 'queue', r.demands, blocking)
   end
   t = r
   if t.durable then t.process = '' end -- it waits with nobody behind it
@@ -177,6 +179,12 @@ function steps.queued(t)
   local s = state.load(home.key)
   local limit = s.paused and 0 or state.limit_of(s, home)
   local blocker = string.find(t.label, TRACED, 1, true) and ' ' .. steps.blocker(s) or ''
+  if #t.demands > 1 then
+    local blocking = turns.blocking_elsewhere(t)
+    blocking[#blocking + 1] = t.home
+    table.sort(blocking)
+    blocker = (blocker == '' and ' -' or blocker) .. ' ' .. tickets.keys_at(t.demands, blocking)
+  end
   return 'queued ' .. s.key .. ' ' .. int(limit) .. ' ' .. int(s.used) .. ' ' .. int(t.order) .. ' '
     .. (s.recheck > 0 and state.next_look or state.next_end)(s) .. blocker
 end

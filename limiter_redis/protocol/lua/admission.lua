@@ -9,9 +9,36 @@ function admission.stands_back(s, demand, order, sequence)
   return string.sub(first, 1, RANK) < tickets.rank(tickets.next_round(s, demand), order, sequence)
 end
 
-function admission.refusal(s, demand, reason)
+local FEW = 16
+
+-- The microseconds since the oldest grant of those that hold slots; "-" if there is none, or there
+-- are too many members to look at each.
+function admission.held_for(s)
+  local held, since, costs = {}, now, 0
+  if s.kind == 'string' then -- a single holder stays one
+    for member, due in pairs(s.ends_now) do
+      if due then held[#held + 1] = member end
+    end
+  elseif s.used > 0 then
+    state.write_ends(s)
+    held = call('ZRANGE', s.ends, 0, FEW - 1)
+  end
+  for _, member in ipairs(held) do
+    local h = string.sub(member, 1, 1) == 'h' and holders.read(s, string.sub(member, 2))
+    if h then
+      costs = costs + h.cost
+      since = math.min(since, h.since)
+    end
+  end
+  return costs > 0 and costs == s.used and int(now - since) or '-'
+end
+
+-- `blocking`: the indexes in `demands` of all that block, if it may be more than this one.
+function admission.refusal(s, demand, reason, demands, blocking)
   local limit = s.paused and 0 or state.limit_of(s, demand)
-  return 'refused ' .. s.key .. ' ' .. int(limit) .. ' ' .. int(s.used) .. ' ' .. state.next_end(s) .. ' ' .. reason
+  local keys = blocking and #blocking > 1 and tickets.keys_at(demands, blocking) or '-'
+  return 'refused ' .. s.key .. ' ' .. int(limit) .. ' ' .. int(s.used) .. ' ' .. admission.held_for(s) .. ' '
+    .. reason .. ' ' .. int(state.in_line(s)) .. ' ' .. keys
 end
 
 -- The demand because of which a blocked request may not wait, if there is one (§5 of the design).

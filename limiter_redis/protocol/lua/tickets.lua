@@ -19,6 +19,13 @@ function tickets.read_demand(w, i)
   }
 end
 
+-- The keys of the demands of these indexes, with a "|" between them.
+function tickets.keys_at(demands, indexes)
+  local keys = {}
+  for _, i in ipairs(indexes) do keys[#keys + 1] = demands[i].key end
+  return table.concat(keys, '|')
+end
+
 function tickets.read(s, id)
   local t = s.tickets[id]
   if t ~= nil then return t or nil end

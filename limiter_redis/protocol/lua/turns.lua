@@ -21,6 +21,20 @@ function turns.hand_over(t)
   state.tell(t.process, 'answer ' .. t.id .. ' look')
 end
 
+-- The indexes of the demands of a ticket, other than its home, that cannot be met now.
+function turns.blocking_elsewhere(t)
+  local blocking = {}
+  for i, d in ipairs(t.demands) do
+    if i ~= t.home then
+      local other = state.load(d.key)
+      if not state.fits(other, d) or admission.stands_back(other, d, t.order, t.sequence) then
+        blocking[#blocking + 1] = i
+      end
+    end
+  end
+  return blocking
+end
+
 -- Hands what is free on these keys to the waiters whose turn it is (S6).
 function turns.serve(work)
   local budget = CHUNK
@@ -54,15 +68,7 @@ function turns.serve(work)
           break
         end
         budget = budget - 1
-        local blocking, dead = {}, tickets.is_dead(s, t)
-        for i, d in ipairs(t.demands) do
-          if i ~= t.home then
-            local other = state.load(d.key)
-            if not state.fits(other, d) or admission.stands_back(other, d, t.order, t.sequence) then
-              blocking[#blocking + 1] = i
-            end
-          end
-        end
+        local blocking, dead = turns.blocking_elsewhere(t), tickets.is_dead(s, t)
         if dead then
           tickets.remove(t)
           for _, d in ipairs(t.demands) do
@@ -74,7 +80,7 @@ function turns.serve(work)
           local refused_by = admission.refusing(true, t.demands, blocking)
           if refused_by then
             local d = t.demands[refused_by]
-            tickets.finish(t, admission.refusal(state.load(d.key), d, 'full'))
+            tickets.finish(t, admission.refusal(state.load(d.key), d, 'full', t.demands, blocking))
           else
             t.due = not t.durable and state.end_of(s, 't' .. t.id) or nil -- moving is no renewal
             tickets.stand_up(t)
