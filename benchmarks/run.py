@@ -22,6 +22,7 @@ import in_process
 import redis_scale
 import redis_store
 import scale
+import telemetry
 from harness import Settings, Table
 
 THEMES: dict[str, Callable[[Settings], list[Table]]] = {
@@ -30,9 +31,20 @@ THEMES: dict[str, Callable[[Settings], list[Table]]] = {
     "redis_store": redis_store.tables,
     "redis_scale": redis_scale.tables,
     "docket": docket_limits.tables,
+    "telemetry": telemetry.tables,
 }
 
-PEERS = ("anyio", "trio", "aiolimiter", "redis", "hiredis", "self-limiters", "dramatiq", "pydocket")
+PEERS = (
+    "anyio",
+    "trio",
+    "aiolimiter",
+    "redis",
+    "hiredis",
+    "self-limiters",
+    "dramatiq",
+    "pydocket",
+    "opentelemetry-sdk",
+)
 
 
 def main() -> None:

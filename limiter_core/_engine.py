@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 from limiter_core import tracing
 from limiter_core._call import Call, calls_around
@@ -145,9 +145,8 @@ class Engine:
 
     def is_observed(self) -> bool:
         """Whether anything is to be sent of a call that begins now."""
-        return bool(
-            of_process.registered or self.registrations or logger.isEnabledFor(logging.DEBUG)
-        )
+        registered = of_process.audience.registered or self.registrations
+        return bool(registered) or logger.isEnabledFor(logging.DEBUG)
 
     def observed_call(
         self,
@@ -158,18 +157,13 @@ class Engine:
         """Return what sends the events of a call that begins now; None if nothing is to be sent."""
         if is_in_observer():
             return None
-        registrations = (*of_process.registered, *self.registrations)
+        audience = of_process.audience.joined_by(*self.registrations)
         if logger.isEnabledFor(logging.DEBUG):
-            registrations = (*registrations, LOG)
-        if not registrations:
+            audience = audience.joined_by(LOG)
+        if not audience.registered:
             return None
         function = arguments.function_name if isinstance(arguments, ArgumentView) else None
-        # They are checked later.
-        given = cast("Sequence[object]", limits if isinstance(limits, Sequence) else (limits,))
-        names = tuple(
-            each.name_for(function) for each in given if isinstance(each, ConcurrencyLimit)
-        )
-        return ObservedCall(registrations, now, function=function, names=names)
+        return ObservedCall(audience, now, function=function, limits=limits)
 
     def request(self, call: Call, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
         """Return the request of a new call."""

@@ -80,9 +80,9 @@ class JobEvents:
     def _new(self, function: str | None) -> ObservedCall | None:
         if is_in_observer():
             return None
-        registrations = of_process.registered
+        audience = of_process.audience
         if logger.isEnabledFor(logging.WARNING):
-            registrations = (*registrations, LOG)
-        if not registrations:
+            audience = audience.joined_by(LOG)
+        if not audience.registered:
             return None
-        return ObservedCall(registrations, self._now, function=function, adapter=self._adapter)
+        return ObservedCall(audience, self._now, function=function, adapter=self._adapter)

@@ -6,16 +6,16 @@ reports a loss. Each is claimed by an atomic `list.pop` before it is sent.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from limiter_core import events
 from limiter_core._names import counted_name
-from limiter_core._observers import Registration, send
+from limiter_core._observers import Audience, of_process, send
 from limiter_core.errors import LimiterError, LimitReached, Superseded
 from limiter_core.events import Event, RefusedReason
+from limiter_core.limits import ConcurrencyLimit
 from limiter_core.requests import Granted, Loss, Queued, Request
 from limiter_core.tracing import split_label
 
@@ -32,66 +32,85 @@ class ObservedCall:
     """One call, or one delivery of a job, as its observers see it.
 
     Args:
-        registrations: the observers.
+        audience: the observers.
         now: the clock of the call.
         function: the full name of the function, if it is known.
         adapter: the framework that runs the job.
-        names: the names of the limits, as far as they are known before the keys are.
+        limits: what it asks for; checked later, so it may be anything.
     """
 
-    __slots__ = (
-        "_began",
-        "_common",
-        "_end",
-        "_granted_at",
-        "_now",
-        "_outcome",
-        "_pending",
-        "_pid",
-        "_preempted",
-        "_registrations",
-    )
+    # Defaults of the class: most calls need only a few of them, and setting each would cost.
+    _request: Request | None = None
+    _fields: dict[str, Any] | None = None
+    _names: tuple[str, ...] = ()
+    _began: float | None = None
+    _granted_at: float | None = None
+    _end: list[None]
+    _preempted: list[None]
+    _pending: deque[Event]
 
     def __init__(
         self,
-        registrations: Sequence[Registration],
+        audience: Audience,
         now: Callable[[], float],
         *,
         function: str | None = None,
         adapter: str | None = None,
-        names: tuple[str, ...] = (),
+        limits: object = (),
     ) -> None:
-        self._registrations = registrations
+        self._audience = audience
         self._now = now
-        self._common: dict[str, Any] = {
-            "names": tuple(map(counted_name, names)),
-            "function": function,
-            "adapter": adapter,
-        }
-        self._began: float | None = None
-        self._granted_at: float | None = None
+        self._function = function
+        self._adapter = adapter
+        self._limits = limits
         self._outcome = [None]
-        self._end = [None]
-        self._preempted = [None]
-        self._pending: deque[Event] = deque()
-        self._pid = os.getpid()
+        self._forks = of_process.forks
 
     def describe(self, request: Request) -> None:
-        """Note the keys, once they are known."""
-        demands = request.demands
-        costs = tuple(demand.cost for demand in demands)
-        self._common |= {
-            "id": request.id,
-            "names": tuple(counted_name(demand.name) for demand in demands),
-            "keys": tuple(demand.key for demand in demands),
-            "cost": max(costs),
-            "costs": costs,
-            "label": split_label(request.label)[0],
-        }
+        """Note the request, once it is known."""
+        self._request = request
 
     def describe_ticket(self, ticket: str, keys: Sequence[str]) -> None:
         """Note what is known of a job that waited, and was not delivered in this process."""
-        self._common |= {"id": ticket, "keys": tuple(keys)}
+        self._fields = {"id": ticket, "keys": tuple(keys), "adapter": self._adapter}
+
+    def _common(self) -> dict[str, Any]:
+        """Return the fields that all its events have."""
+        fields = self._fields
+        if fields is not None:
+            return fields
+        request = self._request
+        if request is None:  # the call failed before its keys were known
+            limits = self._limits
+            given = cast("Sequence[object]", limits if isinstance(limits, Sequence) else (limits,))
+            named = [each for each in given if isinstance(each, ConcurrencyLimit)]
+            return {
+                "names": tuple(counted_name(each.name_for(self._function)) for each in named),
+                "function": self._function,
+                "adapter": self._adapter,
+            }
+        demands = request.demands
+        costs = tuple(demand.cost for demand in demands)
+        fields = self._fields = {
+            "id": request.id,
+            "names": self._names or self._name(),
+            "keys": tuple(demand.key for demand in demands),
+            "function": self._function,
+            "cost": max(costs),
+            "costs": costs,
+            "adapter": self._adapter,
+            "label": split_label(request.label)[0],
+        }
+        return fields
+
+    def _name(self) -> tuple[str, ...]:
+        assert self._request is not None
+        demands = self._request.demands
+        if len(demands) == 1:  # no generator: this is paid by every call
+            self._names = (counted_name(demands[0].name),)
+        else:
+            self._names = tuple(counted_name(demand.name) for demand in demands)
+        return self._names
 
     def queued(self, answer: Queued) -> None:
         """Send that it waits from now on; once."""
@@ -99,7 +118,7 @@ class ObservedCall:
             self._began = self._now()
             self._send(
                 events.Queued(
-                    **self._common,
+                    **self._common(),
                     key=answer.key,
                     max_concurrent=answer.max_concurrent,
                     in_use=answer.in_use,
@@ -117,10 +136,19 @@ class ObservedCall:
                 before the grant was sent is sent now.
         """
         if call.granted is None:
-            self._send_outcome(events.AdmittedWithoutStore(**self._common, waited=self._waited()))
+            self._send_outcome(events.AdmittedWithoutStore(**self._common(), waited=self._waited()))
             return
         granted_at = self._now()
-        self._send_outcome(events.Granted(**self._common, waited=call.waited))
+        self._end, self._preempted, self._pending = [None], [None], deque()
+        if self._claim(self._outcome):
+            observers = self._audience.registered
+            if not call.waited and self._began is None:
+                for counter in self._audience.counters:
+                    counter.granted(self._names or self._name(), self._adapter)
+                observers = self._audience.others
+            if observers:
+                fields = self._common()
+                send(observers, events.Granted(**fields, waited=call.waited))
         self._granted_at = granted_at
         if call.loss is Loss.PREEMPTED:
             self.preempted(None)
@@ -132,18 +160,18 @@ class ObservedCall:
         waited = self._waited()
         reason = refused_reason(error)
         if reason is not None:
-            outcome: Event = events.Refused(**self._common, reason=reason, waited=waited)
+            outcome: Event = events.Refused(**self._common(), reason=reason, waited=waited)
         elif isinstance(error, LimiterError) or (
-            isinstance(error, Exception) and "keys" not in self._common
+            isinstance(error, Exception) and self._request is None and self._fields is None
         ):
-            outcome = events.Failed(**self._common, error=error, waited=waited)
+            outcome = events.Failed(**self._common(), error=error, waited=waited)
         else:
-            outcome = events.Cancelled(**self._common, waited=waited)
+            outcome = events.Cancelled(**self._common(), waited=waited)
         self._send_outcome(outcome)
 
     def cancelled(self) -> None:
         """Send that the caller left the queue."""
-        self._send_outcome(events.Cancelled(**self._common, waited=self._waited()))
+        self._send_outcome(events.Cancelled(**self._common(), waited=self._waited()))
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -154,7 +182,7 @@ class ObservedCall:
             later: has a function called where an observer may be called; None: that is here.
         """
         if self._granted_at is not None and self._end and self._claim(self._preempted):
-            self._pending.append(events.Preempted(**self._common))
+            self._pending.append(events.Preempted(**self._common()))
             self._send_pending(later)
 
     def lost(
@@ -167,14 +195,19 @@ class ObservedCall:
             later: as for `preempted`.
         """
         if self._granted_at is not None and self._claim(self._end):
-            self._pending.append(events.Lost(**self._common, reason=loss, held=self._held()))
+            self._pending.append(events.Lost(**self._common(), reason=loss, held=self._held()))
             self._send_pending(later)
 
     def released(self) -> None:
         """Send that the slots were released, unless they were lost, or the grant was not sent."""
         if self._granted_at is not None and self._claim(self._end):
-            self._flush()
-            self._send(events.Released(**self._common, held=self._held()))
+            if self._pending:
+                self._flush()
+            held = self._held()
+            for counter in self._audience.counters:
+                counter.released(self._names or self._name(), self._adapter, held)
+            if self._audience.others:
+                send(self._audience.others, events.Released(**self._common(), held=held))
 
     # -- sending -----------------------------------------------------------------------------------
 
@@ -191,7 +224,7 @@ class ObservedCall:
             token.pop()
         except IndexError:
             return False
-        return self._pid == os.getpid()
+        return self._forks == of_process.forks
 
     def _send_outcome(self, event: Event) -> None:
         if self._claim(self._outcome):
@@ -213,7 +246,7 @@ class ObservedCall:
             self._send(event)
 
     def _send(self, event: Event) -> None:
-        send(self._registrations, event)
+        send(self._audience.registered, event)
 
 
 def refused_reason(error: BaseException) -> RefusedReason | None:

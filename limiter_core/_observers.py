@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from limiter_core._collected import do_later, is_collecting
 from limiter_core.errors import ConfigurationError
@@ -16,14 +17,51 @@ Observer = Callable[[Any], object]
 """Called with each event; see `events`."""
 
 
-class Registration:
-    """One observer, from the moment it is added until it is removed."""
+class CountingObserver(Protocol):
+    """An observer that gets no event for what happens to most calls: these methods are called.
 
-    __slots__ = ("__weakref__", "_failed", "_observer")
+    They may be called at any moment, also in the middle of each other, by a finalizer that releases
+    a lease. So they take no lock that is not reentrant, and use no limiter.
+    """
+
+    def granted(self, names: tuple[str, ...], adapter: str | None, /) -> object:
+        """Count a call or job that was granted its slots at once.
+
+        Args:
+            names: of the limits, as in `Event`.
+            adapter: as in `Event`.
+        """
+
+    def released(self, names: tuple[str, ...], adapter: str | None, held: float, /) -> object:
+        """Count a call or job that released its slots, whether it had waited for them or not.
+
+        Args:
+            names: of the limits, as in `Event`.
+            adapter: as in `Event`.
+            held: seconds since the grant.
+        """
+
+    def __call__(self, event: Any, /) -> object:
+        """Take any other event."""
+
+
+class Registration:
+    """One observer, from the moment it is added until it is removed.
+
+    Attributes:
+        counter: the observer, if it counts what happens to most calls; else None.
+    """
+
+    __slots__ = ("__weakref__", "_failed", "_observer", "counter")
 
     def __init__(self, observer: Observer) -> None:
         self._observer: Observer | None = observer
         self._failed = False
+        given: Any = observer
+        counts = callable(getattr(given, "granted", None)) and callable(
+            getattr(given, "released", None)
+        )
+        self.counter: CountingObserver | None = given if counts else None
 
     @property
     def observer(self) -> Observer | None:
@@ -32,34 +70,71 @@ class Registration:
 
     def remove(self) -> None:
         """Call the observer no more."""
-        self._observer = None
+        self._observer = self.counter = None
 
     def __call__(self, event: object) -> None:
         """Call the observer; log what it raises, the first time."""
-        observer = self._observer
-        if observer is None:
-            return
+        if self._observer is not None:
+            self._call(self._observer, event)
+
+    def granted(self, names: tuple[str, ...], adapter: str | None) -> None:
+        """Have a counter count a grant."""
+        if self.counter is not None:
+            self._call(self.counter.granted, names, adapter)
+
+    def released(self, names: tuple[str, ...], adapter: str | None, held: float) -> None:
+        """Have a counter count a release."""
+        if self.counter is not None:
+            self._call(self.counter.released, names, adapter, held)
+
+    def _call(self, function: Callable[..., object], *given: object) -> None:
         try:
-            observer(event)
+            function(*given)
         except Exception:
             if not self._failed:
                 self._failed = True
                 logger.exception(
-                    "the observer %r raised at %s; it is called on (logged once)", observer, event
+                    "the observer %r raised at %s; it is called on (logged once)",
+                    self._observer,
+                    given,
                 )
+
+
+class Audience:
+    """Observers that are called together.
+
+    Attributes:
+        registered: all of them, in the order in which they were added.
+        counters: those that count what happens to most calls.
+        others: those that are sent an event for it.
+    """
+
+    __slots__ = ("counters", "others", "registered")
+
+    def __init__(self, registered: tuple[Registration, ...] = ()) -> None:
+        self.registered = registered
+        self.counters = tuple(each for each in registered if each.counter is not None)
+        self.others = tuple(each for each in registered if each.counter is None)
+
+    def joined_by(self, *registered: Registration) -> Audience:
+        """Return these observers and others."""
+        return Audience((*self.registered, *registered)) if registered else self
 
 
 class Observers:
     """Those of the whole process.
 
     Attributes:
-        registered: in the order in which they were added.
+        audience: all of them.
+        forks: how often this process, and those from which it stems, were made by `fork` while
+            this module was loaded. What is noted with another number happened in a parent.
     """
 
-    __slots__ = ("registered",)
+    __slots__ = ("audience", "forks")
 
     def __init__(self) -> None:
-        self.registered: tuple[Registration, ...] = ()
+        self.audience = Audience()
+        self.forks = 0
 
 
 of_process = Observers()
@@ -81,12 +156,12 @@ def registration_of(observer: object) -> Registration:
 def add_observer(observer: Observer) -> Callable[[], None]:
     """Call an observer with each event of this process; returns what removes it again."""
     added = registration_of(observer)
-    of_process.registered = (*of_process.registered, added)
+    of_process.audience = of_process.audience.joined_by(added)
 
     def remove() -> None:
         added.remove()
-        of_process.registered = tuple(
-            each for each in of_process.registered if each.observer is not None
+        of_process.audience = Audience(
+            tuple(each for each in of_process.audience.registered if each.observer is not None)
         )
 
     return remove
@@ -115,3 +190,11 @@ def send(registrations: Sequence[Registration], event: object) -> None:
             _in_observer.set(False)
     finally:  # an exception may be thrown in at the line above, too
         _in_observer.set(False)
+
+
+def _after_fork_in_child() -> None:
+    of_process.forks += 1
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -17,6 +17,10 @@ An observer is called where the event happens, in the event loop or the thread o
 must be quick. What it raises is logged once, and not passed on. Calls that it makes itself send no
 events. A loss that the store reports is sent in the event loop of the holder; for a thread, in a
 thread of the background.
+
+An object for an event costs as much as a tenth of a call. So an observer that counts may have two
+methods beside `__call__`, see `CountingObserver`: then it gets no `Released`, and no `Granted` of a
+call that did not wait.
 """
 
 from __future__ import annotations
@@ -25,13 +29,14 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from limiter_core._observers import add_observer
+from limiter_core._observers import CountingObserver, add_observer
 from limiter_core.requests import Loss
 from limiter_core.system_clock import system_clock
 
 __all__ = (
     "AdmittedWithoutStore",
     "Cancelled",
+    "CountingObserver",
     "Event",
     "Failed",
     "Granted",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from threading import Lock
-
-from limiter_core.events import Event
+from threading import RLock
 
 NAME = "limiter.name"
 ADAPTER = "limiter.adapter"
@@ -26,17 +24,28 @@ class Series:
     Attributes:
         name: of the limit.
         attributes: its name, and its adapter if there is one.
+        granted: the number of grants.
         held: leases that are held.
         waiting: calls that wait.
-        calls: the number of outcomes, by outcome.
+        calls: the number of other outcomes, by outcome.
         lost: the number of lost leases, by reason.
     """
 
-    __slots__ = ("_with_outcome", "attributes", "calls", "held", "lost", "name", "waiting")
+    __slots__ = (
+        "_with_outcome",
+        "attributes",
+        "calls",
+        "granted",
+        "held",
+        "lost",
+        "name",
+        "waiting",
+    )
 
     def __init__(self, name: str, adapter: str | None) -> None:
         self.name = name
         self.attributes = {NAME: name} if adapter is None else {NAME: name, ADAPTER: adapter}
+        self.granted = 0
         self.held = 0
         self.waiting = 0
         self.calls: dict[str, int] = {}
@@ -55,7 +64,8 @@ class Counts:
     """The series of this process.
 
     Attributes:
-        lock: held for each change, for a few instructions.
+        lock: held for each change, for a few instructions. A finalizer that interrupts them may
+            release a lease, so it is reentrant.
         store_errors: how often a store began to fail, by the type of the error.
     """
 
@@ -64,10 +74,10 @@ class Counts:
 
     def reset(self) -> None:
         """Begin from zero; in a forked process, which holds nothing."""
-        self.lock = Lock()
+        self.lock = RLock()
         self.store_errors: dict[str, int] = {}
         self._series: dict[tuple[str, str | None], Series] = {}
-        self._of_event: dict[tuple[tuple[str, ...], str | None], tuple[Series, ...]] = {}
+        self._of_names: dict[tuple[tuple[str, ...], str | None], tuple[Series, ...]] = {}
 
     def nothing_held(self) -> None:
         """Forget what is held, and what waits: their ends will not be sent."""
@@ -75,16 +85,15 @@ class Counts:
             for series in self._series.values():
                 series.held = series.waiting = 0
 
-    def of(self, event: Event) -> tuple[Series, ...]:
+    def of(self, names: tuple[str, ...], adapter: str | None) -> tuple[Series, ...]:
         """Return the series that an event counts for: one for each name."""
-        names, adapter = event.names, event.adapter
-        found = self._of_event.get((names, adapter))
+        found = self._of_names.get((names, adapter))
         if found is None:
             with self.lock:
                 found = tuple(self._get(name, adapter) for name in dict.fromkeys(names or ("",)))
-                if len(self._of_event) >= _MOST_COMBINATIONS:
-                    self._of_event.clear()
-                self._of_event[names, adapter] = found
+                if len(self._of_names) >= _MOST_COMBINATIONS:
+                    self._of_names.clear()
+                self._of_names[names, adapter] = found
         return found
 
     def _get(self, name: str, adapter: str | None) -> Series:
@@ -105,7 +114,7 @@ class Counts:
         with self.lock:
             for each in series:
                 each.held += 1
-                each.calls["granted"] = each.calls.get("granted", 0) + 1
+                each.granted += 1
 
     def released(self, series: tuple[Series, ...]) -> None:
         """Count a lease that is held no more."""
@@ -148,9 +157,10 @@ class Counts:
         """Yield the calls of each series and outcome."""
         for series in self._all():
             with self.lock:
-                counted = list(series.calls.items())
+                counted = [("granted", series.granted), *series.calls.items()]
             for outcome, count in counted:
-                yield count, series.with_outcome(outcome)
+                if count:
+                    yield count, series.with_outcome(outcome)
 
     def all_lost(self) -> Iterator[tuple[int, Attributes]]:
         """Yield the lost leases of each series and reason."""

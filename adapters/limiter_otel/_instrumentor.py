@@ -14,9 +14,10 @@ from opentelemetry.metrics import MeterProvider, get_meter
 from opentelemetry.trace import TracerProvider, get_tracer
 
 import limiter_core
+from limiter_core.tracing import set_trace_source
 from limiter_otel._metrics import Metrics
 from limiter_otel._observer import OpenTelemetryObserver
-from limiter_otel._spans import WaitSpans
+from limiter_otel._spans import WaitSpans, current_traceparent
 
 
 class LimiterInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # its module is not checked
@@ -41,8 +42,10 @@ class LimiterInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # its module
         spans = WaitSpans(get_tracer("limiter_otel", limiter_core.__version__, provider))
         self._observer = OpenTelemetryObserver(metrics, spans)
         self._remove = limiter_core.observe(self._observer)
+        set_trace_source(current_traceparent)
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002  (a signature of the base class)
+        set_trace_source(None)
         if self._remove is not None:
             self._remove()
         if self._metrics is not None:

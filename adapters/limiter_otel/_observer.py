@@ -45,7 +45,7 @@ class _Wait(NamedTuple):
 
 
 class OpenTelemetryObserver:
-    """Is called with each event of the process.
+    """Is called with the events of the process, and counts grants and releases without them.
 
     Args:
         metrics: what is counted and measured.
@@ -61,7 +61,6 @@ class OpenTelemetryObserver:
         self._handlers: dict[type[Event], Callable[[Any], object]] = {
             events.Queued: self._queued,
             events.Granted: self._granted,
-            events.Released: self._released,
             events.Lost: self._lost,
             events.Refused: self._refused,
             events.Cancelled: self._cancelled,
@@ -134,47 +133,51 @@ class OpenTelemetryObserver:
 
     def _series_of(self, event: Event, key: str) -> Series:
         """Return the series of the limit in whose queue a call waits."""
-        series = self._counts.of(event)
+        series = self._counts.of(event.names, event.adapter)
         name = dict(zip(event.keys, event.names, strict=False)).get(key)
         return next((each for each in series if each.name == name), series[0])
 
     # -- outcomes ----------------------------------------------------------------------------------
 
+    def granted(self, names: tuple[str, ...], adapter: str | None) -> None:
+        """Count a grant without a wait."""
+        self._counts.granted(self._counts.of(names, adapter))
+
     def _granted(self, event: events.Granted) -> None:
-        self._counts.granted(self._counts.of(event))
-        if self._waits or event.waited:
-            self._waited(event, "granted")
+        self.granted(event.names, event.adapter)
+        self._waited(event, "granted")
 
     def _refused(self, event: events.Refused) -> None:
         reason = event.reason.value
-        self._counts.outcome(self._counts.of(event), reason)
+        self._counts.outcome(self._counts.of(event.names, event.adapter), reason)
         # A caller gets an error; a job ends as its queue has it, and nobody gets one.
         self._waited(event, reason, error=reason if event.adapter is None else None)
 
     def _cancelled(self, event: events.Cancelled) -> None:
-        self._counts.outcome(self._counts.of(event), "cancelled")
+        self._counts.outcome(self._counts.of(event.names, event.adapter), "cancelled")
         self._waited(event, "cancelled")
 
     def _failed(self, event: events.Failed) -> None:
-        self._counts.outcome(self._counts.of(event), "failed")
+        self._counts.outcome(self._counts.of(event.names, event.adapter), "failed")
         self._waited(event, "failed", error=_type_of(event.error))
 
     def _admitted(self, event: events.AdmittedWithoutStore) -> None:
-        self._counts.outcome(self._counts.of(event), "admitted")
+        self._counts.outcome(self._counts.of(event.names, event.adapter), "admitted")
         self._waited(event, "admitted")
 
     # -- ends --------------------------------------------------------------------------------------
 
-    def _released(self, event: events.Released) -> None:
-        series = self._counts.of(event)
+    def released(self, names: tuple[str, ...], adapter: str | None, held: float) -> None:
+        """Count a release."""
+        series = self._counts.of(names, adapter)
         self._counts.released(series)
-        if event.held >= SHORTEST_RECORDED:
+        if held >= SHORTEST_RECORDED:
             for each in series:
-                self._metrics.held(event.held, each.with_outcome("released"))
+                self._metrics.held(held, each.with_outcome("released"))
 
     def _lost(self, event: events.Lost) -> None:
         reason = _reason_of(event.reason)
-        series = self._counts.of(event)
+        series = self._counts.of(event.names, event.adapter)
         self._counts.lost(series, reason)
         if event.held >= SHORTEST_RECORDED:
             for each in series:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import anyio
 import pytest
 from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, Superseded, SyncLimiter, WaitTimeout
 from limiter_core.testing import FakeClock
 from limiter_memory import MemoryStore
+from limiter_otel._spans import span_context_of
 from tests.core._tools import Thread, until_waiting, until_waiting_now
 
 from ._telemetry import Telemetry
@@ -144,3 +147,51 @@ async def test_traces_that_are_suppressed(telemetry: Telemetry, store: MemorySto
         await until_waiting(store, "one", 1)
     assert telemetry.waits() == []
     assert telemetry.values("limiter.wait.duration") == {("billing", "granted"): 1}
+
+
+async def test_a_wait_links_to_the_span_of_the_holder(
+    telemetry: Telemetry, store: MemoryStore
+) -> None:
+    limiter = Limiter(store, label="web-1")
+    with telemetry.tracer.start_as_current_span("holder") as holder:
+        lease = await limiter.acquire(ONE)
+    async with anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            with telemetry.tracer.start_as_current_span("waiter"):
+                await (await limiter.acquire(ONE)).release()
+
+        tasks.start_soon(wait)
+        await until_waiting(store, "one", 1)
+        assert store.inspect("one").holders[0].label == "web-1"
+        await lease.release()
+    (span,) = telemetry.waits()
+    (link,) = span.links
+    assert link.context.trace_id == holder.get_span_context().trace_id
+    assert link.context.span_id == holder.get_span_context().span_id
+    assert link.context.is_remote
+
+
+async def test_spans_that_are_not_sampled_are_not_linked(
+    telemetry: Telemetry, store: MemoryStore
+) -> None:
+    limiter = Limiter(store)
+    unsampled = TracerProvider(sampler=ALWAYS_OFF).get_tracer("test")
+    with unsampled.start_as_current_span("holder"):
+        lease = await limiter.acquire(ONE)
+    async with anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            with telemetry.tracer.start_as_current_span("waiter"):
+                await (await limiter.acquire(ONE)).release()
+
+        tasks.start_soon(wait)
+        await until_waiting(store, "one", 1)
+        await lease.release()
+    (span,) = telemetry.waits()
+    assert span.links == ()
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "00-0-0-01", "00-" + "0" * 32 + "-1-01"])
+def test_a_traceparent_that_is_none(text: str) -> None:
+    assert span_context_of(text) is None

@@ -1,0 +1,177 @@
+"""OpenTelemetry: what metrics and traces cost, each contender beside itself without them.
+
+The SDK has a reader of metrics, and sends spans in batches to an exporter that drops them. All runs
+within a span, as in the handler of a request, so the trace context of each holder travels with its
+lease. The memory store takes a few microseconds, so there the share is the highest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, closing
+from statistics import median
+from typing import Any
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from harness import (
+    AsyncContender,
+    Bar,
+    Contender,
+    Row,
+    Settings,
+    Table,
+    cost,
+    in_turns,
+    in_turns_plain,
+    microseconds,
+)
+from limiter_core import ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_otel import LimiterInstrumentor
+from limiter_redis import RedisStore
+from redis_server import NoServerError, Server, open_limiter, open_server
+
+TASKS = 50
+WAITERS = 20
+LIMIT = ConcurrencyLimit("customer_id", max_concurrent=1)
+WITH = "with OpenTelemetry: "
+MEMORY = Bar(at_most=2.0)
+REDIS = Bar(at_most=1.1)
+
+Hold = Callable[[int], AbstractAsyncContextManager[Any]]
+"""Takes and releases the slot of a customer."""
+
+
+class _Dropped(SpanExporter):
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002  (its task)
+        return SpanExportResult.SUCCESS
+
+
+class Telemetry:
+    """The SDK, and the limiter's instrumentation that is switched on and off."""
+
+    def __init__(self) -> None:
+        self._meters = MeterProvider([InMemoryMetricReader()])
+        self._tracers = TracerProvider()
+        self._tracers.add_span_processor(BatchSpanProcessor(_Dropped()))
+        self._tracer = self._tracers.get_tracer("benchmark")
+
+    def close(self) -> None:
+        """End the SDK's threads."""
+        self._meters.shutdown()
+        self._tracers.shutdown()
+
+    def on(self) -> AbstractContextManager[object]:
+        """Measure and trace, and make a span current; for the time of a block."""
+        LimiterInstrumentor().instrument(
+            meter_provider=self._meters, tracer_provider=self._tracers, skip_dep_check=True
+        )
+        return self._tracer.start_as_current_span("request")
+
+    def beside(self, contenders: Mapping[str, AsyncContender]) -> dict[str, AsyncContender]:
+        """Return each contender, and the same with OpenTelemetry."""
+
+        def observed(contender: AsyncContender) -> AsyncContender:
+            async def run(operations: int) -> None:
+                with self.on():
+                    await contender(operations)
+                LimiterInstrumentor().uninstrument()
+
+            return run
+
+        both: dict[str, AsyncContender] = {}
+        for name, contender in contenders.items():
+            both[name] = contender
+            both[WITH + name] = observed(contender)
+        return both
+
+
+def tables(settings: Settings) -> list[Table]:
+    """Measure on the memory store and on a server, or report why there is none."""
+    with closing(Telemetry()) as telemetry:
+        made = [asyncio.run(_memory(telemetry, settings))]
+        try:
+            with open_server() as server:
+                made.append(asyncio.run(_redis(telemetry, server, settings)))
+                made.append(_threads(telemetry, server, settings))
+        except NoServerError as error:
+            made.append(Table("Redis", "", "", notes=[str(error)]))
+    return made
+
+
+async def _memory(telemetry: Telemetry, settings: Settings) -> Table:
+    limiter = Limiter("memory://")
+    contenders = _contenders(lambda customer: limiter.hold(LIMIT, {"customer_id": customer}))
+    del contenders[f"{TASKS} tasks on {TASKS} keys"]
+    times = await in_turns(telemetry.beside(contenders), 1_000, settings.rounds)
+    rows = _rows({name: [min(rounds)] for name, rounds in times.items()}, {"no waiters": MEMORY})
+    return Table("memory store, with OpenTelemetry", "per operation", "time, to without", rows)
+
+
+async def _redis(telemetry: Telemetry, server: Server, settings: Settings) -> Table:
+    async with open_limiter(server.url, server.namespace) as limiter:
+        contenders = _contenders(lambda customer: limiter.hold(LIMIT, {"customer_id": customer}))
+        rounds = 9 if settings.quick else 25
+        times = await in_turns(telemetry.beside(contenders), 1_000, rounds)
+    bars = dict.fromkeys(contenders, REDIS)
+    return Table(
+        "Redis, with OpenTelemetry", "per operation", "time, to without", _rows(times, bars)
+    )
+
+
+def _threads(telemetry: Telemetry, server: Server, settings: Settings) -> Table:
+    store = RedisStore(server.url, namespace=server.namespace)
+    with closing(store), SyncLimiter(store) as limiter:
+
+        def plain(operations: int) -> None:
+            for _ in range(operations):
+                with limiter.hold(LIMIT, {"customer_id": 42}):
+                    pass
+
+        def observed(operations: int) -> None:
+            with telemetry.on():
+                plain(operations)
+            LimiterInstrumentor().uninstrument()
+
+        name = "no waiters"
+        contenders: dict[str, Contender] = {name: plain, WITH + name: observed}
+        times = in_turns_plain(contenders, 500, 9 if settings.quick else 25)
+    title = "Redis, a thread, with OpenTelemetry"
+    return Table(title, "per operation", "time, to without", _rows(times, {name: REDIS}))
+
+
+def _rows(times: Mapping[str, list[float]], bars: Mapping[str, Bar]) -> list[Row]:
+    return [
+        Row(
+            name,
+            microseconds(median(each)),
+            cost(each, times[without := name.removeprefix(WITH)]),
+            bars.get(without) if name != without else None,
+        )
+        for name, each in times.items()
+    ]
+
+
+def _contenders(hold: Hold) -> dict[str, AsyncContender]:
+    async def alone(operations: int, customer: int = 42, waits: float | None = None) -> None:
+        for _ in range(operations):
+            async with hold(customer):
+                if waits is not None:
+                    await asyncio.sleep(waits)
+
+    async def on_keys(operations: int) -> None:
+        await asyncio.gather(*(alone(operations // TASKS, task) for task in range(TASKS)))
+
+    async def on_one_key(operations: int) -> None:
+        share = operations // (WAITERS + 1)
+        await asyncio.gather(*(alone(share, waits=0) for _ in range(WAITERS + 1)))
+
+    return {
+        "no waiters": alone,
+        f"{TASKS} tasks on {TASKS} keys": on_keys,
+        f"one slot, handed on to {WAITERS} waiters": on_one_key,
+    }
