@@ -47,6 +47,8 @@ class ModelComparison:
         self.store = store
         self.granted: dict[str, int] = {}
         """The fencing tokens of the grants that were answered or delivered."""
+        self.lost_while_asking = False
+        """Whether the last call that asked was notified meanwhile that its lease had ended."""
         self.notifications: list[Notification] = []
         self._clock = clock
         self._patience = patience
@@ -85,6 +87,10 @@ class ModelComparison:
             lambda store: store.acquire(own),
             lambda model, now: model.acquire(own, now),
             lambda given, right: comparable(given, own) == comparable(right, own),
+        )
+        self.lost_while_asking = any(
+            what == "lost" and request_id == own.id and detail is not Loss.PREEMPTED
+            for what, request_id, detail in self.notifications
         )
         # A place in line is a number of the store's own making.
         self._seen.append(comparable(answer, own._replace(order=None)))

@@ -128,10 +128,17 @@ class StoreMachine(RuleBasedStateMachine):
         claimant=st.sampled_from(("worker-1", "worker-1", "worker-2")),
     )
     def ask_again(self, indexes: list[int], claimant: str) -> None:
-        """Waiters look again, claim their slots, or ask once more for a reply that was lost."""
+        """Waiters look again, claim their slots, or ask once more for a reply that was lost.
+
+        A call that is notified of a loss while it asks is over, whatever the answer: as a limiter
+        does, the run releases it.
+        """
         for index in indexes:
             if request := self._pick(index):
                 self._ask(request._replace(claimant=claimant))
+                if any(comparison.lost_while_asking for comparison in self.comparisons):
+                    self.requests.remove(request)
+                    self._release(request)
 
     @precondition(_has_calls)
     @rule(indexes=st.lists(_indexes, min_size=1, max_size=3))

@@ -36,8 +36,7 @@ def leave_time_to_the_clock(requests: LocalRequests) -> None:
 
     On a busy machine a run may last longer than it takes until the first look or deadline; and all
     is renewed once the process is subscribed to the notices of jobs, some time after its start.
-    A call that is told of a loss while it asks is over, whatever the answer; what it may have taken
-    is released in the background. The calls of a run go on with the answer.
+    What a call may have taken that was notified of a loss while it asked is released by the run.
     """
     requests._jitter = lambda: 1e6
     requests.due = lambda now: []  # type: ignore[method-assign]
@@ -112,6 +111,21 @@ def test_a_release_in_whose_step_a_lease_ends_notifies_others_alone(
     steps.pass_time(12.002)
     steps.pass_time(4.002)
     steps.release([leaving])
+    steps.teardown()
+
+
+def test_a_call_that_is_notified_of_a_loss_while_it_asks_is_over(machine: Any) -> None:
+    """The Redis store notifies it of nothing more, and releases what the answer granted."""
+    demand = Demand("model/a", 2, 1)
+    call = Request("", (demand,), LISTENED_LEASE, max_hold=15.7, claim=LISTENED_LEASE)
+    steps = machine()
+    steps.begin("one key", 1, [ConflictResolution.QUEUE], [call])
+    steps.pass_time(12.002)
+    steps.pass_time(4.002)
+    steps.ask_again([0], "worker-1")
+    steps.pass_time(12.002)
+    steps.pass_time(4.002)
+    steps.inspect(0)
     steps.teardown()
 
 
