@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command(cls=RunCommand)(run)
 app.command()(operate.ls)
 app.command()(operate.show)
+app.command()(operate.explain)
 app.command("set")(operate.set_limit)
 app.command()(operate.reset)
 app.command()(operate.pause)

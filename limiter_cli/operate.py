@@ -1,4 +1,4 @@
-"""The subcommands of an operator: `ls`, `show`, `set`, `reset`, `pause`, `resume`, `evict`.
+"""The subcommands of an operator: `ls`, `show`, `explain`, and those that change keys.
 
 They look at, and change, the keys of a store that the limited processes share. Each exits with 69
 if the store cannot be reached.
@@ -6,6 +6,7 @@ if the store cannot be reached.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Annotated
@@ -18,7 +19,7 @@ from limiter_cli.shared_store import DEFAULT_URL, Key, Url, described, key_text,
 from limiter_cli.tables import as_dict, print_key, print_keys
 from limiter_core import KeySnapshot, StoreError, StoreUnavailable, SyncLimiter
 
-__all__ = ("evict", "ls", "pause", "reset", "resume", "set_limit", "show")
+__all__ = ("evict", "explain", "ls", "pause", "reset", "resume", "set_limit", "show")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
@@ -75,6 +76,16 @@ def show(key: Key, *, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
         print_json(as_dict(found, members=True))
     else:
         print_key(found)
+
+
+def explain(key: Key, *, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Say why a call on a key would have to wait now: the holders, and its place in line."""
+    with shared_limiter(url) as limiter:
+        found = limiter.explain(key_text(key))
+    if as_json:
+        print_json(dataclasses.asdict(found))
+    else:
+        print_line(printable(str(found)))
 
 
 def set_limit(

@@ -21,6 +21,7 @@ from limiter_core.errors import (
     WaitTimeout,
 )
 from limiter_core.events import observe
+from limiter_core.explanation import Explanation
 from limiter_core.keys import register_key_type
 from limiter_core.lease import Lease, SyncLease
 from limiter_core.limiter import Limiter
@@ -40,6 +41,7 @@ __all__ = (
     "ConflictResolution",
     "DormantSnapshot",
     "Evicted",
+    "Explanation",
     "HolderSnapshot",
     "KeyDerivationError",
     "KeySnapshot",

@@ -6,14 +6,13 @@ import logging
 import math
 
 from limiter_core._call import Call
-from limiter_core.requests import HolderSnapshot, KeySnapshot, Queued
+from limiter_core.explanation import held_by
+from limiter_core.requests import KeySnapshot, Queued
 
 logger = logging.getLogger("limiter")
 
 INSPECT_PATIENCE = 1.0
 """Seconds that the look at the key may take; the call could be granted its slot meanwhile."""
-
-_HOLDERS_NAMED = 3
 
 
 def key_to_inspect(call: Call) -> str | None:
@@ -69,13 +68,5 @@ def _described(state: KeySnapshot, place: int | None) -> str:
     behind = "" if place is None else f"place {place} of {state.waiting} in line, "
     return (
         f"{paused}{behind}{state.in_use} of {state.limit} slots in use"
-        f"{_held_by(state.holders) if state.holders else ''}"
+        f"{', ' if state.holders else ''}{held_by(state.holders)}"
     )
-
-
-def _held_by(holders: tuple[HolderSnapshot, ...]) -> str:
-    named = [
-        f"{each.label or each.id} for {each.held_for:.0f} s" for each in holders[:_HOLDERS_NAMED]
-    ]
-    more = len(holders) - len(named)
-    return f", held by {', '.join(named)}{f', and {more} more' if more else ''}"

@@ -33,9 +33,10 @@ from limiter_core._prepare import (
 from limiter_core.arguments import binder_of
 from limiter_core.errors import LimitReached
 from limiter_core.events import Observer
+from limiter_core.explanation import Explanation, explained
 from limiter_core.lease import Lease
 from limiter_core.limits import ConcurrencyLimit
-from limiter_core.requests import KeySnapshot, Mode
+from limiter_core.requests import Demand, KeySnapshot, Mode
 from limiter_core.store import Store
 
 __all__ = ("Limiter",)
@@ -203,6 +204,22 @@ class Limiter(Copyable):
             return await self._face.inspect(check_key(limit))
         demands = await run_async(demands_of((one_limit(limit),), view_of(arguments)))
         return (await self._face.inspect(demands[0].key)).declared_as(demands[0].limit)
+
+    async def explain(self, limits: Limits | str, arguments: Arguments = None) -> Explanation:
+        """Return why a call that is made now would have to wait, and how long that may take.
+
+        Nothing is taken, and no place in line. `str()` of it is a readable paragraph.
+
+        Args:
+            limits: as for `hold`; or a key itself, for a call of one slot.
+            arguments: as for `hold`.
+        """
+        self._engine.check_open()
+        if isinstance(limits, str):
+            state = await self._face.inspect(check_key(limits))
+            return explained((Demand(limits, max(state.declared, default=1)),), (state,))
+        demands = await run_async(demands_of(check_limits(limits), view_of(arguments)))
+        return explained(demands, [await self._face.inspect(demand.key) for demand in demands])
 
     async def keys(self) -> AsyncIterator[str]:
         """Iterate over the keys in use: with holders, waiters or an operator's override."""

@@ -34,9 +34,10 @@ from limiter_core._sync_hold import Hold
 from limiter_core.arguments import binder_of
 from limiter_core.errors import LimitReached
 from limiter_core.events import Observer
+from limiter_core.explanation import Explanation, explained
 from limiter_core.lease import SyncLease
 from limiter_core.limits import ConcurrencyLimit
-from limiter_core.requests import KeySnapshot, Mode
+from limiter_core.requests import Demand, KeySnapshot, Mode
 from limiter_core.store import Store
 
 __all__ = ("SyncLimiter",)
@@ -198,6 +199,22 @@ class SyncLimiter(Copyable):
             return self._face.inspect(check_key(limit))
         demands = run_now(demands_of((one_limit(limit),), view_of(arguments)))
         return self._face.inspect(demands[0].key).declared_as(demands[0].limit)
+
+    def explain(self, limits: Limits | str, arguments: Arguments = None) -> Explanation:
+        """Return why a call that is made now would have to wait, and how long that may take.
+
+        Nothing is taken, and no place in line. `str()` of it is a readable paragraph.
+
+        Args:
+            limits: as for `hold`; or a key itself, for a call of one slot.
+            arguments: as for `hold`.
+        """
+        self._engine.check_open()
+        if isinstance(limits, str):
+            state = self._face.inspect(check_key(limits))
+            return explained((Demand(limits, max(state.declared, default=1)),), (state,))
+        demands = run_now(demands_of(check_limits(limits), view_of(arguments)))
+        return explained(demands, [self._face.inspect(demand.key) for demand in demands])
 
     def keys(self) -> Iterator[str]:
         """Iterate over the keys in use: with holders, waiters or an operator's override."""

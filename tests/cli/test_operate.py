@@ -1,4 +1,4 @@
-"""`limiter ls`, `show`, `set`, `reset`, `pause`, `resume`, `evict`: what an operator does."""
+"""`limiter ls`, `show`, `explain`, `set` and the others: what an operator does."""
 
 import json
 import os
@@ -111,6 +111,27 @@ def test_show_as_json(do, in_use, key):
     assert [waiter["label"] for waiter in shown["waiters"]] == ["a test"]
 
 
+def test_explain_says_what_blocks_a_call(do, limiter, in_use, key):
+    output = do("explain", key)
+    assert output.startswith(f"'{key}' is full: 2 of 2 slots are in use, held by ")
+    assert output.endswith("; 1 call waits. A call would be number 2 in line.\n")
+    assert limiter.inspect(key).holders[0].label in output
+    explained = json.loads(do("explain", key, "--json"))
+    assert [(each["key"], each["in_use"]) for each in explained["blocking"]] == [(key, 2)]
+    assert (explained["place"], explained["expected_wait"]) == (2, None)
+
+
+def test_explain_of_a_key_that_no_call_uses(do, key):
+    assert do("explain", key) == f"Nothing blocks a call on '{key}' now.\n"
+
+
+def test_explain_cannot_control_the_terminal(do, url, key, limit):
+    with SyncLimiter(url, label="\x1b[31mred\n") as other, other.hold(limit), other.hold(limit):
+        output = do("explain", key)
+    assert "held by ?[31mred? for" in output
+    assert "\x1b" not in output
+
+
 def test_show_of_a_key_that_nobody_uses(do, key):
     assert do("show", key) == f"{key}: 0 of ? slots in use\n"
 
@@ -194,6 +215,7 @@ def test_jobs_without_a_worker_are_dormant(do, parked, key):
     [dormant] = json.loads(do("show", key, "--json"))["dormant"]
     assert (dormant["name"], dormant["waiting"]) == (f"queue:{key}", 3)
     assert [waiter["id"] for waiter in dormant["waiters"]] == [f"{key}-{n}" for n in range(3)]
+    assert f"3 jobs wait on '{key}' for a worker of 'queue:{key}'" in do("explain", key)
     listed = json.loads(do("ls", key, "--json"))
     assert "waiters" not in listed[0]["dormant"][0]
 
@@ -314,6 +336,7 @@ def test_a_terminal_gets_a_table_that_fits(limiter, limit, key, processes):
     [
         ("ls",),
         ("show", "key"),
+        ("explain", "key"),
         ("set", "key", "2"),
         ("reset", "key"),
         ("pause", "key"),
@@ -333,6 +356,7 @@ def test_a_store_that_is_away_is_69(run, arguments):
     [
         (("ls", "--url", "memory://"), "a store of this one process"),
         (("show", ""), "a key cannot be empty"),
+        (("explain", ""), "a key cannot be empty"),
         (("set", "key", "-1"), "-1"),
         (("evict",), "give leases or tickets to evict"),
     ],
