@@ -1,7 +1,7 @@
 """How a call finds the trace of the call that it waits for, across processes.
 
 While a trace source is set, each request carries the trace in which it was made behind its label,
-and the store returns that of the oldest holder to those who wait (`Queued.blocker`). Without a
+and the store returns that of the oldest holder to the waiters (`Queued.blocker`). Without a
 source no request is longer, and none costs more than a check::
 
     set_trace_source(lambda: current_traceparent())

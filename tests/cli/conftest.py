@@ -110,6 +110,18 @@ def run_fixture():
     return run
 
 
+@pytest.fixture
+def do(run, url):
+    """Run a subcommand on the test's server."""
+
+    def do(*arguments):
+        result = run(*arguments, "--url", url)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return do
+
+
 @pytest.fixture(name="wait_until")
 def wait_until_fixture():
     return wait_until

@@ -148,6 +148,7 @@ def test_a_log_is_sorted_and_keeps_its_line_numbers(tmp_path):
             '[bill] priority has no effect without on_conflict = "priority"',
         ),
         ('bill.by = "a"\nbill.cost = 0\n', 2, "[bill] cost must be at least 1, got 0"),
+        ('[bill]\nname = " "\n', 2, "[bill] name must be printable text, and not blank"),
         ('[bill]\nby = "a..b"\n', 1, "[bill] 'a..b' is not a path"),
         ("bill = [1]\n", 1, "bill must be a table of options"),
     ],
@@ -160,6 +161,15 @@ def test_a_bad_table_is_named(tmp_path, text, line, message):
         load_limits(path)
 
     assert str(caught.value).startswith(f"{path}, line {line}: {message}")
+
+
+def test_a_table_may_name_its_limit(tmp_path):
+    path = tmp_path / "limits.toml"
+    path.write_text('[bill]\nname = "billing"\n[sync]\nconstant = "crm"\n')
+
+    limits = load_limits(path)
+
+    assert [limits[each][0].name for each in ("bill", "sync")] == ["billing", None]
 
 
 def test_every_bad_option_is_named_in_the_order_of_the_file(tmp_path):

@@ -15,7 +15,6 @@ from limiter_core import (
     LIMIT_BY,
     ArgumentView,
     ConcurrencyLimit,
-    ConflictResolution,
     LeaseLost,
     LimitReached,
     SyncLimiter,
@@ -28,18 +27,6 @@ UNREACHABLE = "redis://127.0.0.1:1/0"
 @pytest.fixture
 def limit(key):
     return ConcurrencyLimit(LIMIT_BY.constant(key), 2)
-
-
-@pytest.fixture
-def do(run, url):
-    """Run a subcommand on the test's server."""
-
-    def do(*arguments):
-        result = run(*arguments, "--url", url)
-        assert result.exit_code == 0, result.output
-        return result.output
-
-    return do
 
 
 @pytest.fixture
@@ -368,43 +355,6 @@ def test_wrong_use_is_2(run, url, arguments, message):
     assert message in result.output
 
 
-def test_a_trace_is_not_shown_as_a_label(do, limiter, url, key, limit):
-    from limiter_core.requests import Demand, Request
-    from limiter_core.tracing import labelled
-    from limiter_redis import RedisStore
-
-    asked = Request("traced", (Demand(key, 1),), label=labelled("web-1", "00-0af7-b7ad-01"))
-    with closing(RedisStore(url)) as store, limiter.hold(limit):
-        store.sync_face().acquire(asked)
-        shown, listed = do("show", key), do("ls", key)
-        [waiter] = json.loads(do("show", key, "--json"))["waiters"]
-        store.sync_face().release("traced")
-    assert line_of(shown, "traced").split()[:2] == ["traced", "web-1"]
-    assert "0af7" not in shown + listed
-    assert (waiter["label"], waiter["trace"]) == ("web-1", "00-0af7-b7ad-01")
-
-
-def test_ids_and_labels_that_users_made_drive_no_terminal(run, url, key):
-    from limiter_core.requests import Demand, Mode, Request
-    from limiter_redis import RedisStore
-
-    evil = "\x1b]0;owned\x07"
-    demand = Demand(key, 1, 1, ConflictResolution.QUEUE, 0, None, None)
-    asked = Request(evil + key, (demand,), 30.0, Mode.WAIT, None, 5.0, None, None, "", evil)
-    with closing(RedisStore(url)) as store:
-        store.sync_face().acquire(asked)
-
-        seen = [
-            run("show", key, "--url", url),
-            run("evict", evil, "--url", url),
-            run("evict", "--all-of", key, "--url", url),
-            run("ls", f"{evil}*", "--url", url),
-        ]
-
-    assert seen[2].stdout == f"evicted ?]0;owned?{key}\n"
-    assert not [result.output for result in seen if "\x1b" in result.output]
-
-
 def test_a_record_that_cannot_be_read_hides_no_other_key(run, limiter, url, key, limit):
     import redis
 
@@ -422,23 +372,6 @@ def test_a_record_that_cannot_be_read_hides_no_other_key(run, limiter, url, key,
     assert line_of(result.stdout, key).split()[0] == key
     assert [each["key"] for each in json.loads(as_json.stdout)] == [key]
     assert stray in result.stderr
-
-
-def test_names_of_limits_are_shown_and_select_keys(do, run, limiter, url, key):
-    named = ConcurrencyLimit("tenant", 2, name="billing", scope=key)
-    with limiter.hold([named, ConcurrencyLimit(LIMIT_BY.constant(key))], {"tenant": 7}):
-        of_tenant = f"{key}/tenant=7"
-        assert line_of(do("ls", f"{key}*"), of_tenant).split()[:2] == [of_tenant, "billing"]
-        assert do("show", of_tenant).startswith(f"{of_tenant} (billing): 1 of 2 slots in use\n")
-        assert json.loads(do("show", of_tenant, "--json"))["name"] == "billing"
-        listed = json.loads(do("ls", f"{key}*", "--name", "bill*", "--json"))
-        assert [(each["key"], each["name"]) for each in listed] == [(of_tenant, "billing")]
-        do("set", of_tenant, "3")
-    # A process that does not have the code sees it, too, and when nobody holds a slot.
-    assert do("show", of_tenant).startswith(f"{of_tenant} (billing): 0 of 3 slots in use (set)\n")
-    do("reset", of_tenant)
-    nothing = run("ls", f"{key}*", "--name", "bill*", "--url", url)
-    assert f"of a limit named 'bill*' is in use at {url}" in nothing.stderr
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,14 @@ def test_no_slot_is_75_and_the_command_does_not_start(run_command, held, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_the_limit_has_the_name_that_is_given(run_command, held):
+    full = run_command("--on-conflict", "cancel", "--name", "nightly")
+    wrong = run_command("--name", " ")
+
+    assert "(nightly) is full: 1 of 1 slots in use" in full.output
+    assert (wrong.exit_code, "name must be printable text" in wrong.output) == (2, True)
+
+
 def test_refusals_leave_no_ticket(run_command, held, limiter, key):
     run_command("--timeout", "0.5")
 

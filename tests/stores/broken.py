@@ -291,7 +291,7 @@ class KeepsNoNames(MemoryStore):
 
 
 class FollowsNoTraces(MemoryStore):
-    """S21: who waits gets no trace of the holder."""
+    """S21: a waiter gets no trace of the holder."""
 
     def acquire(self, request):
         answer = super().acquire(request)

@@ -1,4 +1,4 @@
-"""S21: a waiter that carries a trace gets that of the oldest holder, and nobody sees it as text."""
+"""S21: a waiter that carries a trace gets that of the holder; the label is shown without it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def a_waiter_with_a_trace_gets_that_of_the_holder(store: StoreUnderTest) -> Step
 
 @scenario("S21")
 def a_waiter_without_a_trace_gets_none(store: StoreUnderTest) -> Steps[None]:
-    """It would not know what to do with it."""
+    """Its request says that no trace is wanted."""
     yield from store.take(store.request(label=THEIRS))
     assert (yield from store.wait(store.request(label="host:1"))).blocker == ""
 
