@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
+from logging import DEBUG
 from typing import Any
 
 import anyio
@@ -24,11 +25,12 @@ from limiter_core._engine import (
     CLOSING_PATIENCE,
     Engine,
     OnStoreError,
+    logger,
 )
 from limiter_core._long_waits import INSPECT_PATIENCE, key_to_inspect, warn
 from limiter_core._loop_ticker import TICK, LoopTickers
 from limiter_core._observed_call import ObservedCall
-from limiter_core._observers import Observer
+from limiter_core._observers import Observer, of_process
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -80,13 +82,14 @@ class AsyncEngine(Engine):
         # A store that never suspends need not be awaited: that is a quarter of a call's time.
         self._sure_release = self.store.capabilities.sure_release
         self._tickers = LoopTickers(self.waiting)
+        self._ticks = self.warn_after is not None and self.warn_after > TICK
         self._direct = None if self.suspends else self.store.sync_face()
 
     def take(
         self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
     ) -> Coroutine[Any, Any, AsyncCall]:
         """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
-        if self.is_observed():
+        if of_process.audience.registered or self.registrations or logger.isEnabledFor(DEBUG):
             return self._take_observed(limits, arguments, timeout, mode)
         return self._take(limits, arguments, timeout, mode)
 
@@ -192,7 +195,7 @@ class AsyncEngine(Engine):
     ) -> None:
         """Wait until the slots are granted."""
         self.begin_waiting(call)
-        if isinstance(call, AsyncioCall) and self.warn_after is not None and self.warn_after > TICK:
+        if self._ticks and isinstance(call, AsyncioCall):
             call.is_ticked = True
             self._tickers.arm(call.loop)
         while not isinstance(answer, Granted):

@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from limiter_core._blocks import frames_on_stack
 from limiter_core._observed_call import ObservedCall
@@ -49,6 +49,14 @@ _CHECK_PATIENCE = 0.05
 """Seconds that the check for a call that would wait for itself has, whatever its timeout."""
 
 
+class LeaseWatcher(Protocol):
+    """The part of an engine that a call uses."""
+
+    def collected(self, call: Any, watch: object) -> None:
+        """Note that a lease was garbage-collected, perhaps unreleased."""
+        ...
+
+
 class Call:
     """What is known of one call. It is the store's `Listener`, so its methods come from any thread.
 
@@ -68,6 +76,7 @@ class Call:
         margin: seconds that the store keeps it for longer.
         held_until: when `max_hold` is over.
         watch: notices that the lease is garbage-collected; None once it is being released.
+        engine: what is told of that.
         closed: True from the moment of the release; a loss after that is none.
         forgotten: True for a lease that was collected unreleased; it may come back to life, as an
             asynchronous generator does to be closed, and be released after all.
@@ -93,6 +102,7 @@ class Call:
     margin = 0.0
     held_until = math.inf
     watch: object = None
+    engine: LeaseWatcher
     closed = False
     forgotten = False
     settled = False
@@ -171,6 +181,10 @@ class Call:
         if self.look_at == math.inf:
             return seconds
         return min(seconds, max(0.0, self.look_at - self.now()))
+
+    def lease_collected(self, watch: object) -> None:
+        """Tell the engine that the lease object was collected; called by the garbage collector."""
+        self.engine.collected(self, watch)
 
     # -- the lease --------------------------------------------------------------------------------
 

@@ -143,11 +143,6 @@ class Engine:
         """The name of this process's callers in `inspect`."""
         return self._label
 
-    def is_observed(self) -> bool:
-        """Whether anything is to be sent of a call that begins now."""
-        registered = of_process.audience.registered or self.registrations
-        return bool(registered) or logger.isEnabledFor(logging.DEBUG)
-
     def observed_call(
         self,
         limits: Limits,

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from logging import DEBUG
 
 from limiter_core._call import (
     Call,
@@ -27,7 +28,7 @@ from limiter_core._engine import (
 )
 from limiter_core._long_waits import INSPECT_PATIENCE, key_to_inspect, warn
 from limiter_core._observed_call import ObservedCall
-from limiter_core._observers import Observer
+from limiter_core._observers import Observer, of_process
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -154,7 +155,7 @@ class SyncEngine(Engine):
         self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
     ) -> SyncCall:
         """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
-        if self.is_observed():
+        if of_process.audience.registered or self.registrations or logger.isEnabledFor(DEBUG):
             return self._take_observed(limits, arguments, timeout, mode)
         return self._take(limits, arguments, timeout, mode)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Protocol, Self
 
 from limiter_core._async_calls import AsyncCall
@@ -118,7 +117,8 @@ class Lease(_BaseLease):
         self._call = call
         self._engine = engine
         # No finalizer: one would run for each lease, and swallow what a signal raises just then.
-        call.watch = weakref.ref(self, partial(engine.collected, call))
+        call.engine = engine
+        call.watch = weakref.ref(self, call.lease_collected)
 
     async def release(self) -> None:
         """Release the slots, and hand them to the next waiters.
@@ -153,7 +153,8 @@ class SyncLease(_BaseLease):
         self._call = call
         self._engine = engine
         # No finalizer: one would run for each lease, and swallow what a signal raises just then.
-        call.watch = weakref.ref(self, partial(engine.collected, call))
+        call.engine = engine
+        call.watch = weakref.ref(self, call.lease_collected)
 
     def release(self) -> None:
         """Release the slots, and hand them to the next waiters.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from limiter_core.awaited import AwaitedStore
 from limiter_core.store import SyncStore
 
@@ -11,9 +13,9 @@ class AsyncMemoryStore(AwaitedStore):
 
     __slots__ = ("now",)
 
-    def __init__(self, store: SyncStore) -> None:
+    def __init__(self, store: SyncStore, clock: Callable[[], float]) -> None:
         super().__init__(store)
-        self.now = store.now  # type: ignore[method-assign]
+        self.now = clock  # type: ignore[method-assign]
 
     def let_expire(self, lease_id: str, claimant: str = "") -> None:
         self._store.let_expire(lease_id, claimant)

@@ -99,7 +99,7 @@ class MemoryStore:
 
     def async_face(self) -> AsyncStore:
         """Return the operations for event loops, of asyncio and of trio."""
-        return AsyncMemoryStore(self)
+        return AsyncMemoryStore(self, self._clock)
 
     # -- SyncStore -------------------------------------------------------------------------------
 
