@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from threading import RLock
 
+from limiter_otel._sample import Sample
+
 NAME = "limiter.name"
 ADAPTER = "limiter.adapter"
 OUTCOME = "limiter.outcome"
@@ -29,6 +31,8 @@ class Series:
         waiting: calls that wait.
         calls: the number of other outcomes, by outcome.
         lost: the number of lost leases, by reason.
+        holds: which of them are measured.
+        waits: which of them are measured, and become spans.
     """
 
     __slots__ = (
@@ -37,9 +41,11 @@ class Series:
         "calls",
         "granted",
         "held",
+        "holds",
         "lost",
         "name",
         "waiting",
+        "waits",
     )
 
     def __init__(self, name: str, adapter: str | None) -> None:
@@ -50,6 +56,8 @@ class Series:
         self.waiting = 0
         self.calls: dict[str, int] = {}
         self.lost: dict[str, int] = {}
+        self.holds = Sample()
+        self.waits = Sample()
         self._with_outcome: dict[str, Attributes] = {}
 
     def with_outcome(self, outcome: str) -> Attributes:

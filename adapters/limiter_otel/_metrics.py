@@ -30,9 +30,6 @@ BOUNDARIES = (
 )
 """Seconds, from a hand-off on one machine to a job that waits for a batch to end."""
 
-SHORTEST_RECORDED = BOUNDARIES[0]
-"""Seconds that a hold has to take to be recorded: recording costs as much as a hold of nothing."""
-
 WAIT = "limiter.wait.duration"
 HOLD = "limiter.hold.duration"
 CALLS = "limiter.calls"
@@ -58,9 +55,7 @@ class Metrics:
         self._wait = _histogram(
             meter, WAIT, "Time that calls and jobs waited for their slots; only of those that did."
         )
-        self._hold = _histogram(
-            meter, HOLD, "Time for which slots were held; only of holds of 1 ms and longer."
-        )
+        self._hold = _histogram(meter, HOLD, "Time for which slots were held.")
         meter.create_observable_counter(
             CALLS,
             [self._callback(counts.all_calls)],

@@ -13,7 +13,7 @@ from limiter_core import events
 from limiter_core.events import Event
 from limiter_core.requests import Loss
 from limiter_otel._counts import Series
-from limiter_otel._metrics import SHORTEST_RECORDED, Metrics
+from limiter_otel._metrics import Metrics
 from limiter_otel._spans import KEY, WaitSpans
 
 MOST_SPANS = 10_000
@@ -110,17 +110,20 @@ class OpenTelemetryObserver:
         if wait is not None:
             series, key, blocker, context = wait
             self._counts.waits(series, -1)
-            traced = context is not None
-        elif event.adapter is not None and (event.id in self._jobs or seconds):
+            is_traced = context is not None
+        elif event.adapter is not None:
             key, blocker = self._jobs.pop(event.id, ("", ""))
+            if not seconds:
+                return
             key = key or next(iter(event.keys), "")
-            series, context, traced = self._series_of(event, key), None, seconds > 0
+            series, context, is_traced = self._series_of(event, key), None, True
         else:
             return
+        if not series.waits.takes():
+            return
         attributes = series.with_outcome(outcome)
-        if wait is not None or seconds > 0:
-            self._metrics.waited(seconds, attributes)
-        if traced:
+        self._metrics.waited(seconds, attributes)
+        if is_traced:
             self._spans.add(
                 series.name,
                 {**attributes, KEY: key},
@@ -171,17 +174,18 @@ class OpenTelemetryObserver:
         """Count a release."""
         series = self._counts.of(names, adapter)
         self._counts.released(series)
-        if held >= SHORTEST_RECORDED:
-            for each in series:
-                self._metrics.held(held, each.with_outcome("released"))
+        self._held(series, held, "released")
 
     def _lost(self, event: events.Lost) -> None:
         reason = _reason_of(event.reason)
         series = self._counts.of(event.names, event.adapter)
         self._counts.lost(series, reason)
-        if event.held >= SHORTEST_RECORDED:
-            for each in series:
-                self._metrics.held(event.held, each.with_outcome(reason))
+        self._held(series, event.held, reason)
+
+    def _held(self, series: tuple[Series, ...], seconds: float, outcome: str) -> None:
+        for each in series:
+            if each.holds.takes():
+                self._metrics.held(seconds, each.with_outcome(outcome))
 
     def _store_failed(self, event: events.StoreFailed) -> None:
         self._counts.store_failed(_type_of(event.error))

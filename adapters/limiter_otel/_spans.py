@@ -11,8 +11,6 @@ from opentelemetry.trace import (
     Status,
     StatusCode,
     Tracer,
-    format_span_id,
-    format_trace_id,
     get_current_span,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -27,8 +25,7 @@ def current_traceparent() -> str:
     context = get_current_span().get_span_context()
     if not (context.is_valid and context.trace_flags.sampled):
         return ""
-    trace_id, span_id = format_trace_id(context.trace_id), format_span_id(context.span_id)
-    return f"00-{trace_id}-{span_id}-{context.trace_flags:02x}"
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
 def span_context_of(traceparent: str) -> SpanContext | None:

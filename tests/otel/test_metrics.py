@@ -23,6 +23,7 @@ from limiter_core import (
 )
 from limiter_core.testing import FakeClock
 from limiter_memory import MemoryStore
+from limiter_otel._sample import PER_SECOND
 from tests.core._stores import RemoteStore
 from tests.core._tools import Thread, fork, until, until_waiting, until_waiting_now
 
@@ -269,6 +270,18 @@ async def test_calls_without_a_store(telemetry: Telemetry) -> None:
     async with Limiter(remote, on_store_error="admit").hold(ONE):
         assert telemetry.values("limiter.held") == {("billing",): 0}
     assert telemetry.values("limiter.calls") == {("billing", "admitted"): 1}
+
+
+async def test_all_are_counted_also_where_a_sample_is_measured(
+    telemetry: Telemetry, store: MemoryStore
+) -> None:
+    limiter = Limiter(store)
+    for _ in range(20 * PER_SECOND):
+        async with limiter.hold(ONE):
+            pass
+    assert telemetry.values("limiter.calls") == {("billing", "granted"): 20 * PER_SECOND}
+    (hold,) = telemetry.points("limiter.hold.duration")
+    assert 0 < hold.count < 20 * PER_SECOND
 
 
 async def test_ten_thousand_keys_make_few_series(telemetry: Telemetry, store: MemoryStore) -> None:
