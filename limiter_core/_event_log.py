@@ -12,6 +12,7 @@ import logging
 
 from limiter_core import events
 from limiter_core._observers import Registration
+from limiter_core.errors import named_key
 from limiter_core.events import Event
 
 logger = logging.getLogger("limiter")
@@ -53,11 +54,13 @@ def _level_of(event: Event) -> int:
 
 def _described(event: Event) -> tuple[str, str]:
     """Return the outcome in a word, and in words."""
-    on = " and ".join(map(repr, event.keys)) or "its limit"
+    names = event.names if len(event.names) == len(event.keys) else ("",) * len(event.keys)
+    on = " and ".join(map(named_key, event.keys, names)) or "its limit"
     match event:
         case events.Queued():
             use = f"{event.in_use} of {event.max_concurrent} slots in use"
-            return "queued", f"waits for {event.key!r}: {use}"
+            name = dict(zip(event.keys, names, strict=True)).get(event.key, "")
+            return "queued", f"waits for {named_key(event.key, name)}: {use}"
         case events.Granted(waited=waited) if waited:
             return "granted", f"got its slot of {on} after {waited:.3f} s"
         case events.Granted():
@@ -65,7 +68,8 @@ def _described(event: Event) -> tuple[str, str]:
         case events.Refused():
             return event.reason.value, f"is not run: {_REFUSALS[event.reason]} on {on}"
         case events.Cancelled():
-            return "cancelled", f"left the queue of {on} after {event.waited:.3f} s"
+            after = f" after {event.waited:.3f} s" if event.waited else ""
+            return "cancelled", f"left the queue of {on}{after}"
         case events.Failed():
             return "failed", f"got no answer for {on}: {event.error}"
         case events.AdmittedWithoutStore():

@@ -10,14 +10,27 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Protocol, TypeVar, cast
 
 from limiter_core._event_log import LOG
-from limiter_core._job_parts import REMEMBERED, Job
-from limiter_core._observed_call import ObservedCall
+from limiter_core._job_parts import REMEMBERED, Job, Waiting
+from limiter_core._observed_call import BegunCall, ObservedCall
 from limiter_core._observers import is_in_observer, of_process
-from limiter_core.errors import StoreError
+from limiter_core.errors import Evicted, StoreError, Superseded
+from limiter_core.lease import Lease, SyncLease
+from limiter_core.requests import Held, Request
 
 logger = logging.getLogger("limiter")
+
+V = TypeVar("V")
+
+
+class ObservedJobCall(BegunCall, Protocol):
+    """The part of a job's call that matters here."""
+
+    request: Request
+    observed: ObservedCall | None
 
 
 class JobEvents:
@@ -32,52 +45,91 @@ class JobEvents:
         self._adapter = adapter
         self._now = now
         self._waiting: OrderedDict[str, ObservedCall] = OrderedDict()
+        self._decided: OrderedDict[str, object] = OrderedDict()
+        """Tickets whose outcome is known, though this process may be told it once more: the store
+        keeps a refusal of a ticket for a while, beside the notice of it."""
 
     def of(self, job: Job) -> ObservedCall | None:
         """Return what sends the events of a delivery; None if nothing is to be sent."""
-        return self._new(job.arguments.function_name)
+        return self._new(job.arguments.function_name, job.limits)
 
-    def wait(self, ticket: str, observed: ObservedCall | None) -> None:
-        """Remember a job that waits: this process may learn its outcome."""
+    def confirmed(self, outcome: Lease | SyncLease | Waiting | Held) -> None:
+        """Send that a job waits or runs, as `admit` returned it."""
+        if isinstance(outcome, Waiting):
+            call = cast(ObservedJobCall, outcome.request.listener)
+            self._parked(outcome, call.observed)
+        elif not isinstance(outcome, Held):
+            self._running(cast(ObservedJobCall, outcome._call))  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001  (of this package)
+
+    def _parked(self, waiting: Waiting, observed: ObservedCall | None) -> None:
+        """Send that a job waits, and remember it: this process may learn its outcome."""
+        ticket = waiting.request.id
+        self._decided.pop(ticket, None)
         if observed is not None:
-            self._waiting[ticket] = observed
-            if len(self._waiting) > REMEMBERED:
-                self._waiting.popitem(last=False)
+            observed.queued(waiting)
+            self._waiting.pop(ticket, None)
+            _remember(self._waiting, ticket, observed)
+
+    def _running(self, call: ObservedJobCall) -> None:
+        """Send that a job runs: it was granted its slots, or admitted without."""
+        ticket = call.request.id
+        self._waiting.pop(ticket, None)
+        self._decided.pop(ticket, None)
+        if call.granted is None:
+            self._decide(ticket)  # the store may have its ticket all the same
+        if call.observed is not None:
+            call.observed.begun(call)
 
     def ended(self, observed: ObservedCall | None, ticket: str, error: BaseException) -> None:
         """Send the outcome of a delivery that `admit` raised, if it is the attempt's.
 
         A store that failed, and a worker that stops, decide nothing: the job is delivered again.
         """
-        if isinstance(error, Exception) and not isinstance(error, StoreError):
-            self._waiting.pop(ticket, None)
-            if observed is not None:
-                observed.ended(error)
+        if not isinstance(error, Exception) or isinstance(error, StoreError):
+            return
+        parked = self._waiting.pop(ticket, None)
+        if isinstance(error, Superseded | Evicted) and not self._decide(ticket):
+            return
+        if observed is not None:
+            if parked is not None:
+                observed.note_wait(parked.waited)
+            observed.ended(error)
 
-    def granted(self, ticket: str) -> None:
-        """Forget a job that waited."""
-        self._waiting.pop(ticket, None)
-
-    def removed(self, ticket: str, keys: Sequence[str], error: Exception | None = None) -> None:
+    def removed(
+        self,
+        ticket: str,
+        limits: Sequence[tuple[str, str]],
+        error: Exception | None = None,
+        function: str | None = None,
+    ) -> None:
         """Send the outcome of a job whose ticket is gone.
 
         Args:
             ticket: names the attempt.
-            keys: the keys on which it waited, as far as they are known.
+            limits: the keys on which it waited, each with the name of its limit, as far as they
+                are known.
             error: the refusal; None if it was cancelled, or its job is gone.
+            function: the full name of its function, if it is known.
         """
         observed = self._waiting.pop(ticket, None)
+        if not self._decide(ticket):
+            return
         if observed is None:
-            observed = self._new(None)
+            observed = self._new(function)
             if observed is None:
                 return
-            observed.describe_ticket(ticket, keys)
+            observed.describe_ticket(ticket, limits)
         if error is None:
             observed.cancelled()
         else:
             observed.ended(error)
 
-    def _new(self, function: str | None) -> ObservedCall | None:
+    def _decide(self, ticket: str) -> bool:
+        """Note that the outcome of a ticket is known; whether it was not."""
+        token = object()
+        return _remember(self._decided, ticket, token) is token
+
+    def _new(self, function: str | None, limits: object = ()) -> ObservedCall | None:
         if is_in_observer():
             return None
         audience = of_process.audience
@@ -85,4 +137,15 @@ class JobEvents:
             audience = audience.joined_by(LOG)
         if not audience.registered:
             return None
-        return ObservedCall(audience, self._now, function=function, adapter=self._adapter)
+        return ObservedCall(
+            audience, self._now, function=function, adapter=self._adapter, limits=limits
+        )
+
+
+def _remember(notes: OrderedDict[str, V], ticket: str, note: V) -> V:
+    """Note something of a ticket, unless there is a note; returns the one that counts."""
+    found = notes.setdefault(ticket, note)
+    if len(notes) > REMEMBERED:
+        with suppress(KeyError):  # other threads do so, too
+            notes.popitem(last=False)
+    return found

@@ -22,6 +22,7 @@ from limiter_core._job_parts import (
     Waiting,
     Wake,
     bounded_ticket,
+    error_of,
     is_parked,
     look_request,
     outage_of_gate,
@@ -33,7 +34,7 @@ from limiter_core._refusals import wait_timeout
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.jitter import jitter
 from limiter_core.lease import Lease
-from limiter_core.requests import Answer, Granted, Held, Notice, Queued, Request
+from limiter_core.requests import Answer, Granted, Held, Notice, Request
 from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
 
@@ -125,7 +126,9 @@ class JobGate:
         """The store behind the gate."""
         return self._engine.store
 
-    async def admit(self, job: Job, on_lost: OnLost | None = None) -> Lease | Waiting | Held:
+    async def admit(
+        self, job: Job, on_lost: OnLost | None = None, *, confirmed: bool = True
+    ) -> Lease | Waiting | Held:
         """Ask for the slots of a job that was just delivered.
 
         Safe from cancellation: a grant without a caller is released, a ticket stays.
@@ -134,6 +137,8 @@ class JobGate:
             job: the delivery.
             on_lost: called, in this event loop, when the lease is lost and the limit's `on_lost` is
                 "cancel"; the adapter stops the body in its framework's way.
+            confirmed: whether a grant, or a place in line, counts as the outcome of the job at
+                once. False: from `confirm` on; for an adapter that may give it back unused.
 
         Returns:
             A lease: run the body, then `release` it, however the body ends. `Waiting`: park it.
@@ -147,10 +152,20 @@ class JobGate:
         """
         observed = self._events.of(job)
         try:
-            return await self._admit(job, on_lost, observed)
+            outcome = await self._admit(job, on_lost, observed)
         except BaseException as error:
             self._events.ended(observed, job.ticket, error)
             raise
+        if confirmed:
+            self._events.confirmed(outcome)
+        return outcome
+
+    def confirm(self, outcome: Lease | Waiting) -> None:
+        """Send the events of what `admit` returned with `confirmed=False`; again does nothing.
+
+        A lease that is released before sends none: the job is delivered again, or has run already.
+        """
+        self._events.confirmed(outcome)
 
     async def _admit(
         self, job: Job, on_lost: OnLost | None, observed: ObservedCall | None
@@ -161,8 +176,8 @@ class JobGate:
         terms = terms_of(limits, None)
         call = _JobCall(asyncio.current_task(), terms, self._face.now, asyncio.get_running_loop())
         call.request = request = self._state.request(job, demands, terms, engine.label, call)
+        call.observed = observed
         if observed is not None:
-            call.observed = observed
             observed.describe(request)
         try:
             outcome = self._state.outcome(
@@ -170,25 +185,19 @@ class JobGate:
             )
             if isinstance(outcome, Waiting) and outcome.patience is not None:
                 if outcome.patience <= 0:
-                    await self._face.withdraw(request.id, [demand.key for demand in demands])
+                    await self._face.withdraw(request.id, outcome.keys)
+                    if observed is not None and terms.timeout is not None:
+                        observed.note_wait(terms.timeout - outcome.patience)
                     raise wait_timeout(demands, outcome, self._state.advice, time.time())
         except StoreUnavailable as error:
             call.settled = True
             if not engine.admits(error):
                 raise
-            self._events.granted(job.ticket)
-            if observed is not None:
-                observed.begun(call)
             return Lease(call, engine)
         if isinstance(outcome, Granted):
             call.set_on_lost(on_lost)
-            self._events.granted(job.ticket)
-            if observed is not None:
-                call.waited = outcome.waited or 0.0
-                observed.begun(call)
+            call.waited = outcome.waited or 0.0
             return Lease(call, engine)
-        if isinstance(outcome, Waiting):
-            self._events.wait(job.ticket, observed)
         return outcome
 
     async def _ask(self, request: Request, call: _JobCall) -> Answer:
@@ -215,8 +224,6 @@ class JobGate:
         except TimeoutError as error:
             raise StoreUnavailable("the store did not answer in time") from error
         self._outage.over()
-        if isinstance(answer[0], Queued) and call.observed is not None:
-            call.observed.queued(answer[0])
         return answer[0]
 
     async def handed_over(self, waiting: Waiting) -> bool:
@@ -228,34 +235,58 @@ class JobGate:
         answer = await self._face.acquire(look_request(waiting))
         return not is_parked(answer)
 
-    async def drop(self, ticket: str, keys: tuple[str, ...] = ()) -> bool:
+    async def drop(
+        self,
+        ticket: str,
+        keys: tuple[str, ...] = (),
+        *,
+        error: Exception | None = None,
+        function: str | None = None,
+    ) -> bool:
         """Remove a ticket whose job is gone, and hand on what it was given.
 
         One that was admitted keeps its lease: only `release` gives that back. Its id is enough;
         if a notice named it, or it was asked for here, it is found at once.
 
+        Args:
+            ticket: names the attempt.
+            keys: its keys, as far as they are known.
+            error: why the job is not to run; None if it was cancelled, or is gone.
+            function: the full name of its function, if it is known.
+
         Returns:
             Whether there was one.
         """
         ticket = bounded_ticket(ticket)
-        keys = keys or self._state.keys_of(ticket)
-        removed = await self._face.withdraw(ticket, keys)
+        limits = self._state.limits_of(ticket) or tuple((key, "") for key in keys)
+        removed = await self._face.withdraw(ticket, [key for key, _ in limits])
         if removed:
-            self._events.removed(ticket, keys)
+            self._events.removed(ticket, limits, error, function)
         return removed
 
     def report_removed(
-        self, ticket: str, error: Exception | None = None, keys: tuple[str, ...] = ()
+        self,
+        ticket: str,
+        error: Exception | None = None,
+        *,
+        function: str | None = None,
     ) -> None:
         """Send the outcome of a job that the adapter ended by itself, not by `admit` or `drop`.
 
         Args:
             ticket: names the attempt.
             error: why it was refused, as `error_of` returns it; None if it was cancelled.
-            keys: the keys on which it waited, as far as they are known.
+            function: the full name of its function, if it is known.
         """
         ticket = bounded_ticket(ticket)
-        self._events.removed(ticket, keys or self._state.keys_of(ticket), error)
+        self._events.removed(ticket, self._state.limits_of(ticket), error, function)
+
+    async def take_back(self, outcome: Lease | Waiting) -> None:
+        """Give back what `admit` returned with `confirmed=False`, and send nothing."""
+        if isinstance(outcome, Waiting):
+            await self._face.withdraw(outcome.request.id, outcome.keys)
+        else:
+            await outcome.release()
 
     async def sweep(self) -> None:
         """Wake jobs that were not woken: those of dead workers, and of slots that were not claimed.
@@ -318,7 +349,9 @@ class JobGate:
             async with self._wake_lock:  # jobs come in the order in which they were served
                 if await wake(notice):
                     return
-            await self.drop(notice.id)
+            error = error_of(notice)
+            if not await self.drop(notice.id) and error is not None:
+                self.report_removed(notice.id, error)
 
         return lambda notice: self._background.begin_soon(lambda: woken(notice))
 

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 from limiter_core._checks import check_seconds, short_label
 from limiter_core._identity import new_id
+from limiter_core._names import name_at
 from limiter_core._prepare import Limits
 from limiter_core._refusals import refusal_error
 from limiter_core._retry_advice import RetryAdvice
 from limiter_core.arguments import ArgumentView
-from limiter_core.errors import ConfigurationError
+from limiter_core.errors import ConfigurationError, WaitTimeout
 from limiter_core.keys import bounded
 from limiter_core.limits import Terms
 from limiter_core.outage import Outage
@@ -97,6 +98,7 @@ class Waiting:
         in_use: the slots in use there.
         patience: seconds until the limit's `timeout` is over; None without one.
         blocked_by: all keys that block it; empty if that is `key` alone.
+        blocker: as of `Queued`.
     """
 
     request: Request
@@ -105,6 +107,7 @@ class Waiting:
     in_use: int
     patience: float | None
     blocked_by: tuple[str, ...] = ()
+    blocker: str = ""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -178,7 +181,7 @@ class GateState:
         self.sends_presence = True
         self._worker = new_id()
         self.claim = check_seconds(claim, "claim")
-        self._keys: OrderedDict[str, str] = OrderedDict()
+        self._limits: OrderedDict[str, tuple[tuple[str, str], ...]] = OrderedDict()
 
     def presence(self) -> Presence:
         """Return the presence of this worker for its next step."""
@@ -198,9 +201,9 @@ class GateState:
         listener: Listener,
     ) -> Request:
         """Return the request of a delivery."""
-        key = demands[0].key
-        payload = key.encode(), job.payload
-        self.remember(job.ticket, key)
+        named = tuple((demand.key, demand.name) for demand in demands)
+        payload = packed_limits(named), job.payload
+        self.remember(job.ticket, named)
         return Request(
             id=job.ticket,
             demands=demands,
@@ -217,16 +220,18 @@ class GateState:
             presence=self.presence() if self.sends_presence else None,
         )
 
-    def remember(self, ticket: str, key: str) -> None:
-        """Note a key of a ticket: a store that has to find it by its id alone has much to do."""
-        self._keys[ticket] = key
-        if len(self._keys) > REMEMBERED:
-            self._keys.popitem(last=False)
+    def remember(self, ticket: str, limits: tuple[tuple[str, str], ...]) -> None:
+        """Note the keys of a ticket, each with the name of its limit.
 
-    def keys_of(self, ticket: str) -> tuple[str, ...]:
-        """Return what is known of a ticket's keys, to drop it."""
-        key = self._keys.pop(ticket, None)
-        return () if key is None else (key,)
+        A store that has to find it by its id alone has much to do.
+        """
+        self._limits[ticket] = limits
+        if len(self._limits) > REMEMBERED:
+            self._limits.popitem(last=False)
+
+    def limits_of(self, ticket: str) -> tuple[tuple[str, str], ...]:
+        """Return what is known of a ticket's keys, each with the name of its limit; once."""
+        return self._limits.pop(ticket, ())
 
     def outcome(
         self, request: Request, answer: Answer, terms: Terms, now: float
@@ -241,9 +246,23 @@ class GateState:
             return answer
         if isinstance(answer, Queued):
             patience = None if terms.timeout is None else answer.order / 1e6 + terms.timeout - now
-            slots, in_use = answer.max_concurrent, answer.in_use
-            return Waiting(request, answer.key, slots, in_use, patience, answer.blocked_by)
+            return Waiting(
+                request,
+                answer.key,
+                answer.max_concurrent,
+                answer.in_use,
+                patience,
+                answer.blocked_by,
+                answer.blocker,
+            )
         raise refusal_error(answer, request.demands, self.advice, now)
+
+
+def timeout_error(waiting: Waiting) -> WaitTimeout:
+    """Return the error of a job whose waiting an adapter ended, since its `timeout` is over."""
+    name = name_at(waiting.request.demands, waiting.key)
+    slots, in_use = waiting.max_concurrent, waiting.in_use
+    return WaitTimeout(waiting.key, slots, in_use, None, name, waiting.blocked_by)
 
 
 def is_parked(answer: Answer) -> bool:
@@ -259,8 +278,23 @@ def look_request(waiting: Waiting) -> Request:
 def error_of(notice: Notice) -> Exception | None:
     """Return why a job that was noticed is not to run, None if it may claim its slot."""
     if isinstance(notice.answer, Refused | Replaced):
-        return refusal_error(notice.answer)
+        demands = tuple(Demand(key, 1, name=name) for key, name in notice.limits)
+        return refusal_error(notice.answer, demands)
     return None
+
+
+def packed_limits(limits: tuple[tuple[str, str], ...]) -> bytes:
+    """Return keys, each with the name of its limit, as the payload of a ticket begins with them.
+
+    Neither a key nor a name has control characters.
+    """
+    return "\x1e".join(map("\x1f".join, limits)).encode()
+
+
+def unpacked_limits(packed: bytes) -> tuple[tuple[str, str], ...]:
+    """Return what was packed; an earlier version packed the first key alone."""
+    found = [each.partition("\x1f") for each in packed.decode().split("\x1e")]
+    return tuple((key, name) for key, _, name in found)
 
 
 def outage_of_gate(name: str, store: Store, *, admits: bool) -> Outage:

@@ -6,7 +6,7 @@ import weakref
 from dataclasses import replace
 from inspect import signature
 
-from limiter_core._job_parts import GateState, Wake
+from limiter_core._job_parts import GateState, Wake, unpacked_limits
 from limiter_core.outage import RepeatedWarning
 from limiter_core.requests import Notice
 from limiter_core.store import AsyncStore, Store, SyncStore
@@ -35,14 +35,15 @@ class _Router:
         if not name:  # parked by an earlier version, or in a store of one
             first, _, rest = rest.partition(b"\0")
             name = first.decode(errors="replace")
-        key, _, payload = rest.partition(b"\0")
+        packed, _, payload = rest.partition(b"\0")
         found = [gate for gate in self._gates if gate[0].wakes(name)]
         if not found:
             return False  # another framework's job
         state, wake = max(found, key=lambda gate: gate[0].name == name)
-        state.remember(notice.id, key.decode())
+        limits = unpacked_limits(packed)
+        state.remember(notice.id, limits)
         try:
-            wake(replace(notice, payload=payload))
+            wake(replace(notice, payload=payload, limits=limits))
         except Exception as error:  # noqa: BLE001  (the thread that ran the step is not to blame)
             self._failed_wakes.note(error, notice.id, unknown=True)
         return True

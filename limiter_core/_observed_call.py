@@ -16,8 +16,21 @@ from limiter_core._observers import Audience, of_process, send
 from limiter_core.errors import LimiterError, LimitReached, Superseded
 from limiter_core.events import Event, RefusedReason
 from limiter_core.limits import ConcurrencyLimit
-from limiter_core.requests import Granted, Loss, Queued, Request
+from limiter_core.requests import Granted, Loss, Request
 from limiter_core.tracing import split_label
+
+
+class QueuedAnswer(Protocol):
+    """The part of the answer to a call that waits, or to a job, which matters here."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def max_concurrent(self) -> int: ...
+    @property
+    def in_use(self) -> int: ...
+    @property
+    def blocker(self) -> str: ...
 
 
 class BegunCall(Protocol):
@@ -70,9 +83,20 @@ class ObservedCall:
         """Note the request, once it is known."""
         self._request = request
 
-    def describe_ticket(self, ticket: str, keys: Sequence[str]) -> None:
-        """Note what is known of a job that waited, and was not delivered in this process."""
-        self._fields = {"id": ticket, "keys": tuple(keys), "adapter": self._adapter}
+    def describe_ticket(self, ticket: str, limits: Sequence[tuple[str, str]]) -> None:
+        """Note what is known of a job that waited, and was not delivered in this process.
+
+        Args:
+            ticket: names its attempt.
+            limits: its keys, each with the name of its limit or an empty text.
+        """
+        self._fields = {
+            "id": ticket,
+            "names": tuple(counted_name(name) for _, name in limits if name),
+            "keys": tuple(key for key, _ in limits),
+            "function": self._function,
+            "adapter": self._adapter,
+        }
 
     def _common(self) -> dict[str, Any]:
         """Return the fields that all its events have."""
@@ -112,7 +136,12 @@ class ObservedCall:
             self._names = tuple(counted_name(demand.name) for demand in demands)
         return self._names
 
-    def queued(self, answer: Queued) -> None:
+    def note_wait(self, seconds: float) -> None:
+        """Note for how long a job waited before this delivery of it."""
+        if self._began is None:
+            self._began = self._now() - seconds
+
+    def queued(self, answer: QueuedAnswer) -> None:
         """Send that it waits from now on; once."""
         if self._began is None:
             self._began = self._now()
@@ -129,26 +158,26 @@ class ObservedCall:
     # -- the outcome -------------------------------------------------------------------------------
 
     def begun(self, call: BegunCall) -> None:
-        """Send that the call runs: it was granted its slots, or admitted without.
+        """Send that the call runs: it was granted its slots, or admitted without. Once.
 
         Args:
             call: what is known of the call. Its loss may be reported at any time; one that came
                 before the grant was sent is sent now.
         """
+        if not self._claim(self._outcome):
+            return
         if call.granted is None:
-            self._send_outcome(events.AdmittedWithoutStore(**self._common(), waited=self._waited()))
+            self._send(events.AdmittedWithoutStore(**self._common(), waited=self.waited))
             return
         granted_at = self._now()
         self._end, self._preempted, self._pending = [None], [None], deque()
-        if self._claim(self._outcome):
-            observers = self._audience.registered
-            if not call.waited and self._began is None:
-                for counter in self._audience.counters:
-                    counter.granted(self._names or self._name(), self._adapter)
-                observers = self._audience.others
-            if observers:
-                fields = self._common()
-                send(observers, events.Granted(**fields, waited=call.waited))
+        observers = self._audience.registered
+        if not call.waited and self._began is None:
+            for counter in self._audience.counters:
+                counter.granted(self._names or self._name(), self._adapter)
+            observers = self._audience.others
+        if observers:
+            send(observers, events.Granted(**self._common(), waited=call.waited))
         self._granted_at = granted_at
         if call.loss is Loss.PREEMPTED:
             self.preempted(None)
@@ -157,7 +186,7 @@ class ObservedCall:
 
     def ended(self, error: BaseException) -> None:
         """Send the outcome that an error stands for, unless there was one."""
-        waited = self._waited()
+        waited = self.waited
         reason = refused_reason(error)
         if reason is not None:
             outcome: Event = events.Refused(**self._common(), reason=reason, waited=waited)
@@ -171,7 +200,7 @@ class ObservedCall:
 
     def cancelled(self) -> None:
         """Send that the caller left the queue."""
-        self._send_outcome(events.Cancelled(**self._common(), waited=self._waited()))
+        self._send_outcome(events.Cancelled(**self._common(), waited=self.waited))
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -211,7 +240,9 @@ class ObservedCall:
 
     # -- sending -----------------------------------------------------------------------------------
 
-    def _waited(self) -> float:
+    @property
+    def waited(self) -> float:
+        """Seconds since it began to wait; 0 if it did not."""
         return 0.0 if self._began is None else max(0.0, self._now() - self._began)
 
     def _held(self) -> float:

@@ -26,7 +26,7 @@ from limiter_core._refusals import wait_timeout
 from limiter_core._sync_engine import SyncCall, SyncEngine
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.lease import SyncLease
-from limiter_core.requests import Answer, Granted, Held, Queued, Request
+from limiter_core.requests import Answer, Granted, Held, Request
 from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
 
@@ -65,14 +65,23 @@ class SyncJobGate:
         """The store behind the gate."""
         return self._engine.store
 
-    def admit(self, job: Job, on_lost: OnLost | None = None) -> SyncLease | Waiting | Held:
+    def admit(
+        self, job: Job, on_lost: OnLost | None = None, *, confirmed: bool = True
+    ) -> SyncLease | Waiting | Held:
         """Ask for the slots of a job that was just delivered; see `JobGate.admit`."""
         observed = self._events.of(job)
         try:
-            return self._admit(job, on_lost, observed)
+            outcome = self._admit(job, on_lost, observed)
         except BaseException as error:
             self._events.ended(observed, job.ticket, error)
             raise
+        if confirmed:
+            self._events.confirmed(outcome)
+        return outcome
+
+    def confirm(self, outcome: SyncLease | Waiting) -> None:
+        """Send the events of what `admit` returned with `confirmed=False`; see `JobGate`."""
+        self._events.confirmed(outcome)
 
     def _admit(
         self, job: Job, on_lost: OnLost | None, observed: ObservedCall | None
@@ -83,32 +92,26 @@ class SyncJobGate:
         terms = terms_of(limits, None)
         call = _JobCall(terms, self._face.now)
         call.request = request = self._state.request(job, demands, terms, engine.label, call)
+        call.observed = observed
         if observed is not None:
-            call.observed = observed
             observed.describe(request)
         try:
             outcome = self._state.outcome(request, self._ask(request, call), terms, time.time())
             if isinstance(outcome, Waiting) and outcome.patience is not None:
                 if outcome.patience <= 0:
-                    self._face.withdraw(request.id, [demand.key for demand in demands])
+                    self._face.withdraw(request.id, outcome.keys)
+                    if observed is not None and terms.timeout is not None:
+                        observed.note_wait(terms.timeout - outcome.patience)
                     raise wait_timeout(demands, outcome, self._state.advice, time.time())
         except StoreUnavailable as error:
             call.settled = True
             if not engine.admits(error):
                 raise
-            self._events.granted(job.ticket)
-            if observed is not None:
-                observed.begun(call)
             return SyncLease(call, engine)
         if isinstance(outcome, Granted):
             call.set_on_lost(on_lost)
-            self._events.granted(job.ticket)
-            if observed is not None:
-                call.waited = outcome.waited or 0.0
-                observed.begun(call)
+            call.waited = outcome.waited or 0.0
             return SyncLease(call, engine)
-        if isinstance(outcome, Waiting):
-            self._events.wait(job.ticket, observed)
         return outcome
 
     def _ask(self, request: Request, call: _JobCall) -> Answer:
@@ -118,8 +121,6 @@ class SyncJobGate:
             if isinstance(answer, Granted):
                 call.grant(answer, sent_at)
                 call.granted_at = sent_at
-            elif isinstance(answer, Queued) and call.observed is not None:
-                call.observed.queued(answer)
         except StoreError as error:
             self._outage.began(error)
             raise
@@ -130,27 +131,45 @@ class SyncJobGate:
         """Look whether the slot was handed over while the job was parked; see `JobGate`."""
         return not is_parked(self._face.acquire(look_request(waiting)))
 
-    def drop(self, ticket: str, keys: tuple[str, ...] = ()) -> bool:
+    def drop(
+        self,
+        ticket: str,
+        keys: tuple[str, ...] = (),
+        *,
+        error: Exception | None = None,
+        function: str | None = None,
+    ) -> bool:
         """Remove a ticket whose job is gone, and hand on; see `JobGate.drop`."""
         ticket = bounded_ticket(ticket)
-        keys = keys or self._state.keys_of(ticket)
-        removed = self._face.withdraw(ticket, keys)
+        limits = self._state.limits_of(ticket) or tuple((key, "") for key in keys)
+        removed = self._face.withdraw(ticket, [key for key, _ in limits])
         if removed:
-            self._events.removed(ticket, keys)
+            self._events.removed(ticket, limits, error, function)
         return removed
 
     def report_removed(
-        self, ticket: str, error: Exception | None = None, keys: tuple[str, ...] = ()
+        self,
+        ticket: str,
+        error: Exception | None = None,
+        *,
+        function: str | None = None,
     ) -> None:
         """Send the outcome of a job that the adapter ended by itself, not by `admit` or `drop`.
 
         Args:
             ticket: names the attempt.
             error: why it was refused, as `error_of` returns it; None if it was cancelled.
-            keys: the keys on which it waited, as far as they are known.
+            function: the full name of its function, if it is known.
         """
         ticket = bounded_ticket(ticket)
-        self._events.removed(ticket, keys or self._state.keys_of(ticket), error)
+        self._events.removed(ticket, self._state.limits_of(ticket), error, function)
+
+    def take_back(self, outcome: SyncLease | Waiting) -> None:
+        """Give back what `admit` returned with `confirmed=False`, and send nothing."""
+        if isinstance(outcome, Waiting):
+            self._face.withdraw(outcome.request.id, outcome.keys)
+        else:
+            outcome.release()
 
     def sweep(self) -> None:
         """Wake overlooked jobs; see `JobGate.sweep`. An outage is raised, and logged once."""

@@ -292,12 +292,15 @@ class Notice:
         payload: what the request carried.
         answer: `Granted` (claim it within its claim time), `Refused` or `Replaced`.
         name: the gate whose workers can wake the job; empty if the request named none.
+        limits: the keys that the ticket wanted slots of, each with the name of its limit; a gate
+            takes them from the payload.
     """
 
     id: str
     payload: bytes
     answer: Granted | Refused | Replaced
     name: str = ""
+    limits: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

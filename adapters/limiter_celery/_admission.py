@@ -11,7 +11,7 @@ from limiter_celery._completion_markers import CompletionMarkers
 from limiter_celery._deferred_deliveries import DeferredDeliveries
 from limiter_celery._delivery import Delivery, job_of
 from limiter_celery._parked_tasks import ParkedTasks
-from limiter_celery._release_tracker import ReleaseTracker, give_back
+from limiter_celery._release_tracker import ReleaseTracker
 from limiter_celery._revocations import Revocations, have_in_common, stamps_of
 from limiter_core import LimitReached, StoreError, Superseded
 from limiter_core.jobs import Held, SyncJobGate, Waiting
@@ -81,7 +81,6 @@ class Admission:
             self._away_until = time.monotonic() + RETRY_AFTER
             self.deferred.retry_later(request, RETRY_AFTER)
         except (LimitReached, Superseded) as error:
-            logger.info("%s[%s] is not run: %s", request.name, request.id, error)
             request.announce_revoked(str(error))
         return False
 
@@ -96,7 +95,7 @@ class Admission:
             job = job_of(request)
             if job is None:
                 return True  # without a slot: its arguments do not fit, so its body will raise
-            outcome = self.gate.admit(job, self.releases.on_lost(request))
+            outcome = self.gate.admit(job, self.releases.on_lost(request), confirmed=False)
         except (LimitReached, Superseded, StoreError):
             raise
         except Exception as error:  # noqa: BLE001  # of a strategy, or a function of the call
@@ -105,44 +104,54 @@ class Admission:
         if isinstance(outcome, Held):
             self._meet_holder(request, outcome)
             return False
+        # With its slot, or its place in line, in hand: so no other delivery finishes meanwhile.
         try:
-            is_to_run = self._is_to_run(request, outcome)
+            is_revoked = self._was_revoked(request)
+            is_to_run = not is_revoked and not self._is_copy(request, outcome)
         except BaseException:
             if isinstance(outcome, SyncLease):
-                outcome.release()
+                self.gate.take_back(outcome)
             raise
         if is_to_run and isinstance(outcome, SyncLease):
             self.releases.track(request, outcome)
             return True
         if is_to_run and isinstance(outcome, Waiting):
+            self.gate.confirm(outcome)
             self.parked_tasks.add(request, job, outcome)
             if _is_revoked(request):  # while it was parked: it was not found among those that wait
                 self.parked_tasks.revoke({request.id})
         else:
-            give_back(self.gate, outcome)
+            self.gate.take_back(outcome)
+            if is_revoked:
+                self.gate.report_removed(request.delivery.ticket, function=request.name)
         _let_go(request)
         return False
 
-    def _is_to_run(self, request: Any, outcome: SyncLease | Waiting) -> bool:
-        """Whether a task that got a slot, or a place in line, was not revoked and has not finished.
+    def _was_revoked(self, request: Any) -> bool:
+        """Whether a task was revoked while it waited, before this worker could load what was.
 
-        Asked with that in hand, since then no other delivery of the task finishes meanwhile.
+        Raises:
+            StoreError: the store could not be used.
+        """
+        if not request.delivery.waited or self.revocations.loaded:
+            return False
+        self.revocations.load()
+        return bool(request.revoked())
+
+    def _is_copy(self, request: Any, outcome: SyncLease | Waiting) -> bool:
+        """Whether a delivery is a copy of one that has finished.
 
         Raises:
             StoreError: the store could not be used.
         """
         delivery: Delivery = request.delivery
-        if delivery.waited and not self.revocations.loaded:
-            self.revocations.load()  # the store was away when this worker started
-            if request.revoked():
-                return False
         if isinstance(outcome, SyncLease) and not outcome.fencing_token:
             delivery.outcome_unknown = True  # without the store, which may have been asked
         elif delivery.may_be_copy:
-            return not self._has_finished(delivery)
+            return self._has_finished(delivery)
         elif isinstance(outcome, Waiting) or request.task.acks_late:
             self.markers.clear(delivery.ticket)
-        return True
+        return False
 
     def _has_finished(self, delivery: Delivery) -> bool:
         """Whether a delivery is a copy of one that has finished."""

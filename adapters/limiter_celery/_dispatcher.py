@@ -6,9 +6,9 @@ delivered again if this process is killed while it runs.
 
 from __future__ import annotations
 
-import logging
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +24,6 @@ from limiter_celery._worker_state import WorkerState
 from limiter_core.jobs import error_of
 from limiter_core.requests import Granted, Notice
 from limiter_core.system_clock import system_clock as time
-
-logger = logging.getLogger("limiter")
 
 _PART_OF_CLAIM = 0.8
 """The part of the claim time in which a task that is delivered here may start without asking."""
@@ -44,6 +42,7 @@ class Dispatcher:
     refusals: Refusals
     main_loop: MainLoop
     worker: WorkerState
+    report_removed: Callable[[str, Exception, str | None], object]  # of the gate
     _coming: int = field(default=0, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _delivered: weakref.WeakKeyDictionary[Any, ParkedMessage] = field(
@@ -59,7 +58,7 @@ class Dispatcher:
         message = unpack(notice.payload)
         self.parked_tasks.forget(notice.id)
         if error is not None:
-            logger.info("%s is not run: %s", notice.id, error)
+            self.report_removed(notice.id, error, message.task)
             self.refusals.report_later(notice.id, notice.payload, str(error))
         elif (
             isinstance(notice.answer, Granted)

@@ -16,7 +16,7 @@ from typing import Any
 
 from limiter_celery._revocations import Stamps, have_in_common, stamps_of
 from limiter_core.errors import StoreError
-from limiter_core.jobs import Job, Waiting
+from limiter_core.jobs import Job, Waiting, timeout_error
 from limiter_core.requests import Mode, Queued, Request
 from limiter_core.store import SyncStore
 
@@ -33,6 +33,7 @@ _RETRY_AFTER = 1.0
 @dataclass(frozen=True, slots=True)
 class _Parked:
     task_id: str
+    task: str
     request: Request
     payload: bytes
     stamps: Stamps
@@ -43,6 +44,8 @@ class ParkedTasks:
 
     Args:
         store: where the tickets are.
+        drop: removes a ticket of these keys from the store, for an error or for none, of a task of
+            this name; returns whether it was there.
         call_later: calls a function after so many seconds.
         on_removed: called with the ticket, the payload and the reason of each that was taken out.
     """
@@ -50,10 +53,12 @@ class ParkedTasks:
     def __init__(
         self,
         store: SyncStore,
+        drop: Callable[[str, tuple[str, ...], Exception | None, str], bool],
         call_later: Callable[[float, Callable[[], object]], object],
         on_removed: Callable[[str, bytes, str], object],
     ) -> None:
         self._store = store
+        self._drop = drop
         self._call_later = call_later
         self._on_removed = on_removed
         self._lock = threading.Lock()
@@ -63,7 +68,7 @@ class ParkedTasks:
     def add(self, request: Any, job: Job, waiting: Waiting) -> None:
         """Remember a task that was just parked."""
         stamps = stamps_of(request.stamps)
-        parked = _Parked(request.id, waiting.request, job.payload, stamps)
+        parked = _Parked(request.id, request.name, waiting.request, job.payload, stamps)
         with self._lock:
             self._parked[job.ticket] = parked
             self._tickets_of.setdefault(request.id, set()).add(job.ticket)
@@ -73,8 +78,8 @@ class ParkedTasks:
             left = (request.expires - datetime.now(request.expires.tzinfo)).total_seconds()
             self._remove_later(job.ticket, parked, max(left, 0.0) + _GRACE, "expired")
         if waiting.patience is not None:
-            reason = f"timed out waiting for {waiting.key!r}"
-            self._remove_later(job.ticket, parked, max(waiting.patience, 0.0), reason)
+            patience = max(waiting.patience, 0.0)
+            self._remove_later(job.ticket, parked, patience, timeout_error(waiting))
 
     def forget(self, ticket: str) -> None:
         """Forget a task: its waiting is over."""
@@ -97,25 +102,28 @@ class ParkedTasks:
             if have_in_common(parked.stamps, stamps):
                 self._remove(ticket, parked, "revoked")
 
-    def _remove_later(self, ticket: str, parked: _Parked, seconds: float, reason: str) -> None:
+    def _remove_later(
+        self, ticket: str, parked: _Parked, seconds: float, reason: str | Exception
+    ) -> None:
         self._call_later(seconds, lambda: self._remove(ticket, parked, reason))
 
-    def _remove(self, ticket: str, parked: _Parked, reason: str) -> None:
+    def _remove(self, ticket: str, parked: _Parked, reason: str | Exception) -> None:
         with self._lock:
             # A task may be sent again under its id: only the waiting that was meant ends.
             if self._parked.get(ticket) is not parked:
                 return
-        keys = [demand.key for demand in parked.request.demands]
+        keys = tuple(demand.key for demand in parked.request.demands)
+        error = reason if isinstance(reason, Exception) else None
         try:
             # Only while it waits. A delivery that claims its slot checks by itself that it may run.
             where = self._store.acquire(parked.request._replace(mode=Mode.LOOK))
-            is_removed = isinstance(where, Queued) and self._store.release(ticket, keys)
+            is_removed = isinstance(where, Queued) and self._drop(ticket, keys, error, parked.task)
         except StoreError:
             self._remove_later(ticket, parked, _RETRY_AFTER, reason)
             return
         self.forget(ticket)
         if is_removed:
-            self._on_removed(ticket, parked.payload, reason)
+            self._on_removed(ticket, parked.payload, str(reason))
 
     def _forget(self, ticket: str) -> None:
         parked = self._parked.pop(ticket, None)

@@ -15,7 +15,7 @@ from limiter_celery._pools import can_terminate
 from limiter_celery._scheduler import Scheduler
 from limiter_celery._worker_state import WorkerState
 from limiter_core import StoreError
-from limiter_core.jobs import Held, SyncJobGate, Waiting
+from limiter_core.jobs import SyncJobGate, Waiting
 from limiter_core.lease import SyncLease
 from limiter_core.requests import Loss
 from limiter_core.system_clock import system_clock as time
@@ -52,7 +52,9 @@ class ReleaseTracker:
         self._tracked[id(delivery)] = delivery, finalizer
         if delivery.finished:  # while its slot was asked for
             self._untrack(delivery)
-            lease.release()
+            self.gate.take_back(lease)
+            if delivery.started_at is None:
+                self.gate.report_removed(delivery.ticket, function=request.name)
 
     def on_start(self, request: Any) -> None:
         """Note that a body started; a task that this process delivered claims its slot now.
@@ -63,6 +65,8 @@ class ReleaseTracker:
         delivery.started_at = time.monotonic()
         if delivery.is_local and delivery.lease is None:
             self._claim(request)
+        elif delivery.lease is not None:
+            self.gate.confirm(delivery.lease)
         if delivery.is_local or (delivery.may_be_copy and not request.task.acks_late):
             # From here on it runs at most once, as in Celery.
             self._set_marker(delivery)
@@ -90,7 +94,6 @@ class ReleaseTracker:
             if self.main_loop.is_unreachable():
                 self.main_loop.call_soon(lambda: stop(loss))
                 return
-            logger.warning("%s[%s] lost its slot: %s", request.name, request.id, loss.value)
             self.main_loop.call_soon(lambda: self._stop_body(request, loss))
 
         return stop
@@ -122,7 +125,7 @@ class ReleaseTracker:
         if job is None:
             return
         try:
-            outcome = self.gate.admit(job, self.on_lost(request))
+            outcome = self.gate.admit(job, self.on_lost(request), confirmed=False)
         except StoreError:
             self.scheduler.call_later(_RETRY_AFTER, lambda: self._claim(request))
             return
@@ -130,10 +133,13 @@ class ReleaseTracker:
             logger.exception("%s runs without its slot", request.id)
             return
         if isinstance(outcome, SyncLease):
+            self.gate.confirm(outcome)
             self.track(request, outcome)
             return
         logger.warning("%s came too late for its slot, and runs without one", request.id)
-        give_back(self.gate, outcome)
+        if isinstance(outcome, Waiting):
+            self.gate.take_back(outcome)
+            self.gate.report_removed(request.delivery.ticket, function=request.name)
 
     def _release(self, request: Any, completed: bool) -> None:
         delivery: Delivery = request.delivery
@@ -142,6 +148,8 @@ class ReleaseTracker:
             if not delivery.has_marker and self._may_have_copies(request):
                 self._set_marker(delivery)
         if delivery.lease is not None:
+            if completed:
+                self.gate.confirm(delivery.lease)  # it may have ended before its body started
             with self.worker.own_step():
                 delivery.lease.release()
         elif delivery.is_local or delivery.waited:
@@ -168,15 +176,10 @@ class ReleaseTracker:
 
     def _drop_ticket(self, request: Any) -> None:
         """Remove the ticket of a task that is not to run, and hand its slot over."""
-        job = job_of(request)
-        if job is None:
-            return
         try:
-            give_back(self.gate, self.gate.admit(job))
+            self.gate.drop(request.delivery.ticket, function=request.name)
         except StoreError:
             self.scheduler.call_later(_RETRY_AFTER, lambda: self._drop_ticket(request))
-        except Exception as error:  # noqa: BLE001  # refused: there is no ticket
-            logger.debug("%s has no ticket: %s", request.id, error)
 
     def _stop_body(self, request: Any, loss: Loss) -> None:
         delivery: Delivery = request.delivery
@@ -202,11 +205,3 @@ class ReleaseTracker:
         tracked = self._tracked.pop(id(delivery), None)
         if tracked is not None:
             tracked[1].detach()
-
-
-def give_back(gate: SyncJobGate, outcome: SyncLease | Waiting | Held) -> None:
-    """Give back what a task got that is not to run: its slot, or its place in line."""
-    if isinstance(outcome, SyncLease):
-        outcome.release()
-    elif isinstance(outcome, Waiting):
-        gate.drop(outcome.request.id, outcome.keys)

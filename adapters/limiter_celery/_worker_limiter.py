@@ -74,7 +74,9 @@ class WorkerLimiter:
         revocations = Revocations(face, settings.name, _celery.REVOKE_EXPIRES)
         self._requests = requests = RequestFactory(consumer)
         refusals = Refusals(app=app, requests=requests, markers=markers, scheduler=scheduler)
-        parked_tasks = ParkedTasks(face, store_scheduler.call_later, refusals.report_later)
+        parked_tasks = ParkedTasks(
+            face, self._drop, store_scheduler.call_later, refusals.report_later
+        )
         self._publisher = Publisher(app, scheduler, self._drop)
         self._dispatcher = Dispatcher(
             consumer=consumer,
@@ -86,6 +88,7 @@ class WorkerLimiter:
             refusals=refusals,
             main_loop=main_loop,
             worker=state,
+            report_removed=self._report_removed,
         )
         self._gate = gate = SyncJobGate(
             store,
@@ -169,8 +172,17 @@ class WorkerLimiter:
         self._requests.add(task, self._request_class)
         return self._request_class
 
-    def _drop(self, ticket: str) -> None:
-        self._gate.drop(ticket)
+    def _drop(
+        self,
+        ticket: str,
+        keys: tuple[str, ...] = (),
+        error: Exception | None = None,
+        task: str | None = None,
+    ) -> bool:
+        return self._gate.drop(ticket, keys, error=error, function=task)
+
+    def _report_removed(self, ticket: str, error: Exception, task: str | None) -> None:
+        self._gate.report_removed(ticket, error, function=task)
 
     def stop_fetching(self) -> None:
         """Have other workers run the tasks that wait: this one is about to end."""

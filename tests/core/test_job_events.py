@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 from collections.abc import Callable, Iterator
 
@@ -9,6 +11,7 @@ import pytest
 
 import limiter_core
 from limiter_core import (
+    LIMIT_BY,
     ArgumentView,
     ConcurrencyLimit,
     KeyDerivationError,
@@ -173,6 +176,28 @@ def test_an_adapter_reports_a_refusal_that_it_learnt_from_a_notice(
     seen.check_law(3)
 
 
+def test_a_notice_names_the_limits_of_a_job_that_another_worker_parked(
+    make: Callable[..., Gate], store: MemoryStore, seen: EventRecorder, clock: FakeClock
+) -> None:
+    limits = [ConcurrencyLimit("customer", on_conflict="keep_latest", name="billing"), ONE]
+    limits[1] = ConcurrencyLimit(LIMIT_BY.constant("crm"), 5)
+    gate, other = make(store), make(store)
+    lease = gate.take(job("1", limits))
+    gate.park(job("2", limits))
+    gate.run(gate.gate.aclose if gate._runner is not None else gate.gate.close)
+    clock.advance(1)
+    other.park(job("3", limits))
+    (notice,) = other.notices
+    error = error_of(notice)
+    assert str(error) == "a newer call on 'customer=42' (billing) took the place of this one"
+    other.gate.report_removed(notice.id, error)
+    refused = seen.one(events.Refused)
+    assert (refused.keys, refused.names) == ((KEY, "crm"), ("billing", "crm"))
+    other.drop("3#1")
+    gate.release(lease)
+    seen.check_law(3)
+
+
 def test_a_job_that_is_dropped_was_cancelled(gate: Gate, seen: EventRecorder) -> None:
     lease = gate.take(job("1"))
     gate.park(job("2"))
@@ -216,6 +241,76 @@ def test_an_outage_is_no_outcome(make: Callable[..., Gate], seen: EventRecorder)
     seen.check_law(1)
 
 
+def test_a_grant_that_is_given_back_unused_sends_nothing(gate: Gate, seen: EventRecorder) -> None:
+    """Its job is delivered again, under the same ticket."""
+    gate.release(gate.run(lambda: gate.gate.admit(job("1"), confirmed=False)))
+    first = gate.take(job("2"))
+    place = gate.run(lambda: gate.gate.admit(job("1"), confirmed=False))
+    gate.take_back(place)
+    assert gate.gate.store.inspect(KEY).waiting == 0
+    assert seen.kinds == ["Granted"]
+    place = gate.run(lambda: gate.gate.admit(job("1"), confirmed=False))
+    gate.gate.confirm(place)
+    gate.release(first)
+    lease = gate.run(lambda: gate.gate.admit(job("1"), confirmed=False))
+    gate.gate.confirm(lease)
+    gate.gate.confirm(lease)
+    gate.release(lease)
+    assert seen.kinds == ["Granted", "Queued", "Released", "Granted", "Released"]
+    seen.check_law(2)
+
+
+def test_a_refusal_that_a_notice_and_an_answer_bring_is_one_outcome(
+    gate: Gate, seen: EventRecorder, clock: FakeClock
+) -> None:
+    """The store keeps it for a while, for a delivery of the job that asks again."""
+    lease = gate.take(job("1", LATEST))
+    gate.park(job("2", LATEST))
+    clock.advance(1)
+    gate.park(job("3", LATEST))
+    (notice,) = gate.notices
+    gate.gate.report_removed(notice.id, error_of(notice))
+    with pytest.raises(limiter_core.Superseded):
+        gate.admit(job("2", LATEST))
+    # One that comes later than its successor is superseded at once; there is a notice all the same.
+    with pytest.raises(limiter_core.Superseded):
+        gate.admit(job("4", LATEST, order=1))
+    gate.gate.report_removed(gate.notices[-1].id, error_of(gate.notices[-1]))
+    gate.drop("3#1")
+    gate.release(lease)
+    assert [event.id for event in seen.all(events.Refused)] == ["2#1", "4#1"]
+    seen.check_law(4)
+
+
+def test_a_job_that_was_refused_waited_until_then(
+    gate: Gate, seen: EventRecorder, clock: FakeClock
+) -> None:
+    lease = gate.take(job("1", LATEST))
+    gate.park(job("2", LATEST))
+    clock.advance(3)
+    gate.park(job("3", LATEST))
+    with pytest.raises(limiter_core.Superseded):
+        gate.admit(job("2", LATEST))
+    gate.drop("3#1")
+    gate.release(lease)
+    assert seen.one(events.Refused).waited == pytest.approx(3)
+
+
+def test_a_job_that_ran_without_the_store_is_not_cancelled_besides(
+    make: Callable[..., Gate], seen: EventRecorder
+) -> None:
+    """Its request was carried out, and the answer lost: a ticket of it waits."""
+    store = FlakyStore()
+    gate = make(flaky(store), on_store_error="admit")
+    lease = gate.take(job("1"))
+    store.lost_answers = 1
+    gate.release(gate.admit(job("2")))
+    assert gate.drop("2#1")
+    gate.release(lease)
+    assert seen.all(events.Cancelled) == []
+    seen.check_law(2)
+
+
 def test_a_job_that_runs_without_a_slot(make: Callable[..., Gate], seen: EventRecorder) -> None:
     store = FlakyStore()
     gate = make(flaky(store), on_store_error="admit")
@@ -251,3 +346,47 @@ def test_what_happens_to_a_job_is_logged(
     assert len(messages) == 2
     fields = vars(caplog.records[0])
     assert (fields["adapter"], fields["function"], fields["lease_id"]) == ("arq", "shop.bill", "2")
+
+
+def test_a_json_formatter_shows_the_fields(gate: Gate, clock: FakeClock) -> None:
+    """As any formatter that writes what a record has beside the standard attributes."""
+    standard = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+    class JsonFormatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            fields = {name: each for name, each in vars(record).items() if name not in standard}
+            return json.dumps({"event": record.getMessage(), "level": record.levelname, **fields})
+
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(JsonFormatter())
+    logger = logging.getLogger("limiter")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        limit = ConcurrencyLimit("customer", 1, name="billing")
+        first = gate.take(job("1", limit))
+        clock.advance(0.5)
+        gate.park(job("2", limit))
+        clock.advance(1.5)
+        gate.drop("2#1")
+        with pytest.raises(LimitReached):
+            gate.admit(job("3", CANCEL))
+        gate.release(first)
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+    queued, cancelled, refused = (json.loads(line) for line in written.getvalue().splitlines())
+    assert queued == {
+        "event": queued["event"],
+        "level": "INFO",
+        "outcome": "queued",
+        "limit": "billing",
+        "key": KEY,
+        "function": None,
+        "adapter": "arq",
+        "lease_id": "2#1",
+    }
+    assert (cancelled["outcome"], cancelled["waited"]) == ("cancelled", pytest.approx(1.5))
+    assert (refused["outcome"], refused["limit"], refused["waited"]) == ("full", "customer", 0)

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from limiter_core import ArgumentView, ConcurrencyLimit, SyncLimiter
+import limiter_core
+from limiter_core import ArgumentView, ConcurrencyLimit, SyncLimiter, events
 from limiter_core.jobs import Held, Job, JobGate, Waiting
 from limiter_core.requests import Notice
 from limiter_core.store import Capabilities
 from limiter_core.testing import AwaitedStore
 from limiter_memory import MemoryStore
+from tests.core._events import EventRecorder
 from tests.core._tools import until
 
 KEY = "customer=42"
@@ -25,8 +27,8 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def job(name: str) -> Job:
-    limit = ConcurrencyLimit("customer", max_concurrent=1)
+def job(name: str, **options: Any) -> Job:
+    limit = ConcurrencyLimit("customer", max_concurrent=1, **options)
     return Job(f"{name}#1", limit, ArgumentView({"customer": 42}), name.encode())
 
 
@@ -66,6 +68,27 @@ async def test_a_gate_of_a_coroutine_function_wakes_in_turn_and_drops_what_is_go
         await until(lambda: len(woken) == 4, "four are woken")
         await first.release()
     assert woken == ["second", "third", "fourth", "fifth"]
+
+
+async def test_a_refused_job_that_is_gone_when_it_is_to_be_woken() -> None:
+    """No delivery asks for it again, so its refusal is sent now."""
+    seen = EventRecorder()
+    remove = limiter_core.observe(seen)
+
+    async def wake(_: Notice) -> bool:
+        return False
+
+    async with JobGate(MemoryStore(), "queue", wake) as gate:
+        first = await gate.admit(job("first", on_conflict="keep_latest"))
+        assert not isinstance(first, Waiting | Held)
+        for name in ("second", "third"):
+            await gate.admit(job(name, on_conflict="keep_latest"))
+        await until(lambda: bool(seen.all(events.Refused)), "the second is superseded")
+        await first.release()
+        await until(lambda: bool(seen.all(events.Cancelled)), "the third is gone, too")
+    remove()
+    assert seen.one(events.Refused).id == "second#1"
+    seen.check_law(3)
 
 
 async def test_closing_a_gate_waits_for_those_that_are_being_woken() -> None:

@@ -104,7 +104,12 @@ class Parts:
         self.revocations = Revocations(self.tickets, NAME, 60.0)
         self.removed: list[tuple[str, bytes, str]] = []
         self.parked_tasks = ParkedTasks(
-            self.tickets, self.scheduler.call_later, lambda *given: self.removed.append(given)
+            self.tickets,
+            lambda ticket, keys, error, task: self.gate.drop(
+                ticket, keys, error=error, function=task
+            ),
+            self.scheduler.call_later,
+            lambda *given: self.removed.append(given),
         )
         self.deferred = DeferredDeliveries(
             consumer=self.consumer, main_loop=self.main_loop, worker=self.worker

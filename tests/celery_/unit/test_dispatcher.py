@@ -34,6 +34,9 @@ def dispatcher(parts: Parts) -> Dispatcher:
         ),
         main_loop=parts.main_loop,
         worker=parts.worker,
+        report_removed=lambda ticket, error, task: parts.gate.report_removed(
+            ticket, error, function=task
+        ),
     )
 
 

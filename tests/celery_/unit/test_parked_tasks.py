@@ -27,6 +27,7 @@ class Line:
         self.removed: list[tuple[str, str]] = []
         self.parked = ParkedTasks(
             tickets,
+            lambda ticket, keys, error, task: gate.drop(ticket, keys, error=error, function=task),
             lambda seconds, function: self.due.append((seconds, function)),
             lambda ticket, _, reason: self.removed.append((ticket, reason)),
         )
@@ -37,7 +38,7 @@ class Line:
         job = Job(ticket, limits, ArgumentView({"user": "eve"}), payload=b"{}")
         outcome = self.gate.admit(job)
         if isinstance(outcome, Waiting):
-            given = {"id": ticket, "stamps": {}, "expires": None} | request
+            given = {"id": ticket, "name": "one", "stamps": {}, "expires": None} | request
             self.parked.add(SimpleNamespace(**given), job, outcome)
         return outcome
 
@@ -104,5 +105,6 @@ def test_a_time_that_a_task_was_given_is_not_that_of_the_next_of_its_id(line: Li
     of_the_first()
     assert line.removed == []
     of_the_second()
-    assert line.removed == [("one", "timed out waiting for 'user=eve'")]
+    reason = "timed out waiting for 'user=eve': 1 of 1 slots in use"
+    assert line.removed == [("one", reason)]
     holder.release()

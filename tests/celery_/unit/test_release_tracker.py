@@ -8,10 +8,10 @@ import pytest
 from celery.concurrency import prefork
 
 from limiter_celery._delivery import job_of
-from limiter_celery._release_tracker import give_back
 from limiter_core.jobs import Waiting
 from limiter_core.lease import SyncLease
 from limiter_core.requests import Loss
+from tests.core._tools import until_now
 
 from ._parts import Parts
 
@@ -168,7 +168,8 @@ def test_a_body_that_lost_its_slot_is_stopped_in_the_main_loop(
     assert running._terminate_on_ack is None
     parts.main_loop.run_pending()
     assert running._terminate_on_ack == (parts.releases.pool, 15)
-    assert f"lost its slot: {Loss.EVICTED.value}" in caplog.text
+    said = f"lost its slot of 'user=eve': {Loss.EVICTED.value}"
+    until_now(lambda: said in caplog.text, "it is logged")
 
 
 def test_a_slot_that_is_lost_before_the_body_started_is_asked_for_again(parts: Parts) -> None:
@@ -185,5 +186,6 @@ def test_what_a_task_got_that_is_not_to_run_is_given_back(parts: Parts) -> None:
     jobs = [job_of(parts.receive("one")) for _ in range(2)]
     outcomes = [parts.gate.admit(job) for job in jobs if job is not None]
     for outcome in reversed(outcomes):
-        give_back(parts.gate, outcome)
+        assert isinstance(outcome, SyncLease | Waiting)
+        parts.gate.take_back(outcome)
     assert (parts.tickets.inspect(KEY).waiting, parts.tickets.inspect(KEY).in_use) == (0, 0)
