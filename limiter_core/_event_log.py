@@ -37,7 +37,7 @@ def log_event(event: Event) -> None:
         seconds = getattr(event, name, None)
         if seconds is not None:
             extra[name] = round(seconds, 6)
-    subject = event.label or event.function or event.id
+    subject = event.label or (f"{event.function}[{event.id}]" if event.function else event.id)
     logger.log(level, "%s %s", subject, what, extra=extra)
 
 

@@ -15,8 +15,9 @@ from limiter_core._prepare import Limits
 from limiter_core._refusals import refusal_error
 from limiter_core._retry_advice import RetryAdvice
 from limiter_core.arguments import ArgumentView
-from limiter_core.errors import ConfigurationError, WaitTimeout
+from limiter_core.errors import ConfigurationError, LeaseLost, WaitTimeout
 from limiter_core.keys import bounded
+from limiter_core.lease import Lease, SyncLease
 from limiter_core.limits import Terms
 from limiter_core.outage import Outage
 from limiter_core.requests import (
@@ -281,6 +282,15 @@ def error_of(notice: Notice) -> Exception | None:
         demands = tuple(Demand(key, 1, name=name) for key, name in notice.limits)
         return refusal_error(notice.answer, demands)
     return None
+
+
+def loss_text(lease: Lease | SyncLease) -> str:
+    """Return why a lease is lost, for the result of its job: the keys, and the reason."""
+    try:
+        lease.check()
+    except LeaseLost as error:
+        return str(error)
+    return "lost the lease"
 
 
 def packed_limits(limits: tuple[tuple[str, str], ...]) -> bytes:

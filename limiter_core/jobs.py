@@ -27,7 +27,7 @@ from limiter_core._background import BackgroundTasks
 from limiter_core._checks import check_on_store_error
 from limiter_core._functions import check_argument_names
 from limiter_core._job_gate import ANSWER_PATIENCE, JobGate
-from limiter_core._job_parts import CLAIM, Job, Waiting, error_of, timeout_error
+from limiter_core._job_parts import CLAIM, Job, Waiting, error_of, loss_text, timeout_error
 from limiter_core._prepare import check_limits
 from limiter_core._sync_job_gate import SyncJobGate
 from limiter_core.requests import Held
@@ -45,6 +45,7 @@ __all__ = (
     "check_limits",
     "check_on_store_error",
     "error_of",
+    "loss_text",
     "timeout_error",
 )
 

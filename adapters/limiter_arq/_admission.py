@@ -103,14 +103,14 @@ class Admission:
         # second delivery of a try that still runs is recognized (S18). They do not meet each other:
         # the slots of a try are released before arq lets another worker fetch the job.
         ticket = f"arq:{self.redis_id}:{job.job_id}:{call.enqueued_ms}"
-        if job.aborted and self.allows_aborts:
-            self.background.begin(self.gate.drop(ticket))
-            return True  # arq records it as aborted
         try:
             view = view_of(call.function.coroutine, call.args, call.kwargs)
         except TypeError as error:
             run.refusal = error  # as the call itself would fail
             return True
+        if job.aborted and self.allows_aborts:
+            self.background.begin(self.gate.drop(ticket, function=view.function_name))
+            return True  # arq records it as aborted
         now = time.monotonic()
         if now < self._ask_again_at:
             await self._wait_for_store(job)
@@ -134,7 +134,9 @@ class Admission:
         loop = asyncio.get_running_loop()
         try:
             outcome = await self.gate.admit(
-                request, lambda loss: loop.call_soon_threadsafe(self.on_lost, run, loss)
+                request,
+                lambda loss: loop.call_soon_threadsafe(self.on_lost, run, loss),
+                confirmed=False,
             )
         except StoreError:
             self._ask_again_at = time.monotonic() + RETRY_STORE_AFTER
@@ -157,6 +159,7 @@ class Admission:
             await self._put_back(job.job_id, parked_for(seconds))
             return False
         run.lease = outcome
+        run.on_begin = lambda: self.gate.confirm(outcome)
         return True
 
     async def _park(
@@ -174,6 +177,7 @@ class Admission:
         elif job.life >= 0:  # the worker finds in time that it expired
             seconds = min(seconds, job.life / 1000)
         await self._put_back(job.job_id, parked_for(seconds), life)
+        self.gate.confirm(waiting)
         try:
             granted = await self.gate.handed_over(waiting)
         except StoreError:

@@ -6,6 +6,7 @@ import inspect
 from typing import Any, cast
 
 import arq.cli
+import arq.logs
 from arq.worker import Worker
 
 from limiter_arq._worker import LimitedWorker
@@ -29,9 +30,17 @@ def run_worker(settings_cls: Any, **kwargs: Any) -> LimitedWorker:
     return worker
 
 
+def default_log_config(verbose: bool) -> dict[str, Any]:
+    """Return arq's own configuration, with what happens to jobs at their limits besides."""
+    config = arq.logs.default_log_config(verbose)
+    config["loggers"]["limiter"] = config["loggers"]["arq"]
+    return config
+
+
 def main() -> None:
     """Run the command line."""
     command: Any = arq.cli
+    command.default_log_config = default_log_config
     command.create_worker = create_worker
     command.run_worker = run_worker
     command.cli(prog_name="python -m limiter_arq")

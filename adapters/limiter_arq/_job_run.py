@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from arq.worker import JobExecutionFailed
 
-from limiter_core import Lease, LeaseLost
+from limiter_core import Lease
+from limiter_core.jobs import loss_text
 from limiter_core.requests import Loss
 
 R = TypeVar("R")
@@ -33,6 +34,7 @@ class JobRun:
         begun: whether the job's function was called.
         ended: whether the body has ended, and the release of the lease has begun.
         finishing: whether arq records the job's end.
+        on_begin: called when the body begins, or arq records that it did not.
         on_end: called once, when the body has ended.
         release: the task that releases the lease.
     """
@@ -46,8 +48,15 @@ class JobRun:
     begun: bool = False
     ended: bool = False
     finishing: bool = False
+    on_begin: Callable[[], object] | None = None
     on_end: Callable[[JobRun], object] | None = None
     release: asyncio.Task[None] | None = None
+
+    def begin_body(self) -> None:
+        """Note that its slots are used: the job is not put back any more."""
+        on_begin, self.on_begin = self.on_begin, None
+        if on_begin is not None:
+            on_begin()
 
     def end_body(self) -> None:
         """Note that the body has ended: its slots are not needed from now on."""
@@ -69,26 +78,20 @@ class JobRun:
         context: Any = args[0] if args else None
         if self.lease is not None and isinstance(context, dict):  # arq made it for this run
             context["lease"] = self.lease
+        self.begin_body()
         try:
             if self.loss is not None:  # between the grant and the first line
                 raise asyncio.CancelledError
             return await function(*args, **kwargs)
         except asyncio.CancelledError:
-            if self.lease is None or self.loss not in FINAL:
+            if self.lease is None or self.loss is None:
                 raise
-            # arq would run a cancelled job again.
-            raise JobExecutionFailed(_loss_message(self.lease)) from None
+            if self.loss in FINAL:  # arq would run a cancelled job again
+                raise JobExecutionFailed(loss_text(self.lease)) from None
+            raise asyncio.CancelledError(loss_text(self.lease)) from None
         finally:
             self.end_body()
 
 
 current_run: ContextVar[JobRun | None] = ContextVar("limiter_arq_run", default=None)
 """The run that the running code belongs to; None outside of a `LimitedWorker`."""
-
-
-def _loss_message(lease: Lease) -> str:
-    try:
-        lease.check()
-    except LeaseLost as error:
-        return str(error)
-    return "lost the lease"

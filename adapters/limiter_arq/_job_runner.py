@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -12,8 +11,6 @@ from limiter_arq._job_run import JobRun, current_run
 from limiter_arq._worker_jobs import WorkerJobs
 from limiter_core.jobs import BackgroundTasks
 from limiter_core.requests import Loss
-
-logger = logging.getLogger("arq.limiter")
 
 _RESULT_WAITS = 0.2
 """Seconds that a result waits for the release of the lease, when the store is slow."""
@@ -91,7 +88,6 @@ class JobRunner:
         if run.ended:
             return
         run.loss = loss
-        logger.info("%s is stopped: %s", run.job_id, loss.value)
         # arq records a preempted job as aborted, and does not try it again.
         self.jobs.cancel_body(run.job_id, as_aborted=loss is Loss.PREEMPTED)
 
@@ -100,6 +96,7 @@ class JobRunner:
         run = current_run.get()
         if run is None or run.job_id != job_id:
             return None
+        run.begin_body()
         run.end_body()  # of a body that never began
         run.finishing = True
         task = asyncio.current_task()

@@ -130,9 +130,7 @@ class WorkerJobs:
             ref, keep_in_progress = call.name, keep_cronjob_progress
         now = timestamp_ms()
         result = _result_of(error)
-        if isinstance(error, LimitReached | Superseded):
-            logger.info("%6.2fs ⊘ %s not run, %s", (now - call.enqueued_ms) / 1000, ref, result)
-        else:
+        if not isinstance(error, LimitReached | Superseded):
             logger.error("cannot admit %s: %r", ref, error, exc_info=error)
         forever = function.keep_result_forever
         forever = worker.keep_result_forever if forever is None else forever

@@ -89,8 +89,12 @@ class Request(_Request):
     def on_revoked(self, *, terminated: bool) -> None:
         """Called when the task was reported as REVOKED; `terminated` if its body was running."""
 
+    def revoked_reason(self, reason: str) -> str:
+        """Return the reason to report, given Celery's own; called before it is reported."""
+        return reason
+
     def _announce_revoked(self, reason: Any, terminated: bool, signum: Any, expired: bool) -> None:
-        super()._announce_revoked(reason, terminated, signum, expired)
+        super()._announce_revoked(self.revoked_reason(reason), terminated, signum, expired)
         self.on_revoked(terminated=terminated)
 
     def set_destination(self, exchange: str, routing_key: str) -> None:

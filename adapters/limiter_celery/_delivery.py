@@ -31,6 +31,7 @@ class Delivery:
     lease: SyncLease | None = None  # its slot, once it was claimed
     outcome_unknown: bool = False  # the store was asked for it, and the reply was lost
     submitted: bool = False  # it was given to the pool, or is about to be
+    loss: str = ""  # why its body is stopped: its lease is lost
     handed_over: bool = False  # another delivery takes its place; this one is not to run
     started_at: float | None = None  # when its body started
     requeued: bool = False  # the broker has its message again

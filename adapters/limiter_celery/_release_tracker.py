@@ -15,7 +15,7 @@ from limiter_celery._pools import can_terminate
 from limiter_celery._scheduler import Scheduler
 from limiter_celery._worker_state import WorkerState
 from limiter_core import StoreError
-from limiter_core.jobs import SyncJobGate, Waiting
+from limiter_core.jobs import SyncJobGate, Waiting, loss_text
 from limiter_core.lease import SyncLease
 from limiter_core.requests import Loss
 from limiter_core.system_clock import system_clock as time
@@ -185,13 +185,17 @@ class ReleaseTracker:
         delivery: Delivery = request.delivery
         if delivery.finished:
             return
+        why = loss.value if delivery.lease is None else loss_text(delivery.lease)
         if delivery.submitted or delivery.lease is None:
             if can_terminate(self.pool):
+                delivery.loss = why
                 request.terminate(self.pool)
         elif loss is Loss.PREEMPTED:
-            request.announce_revoked(loss.value)
+            request.announce_revoked(why)
         else:
             # It waits for a process, and asks for a slot again when there is one.
+            again = "lost its slot before it began, and asks again"
+            logger.warning("%s[%s] %s: %s", request.name, request.id, again, loss.value)
             lease, delivery.lease = delivery.lease, None
             self._untrack(delivery)
             lease.release()

@@ -176,6 +176,10 @@ class LimitedRequest(_celery.Request):
             self.delivery.requeued = True
         super().reject(requeue)
 
+    def revoked_reason(self, reason: str) -> str:
+        """Return why a body was terminated whose lease is lost: Celery says that it was."""
+        return self.delivery.loss or reason
+
     def on_revoked(self, *, terminated: bool) -> None:
         """Release, unless the body may still run: `on_failure` is called when it ended."""
         if not terminated:

@@ -16,7 +16,7 @@ from limiter_core.limits import check_seconds
 from limiter_core.registry import open_store
 from limiter_core.requests import Notice
 from limiter_core.store import Store
-from limiter_docket._queue import WAKE, bring_forward, ticket_of, waits_for
+from limiter_docket._queue import WAKE, bring_forward, parked_task, ticket_of
 from limiter_docket._run import runs
 
 logger = logging.getLogger("limiter")
@@ -125,12 +125,12 @@ class WorkerGates:
 
     async def drop(self, key: str, when: str = "") -> None:
         """Drop the ticket of a task for this `when`; without one, only if it was cancelled."""
-        cancelled, waited, keys = await waits_for(self.docket, key)
-        ticket = ticket_of(self.docket, key, waited)
-        if when == waited if when else cancelled:
+        parked = await parked_task(self.docket, key)
+        ticket = ticket_of(self.docket, key, parked.when)
+        if when == parked.when if when else parked.is_cancelled:
             for gate in list(self._open.values()):
-                await gate.drop(ticket, tuple(keys))
-        for run in list(runs.values()) if cancelled else ():
+                await gate.drop(ticket, parked.keys, function=parked.function)
+        for run in list(runs.values()) if parked.is_cancelled else ():
             run.cancel(ticket)
 
     async def _wake(self, notice: Notice) -> bool:

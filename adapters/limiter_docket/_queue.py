@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from importlib import resources
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from docket import Docket, Execution
 
@@ -41,7 +41,7 @@ def order_of(execution: Execution) -> int:
 async def park(execution: Execution, keys: tuple[str, ...], at: float) -> str:
     """Park a delivery until `at` (seconds since the epoch).
 
-    Stores what the task waits for; `waits_for` returns it.
+    Stores what the task waits for; `parked_task` returns it.
 
     Returns:
         "parked", or why not: "cancelled", "moved" or "gone"; see park.lua.
@@ -61,12 +61,31 @@ async def bring_forward(docket: Docket, key: str, when: str) -> bool:
     return bool(await _evaluate(_BRING_FORWARD, docket, key, when, "queued"))
 
 
-async def waits_for(docket: Docket, key: str) -> tuple[bool, str, list[str]]:
-    """Return whether a task is cancelled, for which `when` it waited last, and on which keys."""
+class Parked(NamedTuple):
+    """What is known of a task that waited.
+
+    Attributes:
+        is_cancelled: whether it was cancelled meanwhile.
+        when: for which `when` it waited last; empty if it did not wait.
+        keys: on which keys.
+        function: the name of its function, None if that is not known.
+    """
+
+    is_cancelled: bool
+    when: str
+    keys: tuple[str, ...]
+    function: str | None
+
+
+async def parked_task(docket: Docket, key: str) -> Parked:
+    """Return what is known of a task that waited."""
     run = docket.runs_key(key)
     async with docket.redis() as redis:
         when, *keys = (await redis.hget(run, "limiter") or b"").decode().split(" ")
-        return bool(when) and await redis.hget(run, "state") == b"cancelled", when, keys
+        is_cancelled = bool(when) and await redis.hget(run, "state") == b"cancelled"
+        function = await redis.hget(run, "function")
+    name = None if function is None else function.decode()
+    return Parked(is_cancelled, when, tuple(keys), name)
 
 
 async def _evaluate(

@@ -7,15 +7,16 @@ import logging
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from docket import Execution, Worker
+from docket import Execution, ExecutionState, Worker
 from docket.dependencies import AdmissionBlocked
 from redis.exceptions import RedisError
 
 from limiter_core import ArgumentView, ConcurrencyLimit, Lease, LimitReached, StoreError, Superseded
 from limiter_core.jitter import jitter
-from limiter_core.jobs import Job, JobGate, Waiting
+from limiter_core.jobs import Job, JobGate, Waiting, loss_text
 from limiter_core.requests import Loss
 from limiter_core.system_clock import system_clock as time
 from limiter_docket._queue import order_of, park, ticket_of, when_of
@@ -101,7 +102,7 @@ class TaskRun:
         if ticket == self._ticket and not self._has_ended:
             known = self._worker._tasks_by_key  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
             if known.get(self._execution.key) is not self._task:
-                self._on_lost(Loss.PREEMPTED)
+                self._cancel_as_docket_does("it was cancelled")
 
     async def _admit(self, gate: JobGate, view: ArgumentView, backstop: float) -> Lease:
         execution, payload = self._execution, f"{self._when} {self._execution.key}".encode()
@@ -111,7 +112,12 @@ class TaskRun:
             job = Job(self._ticket, self._limits, view, payload, order_of(execution), label)
             outcome = await gate.admit(job, self._on_lost)
         except (LimitReached, Superseded) as refusal:
+            store_reason(execution, str(refusal))
             raise AdmissionBlocked(execution, str(refusal), reschedule=False) from refusal
+        except asyncio.CancelledError:
+            if self._task in self._cancelled_by_docket:
+                await gate.finish(self._leave(gate))
+            raise
         except StoreError:
             pass  # the gate has logged it
         if isinstance(outcome, Lease):
@@ -123,6 +129,12 @@ class TaskRun:
             # Its first run may go on and acknowledge the message; else it is delivered again.
             raise AdmissionBlocked(execution, "its first run, which may go on", handled=True)
         raise await gate.finish(self._park(gate, keys, seconds))
+
+    async def _leave(self, gate: JobGate) -> None:
+        """Leave the queue, for a task that was cancelled while it asked: the answer is unknown."""
+        with suppress(StoreError):  # else its ticket is dropped when it is granted
+            if not await gate.drop(self._ticket, function=self._execution.function_name):
+                gate.report_removed(self._ticket, function=self._execution.function_name)
 
     async def _park(self, gate: JobGate, keys: tuple[str, ...], seconds: float) -> AdmissionBlocked:
         """Park the task; returns the exception that reports it to Docket."""
@@ -141,16 +153,35 @@ class TaskRun:
         # A run that has ended does not become a failure.
         if self._has_ended or getattr(self._execution, "_ended", False):
             return
-        cancelled: set[Any] = self._worker._cancelled_by_docket  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
-        if self._task in cancelled:
+        if self._task in self._cancelled_by_docket:
             return
         if loss is Loss.PREEMPTED:  # as by `docket.cancel`, also if a newer run has the key
-            cancelled.add(self._task)
-        else:
-            self._stopped = True
-            if not isinstance(self._outcome, Lease):
-                return  # `admit` checks it
-        self._task.cancel(f"the lease is lost: {loss.value}")
+            lease = self._outcome
+            store_reason(
+                self._execution, loss_text(lease) if isinstance(lease, Lease) else loss.value
+            )
+            self._cancel_as_docket_does(f"the lease is lost: {loss.value}")
+            return
+        self._stopped = True
+        if isinstance(self._outcome, Lease):  # else `admit` checks it
+            self._task.cancel(f"the lease is lost: {loss.value}")
+
+    def _cancel_as_docket_does(self, why: str) -> None:
+        if self._task not in self._cancelled_by_docket:
+            self._cancelled_by_docket.add(self._task)
+            self._task.cancel(why)
+
+    @property
+    def _cancelled_by_docket(self) -> set[Any]:
+        """The tasks of the worker that end as cancelled, also while it shuts down."""
+        return self._worker._cancelled_by_docket  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
+
+
+def store_reason(execution: Execution, reason: str) -> None:
+    """Have Docket store why, when it marks a run as cancelled: `Execution.error`, and its event."""
+    ends: Any = execution._mark_as_terminal  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
+    mark = partial(ends, ExecutionState.CANCELLED, error=reason)
+    execution.mark_as_cancelled = mark  # type: ignore[method-assign]
 
 
 runs: weakref.WeakKeyDictionary[Execution, TaskRun] = weakref.WeakKeyDictionary()

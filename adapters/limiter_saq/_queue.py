@@ -35,7 +35,15 @@ from limiter_core import (
     Superseded,
 )
 from limiter_core.arguments import Binder
-from limiter_core.jobs import CLAIM, BackgroundTasks, Held, Job, JobGate, check_limits
+from limiter_core.jobs import (
+    CLAIM,
+    BackgroundTasks,
+    Held,
+    Job,
+    JobGate,
+    check_limits,
+    loss_text,
+)
 from limiter_core.limits import check_seconds
 from limiter_core.requests import Loss, Notice
 from limiter_core.store import Store
@@ -159,6 +167,8 @@ class LimitedQueue(SafeSweepQueue):
             try:
                 if await background.finish(self._admit(job, limits, asyncio.current_task())):
                     if await self._is_still_ours(job, time.monotonic() - dequeued_at):
+                        if id(job) in self._leases:
+                            self._open()[0].confirm(self._leases[id(job)][1])
                         return job
                     await self._releasing(job).aclose()  # a sweep put it back meanwhile
             except asyncio.CancelledError:  # the worker stops, whatever the gate answered
@@ -184,7 +194,9 @@ class LimitedQueue(SafeSweepQueue):
         enqueued = None if job.attempts else max(job.queued * 1000, job.scheduled * 1_000_000)
         ask = Job(ticket, limits, self._view(job), job.id.encode(), enqueued, job.function)
         outcome = await gate.admit(
-            ask, lambda loss: background.begin_soon(lambda: self._stop(job, loss, worker))
+            ask,
+            lambda loss: background.begin_soon(lambda: self._stop(job, loss, worker)),
+            confirmed=False,
         )
         if isinstance(outcome, Lease):
             self._leases[id(job)] = job, outcome
@@ -193,8 +205,11 @@ class LimitedQueue(SafeSweepQueue):
         elif isinstance(outcome, Held):
             await self._park(job, outcome.expires_in or RECHECK_AFTER)
         elif not await self._park(job, min(outcome.patience or RECHECK_AFTER, RECHECK_AFTER)):
-            await gate.drop(ticket)  # the job was aborted meanwhile
+            await gate.drop(
+                ticket, function=ask.arguments.function_name
+            )  # it was aborted meanwhile
         else:
+            gate.confirm(outcome)
             with suppress(StoreError, RedisError):  # it is parked, and its slot is offered again
                 if await gate.handed_over(outcome) and not await self._wake(job.id):
                     await gate.drop(ticket)
@@ -263,11 +278,12 @@ class LimitedQueue(SafeSweepQueue):
         """
         if id(job) not in self._leases:
             return  # it has ended
+        reason = loss_text(self._leases[id(job)][1])
         is_final = loss in (Loss.PREEMPTED, Loss.EVICTED, Loss.OVERRAN)
         frame = frame_of(worker)
         if frame is None:  # the task that dequeued the job is no worker of SAQ
             if is_final:
-                await self.abort(job, loss.value)
+                await self.abort(job, reason)
             else:
                 worker.cancel()
             return
@@ -275,12 +291,12 @@ class LimitedQueue(SafeSweepQueue):
         if body is None:  # it has not begun
             worker.cancel()
         elif is_final:
-            body["aborted"] = loss.value
+            body["aborted"] = reason
             body["task"].cancel()
         elif inspect.iscoroutinefunction(frame["self"].functions[job.function]):
             body["task"].cancel()
         else:
-            logger.warning("%s lost its slot and cannot be stopped: %s", job.id, loss.value)
+            logger.warning("%s cannot be stopped: its function is no coroutine function", job.id)
             return
         await asyncio.wait([worker])
         stored = await self.job(job.key)
@@ -288,9 +304,9 @@ class LimitedQueue(SafeSweepQueue):
             return
         # SAQ records nothing if the body ignored its cancellation, or did not begin.
         if is_final:
-            await self.finish(job, Status.ABORTED, error=loss.value)
+            await self.finish(job, Status.ABORTED, error=reason)
         elif stored.status is Status.ACTIVE or stored.attempts < job.attempts:
-            await self.retry(job, loss.value)
+            await self.retry(job, reason)
 
     async def abort(self, job: SaqJob, error: str, ttl: float = 5) -> None:
         """Abort a job; one that waits for its slot, too, which SAQ would not: it is scheduled."""
@@ -304,7 +320,9 @@ class LimitedQueue(SafeSweepQueue):
         if waits:
             await self.finish_abort(job)
         with suppress(StoreError):  # else it is dropped when it is granted
-            await self._open()[0].drop(ticket)  # and that of a job that was just woken
+            # And that of a job that was just woken.
+            function = self._view(stored or job).function_name
+            await self._open()[0].drop(ticket, function=function)
 
     def _releasing(self, job: SaqJob) -> AsyncExitStack:
         # Only the lease of the delivery that was admitted here. A sweep ends another object: that

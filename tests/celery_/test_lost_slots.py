@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 from celery import states
 
-from limiter_core.requests import Loss
-
 from ._worker_processes import LONG, MakeWorkers, Sent, WorkerProcesses
 
 
@@ -78,7 +76,9 @@ def test_in_a_thread_an_evicted_task_goes_on_and_there_is_a_warning(
     worker = shop.start()
     evicted = begin(shop, "by_user", "eve", LONG)
     evict(shop, "eve")
-    shop.until(lambda: f"lost its slot: {Loss.EVICTED.value}" in worker.output(), "it is warned of")
+    shop.until(
+        lambda: "lost its slot of 'user=eve': it was evicted" in worker.output(), "it is warned of"
+    )
     after = shop.send("by_user", "eve")
     shop.until_ended(after)
     assert not shop.log("end", evicted.id)

@@ -53,6 +53,14 @@ def test_an_execution_notes_its_end_and_how_it_was_delivered() -> None:
         assert name in source(Execution), name
 
 
+def test_a_worker_marks_a_run_as_cancelled_by_a_method_that_may_be_given_a_reason() -> None:
+    assert "_mark_as_terminal(ExecutionState.CANCELLED)" in source(Execution.mark_as_cancelled)
+    assert parameters(Execution._mark_as_terminal)[:3] == ["self", "state", "error"]
+    text = source(Worker)
+    assert "await e.execution.mark_as_cancelled()" in text
+    assert "await execution.mark_as_cancelled()" in text
+
+
 def test_what_tells_a_worker_that_a_task_does_not_run() -> None:
     assert parameters(AdmissionBlocked.__init__)[1:] == [
         "execution",

@@ -7,7 +7,7 @@ from typing import Any
 
 from docket import Docket, Execution
 
-from limiter_docket._queue import bring_forward, park, waits_for, when_of
+from limiter_docket._queue import bring_forward, park, parked_task, when_of
 
 
 async def bill(n: int, *, times: int = 1) -> None: ...
@@ -55,10 +55,11 @@ async def test_parking_is_rescheduling(any_docket: Docket) -> None:
     assert right["parked"].pop(b"key") == b"b"
     assert float(left["run"].pop(b"known")) == float(right["run"].pop(b"known"))
     assert left == right
-    assert await waits_for(any_docket, "b") == (False, wanted, ["k", "s/j"])
+    name = ours.function_name
+    assert await parked_task(any_docket, "b") == (False, wanted, ("k", "s/j"), name)
     await any_docket.cancel("b")
-    assert await waits_for(any_docket, "b") == (True, wanted, ["k", "s/j"])
-    assert await waits_for(any_docket, "a") == (False, "", [])
+    assert await parked_task(any_docket, "b") == (True, wanted, ("k", "s/j"), name)
+    assert (await parked_task(any_docket, "a"))[:3] == (False, "", ())
 
 
 async def test_bringing_forward_is_what_the_scheduler_does(any_docket: Docket) -> None:

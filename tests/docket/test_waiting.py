@@ -13,7 +13,7 @@ from docket import Docket, ExecutionCancelled
 from limiter_core import Limiter, StoreUnavailable
 from limiter_core.jobs import JobGate
 from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConflictResolution, store_of
-from limiter_docket._queue import bring_forward, waits_for, when_of
+from limiter_docket._queue import bring_forward, parked_task, when_of
 from tests.docket._tools import (
     TaskRecord,
     most_at_once,
@@ -194,7 +194,7 @@ async def test_a_cancelled_one_that_could_not_ask_again_loses_its_ticket_as_well
         raise StoreUnavailable("away")
 
     async def forgotten() -> bool:
-        return not (await waits_for(any_docket, "b"))[2]
+        return not (await parked_task(any_docket, "b")).keys
 
     async def no_task_waits() -> bool:
         return await waiting_in(any_docket) == 0

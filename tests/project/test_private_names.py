@@ -35,7 +35,15 @@ GUARDED = {
     ),
     "limiter_docket": (
         "tests/docket/test_hooks.py",
-        ["_Depends", "_cancelled_by_docket", "_ended", "_pubsub", "_stack", "_tasks_by_key"],
+        [
+            "_Depends",
+            "_cancelled_by_docket",
+            "_ended",
+            "_mark_as_terminal",
+            "_pubsub",
+            "_stack",
+            "_tasks_by_key",
+        ],
     ),
     "limiter_saq": (
         "tests/saq/test_saq.py",

@@ -16,6 +16,7 @@ from .conftest import SaqSetup, until
 
 LATEST = ConcurrencyLimit("user", 1, on_conflict=ConflictResolution.CANCEL_RUNNING)
 ONE = ConcurrencyLimit("user", 1)
+PREEMPTED = f"lost the lease on 'user=1': {Loss.PREEMPTED.value}"
 
 
 class Bodies:
@@ -81,7 +82,7 @@ async def test_a_newer_job_has_a_coroutine_cancelled_at_once(
     older = await enqueue(queue, "older", seconds)
     await until("it runs", lambda: bodies.names("begins") == ["older"])
     newer = await enqueue(queue, "newer", 0.0)
-    assert ((await ended(older)).status, older.error) == (Status.ABORTED, Loss.PREEMPTED.value)
+    assert ((await ended(older)).status, older.error) == (Status.ABORTED, PREEMPTED)
     assert (await ended(newer)).status is Status.COMPLETE
     assert bodies.events == [
         ("begins", "older"),
@@ -102,7 +103,7 @@ async def test_a_body_that_cannot_be_stopped_keeps_its_slot_until_it_returns(
     older = await enqueue(queue, "older", seconds)
     await until("it runs", lambda: bodies.names("begins") == ["older"])
     newer = await enqueue(queue, "newer", 0.0)
-    assert ((await ended(older)).status, older.error) == (Status.ABORTED, Loss.PREEMPTED.value)
+    assert ((await ended(older)).status, older.error) == (Status.ABORTED, PREEMPTED)
     assert (await ended(newer)).status is Status.COMPLETE
     seen = [each for each in bodies.events if each[0] != "is cancelled"]
     assert seen == [("begins", "older"), ("ends", "older"), ("begins", "newer"), ("ends", "newer")]
@@ -123,7 +124,7 @@ async def test_a_job_that_is_preempted_before_its_body_is_aborted(
     older = await enqueue(queue, "older", 0.0)
     await at_gate.wait()
     newer = await enqueue(queue, "newer", 0.0)
-    assert ((await ended(older)).status, older.error) == (Status.ABORTED, Loss.PREEMPTED.value)
+    assert ((await ended(older)).status, older.error) == (Status.ABORTED, PREEMPTED)
     assert (await ended(newer)).status is Status.COMPLETE
     assert bodies.names("begins") == ["newer"]
 

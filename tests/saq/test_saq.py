@@ -128,7 +128,7 @@ async def test_the_latest_takes_the_slot(setup: SaqSetup) -> None:
     assert first is not None
     await first.refresh()
     assert first.status is Status.ABORTED
-    assert first.error == Loss.PREEMPTED.value
+    assert first.error == f"lost the lease on 'user=1': {Loss.PREEMPTED.value}"
 
 
 async def test_a_strategy_that_fails_fails_the_job(setup: SaqSetup) -> None:
@@ -270,8 +270,8 @@ async def test_a_job_aborted_at_the_gate_is_ended(setup: SaqSetup) -> None:
     gate = queue._open()[0]
     at_gate, go_on, admit = asyncio.Event(), asyncio.Event(), gate.admit
 
-    async def slow(*arguments: Any) -> Any:
-        outcome = await admit(*arguments)
+    async def slow(*arguments: Any, **options: Any) -> Any:
+        outcome = await admit(*arguments, **options)
         at_gate.set()
         await go_on.wait()
         return outcome
