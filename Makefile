@@ -75,7 +75,7 @@ test-redis-5: $(VENV)-redis-5/.installed
 
 # What depends on the Python, or on the release of a framework: not once more what kills and restarts processes for minutes.
 ELSEWHERE := tests/core tests/stores tests/project tests/redis/test_contract.py \
-  tests/redis/test_durable.py tests/docket/test_limits.py tests/docket/test_hooks.py \
+  tests/redis/test_durable.py tests/otel tests/docket/test_limits.py tests/docket/test_hooks.py \
   tests/celery_/unit tests/celery_/test_basics.py tests/celery_/test_hooks.py \
   tests/celery_/test_waiting.py \
   $(ON_ONE_SERVER)

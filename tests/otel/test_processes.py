@@ -15,7 +15,7 @@ from limiter_core import SyncLimiter
 from tests.core._tools import PATIENCE, until_now
 from tests.redis._servers import Server, open_source, sources
 
-WORKER = Path(__file__).parent / "workers" / "hold.py"
+WORKERS = Path(__file__).parent / "workers"
 ROOT = Path(__file__).parents[2]
 
 
@@ -33,7 +33,7 @@ class HolderProcess:
 
     def __init__(self, url: str, name: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(WORKER), url, name],
+            [sys.executable, str(WORKERS / "hold.py"), url, name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -77,3 +77,20 @@ def test_a_wait_links_to_the_span_of_a_holder_in_another_process(server: Server)
         holder.end()
         if waiter is not None:
             waiter.end()
+
+
+def test_a_task_of_docket_waits_in_the_trace_of_its_delivery() -> None:
+    """And Docket links that to the producer."""
+    run = subprocess.run(
+        [sys.executable, str(WORKERS / "docket_traces.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    assert run.returncode == 0, run.stderr
+    spans = json.loads(run.stdout)
+    assert {"name": "wait customer", "parent": "bill", "links": ["bill"]} in spans
+    assert {"name": "bill", "parent": None, "links": ["docket.add"]} in spans
+    assert {"name": "docket.add", "parent": "producer", "links": []} in spans

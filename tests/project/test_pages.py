@@ -25,6 +25,7 @@ PAGES = (
     "docs/cluster.md",
     "docs/docket.md",
     "docs/keys.md",
+    "docs/observability.md",
     "docs/redis-layout.md",
     "docs/reliability.md",
     "docs/scale.md",
