@@ -152,7 +152,9 @@ class Engine:
         """Return what sends the events of a call that begins now; None if nothing is to be sent."""
         if is_in_observer():
             return None
-        audience = of_process.audience.joined_by(*self.registrations)
+        audience = of_process.audience
+        if self.registrations:
+            audience = audience.joined_by(*self.registrations)
         if logger.isEnabledFor(logging.DEBUG):
             audience = audience.joined_by(LOG)
         if not audience.registered:

@@ -59,8 +59,7 @@ class ObservedCall:
     _began: float | None = None
     _granted_at: float | None = None
     _end: list[None]
-    _preempted: list[None]
-    _pending: deque[Event]
+    _pending: deque[Event] | None = None
 
     def __init__(
         self,
@@ -170,7 +169,7 @@ class ObservedCall:
             self._send(events.AdmittedWithoutStore(**self._common(), waited=self.waited))
             return
         granted_at = self._now()
-        self._end, self._preempted, self._pending = [None], [None], deque()
+        self._end = [None]
         observers = self._audience.registered
         if not call.waited and self._began is None:
             for counter in self._audience.counters:
@@ -210,9 +209,8 @@ class ObservedCall:
         Args:
             later: has a function called where an observer may be called; None: that is here.
         """
-        if self._granted_at is not None and self._end and self._claim(self._preempted):
-            self._pending.append(events.Preempted(**self._common()))
-            self._send_pending(later)
+        if self._granted_at is not None and self._end and self._claim(self._once("_preempted")):
+            self._report(events.Preempted(**self._common()), later)
 
     def lost(
         self, loss: Loss | None, later: Callable[[Callable[[], object]], object] | None
@@ -224,8 +222,7 @@ class ObservedCall:
             later: as for `preempted`.
         """
         if self._granted_at is not None and self._claim(self._end):
-            self._pending.append(events.Lost(**self._common(), reason=loss, held=self._held()))
-            self._send_pending(later)
+            self._report(events.Lost(**self._common(), reason=loss, held=self._held()), later)
 
     def released(self) -> None:
         """Send that the slots were released, unless they were lost, or the grant was not sent."""
@@ -261,18 +258,25 @@ class ObservedCall:
         if self._claim(self._outcome):
             self._send(event)
 
-    def _send_pending(self, later: Callable[[Callable[[], object]], object] | None) -> None:
+    def _once(self, name: str) -> list[None]:
+        """Return a token that most calls do not need; the same one in each thread."""
+        token: list[None] = self.__dict__.setdefault(name, [None])
+        return token
+
+    def _report(self, event: Event, later: Callable[[Callable[[], object]], object] | None) -> None:
+        """Send what a store has reported, now or later, before the end that follows it."""
+        self.__dict__.setdefault("_pending", deque()).append(event)
         if later is None:
             self._flush()
         else:
             later(self._flush)
 
     def _flush(self) -> None:
-        """Send what a store has reported; before the end that follows it."""
-        while True:
+        pending = self._pending
+        while pending:
             try:
-                event = self._pending.popleft()
-            except IndexError:
+                event = pending.popleft()
+            except IndexError:  # another thread was faster
                 return
             self._send(event)
 

@@ -74,30 +74,40 @@ class Registration:
 
     def __call__(self, event: object) -> None:
         """Call the observer; log what it raises, the first time."""
-        if self._observer is not None:
-            self._call(self._observer, event)
+        observer = self._observer
+        if observer is None:
+            return
+        try:
+            observer(event)
+        except Exception:  # noqa: BLE001  (an observer's; it is logged)
+            self._log_failure(event)
 
     def granted(self, names: tuple[str, ...], adapter: str | None) -> None:
         """Have a counter count a grant."""
         if self.counter is not None:
-            self._call(self.counter.granted, names, adapter)
+            try:
+                self.counter.granted(names, adapter)
+            except Exception:  # noqa: BLE001  (an observer's; it is logged)
+                self._log_failure("a grant")
 
     def released(self, names: tuple[str, ...], adapter: str | None, held: float) -> None:
         """Have a counter count a release."""
         if self.counter is not None:
-            self._call(self.counter.released, names, adapter, held)
+            try:
+                self.counter.released(names, adapter, held)
+            except Exception:  # noqa: BLE001  (an observer's; it is logged)
+                self._log_failure("a release")
 
-    def _call(self, function: Callable[..., object], *given: object) -> None:
-        try:
-            function(*given)
-        except Exception:
-            if not self._failed:
-                self._failed = True
-                logger.exception(
-                    "the observer %r raised at %s; it is called on (logged once)",
-                    self._observer,
-                    given,
-                )
+    def _log_failure(self, event: object) -> None:
+        """Log an exception that is being handled, the first time."""
+        if not self._failed:
+            self._failed = True
+            logger.error(
+                "the observer %r raised at %s; it is called on (logged once)",
+                self._observer,
+                event,
+                exc_info=True,  # noqa: LOG014  (each caller handles one)
+            )
 
 
 class Audience:

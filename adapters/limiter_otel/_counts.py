@@ -117,18 +117,21 @@ class Counts:
             for each in series:
                 each.calls[outcome] = each.calls.get(outcome, 0) + 1
 
-    def granted(self, series: tuple[Series, ...]) -> None:
+    def granted(self, names: tuple[str, ...], adapter: str | None) -> None:
         """Count a lease that is held from now on."""
+        series = self._of_names.get((names, adapter)) or self.of(names, adapter)
         with self.lock:
             for each in series:
                 each.held += 1
                 each.granted += 1
 
-    def released(self, series: tuple[Series, ...]) -> None:
-        """Count a lease that is held no more."""
+    def released(self, names: tuple[str, ...], adapter: str | None) -> tuple[Series, ...]:
+        """Count a lease that is held no more, and return its series."""
+        series = self._of_names.get((names, adapter)) or self.of(names, adapter)
         with self.lock:
             for each in series:
                 each.held -= 1
+        return series
 
     def lost(self, series: tuple[Series, ...], reason: str) -> None:
         """Count a lease that was lost."""

@@ -33,12 +33,14 @@ class _Wait(NamedTuple):
 
     Attributes:
         series: counts it.
+        is_measured: whether it is part of the sample.
         key: the key for which it waits.
         blocker: the `traceparent` of the oldest holder.
         context: the context in which it was made; None if it becomes no span.
     """
 
     series: Series
+    is_measured: bool
     key: str
     blocker: str
     context: Context | None
@@ -91,10 +93,11 @@ class OpenTelemetryObserver:
                 self._jobs.popitem(last=False)
             return
         series = self._series_of(event, event.key)
-        # An event is sent where it happened, so this is the context of the call itself.
-        traced = len(self._waits) < MOST_SPANS and is_instrumentation_enabled()
-        context = get_current() if traced else None
-        self._waits[event.id] = _Wait(series, event.key, event.blocker, context)
+        is_measured, context = series.waits.takes(), None
+        if is_measured and len(self._waits) < MOST_SPANS and is_instrumentation_enabled():
+            # An event is sent where it happened, so this is the context of the call itself.
+            context = get_current()
+        self._waits[event.id] = _Wait(series, is_measured, event.key, event.blocker, context)
         self._counts.waits(series, 1)
 
     def _waited(self, event: Any, outcome: str, *, error: str | None = None) -> None:
@@ -108,7 +111,7 @@ class OpenTelemetryObserver:
         seconds = event.waited
         wait = self._waits.pop(event.id, None)
         if wait is not None:
-            series, key, blocker, context = wait
+            series, is_measured, key, blocker, context = wait
             self._counts.waits(series, -1)
             is_traced = context is not None
         elif event.adapter is not None:
@@ -117,9 +120,10 @@ class OpenTelemetryObserver:
                 return
             key = key or next(iter(event.keys), "")
             series, context, is_traced = self._series_of(event, key), None, True
+            is_measured = series.waits.takes()
         else:
             return
-        if not series.waits.takes():
+        if not is_measured:
             return
         attributes = series.with_outcome(outcome)
         self._metrics.waited(seconds, attributes)
@@ -137,6 +141,8 @@ class OpenTelemetryObserver:
     def _series_of(self, event: Event, key: str) -> Series:
         """Return the series of the limit in whose queue a call waits."""
         series = self._counts.of(event.names, event.adapter)
+        if len(event.names) <= 1:
+            return series[0]
         name = dict(zip(event.keys, event.names, strict=False)).get(key)
         return next((each for each in series if each.name == name), series[0])
 
@@ -144,10 +150,10 @@ class OpenTelemetryObserver:
 
     def granted(self, names: tuple[str, ...], adapter: str | None) -> None:
         """Count a grant without a wait."""
-        self._counts.granted(self._counts.of(names, adapter))
+        self._counts.granted(names, adapter)
 
     def _granted(self, event: events.Granted) -> None:
-        self.granted(event.names, event.adapter)
+        self._counts.granted(event.names, event.adapter)
         self._waited(event, "granted")
 
     def _refused(self, event: events.Refused) -> None:
@@ -172,20 +178,17 @@ class OpenTelemetryObserver:
 
     def released(self, names: tuple[str, ...], adapter: str | None, held: float) -> None:
         """Count a release."""
-        series = self._counts.of(names, adapter)
-        self._counts.released(series)
-        self._held(series, held, "released")
+        for each in self._counts.released(names, adapter):
+            if each.holds.takes():
+                self._metrics.held(held, each.with_outcome("released"))
 
     def _lost(self, event: events.Lost) -> None:
         reason = _reason_of(event.reason)
         series = self._counts.of(event.names, event.adapter)
         self._counts.lost(series, reason)
-        self._held(series, event.held, reason)
-
-    def _held(self, series: tuple[Series, ...], seconds: float, outcome: str) -> None:
         for each in series:
             if each.holds.takes():
-                self._metrics.held(seconds, each.with_outcome(outcome))
+                self._metrics.held(event.held, each.with_outcome(reason))
 
     def _store_failed(self, event: events.StoreFailed) -> None:
         self._counts.store_failed(_type_of(event.error))
