@@ -12,22 +12,15 @@ from typing import Any
 import anyio
 
 from limiter_core._async_calls import AsyncCall, AsyncioCall
-from limiter_core._call import (
-    Call,
-    check_self_deadlock,
-    check_until,
-    could_not_release,
-    demands_held_already,
-    is_in_doubt,
-    patience,
-)
+from limiter_core._call import Call, could_not_release, is_in_doubt, patience
 from limiter_core._engine import (
     CLOSING_PATIENCE,
     Engine,
     OnStoreError,
     logger,
 )
-from limiter_core._long_waits import INSPECT_PATIENCE, key_to_inspect, warn
+from limiter_core._held_calls import check_self_deadlock, check_until, demands_held_already
+from limiter_core._long_waits import look
 from limiter_core._loop_ticker import TICK, LoopTickers
 from limiter_core._observed_call import ObservedCall
 from limiter_core._observers import Observer, of_process
@@ -82,6 +75,7 @@ class AsyncEngine(Engine):
         # A store that never suspends need not be awaited: that is a quarter of a call's time.
         self._sure_release = self.store.capabilities.sure_release
         self._tickers = LoopTickers(self.waiting)
+        self._warns_by_tick = self.warn_after is not None and self.warn_after > TICK
         self._ticks = self.warn_after is not None and self.warn_after > TICK
         self._direct = None if self.suspends else self.store.sync_face()
 
@@ -208,20 +202,12 @@ class AsyncEngine(Engine):
             if delivered is not None:
                 answer = delivered
             else:
-                await self._look_at_long_wait(call)
+                if call.rings is not None:
+                    call.rings.announce(call)
                 answer = await self._ask(call)
+                if call.now() >= call.look_at:
+                    await look(call, answer, self.face)
         self.end_waiting(call)
-
-    async def _look_at_long_wait(self, call: AsyncCall) -> None:
-        """Warn of a call that waits for long, if it is time."""
-        key = key_to_inspect(call)
-        if key is None:
-            return
-        try:
-            state = await bounded_inspect(self.face)(key, call.now() + INSPECT_PATIENCE)
-        except StoreError:
-            state = None
-        warn(call, state)
 
     async def _ask_without_effects(
         self, call: AsyncCall, held_already: Sequence[tuple[Demand, int]]

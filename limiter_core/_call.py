@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from limiter_core._blocks import frames_on_stack
 from limiter_core._observed_call import ObservedCall
 from limiter_core._refusals import refusal_error, wait_timeout
 from limiter_core._retry_advice import RetryAdvice
+from limiter_core._rings import RingWatch
 from limiter_core.backoff import backoff
 from limiter_core.errors import (
     ConfigurationError,
@@ -25,13 +25,11 @@ from limiter_core.errors import (
     StoreError,
     StoreUnavailable,
 )
-from limiter_core.limits import ConflictResolution, Terms
+from limiter_core.limits import Terms
 from limiter_core.requests import (
     Answer,
-    Demand,
     Granted,
     Held,
-    KeySnapshot,
     Loss,
     Mode,
     Queued,
@@ -44,9 +42,6 @@ logger = logging.getLogger("limiter")
 
 _FIRST_RETRY = 0.05
 _LAST_RETRY = 2.0
-
-_CHECK_PATIENCE = 0.05
-"""Seconds that the check for a call that would wait for itself has, whatever its timeout."""
 
 
 class LeaseWatcher(Protocol):
@@ -84,7 +79,9 @@ class Call:
         observed: sends what happens to the observers; None if there are none.
         waiting_since: when it began to wait, on its clock; None if it did not.
         waited: seconds that it waited for its grant.
-        look_at: when a call that waits is to be looked at, on its clock.
+        look_at: when a call that waits is to be looked at, on its clock: the earliest of the next.
+        warn_at: when that it waits for long is to be logged.
+        rings: looks whether it waits for calls that wait for it; None if it holds nothing.
     """
 
     # Defaults of the class: most calls need only a few of them, and setting each would cost.
@@ -110,6 +107,8 @@ class Call:
     waiting_since: float | None = None
     waited = 0.0
     look_at = math.inf
+    warn_at = math.inf
+    rings: RingWatch | None = None
 
     def __init__(self, owner: Any, terms: Terms, now: Callable[[], float]) -> None:
         self.owner = owner
@@ -301,72 +300,15 @@ def patience(
     raise refusal_error(answer, call.request.demands, advice, call.now())
 
 
-def calls_around(last: Call | None, request: Request) -> Sequence[Call]:
-    """Return the calls that certainly hold slots of keys of a request until it is over.
-
-    Args:
-        last: the last call of the task or thread that asks.
-        request: what it asks for.
-    """
-    keys = {demand.key for demand in request.demands}
-    found: list[Call] = []
-    while last is not None:
-        if not last.closed and not keys.isdisjoint(last.keys):
-            found.append(last)
-        last = last.outer
-    if not found:
-        return ()
-    frames = frames_on_stack()
-    return [call for call in found if call.is_around(frames)]
-
-
-def demands_held_already(request: Request, around: Sequence[Call]) -> list[tuple[Demand, int]]:
-    """Return the demands for keys of which the calls around hold slots, and how many."""
-    held: dict[str, int] = {}
-    for call in around:
-        if _holds(call):
-            for demand in call.request.demands:
-                held[demand.key] = held.get(demand.key, 0) + demand.cost
-    return [
-        (demand, held[demand.key])
-        for demand in request.demands
-        if demand.key in held
-        # These never wait, they are refused.
-        and demand.on_conflict is not ConflictResolution.CANCEL
-        and demand.max_waiting != 0
-    ]
-
-
-def check_until(call: Call, asked_at: float) -> float | None:
-    """Return when the check whether a call would wait for itself is given up, None for never.
-
-    Args:
-        call: the call.
-        asked_at: when it asked first, on its clock: one without patience has a moment from then.
-    """
-    deadline = call.request.deadline
-    return None if deadline is None else max(deadline, asked_at + _CHECK_PATIENCE)
-
-
-def check_self_deadlock(demand: Demand, held: int, state: KeySnapshot) -> None:
-    """Refuse a demand that cannot be met before the caller itself releases, whatever others do.
-
-    Raises:
-        ConfigurationError: so it is. (A paused key waits for its operator, not for its holders.)
-    """
-    limit = demand.limit if state.override is None else state.override
-    if not state.paused and 0 < limit < held + demand.cost:
-        raise _self_deadlock(demand.key, f"it already holds {held} of the {limit} slots")
-
-
-def _self_deadlock(key: str, why: str) -> ConfigurationError:
+def self_deadlock(key: str, why: str) -> ConfigurationError:
     return ConfigurationError(
         f"this task would wait for itself: {why} of {key!r}. Release that lease first, take both "
         "limits in one hold, or give them different keys"
     )
 
 
-def _holds(call: Call) -> bool:
+def holds(call: Call) -> bool:
+    """Whether a call has its slots."""
     return not call.closed and (call.loss is None or call.loss is Loss.PREEMPTED)
 
 
@@ -375,10 +317,10 @@ def _refuse_self_deadlock(answer: Queued, around: Sequence[Call]) -> None:
     held = sum(
         demand.cost
         for call in around
-        if _holds(call)
+        if holds(call)
         for demand in call.request.demands
         if demand.key == answer.key
     )
     # A paused key (limit 0) waits for its operator, not for its holders.
     if answer.max_concurrent and answer.in_use and held >= answer.in_use:
-        raise _self_deadlock(answer.key, f"it already holds all {held} slots in use")
+        raise self_deadlock(answer.key, f"it already holds all {held} slots in use")

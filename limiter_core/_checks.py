@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from limiter_core._held_leases import SEPARATOR as HELD_SEPARATOR
 from limiter_core.errors import ConfigurationError
 from limiter_core.tracing import SEPARATOR
 
@@ -116,7 +117,7 @@ def short_label(label: str) -> str:
 
     It is cut after `MAX_LABEL_LENGTH` characters, and does not contain the separator of traces.
     """
-    label = label.replace(SEPARATOR, "?")
+    label = label.replace(SEPARATOR, "?").replace(HELD_SEPARATOR, "?")
     return label if len(label) <= MAX_LABEL_LENGTH else f"{label[: MAX_LABEL_LENGTH - 1]}…"
 
 

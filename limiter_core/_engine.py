@@ -13,12 +13,14 @@ from functools import partial
 from typing import Any, Literal, Self
 
 from limiter_core import tracing
-from limiter_core._call import Call, calls_around
-from limiter_core._checks import check_number, check_on_store_error, check_seconds, short_label
+from limiter_core._call import Call
+from limiter_core._checks import check_on_store_error, check_seconds, short_label
 from limiter_core._collected import do_later, when_finalized
 from limiter_core._event_log import LOG
+from limiter_core._held_calls import calls_around, leases_around
 from limiter_core._hold_times import hold_times
 from limiter_core._identity import new_id, process_label
+from limiter_core._long_waits import watch
 from limiter_core._observed_call import ObservedCall
 from limiter_core._observers import (
     Observer,
@@ -33,8 +35,7 @@ from limiter_core._store_outages import add_observer_of
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError, LimiterError, StoreError, StoreUnavailable
 from limiter_core.jitter import jitter
-from limiter_core.keys import MAX_WHOLE_LENGTH
-from limiter_core.limits import ConcurrencyLimit, Terms
+from limiter_core.limits import Terms
 from limiter_core.outage import Outage, shared_outage
 from limiter_core.registry import open_store
 from limiter_core.requests import CLAIM, Demand, Loss, Mode, Request
@@ -198,9 +199,11 @@ class Engine:
 
     def begin_waiting(self, call: Call) -> None:
         """Note a call that waits from now on."""
-        now = call.waiting_since = call.now()
-        if self.warn_after is not None:
-            call.look_at = now + self.warn_after
+        call.waiting_since = call.now()
+        if self._holding and call.request.deadline is None:
+            watch(call, self.warn_after, leases_around(self._holding.get(call.owner)))
+        else:
+            watch(call, self.warn_after, ())
         self.waiting.add(call)
         self.check_waiting()
 
@@ -323,55 +326,6 @@ class Engine:
         self._holding = {}
         self.waiting.clear()
         self._label = process_label() if self._given_label is None else self._given_label
-
-
-def check_key(key: object) -> str:
-    """Return a key that an operator names.
-
-    Raises:
-        ConfigurationError: it is no text, or longer than any key.
-    """
-    if not isinstance(key, str) or not key:
-        raise ConfigurationError(f"a key is text, as key_for() and keys() return it, got {key!r}")
-    if len(key) > MAX_WHOLE_LENGTH:
-        raise ConfigurationError(
-            f"a key has at most {MAX_WHOLE_LENGTH} characters (key_for() shortens it), "
-            f"got {len(key)}: {key[:50]!r}..."
-        )
-    return key
-
-
-def check_id(lease_id: object) -> str:
-    """Return a lease's id that an operator names.
-
-    Raises:
-        ConfigurationError: it is no text.
-    """
-    if not isinstance(lease_id, str) or not lease_id:
-        raise ConfigurationError(
-            f"a lease is named by its id, as in lease.id and inspect(), got {lease_id!r}"
-        )
-    return lease_id
-
-
-def check_override(limit: object) -> int:
-    """Return a limit that an operator sets.
-
-    Raises:
-        ConfigurationError: it is no whole number of 0 or more.
-    """
-    return check_number(limit, "the limit", least=0)
-
-
-def one_limit(limits: object) -> ConcurrencyLimit:
-    """Return the limit, where only one makes sense.
-
-    Raises:
-        ConfigurationError: several were given.
-    """
-    if not isinstance(limits, ConcurrencyLimit):
-        raise ConfigurationError(f"give one ConcurrencyLimit here, got {limits!r}")
-    return limits
 
 
 def _after_fork_in_child() -> None:

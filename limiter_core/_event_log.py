@@ -20,6 +20,8 @@ logger = logging.getLogger("limiter")
 
 def log_event(event: Event) -> None:
     """Log what happened to a call or a job."""
+    if isinstance(event, events.WaitingForEachOther):
+        return  # it is logged where it is found, whether it is observed or not
     level = _level_of(event)
     if not logger.isEnabledFor(level):
         return

@@ -1,4 +1,4 @@
-"""The warning about a call that waits for long: where it stands, and which calls hold the slots."""
+"""Looks at calls that wait for long: a warning where each stands, and rings of such calls."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import logging
 import math
 
 from limiter_core._call import Call
+from limiter_core._held_leases import HeldLease
+from limiter_core._rings import Looks, RingWatch
+from limiter_core._store_methods import bounded_inspect
+from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.explanation import held_by
-from limiter_core.requests import KeySnapshot, Queued
+from limiter_core.requests import Answer, KeySnapshot, Queued
+from limiter_core.store import AsyncStore, SyncStore
 
 logger = logging.getLogger("limiter")
 
@@ -15,12 +20,69 @@ INSPECT_PATIENCE = 1.0
 """Seconds that the look at the key may take; the call could be granted its slot meanwhile."""
 
 
-def key_to_inspect(call: Call) -> str | None:
-    """Return the key that a call waits for, if it is time to warn of it; once."""
-    if call.queued is None or call.now() < call.look_at:
+_NEXT_LOOK = 1.0
+"""Seconds until the next look at a call that had no answer from its store."""
+
+
+def watch(call: Call, warn_after: float | None, held: tuple[HeldLease, ...]) -> None:
+    """Note when a call is to be looked at that waits from now on.
+
+    Args:
+        call: the call.
+        warn_after: seconds until a warning; None for none.
+        held: the leases that it holds until it goes on.
+    """
+    now = call.now()
+    if warn_after is not None:
+        call.look_at = call.warn_at = now + warn_after
+    if held:
+        call.rings = RingWatch(held, now)
+        call.look_at = min(call.look_at, call.rings.look_at)
+
+
+def look_now(call: Call, answer: Answer | StoreUnavailable, face: SyncStore) -> None:
+    """Look at a call that waits for long, since it is time."""
+    inspect, steps = bounded_inspect(face), _looks(call, answer)
+    key = next(steps, None)
+    while key is not None:
+        try:
+            state = inspect(key, call.now() + INSPECT_PATIENCE)
+        except StoreError:
+            state = None
+        key = _send(steps, state)
+
+
+async def look(call: Call, answer: Answer | StoreUnavailable, face: AsyncStore) -> None:
+    """Look at a call that waits for long, since it is time."""
+    inspect, steps = bounded_inspect(face), _looks(call, answer)
+    key = next(steps, None)
+    while key is not None:
+        try:
+            state = await inspect(key, call.now() + INSPECT_PATIENCE)
+        except StoreError:
+            state = None
+        key = _send(steps, state)
+
+
+def _send(steps: Looks, state: KeySnapshot | None) -> str | None:
+    try:
+        return steps.send(state)
+    except StopIteration:
         return None
-    call.look_at = math.inf
-    return call.queued.key
+
+
+def _looks(call: Call, answer: Answer | StoreUnavailable) -> Looks:
+    now = call.now()
+    if not isinstance(answer, Queued):
+        call.look_at = now + _NEXT_LOOK
+        return
+    call.queued = answer
+    if now >= call.warn_at:
+        call.warn_at = math.inf
+        warn(call, (yield answer.key))
+    if call.rings is not None and now >= call.rings.look_at:
+        yield from call.rings.look(call, answer.key)
+    call.look_at = call.warn_at if call.rings is None else min(call.warn_at, call.rings.look_at)
 
 
 def warn(call: Call, state: KeySnapshot | None) -> None:

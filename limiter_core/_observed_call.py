@@ -154,6 +154,10 @@ class ObservedCall:
                 )
             )
 
+    def waiting_for_each_other(self, ring: tuple[str, ...], ring_keys: tuple[str, ...]) -> None:
+        """Send that it is in a ring of calls that wait for each other."""
+        self._send(events.WaitingForEachOther(**self._common(), ring=ring, ring_keys=ring_keys))
+
     # -- the outcome -------------------------------------------------------------------------------
 
     def begun(self, call: BegunCall) -> None:

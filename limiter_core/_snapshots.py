@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from limiter_core._held_leases import HeldLease, carries_held, held_in, without_held
 from limiter_core.tracing import carries_trace, split_label
 
 
 def _split(snapshot: HolderSnapshot | WaiterSnapshot) -> None:
+    if carries_held(snapshot.label):
+        if isinstance(snapshot, WaiterSnapshot):
+            object.__setattr__(snapshot, "holds", held_in(snapshot.label))
+        object.__setattr__(snapshot, "label", without_held(snapshot.label))
     if carries_trace(snapshot.label):
         label, trace = split_label(snapshot.label)
         object.__setattr__(snapshot, "label", label)
@@ -65,6 +70,8 @@ class WaiterSnapshot:
         deferred: whether it is behind all others for a while, since it did not claim the slots
             that it was offered.
         trace: as that of a holder.
+        holds: the leases that its task or thread holds until it goes on, if it has waited for a
+            second without a timeout; a store gives them behind the label.
     """
 
     id: str
@@ -78,6 +85,7 @@ class WaiterSnapshot:
     name: str = ""
     deferred: bool = False
     trace: str = ""
+    holds: tuple[HeldLease, ...] = ()
 
     def __post_init__(self) -> None:
         _split(self)

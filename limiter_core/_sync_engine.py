@@ -10,23 +10,15 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from logging import DEBUG
 
-from limiter_core._call import (
-    Call,
-    check_self_deadlock,
-    check_until,
-    could_not_release,
-    demands_held_already,
-    is_in_doubt,
-    logger,
-    patience,
-)
+from limiter_core._call import Call, could_not_release, is_in_doubt, logger, patience
 from limiter_core._collected import do_later
 from limiter_core._engine import (
     CLOSING_PATIENCE,
     Engine,
     OnStoreError,
 )
-from limiter_core._long_waits import INSPECT_PATIENCE, key_to_inspect, warn
+from limiter_core._held_calls import check_self_deadlock, check_until, demands_held_already
+from limiter_core._long_waits import look_now
 from limiter_core._observed_call import ObservedCall
 from limiter_core._observers import Observer, of_process
 from limiter_core._prepare import (
@@ -262,20 +254,12 @@ class SyncEngine(Engine):
             if delivered is not None:
                 answer = delivered
             else:
-                self._look_at_long_wait(call)
+                if call.rings is not None:
+                    call.rings.announce(call)
                 answer = self._ask(call)
+                if call.now() >= call.look_at:
+                    look_now(call, answer, self.face)
         self.end_waiting(call)
-
-    def _look_at_long_wait(self, call: SyncCall) -> None:
-        """Warn of a call that waits for long, if it is time."""
-        key = key_to_inspect(call)
-        if key is None:
-            return
-        try:
-            state = bounded_inspect(self.face)(key, call.now() + INSPECT_PATIENCE)
-        except StoreError:
-            state = None
-        warn(call, state)
 
     def _ask_without_effects(
         self, call: SyncCall, held_already: Sequence[tuple[Demand, int]]

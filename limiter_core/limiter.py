@@ -11,16 +11,10 @@ from limiter_core._async_engine import AsyncEngine
 from limiter_core._async_hold import Hold
 from limiter_core._checks import check_timeout
 from limiter_core._copies import Copyable
-from limiter_core._engine import (
-    WARN_AFTER,
-    OnStoreError,
-    check_id,
-    check_key,
-    check_override,
-    one_limit,
-)
+from limiter_core._engine import WARN_AFTER, OnStoreError
 from limiter_core._functions import check_coroutine_function
 from limiter_core._limited import AsyncLimited, limited_async
+from limiter_core._operator_checks import check_id, check_key, check_override, one_limit
 from limiter_core._prepare import (
     Arguments,
     Limits,

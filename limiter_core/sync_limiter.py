@@ -9,16 +9,10 @@ from typing import ParamSpec, Self, TypeVar
 
 from limiter_core._checks import check_timeout
 from limiter_core._copies import Copyable
-from limiter_core._engine import (
-    WARN_AFTER,
-    OnStoreError,
-    check_id,
-    check_key,
-    check_override,
-    one_limit,
-)
+from limiter_core._engine import WARN_AFTER, OnStoreError
 from limiter_core._functions import check_plain_function, check_result
 from limiter_core._limited import limited_sync
+from limiter_core._operator_checks import check_id, check_key, check_override, one_limit
 from limiter_core._prepare import (
     Arguments,
     Limits,

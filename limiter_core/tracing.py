@@ -12,6 +12,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from limiter_core._held_leases import without_held
+
 __all__ = ("carries_trace", "labelled", "set_trace_source", "split_label", "with_trace")
 
 logger = logging.getLogger("limiter")
@@ -35,7 +37,7 @@ def labelled(label: str, trace: str) -> str:
 
 def split_label(text: str) -> tuple[str, str]:
     """Return the label and the trace that a request's label carries; "" without a trace."""
-    label, _, trace = text.partition(SEPARATOR)
+    label, _, trace = without_held(text).partition(SEPARATOR)
     return label, trace
 
 

@@ -65,6 +65,8 @@ class Machine(Reaping):
                 return self.end_evicted(ticket, now)
             if ticket.expires_at is not None:
                 ticket.expires_at = now + microseconds(request.lease)
+            if ticket.request.label != request.label:
+                ticket.request = ticket.request._replace(label=request.label)
             return self._queued(ticket, now)
         if self._ended_order:
             self._forget_ended(now)

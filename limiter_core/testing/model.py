@@ -246,7 +246,9 @@ class Model(Serving):
             return self._end_evicted(waiter, now)
         if waiter is not None:
             if request.mode is not Mode.LOOK:
-                self.change(waiter, expires_at=ticket_end(waiter.request, now))
+                labelled = waiter.request._replace(label=request.label)
+                end = ticket_end(waiter.request, now)
+                waiter = self.change(waiter, request=labelled, expires_at=end)
             demand = demand_of(waiter.request, waiter.home)
             limit = 0 if demand.key in self.paused else self.limit(demand)
             holders = self.holders_of(demand.key)

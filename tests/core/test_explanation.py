@@ -39,14 +39,14 @@ def limiter(store: MemoryStore) -> Limiter:
 
 def new_limit(key: str = "k", slots: int = 1, **options) -> ConcurrencyLimit:
     """Return a limit whose name no other test uses."""
-    name = f"limit {next(_numbers)}"
+    name = f"explained {next(_numbers)}"
     return ConcurrencyLimit(LIMIT_BY.constant(key), slots, name=name, **options)
 
 
 async def test_nothing_blocks(limiter):
     found = await limiter.explain(new_limit())
     assert (found.blocking, found.place, found.expected_wait) == ((), None, 0.0)
-    assert str(found).startswith("Nothing blocks a call on 'k' (limit ")
+    assert str(found).startswith("Nothing blocks a call on 'k' (explained ")
     assert str(await limiter.explain("k")) == "Nothing blocks a call on 'k' now."
 
 

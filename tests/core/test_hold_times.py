@@ -216,7 +216,7 @@ def store(clock: FakeClock) -> MemoryStore:
 @pytest.fixture
 def limit() -> ConcurrencyLimit:
     """Its name is used by no other test."""
-    return ConcurrencyLimit(LIMIT_BY.constant("k"), name=f"limit {next(_numbers)}")
+    return ConcurrencyLimit(LIMIT_BY.constant("k"), name=f"measured {next(_numbers)}")
 
 
 async def test_a_refused_call_learns_when_to_try_again(limiter, store, clock, limit):

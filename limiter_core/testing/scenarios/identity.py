@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from limiter_core._held_leases import HeldLease, with_held
 from limiter_core.limits import ConflictResolution
-from limiter_core.requests import Demand, Granted, Loss, Replaced
+from limiter_core.requests import Demand, Granted, Loss, Mode, Replaced
 from limiter_core.testing.listener import RecordingListener
 from limiter_core.testing.scenario_runner import scenario
 from limiter_core.testing.store_under_test import KEY, OTHER_KEY, Steps, StoreUnderTest
+from limiter_core.tracing import labelled
 
 TWO = Demand(KEY, 2)
 
@@ -189,3 +191,31 @@ def keys_know_nothing_of_each_other(store: StoreUnderTest) -> Steps[None]:
     yield from store.release("a")
     answer = yield from store.acquire(waiter)
     assert isinstance(answer, Granted)
+
+
+@scenario("S1")
+def a_waiter_that_asks_again_may_have_another_label(store: StoreUnderTest) -> Steps[None]:
+    """It says what it knows by then; its place stays."""
+    yield from store.take(store.request(id="holder"))
+    waiter = store.request(id="waiter", label="host:1")
+    yield from store.wait(waiter)
+    yield from store.wait(store.request(id="next", label="host:2"))
+    yield from store.wait(waiter._replace(label="host:1 again"))
+    snapshot = yield from store.inspect(KEY)
+    labels = [each.label for each in snapshot.waiters]
+    assert labels == ["host:1 again", "host:2"]
+    yield from store.wait(waiter._replace(label="host:3", mode=Mode.LOOK))
+    assert (yield from store.inspect(KEY)).waiters[0].label == "host:1 again"
+
+
+@scenario("S1")
+def a_waiter_may_say_what_it_holds(store: StoreUnderTest) -> Steps[None]:
+    """Behind its label, which is shown without it."""
+    held = (HeldLease("id-1", ("a key", "b")), HeldLease("id-2", ("c",)))
+    yield from store.take(store.request(id="holder"))
+    for label in ("host:1", labelled("host:1", "trace")):
+        waiter = store.request(id=f"waiter {len(label)}", label=with_held(label, held))
+        yield from store.wait(waiter)
+        (shown,) = (yield from store.inspect(KEY)).waiters
+        assert (shown.label, shown.holds) == ("host:1", held)
+        yield from store.release(waiter.id)

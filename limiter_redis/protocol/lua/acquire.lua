@@ -94,6 +94,10 @@ function steps.acquire(w)
     if not t.durable and mode ~= 'look' then
       state.set_end(s, 't' .. t.id, now + t.lease)
       for _, demand in ipairs(t.demands) do state.outlive(state.load(demand.key), now + t.lease) end
+      if t.label ~= r.label then
+        t.label = r.label
+        tickets.write(t)
+      end
     end
     return steps.queued(t)
   end
