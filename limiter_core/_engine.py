@@ -160,8 +160,10 @@ class Engine:
             audience = audience.joined_by(LOG)
         if not audience.registered:
             return None
-        function = arguments.function_name if isinstance(arguments, ArgumentView) else None
-        return ObservedCall(audience, now, function=function, limits=limits)
+        function = adapter = None
+        if isinstance(arguments, ArgumentView):
+            function, adapter = arguments.function_name, arguments.adapter
+        return ObservedCall(audience, now, function=function, adapter=adapter, limits=limits)
 
     def request(self, call: Call, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
         """Return the request of a new call."""

@@ -13,7 +13,7 @@ import sys
 import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from limiter_core.errors import ConfigurationError, KeyDerivationError
 
@@ -30,9 +30,12 @@ class ArgumentView(Mapping[str, Any]):
     Attributes:
         function_name: the function's full name (`shop.tasks.bill`), or None where a `hold` was
             given a bare mapping and there is no function.
+        adapter: the framework that made the call, for its events; that of a subclass in an adapter.
     """
 
     __slots__ = ("_arguments", "function_name")
+
+    adapter: ClassVar[str | None] = None
 
     def __init__(self, arguments: Mapping[str, Any], function_name: str | None = None) -> None:
         self._arguments = arguments

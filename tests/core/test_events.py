@@ -14,6 +14,7 @@ import pytest
 import limiter_core
 from limiter_core import (
     LIMIT_BY,
+    ArgumentView,
     ConcurrencyLimit,
     ConfigurationError,
     KeyDerivationError,
@@ -66,6 +67,18 @@ async def test_a_call_that_is_granted_at_once(observed: Limiter, seen: EventReco
     assert granted.label == "web-1"
     assert seen.one(events.Released).held > 0
     seen.check_law(1)
+
+
+async def test_a_framework_is_named(observed: Limiter, seen: EventRecorder) -> None:
+    class RequestView(ArgumentView):
+        __slots__ = ()
+        adapter = "web"
+
+    async with observed.hold(ONE, RequestView({})):
+        pass
+    async with observed.hold(ONE):
+        pass
+    assert [event.adapter for event in seen.events] == ["web", "web", None, None]
 
 
 async def test_a_function_is_named(observed: Limiter, seen: EventRecorder) -> None:
