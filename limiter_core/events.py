@@ -81,7 +81,7 @@ class Event:
         function: the full name of the function, None where a `hold` was given bare arguments.
         cost: slots of each key; the highest, where the limits differ.
         costs: slots of each key, in the order of the keys.
-        adapter: the framework that runs the job or the call (`docket`, `asgi`, ...), None without one.
+        adapter: the framework that runs the job or call (`docket`, `asgi`, ...), None without one.
         label: as in `inspect`: what names the caller there.
         time: when it happened, in seconds since the epoch.
     """
