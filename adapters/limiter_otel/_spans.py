@@ -20,12 +20,21 @@ KEY = "limiter.key"
 _propagator = TraceContextTextMapPropagator()
 
 
+_last: tuple[SpanContext | None, str] = None, ""
+"""The last span that was asked for, and its text: a request often makes several calls."""
+
+
 def current_traceparent() -> str:
     """Return the W3C `traceparent` of the current span; empty if there is none that is sampled."""
+    global _last  # noqa: PLW0603  (replaced as a whole, so that threads need no lock)
     context = get_current_span().get_span_context()
-    if not (context.is_valid and context.trace_flags.sampled):
-        return ""
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    known, text = _last
+    if context is not known:
+        text = ""
+        if context.is_valid and context.trace_flags.sampled:
+            text = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+        _last = context, text
+    return text
 
 
 def span_context_of(traceparent: str) -> SpanContext | None:
