@@ -258,7 +258,7 @@ class JobGate:
             Whether there was one.
         """
         ticket = bounded_ticket(ticket)
-        limits = self._state.limits_of(ticket) or tuple((key, "") for key in keys)
+        limits = self._state.limits_of(ticket, keys)
         removed = await self._face.withdraw(ticket, [key for key, _ in limits])
         if removed:
             self._events.removed(ticket, limits, error, function)

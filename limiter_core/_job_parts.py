@@ -183,6 +183,7 @@ class GateState:
         self._worker = new_id()
         self.claim = check_seconds(claim, "claim")
         self._limits: OrderedDict[str, tuple[tuple[str, str], ...]] = OrderedDict()
+        self._names: OrderedDict[str, str] = OrderedDict()
 
     def presence(self) -> Presence:
         """Return the presence of this worker for its next step."""
@@ -229,10 +230,20 @@ class GateState:
         self._limits[ticket] = limits
         if len(self._limits) > REMEMBERED:
             self._limits.popitem(last=False)
+        for key, name in limits:
+            self._names[key] = name
+        while len(self._names) > REMEMBERED:
+            self._names.popitem(last=False)
 
-    def limits_of(self, ticket: str) -> tuple[tuple[str, str], ...]:
-        """Return what is known of a ticket's keys, each with the name of its limit; once."""
-        return self._limits.pop(ticket, ())
+    def limits_of(self, ticket: str, keys: tuple[str, ...] = ()) -> tuple[tuple[str, str], ...]:
+        """Return what is known of a ticket's keys, each with the name of its limit; once.
+
+        Args:
+            ticket: names the attempt.
+            keys: what the caller knows of its keys; their limits may have been seen here.
+        """
+        known = self._limits.pop(ticket, ())
+        return known or tuple((key, self._names.get(key, "")) for key in keys)
 
     def outcome(
         self, request: Request, answer: Answer, terms: Terms, now: float

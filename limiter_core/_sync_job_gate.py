@@ -141,7 +141,7 @@ class SyncJobGate:
     ) -> bool:
         """Remove a ticket whose job is gone, and hand on; see `JobGate.drop`."""
         ticket = bounded_ticket(ticket)
-        limits = self._state.limits_of(ticket) or tuple((key, "") for key in keys)
+        limits = self._state.limits_of(ticket, keys)
         removed = self._face.withdraw(ticket, [key for key, _ in limits])
         if removed:
             self._events.removed(ticket, limits, error, function)

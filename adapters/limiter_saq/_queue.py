@@ -192,7 +192,8 @@ class LimitedQueue(SafeSweepQueue):
         ticket = _ticket_of(job)
         # The wait of a job that ran before begins now, or its `timeout` would have passed long ago.
         enqueued = None if job.attempts else max(job.queued * 1000, job.scheduled * 1_000_000)
-        ask = Job(ticket, limits, self._view(job), job.id.encode(), enqueued, job.function)
+        label = f"{job.function}[{job.key}]"
+        ask = Job(ticket, limits, self._view(job), job.id.encode(), enqueued, label)
         outcome = await gate.admit(
             ask,
             lambda loss: background.begin_soon(lambda: self._stop(job, loss, worker)),

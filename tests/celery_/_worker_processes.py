@@ -62,6 +62,11 @@ def _app_of(given: dict[str, Any]) -> Any:
     return _apps[address]
 
 
+def app_for_sending(url: str) -> Any:
+    """Return an app that sends tasks to any worker on a server."""
+    return _app_of({"url": url})
+
+
 def close_apps() -> None:
     """Close the connections of all apps."""
     for app in _apps.values():

@@ -122,9 +122,9 @@ class Worker:
         """Let them go on."""
         os.killpg(self._process.pid, signal.SIGCONT)
 
-    def said(self) -> str:
-        """Return the end of what it logged."""
-        return written(self._output)[-3000:]
+    def said(self, most: int | None = 3000) -> str:
+        """Return what it logged: the end of it, or (None) all."""
+        return written(self._output)[-most if most else 0 :]
 
     def close(self) -> None:
         """Remove it."""
