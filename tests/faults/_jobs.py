@@ -19,6 +19,7 @@ from tests.project._tree import ROOT
 from tests.redis._processes import written
 from tests.redis._servers import PATIENCE
 
+from ._events import disagreements
 from ._overlap import Body, History, read
 
 
@@ -81,6 +82,7 @@ class Worker:
     ) -> None:
         self.folder = folder
         self.died_at: float | None = None
+        self.ended_well = False
         folder.mkdir()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `close`)
         command = [part.format(url=url, name=folder.name) for part in framework.command]
@@ -172,12 +174,10 @@ class Workers:
     def done(self) -> set[int]:
         """Return the jobs whose bodies have come to their end."""
         done: set[int] = set()
-        for path in self._files():
-            text = path.read_text(encoding="utf-8")
-            for line in text[: text.rfind("\n") + 1].splitlines():
-                noted = json.loads(line)
-                if noted["what"] == "end" and noted["done"]:
-                    done.add(noted["job"])
+        for line in _whole_lines(self._files()):
+            noted = json.loads(line)
+            if noted["what"] == "end" and noted["done"]:
+                done.add(noted["job"])
         return done
 
     def bodies(self, history: History) -> list[Body]:
@@ -187,6 +187,30 @@ class Workers:
                 for path in worker.folder.glob("*.notes"):
                     history.killed[int(path.stem)] = worker.died_at
         return read(self._files())
+
+    def stop(self) -> None:
+        """Have those that live end in good order."""
+        for worker in self._all:
+            if worker.alive:
+                worker.stop()
+                worker.ended_well = True
+
+    def disagreements(self) -> list[str]:
+        """Return where the events of a worker and the notes of its bodies disagree, as text."""
+        found: list[str] = []
+        for worker in self._all:
+            files = list(worker.folder.glob("*.events"))
+            leases = [
+                noted["lease"]
+                for line in _whole_lines(worker.folder.glob("*.notes"))
+                if (noted := json.loads(line))["what"] == "begin"
+            ]
+            assert len(files) <= 1, "the events of a worker are those of its main process"
+            for path in files:
+                process = int(path.stem)
+                killed = set[int]() if worker.ended_well else {process}
+                found += disagreements(files, {process: leases}, killed)
+        return found
 
     def said(self) -> str:
         """Return what the last of them logged."""
@@ -199,6 +223,12 @@ class Workers:
 
     def _files(self) -> Iterable[Path]:
         return self._folder.glob("worker-*/*.notes")
+
+
+def _whole_lines(files: Iterable[Path]) -> list[str]:
+    """Return the lines of files, but for what was cut off by a kill."""
+    texts = [path.read_text(encoding="utf-8") for path in files]
+    return [line for text in texts for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def _environment(url: str) -> dict[str, str]:

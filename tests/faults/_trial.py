@@ -20,6 +20,7 @@ from tests.redis._servers import PATIENCE
 from tests.redis._tools import until_now
 
 from ._deployments import Deployment, keys_for_ever
+from ._events import disagreements
 from ._holder_processes import WORLDS, HolderProcess, HolderProcesses
 from ._overlap import Body, Overlap, check, read
 
@@ -162,8 +163,19 @@ class Trial:
         self.figures.overlap = check(bodies, LIMITS, self.processes.history, self.lease)
         self._measure(bodies, said, stopped)
         assert self.figures.overlap.violations == [], "\n".join(self.figures.overlap.violations)
+        self._events_agree(bodies)
         self._capacity_is_full()
         self._nothing_is_left()
+
+    def _events_agree(self, bodies: list[Body]) -> None:
+        """Hold the events of the processes against their bodies."""
+        began: dict[int, list[str]] = {}
+        for body in bodies:
+            began.setdefault(body.process, []).append(body.id)
+        files = list(self.processes.folder.glob("*.events"))
+        assert len(files) >= len(began)
+        found = disagreements(files, began, self.processes.history.killed)
+        assert found == [], "\n".join(found)
 
     def _measure(self, bodies: list[Body], said: list[dict[str, Any]], stopped: float) -> None:
         figures = self.figures

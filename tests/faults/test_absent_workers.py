@@ -218,7 +218,7 @@ def test_workers_freeze(scene: Scene) -> None:
 def test_workers_are_cut_off(scene: Scene) -> None:
     """Nothing passes between them and the server for a while."""
     lease = scene.park()
-    scene.proxy.block()
+    scene.proxy.hold_up()
     try:
         is_served_again(scene, lease)
         scene.until(lambda: scene.dormant() == JOBS, "the jobs are dormant")

@@ -87,6 +87,9 @@ def jobs_are_done(framework: Framework, folder: Path, figures: Figures) -> None:
         until(lambda: len(workers.done()) == JOBS, f"all {JOBS} jobs are done", workers)
         figures.seconds = time.monotonic() - began
         figures.full_again = until_nothing_is_held(framework, server, workers)
+        workers.stop()
+        disagreements = workers.disagreements()
+        assert disagreements == [], "\n".join(disagreements)
         workers.close()
         history = History()
         bodies = workers.bodies(history)

@@ -13,6 +13,7 @@ import pytest
 from tests.redis._servers import PATIENCE
 from tests.redis._tools import until_now
 
+from ._events import disagreements
 from ._overlap import IN_FLIGHT, Body, History, check, read
 
 LIMITS = {"one": 1, "two": 2}
@@ -127,3 +128,23 @@ def test_a_process_that_takes_no_slot_is_seen(tmp_path: Path) -> None:
     found = check(read([path]), {"one": 1, "two": 2, "three": 3}, history, 5.0)
     assert found.violations
     assert found.peak["one"] == 2, "there are two callers of this kind"
+
+
+def test_events_that_disagree_with_bodies_are_found(tmp_path: Path) -> None:
+    def found(*noted: str, bodies: str = "", killed: bool = False) -> list[str]:
+        events = [
+            json.dumps(dict(zip(("event", "id"), each.split(), strict=True))) for each in noted
+        ]
+        (tmp_path / "7.events").write_text("".join(f"{event}\n" for event in events) + "cut o")
+        return disagreements([tmp_path / "7.events"], {7: bodies.split()}, {7} if killed else set())
+
+    once = "Granted a", "Released a"
+    assert found(*once, *once, "Granted b", "Lost b", bodies="a a b") == []
+    assert found("Granted a", bodies="a") == ["process 7: a has no end"]
+    assert found("Granted a", bodies="a", killed=True) == []
+    assert found(*once, bodies="a b") == ["process 7: b has no Granted"]
+    assert found(*once, "Released a") == ["process 7: Released of a comes twice"]
+    assert found("Granted a", "Granted a", *["Released a"] * 2) == [
+        "process 7: Granted of a comes twice"
+    ]
+    assert found("Released a", "Granted a")[0] == "process 7: Released of a comes twice"

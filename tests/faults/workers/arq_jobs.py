@@ -20,7 +20,7 @@ def limit(name: str) -> ConcurrencyLimit:
 
 async def body(ctx: dict[Any, Any], number: int) -> None:
     lease = ctx["lease"]
-    with noted(number, lease.fencing_token, lambda: lease.lost):
+    with noted(number, lease.fencing_token, lease.id, lambda: lease.lost):
         await asyncio.sleep(BODY)
 
 

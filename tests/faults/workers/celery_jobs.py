@@ -35,7 +35,8 @@ def limit(name: str) -> ConcurrencyLimit:
 
 
 def body(task: Any, number: int) -> None:
-    with noted(number, task.request.limiter_fencing_token):
+    request = task.request
+    with noted(number, request.limiter_fencing_token, f"{request.id}:{request.retries}:0"):
         time.sleep(BODY)
 
 

@@ -22,7 +22,7 @@ def limit(name: str) -> ConcurrencyLimit:
 
 
 async def body(number: int, lease: ConcurrencyLimit) -> None:
-    with noted(number, lease.fencing_token, lambda: lease.lost):
+    with noted(number, lease.fencing_token, lease.id, lambda: lease.lost):
         await asyncio.sleep(BODY)
 
 

@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import limiter_core
 from limiter_core import (
     LIMIT_BY,
     ConcurrencyLimit,
@@ -36,6 +37,7 @@ from limiter_core import (
     LimiterError,
     SyncLease,
     SyncLimiter,
+    events,
 )
 from limiter_core.registry import open_store
 from limiter_core.store import Store
@@ -56,6 +58,9 @@ errors: Counter[str] = Counter()
 waits = [0.0]
 calls: dict[int, Call] = {}
 file = os.open(given["notes"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+events_file = os.open(
+    Path(given["notes"]).parent / f"{os.getpid()}.events", os.O_WRONLY | os.O_CREAT | os.O_APPEND
+)
 
 
 def now() -> float:
@@ -65,6 +70,13 @@ def now() -> float:
 def note(**facts: Any) -> None:
     """Write a line; it is in the file even if this process is killed right after."""
     os.write(file, json.dumps(facts).encode() + b"\n")
+
+
+def note_event(event: events.Event) -> None:
+    """Write which lease was granted, or ended, to the file beside that of the notes."""
+    if isinstance(event, events.Granted | events.Released | events.Lost):
+        line = json.dumps({"event": type(event).__name__, "id": event.id})
+        os.write(events_file, line.encode() + b"\n")
 
 
 def say(event: str, **facts: Any) -> None:
@@ -206,6 +218,7 @@ def main() -> None:
         move_to_network(given["network"])
     if given.get("ahead"):
         set_clock(given["ahead"])
+    limiter_core.observe(note_event)
     threading.Thread(target=listen, daemon=True).start()
     store: Store
     if given.get("lua"):

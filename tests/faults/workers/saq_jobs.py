@@ -20,7 +20,7 @@ def limit(name: str) -> ConcurrencyLimit:
 
 async def body(ctx: Any, number: int) -> None:
     _, lease = queue._leases[id(ctx["job"])]
-    with noted(number, lease.fencing_token, lambda: lease.lost):
+    with noted(number, lease.fencing_token, lease.id, lambda: lease.lost):
         await asyncio.sleep(BODY)
 
 
