@@ -12,6 +12,8 @@
 Each call, and each attempt of a job over all workers, has exactly one *outcome*: `Granted`,
 `Refused`, `Cancelled`, `Failed` or `AdmittedWithoutStore`. Each `Granted` has exactly one *end*,
 `Released` or `Lost`, in the process that held the slots. A process that is killed sends neither.
+A job that its queue delivers again, since its worker ended or its lease was lost while its body
+ran, is another attempt here.
 
 An observer is called where the event happens, in the event loop or the thread of the call, and
 must be quick. What it raises is logged once, and not passed on. Calls that it makes itself send no
