@@ -156,7 +156,8 @@ class Request(NamedTuple):
             handed to the process that frees its slot. Empty bytes are a payload too.
         claimant: distinguishes deliveries of one durable job (S18): the claimant that took the slot
             is granted it again, any other gets `Held`.
-        label: the caller's name, for `inspect`; perhaps with a trace behind it (S21).
+        label: the caller's name, for `inspect`; perhaps with a trace behind it (S21), and with the
+            leases that a waiter holds.
         fencing_token: under `Mode.RECLAIM`, the token the lease had.
         listener: gets the notifications in this process; None for none. That of a durable request
             gets those of the lease only: while it waits it needs no process.

@@ -3,7 +3,8 @@
 A store keeps slots and tickets. Every operation is one atomic step on the store's own clock.
 
 - **S1 identity** The caller makes the request's id. Repeating a request returns the same answer,
-  so a retry after a lost reply never takes two slots.
+  so a retry after a lost reply never takes two slots. A waiter that asks again may have another
+  label, which `inspect` shows from then on.
 - **S2 expiry first** Each step first drops holders whose lease ended and waiters that stopped
   renewing, on the keys it touches.
 - **S3 admission** Granted if and only if, for every key, `in use + cost <= its limit` (S12) and no

@@ -12,15 +12,18 @@ import pytest
 
 from limiter_core import (
     LIMIT_BY,
+    ArgumentView,
     ConcurrencyLimit,
     ConflictResolution,
     LimitReached,
     QueueFull,
+    SyncLease,
     SyncLimiter,
     WaitTimeout,
 )
 from limiter_core._hold_times import MAX_NAMES, HoldTimes, expected_wait, hold_times
 from limiter_core._retry_advice import MAX_KEYS, RetryAdvice
+from limiter_core.jobs import Job, SyncJobGate
 from limiter_core.requests import Demand
 from limiter_core.testing import FakeClock
 from limiter_memory import MemoryStore
@@ -284,3 +287,22 @@ async def test_a_hand_off_is_measured(limiter, clock, limit):
         for _ in range(5):
             tasks.start_soon(hold)
     assert hold_times.of(limit.name) == (5, pytest.approx(3.0), pytest.approx(0.0))
+
+
+def test_the_holds_of_jobs_are_measured(store, clock, limit):
+    gate = SyncJobGate(store, "queue", lambda _: True)
+    cancel = replace(limit, on_conflict=ConflictResolution.CANCEL)
+
+    def admit(ticket: str) -> SyncLease:
+        lease = gate.admit(Job(ticket, cancel, ArgumentView({}, "work")))
+        assert isinstance(lease, SyncLease)
+        return lease
+
+    with admit("first"):
+        clock.advance(10)
+    with admit("second"):
+        clock.advance(4)
+        with pytest.raises(LimitReached) as refusal:
+            admit("third")
+    assert 6 < refusal.value.retry_after < 7
+    gate.close()
