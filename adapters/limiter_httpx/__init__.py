@@ -1,0 +1,20 @@
+"""Concurrency limits for httpx: transports that hold a slot from the request to the body's end.
+
+    transport = AsyncLimitedTransport(limiter, ConcurrencyLimit("host", 10))
+    client = httpx.AsyncClient(transport=transport)
+
+`docs/httpx.md` says what is held when. For httpx2: `limiter_httpx2`, which has the same classes.
+"""
+
+from importlib import import_module
+
+try:
+    import_module("httpx")
+except ImportError as error:
+    raise ImportError(
+        'limits for httpx need httpx: pip install "concurrency-limits[httpx]"'
+    ) from error
+
+from limiter_httpx._transports import AsyncLimitedTransport, LimitedTransport
+
+__all__ = ("AsyncLimitedTransport", "LimitedTransport")

@@ -1,0 +1,20 @@
+"""Concurrency limits for httpx2: transports that hold a slot from the request to the body's end.
+
+    transport = AsyncLimitedTransport(limiter, ConcurrencyLimit("host", 10))
+    client = httpx2.AsyncClient(transport=transport)
+
+`docs/httpx.md` says what is held when. For httpx: `limiter_httpx`, which has the same classes.
+"""
+
+from importlib import import_module
+
+try:
+    import_module("httpx2")
+except ImportError as error:
+    raise ImportError(
+        'limits for httpx2 need httpx2: pip install "concurrency-limits[httpx2]"'
+    ) from error
+
+from limiter_httpx2._transports import AsyncLimitedTransport, LimitedTransport
+
+__all__ = ("AsyncLimitedTransport", "LimitedTransport")

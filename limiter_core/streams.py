@@ -1,0 +1,108 @@
+"""Limits for streams that an adapter opens: a slot from the first item to the end.
+
+What is returned is a generator, so Python itself says when it ends: it is exhausted, closed, fails,
+is cancelled or collected, in whichever task or thread. See `Limiter.limited` on generators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator
+from types import AsyncGeneratorType
+from typing import Any, TypeVar, cast
+
+from limiter_core._async_hold import Hold
+from limiter_core._prepare import Arguments, Limits, check_limits
+from limiter_core._streams import GeneratorHold, limited_async_generator, limited_generator
+from limiter_core.errors import ConfigurationError
+from limiter_core.limiter import Limiter
+from limiter_core.limits import ConcurrencyLimit
+from limiter_core.sync_limiter import SyncLimiter
+
+__all__ = (
+    "check_async_limits",
+    "check_sync_limits",
+    "limited_stream",
+    "limited_sync_stream",
+)
+
+Y = TypeVar("Y")
+
+
+def check_async_limits(limiter: object, limits: Limits, owner: str) -> tuple[ConcurrencyLimit, ...]:
+    """Return the limits as a tuple.
+
+    Args:
+        limiter: what is to take the slots.
+        limits: a limit, or several.
+        owner: what gets them, for the error.
+
+    Raises:
+        ConfigurationError: it is no `Limiter`, or these are no limits.
+    """
+    if not isinstance(limiter, Limiter):
+        raise ConfigurationError(f"{owner} needs a Limiter, got {limiter!r}")
+    return check_limits(limits, owner)
+
+
+def check_sync_limits(limiter: object, limits: Limits, owner: str) -> tuple[ConcurrencyLimit, ...]:
+    """As `check_async_limits`, for a `SyncLimiter`."""
+    if not isinstance(limiter, SyncLimiter):
+        raise ConfigurationError(f"{owner} needs a SyncLimiter, got {limiter!r}")
+    return check_limits(limits, owner)
+
+
+def limited_stream(
+    limiter: Limiter,
+    limits: Limits,
+    arguments: Arguments,
+    stream: AsyncGenerator[Y, Any],
+    *,
+    timeout: float | None = None,
+) -> AsyncGeneratorType[Y, Any]:
+    """Return a stream with the same items, which holds a slot while it is open.
+
+    The slot is taken before the first item is asked for, and released after `stream.aclose()`.
+
+    Args:
+        limiter: what takes the slots.
+        limits: a limit, or several.
+        arguments: what the strategies look at.
+        stream: any object with the methods of an async generator.
+        timeout: as for `Limiter.hold`.
+
+    Raises:
+        LimitReached, Superseded, StoreUnavailable: from the first item, as `Limiter.hold`.
+        LeaseLost: from a later item.
+    """
+    engine = limiter._engine  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+    def begin() -> AsyncGenerator[Y, Any]:
+        return stream
+
+    def hold(*_: object) -> Hold:
+        return Hold(engine, limits, arguments, timeout)
+
+    return cast("AsyncGeneratorType[Y, Any]", limited_async_generator(begin, hold)())
+
+
+def limited_sync_stream(
+    limiter: SyncLimiter,
+    limits: Limits,
+    arguments: Arguments,
+    stream: Generator[Y, Any, Any],
+    *,
+    timeout: float | None = None,
+) -> Generator[Y, Any, Any]:
+    """As `limited_stream`, for threads.
+
+    `stream.close()` may be called by the garbage collector: it must take no lock.
+    """
+    engine = limiter._engine  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+    def begin() -> Generator[Y, Any, Any]:
+        return stream
+
+    def hold(*_: object) -> GeneratorHold:
+        return GeneratorHold(engine, limits, arguments, timeout)
+
+    return limited_generator(begin, hold)()
