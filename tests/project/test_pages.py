@@ -24,6 +24,7 @@ PAGES = (
     "docs/celery.md",
     "docs/cluster.md",
     "docs/docket.md",
+    "docs/httpx.md",
     "docs/keys.md",
     "docs/observability.md",
     "docs/redis-layout.md",
