@@ -83,7 +83,7 @@ class AsyncEngine(Engine):
         self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
     ) -> Coroutine[Any, Any, AsyncCall]:
         """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
-        if of_process.audience.registered or self.registrations or logger.isEnabledFor(DEBUG):
+        if of_process.observers.registered or self.registrations or logger.isEnabledFor(DEBUG):
             return self._take_observed(limits, arguments, timeout, mode)
         return self._take(limits, arguments, timeout, mode)
 

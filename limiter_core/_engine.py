@@ -153,17 +153,17 @@ class Engine:
         """Return what sends the events of a call that begins now; None if nothing is to be sent."""
         if is_in_observer():
             return None
-        audience = of_process.audience
+        observers = of_process.observers
         if self.registrations:
-            audience = audience.joined_by(*self.registrations)
+            observers = observers.joined_by(*self.registrations)
         if logger.isEnabledFor(logging.DEBUG):
-            audience = audience.joined_by(LOG)
-        if not audience.registered:
+            observers = observers.joined_by(LOG)
+        if not observers.registered:
             return None
         function = adapter = None
         if isinstance(arguments, ArgumentView):
             function, adapter = arguments.function_name, arguments.adapter
-        return ObservedCall(audience, now, function=function, adapter=adapter, limits=limits)
+        return ObservedCall(observers, now, function=function, adapter=adapter, limits=limits)
 
     def request(self, call: Call, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
         """Return the request of a new call."""

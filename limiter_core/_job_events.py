@@ -132,13 +132,13 @@ class JobEvents:
     def _new(self, function: str | None, limits: object = ()) -> ObservedCall | None:
         if is_in_observer():
             return None
-        audience = of_process.audience
+        observers = of_process.observers
         if logger.isEnabledFor(logging.WARNING):
-            audience = audience.joined_by(LOG)
-        if not audience.registered:
+            observers = observers.joined_by(LOG)
+        if not observers.registered:
             return None
         return ObservedCall(
-            audience, self._now, function=function, adapter=self._adapter, limits=limits
+            observers, self._now, function=function, adapter=self._adapter, limits=limits
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 from limiter_core import events
 from limiter_core._names import counted_name
-from limiter_core._observers import Audience, of_process, send
+from limiter_core._observers import ObserverSet, of_process, send
 from limiter_core.errors import LimiterError, LimitReached, Superseded
 from limiter_core.events import Event, RefusedReason
 from limiter_core.limits import ConcurrencyLimit
@@ -45,7 +45,7 @@ class ObservedCall:
     """One call, or one delivery of a job, as its observers see it.
 
     Args:
-        audience: the observers.
+        observers: the observers.
         now: the clock of the call.
         function: the full name of the function, if it is known.
         adapter: the framework that runs the job.
@@ -63,14 +63,14 @@ class ObservedCall:
 
     def __init__(
         self,
-        audience: Audience,
+        observers: ObserverSet,
         now: Callable[[], float],
         *,
         function: str | None = None,
         adapter: str | None = None,
         limits: object = (),
     ) -> None:
-        self._audience = audience
+        self._observers = observers
         self._now = now
         self._function = function
         self._adapter = adapter
@@ -174,11 +174,11 @@ class ObservedCall:
             return
         granted_at = self._now()
         self._end = [None]
-        observers = self._audience.registered
+        observers = self._observers.registered
         if not call.waited and self._began is None:
-            for counter in self._audience.counters:
+            for counter in self._observers.counters:
                 counter.granted(self._names or self._name(), self._adapter)
-            observers = self._audience.others
+            observers = self._observers.others
         if observers:
             send(observers, events.Granted(**self._common(), waited=call.waited))
         self._granted_at = granted_at
@@ -234,10 +234,10 @@ class ObservedCall:
             if self._pending:
                 self._flush()
             held = self._held()
-            for counter in self._audience.counters:
+            for counter in self._observers.counters:
                 counter.released(self._names or self._name(), self._adapter, held)
-            if self._audience.others:
-                send(self._audience.others, events.Released(**self._common(), held=held))
+            if self._observers.others:
+                send(self._observers.others, events.Released(**self._common(), held=held))
 
     # -- sending -----------------------------------------------------------------------------------
 
@@ -285,7 +285,7 @@ class ObservedCall:
             self._send(event)
 
     def _send(self, event: Event) -> None:
-        send(self._audience.registered, event)
+        send(self._observers.registered, event)
 
 
 def refused_reason(error: BaseException) -> RefusedReason | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
 
 from limiter_core._collected import do_later, is_collecting
 from limiter_core.errors import ConfigurationError
@@ -17,13 +18,15 @@ Observer = Callable[[Any], object]
 """Called with each event; see `events`."""
 
 
-class CountingObserver(Protocol):
-    """An observer that gets no event for what happens to most calls: these methods are called.
+class CountingObserver(ABC):
+    """An observer that is sent no event for what happens to most calls: these methods are called.
 
+    For counts that have to cost little: making an event takes longer than counting it. Subclass it.
     They may be called at any moment, also in the middle of each other, by a finalizer that releases
     a lease. So they take no lock that is not reentrant, and use no limiter.
     """
 
+    @abstractmethod
     def granted(self, names: tuple[str, ...], adapter: str | None, /) -> object:
         """Count a call or job that was granted its slots at once.
 
@@ -32,6 +35,7 @@ class CountingObserver(Protocol):
             adapter: as in `Event`.
         """
 
+    @abstractmethod
     def released(self, names: tuple[str, ...], adapter: str | None, held: float, /) -> object:
         """Count a call or job that released its slots, whether it had waited for them or not.
 
@@ -41,8 +45,9 @@ class CountingObserver(Protocol):
             held: seconds since the grant.
         """
 
+    @abstractmethod
     def __call__(self, event: Any, /) -> object:
-        """Take any other event."""
+        """Take any other event: also `Granted` of a call that waited."""
 
 
 class Registration:
@@ -57,11 +62,7 @@ class Registration:
     def __init__(self, observer: Observer) -> None:
         self._observer: Observer | None = observer
         self._failed = False
-        given: Any = observer
-        counts = callable(getattr(given, "granted", None)) and callable(
-            getattr(given, "released", None)
-        )
-        self.counter: CountingObserver | None = given if counts else None
+        self.counter = observer if isinstance(observer, CountingObserver) else None
 
     @property
     def observer(self) -> Observer | None:
@@ -110,7 +111,7 @@ class Registration:
             )
 
 
-class Audience:
+class ObserverSet:
     """Observers that are called together.
 
     Attributes:
@@ -126,24 +127,24 @@ class Audience:
         self.counters = tuple(each for each in registered if each.counter is not None)
         self.others = tuple(each for each in registered if each.counter is None)
 
-    def joined_by(self, *registered: Registration) -> Audience:
+    def joined_by(self, *registered: Registration) -> ObserverSet:
         """Return these observers and others."""
-        return Audience((*self.registered, *registered)) if registered else self
+        return ObserverSet((*self.registered, *registered)) if registered else self
 
 
 class Observers:
     """Those of the whole process.
 
     Attributes:
-        audience: all of them.
+        observers: all of them.
         forks: how often this process, and those from which it stems, were made by `fork` while
             this module was loaded. What is noted with another number happened in a parent.
     """
 
-    __slots__ = ("audience", "forks")
+    __slots__ = ("forks", "observers")
 
     def __init__(self) -> None:
-        self.audience = Audience()
+        self.observers = ObserverSet()
         self.forks = 0
 
 
@@ -166,12 +167,12 @@ def registration_of(observer: object) -> Registration:
 def add_observer(observer: Observer) -> Callable[[], None]:
     """Call an observer with each event of this process; returns what removes it again."""
     added = registration_of(observer)
-    of_process.audience = of_process.audience.joined_by(added)
+    of_process.observers = of_process.observers.joined_by(added)
 
     def remove() -> None:
         added.remove()
-        of_process.audience = Audience(
-            tuple(each for each in of_process.audience.registered if each.observer is not None)
+        of_process.observers = ObserverSet(
+            tuple(each for each in of_process.observers.registered if each.observer is not None)
         )
 
     return remove

@@ -52,4 +52,4 @@ def note_success(store: str) -> None:
 def _observers_of(store: str) -> tuple[Registration, ...]:
     with _lock:
         own = list(_observers.get(store, ()))
-    return (*of_process.audience.registered, *own)
+    return (*of_process.observers.registered, *own)

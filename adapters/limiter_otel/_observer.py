@@ -46,7 +46,7 @@ class _Wait(NamedTuple):
     context: Context | None
 
 
-class OpenTelemetryObserver:
+class OpenTelemetryObserver(events.CountingObserver):
     """Is called with the events of the process, and counts grants and releases without them.
 
     Args:
