@@ -36,6 +36,11 @@ collect_ignore = [
     for folder, package in (("arq", "arq"), ("saq", "saq"))
     if int(redis.__version__.split(".")[0]) > 5 or importlib.util.find_spec(package) is None
 ]
+# The environment of arq and SAQ has no HTTP clients, and only .venv has the SDK of OpenAI.
+if any(importlib.util.find_spec(package) is None for package in ("aiohttp", "httpx", "httpx2")):
+    collect_ignore.append("http_clients")
+if importlib.util.find_spec("openai") is None:
+    collect_ignore.append("http_clients/test_openai.py")
 
 # Their tests share what a fixture made for their file, which takes long to make.
 TOGETHER = {

@@ -28,10 +28,11 @@ MAY_IMPORT = {
     "limiter_arq": {"limiter_core", "limiter_redis", "limiter_arq", "arq", "click", "redis"},
     "limiter_saq": {"limiter_core", "limiter_redis", "limiter_saq", "saq", "redis"},
     "limiter_otel": {"limiter_core", "limiter_otel", "opentelemetry"},
-    # One implementation for two clients, which differ in their names.
+    # What HTTP clients share: of the first two all but the names.
     "limiter_http": {"limiter_core", "limiter_http"},
     "limiter_httpx": {"limiter_core", "limiter_http", "limiter_httpx", "httpx"},
     "limiter_httpx2": {"limiter_core", "limiter_http", "limiter_httpx2", "httpx2"},
+    "limiter_aiohttp": {"limiter_core", "limiter_http", "limiter_aiohttp", "aiohttp", "yarl"},
     # The demo simulates a load on a memory store with a clock of its own.
     "limiter_cli": CORE | {"limiter_cli", "limiter_memory", "rich", "trio", "typer"},
 }
@@ -229,7 +230,7 @@ def test_importing_the_core_loads_no_store_no_test_tool_and_no_framework() -> No
     assert "limiter_core" in loaded
     others = set(packages()) - {"limiter_core"}
     tools = {"pytest", "_pytest", "hypothesis", "rich", "typer", "trio", "redis"}
-    frameworks = {"docket", "celery", "arq", "httpx", "httpx2", "opentelemetry"}
+    frameworks = {"docket", "celery", "arq", "aiohttp", "httpx", "httpx2", "opentelemetry"}
     assert not loaded & (others | tools | frameworks)
 
 

@@ -20,6 +20,7 @@ PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "docs/aiohttp.md",
     "docs/arq.md",
     "docs/celery.md",
     "docs/cluster.md",

@@ -1,0 +1,20 @@
+"""Concurrency limits for aiohttp's client: a middleware that holds a slot for each request.
+
+    limit = LimitMiddleware(limiter, ConcurrencyLimit("host", 10))
+    session = aiohttp.ClientSession(middlewares=[limit])
+
+`docs/aiohttp.md` says what is held when.
+"""
+
+from importlib import import_module
+
+try:
+    import_module("aiohttp")
+except ImportError as error:
+    raise ImportError(
+        'limits for aiohttp need aiohttp: pip install "concurrency-limits[aiohttp]"'
+    ) from error
+
+from limiter_aiohttp._middleware import LimitMiddleware
+
+__all__ = ("LimitMiddleware",)
