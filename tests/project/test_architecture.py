@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "limiter_arq": {"limiter_core", "limiter_redis", "limiter_arq", "arq", "click", "redis"},
     "limiter_saq": {"limiter_core", "limiter_redis", "limiter_saq", "saq", "redis"},
     "limiter_otel": {"limiter_core", "limiter_otel", "opentelemetry"},
+    "limiter_asgi": {"limiter_core", "limiter_asgi", "anyio", "starlette"},
     # What HTTP clients share: of the first two all but the names.
     "limiter_http": {"limiter_core", "limiter_http"},
     "limiter_httpx": {"limiter_core", "limiter_http", "limiter_httpx", "httpx"},
@@ -231,6 +232,7 @@ def test_importing_the_core_loads_no_store_no_test_tool_and_no_framework() -> No
     others = set(packages()) - {"limiter_core"}
     tools = {"pytest", "_pytest", "hypothesis", "rich", "typer", "trio", "redis"}
     frameworks = {"docket", "celery", "arq", "aiohttp", "httpx", "httpx2", "opentelemetry"}
+    frameworks |= {"starlette", "fastapi"}
     assert not loaded & (others | tools | frameworks)
 
 

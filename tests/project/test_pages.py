@@ -22,6 +22,7 @@ PAGES = (
     "CHANGELOG.md",
     "docs/aiohttp.md",
     "docs/arq.md",
+    "docs/asgi.md",
     "docs/celery.md",
     "docs/cluster.md",
     "docs/docket.md",

@@ -1,0 +1,126 @@
+"""`LimitMiddleware`: a slot around each request, up to the last byte of its response."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from inspect import isawaitable
+from typing import Any, cast
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from limiter_asgi._checks import check_limiter, check_on_refused
+from limiter_asgi._refusals import (
+    REFUSALS,
+    TRY_AGAIN_LATER,
+    ends_request,
+    refused,
+    send_refusal,
+)
+from limiter_asgi._view import RequestView
+from limiter_asgi._waiting import Waiting
+from limiter_core import ConcurrencyLimit, ConfigurationError, Lease, Limiter
+from limiter_core.jobs import check_limits
+
+GivenArguments = Mapping[str, Any]
+
+_PARTS = {
+    "http.response.body": "more_body",
+    "http.response.zerocopysend": "more_body",
+    "http.response.pathsend": "more_body",
+    "http.response.trailers": "more_trailers",
+    "websocket.close": "",
+    "websocket.http.response.body": "more_body",
+}
+"""Messages that may be the last of an app, each with the name of what says that more follow."""
+
+
+class LimitMiddleware:
+    """Limits how many requests, and how many websockets, of an ASGI app are served at once.
+
+    A slot is held until the last byte of the response was sent, the websocket is closed, or the app
+    has ended. What it does behind the last byte (background tasks) holds none. A client that is
+    gone while it waits leaves the line.
+
+    Refusals are answered as problem details (RFC 9457), with `Retry-After` where that is known; a
+    websocket is refused before it is accepted. If the slot is lost, the app is cancelled; a
+    response that has begun is cut off, and `LeaseLost` goes to the server, which logs it.
+
+    Args:
+        app: the app that is limited.
+        limiter: takes the slots.
+        limits: a limit, or several: then all are taken, or none.
+        arguments: takes the `HTTPConnection`, and returns arguments by name for the strategies,
+            which go before those of the request; may be async.
+        on_refused: the status of a refusal: 503, or 429 where the limits are the client's own.
+            (If the store is unavailable, it is 503.)
+
+    Raises:
+        ConfigurationError: one of them is not what is said here.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        limiter: Limiter,
+        limits: ConcurrencyLimit | list[ConcurrencyLimit] | tuple[ConcurrencyLimit, ...],
+        *,
+        arguments: Callable[[HTTPConnection], GivenArguments | Awaitable[GivenArguments]]
+        | None = None,
+        on_refused: int = 503,
+    ) -> None:
+        if arguments is not None and not callable(arguments):
+            raise ConfigurationError(
+                f"arguments is a function of the HTTPConnection, got {arguments!r}"
+            )
+        check_limits(limits, "LimitMiddleware")
+        self.app = app
+        self._limiter = check_limiter(limiter, "LimitMiddleware")
+        self._limits = limits
+        self._arguments = arguments
+        self._on_refused = check_on_refused(on_refused)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, if there is a slot for it."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        given = None if self._arguments is None else await self._given(scope)
+        view = RequestView(scope, given)
+        lease: Lease | None = None
+        has_begun = has_trailers = False
+
+        async def send_and_release(message: Message) -> None:
+            nonlocal has_begun, has_trailers
+            kind = message["type"]
+            has_begun = True
+            if kind == "http.response.start":
+                has_trailers = message.get("trailers", False)
+            await send(message)
+            if kind in _PARTS and not message.get(_PARTS[kind], False):
+                if lease is not None and (not has_trailers or kind == "http.response.trailers"):
+                    await lease.release()
+
+        try:
+            with Waiting(receive) as waiting:
+                async with self._limiter.hold(self._limits, view) as lease:
+                    waiting.end()
+                    if not waiting.client_is_gone:
+                        await self.app(scope, waiting.receive, send_and_release)
+        except REFUSALS as error:
+            if not ends_request(error, lease):
+                raise
+            if not has_begun:
+                await send_refusal(refused(error, self._on_refused), scope, receive, send)
+            elif scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
+            else:
+                raise
+
+    async def _given(self, scope: Scope) -> GivenArguments:
+        assert self._arguments is not None
+        found: Any = self._arguments(HTTPConnection(scope))
+        given: Any = await found if isawaitable(found) else found
+        if not isinstance(given, Mapping):
+            raise ConfigurationError(f"arguments() returns arguments by name, got {given!r}")
+        return cast(GivenArguments, given)

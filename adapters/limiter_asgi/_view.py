@@ -1,0 +1,128 @@
+"""What a strategy sees of a request: read from the scope when it asks, and not before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from inspect import isfunction
+from typing import Any, NoReturn
+
+from starlette.authentication import BaseUser
+from starlette.datastructures import Headers, QueryParams
+from starlette.routing import Mount
+from starlette.types import Scope
+
+from limiter_core import ArgumentView, KeyDerivationError, register_key_type
+from limiter_core.arguments import function_name_of
+
+
+class RequestView(ArgumentView):
+    """The arguments of a request, and the name of its endpoint where that is known.
+
+    Args:
+        scope: of ASGI.
+        given: further arguments, which go before the others.
+    """
+
+    __slots__ = ()
+
+    adapter = "asgi"
+
+    def __init__(self, scope: Scope, given: Mapping[str, Any] | None = None) -> None:
+        endpoint = scope.get("endpoint")
+        function_name = function_name_of(endpoint) if isfunction(endpoint) else None
+        super().__init__(_RequestArguments(scope, given or {}), function_name)
+
+
+class _RequestArguments(Mapping[str, Any]):
+    """The arguments by name: given ones, those of `_READERS`, parameters of the path."""
+
+    __slots__ = ("_given", "_scope")
+
+    def __init__(self, scope: Scope, given: Mapping[str, Any]) -> None:
+        self._scope = scope
+        self._given = given
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._given:
+            return self._given[name]
+        read = _READERS.get(name)
+        if read is None:
+            return self._scope.get("path_params", {})[name]
+        value = read(self._scope)
+        if value is None:
+            self._refuse(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return any(name == each for each in self)
+
+    def __iter__(self) -> Iterator[str]:
+        read = (name for name in _READERS if _READERS[name](self._scope) is not None)
+        return iter(dict.fromkeys((*self._given, *read, *self._scope.get("path_params", ()))))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _refuse(self, name: str) -> NoReturn:
+        raise KeyDerivationError(
+            f"a request has no argument {name!r} here: {_WHY_NOT[name]}; "
+            f"there are: {', '.join(sorted(self))}"
+        )
+
+
+def _route(scope: Scope) -> str | None:
+    """Return the path of the route, with its parameters by name: `/customers/{customer_id}`."""
+    if not _is_routed(scope):
+        return None
+    mounted_at = scope.get("root_path", "").removeprefix(scope.get("app_root_path", ""))
+    route = scope["route"]
+    # A route of an included router has no prefix in newer releases of FastAPI; this has.
+    included = scope.get("fastapi", {}).get("effective_route_context")
+    if included is not None and included.original_route is route:
+        route = included
+    path: str = route.path
+    return f"{mounted_at}{path}" if "app_root_path" in scope else path
+
+
+def _is_routed(scope: Scope) -> bool:
+    # An app that is mounted in another does its own routing.
+    route = scope.get("route")
+    return hasattr(route, "path") and not isinstance(route, Mount)
+
+
+_READERS: dict[str, Callable[[Scope], Any]] = {
+    "method": lambda scope: scope.get("method", "GET"),  # of a websocket: the one it begins with
+    "path": lambda scope: scope["path"],
+    "client": lambda scope: (scope.get("client") or (None,))[0],
+    "headers": lambda scope: Headers(scope=scope),
+    "query_params": lambda scope: QueryParams(scope.get("query_string", b"")),
+    "user": lambda scope: scope.get("user"),
+    "route": _route,
+    "path_params": lambda scope: scope.get("path_params") if _is_routed(scope) else None,
+}
+"""Each returns None if a request has no such argument."""
+
+_AFTER_ROUTING = (
+    "it is known only after routing, and this middleware runs before; put the limit into "
+    "Depends(limit(...)), or the middleware into the route"
+)
+_WHY_NOT = {
+    "client": "the server gives no address of the client, as on a Unix socket",
+    "user": "no authentication middleware runs outside of the limit",
+    "route": _AFTER_ROUTING,
+    "path_params": _AFTER_ROUTING,
+}
+
+
+def _identity_of(user: BaseUser) -> str:
+    """Return what identifies a user in a key; all that are not authenticated share one."""
+    try:
+        return str(user.identity) if user.is_authenticated else ""
+    except NotImplementedError:
+        raise KeyDerivationError(
+            f"{type(user).__qualname__} has no `identity`, so it cannot stand in a key: give it "
+            'one, or limit by one of its attributes, as in "user.id"'
+        ) from None
+
+
+register_key_type(BaseUser, _identity_of)
