@@ -13,7 +13,7 @@ It prints::
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
@@ -31,7 +31,7 @@ per_customer = ConcurrencyLimit("customer_id", 1, max_waiting=1, timeout=30, nam
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
     """Close the limiter when the app ends."""
     async with limiter:
         yield
