@@ -18,7 +18,7 @@ EXTRAS := .[aiohttp,asgi,celery,cli,docket,httpx,httpx2,otel,redis]
 # The adapters for these can be imported all the same, and the checkers see their types.
 SEEN := 'arq>=0.28,<0.29' croniter 'saq>=0.26.4,<0.27'
 # The oldest releases of frameworks that pyproject.toml allows; on the other Python they are tried.
-OLDEST := 'celery==5.5.0' 'pydocket==0.27.0'
+OLDEST := 'celery==5.5.0' 'fastapi==0.118.0' 'pydocket==0.27.0'
 PIP := -m pip --quiet --disable-pip-version-check
 VERSION_OF := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 
@@ -77,7 +77,7 @@ test-redis-5: $(VENV)-redis-5/.installed
 ELSEWHERE := tests/core tests/stores tests/project tests/redis/test_contract.py \
   tests/redis/test_durable.py tests/otel tests/docket/test_limits.py tests/docket/test_hooks.py \
   tests/celery_/unit tests/celery_/test_basics.py tests/celery_/test_hooks.py \
-  tests/celery_/test_waiting.py \
+  tests/celery_/test_waiting.py tests/asgi \
   $(ON_ONE_SERVER)
 
 # One of the tested versions, unless .venv has run it already.

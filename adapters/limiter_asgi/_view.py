@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
-from inspect import isfunction
-from typing import Any, NoReturn
+from types import FunctionType, MethodType
+from typing import Any, NoReturn, cast
 
 from starlette.authentication import BaseUser
 from starlette.datastructures import Headers, QueryParams
@@ -13,6 +14,9 @@ from starlette.types import Scope
 
 from limiter_core import ArgumentView, KeyDerivationError, register_key_type
 from limiter_core.arguments import function_name_of
+
+_ENDPOINTS = (FunctionType, MethodType, functools.partial, type)
+"""What routes lead to; a mounted app is an object of its own class."""
 
 
 class RequestView(ArgumentView):
@@ -28,8 +32,7 @@ class RequestView(ArgumentView):
     adapter = "asgi"
 
     def __init__(self, scope: Scope, given: Mapping[str, Any] | None = None) -> None:
-        endpoint = scope.get("endpoint")
-        function_name = function_name_of(endpoint) if isfunction(endpoint) else None
+        function_name = function_name_of(scope["endpoint"]) if _has_endpoint(scope) else None
         super().__init__(_RequestArguments(scope, given or {}), function_name)
 
 
@@ -72,22 +75,23 @@ class _RequestArguments(Mapping[str, Any]):
 
 def _route(scope: Scope) -> str | None:
     """Return the path of the route, with its parameters by name: `/customers/{customer_id}`."""
-    if not _is_routed(scope):
+    route = scope.get("route")
+    if not hasattr(route, "path") or isinstance(route, Mount):
         return None
     mounted_at = scope.get("root_path", "").removeprefix(scope.get("app_root_path", ""))
-    route = scope["route"]
     # A route of an included router has no prefix in newer releases of FastAPI; this has.
     included = scope.get("fastapi", {}).get("effective_route_context")
     if included is not None and included.original_route is route:
         route = included
-    path: str = route.path
+    path: str = cast(Any, route).path
     return f"{mounted_at}{path}" if "app_root_path" in scope else path
 
 
-def _is_routed(scope: Scope) -> bool:
-    # An app that is mounted in another does its own routing.
-    route = scope.get("route")
-    return hasattr(route, "path") and not isinstance(route, Mount)
+def _has_endpoint(scope: Scope) -> bool:
+    """Whether routing is over; an app that is mounted in another does its own."""
+    return isinstance(scope.get("endpoint"), _ENDPOINTS) and not isinstance(
+        scope.get("route"), Mount
+    )
 
 
 _READERS: dict[str, Callable[[Scope], Any]] = {
@@ -98,7 +102,7 @@ _READERS: dict[str, Callable[[Scope], Any]] = {
     "query_params": lambda scope: QueryParams(scope.get("query_string", b"")),
     "user": lambda scope: scope.get("user"),
     "route": _route,
-    "path_params": lambda scope: scope.get("path_params") if _is_routed(scope) else None,
+    "path_params": lambda scope: scope.get("path_params") if _has_endpoint(scope) else None,
 }
 """Each returns None if a request has no such argument."""
 
@@ -109,7 +113,7 @@ _AFTER_ROUTING = (
 _WHY_NOT = {
     "client": "the server gives no address of the client, as on a Unix socket",
     "user": "no authentication middleware runs outside of the limit",
-    "route": _AFTER_ROUTING,
+    "route": f"{_AFTER_ROUTING} (older releases of Starlette never say it)",
     "path_params": _AFTER_ROUTING,
 }
 
