@@ -17,6 +17,7 @@ import os
 import platform
 from collections.abc import Callable
 
+import asgi
 import docket_limits
 import in_process
 import redis_scale
@@ -32,6 +33,7 @@ THEMES: dict[str, Callable[[Settings], list[Table]]] = {
     "redis_scale": redis_scale.tables,
     "docket": docket_limits.tables,
     "telemetry": telemetry.tables,
+    "asgi": asgi.tables,
 }
 
 PEERS = (
@@ -44,6 +46,7 @@ PEERS = (
     "dramatiq",
     "pydocket",
     "opentelemetry-sdk",
+    "starlette",
 )
 
 
