@@ -86,7 +86,7 @@ def limit(
 
 
 async def _receive_of(connection: HTTPConnection) -> Receive:
-    """Return what tells that a client is gone, and nothing that anybody else needs."""
+    """Return a `receive` that returns when the client is gone, and takes nothing else away."""
     if isinstance(connection, WebSocket):
         return connection.receive  # it keeps its state
     if not isinstance(connection, Request) or not _has_small_body(connection):

@@ -1,7 +1,7 @@
 """While a request waits for its slot: notices that the client is gone, and loses nothing it sent.
 
-Only `receive` tells of a client that is gone, and it returns the request body before that. So what
-it returns is kept, and the app is given it again. A request that does not wait pays for a timer.
+Only `receive` shows that a client is gone, and it returns the request body before that. So what
+it returns is kept, and the app gets it again. A request that does not wait pays for a timer.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class Stages:
                 Route("/events", self.events),
                 Route("/background", self.background),
                 Route("/fails", self.fails),
-                Route("/deaf", self.deaf),
+                Route("/slow", self.slow),
             ],
             middleware=[Middleware(LimitMiddleware, limiter=limiter, limits=limit)],
             lifespan=self.lifespan,
@@ -92,8 +92,8 @@ class Stages:
     async def fails(self, request: Request) -> Response:
         raise LimitReached("another", 1, 1)
 
-    async def deaf(self, request: Request) -> Response:
-        self.seen.append("deaf")
+    async def slow(self, request: Request) -> Response:
+        self.seen.append("slow")
         await self.wait()
         return PlainTextResponse("sent to nobody")
 
@@ -155,8 +155,8 @@ def test_an_app_that_does_not_notice_that_its_client_is_gone_holds_its_slot_to_i
 ) -> None:
     server = serve(stages.app)
     client, second = server.connect(), server.connect()
-    client.get("/deaf")
-    until(lambda: "deaf" in stages.seen, "the endpoint runs")
+    client.get("/slow")
+    until(lambda: "slow" in stages.seen, "the endpoint runs")
     client.leave()
     second.get("/hello")
     until_state(store, "web", in_use=1, waiting=1)
@@ -225,8 +225,8 @@ def test_a_request_whose_slot_is_lost_before_its_response_is_refused(
     stages: Stages, serve: Serve, store: MemoryStore, limiter: Limiter
 ) -> None:
     client = serve(stages.app).connect()
-    client.get("/deaf")
-    until(lambda: "deaf" in stages.seen, "the endpoint runs")
+    client.get("/slow")
+    until(lambda: "slow" in stages.seen, "the endpoint runs")
     assert asyncio.run(limiter.evict(store.inspect("web").holders[0].id))
     answer = client.read_until(b"}")
     assert answer.startswith(b"HTTP/1.1 503 ")

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -141,6 +142,29 @@ def test_requests_on_one_connection_wait_one_after_the_other(
         until_state(store, "web", in_use=1, waiting=1)
     answer = client.read_until(b"0  !")
     assert answer.index(b"8 head tail!") < answer.index(b"0  !")
+
+
+class Outside(BaseHTTPMiddleware):
+    """A middleware that runs the app in a task of its own, with a `receive` of its own."""
+
+    async def dispatch(self, request: Request, call_next: Any) -> Response:
+        return await call_next(request)
+
+
+def test_behind_a_middleware_that_wraps_receive(
+    app: Any, serve: Serve, store: MemoryStore, parser: str
+) -> None:
+    server = serve(Outside(app), parser)
+    client, second = server.connect(), server.connect()
+    with SyncLimiter(store).hold(ONE):
+        client.get("/echo")
+        until_state(store, "web", in_use=1, waiting=1)
+        client.leave()
+        until_state(store, "web", in_use=1, waiting=0)
+        second.send(request("POST", "/echo", body=body_of(60_000)))
+        until_state(store, "web", in_use=1, waiting=1)
+    assert b"60000 head tail!" in second.read_until(b"!")
+    until_state(store, "web", in_use=0, waiting=0)
 
 
 class FakeServer:
