@@ -11,6 +11,7 @@ import pytest
 
 import limiter_core
 from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_core.events import CountingObserver
 from limiter_memory import MemoryStore
 
 from ._events import EventRecorder
@@ -20,7 +21,7 @@ ONE = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1, name="billing
 BOTH = (ONE, ConcurrencyLimit("region"))
 
 
-class CountingRecorder(EventRecorder):
+class CountingRecorder(EventRecorder, CountingObserver):
     """Counts grants and releases by name, and keeps all other events."""
 
     def __init__(self) -> None:
