@@ -191,7 +191,8 @@ class AsyncEngine(Engine):
         self.begin_waiting(call)
         if self._ticks and isinstance(call, AsyncioCall):
             call.is_ticked = True
-            self._tickers.arm(call.loop)
+            if call.loop not in self._tickers.armed:
+                self._tickers.arm(call.loop)
         while not isinstance(answer, Granted):
             seconds = patience(call, answer, deadline, around, self.advice)
             if call.observed is not None and isinstance(answer, Queued):

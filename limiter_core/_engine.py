@@ -20,7 +20,7 @@ from limiter_core._event_log import LOG
 from limiter_core._held_calls import calls_around, leases_around
 from limiter_core._hold_times import hold_times
 from limiter_core._identity import new_id, process_label
-from limiter_core._long_waits import watch
+from limiter_core._long_waits import watch_rings
 from limiter_core._observed_call import ObservedCall
 from limiter_core._observers import (
     Observer,
@@ -38,7 +38,7 @@ from limiter_core.jitter import jitter
 from limiter_core.limits import Terms
 from limiter_core.outage import Outage, shared_outage
 from limiter_core.registry import open_store
-from limiter_core.requests import CLAIM, Demand, Loss, Mode, Request
+from limiter_core.requests import CLAIM, Demand, Loss, Mode, Request, from_fields
 from limiter_core.store import Store
 
 logger = logging.getLogger("limiter")
@@ -173,12 +173,11 @@ class Engine:
         # A waiter that died delays the next no longer than a holder that did.
         claim = min(lease, CLAIM)
         deadline = None if terms.timeout is None else call.now() + terms.timeout
-        # By position: this is made for every call.
         # fmt: off
-        return Request(
+        return from_fields(Request, (
             new_id(), demands, lease, mode, max_hold, claim, None, None, "", label, None, call,
-            deadline,
-        )
+            deadline, None,
+        ))
         # fmt: on
 
     def check_open(self) -> None:
@@ -201,13 +200,14 @@ class Engine:
 
     def begin_waiting(self, call: Call) -> None:
         """Note a call that waits from now on."""
-        call.waiting_since = call.now()
+        now = call.waiting_since = call.now()
+        if self.warn_after is not None:
+            call.look_at = call.warn_at = now + self.warn_after
         if self._holding and call.request.deadline is None:
-            watch(call, self.warn_after, leases_around(self._holding.get(call.owner)))
-        else:
-            watch(call, self.warn_after, ())
+            watch_rings(call, leases_around(self._holding.get(call.owner)))
         self.waiting.add(call)
-        self.check_waiting()
+        if self.closed:
+            self.check_waiting()
 
     def end_waiting(self, call: Call) -> None:
         """Note that a call waits no more: it has its slots."""

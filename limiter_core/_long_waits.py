@@ -24,19 +24,15 @@ _NEXT_LOOK = 1.0
 """Seconds until the next look at a call that had no answer from its store."""
 
 
-def watch(call: Call, warn_after: float | None, held: tuple[HeldLease, ...]) -> None:
-    """Note when a call is to be looked at that waits from now on.
+def watch_rings(call: Call, held: tuple[HeldLease, ...]) -> None:
+    """Have a call looked at that waits from now on, in case others wait for what it holds.
 
     Args:
         call: the call.
-        warn_after: seconds until a warning; None for none.
         held: the leases that it holds until it goes on.
     """
-    now = call.now()
-    if warn_after is not None:
-        call.look_at = call.warn_at = now + warn_after
     if held:
-        call.rings = RingWatch(held, now)
+        call.rings = RingWatch(held, call.now())
         call.look_at = min(call.look_at, call.rings.look_at)
 
 
@@ -104,7 +100,7 @@ def warn(call: Call, state: KeySnapshot | None) -> None:
         _unanswered(queued) if state is None else _described(state, place),
         extra={
             "outcome": "waiting",
-            "limit": ",".join(getattr(demand, "name", "") for demand in call.request.demands),
+            "limit": ",".join(demand.name for demand in call.request.demands),
             "key": queued.key,
             "waited": round(waited, 3),
             "place": place,

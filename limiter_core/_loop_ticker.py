@@ -18,21 +18,23 @@ class LoopTickers:
 
     Args:
         waiting: all calls of the engine that wait, in any event loop.
+
+    Attributes:
+        armed: the event loops with a timer.
     """
 
     def __init__(self, waiting: Collection[Any]) -> None:
         self._waiting = waiting
-        self._armed: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
+        self.armed: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
 
     def arm(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look at the calls of the running event loop, as long as there are any."""
-        if loop not in self._armed:
-            for other in [each for each in self._armed if each.is_closed()]:
-                del self._armed[other]
-            self._armed[loop] = loop.call_later(TICK, self._tick, loop)
+        for other in [each for each in self.armed if each.is_closed()]:
+            del self.armed[other]
+        self.armed[loop] = loop.call_later(TICK, self._tick, loop)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        del self._armed[loop]
+        del self.armed[loop]
         calls = [call for call in list(self._waiting) if getattr(call, "loop", None) is loop]
         for call in calls:
             if call.now() >= call.look_at:

@@ -16,7 +16,7 @@ from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError
 from limiter_core.keys import MAX_KEY_LENGTH, bounded, scoped
 from limiter_core.limits import ConcurrencyLimit, ConflictResolution, Terms
-from limiter_core.requests import Demand
+from limiter_core.requests import Demand, from_fields
 from limiter_core.strategies import key_part
 
 R = TypeVar("R")
@@ -96,12 +96,14 @@ def static_demand(limit: ConcurrencyLimit, arguments: Arguments) -> Demand:
     key = found.by.get_key(view)
     if limit.scope is not None or len(key) > MAX_KEY_LENGTH:
         key = scoped(limit.scope, key)
-    function = view.function_name
-    name = found.fixed_name or found.known_names.get(function) or limit.name_for(function)
+    name = found.fixed_name
+    if not name:
+        function = view.function_name
+        name = found.known_names.get(function) or limit.name_for(function)
     # fmt: off
-    return Demand(
-        key, found.max_concurrent, found.cost, found.on_conflict, 0, None, limit.max_waiting, name
-    )
+    return from_fields(Demand, (
+        key, found.max_concurrent, found.cost, found.on_conflict, 0, None, limit.max_waiting, name,
+    ))
     # fmt: on
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from limiter_core._snapshots import DormantSnapshot, HolderSnapshot, KeySnapshot, WaiterSnapshot
 from limiter_core.limits import ConflictResolution
@@ -37,6 +37,24 @@ __all__ = (
     "Request",
     "WaiterSnapshot",
 )
+
+
+T = TypeVar("T")
+
+
+class FromFields(Protocol):
+    """The type of `from_fields`."""
+
+    def __call__(self, kind: type[T], fields: tuple[Any, ...], /) -> T:
+        """Return a named tuple of all its fields."""
+        ...
+
+
+from_fields: FromFields = cast(Any, tuple).__new__
+"""Makes a named tuple of all its fields, in their order: for those that are made for every call.
+
+Calling the class runs one more function of Python's for each. Nothing checks the number of fields.
+"""
 
 
 class Mode(enum.Enum):

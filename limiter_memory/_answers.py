@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from limiter_core.limits import ConflictResolution
-from limiter_core.requests import Demand, Granted, Mode, Request
+from limiter_core.requests import Demand, Granted, Mode, Request, from_fields
 from limiter_memory._presence import Presences
 from limiter_memory._records import Holder, KeyState
 
@@ -35,7 +35,7 @@ def refusing_demand(request: Request, blocking: Sequence[Demand]) -> Demand | No
 
 def granted(holder: Holder, now: int) -> Granted:
     if holder.expires_at is None and holder.ends_at is None:
-        return Granted(holder.fencing_token, None)
+        return from_fields(Granted, (holder.fencing_token, None, 0.0, None))
     due = holder.due()
     return Granted(holder.fencing_token, None if due is None else in_seconds(due - now))
 
@@ -51,3 +51,13 @@ def microseconds(seconds: float) -> int:
 
 def in_seconds(microseconds: int) -> float:
     return microseconds / 1_000_000
+
+
+def lease_end(request: Request, now: int) -> int | None:
+    """Return when a lease ends unless renewed; never, while its holder lives in this process."""
+    return None if request.listener is not None else now + microseconds(request.lease)
+
+
+def ticket_end(request: Request, now: int) -> int | None:
+    """Return when a ticket ends unless renewed; never, if no process has to be there for it."""
+    return None if request.payload is not None else lease_end(request, now)

@@ -41,7 +41,11 @@ def test_distinct_tuples_of_values_give_distinct_keys(first, second):
     assert (keys[0] == keys[1]) == (first == second)
 
 
-@given(first=st.tuples(VALUES, VALUES), second=st.tuples(VALUES, VALUES))
+# What a function of the user returns may not look like a text for people.
+RETURNED = VALUES.filter(lambda text: "**********" not in text and " at 0x" not in text)
+
+
+@given(first=st.tuples(VALUES, RETURNED), second=st.tuples(VALUES, RETURNED))
 def test_distinct_tuples_give_distinct_keys_when_strategies_are_combined(first, second):
     by = LIMIT_BY.fn_argument("a") & LIMIT_BY.fn(lambda args: args["b"] + ".")
     keys = [key(by, {"a": values[0], "b": values[1]}) for values in (first, second)]
