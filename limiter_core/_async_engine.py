@@ -75,7 +75,6 @@ class AsyncEngine(Engine):
         # A store that never suspends need not be awaited: that is a quarter of a call's time.
         self._sure_release = self.store.capabilities.sure_release
         self._tickers = LoopTickers(self.waiting)
-        self._warns_by_tick = self.warn_after is not None and self.warn_after > TICK
         self._ticks = self.warn_after is not None and self.warn_after > TICK
         self._direct = None if self.suspends else self.store.sync_face()
 

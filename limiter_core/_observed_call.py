@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, cast
 
 from limiter_core import events
+from limiter_core._collected import do_later
 from limiter_core._names import counted_name
-from limiter_core._observers import ObserverSet, of_process, send
+from limiter_core._observers import (
+    ObserverSet,
+    Registration,
+    must_be_sent_later,
+    of_process,
+    send_now,
+)
 from limiter_core.errors import LimiterError, LimitReached, Superseded
 from limiter_core.events import Event, RefusedReason
 from limiter_core.limits import ConcurrencyLimit
@@ -60,6 +68,8 @@ class ObservedCall:
     _granted_at: float | None = None
     _end: list[None]
     _pending: deque[Event] | None = None
+    _late: deque[None] | None = None
+    """As many as there are events that are sent in the background: others follow them there."""
 
     def __init__(
         self,
@@ -179,9 +189,11 @@ class ObservedCall:
             for counter in self._observers.counters:
                 counter.granted(self._names or self._name(), self._adapter)
             observers = self._observers.others
-        if observers:
-            send(observers, events.Granted(**self._common(), waited=call.waited))
-        self._granted_at = granted_at
+        try:
+            if observers:
+                self._send_to(observers, events.Granted(**self._common(), waited=call.waited))
+        finally:  # whatever interrupted an observer, the end is to follow
+            self._granted_at = granted_at
         if call.loss is Loss.PREEMPTED:
             self.preempted(None)
         elif call.loss is not None:
@@ -237,7 +249,8 @@ class ObservedCall:
             for counter in self._observers.counters:
                 counter.released(self._names or self._name(), self._adapter, held)
             if self._observers.others:
-                send(self._observers.others, events.Released(**self._common(), held=held))
+                end = events.Released(**self._common(), held=held)
+                self._send_to(self._observers.others, end)
 
     # -- sending -----------------------------------------------------------------------------------
 
@@ -285,7 +298,23 @@ class ObservedCall:
             self._send(event)
 
     def _send(self, event: Event) -> None:
-        send(self._observers.registered, event)
+        self._send_to(self._observers.registered, event)
+
+    def _send_to(self, observers: Sequence[Registration], event: Event) -> None:
+        """Send an event, and never before an earlier one of the same call."""
+        if self._late or must_be_sent_later():
+            late: deque[None] = self.__dict__.setdefault("_late", deque())
+            late.append(None)
+            do_later(partial(self._send_late, late, observers, event))
+        else:
+            send_now(observers, event)
+
+    @staticmethod
+    def _send_late(late: deque[None], observers: Sequence[Registration], event: Event) -> None:
+        try:
+            send_now(observers, event)
+        finally:
+            late.pop()
 
 
 def refused_reason(error: BaseException) -> RefusedReason | None:

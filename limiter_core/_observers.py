@@ -6,7 +6,9 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from limiter_core._collected import do_later, is_collecting
@@ -133,7 +135,7 @@ class ObserverSet:
 
 
 class Observers:
-    """Those of the whole process.
+    """Those of the whole process. Without a lock: a finalizer may remove one at any moment.
 
     Attributes:
         observers: all of them.
@@ -141,11 +143,30 @@ class Observers:
             this module was loaded. What is noted with another number happened in a parent.
     """
 
-    __slots__ = ("forks", "observers")
+    __slots__ = ("_registered", "forks", "observers")
 
     def __init__(self) -> None:
+        self._registered: list[Registration] = []
         self.observers = ObserverSet()
         self.forks = 0
+
+    def add(self, registration: Registration) -> None:
+        """Add an observer."""
+        self._registered.append(registration)
+        self._update()
+
+    def remove(self, registration: Registration) -> None:
+        """Remove an observer, if it is there."""
+        with suppress(ValueError):
+            self._registered.remove(registration)
+        self._update()
+
+    def _update(self) -> None:
+        """Note which there are; of threads at once, the last one to write notes all."""
+        registered: tuple[Registration, ...] | None = None
+        while registered != (now := tuple(self._registered)):
+            registered = now
+            self.observers = ObserverSet(now)
 
 
 of_process = Observers()
@@ -167,13 +188,11 @@ def registration_of(observer: object) -> Registration:
 def add_observer(observer: Observer) -> Callable[[], None]:
     """Call an observer with each event of this process; returns what removes it again."""
     added = registration_of(observer)
-    of_process.observers = of_process.observers.joined_by(added)
+    of_process.add(added)
 
     def remove() -> None:
         added.remove()
-        of_process.observers = ObserverSet(
-            tuple(each for each in of_process.observers.registered if each.observer is not None)
-        )
+        of_process.remove(added)
 
     return remove
 
@@ -183,15 +202,25 @@ def is_in_observer() -> bool:
     return _in_observer.get()
 
 
-def send(registrations: Sequence[Registration], event: object) -> None:
-    """Call observers with an event, one after the other.
+def must_be_sent_later() -> bool:
+    """Whether no observer can be called here: its event is then sent in the background.
 
     Not in the middle of an observer, nor while the garbage collector is at work: it may have
-    interrupted code that has the lock which an observer takes. Then it is done in the background.
+    interrupted code that has the lock which an observer takes.
     """
-    if _in_observer.get() or is_collecting():
-        do_later(lambda: send(registrations, event))
-        return
+    return _in_observer.get() or is_collecting()
+
+
+def send(registrations: Sequence[Registration], event: object) -> None:
+    """Call observers with an event, here or in the background."""
+    if must_be_sent_later():
+        do_later(partial(send_now, registrations, event))
+    else:
+        send_now(registrations, event)
+
+
+def send_now(registrations: Sequence[Registration], event: object) -> None:
+    """Call observers with an event, one after the other."""
     try:
         try:
             _in_observer.set(True)

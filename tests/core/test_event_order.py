@@ -1,0 +1,135 @@
+"""Events of a call come in order, and no observer is forgotten: with threads, and interrupted."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import limiter_core
+from limiter_core import LIMIT_BY, ConcurrencyLimit, SyncLimiter, events
+from limiter_core._observers import of_process
+from limiter_core.events import Event
+from limiter_memory import MemoryStore
+
+from ._events import EventRecorder
+from ._tools import Thread, until_now
+
+ONE = ConcurrencyLimit(LIMIT_BY.constant("one"))
+TIME_LIMIT = 20.0
+
+
+class InCycle:
+    """An object that only the collector of cycles frees; it then waits in its finalizer."""
+
+    def __init__(self, begun: threading.Event, may_end: threading.Event) -> None:
+        self._itself = self
+        self._begun = begun
+        self._may_end = may_end
+
+    def __del__(self) -> None:
+        self._begun.set()
+        self._may_end.wait(TIME_LIMIT)
+
+
+def test_calls_while_another_thread_collects_garbage() -> None:
+    """They cannot know whose collection it is, so their events are sent in the background."""
+    seen = EventRecorder()
+    limiter = SyncLimiter(MemoryStore(), observe=seen)
+    begun, may_end = threading.Event(), threading.Event()
+
+    def collect() -> None:
+        InCycle(begun, may_end)
+        gc.collect()
+
+    thread = Thread(collect)
+    assert begun.wait(TIME_LIMIT)
+    for _ in range(5):
+        with limiter.hold(ONE):
+            pass
+    lease = limiter.acquire(ONE)
+    may_end.set()
+    thread.result()
+    lease.release()
+    until_now(lambda: len(seen.events) == 12, "all events were sent")
+    seen.check_law(calls=6)
+
+
+def test_a_late_event_is_not_overtaken(store: MemoryStore) -> None:
+    seen = EventRecorder()
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(event: Event) -> None:
+        if isinstance(event, events.Granted):
+            begun.set()
+            may_end.wait(TIME_LIMIT)
+        seen(event)
+
+    limiter = SyncLimiter(store, observe=slow)
+    collecting, collected = threading.Event(), threading.Event()
+
+    def collect() -> None:
+        InCycle(collecting, collected)
+        gc.collect()
+
+    thread = Thread(collect)
+    assert collecting.wait(TIME_LIMIT)
+    lease = limiter.acquire(ONE)
+    assert begun.wait(TIME_LIMIT)  # in the background
+    collected.set()
+    thread.result()
+    lease.release()
+    may_end.set()
+    until_now(lambda: len(seen.events) == 2, "both events were sent")
+    assert seen.kinds == ["Granted", "Released"]
+
+
+@pytest.fixture
+def switching_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("switching_often")
+def test_observers_of_several_threads_are_all_added_and_removed() -> None:
+    before = of_process.observers.registered
+    for _ in range(150):
+        start = threading.Barrier(4)
+
+        def add_some(start: threading.Barrier = start) -> list[Callable[[], None]]:
+            start.wait(TIME_LIMIT)
+            removed = limiter_core.observe(lambda _: None)
+            added = [limiter_core.observe(lambda _: None) for _ in range(5)]
+            removed()
+            return added
+
+        threads = [Thread(add_some) for _ in range(4)]
+        remove = [each for thread in threads for each in thread.result()]
+        assert len(of_process.observers.registered) == len(before) + 20
+        for each in remove:
+            each()
+        assert of_process.observers.registered == before
+
+
+def test_an_observer_that_is_interrupted_at_a_grant(store: MemoryStore) -> None:
+    """The slot comes back, so those that were sent the grant are sent its end."""
+    seen = EventRecorder()
+
+    def interrupted(event: Event) -> None:
+        if isinstance(event, events.Granted):
+            raise KeyboardInterrupt
+
+    remove = [limiter_core.observe(seen), limiter_core.observe(interrupted)]
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            SyncLimiter(store).acquire(ONE)
+    finally:
+        for each in remove:
+            each()
+    until_now(lambda: store.inspect("one").in_use == 0, "the slot came back")
+    seen.check_law(calls=1)
