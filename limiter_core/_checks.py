@@ -7,9 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from limiter_core._held_leases import SEPARATOR as HELD_SEPARATOR
 from limiter_core.errors import ConfigurationError
-from limiter_core.tracing import SEPARATOR
 
 PRIORITY_RANGE = 2**31
 """Priorities lie strictly between minus and plus this; every store can order them exactly."""
@@ -112,12 +110,20 @@ def check_name(value: object) -> str | None:
     return str.__str__(value)  # of an enum's member that is text, the text
 
 
+def printable(text: str) -> str:
+    """Return text with a `?` for each character that is no glyph or space, such as a line break."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def short_label(label: str) -> str:
     """Return a label as it is stored: it is for people.
 
-    It is cut after `MAX_LABEL_LENGTH` characters, and does not contain the separator of traces.
+    It is cut after `MAX_LABEL_LENGTH` characters, and has none that logs or stores interpret:
+    no line breaks, no escapes, and not the separators of traces and leases.
     """
-    label = label.replace(SEPARATOR, "?").replace(HELD_SEPARATOR, "?")
+    label = printable(label)
     return label if len(label) <= MAX_LABEL_LENGTH else f"{label[: MAX_LABEL_LENGTH - 1]}…"
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 
 from limiter_core import events
+from limiter_core._checks import printable
 from limiter_core._observers import Registration
 from limiter_core.errors import named_key
 from limiter_core.events import Event
@@ -40,7 +41,8 @@ def log_event(event: Event) -> None:
         if seconds is not None:
             extra[name] = round(seconds, 6)
     subject = event.label or (f"{event.function}[{event.id}]" if event.function else event.id)
-    logger.log(level, "%s %s", subject, what, extra=extra)
+    # The ids of jobs may come from a request, and a line break in one would begin another line.
+    logger.log(level, "%s %s", printable(subject), what, extra=extra)
 
 
 def _level_of(event: Event) -> int:

@@ -53,5 +53,5 @@ def held_in(label: str) -> tuple[HeldLease, ...]:
         return ()
     try:
         return tuple(HeldLease(str(id_), tuple(map(str, keys))) for id_, keys in json.loads(text))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return ()

@@ -22,6 +22,7 @@ from limiter_core._checks import (
     check_seconds,
     check_timeout,
     number_or_function,
+    printable,
 )
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError
@@ -284,10 +285,7 @@ class ConcurrencyLimit:
 
 
 def _short_name(parts: Iterable[str]) -> str:
-    text = "&".join(parts)
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else "?" for c in text)
-    return bounded(text, MAX_NAME_LENGTH)
+    return bounded(printable("&".join(parts)), MAX_NAME_LENGTH)
 
 
 def _say_it_plainly(validated_init: Callable[..., None]) -> Callable[..., None]:

@@ -12,7 +12,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, SyncLimiter, events
-from limiter_core._held_leases import SEPARATOR
+from limiter_core._held_leases import SEPARATOR, held_in
 from limiter_core.testing import FakeClock
 from limiter_memory import MemoryStore
 
@@ -217,3 +217,9 @@ def test_threads_that_wait_for_each_other(store, clock, caplog):
     store.evict(store.inspect("a").holders[0].id)
     for worker in workers:
         worker.join(10)
+
+
+def test_leases_that_cannot_be_read_are_none() -> None:
+    """What another program wrote into the store must not stop `inspect`."""
+    for text in ("[" * 3900, "{}", "5", "null", '[["id"]]', '[["id", 5]]', "no JSON"):
+        assert held_in(f"label{SEPARATOR}{text}") == ()
