@@ -24,6 +24,7 @@ from limiter_core._long_waits import watch_rings
 from limiter_core._observed_call import ObservedCall
 from limiter_core._observers import (
     Observer,
+    ObserverSet,
     Registration,
     is_in_observer,
     of_process,
@@ -155,7 +156,8 @@ class Engine:
             return None
         observers = of_process.observers
         if self.registrations:
-            observers = observers.joined_by(*self.registrations)
+            # Its own first: one that is of the process as well is called after its removal there.
+            observers = ObserverSet((*self.registrations, *observers.registered))
         if logger.isEnabledFor(logging.DEBUG):
             observers = observers.joined_by(LOG)
         if not observers.registered:

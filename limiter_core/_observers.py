@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
+from types import MethodType
 from typing import Any
 
 from limiter_core._collected import do_later, is_collecting
@@ -114,7 +115,7 @@ class Registration:
 
 
 class ObserverSet:
-    """Observers that are called together.
+    """Observers that are called together, each once: one may be registered for several reasons.
 
     Attributes:
         registered: all of them, in the order in which they were added.
@@ -125,6 +126,8 @@ class ObserverSet:
     __slots__ = ("counters", "others", "registered")
 
     def __init__(self, registered: tuple[Registration, ...] = ()) -> None:
+        if len(registered) > 1:
+            registered = _without_doubles(registered)
         self.registered = registered
         self.counters = tuple(each for each in registered if each.counter is not None)
         self.others = tuple(each for each in registered if each.counter is None)
@@ -132,6 +135,19 @@ class ObserverSet:
     def joined_by(self, *registered: Registration) -> ObserverSet:
         """Return these observers and others."""
         return ObserverSet((*self.registered, *registered)) if registered else self
+
+
+def _without_doubles(registered: tuple[Registration, ...]) -> tuple[Registration, ...]:
+    found: list[Registration] = []
+    for each in registered:
+        if not any(_is_same(each.observer, other.observer) for other in found):
+            found.append(each)
+    return tuple(found)
+
+
+def _is_same(one: object, other: object) -> bool:
+    # A method is a new object each time that it is looked up. Others may be equal, and two.
+    return one is other or (type(one) is type(other) is MethodType and one == other)
 
 
 class Observers:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 
-from limiter_core._observers import Registration, of_process, send
+from limiter_core._observers import ObserverSet, Registration, of_process, send
 from limiter_core.events import StoreFailed, StoreRecovered
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock
@@ -52,4 +52,4 @@ def note_success(store: str) -> None:
 def _observers_of(store: str) -> tuple[Registration, ...]:
     with _lock:
         own = list(_observers.get(store, ()))
-    return (*of_process.observers.registered, *own)
+    return ObserverSet((*of_process.observers.registered, *own)).registered

@@ -253,7 +253,8 @@ Observer = Callable[[Event], object]
 def observe(observer: Observer) -> Callable[[], None]:
     """Call a function with each event of this process: of all limiters, and of all job queues.
 
-    Those that adapters make are included. Calls that began before send it nothing.
+    Those that adapters make are included. Calls that began before send it nothing. One that is
+    added twice, or observes a limiter as well, is called once with each event.
 
     Args:
         observer: takes an `Event`; see the top of this module for when it is called.

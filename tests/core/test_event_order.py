@@ -1,4 +1,4 @@
-"""Events of a call come in order, and no observer is forgotten: with threads, and interrupted."""
+"""Events of a call come in order, each once to each observer: with threads, and interrupted."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import gc
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 import limiter_core
-from limiter_core import LIMIT_BY, ConcurrencyLimit, SyncLimiter, events
+from limiter_core import LIMIT_BY, ConcurrencyLimit, StoreUnavailable, SyncLimiter, events
 from limiter_core._observers import of_process
 from limiter_core.events import Event
 from limiter_memory import MemoryStore
 
 from ._events import EventRecorder
+from ._stores import RemoteStore
 from ._tools import Thread, until_now
 
 ONE = ConcurrencyLimit(LIMIT_BY.constant("one"))
@@ -133,3 +135,46 @@ def test_an_observer_that_is_interrupted_at_a_grant(store: MemoryStore) -> None:
             each()
     until_now(lambda: store.inspect("one").in_use == 0, "the slot came back")
     seen.check_law(calls=1)
+
+
+class Observing:
+    """Its method is an observer: another object each time that it is looked up."""
+
+    def __init__(self) -> None:
+        self.seen = EventRecorder()
+
+    def observe(self, event: Event) -> None:
+        self.seen(event)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Observing)  # as that of a dataclass without fields
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_an_observer_that_is_added_twice_is_called_once(store: MemoryStore) -> None:
+    first, other = Observing(), Observing()
+    limiter = SyncLimiter(store, observe=first.observe)
+    removals = [limiter_core.observe(each.observe) for each in (first, first, other)]
+    lease = limiter.acquire(ONE)
+    removals[0]()
+    removals[1]()
+    lease.release()
+    removals[2]()
+    first.seen.check_law(calls=1)
+    other.seen.check_law(calls=1)
+
+
+def test_one_observer_of_two_limiters_learns_once_of_an_outage() -> None:
+    seen = EventRecorder()
+    remote: Any = RemoteStore()
+    limiters = [SyncLimiter(remote, observe=seen) for _ in range(2)]
+    remote.down = True
+    for limiter in limiters:
+        with pytest.raises(StoreUnavailable):
+            limiter.acquire(ONE, timeout=0.1)
+    remote.down = False
+    for limiter in limiters:
+        limiter.acquire(ONE).release()
+    assert seen.kinds.count("StoreFailed") == 1
+    assert seen.kinds.count("StoreRecovered") == 1
