@@ -1,0 +1,72 @@
+"""The log of calls: each event with its fields, and a warning about those that wait for long."""
+
+from __future__ import annotations
+
+import logging
+
+import anyio
+import pytest
+
+from limiter_core import (
+    LIMIT_BY,
+    ConcurrencyLimit,
+    ConfigurationError,
+    Limiter,
+    SyncLimiter,
+)
+from limiter_memory import MemoryStore
+
+from ._tools import Thread, until, until_now
+
+ONE = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1)
+
+
+async def test_calls_are_logged_at_debug(
+    limiter: Limiter, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "limiter")
+    async with limiter.hold(ONE):
+        assert await limiter.try_acquire(ONE) is None
+    found = [(vars(record)["outcome"], vars(record)["key"]) for record in caplog.records]
+    assert found == [("granted", "one"), ("full", "one"), ("released", "one")]
+    assert vars(caplog.records[0])["waited"] == 0
+    assert vars(caplog.records[2])["held"] > 0
+
+
+@pytest.mark.parametrize("seconds", [0.05, 1.5])
+async def test_a_call_that_waits_for_long_is_logged_once(
+    store: MemoryStore, caplog: pytest.LogCaptureFixture, seconds: float
+) -> None:
+    holder, waiter = Limiter(store, label="web-1"), Limiter(store, warn_after=seconds)
+    lease = await holder.acquire(ONE)
+    async with anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            await (await waiter.acquire(ONE)).release()
+
+        tasks.start_soon(wait)
+        await until(lambda: "place 1 of 1 in line" in caplog.text, "the warning")
+        await lease.release()
+    (record,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert "a call waits for 'one'" in record.message
+    assert "1 of 1 slots in use, held by web-1" in record.message
+    assert vars(record)["place"] == 1
+    assert vars(record)["outcome"] == "waiting"
+
+
+def test_a_thread_that_waits_for_long_is_logged_once(
+    store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    limiter = SyncLimiter(store, warn_after=0.05)
+    lease = limiter.acquire(ONE)
+    thread = Thread(lambda: limiter.acquire(ONE))
+    until_now(lambda: "place 1 of 1 in line" in caplog.text, "the warning")
+    lease.release()
+    thread.result().release()
+    assert caplog.text.count("a call waits for 'one'") == 1
+
+
+@pytest.mark.parametrize("given", [0, -1, "60", float("inf")])
+def test_warn_after_is_seconds(given: object) -> None:
+    with pytest.raises(ConfigurationError, match="warn_after must be"):
+        Limiter(warn_after=given)  # type: ignore[arg-type]
