@@ -14,6 +14,7 @@ and so are in no ring.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -135,16 +136,21 @@ class RingWatch:
 
 
 def find_ring(start: Member) -> Generator[str, KeySnapshot | None, Ring | None]:
-    """Return the ring that begins with a call, None if there is none. Yields as `Looks` does."""
+    """Return the ring that begins with a call, None if there is none. Yields as `Looks` does.
+
+    What it waits for is looked at last, and only if others wait for what it holds: many may wait
+    there, and each call would have to look at the keys of all.
+    """
     states: dict[str, KeySnapshot] = {}
     members = {start.id: start}
-    to_look_at = [start.key, *_keys(start)]
-    while to_look_at:
-        key = to_look_at.pop(0)
+    to_look_at = deque(_keys(start))
+    # Where there are too many keys, a ring of those that are known is one all the same.
+    while to_look_at and len(states) < MAX_KEYS:
+        key = to_look_at.popleft()
         if key in states:
             continue
         state = yield key
-        if state is None or len(states) >= MAX_KEYS:
+        if state is None:
             return None
         states[key] = state
         for waiter in state.waiters:
@@ -154,6 +160,13 @@ def find_ring(start: Member) -> Generator[str, KeySnapshot | None, Ring | None]:
                 )
                 members[waiter.id] = member
                 to_look_at.extend(_keys(member))
+    if len(members) == 1:
+        return None
+    if start.key not in states:
+        state = yield start.key
+        if state is None:
+            return None
+        states[start.key] = state
     return _ring_of(start, _stuck(members, states), states)
 
 

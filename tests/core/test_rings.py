@@ -13,10 +13,11 @@ from anyio import wait_all_tasks_blocked
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, SyncLimiter, events
 from limiter_core._held_leases import SEPARATOR, held_in
+from limiter_core._rings import MAX_KEYS, Member, find_ring
 from limiter_core.testing import FakeClock
 from limiter_memory import MemoryStore
 
-from ._tools import until_now
+from ._tools import until, until_now, until_waiting
 
 PATIENCE = 3.0
 """Seconds after which a ring is reported."""
@@ -136,6 +137,15 @@ async def test_a_call_behind_a_ring_is_not_in_it(limiter, clock, caplog):
     assert "'c'" not in record.message
 
 
+async def test_a_ring_among_many_that_wait_there_too(limiter, clock, caplog):
+    """More of them, each with a key of its own, than a call looks at."""
+    hot, number = limit("hot"), MAX_KEYS + 20
+    calls = [(limiter, [hot, limit(f"k{number}")])]
+    calls += [(limiter, [limit(f"k{each}"), hot]) for each in range(1, number + 1)]
+    (record,) = await reports_after(caplog, clock, calls)
+    assert sorted(record.ring_keys) == ["hot", f"k{number}"]
+
+
 # -- no ring ---------------------------------------------------------------------------------------
 
 
@@ -164,6 +174,24 @@ async def test_a_call_that_holds_nothing_carries_nothing_in_the_store(limiter, s
             await wait_all_tasks_blocked()
             (waiter,) = store.inspect("a").waiters
             assert waiter.holds == ()
+        await lease.release()
+
+
+async def test_a_call_for_which_none_waits_looks_at_what_it_holds_alone(limiter, store, clock):
+    """However many wait beside it, each with a key of its own."""
+    async with anyio.create_task_group() as tasks:
+        lease = await limiter.acquire(limit("hot"))
+        for number in range(20):
+            tasks.start_soon(hold_in_turn, limiter, limit(f"k{number}"), limit("hot"))
+        await until_waiting(store, "hot", 20)
+        clock.advance(1)
+        await until(lambda: all(each.holds for each in store.inspect("hot").waiters), "announced")
+        waiter = store.inspect("hot").waiters[7]
+        start = Member(waiter.id, "hot", 1, 1, waiter.label, waiter.holds)
+        looks = find_ring(start)
+        assert next(looks) == waiter.holds[0].keys[0]
+        with pytest.raises(StopIteration):
+            looks.send(store.inspect(waiter.holds[0].keys[0]))
         await lease.release()
 
 
