@@ -122,12 +122,17 @@ class AsyncRedisStore:
         noted = await self._session.async_transport().command(
             "SMEMBERS", self._session.tracker.keyspace.scopes
         )
-        scopes = self._session.scopes_of_sweep(replies.parse_scopes(noted))
+        scopes = all_scopes = self._session.scopes_of_sweep(replies.parse_scopes(noted))
         while scopes:
             operations = [commands.offers(scope, presence) for scope in scopes]
             lines = await self._carry_out_all(operations)
             done = map(replies.parse_count, lines, scopes)
             scopes = [scope for scope, n in zip(scopes, done, strict=True) if n >= BATCH]
+        gap = self._session.gap_before(presence)
+        if presence is not None and gap is not None:
+            for scope in all_scopes:
+                await self._repeat_notices(scope, presence.name)
+            self._session.repeated(presence, gap)
 
     async def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
         return snapshots.parse_snapshot(key, await self._carry_out(commands.inspect(key), deadline))
@@ -178,6 +183,13 @@ class AsyncRedisStore:
         while self._session.tracker.unfinished:
             key = self._session.tracker.unfinished.popitem()[0]
             await self._session.async_transport().submit(commands.sweep(key))
+
+    async def _repeat_notices(self, scope: str, gate: str) -> None:
+        skip, looked = 0, BATCH
+        while looked >= BATCH:
+            (line,) = await self._carry_out_all([commands.missed(scope, gate, skip)])
+            looked = replies.parse_count(line, scope)
+            skip += looked
 
     async def _names(self) -> AsyncIterator[Any]:
         transport = self._session.async_transport()

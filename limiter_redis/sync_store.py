@@ -115,12 +115,18 @@ class SyncRedisStore:
         noted = self._session.sync_transport().command(
             "SMEMBERS", self._session.tracker.keyspace.scopes
         )
-        for some in batched(self._session.scopes_of_sweep(replies.parse_scopes(noted)), BATCH):
+        all_scopes = self._session.scopes_of_sweep(replies.parse_scopes(noted))
+        for some in batched(all_scopes, BATCH):
             scopes = some
             while scopes:
                 lines = self._carry_out_all([commands.offers(scope, presence) for scope in scopes])
                 done = map(replies.parse_count, lines, scopes)
                 scopes = [s for s, n in zip(scopes, done, strict=True) if n >= BATCH]
+        gap = self._session.gap_before(presence)
+        if presence is not None and gap is not None:
+            for scope in all_scopes:
+                self._repeat_notices(scope, presence.name)
+            self._session.repeated(presence, gap)
 
     def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
         return snapshots.parse_snapshot(key, self._carry_out(commands.inspect(key), deadline))
@@ -182,6 +188,13 @@ class SyncRedisStore:
                 tracker.messages_lost()  # thrown in by a signal or a thread: news may be lost
             raise
         return lines[: len(operations)]
+
+    def _repeat_notices(self, scope: str, gate: str) -> None:
+        skip, looked = 0, BATCH
+        while looked >= BATCH:
+            (line,) = self._carry_out_all([commands.missed(scope, gate, skip)])
+            looked = replies.parse_count(line, scope)
+            skip += looked
 
     def _names(self) -> Iterator[Any]:
         transport = self._session.sync_transport()

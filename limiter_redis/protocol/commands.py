@@ -178,6 +178,17 @@ def offers(scope: str, presence: Presence | None = None) -> Operation:
     return Operation(text, (), scope)
 
 
+def missed(scope: str, gate: str, skip: int) -> Operation:
+    """Return the operation that repeats the notices of a gate's slots that are not claimed.
+
+    Args:
+        scope: whose keys are looked at (a word), "" for those without one.
+        gate: the name of the gate.
+        skip: how many keys were looked at before.
+    """
+    return Operation(f"missed {'=' + scope if scope else '-'} {word(gate)} {skip}", (), scope)
+
+
 def inspect(key: str) -> Operation:
     """Return the operation that looks at a key."""
     return Operation(f"inspect {key_word(key)} {KeySnapshot.WAITERS_SHOWN}", (key,))

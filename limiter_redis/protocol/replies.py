@@ -228,7 +228,7 @@ def parse_flag(line: str, key: str) -> bool:
 
 
 def parse_count(line: str, scope: str) -> int:
-    """Return the number of keys that `offers.lua` looked at.
+    """Return the number of keys that `offers.lua` or `missed.lua` looked at.
 
     Raises:
         StoreError: it cannot be read; names the scope.

@@ -27,6 +27,7 @@ _STEPS = (
     "sweep",
     "find",
     "offers",
+    "missed",
     "inspect",
 )
 _FUNCTION = re.compile(

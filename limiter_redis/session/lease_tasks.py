@@ -247,6 +247,8 @@ class LeaseTasks:
             self._tracker.messages_lost(lambda entry: tag_of(keyspace, entry.key) in tags)
         else:
             self._tracker.messages_lost()
+        if self._tracker.notices in tags:
+            self._tracker.notices_lost()
         if complete:
             self.warnings.subscribed()
 

@@ -268,6 +268,7 @@ class LeaseRenewer:
             if now >= self._poll_at:
                 self._poll_at = now + _POLL * jitter.uniform(0.5, 1.0)
                 self._tracker.messages_lost()
+                self._tracker.notices_lost()
             return
         urgent = list(self._urgent)
         for tag in urgent:

@@ -15,7 +15,7 @@ from contextlib import nullcontext, suppress
 from typing import Protocol
 
 from limiter_core.errors import ConfigurationError, StoreError
-from limiter_core.requests import Notice, Request
+from limiter_core.requests import Notice, Presence, Request
 from limiter_core.store import Capabilities
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock, run_in_thread, socket_owner
@@ -103,6 +103,8 @@ class Session:
         self._async_transports: dict[asyncio.AbstractEventLoop, LoopTransport] = {}
         self._last_async_transport: LoopTransport | None = None
         self._scopes: dict[str, float] = {}
+        self._repeated: dict[str, int] = {}
+        """By the worker: after which gap it had notices repeated."""
 
     def _on_undelivered(self) -> None:
         # As a method of the session, which this keeps alive as long as the renewer runs: so a store
@@ -234,6 +236,20 @@ class Session:
             if scope not in known:
                 self._scopes[scope] = 0.0
         return ["", *known]
+
+    def gap_before(self, presence: Presence | None) -> int | None:
+        """Return the number of the gap in which a worker may have missed notices; None: no new one.
+
+        One that leaves missed none that it could follow.
+        """
+        if presence is None or presence.leaving:
+            return None
+        gaps = self.tracker.gaps
+        return gaps if gaps > self._repeated.get(presence.worker, 0) else None
+
+    def repeated(self, presence: Presence, gap: int) -> None:
+        """Remember that the notices which a worker may have missed in a gap were repeated."""
+        self._repeated[presence.worker] = gap
 
     # -- its end ----------------------------------------------------------------------------------
 

@@ -65,6 +65,8 @@ class RequestTracker:
         self._unreadable = RepeatedWarning("could not pass on what the store said")
         self._failures = RepeatedWarning("a listener could not be told what the store said")
         self.undelivered: list[str] = []
+        self.gaps = 0
+        """How many times that other processes' notices were missed for have ended."""
         self.on_undelivered: Callable[[], object] = lambda: None
         self.after_turn: Callable[[], object] = lambda: None
         """Is called by the renewer, as long as it runs, every fraction of a second."""
@@ -280,6 +282,10 @@ class RequestTracker:
             self._failures.note(error, unknown=True)
 
     # -- for the background -----------------------------------------------------------------------
+
+    def notices_lost(self) -> None:
+        """Note that notices of other processes may have been lost until now."""
+        self.gaps += 1
 
     def messages_lost(self, concerned: Callable[[Entry], bool] | None = None) -> None:
         """Note that messages or replies may have been lost until now.

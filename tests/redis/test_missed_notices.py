@@ -1,0 +1,164 @@
+"""Notices of granted jobs that were sent while no worker of their gate was subscribed (S17)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from limiter_core import LIMIT_BY, ArgumentView, ConcurrencyLimit, SyncLimiter
+from limiter_core.jobs import Job, JobGate, SyncJobGate, Waiting
+from limiter_core.requests import Demand, Notice, Presence, Queued, Request
+from limiter_redis import RedisStore
+
+from ._clusters import Cluster, flush
+from ._servers import Process, Server
+from ._tools import until, until_now
+
+GATE = "queue:shop"
+LIMIT = ConcurrencyLimit(LIMIT_BY.constant("shared"), max_concurrent=1, scope="jobs")
+CLAIM = 600.0
+"""Seconds: no test waits for its end, after which a job is offered its slot again."""
+MANY = 300
+"""Keys: more than one step looks at."""
+
+
+@pytest.fixture
+def closing() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster()
+    flush(cluster)
+    yield cluster
+    cluster.close()
+
+
+def job(ticket: str) -> Job:
+    return Job(ticket, LIMIT, ArgumentView({}, "work"), b"job")
+
+
+def gate_at(store: RedisStore, wake: Callable[[Notice], object], name: str = GATE) -> SyncJobGate:
+    return SyncJobGate(store, name, wake, claim=CLAIM)
+
+
+def subscribers(server: Server) -> int:
+    ((_, count),) = server.admin.pubsub_numsub("limiter:notices:0")
+    return int(count)
+
+
+def test_a_worker_that_starts_finds_what_was_granted_before_it_subscribed(
+    server: Server, closing: ExitStack
+) -> None:
+    """The worker before it was killed a moment ago: its jobs are served for some seconds more."""
+    killed, new, web = (RedisStore(server.url) for _ in range(3))
+    limiter = closing.enter_context(SyncLimiter(web))
+    lease = limiter.acquire(LIMIT)
+    assert isinstance(gate_at(killed, lambda _: None).admit(job("parked")), Waiting)
+    killed.close()  # without leaving
+    until_now(lambda: not subscribers(server), "no worker is subscribed")
+    lease.release()
+    until_now(lambda: not web.session.tracker.undelivered, "the notice was sent")
+    woken: list[Notice] = []
+    gate = gate_at(new, woken.append)
+
+    def swept() -> bool:
+        gate.sweep()
+        return bool(woken)
+
+    until_now(swept, "the job is woken")
+    until_now(lambda: subscribers(server) == 1, "the worker is subscribed")
+    for _ in range(3):
+        gate.sweep()
+    notices = len(woken)
+    gate.sweep()
+    assert len(woken) == notices, "each sweep repeats the notices"
+    assert {(notice.id, notice.payload) for notice in woken} == {("parked", b"job")}
+    gate.drop("parked")
+    gate.close()
+
+
+async def test_a_worker_that_subscribes_again_finds_what_it_missed(own_server: Process) -> None:
+    """A lost connection: the worker is there all the time, but receives no messages for a while."""
+    user = ("limited", "reset", "on", ">s3cret", "~*", "+@all")
+    own_server.admin.execute_command("ACL", "SETUSER", *user, "allchannels")
+    url = own_server.url.replace("redis://", "redis://limited:s3cret@")
+    store, web = RedisStore(url), RedisStore(own_server.url)
+    woken: list[Notice] = []
+    gate = JobGate(store, GATE, woken.append, claim=CLAIM)
+    with SyncLimiter(web) as limiter:
+        async with gate:
+            await until(lambda: subscribers(own_server) == 1, "the worker is subscribed")
+            lease = await asyncio.to_thread(limiter.acquire, LIMIT)
+            assert isinstance(await gate.admit(job("parked")), Waiting)
+            # The server ends connections that receive what their user may not.
+            own_server.admin.execute_command("ACL", "SETUSER", "limited", "resetchannels")
+            await until(lambda: subscribers(own_server) == 0, "the connection has ended")
+            await asyncio.to_thread(lease.release)
+            await until(lambda: not web.session.tracker.undelivered, "the notice was sent")
+            assert not woken
+            own_server.admin.execute_command("ACL", "SETUSER", "limited", "allchannels")
+            await until(lambda: woken, "the job is woken")
+            await gate.drop("parked")
+    await store.async_face().aclose()
+
+
+@pytest.mark.every_server
+def test_all_keys_are_looked_at(server: Server, closing: ExitStack) -> None:
+    """S16: in steps of bounded work. Jobs of other gates, and claimed ones, are left alone."""
+    store, other = RedisStore(server.url), RedisStore(server.url)
+    closing.callback(store.close)
+    closing.callback(other.close)
+    face, ours = other.sync_face(), Presence(GATE, "killed")
+    keys = [f"jobs/{number}" for number in range(MANY)]
+    names = ("ours", "claimed", "theirs")
+    for key in keys:
+        face.acquire(Request(f"holder-{key}", (Demand(key, 3, 3),), lease=600.0))
+        for name in names:
+            presence = ours if name != "theirs" else Presence("queue:theirs", "killed")
+            request = Request(
+                f"{name}-{key}", (Demand(key, 3),), claim=CLAIM, payload=b"job", presence=presence
+            )
+            assert isinstance(face.acquire(request), Queued)
+        face.release(f"holder-{key}", (key,))
+        face.acquire(
+            Request(f"claimed-{key}", (Demand(key, 3),), lease=600.0, payload=b"job", presence=ours)
+        )
+    until_now(lambda: not other.session.tracker.undelivered, "the notices were sent")
+    notices: list[Notice] = []
+    store.sync_face().on_notice(notices.append)
+    until_now(lambda: store.session.tracker.gaps, "it is subscribed")
+    store.sync_face().sweep(Presence(GATE, "new"))
+    assert sorted(notice.id for notice in notices) == sorted(f"ours-{key}" for key in keys)
+    for key in keys:
+        for name in names:
+            face.release(f"{name}-{key}", (key,))
+
+
+def test_in_a_cluster(cluster: Cluster, closing: ExitStack) -> None:
+    """Each scope is looked at where it is."""
+    store, other = (RedisStore(cluster.url) for _ in range(2))
+    closing.callback(store.close)
+    closing.callback(other.close)
+    face, presence = other.sync_face(), Presence(GATE, "killed")
+    keys = [f"scope-{number}/key" for number in range(9)]
+    for key in keys:
+        face.acquire(Request(f"holder-{key}", (Demand(key, 1),), lease=600.0))
+        request = Request(
+            f"job-{key}", (Demand(key, 1),), claim=CLAIM, payload=b"job", presence=presence
+        )
+        assert isinstance(face.acquire(request), Queued)
+        face.release(f"holder-{key}", (key,))
+    until_now(lambda: not other.session.tracker.undelivered, "the notices were sent")
+    notices: list[Notice] = []
+    store.sync_face().on_notice(notices.append)
+    until_now(lambda: store.session.tracker.gaps, "it is subscribed")
+    store.sync_face().sweep(Presence(GATE, "new"))
+    assert sorted(notice.id for notice in notices) == sorted(f"job-{key}" for key in keys)
+    for key in keys:
+        face.release(f"job-{key}", (key,))
