@@ -28,12 +28,12 @@ IN_FLIGHT = 0.25
 
 @dataclass(slots=True)
 class Body:
-    """One body: its process, its slots, its begin and its end."""
+    """One body: its process, its slots, its begin and its end; no token where it cannot know it."""
 
     process: int
     id: str
     slots: Mapping[str, int]
-    token: int
+    token: int | None
     begin: float
     end: float = float("inf")
     lost: bool = False
@@ -198,7 +198,9 @@ def _check_key(
 def _check_tokens(found: Overlap, key: str, bodies: list[Body], *, in_order: bool) -> None:
     """S11: no fencing token twice; and under a limit of one they rise with the bodies."""
     seen: dict[int, Body] = {}
+    bodies = [body for body in bodies if body.token is not None]
     for body in bodies:
+        assert body.token is not None
         if body.token in seen:
             found.violations.append(
                 f"{key!r}: token {body.token} twice:\n    {seen[body.token]}\n    {body}"
@@ -207,6 +209,8 @@ def _check_tokens(found: Overlap, key: str, bodies: list[Body], *, in_order: boo
     if not in_order:
         return
     for earlier, later in pairwise(sorted(bodies, key=lambda body: body.begin)):
+        assert earlier.token is not None
+        assert later.token is not None
         if earlier.end <= later.begin and earlier.token >= later.token:
             found.violations.append(
                 f"{key!r}: tokens {earlier.token}, {later.token} do not rise:\n"
