@@ -15,7 +15,8 @@ import limiter_core
 from limiter_core import LIMIT_BY, ConcurrencyLimit, events
 
 LIMITS = {"one": 1, "two": 2, "three": 3}
-LEASE = 2.0
+LEASE = 3.0
+"""Seconds: longer than a process stands still on a busy machine."""
 
 
 def limit_of(key: str, **settings: Any) -> ConcurrencyLimit:

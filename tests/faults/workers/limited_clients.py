@@ -63,9 +63,6 @@ class HttpxCaller:
                 finally:
                     self.body.end()
 
-            def __del__(self) -> None:
-                self.body.end()  # nothing closes one that a thread drops; it is collected
-
         class NotedTransport(module.AsyncHTTPTransport):
             async def handle_async_request(self, request: Any) -> Any:
                 body = notes.begin(request.headers["key"])
@@ -74,6 +71,7 @@ class HttpxCaller:
                 except BaseException:
                     body.end()
                     raise
+                response.extensions["body"] = body
                 response.stream = NotedStream(response.stream, body)
                 return response
 
@@ -85,6 +83,7 @@ class HttpxCaller:
                 except BaseException:
                     body.end()
                     raise
+                response.extensions["body"] = body
                 response.stream = NotedStream(response.stream, body)
                 return response
 
@@ -156,6 +155,8 @@ class HttpxCaller:
         try:
             response = client.send(request, stream=True)
             if end == "drop":
+                # Nobody closes it, and its connection stays with the pool, as without a limit.
+                response.extensions["body"].end()
                 del response
                 gc.collect()  # httpx has it in a cycle; a process that only waits collects none
                 return "dropped"
