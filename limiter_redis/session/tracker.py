@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from limiter_core.errors import StoreError
 from limiter_core.outage import RepeatedWarning
@@ -22,6 +23,9 @@ from limiter_redis.protocol.errors import is_unreadable, may_be_on_its_way
 from limiter_redis.protocol.keyspace import keyspace_of
 from limiter_redis.session.entries import Entry, Event, Said
 from limiter_redis.session.local_requests import LocalRequests
+
+REMEMBERED = 1024
+"""Delivered notices that are remembered, so that they are not delivered twice."""
 
 LOOK = Mode.LOOK  # a member of an enum takes its time to be looked up
 
@@ -53,7 +57,9 @@ class RequestTracker:
         self.queued: Callable[[str], object] | None = None
         """Is called with the key that a caller here begins to wait for."""
         self._lock = new_lock()
-        self.on_notice: Callable[[Notice], object] | None = None
+        self._on_notice: Callable[[Notice], object] | None = None
+        self._delivered: dict[str, int] = {}
+        """Fencing tokens of the grants whose notices were delivered here, by the tickets."""
         self.notices = (
             f"{self.keyspace.common}:notices" if sharded else f"{namespace}:notices:{database}"
         )
@@ -266,9 +272,29 @@ class RequestTracker:
                     self.requests.heard_answer(news.id, news.answer, sent_at, now)
             self.notify(in_callers_thread=in_callers_thread)
 
+    @property
+    def on_notice(self) -> Callable[[Notice], object] | None:
+        """The function that notices are passed on to, None for none."""
+        return self._on_notice
+
+    @on_notice.setter
+    def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
+        self._on_notice = callback
+        self._delivered.clear()  # what was delivered before may not have been done
+
     def deliver(self, notice: Notice) -> bool:
-        """Pass on a notice; whether this process can wake its job."""
-        return self.on_notice is not None and self.on_notice(notice) is not False
+        """Pass on a notice, once; whether this process can wake its job."""
+        token = notice.answer.fencing_token if isinstance(notice.answer, Granted) else None
+        if token is not None and self._delivered.get(notice.id) == token:
+            return True  # it is repeated for those that may have missed it
+        callback = self._on_notice
+        delivered = callback is not None and callback(notice) is not False
+        if delivered and token is not None:
+            self._delivered[notice.id] = token
+            if len(self._delivered) > REMEMBERED:
+                with suppress(RuntimeError, StopIteration, KeyError):  # another thread did it
+                    del self._delivered[next(iter(self._delivered))]
+        return delivered
 
     def receive_undelivered(self, line: str) -> None:
         """Pass on a notice that another process could not deliver."""

@@ -51,7 +51,8 @@ HOSTILE = (
 )
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30) | st.sampled_from(HOSTILE)
-labels = texts.map(lambda text: text.replace("\x1f", "?"))  # behind that a trace would begin
+# Behind the one a trace would begin, behind the other the leases that the caller holds.
+labels = texts.map(lambda text: text.replace("\x1f", "?").replace("\x1e", "?"))
 
 
 @contextmanager

@@ -235,6 +235,13 @@ CASES = (
 
 RARE: tuple[tuple[str, Order], ...] = (
     (
+        "max_hold",
+        (
+            *(*WAITS, "hint 1", "ask 1", "leave 0", "arrive release 0"),
+            *("receive granted 1", "renewal time"),
+        ),
+    ),
+    (
         "one key",
         (
             *(*WAITS, "hint 1", "ask 1", "leave 0", "arrive release 0", "evict 1"),
