@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import cache
 from inspect import signature
 from typing import Any
@@ -53,6 +53,16 @@ def bounded_inspect(face: SyncStore | AsyncStore) -> Callable[[str, float | None
     if _takes(face.inspect, "deadline"):
         return face.inspect
     return lambda key, _: face.inspect(key)
+
+
+def paced_keys(face: AsyncStore, after_slice: Callable[[], Awaitable[None]]) -> AsyncIterator[str]:
+    """Return `keys` of a store, which pauses between its slices.
+
+    A store that was written before that was in the protocol searches without a pause.
+    """
+    if _takes(face.keys, "after_slice"):
+        return face.keys(after_slice=after_slice)
+    return face.keys()
 
 
 def _takes(method: Callable[..., Any], argument: str) -> bool:

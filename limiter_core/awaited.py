@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from limiter_core.requests import Answer, KeySnapshot, Notice, Presence, Renewal, Request
 from limiter_core.store import SyncStore
@@ -70,7 +70,11 @@ class AwaitedStore:
         """Return the state of a key."""
         return self._store.inspect(key, deadline)
 
-    async def keys(self) -> AsyncIterator[str]:
+    async def keys(
+        self,
+        *,
+        after_slice: Callable[[], Awaitable[None]] | None = None,  # noqa: ARG002  (one slice)
+    ) -> AsyncIterator[str]:
         """Yield the keys in use."""
         for key in self._store.keys():
             yield key

@@ -58,7 +58,7 @@ A store keeps slots and tickets. Every operation is one atomic step on the store
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from limiter_core._capabilities import DEFERRED, OFFERS, Capabilities, log_deferred
@@ -223,8 +223,14 @@ class SyncStore(Protocol):
         """
         ...
 
-    def keys(self) -> Iterator[str]:
-        """Yield the keys that have a holder, a waiter, an override or a pause; in no order."""
+    def keys(self, *, after_slice: Callable[[], object] | None = None) -> Iterator[str]:
+        """Yield the keys that have a holder, a waiter, an override or a pause; in no order.
+
+        Args:
+            after_slice: called after each part of the search, also one that found nothing: where
+                a server has millions of keys of others, a caller that searches all the time can
+                pause here.
+        """
         ...
 
     def set_limit(self, key: str, limit: int) -> None:
@@ -311,8 +317,10 @@ class AsyncStore(Protocol):
         """Return the state of a key; see `SyncStore.inspect`."""
         ...
 
-    def keys(self) -> AsyncIterator[str]:
-        """Yield the keys in use; see `SyncStore.keys`."""
+    def keys(
+        self, *, after_slice: Callable[[], Awaitable[None]] | None = None
+    ) -> AsyncIterator[str]:
+        """Yield the keys in use; see `SyncStore.keys`. What `after_slice` returns is awaited."""
         ...
 
     async def set_limit(self, key: str, limit: int) -> None:

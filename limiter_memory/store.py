@@ -195,7 +195,7 @@ class MemoryStore:
         """Return the state of a key."""
         return self._step(lambda machine, now: machine.inspect(key, now))
 
-    def keys(self) -> Iterator[str]:
+    def keys(self, *, after_slice: Callable[[], object] | None = None) -> Iterator[str]:  # noqa: ARG002  (one slice)
         """Yield the keys in use, as they were at the start."""
         return iter(self._step(lambda machine, _: machine.table.in_use()))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from limiter_core.errors import StoreUnavailable
@@ -137,8 +137,10 @@ class AsyncRedisStore:
     async def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
         return snapshots.parse_snapshot(key, await self._carry_out(commands.inspect(key), deadline))
 
-    async def keys(self) -> AsyncIterator[str]:
-        async for name in self._names():
+    async def keys(
+        self, *, after_slice: Callable[[], Awaitable[None]] | None = None
+    ) -> AsyncIterator[str]:
+        async for name in self._names(after_slice):
             key = self._session.tracker.key_of(name)
             if key is not None:
                 yield key
@@ -191,7 +193,7 @@ class AsyncRedisStore:
             looked = replies.parse_count(line, scope)
             skip += looked
 
-    async def _names(self) -> AsyncIterator[Any]:
+    async def _names(self, after_slice: Callable[[], Awaitable[None]] | None) -> AsyncIterator[Any]:
         transport = self._session.async_transport()
         seen: set[Any] = set()  # SCAN may show a key twice
         pattern = self._session.tracker.keyspace.states
@@ -204,6 +206,8 @@ class AsyncRedisStore:
                     if name not in seen:
                         yield name
                 seen.update(names)
+                if after_slice is not None:
+                    await after_slice()
 
     async def _find(self, request_id: str) -> str | None:
         """Return a key of a lease or ticket: from our own books, or by looking at all keys."""

@@ -131,8 +131,8 @@ class SyncRedisStore:
     def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
         return snapshots.parse_snapshot(key, self._carry_out(commands.inspect(key), deadline))
 
-    def keys(self) -> Iterator[str]:
-        for name in self._names():
+    def keys(self, *, after_slice: Callable[[], object] | None = None) -> Iterator[str]:
+        for name in self._names(after_slice):
             key = self._session.tracker.key_of(name)
             if key is not None:
                 yield key
@@ -196,7 +196,7 @@ class SyncRedisStore:
             looked = replies.parse_count(line, scope)
             skip += looked
 
-    def _names(self) -> Iterator[Any]:
+    def _names(self, after_slice: Callable[[], object] | None) -> Iterator[Any]:
         transport = self._session.sync_transport()
         seen: set[Any] = set()  # SCAN may show a key twice
         pattern = self._session.tracker.keyspace.states
@@ -207,6 +207,8 @@ class SyncRedisStore:
                 cursor, names = replies.parse_scan(transport.command(*scan, node=node))
                 yield from (name for name in names if name not in seen)
                 seen.update(names)
+                if after_slice is not None:
+                    after_slice()
 
     def _find(self, request_id: str) -> str | None:
         """Return a key of a lease or ticket: from our own books, or by looking at all keys."""

@@ -115,7 +115,7 @@ class _Double:
         """Return the state of a key."""
         raise NotImplementedError
 
-    def keys(self) -> Iterator[str]:
+    def keys(self, *, after_slice: Callable[[], object] | None = None) -> Iterator[str]:  # noqa: ARG002  (one slice)
         """Yield the keys with holders or waiters."""
         with self._lock:
             members = list(self._members.values())

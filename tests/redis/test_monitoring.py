@@ -1,0 +1,100 @@
+"""The collector on a server that others use, too: round trips, slices, outages."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import anyio
+
+from limiter_core.monitoring import Collector
+from limiter_core.requests import Demand, Request
+from limiter_redis import RedisStore
+from limiter_redis.protocol.commands import SCAN_COUNT
+
+from ._servers import Process, Server
+from ._tools import until
+
+
+async def hold(store: RedisStore, count: int, waiters: int = 0) -> None:
+    face = store.async_face()
+    for number in range(1 + waiters):
+        requests = [Request(f"{key}-{number}", (Demand(f"k{key}", 1),)) for key in range(count)]
+        await asyncio.gather(*map(face.acquire, requests))
+
+
+async def test_a_round_of_1000_keys_takes_few_round_trips(
+    server: Server, astore: RedisStore
+) -> None:
+    await hold(astore, 1000)
+    collector = Collector(astore)
+    await collector.search()
+    await collector.look()
+    before = sum(server.commands().get(name, 0) for name in ("evalsha", "eval", "scan"))
+    await collector.look()
+    after = sum(server.commands().get(name, 0) for name in ("evalsha", "eval", "scan"))
+    assert after - before <= 12
+    assert len(collector.statuses()) == 1000
+
+
+async def test_what_it_shows_is_what_inspect_says(server: Server, astore: RedisStore) -> None:
+    await hold(astore, 10, waiters=3)
+    collector = Collector(astore)
+    await collector.search()
+    await collector.look()
+    for status in collector.statuses():
+        truth = await astore.async_face().inspect(status.key)
+        assert (status.in_use, status.limit, status.waiting) == (1, 1, 3)
+        assert (truth.in_use, truth.limit, truth.waiting) == (1, 1, 3)
+
+
+async def test_a_search_among_the_keys_of_others_goes_in_slices(
+    server: Server, astore: RedisStore
+) -> None:
+    """Between two slices others have their turn, also where a slice finds nothing."""
+    pipeline = server.admin.pipeline(transaction=False)
+    for number in range(10 * SCAN_COUNT):
+        pipeline.set(f"other:{number}", "", ex=600)
+    pipeline.execute()
+    await hold(astore, 3)
+    slices: list[None] = []
+
+    async def after_slice() -> None:
+        slices.append(None)
+
+    face = astore.async_face()
+    keys = {key async for key in face.keys(after_slice=after_slice)}
+    assert keys == {"k0", "k1", "k2"}
+    assert len(slices) >= 10
+    in_thread: list[None] = []
+    found = astore.sync_face().keys(after_slice=lambda: in_thread.append(None))
+    assert set(found) == keys
+    assert len(in_thread) >= 10
+
+
+async def test_a_server_that_is_away_for_a_while(own_server: Process) -> None:
+    store = RedisStore(own_server.url)
+    await hold(store, 5)
+    collector = Collector(store)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(collector.run)
+        with collector.watching():
+            await until(lambda: len(collector.statuses()) == 5, "the keys are seen")
+            own_server.kill()
+            await until(lambda: collector.health.unavailable_since is not None, "it is away")
+            assert len(collector.statuses()) == 5
+            assert "127.0.0.1" in collector.health.error
+            own_server.start()
+            await until(lambda: collector.health.unavailable_since is None, "it is there again")
+        tasks.cancel_scope.cancel()
+    await store.aclose()
+
+
+async def test_no_secret_of_the_url_is_in_an_error(own_server: Process) -> None:
+    url = own_server.url.replace("redis://", "redis://someone:hunter2@")
+    store: Any = RedisStore(url)
+    collector = Collector(store)
+    await collector.search()
+    assert collector.health.unavailable_since is not None
+    assert "hunter2" not in collector.health.error
+    await store.aclose()
