@@ -32,7 +32,7 @@ WORKERS ?= 6
 PARALLEL = --numprocesses $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo environments test test-fast test-here test-redis-5 test-slow test-faults test-containers lint types bench fix clean
+.PHONY: help demo environments test test-fast test-here test-redis-5 test-slow test-faults test-containers test-wheel lint types bench fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -109,6 +109,9 @@ test-containers: $(VENV)/.tools ## run the tests of the Redis store on servers i
 	TESTCONTAINERS_RYUK_DISABLED=true LIMITER_TEST_CONTAINERS="$$images" \
 	  $(BIN)/python -m pytest $(PARALLEL) tests/redis -m every_server $(ARGS)
 
+test-wheel: $(VENV)-build/.installed ## build sdist and wheel, and use the wheel as a user does
+	$(VENV)-build/bin/python .ci/try_wheel.py
+
 lint: $(VENV)/.tools ## check style and formatting (ruff)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -157,6 +160,11 @@ $(VENV)/.bench: $(VENV)/.tools
 $(VENV)-redis-5/.installed: $(VENV)/.pip
 	$(PYTHON) -m venv --without-pip $(VENV)-redis-5
 	$(BIN)/python $(PIP) --python $(@D)/bin/python install --editable '.[arq,cli,otel,saq]' --group test
+	@touch $@
+
+$(VENV)-build/.installed: $(VENV)/.pip
+	$(PYTHON) -m venv --without-pip $(VENV)-build
+	$(BIN)/python $(PIP) --python $(@D)/bin/python install --group build
 	@touch $@
 
 $(VENV)-%/.installed: $(VENV)/.pip
