@@ -26,6 +26,7 @@ from limiter_core.keys import register_key_type
 from limiter_core.lease import Lease, SyncLease
 from limiter_core.limiter import Limiter
 from limiter_core.limits import ConcurrencyLimit, ConflictResolution
+from limiter_core.policies import Change, Policy
 from limiter_core.requests import DormantSnapshot, HolderSnapshot, KeySnapshot, WaiterSnapshot
 from limiter_core.strategies import LIMIT_BY, ConcurrencyStrategy
 from limiter_core.sync_limiter import SyncLimiter
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 __all__ = (
     "LIMIT_BY",
     "ArgumentView",
+    "Change",
     "ConcurrencyLimit",
     "ConcurrencyStrategy",
     "ConfigurationError",
@@ -50,6 +52,7 @@ __all__ = (
     "LimitReached",
     "Limiter",
     "LimiterError",
+    "Policy",
     "Preempted",
     "QueueFull",
     "StoreError",

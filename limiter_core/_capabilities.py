@@ -28,6 +28,8 @@ class Capabilities:
         sure_release: a release of the async face that is given the keys is on its way before it
             first suspends, is carried out even if its caller is cancelled, and ends in bounded
             time. Where it is not so the limiter shields it, at some cost for every call.
+        policies: limits by name, and a log of changes (S22, S23): its faces are a `PolicyStore` and
+            an `AsyncPolicyStore` (`limiter_core.policies`), too.
     """
 
     durable: bool = True
@@ -36,6 +38,7 @@ class Capabilities:
     spans_scopes: bool = True
     suspends: bool = True
     sure_release: bool = False
+    policies: bool = False
 
 
 def log_deferred(ticket: str, key: str, name: str) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any, Self, cast
 
 from limiter_core._engine import Engine
+from limiter_core._operator import Operator
+
+_MADE_AGAIN = ("_face", "_operator")
 
 
 class Copyable:
@@ -26,11 +29,13 @@ class Copyable:
         return copied
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_face"}
+        return {name: value for name, value in self.__dict__.items() if name not in _MADE_AGAIN}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._use(state["_engine"])
 
     def _use(self, engine: Engine) -> None:
-        self.__dict__.update(_engine=engine, _face=cast(Any, engine).face)
+        face = cast(Any, engine).face
+        operator = Operator(engine.store, face)
+        self.__dict__.update(_engine=engine, _face=face, _operator=operator)

@@ -54,6 +54,18 @@ A store keeps slots and tickets. Every operation is one atomic step on the store
 - **S21 blocker** A waiter whose label carries a trace (`limiter_core.tracing`) is answered with the
   label of the oldest holder of the key that it waits for. Where a key has more members than one
   step may look at (S16), with that of the oldest that the step finds, or of none.
+- **S22 policies** (only with `Capabilities.policies`) An operator sets a *policy* for a name: a
+  number, a share of what the code declares (rounded up), a pause (0). A request of the name is
+  judged by it as if the code declared that number: an override of the key (S12) still counts before
+  it, and of two names on one key each request goes by its own. A number below the cost of a call
+  counts as 0 for that call: it waits (S8). The change is applied to all that wait under the name,
+  durable and dormant tickets too, and each step of it serves those who fit (S6); requests that come
+  later are judged by it within 1 s, or 5 s if the notice is lost.
+  A waiter that asks again declares its numbers anew. A policy with a duration ends at that time by
+  the store's clock; then each ticket is judged by what its code declares, or by the other policy of
+  its name, and the step that finds the end serves those who fit. Holders keep what they hold.
+- **S23 log** (likewise) The store keeps the last `CHANGES_KEPT` changes of operators, the last one
+  first: with a time by its own clock, and what was in force before.
 """
 
 from __future__ import annotations
@@ -94,7 +106,7 @@ class Store(Protocol):
 
 
 class SyncStore(Protocol):
-    """A store's operations, for threads. The module's docstring has the rules S1 to S21.
+    """A store's operations, for threads. The module's docstring has the rules S1 to S23.
 
     Every operation raises `StoreUnavailable` when the store cannot be reached and `StoreError`
     when it answers with an error; the state then is as if the operation did, or did not, happen.

@@ -1,4 +1,4 @@
-"""The rules S1 to S21 of `limiter_core.store`, as a pure state machine.
+"""The rules S1 to S23 of `limiter_core.store`, as a pure state machine.
 
 No I/O, no clock, no lock: the caller passes `now` (microseconds), gets the answer, and sends the
 notifications that are collected in `calls` and `notices`. The memory store is built on it, and
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from limiter_core.policies import Change
 from limiter_core.requests import (
     Answer,
     KeySnapshot,
@@ -58,7 +59,19 @@ class Machine(Admission):
             self._forget_ended(now)
             if request.id in self._ended:
                 return self._ended[request.id]
+        if self.policies.settings:
+            return self._answer_under_policies(request, now)
         return self._answer_new(request, now)
+
+    def _answer_under_policies(self, request: Request, now: int) -> Answer:
+        """Answer a new request by the policies in force for its names (S22)."""
+        answer = self._answer_new(self.policies.applied(request, now), now)
+        ticket = self.table.tickets.get(request.id)
+        if ticket is None or ticket.evicted:
+            return answer
+        ticket.declared = request.demands
+        self.declare_again(ticket, now)
+        return self._queued(ticket, now)
 
     def release_claim(self, request_id: str, claimant: str, now: int) -> bool:
         """Remove the lease of a job if this claimant has it (S18); whether it had one."""
@@ -211,6 +224,31 @@ class Machine(Admission):
         self._reap_key(key, now)
         self._state_to_change(key).paused = paused
         self._serve([key], now)
+
+    def change_policy(self, change: Change, now: int) -> Change:
+        """Change what is in force for a name, and log it; `apply_policies` has to follow (S22)."""
+        return self.policies.change(change, now)
+
+    def waiting_by_name(self, name: str) -> list[str]:
+        """Return the ids of the tickets that want slots under limits of a name."""
+        return [
+            each.request.id
+            for each in self.table.tickets.values()
+            if any(demand.name == name for demand in each.request.demands)
+        ]
+
+    def apply_policies(self, ids: Sequence[str], now: int) -> None:
+        """Have tickets judged by the policies in force, and serve those who fit now."""
+        table = self.table
+        touched: list[str] = []
+        for request_id in ids:
+            ticket = table.tickets.get(request_id)
+            if ticket is not None and not ticket.evicted:
+                touched += [demand.key for demand in ticket.request.demands]
+                self._reap(ticket.request.demands, now)
+                if table.tickets.get(request_id) is ticket:
+                    self.declare_again(ticket, now)
+        self._serve(list(dict.fromkeys(touched)), now)
 
     def _state_to_change(self, key: str) -> KeyState:
         """Return the state of a key, new if nothing uses it (S14)."""

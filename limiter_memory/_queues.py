@@ -30,6 +30,7 @@ from limiter_memory._answers import (
     refusing_demand,
 )
 from limiter_memory._key_table import KeyTable
+from limiter_memory._policies import Policies
 from limiter_memory._records import Holder, KeyState, Ticket
 
 REMEMBER = 60_000_000
@@ -47,6 +48,7 @@ class Queues:
 
     def __init__(self) -> None:
         self.table = KeyTable()
+        self.policies = Policies()
         self.calls: list[tuple[Request, Answer | Loss | None]] = []
         """Effects: requests whose listener gets an answer or a loss, or (None) has to ask again."""
         self.notices: list[Notice] = []
@@ -320,6 +322,20 @@ class Queues:
             held_for = in_seconds(now - oldest.since)
             break
         return Refused(demand.key, limit, state.in_use, held_for, reason, waiting, blocked_by)
+
+    # -- policies --------------------------------------------------------------------------------
+
+    def declare_again(self, ticket: Ticket, now: int) -> None:
+        """Have a queued ticket judged by the policies in force; `_serve` has to follow (S22)."""
+        declared = ticket.request.demands if ticket.declared is None else ticket.declared
+        demands = self.policies.judged(declared, now)
+        ticket.declared = declared
+        if demands != ticket.request.demands:
+            home = next(demand for demand in demands if demand.key == ticket.home.key)
+            ticket.request = ticket.request._replace(demands=demands)
+            ticket.home = home
+        ticket.policy_ends = self.policies.next_end(declared, now)
+        self.table.note_end(ticket)
 
     # -- bookkeeping -----------------------------------------------------------------------------
 

@@ -59,7 +59,9 @@ class Reaping(Queues):
                 self.table.note_end(member)  # it was renewed since the note was made
                 continue
             freed.extend(demand.key for demand in member.request.demands)
-            if isinstance(member, Ticket) and member.deferred_until is not None:
+            if isinstance(member, Ticket) and 0 < (member.policy_ends or 0) <= now:
+                self.declare_again(member, now)
+            elif isinstance(member, Ticket) and member.deferred_until is not None:
                 self.table.take_place_again(member)
             elif isinstance(member, Ticket):
                 self._remove_ticket(member)

@@ -55,6 +55,10 @@ class Ticket:
     """Whether its waiting is over, and its gate's workers have to be notified yet."""
     replaced: bool = False
     """Whether that is because a newer call took its place, and not by an operator."""
+    declared: tuple[Demand, ...] | None = None
+    """The demands as the code declares them; None: the request has them, no policy was applied."""
+    policy_ends: int | None = None
+    """When the next policy ends by which it is judged; None: none does by itself."""
 
     name: str = field(init=False)
     """The gate whose workers can wake it, empty if it needs none."""
@@ -69,8 +73,11 @@ class Ticket:
         return deferred, -self.home.priority, self.round, self.order, self.sequence
 
     def due(self) -> int | None:
-        """Return when it lapses unless renewed, or takes its place again."""
-        return self.expires_at if self.deferred_until is None else self.deferred_until
+        """Return when it lapses unless renewed, takes its place again, or is judged anew."""
+        due = self.expires_at if self.deferred_until is None else self.deferred_until
+        if self.policy_ends is None:
+            return due
+        return self.policy_ends if due is None else min(due, self.policy_ends)
 
     def older_than(self, other: Ticket) -> bool:
         """Whether it arrived before the other."""

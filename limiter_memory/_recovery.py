@@ -53,7 +53,8 @@ def rebuilt(old: KeyTable) -> KeyTable:
         if ticket.evicted:
             table.keep_evicted(ticket)
         else:  # one that was in no queue yet has no round
-            table.enqueue(ticket, ticket.home, 0, ticket.round or None)
+            home = next(each for each in ticket.request.demands if each.key == ticket.home.key)
+            table.enqueue(ticket, home, 0, ticket.round or None)
     for state in table.keys.values():
         if not state.queue.live and not state.jobs:
             state.rounds = None

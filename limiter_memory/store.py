@@ -12,6 +12,7 @@ from typing import NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
 
 from limiter_core.errors import ConfigurationError
+from limiter_core.policies import Change, Policy
 from limiter_core.registry import without_secrets
 from limiter_core.requests import Answer, KeySnapshot, Loss, Notice, Presence, Renewal, Request
 from limiter_core.store import AsyncStore, Capabilities, SyncStore, log_deferred
@@ -24,6 +25,9 @@ __all__ = ("MemoryStore", "store_from_url")
 
 R = TypeVar("R")
 
+_CHUNK = 128
+"""Tickets to which a policy is applied in one step."""
+
 _TRIES = 10
 """How often it is begun again to recover from an exception."""
 
@@ -32,7 +36,7 @@ def _no_step(machine: Machine, now: int) -> None:
     """Make no step of its own; see `_recover`."""
 
 
-_CAPABILITIES = Capabilities(suspends=False)
+_CAPABILITIES = Capabilities(suspends=False, policies=True)
 _stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
 _named: dict[str, MemoryStore] = {}
 
@@ -46,7 +50,7 @@ class MemoryStore:
 
     Leases need no renewal here: a holder with a listener holds its slot for as long as the
     process lives, or until its `max_hold`. A child process made by `fork` starts with no leases
-    and no tickets, but with the operator's overrides.
+    and no tickets, but with what operators set: overrides, pauses, policies, and the log.
 
     Args:
         clock: seconds, monotonic; for tests and simulations. One that has a method `on_advance`,
@@ -99,7 +103,7 @@ class MemoryStore:
 
     def async_face(self) -> AsyncStore:
         """Return the operations for event loops, of asyncio and of trio."""
-        return AsyncMemoryStore(self, self._clock)
+        return AsyncMemoryStore(self, self, self._clock)
 
     # -- SyncStore -------------------------------------------------------------------------------
 
@@ -215,6 +219,26 @@ class MemoryStore:
         """End a pause, and admit the waiters that fit."""
         self._step(lambda machine, now: machine.set_paused(key, False, now))
 
+    def change_policy(self, change: Change) -> Change:
+        """Change what is in force for a name, and serve those who fit now."""
+        entry = self._step(lambda machine, now: machine.change_policy(change, now))
+        waiting = self._step(lambda machine, _: machine.waiting_by_name(change.name))
+        for start in range(0, len(waiting), _CHUNK):
+            self._step(_applying_policies(waiting[start : start + _CHUNK]))
+        return entry
+
+    def policies(self) -> tuple[Policy, ...]:
+        """Return what is in force for names."""
+        return self._step(lambda machine, now: machine.policies.in_force(now))
+
+    def log_change(self, change: Change) -> Change:
+        """Add a change of a key to the log."""
+        return self._step(lambda machine, now: machine.policies.log(change, now))
+
+    def changes(self) -> tuple[Change, ...]:
+        """Return the log, the last change first."""
+        return self._step(lambda machine, _: tuple(machine.policies.changes))
+
     def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         """Have the notices of durable tickets sent to `callback`."""
         self._on_notice_callback = callback
@@ -320,17 +344,22 @@ class MemoryStore:
 
     def start_over_in_child(self) -> None:
         """Forget the parent's leases and tickets, in a process made by `fork`."""
-        parents = self._machine.table.keys.values()
+        parents, policies = self._machine.table.keys.values(), self._machine.policies
         self._postponed.clear()
         self._unsent.clear()
         self._owner = 0
         self._lock = threading.Lock()  # another thread of the parent may have held it
         self._machine = Machine()
+        self._machine.policies = policies
         for parent in parents:
             if parent.paused or parent.override is not None:
                 state = self._machine.table.state(parent.key)
                 state.paused, state.override = parent.paused, parent.override
                 state.name = parent.name
+
+
+def _applying_policies(tickets: Sequence[str]) -> Callable[[Machine, int], None]:
+    return lambda machine, now: machine.apply_policies(tickets, now)
 
 
 def store_from_url(url: str) -> MemoryStore:

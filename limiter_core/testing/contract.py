@@ -10,7 +10,7 @@ module::
         def store(self, clock: FakeClock) -> MyStore:
             return MyStore(clock=clock)
 
-Each scenario is one test, named after the rules (S1 to S21 in `limiter_core.store`) that it checks.
+Each scenario is one test, named after the rules (S1 to S23 in `limiter_core.store`) that it checks.
 Every test needs a new store. To let the async half run on trio, or on asyncio
 only, override anyio's `anyio_backend` fixture.
 

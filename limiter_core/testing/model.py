@@ -1,4 +1,4 @@
-"""The rules S1 to S21, written to be obviously right, and slow: stores are compared with it.
+"""The rules S1 to S23, written to be obviously right, and slow: stores are compared with it.
 
 A `Model` is the state of a store at one moment. Where the rules leave a choice (which of several
 keys with free slots is served first, in which blocking key's queue a waiter is, whether a wake-up

@@ -1,4 +1,4 @@
-"""The Redis store keeps the contract: S1 to S21, on both faces, on every server there is."""
+"""The Redis store keeps the contract: S1 to S23, on both faces, on every server there is."""
 
 from __future__ import annotations
 

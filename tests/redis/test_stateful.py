@@ -130,12 +130,12 @@ def test_a_call_that_is_notified_of_a_loss_while_it_asks_is_over(machine: Any) -
 
 
 def test_memory_and_redis_do_the_same(machine: Any) -> None:
-    """S1 to S21; row 5."""
+    """S1 to S23; row 5."""
     run(machine, max_examples=40, stateful_step_count=30)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_memory_and_redis_do_the_same_for_long(machine: Any) -> None:
-    """S1 to S21; row 5."""
+    """S1 to S23; row 5."""
     run(machine, max_examples=1500, stateful_step_count=50)

@@ -1,4 +1,4 @@
-"""The memory store keeps the contract: S1 to S21, on both faces, on asyncio and trio."""
+"""The memory store keeps the contract: S1 to S23, on both faces, on asyncio and trio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory store does what the model of the rules allows, whatever is asked of it (S1 to S21)."""
+"""The memory store does what the model of the rules allows, whatever is asked of it (S1 to S23)."""
 
 from __future__ import annotations
 
