@@ -10,6 +10,7 @@ from limiter_cli import operate
 from limiter_cli.demo.command import demo
 from limiter_cli.output import print_line
 from limiter_cli.run.command import RunCommand, run
+from limiter_cli.serve import serve
 from limiter_core import __version__
 
 __all__ = ("app",)
@@ -29,6 +30,7 @@ app.command()(operate.reset)
 app.command()(operate.pause)
 app.command()(operate.resume)
 app.command()(operate.evict)
+app.command()(serve)
 app.command()(demo)
 
 

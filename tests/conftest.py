@@ -39,6 +39,8 @@ collect_ignore = [
 # The environment of arq and SAQ has no HTTP clients, and only .venv has the SDK of OpenAI.
 if any(importlib.util.find_spec(package) is None for package in ("aiohttp", "httpx", "httpx2")):
     collect_ignore.append("http_clients")
+if importlib.util.find_spec("axe_playwright_python") is None:
+    collect_ignore.append("web")
 if importlib.util.find_spec("openai") is None:
     collect_ignore.append("http_clients/test_openai.py")
 
@@ -69,7 +71,7 @@ GRACE = 60
 
 STANDARD_ERROR = pytest.StashKey[int]()
 
-WAITING = ("celery_", "docket", "arq", "saq", "faults", "redis", "cli")
+WAITING = ("celery_", "docket", "arq", "saq", "faults", "redis", "cli", "web")
 """Folders of tests that wait for most of their time, those with the longest first."""
 
 LAST = "tests/redis/test_contract.py"

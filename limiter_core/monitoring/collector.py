@@ -24,6 +24,9 @@ __all__ = ("Collector", "StoreHealth")
 EVERY = 1.0
 """Seconds between two looks, while somebody watches."""
 
+EVERY_UNSEEN = 0.1
+"""Seconds between two looks while keys were found that were never looked at."""
+
 EVERY_IDLE = BUCKET
 """Seconds between two looks while nobody watches: histories go on."""
 
@@ -35,6 +38,9 @@ SEARCH_EVERY = 10.0
 
 SEARCH_SHARE = 0.05
 """The share of the time that a search may take, where the server is full of others' keys."""
+
+HEAD_START = 1.0
+"""Seconds of the first search without a pause: a viewer waits for it."""
 
 LOOKS = 1024
 """Keys that one round looks at, at the most: eight batches of the Redis store. With more keys in
@@ -128,6 +134,10 @@ class Collector:
         """Return the last snapshot of a key that somebody watches, None before the first look."""
         return self._table.snapshot(key)
 
+    def unseen(self) -> bool:
+        """Whether keys were found that have not been looked at yet."""
+        return self._table.unseen()
+
     def history(self, key: str) -> list[Point | None]:
         """Return the last 15 minutes of a key, the oldest first; None where it was not seen."""
         history = self._table.history(key)
@@ -177,6 +187,8 @@ class Collector:
                 began = self.now()
                 await self.look()
                 every = EVERY_IDLE if self._is_idle() else EVERY
+                if self._unavailable_since is None and self.unseen():
+                    every = EVERY_UNSEEN
                 self._woken = anyio.Event()
                 with anyio.move_on_after(max(0.0, began + every - self.now())):
                     await self._woken.wait()
@@ -227,7 +239,7 @@ class Collector:
 
     async def search(self) -> None:
         """Search for keys once, in slices. Does not raise where the store fails; see `health`."""
-        pace = _Pace(self.now)
+        pace = _Pace(self.now, head_start=0.0 if self._searched else HEAD_START)
         try:
             async for key in paced_keys(self._face, pace.after_slice):
                 self._table.found(key, self.now())
@@ -265,11 +277,13 @@ class Collector:
 class _Pace:
     """Bounds the share of time that a search takes: after each slice it pauses."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], head_start: float) -> None:
         self._now = now
         self._began = now()
+        self._pause_after = self._began + head_start
 
     async def after_slice(self) -> None:
-        took = max(0.0, self._now() - self._began)
+        now = self._now()
+        took = max(0.0, now - self._began) if now >= self._pause_after else 0.0
         await anyio.sleep(took * (1 / SEARCH_SHARE - 1))
         self._began = self._now()

@@ -155,6 +155,10 @@ class KeyTable:
             if entry.status is not None and entry.is_listed(now):
                 yield entry.status
 
+    def unseen(self) -> bool:
+        """Whether keys were found that have not been looked at yet."""
+        return any(entry.status is None for entry in self._entries.values())
+
     def status(self, key: str) -> KeyStatus | None:
         """Return the status of a key; None if it was not seen in the last 15 minutes."""
         entry = self._entries.get(key)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from limiter_core.monitoring.key_status import KeyStatus
 
-__all__ = ("NameStatus", "by_name")
+__all__ = ("NameStatus", "by_name", "total_of")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,24 @@ def by_name(statuses: Iterable[KeyStatus]) -> list[NameStatus]:
         if status.in_demand:
             groups.setdefault(status.name, []).append(status)
     return [_sum_of(name, groups[name]) for name in sorted(groups)]
+
+
+def total_of(name: str, parts: Iterable[NameStatus]) -> NameStatus:
+    """Return the sum of several names, under another one."""
+    parts = list(parts)
+    waits = [each.oldest_wait for each in parts if each.oldest_wait is not None]
+    return NameStatus(
+        name=name,
+        keys=sum(each.keys for each in parts),
+        in_use=sum(each.in_use for each in parts),
+        limit=sum(each.limit for each in parts),
+        waiting=sum(each.waiting for each in parts),
+        dormant=sum(each.dormant for each in parts),
+        paused=sum(each.paused for each in parts),
+        overridden=sum(each.overridden for each in parts),
+        oldest_wait=max(waits, default=None),
+        hand_offs=sum(each.hand_offs for each in parts),
+    )
 
 
 def _sum_of(name: str, keys: list[KeyStatus]) -> NameStatus:

@@ -34,8 +34,11 @@ MAY_IMPORT = {
     "limiter_httpx": {"limiter_core", "limiter_http", "limiter_httpx", "httpx"},
     "limiter_httpx2": {"limiter_core", "limiter_http", "limiter_httpx2", "httpx2"},
     "limiter_aiohttp": {"limiter_core", "limiter_http", "limiter_aiohttp", "aiohttp", "yarl"},
+    "limiter_web": CORE
+    | {"limiter_web", "jinja2", "prometheus_client", "sse_starlette", "starlette", "uvicorn"},
     # The demo simulates a load on a memory store with a clock of its own.
     "limiter_cli": CORE | {"limiter_cli", "limiter_memory", "rich", "trio", "typer"},
+    "limiter_cli.serve": CORE | {"limiter_cli", "limiter_web", "typer"},
 }
 """Beside the standard library. The longest name that a module's begins with counts."""
 

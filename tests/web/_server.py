@@ -1,0 +1,41 @@
+"""A server with the page, on a port of its own; a limiter beside it that makes real load."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from limiter_web import limits_app
+from limiter_web.server import bind, serving
+
+TOKEN = "sesame-open-42"
+PATIENCE = 20.0
+"""Seconds after which a condition that should come true is given up: far above any slow machine."""
+
+
+def until(condition: Callable[[], Any], name: str) -> Any:
+    """Wait until the named condition holds, and return what it returned."""
+    give_up_at = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        if time.monotonic() > give_up_at:
+            raise AssertionError(f"never came true: {name}")
+        time.sleep(0.02)
+    return found
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    """Serve an app while the block lasts; yields its URL."""
+    listener = bind("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    with serving(app, listener):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def page(store: Any, **options: Any) -> Iterator[str]:
+    """Serve the page of a store while the block lasts; yields its URL."""
+    with served(limits_app(store, **{"token": TOKEN, **options})) as url:
+        yield url
