@@ -47,7 +47,8 @@ class Views:
             lstrip_blocks=True,
             undefined=jinja2.StrictUndefined,
         )
-        self._templates.filters.update(
+        filters: dict[str, Any] = self._templates.filters
+        filters.update(
             seconds=seconds_text,
             printable=printable,
             clock=_clock,

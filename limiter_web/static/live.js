@@ -27,7 +27,22 @@ function update(old, next) {
   updateChildren(old, next);
 }
 
+// Between rows and sections white space means nothing; it only would make nodes change places.
+function strip(parent) {
+  if (!/^(TABLE|THEAD|TBODY|TR|UL|DIV|SECTION|#document-fragment)$/.test(parent.nodeName)) return;
+  for (const child of [...parent.childNodes]) {
+    if (child.nodeType === 8 || (child.nodeType === 3 && !child.data.trim())) child.remove();
+  }
+}
+
+// A node that moves loses the focus: so those that are gone go first, and others stay if they can.
 function updateChildren(old, next) {
+  strip(old);
+  strip(next);
+  const wanted = new Set([...next.children].map((child) => child.dataset.id).filter(Boolean));
+  for (const child of [...old.children]) {
+    if (child.dataset.id && !wanted.has(child.dataset.id)) child.remove();
+  }
   const named = new Map();
   for (const child of old.children) if (child.dataset.id) named.set(child.dataset.id, child);
   let place = old.firstChild;

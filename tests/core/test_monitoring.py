@@ -168,6 +168,24 @@ async def test_hand_offs_are_counted_for_a_minute(store: Store, collector: Colle
     assert status.hand_offs == 0
 
 
+async def test_hand_offs_are_seen_though_all_that_waited_were_served_between_two_looks(
+    store: Store, collector: Collector
+) -> None:
+    for number in range(3):
+        store.hold(number, "k")
+    await collector.search()
+    await collector.look()
+    for number in range(3, 6):
+        store.clock.advance(1)
+        store.hold(number, "k")
+    for number in range(3):
+        store.release(str(number))
+    store.clock.advance(1)
+    await collector.look()
+    (status,) = collector.statuses()
+    assert status.hand_offs == 1
+
+
 async def test_a_grant_without_waiting_is_no_hand_off(store: Store, collector: Collector) -> None:
     await collector.search()
     for number in range(5):
