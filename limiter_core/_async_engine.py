@@ -304,6 +304,14 @@ class AsyncEngine(Engine):
             release = self._release_claim(request_id, call.keys, claimant)
             await call.finish(release, RELEASE_PATIENCE)
 
+    def release_soon(self, call: AsyncCall) -> None:
+        """Release, once, without waiting; from any thread."""
+        if call.closed and not call.forgotten:
+            return
+        if call.granted_at is not None:
+            self.note_hold(call, call.granted_at)
+        self.abandon(call)
+
     def abandon(self, call: AsyncCall) -> None:
         """Give back without waiting; whatever was done of it before an exception was thrown in."""
         call.closed = True

@@ -255,6 +255,13 @@ def is_immediate(strategy: ConcurrencyStrategy | KeySource) -> bool:
     return isinstance(strategy, _FnArgument | _FnName | _Constant)
 
 
+def is_constant(strategy: object) -> bool:
+    """Whether a strategy has the same key for all calls, which only constants promise."""
+    if isinstance(strategy, _Combined):
+        return all(map(is_constant, strategy.parts))
+    return isinstance(strategy, _Constant)
+
+
 def argument_names_of(strategy: object) -> tuple[str, ...]:
     """Return the names and dotted paths that a built-in strategy looks up, if they are known."""
     if isinstance(strategy, _FnArgument):

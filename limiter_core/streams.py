@@ -14,6 +14,7 @@ from limiter_core._async_hold import Hold
 from limiter_core._prepare import Arguments, Limits, check_limits
 from limiter_core._streams import GeneratorHold, limited_async_generator, limited_generator
 from limiter_core.errors import ConfigurationError
+from limiter_core.lease import Lease
 from limiter_core.limiter import Limiter
 from limiter_core.limits import ConcurrencyLimit
 from limiter_core.sync_limiter import SyncLimiter
@@ -23,6 +24,7 @@ __all__ = (
     "check_sync_limits",
     "limited_stream",
     "limited_sync_stream",
+    "release_soon",
 )
 
 Y = TypeVar("Y")
@@ -106,3 +108,13 @@ def limited_sync_stream(
         return GeneratorHold(engine, limits, arguments, timeout)
 
     return limited_generator(begin, hold)()
+
+
+def release_soon(lease: Lease) -> None:
+    """Have a lease released without waiting, in any thread, with an event loop or without.
+
+    For a framework whose own release is a plain function. Never raises: if the store cannot be
+    reached, the lease ends by itself.
+    """
+    engine: Any = lease._engine  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    engine.release_soon(lease._call)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

@@ -41,6 +41,8 @@ if any(importlib.util.find_spec(package) is None for package in ("aiohttp", "htt
     collect_ignore.append("http_clients")
 if importlib.util.find_spec("axe_playwright_python") is None:
     collect_ignore.append("web")
+if importlib.util.find_spec("pydantic_ai") is None:
+    collect_ignore.append("agents")
 if importlib.util.find_spec("openai") is None:
     collect_ignore.append("http_clients/test_openai.py")
 

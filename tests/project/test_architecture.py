@@ -36,6 +36,8 @@ MAY_IMPORT = {
     "limiter_aiohttp": {"limiter_core", "limiter_http", "limiter_aiohttp", "aiohttp", "yarl"},
     "limiter_web": CORE
     | {"limiter_web", "jinja2", "prometheus_client", "sse_starlette", "starlette", "uvicorn"},
+    # Of what HTTP clients share, how a refusal becomes one of the client.
+    "limiter_pydantic_ai": {"limiter_core", "limiter_http", "limiter_pydantic_ai", "pydantic_ai"},
     # The demo simulates a load on a memory store with a clock of its own.
     "limiter_cli": CORE | {"limiter_cli", "limiter_memory", "rich", "trio", "typer"},
     "limiter_cli.serve": CORE | {"limiter_cli", "limiter_web", "typer"},
@@ -235,7 +237,7 @@ def test_importing_the_core_loads_no_store_no_test_tool_and_no_framework() -> No
     others = set(packages()) - {"limiter_core"}
     tools = {"pytest", "_pytest", "hypothesis", "rich", "typer", "trio", "redis"}
     frameworks = {"docket", "celery", "arq", "aiohttp", "httpx", "httpx2", "opentelemetry"}
-    frameworks |= {"starlette", "fastapi"}
+    frameworks |= {"pydantic_ai", "starlette", "fastapi"}
     assert not loaded & (others | tools | frameworks)
 
 

@@ -1,0 +1,21 @@
+"""Concurrency limits for pydantic-ai: agents and models of many processes share one limit.
+
+    shared = SharedLimiter(limiter, ConcurrencyLimit(LIMIT_BY.constant("model"), 10))
+    model = ConcurrencyLimitedModel("openai:gpt-5", limiter=shared)
+    agent = Agent(model)
+
+`docs/pydantic-ai.md` says what is held when.
+"""
+
+from importlib import import_module
+
+try:
+    import_module("pydantic_ai.concurrency")
+except ImportError as error:
+    raise ImportError(
+        'limits for pydantic-ai need pydantic-ai: pip install "concurrency-limits[pydantic-ai]"'
+    ) from error
+
+from limiter_pydantic_ai._limiter import SharedLimiter
+
+__all__ = ("SharedLimiter",)
