@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
-from limiter_core.errors import StoreUnavailable
+from limiter_core.errors import StoreError, StoreUnavailable
+from limiter_core.policies import Change, Policy
 from limiter_core.requests import Answer, KeySnapshot, Notice, Presence, Renewal, Request
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.cluster.slot_map import check_one_slot
 from limiter_redis.connection.deadlines import answer_by
-from limiter_redis.protocol import commands, replies, snapshots
+from limiter_redis.protocol import commands, policies, replies, snapshots
 from limiter_redis.protocol.commands import BATCH, NOTE_LASTS, SCAN_COUNT, batched
 from limiter_redis.session.entries import Entry
 from limiter_redis.session.operations import release_of
@@ -40,13 +41,19 @@ class AsyncRedisStore:
         in_the_way: Sequence[Entry] = ()
         if request.payload is not None and tracker.requests.releasing:  # else its id is a new one
             in_the_way = tracker.in_the_way(request)
-        session.prepare(request)
         sent_at = time.monotonic()
+        if sent_at >= tracker.policies.valid_until:
+            await self._read_policies(request.deadline)
+            sent_at = time.monotonic()
+        if request.payload is not None:
+            tracker.policies.sent(request, sent_at)
+        session.prepare(request)
         deadline = answer_by(request.deadline, sent_at)
         try:
             for entry in in_the_way:  # it travels in the same call, and is repeated elsewhere
                 transport.submit(release_of(entry), deadline).add_done_callback(_nobody_waits)
-            line = await transport.submit(commands.acquire(request), deadline)
+            ask = commands.acquire(request, tracker.policies.by_name, sent_at)
+            line = await transport.submit(ask, deadline)
             return tracker.settle(request, line, sent_at)
         except BaseException as error:
             granted = tracker.withdraw(request, error)
@@ -156,6 +163,53 @@ class AsyncRedisStore:
 
     async def resume(self, key: str) -> None:
         await self._carry_out(commands.set_paused(key, False))
+
+    async def change_policy(self, change: Change) -> Change:
+        line = await self._carry_out(policies.change(change))
+        entry = policies.changed(change, line)
+        await self._read_policies(None)
+        words = self._session.tracker.policies.words_of(change.name)
+        keys = [key async for key in self.keys()]
+        for some in batched(keys, BATCH):
+            waiting = dict.fromkeys(some, "0")
+            while waiting:
+                operations = [
+                    policies.apply(key, change.name, words, cursor)
+                    for key, cursor in waiting.items()
+                ]
+                cursors = await self._carry_out_all(operations)
+                waiting = {
+                    key: cursor
+                    for key, cursor in zip(waiting, cursors, strict=True)
+                    if cursor.isdecimal() and cursor != "0"
+                }
+        return entry
+
+    async def policies(self) -> tuple[Policy, ...]:
+        return policies.parse_policies(await self._carry_out(policies.look()))
+
+    async def log_change(self, change: Change) -> Change:
+        return policies.logged(change, await self._carry_out(policies.log(change)))
+
+    async def changes(self) -> tuple[Change, ...]:
+        return policies.parse_changes(await self._carry_out(policies.look_at_changes()))
+
+    async def _read_policies(self, until: float | None) -> None:
+        """Read what is in force for names (S22).
+
+        Where that is refused, for want of a right, no policy counts, and calls go on.
+        """
+        asked_at = time.monotonic()
+        deadline = None if until is None else answer_by(until, asked_at)
+        try:
+            line = await self._carry_out(policies.look(), deadline)
+            found = policies.parse_policies(line)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            self._session.tracker.policies_unreadable(error)
+            found = ()
+        self._session.tracker.policies.update(found, asked_at)
 
     def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         self._session.on_notice(callback)

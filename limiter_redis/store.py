@@ -198,12 +198,14 @@ class _Topology:
 
             self._script = in_slots(script)
             self._slot_map = SlotMap(keyspace, endpoint.seeds, ask, endpoint.remap)
-            self.capabilities = Capabilities(spans_scopes=keyspace.in_one_slot, sure_release=True)
+            self.capabilities = Capabilities(
+                spans_scopes=keyspace.in_one_slot, sure_release=True, policies=True
+            )
         else:
             self.tracker = RequestTracker(namespace, database=endpoint.database)
             self._script = script
             self._slot_map = SingleNodeMap(self.tracker.keyspace)
-            self.capabilities = Capabilities(sure_release=True)
+            self.capabilities = Capabilities(sure_release=True, policies=True)
             if not self._repeats and isinstance(client, redis.Redis):
                 self._client = client
         self.tracker.where = endpoint.where

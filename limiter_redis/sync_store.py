@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from limiter_core.errors import StoreError, StoreUnavailable
+from limiter_core.policies import Change, Policy
 from limiter_core.requests import Answer, KeySnapshot, Notice, Presence, Renewal, Request
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.cluster.slot_map import check_one_slot
 from limiter_redis.connection.deadlines import answer_by
-from limiter_redis.protocol import commands, replies, snapshots
+from limiter_redis.protocol import commands, policies, replies, snapshots
 from limiter_redis.protocol.commands import BATCH, NOTE_LASTS, SCAN_COUNT, batched
 from limiter_redis.session.entries import Entry
 from limiter_redis.session.operations import release_of
@@ -38,12 +39,18 @@ class SyncRedisStore:
         in_the_way: Sequence[Entry] = ()
         if request.payload is not None and tracker.requests.releasing:  # else its id is a new one
             in_the_way = tracker.in_the_way(request)
-        session.prepare(request)
         sent_at = time.monotonic()
+        if sent_at >= tracker.policies.valid_until:
+            self._read_policies(request.deadline)
+            sent_at = time.monotonic()
+        if request.payload is not None:
+            tracker.policies.sent(request, sent_at)
+        session.prepare(request)
         deadline = answer_by(request.deadline, sent_at)
         try:
             # What is in the way travels in the same call, and is repeated in the background.
-            operations = [*map(release_of, in_the_way), commands.acquire(request)]
+            ask = commands.acquire(request, tracker.policies.by_name, sent_at)
+            operations = [*map(release_of, in_the_way), ask]
             line = self._carry_out_all(operations, deadline)[-1]
             return tracker.settle(request, line, sent_at)
         except BaseException as error:
@@ -148,6 +155,53 @@ class SyncRedisStore:
 
     def resume(self, key: str) -> None:
         self._carry_out(commands.set_paused(key, False))
+
+    def change_policy(self, change: Change) -> Change:
+        line = self._carry_out(policies.change(change))
+        entry = policies.changed(change, line)
+        self._read_policies(None)
+        words = self._session.tracker.policies.words_of(change.name)
+        keys = list(self.keys())
+        for some in batched(keys, BATCH):
+            waiting = dict.fromkeys(some, "0")
+            while waiting:
+                operations = [
+                    policies.apply(key, change.name, words, cursor)
+                    for key, cursor in waiting.items()
+                ]
+                cursors = self._carry_out_all(operations)
+                waiting = {
+                    key: cursor
+                    for key, cursor in zip(waiting, cursors, strict=True)
+                    if cursor.isdecimal() and cursor != "0"
+                }
+        return entry
+
+    def policies(self) -> tuple[Policy, ...]:
+        return policies.parse_policies(self._carry_out(policies.look()))
+
+    def log_change(self, change: Change) -> Change:
+        return policies.logged(change, self._carry_out(policies.log(change)))
+
+    def changes(self) -> tuple[Change, ...]:
+        return policies.parse_changes(self._carry_out(policies.look_at_changes()))
+
+    def _read_policies(self, until: float | None) -> None:
+        """Read what is in force for names (S22).
+
+        Where that is refused, for want of a right, no policy counts, and calls go on.
+        """
+        asked_at = time.monotonic()
+        deadline = None if until is None else answer_by(until, asked_at)
+        try:
+            line = self._carry_out(policies.look(), deadline)
+            found = policies.parse_policies(line)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            self._session.tracker.policies_unreadable(error)
+            found = ()
+        self._session.tracker.policies.update(found, asked_at)
 
     def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         self._session.on_notice(callback)

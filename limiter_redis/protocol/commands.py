@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, unquote
 
 from limiter_core.requests import KeySnapshot, Presence, Request
@@ -25,6 +25,17 @@ from limiter_redis.protocol.words import (
 )
 
 T = TypeVar("T")
+
+
+class NamePolicy(Protocol):
+    """The policies of one name; see `policies.Known`."""
+
+    def limit_word(self, declared: int, cost: int, now: float) -> str:
+        """Return a limit as a call sends it."""
+        ...
+
+
+NO_POLICIES: Mapping[str, NamePolicy] = {}
 
 BATCH = 128
 """Operations that travel in one call of the script at the most (S16)."""
@@ -57,8 +68,16 @@ class Operation(NamedTuple):
         return f"the scope {unquote(self.scope or '')!r}"
 
 
-def acquire(request: Request) -> Operation:
-    """Return the operation for a request."""
+def acquire(
+    request: Request, policies: Mapping[str, NamePolicy] = NO_POLICIES, now: float = 0.0
+) -> Operation:
+    """Return the operation for a request.
+
+    Args:
+        request: the request.
+        policies: those in force, by the names of limits.
+        now: the local clock, on which they end.
+    """
     hold, payload, demands = request.max_hold, request.payload, request.demands
     job = "-" if payload is None else payload_word(payload, request.presence)
     # `_value_`: `value` costs a Python call.
@@ -70,8 +89,11 @@ def acquire(request: Request) -> Operation:
         f"{0 if request.listener is None else 1} {request.fencing_token or 0}"
     )
     for key, limit, cost, conflict, priority, group, max_waiting, name in demands:
+        number: int | str = limit
+        if policies and name in policies:
+            number = policies[name].limit_word(limit, cost, now)
         text += (
-            f" {key_word(key)} {limit} {cost} {conflict._value_} {priority} "
+            f" {key_word(key)} {number} {cost} {conflict._value_} {priority} "
             f"{'-' if group is None else '=' + quote(group, safe=SAFE, errors=ANY_TEXT)} "
             f"{-1 if max_waiting is None else max_waiting} {word(name)}"
         )

@@ -22,12 +22,14 @@ LONGEST = 128
 
 _KINDS = frozenset(
     (
+        "changes",
         "ended",
         "ends",
         "jobs",
         "none",
         "notices",
         "offers",
+        "policies",
         "present",
         "process",
         "queue",

@@ -15,6 +15,7 @@ _SHARED = (
     "presence",
     "holders",
     "tickets",
+    "policies",
     "admission",
     "turns",
 )

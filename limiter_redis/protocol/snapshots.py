@@ -86,7 +86,7 @@ def _waiter(ticket_id: str, record: str, *, now: int) -> WaiterSnapshot:
     return WaiterSnapshot(
         id=unquote(ticket_id, errors=ANY_TEXT),
         cost=int(cost),
-        limit=int(limit),
+        limit=int(limit.partition("|")[0]),
         priority=int(priority),
         group=None if group == "-" else unquote(group[1:], errors=ANY_TEXT),
         waiting_for=(now - int(order if sequence == "-" else sequence)) / 1_000_000,

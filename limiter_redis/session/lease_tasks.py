@@ -23,7 +23,7 @@ from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, new_lock, socket_owner
 from limiter_redis.cluster.slot_map import tag_of
 from limiter_redis.connection.exchange import BackgroundCall
-from limiter_redis.protocol import commands, replies
+from limiter_redis.protocol import commands, policies, replies
 from limiter_redis.protocol.commands import BATCH, batched
 from limiter_redis.protocol.errors import store_error
 from limiter_redis.session.entries import Entry
@@ -148,9 +148,24 @@ class LeaseTasks:
 
     def _reclaim(self, lost: list[Request]) -> None:
         sent_at = time.monotonic()
-        for request, line in zip(lost, self._call(list(map(commands.acquire, lost))), strict=True):
+        for request, line in zip(lost, self._call(list(map(self._again, lost))), strict=True):
             if isinstance(line, str):  # else it is asked for again
                 self._read(partial(self._tracker.settle, request, line, sent_at))
+
+    def _again(self, request: Request) -> commands.Operation:
+        return commands.acquire(request, self._tracker.policies.by_name, time.monotonic())
+
+    def read_policies(self) -> None:
+        """Read the policies of names; those who wait under one that changed ask again (S22)."""
+        known, asked_at = self._tracker.policies, time.monotonic()
+        (line,) = self._call([policies.look()])
+        if isinstance(line, str):
+            found = self._read(partial(policies.parse_policies, line))
+            if found is not None:
+                known.update(found, asked_at)
+        stale = known.to_apply(asked_at)
+        for some in batched(stale, BATCH):
+            self._call([policies.apply(key, name, known.words_of(name), "0") for key, name in some])
 
     def look(self, keys: list[str]) -> None:
         """Look at keys whose next lease ends, or where a step left work over."""
@@ -229,8 +244,11 @@ class LeaseTasks:
     def receive(self, messages: list[tuple[bytes, bytes]]) -> None:
         """Pass on messages."""
         notices, received_at = self._tracker.notices.encode(), time.monotonic()
+        changes = self._tracker.changes.encode()
         for channel, said in messages:
-            if channel == notices:
+            if channel == changes:
+                self._tracker.policies.noticed()
+            elif channel == notices:
                 self._tracker.receive_undelivered(replies.text_of(said))
             else:
                 self._tracker.receive([replies.text_of(said)], received_at)
@@ -247,6 +265,7 @@ class LeaseTasks:
             self._tracker.messages_lost(lambda entry: tag_of(keyspace, entry.key) in tags)
         else:
             self._tracker.messages_lost()
+            self._tracker.policies.noticed()
         if self._tracker.notices in tags:
             self._tracker.notices_lost()
         if complete:

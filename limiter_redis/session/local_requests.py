@@ -367,10 +367,16 @@ class LocalRequests(Books):
             if at < self.looks.get(key, at + 1.0):
                 self.looks[key] = at
 
-    def wake(self, now: float) -> None:
-        """Have all who wait ask again; who is not there any more says so."""
+    def wake(self, now: float, concerned: Callable[[Entry], bool] | None = None) -> None:
+        """Have all who wait ask again; who is not there any more says so.
+
+        Args:
+            now: the local clock.
+            concerned: says of which entries; None for all.
+        """
         for entry in [*self.entries.values(), *self.rivals.values()]:
-            self._step(entry, Event.WAKE, now)
+            if concerned is None or concerned(entry):
+                self._step(entry, Event.WAKE, now)
 
     def close(self, now: float) -> None:
         """The store is closed: each waiter asks again, which opens it."""

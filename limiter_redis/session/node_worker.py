@@ -44,6 +44,7 @@ class Work(NamedTuple):
         looks: keys to be looked at.
         releases: requests that are not wanted any more.
         publish: whether there are notices for other processes.
+        policies: whether to read the policies of names.
         at_once: whether to wake the thread for it.
     """
 
@@ -52,6 +53,7 @@ class Work(NamedTuple):
     looks: Sequence[str] = ()
     releases: Sequence[Entry] = ()
     publish: bool = False
+    policies: bool = False
     at_once: bool = False
 
 
@@ -66,6 +68,7 @@ class _NodeTasks(Protocol):
     def look(self, keys: list[str]) -> None: ...
     def release(self, entries: list[Entry]) -> None: ...
     def publish(self) -> None: ...
+    def read_policies(self) -> None: ...
     def channel_of(self, tag: str) -> bytes: ...
     def receive(self, messages: list[tuple[bytes, bytes]]) -> None: ...
     def subscribed_to(self, tags: set[str], *, complete: bool) -> None: ...
@@ -105,7 +108,7 @@ class NodeWorker:
         self._entries: dict[str, Entry] = {}
         self._looks: dict[str, None] = {}
         self._releases: dict[Entry, None] = {}
-        self._publish = False
+        self._publish = self._policies = False
         self._subscribing, self.renewing = Backoff(), Backoff()
         self._busy_at = time.monotonic()
         self._ended = self._stopping = False
@@ -135,6 +138,7 @@ class NodeWorker:
             self._looks.update(dict.fromkeys(work.looks))
             self._releases.update(dict.fromkeys(work.releases))
             self._publish |= work.publish
+            self._policies |= work.policies
         if work.at_once:
             self._wake()
         return True
@@ -311,12 +315,15 @@ class NodeWorker:
             looks, self._looks = list(self._looks), {}
             releases, self._releases = list(self._releases), {}
             publish, self._publish = self._publish, False
-        if not (entries or looks or releases or publish):
+            policies, self._policies = self._policies, False
+        if not (entries or looks or releases or publish or policies):
             return
         try:
             self._carefully(self._tasks.renew, entries)
             self._carefully(self._tasks.look, looks)
             self._carefully(self._tasks.release, releases)
+            if policies:
+                self._carefully(self._tasks.read_policies)
             if publish:
                 self._carefully(self._tasks.publish)  # last: it may be refused, for want of a right
         except StoreUnavailable as error:

@@ -202,7 +202,7 @@ class LeaseRenewer:
 
     def _hand_out_channels(self) -> None:
         notices = [self._tracker.notices] if self._tracker.on_notice else []
-        self._give(ONLY_NODE, Work(tags=[self._tracker.channel, *notices]))
+        self._give(ONLY_NODE, Work(tags=[self._tracker.channel, self._tracker.changes, *notices]))
 
     def _hand_out(self) -> None:
         tracker, now = self._tracker, time.monotonic()
@@ -214,6 +214,10 @@ class LeaseRenewer:
             self._give(self._slot_map.node_of(self._tag(key)), Work(looks=[key], at_once=True))
         for node, releases in self._by_node(tracker.releases_due(now)).items():
             self._give(node, Work(releases=releases, at_once=self._stopping.is_set()))
+        if tracker.policies.is_due(now):
+            tracker.policies.begin_reading(now)
+            node = self._slot_map.node_of(tracker.keyspace.common)
+            self._give(node, Work(policies=True, at_once=True))
         if tracker.undelivered:
             self._give(self._slot_map.node_of(tracker.notices), Work(publish=True, at_once=True))
 

@@ -22,6 +22,7 @@ from limiter_redis.protocol import replies
 from limiter_redis.protocol.errors import is_unreadable, may_be_on_its_way
 from limiter_redis.protocol.keyspace import keyspace_of
 from limiter_redis.session.entries import Entry, Event, Said
+from limiter_redis.session.known_policies import KnownPolicies
 from limiter_redis.session.local_requests import LocalRequests
 
 REMEMBERED = 1024
@@ -68,6 +69,12 @@ class RequestTracker:
         """Where the servers are, without secrets."""
         self.refusals = Refusals()
         """Whether the server takes the credentials of this process."""
+        self.policies = KnownPolicies(look_often=sharded)
+        self.policies.on_change = self._policies_changed
+        self.changes = "" if sharded else f"{namespace}:process:{database}:all"
+        """The channel of changes of policies; of the same form as those of processes, so that the
+        rights for these are enough. Empty in a cluster: there each process looks often."""
+        self._no_policies = RepeatedWarning("cannot read limits by name, which do not count here")
         self._unreadable = RepeatedWarning("could not pass on what the store said")
         self._failures = RepeatedWarning("a listener could not be told what the store said")
         self.undelivered: list[str] = []
@@ -306,6 +313,23 @@ class RequestTracker:
             self._unreadable.note(error)
         except Exception as error:  # noqa: BLE001
             self._failures.note(error, unknown=True)
+
+    # -- policies ---------------------------------------------------------------------------------
+
+    def policies_unreadable(self, error: StoreError) -> None:
+        """Note that the store refuses to give the policies of names (S22)."""
+        self._no_policies.note(error)
+
+    def _policies_changed(self, names: frozenset[str]) -> None:
+        """Have those ask again, with the number that is in force now, who wait under a name."""
+        with self._lock:
+            self.requests.wake(
+                time.monotonic(),
+                lambda entry: (
+                    entry.waiting and any(demand.name in names for demand in entry.request.demands)
+                ),
+            )
+        self.notify(in_callers_thread=False)
 
     # -- for the background -----------------------------------------------------------------------
 

@@ -5,7 +5,7 @@
 --            name, "|", the worker that asks, if it is there to stay, and "|" before it, if only
 --            workers of that name can wake the job) claimant label
 --            live (1 if somebody in the calling process listens) token (0: none)
---            and for each key: key limit cost conflict priority group ("-": none)
+--            and for each key: key limit (with a policy see policies.lua) cost conflict priority group ("-": none)
 --            max_waiting (-1: any) name ("-": none)
 -- reply      "granted" token microseconds-left, and of a lease that it had before or takes up: the
 --            microseconds until the end of its max_hold ("-": none), and of a job that takes it up:
@@ -91,6 +91,10 @@ function steps.acquire(w)
   end
   if t then
     local s = state.load(t.demands[t.home].key)
+    local judged = {} -- by the policies that its process knows now (S22)
+    if mode ~= 'look' then
+      for _, demand in ipairs(r.demands) do policies.judge_by(t, demand.name, demand.spec, judged) end
+    end
     if not t.durable and mode ~= 'look' then
       state.set_end(s, 't' .. t.id, now + t.lease)
       for _, demand in ipairs(t.demands) do state.outlive(state.load(demand.key), now + t.lease) end
@@ -98,6 +102,12 @@ function steps.acquire(w)
         t.label = r.label
         tickets.write(t)
       end
+    end
+    if #judged > 0 then
+      turns.serve(judged)
+      if holders.read(first, r.id) then return steps.acquire(w) end
+      t = tickets.read(first, r.id)
+      if not t then return call('GET', ended) end
     end
     return steps.queued(t)
   end

@@ -44,7 +44,7 @@ end
 -- The last one is left out if the limit has no name.
 
 local ACQUIRE = '^acquire (%S+) (%l+) (%d+) (%d+) %d+ 0 %- (%S+) (%S+) (%d) (%d+)'
-  .. ' (%S+) (%d+) (%d+) %S+ %S+ %S+ %S+ (%S+)$'
+  .. ' (%S+) (%d+)%S* (%d+) %S+ %S+ %S+ %S+ (%S+)$'
 
 local function acquire_sole(op)
   local id, mode, lease, hold, claimant, label, live, token, key, limit, cost, name = match(op, ACQUIRE)

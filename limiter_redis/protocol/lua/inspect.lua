@@ -1,12 +1,14 @@
 -- The state of a key.
 --
--- operation  "inspect" key waiters (how many to show)
+-- operation  "inspect" key waiters (how many to show); or "inspect" "-" and "policies" or "changes":
+--            what is kept for all keys, see policies.lua
 -- reply      JSON: now, used, queued, override, paused, name ("-": none), holders: list of {id, record, due},
 --            waiters: list of {id, record} in order, dormant: list of {name, until when it had a
 --            worker, number, list of {id, record}}
 -- cost       O(n) with n holders
 
 function steps.inspect(w)
+  if w[2] == '-' then return policies.show(w[3]) end
   local s = state.load(w[2])
   turns.reap(s)
   local holding = {}

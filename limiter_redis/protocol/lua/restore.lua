@@ -22,6 +22,7 @@ function state.restore_ends(s)
     if t and t.demands[t.home].key == s.key and not holders.read(s, id) then
       if not t.durable then state.set_end(s, 't' .. id, now + t.lease, true) end
       if t.deferred > 0 then state.set_end(s, 'd' .. id, t.deferred, true) end
+      policies.note_end(s, t, true)
     end
   end
   s.used, s.offered, s.had_ends, s.sure = used, offered, false, true

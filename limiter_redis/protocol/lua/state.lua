@@ -29,6 +29,7 @@ local function functions_of(file) return setmetatable({ file }, lazy) end
 local state, holders, tickets = functions_of('state'), functions_of('holders'), functions_of('tickets')
 local presence = functions_of('presence')
 local admission, turns = functions_of('admission'), functions_of('turns')
+local policies = functions_of('policies')
 local steps = functions_of('steps') -- the operations
 
 -- A word in place of a text that may be empty; back with `untext`.

@@ -1,7 +1,8 @@
 -- Tickets: who waits, in field t:<id> of the state of the request's first key. Words:
 --
 --   order sequence lease hold claim process claimant label payload home round
---   and for each of its keys: key limit cost conflict priority group max_waiting
+--   and for each of its keys: key limit cost conflict priority group max_waiting; a limit that has a
+--   name as in policies.lua
 --
 -- `sequence` is "-" where it is the order, the first key "-". On the other keys the field holds "@"
 -- and the first key. In front of the payload of a job that only workers of a gate can wake stands
@@ -12,11 +13,11 @@
 
 -- Returns what a request wants of one key, from its words.
 function tickets.read_demand(w, i)
-  return {
-    key = w[i], limit = tonumber(w[i + 1]), cost = tonumber(w[i + 2]), conflict = w[i + 3],
+  return policies.read({
+    key = w[i], cost = tonumber(w[i + 2]), conflict = w[i + 3],
     priority = tonumber(w[i + 4]), group = w[i + 5] ~= '-' and w[i + 5] or nil,
     max_waiting = tonumber(w[i + 6])
-  }
+  }, w[i + 1])
 end
 
 -- The keys of the demands of these indexes, with a "|" between them.
@@ -66,7 +67,7 @@ function tickets.write(t)
     int(t.claim), state.text(t.process), state.text(t.claimant), t.label, payload, t.home, t.round
   }
   for i, d in ipairs(t.demands) do
-    words[#words + 1] = (i == 1 and '-' or d.key) .. ' ' .. int(d.limit) .. ' ' .. int(d.cost) .. ' ' ..
+    words[#words + 1] = (i == 1 and '-' or d.key) .. ' ' .. policies.word(d) .. ' ' .. int(d.cost) .. ' ' ..
       d.conflict .. ' ' .. d.priority .. ' ' .. (d.group or '-') .. ' ' .. d.max_waiting
   end
   state.set(s, 't:' .. t.id, table.concat(words, ' '))
@@ -158,6 +159,7 @@ function tickets.sit_down(t, home)
     if lasts > now and (s.recheck == 0 or lasts < s.recheck) then s.recheck = lasts end
     if t.deferred > 0 then state.set_end(s, 'd' .. t.id, t.deferred, true) end
   end
+  policies.note_end(s, t, true)
   if t.durable then
     local at = state.first_end(s)
     state.note(s, s.recheck > 0 and s.recheck < at and state.is_mixed(s) and s.recheck or at)
@@ -176,6 +178,7 @@ function tickets.stand_up(t)
   if t.evicted then return end
   if not t.durable then state.drop_end(s, 't' .. t.id) end
   if t.deferred > 0 then state.drop_end(s, 'd' .. t.id) end
+  if policies.is_timed(t) then state.drop_end(s, 'p' .. t.id) end
   if demand.group then tickets.leave_round(s, demand, t.name) end
   if s.queued == 0 and demand.group then state.set(s, 'r:' .. demand.priority, false) end
 end

@@ -184,6 +184,14 @@ function turns.reap(s)
         tickets.write(t)
         freed[#freed + 1] = s.key
       end
+    elseif string.sub(member, 1, 1) == 'p' then -- a policy ended by which it was judged
+      local t = tickets.read(s, id)
+      state.drop_end(s, member)
+      if t and not t.evicted then
+        policies.note_end(s, t, true)
+        tickets.write(t)
+        freed[#freed + 1] = s.key
+      end
     elseif string.sub(member, 1, 1) == 't' then
       local t = tickets.read(s, id)
       if t then

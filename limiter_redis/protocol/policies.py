@@ -1,0 +1,214 @@
+"""Policies of names, and the log of changes, as the script has them; see `lua/policies.lua`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from limiter_core.policies import Action, Change, Policy, number_of, parsed_number
+from limiter_redis.protocol.commands import Operation
+from limiter_redis.protocol.errors import NOT_READABLE, unreadable_record
+from limiter_redis.protocol.words import key_word, microseconds, unword, word
+
+NONE = "-"
+"""In place of the policy of a name that has none."""
+
+_ACTIONS: dict[str, Action] = {
+    "set": "set",
+    "reset": "reset",
+    "pause": "pause",
+    "resume": "resume",
+    "evict": "evict",
+}
+
+
+def change(change: Change) -> Operation:
+    """Return the operation that changes what is in force for a name."""
+    kind = "pause" if change.action in ("pause", "resume") else "limit"
+    value = NONE if change.action in ("reset", "resume") else change.new
+    lasts = 0 if change.lasts is None else microseconds(change.lasts)
+    return Operation(
+        f"configure - policy {word(change.name)} {kind} {value} {lasts} {change.action} "
+        f"{word(change.new)} {word(change.by)} {word(change.reason)}",
+        (),
+        "",
+    )
+
+
+def log(change: Change) -> Operation:
+    """Return the operation that adds a change to the log."""
+    lasts = 0 if change.lasts is None else microseconds(change.lasts)
+    texts = (change.key, change.name, change.old, change.new)
+    return Operation(
+        f"configure - log {change.action} {' '.join(map(word, texts))} {lasts} "
+        f"{word(change.by)} {word(change.reason)}",
+        (),
+        "",
+    )
+
+
+def apply(key: str, name: str, policy: str, cursor: str) -> Operation:
+    """Return the operation that judges waiters of a key by a policy: a chunk of them.
+
+    Args:
+        key: the key.
+        name: the limit's name.
+        policy: as `policy_words` returns it.
+        cursor: where to go on; "0" at first.
+    """
+    text = f"configure {key_word(key)} policy {word(name)} {policy} {cursor}"
+    return Operation(text, (key,))
+
+
+def look() -> Operation:
+    """Return the operation that reads the policies."""
+    return Operation("inspect - policies", (), "")
+
+
+def look_at_changes() -> Operation:
+    """Return the operation that reads the log."""
+    return Operation("inspect - changes", (), "")
+
+
+def changed(change: Change, line: str) -> Change:
+    """Return the entry of the log for a change of a name, from the reply."""
+    try:
+        old, at = line.split(" ")
+        return _entry(change, old, at)
+    except NOT_READABLE:
+        raise unreadable_record(line, change.name) from None
+
+
+def logged(change: Change, line: str) -> Change:
+    """Return the entry of the log for a change of a key, from the reply."""
+    try:
+        return _entry(change, word(change.old), line)
+    except NOT_READABLE:
+        raise unreadable_record(line, change.key) from None
+
+
+def _entry(change: Change, old: str, at: str) -> Change:
+    return Change(
+        change.action,
+        change.key,
+        change.name,
+        unword(old),
+        change.new,
+        change.by,
+        change.reason,
+        change.lasts,
+        int(at) / 1e6,
+    )
+
+
+def parse_policies(line: str) -> tuple[Policy, ...]:
+    """Return the policies in force, in the order of their names.
+
+    Raises:
+        StoreError: the reply cannot be read.
+    """
+    try:
+        now, *records = line.split(";")
+        found = [_policy(record.split(" "), int(now)) for record in records]
+    except NOT_READABLE:
+        raise unreadable_record(line, "policies") from None
+    return tuple(sorted(found, key=lambda each: (each.name, each.paused)))
+
+
+def _policy(words: list[str], now: int) -> Policy:
+    field, value, ends, since, by, reason = words
+    is_pause = field.endswith("|")
+    limit, percent = (None, None) if is_pause else parsed_number(value)
+    return Policy(
+        unword(field.removesuffix("|")),
+        limit,
+        percent,
+        unword(by),
+        unword(reason),
+        int(since) / 1e6,
+        int(ends) / 1e6 if int(ends) else None,
+        (int(ends) - now) / 1e6 if int(ends) else None,
+    )
+
+
+def parse_changes(line: str) -> tuple[Change, ...]:
+    """Return the log, the last change first.
+
+    Raises:
+        StoreError: the reply cannot be read.
+    """
+    try:
+        return tuple(_change(record.split(" ")) for record in line.split(";")[1:])
+    except NOT_READABLE:
+        raise unreadable_record(line, "changes") from None
+
+
+def _change(words: list[str]) -> Change:
+    at, action, key, name, old, new, lasts, by, reason = words
+    return Change(
+        _ACTIONS[action],
+        unword(key),
+        unword(name),
+        unword(old),
+        unword(new),
+        unword(by),
+        unword(reason),
+        int(lasts) / 1e6 if int(lasts) else None,
+        int(at) / 1e6,
+    )
+
+
+def policy_words(policies: Iterable[Policy]) -> str:
+    """Return the policies of one name as one word: `pause,value,end`; `-` for none."""
+    pause, value, ends = "-", "-", "0"
+    for policy in policies:
+        end = "0" if policy.ends_at is None else str(round(policy.ends_at * 1e6))
+        if policy.paused:
+            pause = end
+        else:
+            value, ends = policy.value, end
+    return NONE if pause == value == "-" else f"{pause},{value},{ends}"
+
+
+class Known(NamedTuple):
+    """The policies of one name, as a process knows them.
+
+    Attributes:
+        policies: one or two.
+        words: the same for the script.
+        ends: when each ends, on the local clock.
+    """
+
+    policies: tuple[Policy, ...]
+    words: str
+    ends: tuple[float, ...]
+
+    def limit_word(self, declared: int, cost: int, now: float) -> str:
+        """Return a limit as a call sends it: what the policies make of it, and themselves."""
+        name = self.policies[0].name
+        lasting = [p for p, end in zip(self.policies, self.ends, strict=True) if now < end]
+        number = number_of(lasting, name, declared)
+        if cost > declared > 0:
+            return str(declared)  # refused, whatever an operator says
+        return f"{number if number >= cost else 0}|{declared}|{self.words}"
+
+
+def known_of(policies: Iterable[Policy], read_at: float) -> dict[str, Known]:
+    """Return policies by their names.
+
+    Args:
+        policies: what was read.
+        read_at: when it was asked for, on the local clock: no later than the store's `now`.
+    """
+    by_name: dict[str, list[Policy]] = {}
+    for policy in policies:
+        by_name.setdefault(policy.name, []).append(policy)
+    return {
+        name: Known(
+            tuple(some),
+            policy_words(some),
+            tuple(math.inf if each.ends_in is None else read_at + each.ends_in for each in some),
+        )
+        for name, some in by_name.items()
+    }
