@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from limiter_cli import operate
+from limiter_cli import change, operate
 from limiter_cli.demo.command import demo
 from limiter_cli.output import print_line
 from limiter_cli.run.command import RunCommand, run
@@ -25,10 +25,11 @@ app.command(cls=RunCommand)(run)
 app.command()(operate.ls)
 app.command()(operate.show)
 app.command()(operate.explain)
-app.command("set")(operate.set_limit)
-app.command()(operate.reset)
-app.command()(operate.pause)
-app.command()(operate.resume)
+app.command("set")(change.set_limit)
+app.command()(change.reset)
+app.command()(change.pause)
+app.command()(change.resume)
+app.command()(operate.log)
 app.command()(operate.evict)
 app.command()(serve)
 app.command()(demo)

@@ -1,25 +1,33 @@
-"""The subcommands of an operator: `ls`, `show`, `explain`, and those that change keys.
+"""The subcommands of an operator that look: `ls`, `show`, `explain`, `log`; and `evict`.
 
-They look at, and change, the keys of a store that the limited processes share. Each exits with 69
-if the store cannot be reached.
+Those that change limits are in `change`. Each exits with 69 if the store cannot be reached.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
+from limiter_cli.change import By, Reason, note_unused, one_key
 from limiter_cli.exits import NO_SUCH_HOLDER, NOT_ALL_READ, WRONG_USE, fail, say
 from limiter_cli.output import print_json, print_line, printable
-from limiter_cli.shared_store import DEFAULT_URL, Key, Url, described, key_text, shared_limiter
-from limiter_cli.tables import as_dict, print_key, print_keys
-from limiter_core import KeySnapshot, StoreError, StoreUnavailable, SyncLimiter
+from limiter_cli.shared_store import (
+    DEFAULT_URL,
+    KEY_HELP,
+    Key,
+    Url,
+    described,
+    key_text,
+    shared_limiter,
+)
+from limiter_cli.tables import as_dict, print_changes, print_key, print_keys, print_policies
+from limiter_core import KeySnapshot, Policy, StoreError, StoreUnavailable, SyncLimiter
 
-__all__ = ("evict", "explain", "ls", "pause", "reset", "resume", "set_limit", "show")
+__all__ = ("evict", "explain", "log", "ls", "show")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
@@ -56,10 +64,13 @@ def ls(
             for each in _in_use(limiter, pattern, unreadable)
             if name == "*" or fnmatchcase(each.name, name)
         ]
+        policies = [each for each in limiter.policies() if fnmatchcase(each.name, name)]
     if as_json:
         print_json([as_dict(key, members=False) for key in found])
     else:
-        print_keys(found)
+        print_keys(found, policies)
+        if pattern == "*":
+            print_policies(policies)
     for error in unreadable:
         say(f"limiter: {error}")
     if unreadable:
@@ -68,63 +79,77 @@ def ls(
         say(f"limiter: {_nothing(pattern, name)} in use at {described(url)}")
 
 
-def show(key: Key, *, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
-    """Show one key: its limit, the holders of its slots, and the waiters in their order."""
+def show(
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", show_default=False, help=KEY_HELP)
+    ] = None,
+    *,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", metavar="NAME", show_default=False, help="What is set for all keys of a name."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show one key: its limit, the holders of its slots, and the waiters in their order.
+
+    With --name: what an operator set for the limits of a name, and why.
+    """
+    if (key is None) == (name is None):
+        fail("limiter: give a key, or --name NAME", WRONG_USE)
     with shared_limiter(url) as limiter:
-        found = limiter.inspect(key_text(key))
+        policies = limiter.policies()
+        if key is None:
+            _show_name([each for each in policies if each.name == name], name or "", as_json)
+            return
+        found = limiter.inspect(one_key(key))
+        if as_json:
+            print_json(as_dict(found, members=True))
+        else:
+            print_key(found, policies)
+        if not (found.in_use or found.waiting or found.dormant):
+            note_unused(limiter, found.key)
+
+
+def _show_name(policies: Sequence[Policy], name: str, as_json: bool) -> None:
     if as_json:
-        print_json(as_dict(found, members=True))
+        print_json([{**dataclasses.asdict(each), "value": each.value} for each in policies])
+    elif policies:
+        print_policies(policies)
     else:
-        print_key(found)
+        say(f"limiter: nothing is set for limits named {printable(name)!r}")
 
 
 def explain(key: Key, *, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
     """Say why a call on a key would have to wait now: the holders, and its place in line."""
     with shared_limiter(url) as limiter:
-        found = limiter.explain(key_text(key))
+        found = limiter.explain(one_key(key))
     if as_json:
         print_json(dataclasses.asdict(found))
     else:
         print_line(printable(str(found)))
 
 
-def set_limit(
-    key: Key,
-    limit: Annotated[
-        int,
-        typer.Argument(min=0, metavar="LIMIT", show_default=False, help="Slots; 0 admits no call."),
-    ],
+def log(
     *,
+    count: Annotated[
+        int,
+        typer.Option("-n", "--count", min=1, max=100, metavar="N", help="The last so many."),
+    ] = 20,
+    as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Set a key's limit for all its callers, whatever they declare, until `limiter reset`.
-
-    Raising it admits the waiters that fit now. Lowering it ends no holder.
-    """
+    """Show the last changes that operators made: when, who, what, and why; the latest first."""
     with shared_limiter(url) as limiter:
-        limiter.set_limit(key_text(key), limit)
-        _tell(limiter, key)
-
-
-def reset(key: Key, *, url: Url = DEFAULT_URL) -> None:
-    """Return to the limit that a key's callers declare."""
-    with shared_limiter(url) as limiter:
-        limiter.reset_limit(key_text(key))
-        _tell(limiter, key)
-
-
-def pause(key: Key, *, url: Url = DEFAULT_URL) -> None:
-    """Admit no call to a key until `limiter resume`. Holders keep their slots."""
-    with shared_limiter(url) as limiter:
-        limiter.pause(key_text(key))
-        _tell(limiter, key)
-
-
-def resume(key: Key, *, url: Url = DEFAULT_URL) -> None:
-    """Admit calls to a key again."""
-    with shared_limiter(url) as limiter:
-        limiter.resume(key_text(key))
-        _tell(limiter, key)
+        found = limiter.changes()[:count]
+    if as_json:
+        print_json([dataclasses.asdict(each) for each in found])
+    elif found:
+        print_changes(found)
+    else:
+        say(f"limiter: no change is noted at {described(url)}")
 
 
 def evict(
@@ -151,6 +176,8 @@ def evict(
             "--name", metavar="GATE", help="With --waiting: only of this queue, as celery:shop."
         ),
     ] = None,
+    reason: Reason = None,
+    by: By = None,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Evict holders that are stuck, or waiters.
@@ -169,12 +196,14 @@ def evict(
         fail("limiter: --name selects waiters of a key: give --waiting KEY, too", WRONG_USE)
     with shared_limiter(url) as limiter:
         wanted = list(leases or ())
-        missing = [each for each in wanted if not _evict(limiter, each)]
+        note = _Note(reason, by)
+        missing = [each for each in wanted if not _evict(limiter, note, each)]
         if all_of is not None:
-            holders = limiter.inspect(key_text(all_of)).holders
-            wanted += [each.id for each in holders if _evict(limiter, each.id, key_text(all_of))]
+            key = key_text(all_of)
+            holders = limiter.inspect(key).holders
+            wanted += [each.id for each in holders if _evict(limiter, note, each.id, key)]
         if waiting is not None:
-            wanted += _evict_waiters(limiter, key_text(waiting), name)
+            wanted += _evict_waiters(limiter, note, key_text(waiting), name)
     for each in wanted:
         if each not in missing:
             print_line(f"evicted {printable(each)}")
@@ -183,19 +212,28 @@ def evict(
         fail(f"limiter: there is no lease or ticket {names}", NO_SUCH_HOLDER)
 
 
-def _evict(limiter: SyncLimiter, each: str, key: str | None = None) -> bool:
+class _Note(NamedTuple):
+    """What the log is to say of an eviction."""
+
+    reason: str | None
+    by: str | None
+
+
+def _evict(limiter: SyncLimiter, note: _Note, each: str, key: str | None = None) -> bool:
     # A call that was handed a slot and has not claimed it still waits.
-    return limiter.evict_waiter(each, key) or limiter.evict(each)
+    ended = limiter.evict_waiter(each, key, reason=note.reason, by=note.by)
+    return ended or limiter.evict(each, reason=note.reason, by=note.by)
 
 
-def _evict_waiters(limiter: SyncLimiter, key: str, name: str | None) -> list[str]:
+def _evict_waiters(limiter: SyncLimiter, note: _Note, key: str, name: str | None) -> list[str]:
     """Evict all waiters of a key, the dormant ones too."""
     evicted: list[str] = []
     while True:  # no more than so many are shown at once
         found = limiter.inspect(key)
         waiters = [*found.waiters, *(each for dormant in found.dormant for each in dormant.waiters)]
         wanted = [each.id for each in waiters if name is None or each.name == name]
-        ended = [each for each in wanted if limiter.evict_waiter(each, key)]
+        reason, by = note
+        ended = [each for each in wanted if limiter.evict_waiter(each, key, reason=reason, by=by)]
         evicted += ended
         if not ended:
             return evicted
@@ -226,7 +264,3 @@ def _nothing(pattern: str, name: str) -> str:
 
 def _is_changed(snapshot: KeySnapshot) -> bool:
     return snapshot.paused or snapshot.override is not None
-
-
-def _tell(limiter: SyncLimiter, key: str) -> None:
-    print_keys([limiter.inspect(key_text(key))])

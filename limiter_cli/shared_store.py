@@ -14,7 +14,16 @@ from limiter_core import ConfigurationError, SyncLimiter
 from limiter_core.keys import name_text
 from limiter_core.registry import without_secrets
 
-__all__ = ("DEFAULT_URL", "Key", "Url", "check_shared", "described", "key_text", "shared_limiter")
+__all__ = (
+    "DEFAULT_URL",
+    "KEY_HELP",
+    "Key",
+    "Url",
+    "check_shared",
+    "described",
+    "key_text",
+    "shared_limiter",
+)
 
 DEFAULT_URL = "redis://localhost:6379/0"
 
@@ -28,15 +37,12 @@ Url = Annotated[
     ),
 ]
 
-Key = Annotated[
-    str,
-    typer.Argument(
-        metavar="KEY",
-        show_default=False,
-        help="A key as `limiter ls` prints it. The name that was given to `limiter run` works, "
-        "too, unless it contains one of / = & , : ( ) ! # %, which have a meaning in a key.",
-    ),
-]
+KEY_HELP = (
+    "A key as `limiter ls` prints it. The name that was given to `limiter run` works, "
+    "too, unless it contains one of / = & , : ( ) ! # %, which have a meaning in a key."
+)
+
+Key = Annotated[str, typer.Argument(metavar="KEY", show_default=False, help=KEY_HELP)]
 
 # What the grammar of `limiter_core.keys` is made of. Anything else can only stand in a name.
 _KEY = re.compile(r"(?:[\w.~@+/=&,:()!#-]|%[0-9A-F]{2})+", re.ASCII)

@@ -12,9 +12,23 @@ from rich.text import Text
 
 from limiter_cli.demo.summary import seconds_text
 from limiter_cli.output import console, print_line, printable
-from limiter_core import DormantSnapshot, HolderSnapshot, KeySnapshot, WaiterSnapshot
+from limiter_core import (
+    Change,
+    DormantSnapshot,
+    HolderSnapshot,
+    KeySnapshot,
+    Policy,
+    WaiterSnapshot,
+)
 
-__all__ = ("as_dict", "print_key", "print_keys")
+__all__ = (
+    "as_dict",
+    "change_text",
+    "print_changes",
+    "print_key",
+    "print_keys",
+    "print_policies",
+)
 
 _EACH_ITS_OWN = ("holders", "waiters")
 
@@ -30,22 +44,24 @@ def _dormant(dormant: DormantSnapshot) -> str:
     return f"{said} since {since.strftime('%H:%M' if today else '%Y-%m-%d %H:%M')}"
 
 
-def print_keys(snapshots: Iterable[KeySnapshot]) -> None:
-    """Print a line for each key."""
+def print_keys(snapshots: Iterable[KeySnapshot], policies: Sequence[Policy] = ()) -> None:
+    """Print a line for each key; of its name's policies what is in force."""
     rows = [
-        (key.key, key.name or "-", _slots(key), f"{key.waiting or '-'}", _remarks(key))
+        (key.key, key.name or "-", _slots(key), f"{key.waiting or '-'}", _remarks(key, policies))
         for key in snapshots
     ]
     _print_table(("key", "name", "in use", "waiting", ""), rows, right=(2, 3))
 
 
-def print_key(key: KeySnapshot) -> None:
-    """Print all about one key."""
+def print_key(key: KeySnapshot, policies: Sequence[Policy] = ()) -> None:
+    """Print all about one key, and what is in force for its name."""
     waiting = f", {key.waiting} waiting" if key.waiting else ""
-    remarks = f" ({said})" if (said := _remarks(dataclasses.replace(key, dormant=()))) else ""
+    said = _remarks(dataclasses.replace(key, dormant=()), policies)
+    remarks = f" ({said})" if said else ""
     name = "" if key.name in ("", key.key) else f" ({key.name})"
     head = f"{key.key}{name}: {_slots(key)} slots in use{waiting}{remarks}"
     print_line(printable(head), style="bold")
+    print_policies([each for each in policies if key.name and each.name == key.name])
     if key.holders:
         print_line("")
         _print_table(
@@ -72,6 +88,54 @@ def print_key(key: KeySnapshot) -> None:
         )
         if (hidden := dormant.waiting - len(dormant.waiters)) > 0:
             print_line(f"and {hidden} more", style="dim italic")
+
+
+def print_policies(policies: Sequence[Policy]) -> None:
+    """Print what is in force for names, and why; nothing if nothing is."""
+    if not policies:
+        return
+    print_line("")
+    rows = [
+        (
+            each.name,
+            each.value,
+            "-" if each.ends_in is None else seconds_text(each.ends_in),
+            each.by,
+            each.reason,
+        )
+        for each in policies
+    ]
+    _print_table(("all keys of", "limit", "ends in", "by", "reason"), rows, right=(1, 2))
+
+
+def print_changes(changes: Sequence[Change]) -> None:
+    """Print a line for each change."""
+    rows = [
+        (
+            datetime.fromtimestamp(each.at).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+            each.by,
+            change_text(each),
+            each.reason,
+        )
+        for each in changes
+    ]
+    _print_table(("time", "by", "change", "reason"), rows, right=())
+
+
+def change_text(change: Change) -> str:
+    """Return what a change did, in words."""
+    if change.action == "evict":
+        return f"evicted {change.old}{f' from {change.key}' if change.key else ''}"
+    what = f"all keys of {change.name}" if change.name else change.key
+    lasts = "" if change.lasts is None else f" for {seconds_text(change.lasts)}"
+    done = {
+        "set": f"set {what} to {change.new}{lasts}",
+        "reset": f"reset {what}",
+        "pause": f"paused {what}{lasts}",
+        "resume": f"resumed {what}",
+    }[change.action]
+    is_number = change.old and change.action in ("set", "reset")
+    return f"{done} (was {change.old})" if is_number else done
 
 
 def as_dict(key: KeySnapshot, *, members: bool) -> dict[str, Any]:
@@ -116,13 +180,15 @@ def _slots(key: KeySnapshot) -> str:
     return f"{key.in_use} of {key.limit if known else '?'}"
 
 
-def _remarks(key: KeySnapshot) -> str:
+def _remarks(key: KeySnapshot, policies: Sequence[Policy] = ()) -> str:
     declared = ", ".join(map(str, key.declared))
     remarks = ["paused"] if key.paused else []
     if key.override is not None:
         remarks.append(f"set; declared {declared}" if declared else "set")
     elif len(key.declared) > 1:
         remarks.append(f"declared {declared}")
+    if key.name:
+        remarks += [f"all {key.name}: {each.value}" for each in policies if each.name == key.name]
     remarks += [f"{each.waiting} {_dormant(each)}" for each in key.dormant]
     return ", ".join(remarks)
 

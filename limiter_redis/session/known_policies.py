@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from limiter_core.policies import Policy
 from limiter_core.requests import Request
-from limiter_redis.protocol.policies import NONE, Known, known_of
+from limiter_redis.protocol.policy_words import NONE, Known, known_of
 
 VALID = 5.0
 """Seconds for which a call relies on what was read."""

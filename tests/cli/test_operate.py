@@ -120,7 +120,9 @@ def test_explain_cannot_control_the_terminal(do, url, key, limit):
 
 
 def test_show_of_a_key_that_nobody_uses(do, key):
-    assert do("show", key) == f"{key}: 0 of ? slots in use\n"
+    assert do("show", key) == (
+        f"{key}: 0 of ? slots in use\nlimiter: no call uses the key {key} now\n"
+    )
 
 
 def test_set_raises_the_limit_and_reset_returns_to_the_declared(

@@ -34,6 +34,7 @@ RIGHTS = (
     " +hget +hset +hdel +hmget +hkeys"
     " +zadd +zrem +zremrangebyscore +zrange +zrangebyscore +zscore +zunionstore +rename"
     " +publish +subscribe +unsubscribe"
+    " +hscan +lpush +ltrim +lrange"
     " +scan +sadd +smembers +expire +ping +select +hello +client|setinfo"
 )
 """What the user of a limiter has to be allowed, and no more; see docs/redis-acl."""
@@ -90,8 +91,36 @@ async def use_everything(url: str, namespace: str = "limiter") -> None:
         for number in range(3):
             face.release(f"{resolution}-{number}")
     assert list(face.keys()) == []
+    use_policies(SyncLimiter(here), key)
     await here.aclose()
     await there.aclose()
+
+
+def use_policies(limiter: SyncLimiter, key: str) -> None:
+    """Do what an operator does with the limits of a name."""
+    face = limiter._face
+    limiter.pause_name("billing", lasts=60)
+    limiter.set_name_limit("billing", 2)
+    assert len(limiter.policies()) == 2
+    job = Request("policy-job", (Demand(key, 1, name="billing"),), payload=b"job")
+    assert isinstance(face.acquire(job), Queued)
+    limiter.resume_name("billing")
+    assert isinstance(face.acquire(job), Granted)
+    assert face.release("policy-job")
+    limiter.reset_name_limit("billing")
+    assert len(limiter.changes()) >= 4
+
+
+def test_old_rights_are_enough_for_calls_and_for_limits_by_name(own_server: Process) -> None:
+    """Those of before: only the log needs more, and the applying to those who wait."""
+    old = RIGHTS.replace(" +hscan +lpush +ltrim +lrange", "")
+    with SyncLimiter(allow(own_server, old)) as limiter:
+        limiter.pause_name("one")
+        assert limiter.try_acquire(ONE) is None
+        limiter.resume_name("one")
+        with limiter.hold(ONE):
+            limiter.set_limit("one", 2)
+            limiter.reset_limit("one")
 
 
 async def test_the_rights_that_a_limiter_needs(own_server: Process) -> None:

@@ -27,7 +27,7 @@ class SlowToInspect:
 
     def __call__(self, operations: list[bytes], send: Send) -> None:
         text = b""
-        if any(each.startswith(b"inspect") for each in operations):
+        if any(each.startswith(b"inspect key") for each in operations):
             self.is_let.wait(2 * KEPT)
             send(b"-ERR it took too long\r\n")
             return
@@ -53,7 +53,7 @@ def store_on(server: HostileServer, kind: str) -> RedisStore:
 
 
 def was_inspected(server: HostileServer) -> bool:
-    return any(each.startswith(b"inspect") for call in list(server.calls) for each in call)
+    return any(each.startswith(b"inspect key") for call in list(server.calls) for each in call)
 
 
 def test_in_a_thread(kind: str) -> None:

@@ -1,8 +1,9 @@
 -- Tickets: who waits, in field t:<id> of the state of the request's first key. Words:
 --
 --   order sequence lease hold claim process claimant label payload home round
---   and for each of its keys: key limit cost conflict priority group max_waiting; a limit that has a
---   name as in policies.lua
+--   and for each of its keys: key limit cost conflict priority group max_waiting
+--
+-- A limit that has a name is written as in policies.lua.
 --
 -- `sequence` is "-" where it is the order, the first key "-". On the other keys the field holds "@"
 -- and the first key. In front of the payload of a job that only workers of a gate can wake stands
