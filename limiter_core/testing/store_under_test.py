@@ -21,6 +21,7 @@ from typing import Any, TypeVar, cast
 
 import anyio
 
+from limiter_core.policies import Change
 from limiter_core.requests import (
     Answer,
     Demand,
@@ -190,6 +191,10 @@ class StoreUnderTest:
     def resume(self, key: str = KEY) -> Steps[None]:
         """End a pause."""
         yield Step("resume", (key,))
+
+    def change_policy(self, change: Change) -> Steps[Change]:
+        """Change what is in force for a name."""
+        return cast("Change", (yield Step("change_policy", (change,))))
 
     # -- operations with the usual outcome ---------------------------------------------------------
 

@@ -12,6 +12,8 @@ from limiter_core import ConcurrencyLimit, Limiter, SyncLimiter
 from limiter_core.requests import Demand, Granted, Queued, Request
 from limiter_redis import RedisStore
 
+from ._servers import Process
+
 BILLING = ConcurrencyLimit("customer", max_concurrent=3, name="billing")
 A = {"customer": "a"}
 
@@ -70,6 +72,27 @@ async def test_a_process_that_starts_later_obeys_from_its_first_call(server, oth
         assert await limiter.try_acquire(BILLING, A) is None
     with SyncLimiter(server.url) as threads:
         assert threads.try_acquire(BILLING, A) is None
+
+
+async def test_a_change_whose_notice_is_lost_is_in_force_within_five_seconds(own_server: Process):
+    """The operator may not publish: calls obey, and the waiters run."""
+    own_server.admin.execute_command(
+        "ACL", "SETUSER", "mute", "reset", "on", ">x", "allkeys", "allchannels", "+@all", "-publish"
+    )
+    mute = SyncLimiter(own_server.url.replace("redis://", "redis://mute:x@"))
+    async with Limiter(own_server.url) as limiter:
+        holder = await limiter.acquire(BILLING, {"customer": "holds"})
+        mute.pause_name("billing")
+        began = time.monotonic()
+        while (lease := await limiter.try_acquire(BILLING, A)) is not None:
+            await lease.release()
+            assert time.monotonic() < began + 5.5
+        waiter = asyncio.create_task(limiter.acquire(BILLING, A))
+        await until(lambda: mute.inspect("customer=a").waiting == 1, "it waits")
+        mute.resume_name("billing")
+        await (await asyncio.wait_for(waiter, 5)).release()
+        await holder.release()
+    mute.close()
 
 
 async def test_a_policy_ends_by_the_clock_of_the_server(server, other):

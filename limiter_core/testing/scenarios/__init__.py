@@ -15,6 +15,7 @@ from limiter_core.testing.scenarios import (
     names,
     operating,
     order,
+    policies,
     resolutions,
     several,
     traces,
@@ -37,6 +38,7 @@ _THEMES = (
     unclaimed,
     looking,
     names,
+    policies,
     traces,
     bookkeeping,
 )
