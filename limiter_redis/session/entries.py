@@ -132,6 +132,10 @@ class Entry:
         """Whether it has no lease yet."""
         return self.state < State.HELD
 
+    def has_name_of(self, names: frozenset[str]) -> bool:
+        """Whether it is for a limit of one of these names."""
+        return any(demand.name in names for demand in self.request.demands)
+
     @property
     def claimant(self) -> str:
         """Which delivery of a job it is (S18); empty for a call, which has no others."""

@@ -72,8 +72,8 @@ class RequestTracker:
         self.policies = KnownPolicies(look_often=sharded)
         self.policies.on_change = self._policies_changed
         self.changes = "" if sharded else f"{namespace}:process:{database}:all"
-        """The channel of changes of policies; of the same form as those of processes, so that the
-        rights for these are enough. Empty in a cluster: there each process looks often."""
+        """The channel of changes of policies, within the rights for that of a process; none in a
+        cluster."""
         self._no_policies = RepeatedWarning("cannot read limits by name, which do not count here")
         self._unreadable = RepeatedWarning("could not pass on what the store said")
         self._failures = RepeatedWarning("a listener could not be told what the store said")
@@ -314,14 +314,12 @@ class RequestTracker:
         except Exception as error:  # noqa: BLE001
             self._failures.note(error, unknown=True)
 
-    # -- policies ---------------------------------------------------------------------------------
-
     def policies_unreadable(self, error: StoreError) -> None:
         """Note that the store refuses to give the policies of names (S22)."""
         self._no_policies.note(error)
 
     def _policies_changed(self, names: frozenset[str]) -> None:
-        """Have those ask again, with the number that is in force now, who wait under a name."""
+        """Have the waiters of these names ask again."""
         with self._lock:
             self.requests.wake(
                 time.monotonic(),
