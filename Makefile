@@ -14,7 +14,7 @@ TESTED := 3.11 3.13
 VENV := .venv
 BIN := $(VENV)/bin
 # Without arq, which needs redis-py 5: it has an environment of its own.
-EXTRAS := .[aiohttp,asgi,celery,cli,docket,httpx,httpx2,otel,pydantic-ai,redis,web]
+EXTRAS := .[aiohttp,asgi,celery,cli,docket,httpx,httpx2,otel,pydantic-ai,redis,top,web]
 # The adapters for these can be imported all the same, and the checkers see their types.
 SEEN := 'arq>=0.28,<0.29' croniter 'saq>=0.26.4,<0.27'
 # The oldest releases of frameworks that pyproject.toml allows; on the other Python they are tried.

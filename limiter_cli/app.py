@@ -11,6 +11,7 @@ from limiter_cli.demo.command import demo
 from limiter_cli.output import print_line
 from limiter_cli.run.command import RunCommand, run
 from limiter_cli.serve import serve
+from limiter_cli.top.command import top
 from limiter_core import __version__
 
 __all__ = ("app",)
@@ -32,6 +33,7 @@ app.command()(change.resume)
 app.command()(operate.log)
 app.command()(operate.evict)
 app.command()(serve)
+app.command()(top)
 app.command()(demo)
 
 

@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "limiter_pydantic_ai": {"limiter_core", "limiter_http", "limiter_pydantic_ai", "pydantic_ai"},
     # The demo simulates a load on a memory store with a clock of its own.
     "limiter_cli": CORE | {"limiter_cli", "limiter_memory", "rich", "trio", "typer"},
+    "limiter_cli.top": CORE | {"limiter_cli", "rich", "textual", "typer"},
     "limiter_cli.serve": CORE | {"limiter_cli", "limiter_web", "typer"},
 }
 """Beside the standard library. The longest name that a module's begins with counts."""

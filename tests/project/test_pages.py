@@ -33,6 +33,7 @@ PAGES = (
     "docs/redis-layout.md",
     "docs/reliability.md",
     "docs/scale.md",
+    "docs/top.md",
     "docs/write-an-adapter.md",
 )
 REDIS_IN_PAGES = ("redis://localhost:6379/0", "redis+cluster://localhost:7000")

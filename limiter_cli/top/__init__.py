@@ -1,0 +1,1 @@
+"""`limiter top`: the keys of a store, live in a terminal. Needs the extra `top`."""

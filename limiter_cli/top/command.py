@@ -1,0 +1,24 @@
+"""The subcommand `top`."""
+
+from __future__ import annotations
+
+from limiter_cli.exits import plain_errors
+from limiter_cli.shared_store import DEFAULT_URL, Url, check_shared
+from limiter_core import ConfigurationError
+
+__all__ = ("top",)
+
+
+def top(*, url: Url = DEFAULT_URL) -> None:
+    """Show the keys live: sort, filter, open one; set, pause, resume, and evict after asking."""
+    with plain_errors():
+        check_shared(url)
+        try:
+            from limiter_cli.top.view import TopApp  # noqa: PLC0415  (the others do without it)
+        except ModuleNotFoundError as error:
+            if error.name != "textual":
+                raise
+            raise ConfigurationError(
+                '`limiter top` needs textual: pip install "concurrency-limits[top]"'
+            ) from error
+        TopApp(url).run()

@@ -1,0 +1,110 @@
+"""`limiter top` on a store with real calls, by textual's own pilot."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter
+from limiter_memory import MemoryStore
+from tests.core._tools import until, until_waiting
+
+pytest.importorskip("textual")
+from textual.widgets import Input
+
+from limiter_cli.top.view import KeyScreen, QuestionScreen, Table, TopApp
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def limit(name: str, slots: int = 1) -> ConcurrencyLimit:
+    return ConcurrencyLimit(LIMIT_BY.constant(name), slots)
+
+
+def rows(app: TopApp) -> list[list[str]]:
+    """Return the cells of the screen's table, as text."""
+    table = app.screen.query_one(Table)
+    return [[cell.plain for cell in table.get_row_at(at)] for at in range(table.row_count)]
+
+
+def use(store: MemoryStore, key: str) -> list[str]:
+    found = store.inspect(key)
+    return [key, f"{found.in_use}/{found.limit}", str(found.waiting)]
+
+
+@pytest.mark.parametrize("size", [(120, 30), (40, 12)])
+async def test_what_is_shown_is_what_inspect_says(size: tuple[int, int]) -> None:
+    store = MemoryStore()
+    limiter = Limiter(store)
+    leases = [await limiter.acquire(limit("busy")), await limiter.acquire(limit("free", 3))]
+    waiter = asyncio.create_task(limiter.acquire(limit("busy")))
+    await until_waiting(store, "busy", 1)
+    app = TopApp(store)
+    async with app.run_test(size=size) as pilot:
+        await until(lambda: len(rows(app)) == 2, "both keys are shown")
+        assert [row[:3] for row in rows(app)] == [use(store, "busy"), use(store, "free")]
+        await pilot.press("i")
+        assert [row[0] for row in rows(app)] == ["free", "busy"]
+        await pilot.press("slash", *"bus", "enter")
+        await until(lambda: len(rows(app)) == 1, "one key matches")
+        assert rows(app)[0][0] == "busy"
+    waiter.cancel()
+    for lease in leases:
+        await lease.release()
+
+
+async def test_a_key_is_opened_and_changed() -> None:
+    store = MemoryStore()
+    limiter = Limiter(store, label="first")
+    lease = await limiter.acquire(limit("busy"))
+    waiter = asyncio.create_task(limiter.acquire(limit("busy")))
+    await until_waiting(store, "busy", 1)
+    app = TopApp(store)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await until(lambda: len(rows(app)) == 1, "the key is shown")
+        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, KeyScreen) and len(rows(app)) == 2, "it is open")
+        shown = [(row[0], row[3]) for row in rows(app)]
+        found = store.inspect("busy")
+        assert shown == [("holder", found.holders[0].id), ("1. in line", found.waiters[0].id)]
+        await pilot.press("p")
+        await until(lambda: store.inspect("busy").paused, "it is paused")
+        await pilot.press("r")
+        await until(lambda: not store.inspect("busy").paused, "it is resumed")
+        await pilot.press("e", *"no", "enter")
+        assert store.inspect("busy").holders[0].id == lease.id
+        await pilot.press("e")
+        await until(lambda: isinstance(app.screen, QuestionScreen), "it asks")
+        app.screen.query_one(Input).value = "yes"
+        await pilot.press("enter")
+        await until(lambda: lease.lost, "the holder was evicted")
+        second = await waiter
+        await pilot.press("s")
+        await until(lambda: isinstance(app.screen, QuestionScreen), "it asks")
+        await pilot.press("7", "enter")
+        await until(lambda: store.inspect("busy").override == 7, "the limit is set")
+    await second.release()
+
+
+@pytest.mark.parametrize("text", ["[red]x[/red]", "\x1b[31mx", "<script>"])
+async def test_a_name_with_markup_is_shown_as_text(text: str) -> None:
+    class Own:
+        def get_key(self, execution: Any, /) -> str:
+            return text
+
+    store = MemoryStore()
+    lease = await Limiter(store).acquire(ConcurrencyLimit(Own()))
+    (key,) = store.keys()
+    app = TopApp(store)
+    async with app.run_test():
+        await until(lambda: len(rows(app)) == 1, "the key is shown")
+        shown = rows(app)[0][0]
+        assert "\x1b" not in shown
+        if "\x1b" not in key:
+            assert shown == key
+    await lease.release()
