@@ -183,6 +183,7 @@ async def test_a_killed_worker_loses_no_task(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 async def test_a_failover_loses_no_task(
     start_processes: Callable[[], WorkerProcesses], place: RedisDeployment
 ) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from docket import CurrentDocket, CurrentExecution, Docket, Execution, Retry
+from redis.exceptions import RedisError
 
 from limiter_core.jobs import JobGate
 from limiter_core.lease import Lease
@@ -31,8 +32,20 @@ set_store(DOCKET, STORE, claim=1.5, backstop=float(os.environ.get("SHOP_BACKSTOP
 
 
 async def note(docket: Docket, kind: str, what: str) -> None:
-    async with docket.redis() as redis:
-        await redis.rpush(f"log:{DOCKET}:{kind}", f"{what} {time.time()}")
+    """Write a line; amid a failover once the servers take it.
+
+    An error of redis-py's client for clusters must not end the body: it cannot be pickled, and then
+    Docket's worker ends.
+    """
+    line = f"{what} {time.time()}"
+    while True:
+        try:
+            async with docket.redis() as redis:
+                await redis.rpush(f"log:{DOCKET}:{kind}", line)
+        except RedisError:
+            await asyncio.sleep(0.05)
+        else:
+            return
 
 
 async def bill(
