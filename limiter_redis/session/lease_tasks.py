@@ -189,11 +189,11 @@ class LeaseTasks:
 
     def publish(self) -> None:
         """Tell other processes of jobs that were not woken here; else a sweep finds them."""
-        undelivered = self._tracker.undelivered
+        undelivered = self._tracker.notices.undelivered
         with self._publishing:
             while undelivered:
                 command = "SPUBLISH" if self._tracker.sharded else "PUBLISH"
-                self.transport().command(command, self._tracker.notices, undelivered[0])
+                self.transport().command(command, self._tracker.notices.channel, undelivered[0])
                 del undelivered[0]  # only now: what fails is tried again
 
     def _call(self, operations: list[commands.Operation]) -> list[str | StoreError]:
@@ -237,13 +237,13 @@ class LeaseTasks:
 
     def channel_of(self, tag: str) -> bytes:
         """Return the channel of this process under a tag; that of notices is its own tag."""
-        if self._tracker.sharded and tag != self._tracker.notices:
+        if self._tracker.sharded and tag != self._tracker.notices.channel:
             return f"{tag}:process:{self._tracker.process}".encode()
         return tag.encode()
 
     def receive(self, messages: list[tuple[bytes, bytes]]) -> None:
         """Pass on messages."""
-        notices, received_at = self._tracker.notices.encode(), time.monotonic()
+        notices, received_at = self._tracker.notices.channel.encode(), time.monotonic()
         changes = self._tracker.changes.encode()
         for channel, said in messages:
             if channel == changes:
@@ -266,8 +266,8 @@ class LeaseTasks:
         else:
             self._tracker.messages_lost()
             self._tracker.policies.noticed()
-        if self._tracker.notices in tags:
-            self._tracker.notices_lost()
+        if self._tracker.notices.channel in tags:
+            self._tracker.notices.may_be_lost()
         if complete:
             self.warnings.subscribed()
 

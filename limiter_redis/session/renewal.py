@@ -155,7 +155,7 @@ class LeaseRenewer:
                 if only is not None:
                     only.work()
                 self._carefully(tracker.after_turn)
-                if tracker.requests or (tracker.on_notice and not self._stopping.is_set()):
+                if tracker.requests or (tracker.notices.callback and not self._stopping.is_set()):
                     idle_since = time.monotonic()
                 elif self._stopping.is_set() or time.monotonic() - idle_since > _IDLE_AFTER:
                     if self._may_end(thread):
@@ -185,7 +185,7 @@ class LeaseRenewer:
     def _may_end(self, thread: SystemThread) -> bool:
         with self._lock:
             self._thread = None
-            if not self._tracker.requests and not self._tracker.undelivered:
+            if not self._tracker.requests and not self._tracker.notices.undelivered:
                 return True
             # A request came in between, and saw a thread that runs: so it does.
             self._thread = thread
@@ -201,7 +201,7 @@ class LeaseRenewer:
     # -- handing out ------------------------------------------------------------------------------
 
     def _hand_out_channels(self) -> None:
-        notices = [self._tracker.notices] if self._tracker.on_notice else []
+        notices = [self._tracker.notices.channel] if self._tracker.notices.callback else []
         self._give(ONLY_NODE, Work(tags=[self._tracker.channel, self._tracker.changes, *notices]))
 
     def _hand_out(self) -> None:
@@ -218,8 +218,10 @@ class LeaseRenewer:
             tracker.policies.begin_reading(now)
             node = self._slot_map.node_of(tracker.keyspace.common)
             self._give(node, Work(policies=True, at_once=True))
-        if tracker.undelivered:
-            self._give(self._slot_map.node_of(tracker.notices), Work(publish=True, at_once=True))
+        if tracker.notices.undelivered:
+            self._give(
+                self._slot_map.node_of(tracker.notices.channel), Work(publish=True, at_once=True)
+            )
 
     def _by_node(self, entries: Iterable[Entry]) -> dict[Node | None, list[Entry]]:
         by_node: defaultdict[Node | None, list[Entry]] = defaultdict(list)
@@ -272,7 +274,7 @@ class LeaseRenewer:
             if now >= self._poll_at:
                 self._poll_at = now + _POLL * jitter.uniform(0.5, 1.0)
                 self._tracker.messages_lost()
-                self._tracker.notices_lost()
+                self._tracker.notices.may_be_lost()
             return
         urgent = list(self._urgent)
         for tag in urgent:
@@ -297,8 +299,8 @@ class LeaseRenewer:
                 waited_for.add(tag)
         for tag in [tag for tag in self._waited_for if tag not in waited_for]:
             self._waited_for.pop(tag, None)
-        if self._tracker.on_notice is not None:
-            held.add(self._tracker.notices)
+        if self._tracker.notices.callback is not None:
+            held.add(self._tracker.notices.channel)
         return waited_for | held
 
     def _want(self, tags: Iterable[str], *, at_once: bool) -> None:

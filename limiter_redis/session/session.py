@@ -95,7 +95,7 @@ class Session:
         self._topology = self._new_topology()
         self.tracker, self.renewer = self._topology.tracker, self._topology.renewer
         self.one_slot = not self._topology.capabilities.spans_scopes
-        self.tracker.on_undelivered = self._on_undelivered
+        self.tracker.notices.on_undelivered = self._on_undelivered
         self.tracker.after_turn = self._abandon_ended_loops
         self._sync_transports: dict[object, ThreadTransport] = {}
         """By the owner of their sockets; see `socket_owner`."""
@@ -204,7 +204,7 @@ class Session:
 
     def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         """Have notices sent to a function, also those that other processes cannot deliver."""
-        self.tracker.on_notice = callback
+        self.tracker.notices.callback = callback
         if callback is not None:
             self._renew_leases()
 
@@ -244,7 +244,7 @@ class Session:
         """
         if presence is None or presence.leaving:
             return None
-        gaps = self.tracker.gaps
+        gaps = self.tracker.notices.gaps
         return gaps if gaps > self._repeated.get(presence.worker, 0) else None
 
     def repeated(self, presence: Presence, gap: int) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 
 from limiter_core.errors import StoreError
 from limiter_core.outage import RepeatedWarning
-from limiter_core.requests import Answer, Granted, Loss, Mode, Notice, Queued, Request
+from limiter_core.requests import Answer, Granted, Loss, Mode, Queued, Request
 from limiter_core.store import log_deferred
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock
@@ -24,9 +23,7 @@ from limiter_redis.protocol.keyspace import keyspace_of
 from limiter_redis.session.entries import Entry, Event, Said
 from limiter_redis.session.known_policies import KnownPolicies
 from limiter_redis.session.local_requests import LocalRequests
-
-REMEMBERED = 1024
-"""Delivered notices that are remembered, so that they are not delivered twice."""
+from limiter_redis.session.notices import Notices
 
 LOOK = Mode.LOOK  # a member of an enum takes its time to be looked up
 
@@ -58,13 +55,9 @@ class RequestTracker:
         self.queued: Callable[[str], object] | None = None
         """Is called with the key that a caller here begins to wait for."""
         self._lock = new_lock()
-        self._on_notice: Callable[[Notice], object] | None = None
-        self._delivered: dict[str, int] = {}
-        """Fencing tokens of the grants whose notices were delivered here, by the tickets."""
-        self.notices = (
+        self.notices = Notices(
             f"{self.keyspace.common}:notices" if sharded else f"{namespace}:notices:{database}"
         )
-        """The channel of notices that a process could not deliver, for all that can wake jobs."""
         self.where = ""
         """Where the servers are, without secrets."""
         self.refusals = Refusals()
@@ -77,10 +70,6 @@ class RequestTracker:
         self._no_policies = RepeatedWarning("cannot read limits by name, which do not count here")
         self._unreadable = RepeatedWarning("could not pass on what the store said")
         self._failures = RepeatedWarning("a listener could not be told what the store said")
-        self.undelivered: list[str] = []
-        self.gaps = 0
-        """How many times that other processes' notices were missed for have ended."""
-        self.on_undelivered: Callable[[], object] = lambda: None
         self.after_turn: Callable[[], object] = lambda: None
         """Is called by the renewer, as long as it runs, every fraction of a second."""
 
@@ -263,9 +252,7 @@ class RequestTracker:
     def _receive_line(self, line: str, sent_at: float, *, in_callers_thread: bool) -> None:
         news = replies.parse_news(line)
         if news.notice is not None:
-            if not self.deliver(news.notice):
-                self.undelivered.append(line)
-                self.on_undelivered()
+            self.notices.receive(line, news.notice)
         elif news.more:
             self.unfinished[news.id] = None
         elif news.deferred is not None:
@@ -279,36 +266,12 @@ class RequestTracker:
                     self.requests.heard_answer(news.id, news.answer, sent_at, now)
             self.notify(in_callers_thread=in_callers_thread)
 
-    @property
-    def on_notice(self) -> Callable[[Notice], object] | None:
-        """The function that notices are passed on to, None for none."""
-        return self._on_notice
-
-    @on_notice.setter
-    def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
-        self._on_notice = callback
-        self._delivered.clear()  # what was delivered before may not have been done
-
-    def deliver(self, notice: Notice) -> bool:
-        """Pass on a notice, once; whether this process can wake its job."""
-        token = notice.answer.fencing_token if isinstance(notice.answer, Granted) else None
-        if token is not None and self._delivered.get(notice.id) == token:
-            return True  # it is repeated for those that may have missed it
-        callback = self._on_notice
-        delivered = callback is not None and callback(notice) is not False
-        if delivered and token is not None:
-            self._delivered[notice.id] = token
-            if len(self._delivered) > REMEMBERED:
-                with suppress(RuntimeError, StopIteration, KeyError):  # another thread did it
-                    del self._delivered[next(iter(self._delivered))]
-        return delivered
-
     def receive_undelivered(self, line: str) -> None:
         """Pass on a notice that another process could not deliver."""
         try:
             notice = replies.parse_news(line).notice
             if notice is not None:
-                self.deliver(notice)
+                self.notices.deliver(notice)
         except StoreError as error:
             self._unreadable.note(error)
         except Exception as error:  # noqa: BLE001
@@ -330,10 +293,6 @@ class RequestTracker:
         self.notify(in_callers_thread=False)
 
     # -- for the background -----------------------------------------------------------------------
-
-    def notices_lost(self) -> None:
-        """Note that notices of other processes may have been lost until now."""
-        self.gaps += 1
 
     def messages_lost(self, concerned: Callable[[Entry], bool] | None = None) -> None:
         """Note that messages or replies may have been lost until now.

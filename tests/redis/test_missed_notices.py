@@ -63,7 +63,7 @@ def test_a_worker_that_starts_finds_what_was_granted_before_it_subscribed(
     killed.close()  # without leaving
     until_now(lambda: not subscribers(server), "no worker is subscribed")
     lease.release()
-    until_now(lambda: not web.session.tracker.undelivered, "the notice was sent")
+    until_now(lambda: not web.session.tracker.notices.undelivered, "the notice was sent")
     woken: list[Notice] = []
     gate = gate_at(new, woken.append)
 
@@ -100,7 +100,7 @@ async def test_a_worker_that_subscribes_again_finds_what_it_missed(own_server: P
             own_server.admin.execute_command("ACL", "SETUSER", "limited", "resetchannels")
             await until(lambda: subscribers(own_server) == 0, "the connection has ended")
             await asyncio.to_thread(lease.release)
-            await until(lambda: not web.session.tracker.undelivered, "the notice was sent")
+            await until(lambda: not web.session.tracker.notices.undelivered, "the notice was sent")
             assert not woken
             own_server.admin.execute_command("ACL", "SETUSER", "limited", "allchannels")
             await until(lambda: woken, "the job is woken")
@@ -129,10 +129,10 @@ def test_all_keys_are_looked_at(server: Server, closing: ExitStack) -> None:
         face.acquire(
             Request(f"claimed-{key}", (Demand(key, 3),), lease=600.0, payload=b"job", presence=ours)
         )
-    until_now(lambda: not other.session.tracker.undelivered, "the notices were sent")
+    until_now(lambda: not other.session.tracker.notices.undelivered, "the notices were sent")
     notices: list[Notice] = []
     store.sync_face().on_notice(notices.append)
-    until_now(lambda: store.session.tracker.gaps, "it is subscribed")
+    until_now(lambda: store.session.tracker.notices.gaps, "it is subscribed")
     store.sync_face().sweep(Presence(GATE, "new"))
     assert sorted(notice.id for notice in notices) == sorted(f"ours-{key}" for key in keys)
     for key in keys:
@@ -154,10 +154,10 @@ def test_in_a_cluster(cluster: Cluster, closing: ExitStack) -> None:
         )
         assert isinstance(face.acquire(request), Queued)
         face.release(f"holder-{key}", (key,))
-    until_now(lambda: not other.session.tracker.undelivered, "the notices were sent")
+    until_now(lambda: not other.session.tracker.notices.undelivered, "the notices were sent")
     notices: list[Notice] = []
     store.sync_face().on_notice(notices.append)
-    until_now(lambda: store.session.tracker.gaps, "it is subscribed")
+    until_now(lambda: store.session.tracker.notices.gaps, "it is subscribed")
     store.sync_face().sweep(Presence(GATE, "new"))
     assert sorted(notice.id for notice in notices) == sorted(f"job-{key}" for key in keys)
     for key in keys:

@@ -75,7 +75,7 @@ class Servers:
         return store, heard
 
     def _hears(self, store: RedisStore, place: Place) -> bool:
-        channels = store.session.tracker.notices, store.session.tracker.channel
+        channels = store.session.tracker.notices.channel, store.session.tracker.channel
         counts = self.servers[place.server].admin.pubsub_numsub(*channels)
         return store.session.renewer.listening and all(count for _, count in counts)
 
@@ -189,7 +189,8 @@ def test_the_acl_of_the_page_is_enough_and_ends_at_its_database(
     heard: list[str] = []
     two.sync_face().on_notice(lambda notice: heard.append(notice.id))
     until_now(
-        lambda: own_server.admin.pubsub_numsub(two.session.tracker.notices)[0][1], "it listens"
+        lambda: own_server.admin.pubsub_numsub(two.session.tracker.notices.channel)[0][1],
+        "it listens",
     )
     say(one, "job")
     until_now(lambda: heard == ["job"], "it is told")
