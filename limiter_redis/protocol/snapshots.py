@@ -11,6 +11,9 @@ from limiter_core.requests import DormantSnapshot, HolderSnapshot, KeySnapshot, 
 from limiter_redis.protocol.errors import NOT_READABLE, unreadable_record
 from limiter_redis.protocol.words import ANY_TEXT, unword
 
+_WORDS_WITHOUT_NAME = 12
+"""Spaces in a reply about a single holder whose limit has no name."""
+
 
 def parse_snapshot(key: str, text: str) -> KeySnapshot:
     """Return the snapshot that a reply of `inspect.lua` stands for.
@@ -19,9 +22,39 @@ def parse_snapshot(key: str, text: str) -> KeySnapshot:
         StoreError: it cannot be read; names the key.
     """
     try:
-        return _snapshot(key, json.loads(text))
+        return _sole(key, text) if text.startswith("sole ") else _snapshot(key, json.loads(text))
     except NOT_READABLE:
         raise unreadable_record(text, key) from None
+
+
+def _sole(key: str, text: str) -> KeySnapshot:
+    """Return the snapshot of a key with a single holder; entry.lua describes its record."""
+    _, now, lease_id, due, cost, limit, since, token, *_, label, name = (
+        f"{text} -" if text.count(" ") == _WORDS_WITHOUT_NAME else text
+    ).split(" ")
+    holder = HolderSnapshot(
+        id=unquote(lease_id, errors=ANY_TEXT),
+        cost=int(cost),
+        limit=int(limit),
+        fencing_token=int(token),
+        held_for=(int(now) - int(since)) / 1_000_000,
+        expires_in=(int(due) - int(now)) / 1_000_000,
+        claimed=True,
+        preempted=False,
+        label=unword(label),
+    )
+    return KeySnapshot(
+        key=key,
+        limit=holder.limit,
+        in_use=holder.cost,
+        waiting=0,
+        paused=False,
+        override=None,
+        declared=(holder.limit,),
+        holders=(holder,),
+        waiters=(),
+        name=unword(name),
+    )
 
 
 def _snapshot(key: str, state: Any) -> KeySnapshot:

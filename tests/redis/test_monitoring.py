@@ -6,7 +6,9 @@ import asyncio
 from typing import Any
 
 import anyio
+import pytest
 
+from limiter_core import StoreError
 from limiter_core.monitoring import Collector
 from limiter_core.requests import Demand, Request
 from limiter_redis import RedisStore
@@ -88,6 +90,62 @@ async def test_a_server_that_is_away_for_a_while(own_server: Process) -> None:
             await until(lambda: collector.health.unavailable_since is None, "it is there again")
         tasks.cancel_scope.cancel()
     await store.aclose()
+
+
+VIEWER = (
+    "resetkeys ~{limiter:*}:* ~{limiter}:* resetchannels -@all +select +ping +evalsha +eval +scan"
+    " +time +type +get +hget +hmget +zrange"
+)
+"""What a page that only reads has to be allowed; see docs/operating.md."""
+
+
+async def test_a_user_that_may_only_read_sees_everything_and_changes_nothing(
+    own_server: Process,
+) -> None:
+    own_server.admin.execute_command("ACL", "SETUSER", "viewer", "on", ">s3cret", *VIEWER.split())
+    writer = RedisStore(own_server.url)
+    await hold(writer, 3, waiters=2)
+    face = writer.async_face()
+    for number in range(2):
+        await face.acquire(Request(f"short-{number}", (Demand("ended", 2),), lease=0.05))
+    await face.acquire(Request("long", (Demand("ended", 2),), lease=600))
+    await face.acquire(Request("alone", (Demand("alone", 1),), lease=0.05))
+    viewer = RedisStore(own_server.url.replace("redis://", "redis://viewer:s3cret@"))
+    collector = Collector(viewer)
+    dump = {
+        name: own_server.admin.dump(name)
+        for name in ("{limiter:k0}:state", "{limiter:ended}:state")
+    }
+
+    async def seen() -> dict[str, tuple[int, int]]:
+        await collector.search()
+        await collector.look()
+        assert collector.health.error == ""
+        assert not any(each.unreadable for each in collector.statuses())
+        return {each.key: (each.in_use, each.waiting) for each in collector.statuses()}
+
+    give_up_at = anyio.current_time() + 20
+    while (await seen())["ended"][0] or (await seen())["alone"][0]:
+        assert anyio.current_time() < give_up_at, "the leases have ended, and that is seen"
+        await anyio.sleep(0.01)
+    found = await seen()
+    assert [found[f"k{number}"] for number in range(3)] == [(1, 2)] * 3
+    snapshot = await viewer.async_face().inspect("k0")
+    assert [each.id for each in snapshot.waiters] == ["0-1", "0-2"]
+    for name, before in dump.items():
+        assert own_server.admin.dump(name) == before
+    for change in (
+        viewer.async_face().pause("k0"),
+        viewer.async_face().set_limit("k0", 9),
+        viewer.async_face().evict("0-0"),
+        viewer.async_face().release("0-0", ("k0",)),
+        viewer.async_face().acquire(Request("mine", (Demand("new", 1),))),
+    ):
+        with pytest.raises(StoreError):
+            await change
+    assert (await face.inspect("k0")).in_use == 1
+    await viewer.aclose()
+    await writer.aclose()
 
 
 async def test_no_secret_of_the_url_is_in_an_error(own_server: Process) -> None:

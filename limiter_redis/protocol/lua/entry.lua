@@ -98,5 +98,21 @@ local function renew_sole(op)
   return 'alive'
 end
 
+-- Most keys that are looked at have a single holder, and are looked at again and again. The record is
+-- decoded by the caller.
+local function inspect_sole(op)
+  local key = match(op, '^inspect (%S+) ')
+  if key == '-' or states[key] then return nil end
+  local head, rest = around(key)
+  local state = head .. ':state' .. rest
+  if call('TYPE', state).ok ~= 'string' then return nil end
+  local record = call('GET', state)
+  local due = match(record, '^%S+ (%d+) [%d ]+ %S+ %S+ %S+ ?%S*$')
+  if not due or tonumber(due) <= now then return nil end
+  return 'sole ' .. int(now) .. ' ' .. record
+end
+
 -- Nil if it takes the general way. So do all operations on a key that went there in this call.
-local short_ways = { acquire = acquire_sole, release = release_sole, renew = renew_sole }
+local short_ways = {
+  acquire = acquire_sole, release = release_sole, renew = renew_sole, inspect = inspect_sole
+}

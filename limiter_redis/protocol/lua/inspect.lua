@@ -2,20 +2,28 @@
 --
 -- operation  "inspect" key waiters (how many to show); or "inspect" "-" and "policies" or "changes":
 --            what is kept for all keys, see policies.lua
--- reply      JSON: now, used, queued, override, paused, name ("-": none), holders: list of {id, record, due},
+-- reply      "sole", now, and the record, if there is one holder alone (entry.lua). Else JSON: now,
+--            used, queued, override, paused, name ("-": none), holders: list of {id, record, due},
 --            waiters: list of {id, record} in order, dormant: list of {name, until when it had a
 --            worker, number, list of {id, record}}
 -- cost       O(n) with n holders
+-- rights     a caller that may not write sees what is there: what has ended is left to others
 
 function steps.inspect(w)
   if w[2] == '-' then return policies.show(w[3]) end
   local s = state.load(w[2])
-  turns.reap(s)
-  local holding = {}
+  local may_write = state.first_end(s) > now or type(redis.pcall('DEL', KEYS[1] .. '}:nothing')) == 'number'
+  if may_write then turns.reap(s) end
+  local holding, ended = {}, 0
   local function show(member, due)
     local id = string.sub(member, 2)
     if string.sub(member, 1, 1) == 'h' then
-      holding[#holding + 1] = { id, state.get(s, 'h:' .. id), due }
+      local record = state.get(s, 'h:' .. id)
+      if may_write or tonumber(due) > now then
+        holding[#holding + 1] = { id, record, due }
+      else
+        ended = ended + (tonumber(match(record or '', '^%S+ (%d+)') or 0))
+      end
     end
   end
   if s.kind == 'string' then -- a single holder stays one
@@ -37,7 +45,7 @@ function steps.inspect(w)
     }
   end
   return cjson.encode({
-    now = int(now), used = int(s.used), queued = state.in_line(s),
+    now = int(now), used = int(s.used - ended), queued = state.in_line(s),
     override = s.override and int(s.override) or false,
     paused = s.paused, name = state.is_unused(s) and '-' or s.name, holders = #holding > 0 and holding or false,
     waiters = #waiting > 0 and waiting or false, dormant = #dormant > 0 and dormant or false
