@@ -83,9 +83,11 @@ def limits_app(
         Route("/metrics", metrics.show),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         lifespan=site.lifespan,
         middleware=[Middleware(Security, access=access, allowed_hosts=allowed_hosts)],
         exception_handlers=pages.error_handlers(),
     )
+    app.state.end_streams = site.end_streams
+    return app

@@ -60,7 +60,7 @@ class EventRoutes:
             with collector.watching(*watched):
                 if watched:  # its snapshot is not kept before
                     await collector.next_round()
-                while True:
+                while not self._site.closing:
                     text = render()
                     if text != sent:
                         yield {"event": "piece", "data": text}

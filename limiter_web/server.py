@@ -6,11 +6,11 @@ import contextlib
 import functools
 import socket
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from ipaddress import ip_address
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
 
 from limiter_core.errors import ConfigurationError
 
@@ -54,16 +54,16 @@ def bind(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=256)
 
 
-def serve(app: ASGIApp, listener: socket.socket, *, root_path: str = "") -> None:
+def serve(app: Starlette, listener: socket.socket, *, root_path: str = "") -> None:
     """Serve an app until the process is interrupted."""
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(_config(app, root_path)).run([listener])
+        _Server(app, root_path).run([listener])
 
 
 @contextlib.contextmanager
-def serving(app: ASGIApp, listener: socket.socket) -> Generator[None]:
+def serving(app: Starlette, listener: socket.socket) -> Generator[None]:
     """Serve an app in a thread while the block lasts."""
-    server = uvicorn.Server(_config(app, ""))
+    server = _Server(app, "")
     # The socket listens already: who connects before the server has started waits for it.
     run = functools.partial(server.run, [listener])
     thread = threading.Thread(target=run, name="limiter-web", daemon=True)
@@ -75,13 +75,23 @@ def serving(app: ASGIApp, listener: socket.socket) -> Generator[None]:
         thread.join(_END)
 
 
-def _config(app: ASGIApp, root_path: str) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        root_path=root_path,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        lifespan="on",
-        timeout_graceful_shutdown=1,  # streams of events have no end
-    )
+class _Server(uvicorn.Server):
+    """A server that ends the streams of events of the page when it stops."""
+
+    def __init__(self, app: Starlette, root_path: str) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                root_path=root_path,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                lifespan="on",
+                timeout_graceful_shutdown=3,
+            )
+        )
+        self._end_streams: Callable[[], None] = app.state.end_streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._end_streams()
+        await super().shutdown(sockets)

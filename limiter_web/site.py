@@ -38,6 +38,7 @@ class Site:
 
     Attributes:
         title: names the store, without secrets.
+        closing: whether streams of events are to end.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Site:
         self.trace_url = trace_url
         self.limiter = Limiter(self.store)
         self.collector = Collector(self.store)
+        self.closing = False
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -91,6 +93,11 @@ class Site:
                     await self._task
             if self._owns_store:
                 await self.store.async_face().aclose()
+
+    def end_streams(self) -> None:
+        """End the streams of events: a server that stops waits for its responses."""
+        self.closing = True
+        self.collector.notify()
 
     def wall_time(self, at: float) -> float:
         """Return a time on the collector's clock as seconds since the epoch."""

@@ -174,6 +174,11 @@ class Collector:
         """Wait for the end of the next round of looks, also of one that fails."""
         await self._changed.wait()
 
+    def notify(self) -> None:
+        """End the waiting of all that wait for the next round, now."""
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
     def _is_idle(self) -> bool:
         return not self._viewers and self.now() - self._viewed_at >= IDLE_AFTER
 
@@ -223,8 +228,7 @@ class Collector:
             self._is_there()
             self._looked_at = now
         self._table.forget_old(now)
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        self.notify()
 
     async def inspect(self, key: str) -> KeySnapshot:
         """Look at one key now, in a round trip of its own; for what cannot wait for a round.
@@ -243,6 +247,8 @@ class Collector:
         try:
             async for key in paced_keys(self._face, pace.after_slice):
                 self._table.found(key, self.now())
+                if not self._searched:
+                    self._woken.set()  # what the first search finds is looked at while it goes on
         except StoreError as error:
             self._is_away(error)
             return

@@ -29,6 +29,7 @@ PAGES = (
     "docs/httpx.md",
     "docs/keys.md",
     "docs/observability.md",
+    "docs/operating.md",
     "docs/pydantic-ai.md",
     "docs/redis-layout.md",
     "docs/reliability.md",

@@ -28,6 +28,8 @@ def until(condition: Callable[[], Any], name: str) -> Any:
 @contextmanager
 def served(app: Any) -> Iterator[str]:
     """Serve an app while the block lasts; yields its URL."""
+    if not hasattr(app.state, "end_streams"):  # the page is mounted in it
+        app.state.end_streams = lambda: None
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
     with serving(app, listener):

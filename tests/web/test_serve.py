@@ -107,6 +107,7 @@ def test_the_page_of_a_server_and_no_secret_of_its_url(server: Process, start: S
     for text in (*seen, out, err):
         assert SECRET not in text
         assert TOKEN not in text
+    assert "Traceback" not in err
 
 
 def test_others_are_shown_nothing_by_mistake(start: Start) -> None:
@@ -134,8 +135,10 @@ def test_the_load_of_the_demo_is_live(start: Start) -> None:
     process = start("demo", "--serve", "--port", "0")
     base = url_of(process)
     until(lambda: httpx.get(f"{base}/api/keys").json()["total"] >= 3, "the load is seen")
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    with httpx.stream("GET", f"{base}/events?of=keys") as live:
+        assert next(live.iter_text())
+        process.send_signal(signal.SIGINT)  # while a browser is open
+        _, err = process.communicate(timeout=20)
     assert process.returncode == 0, err
     assert "Traceback" not in err
 
