@@ -153,7 +153,7 @@ class AsyncEngine(Engine):
                     raise
                 # A grant that was not received is released in the background.
                 self._abandon(call.request.id, call.keys, call.request.claimant)
-                call.settled = True
+                call.settle()
                 if not self.admits(error):
                     raise
                 self.waiting.discard(call)
@@ -284,7 +284,7 @@ class AsyncEngine(Engine):
                 await self.face.release(call.request.id, call.keys)
             else:
                 await call.finish(self.face.release(call.request.id, call.keys), RELEASE_PATIENCE)
-            call.settled = True
+            call.settle()
         except (StoreError, TimeoutError) as error:
             self.abandon(call)
             could_not_release(call, error)
@@ -320,7 +320,7 @@ class AsyncEngine(Engine):
         self.ended(call)
         if not call.settled:
             self._abandon(call.request.id, call.keys, call.request.claimant)
-            call.settled = True
+            call.settle()
         if call.observed is not None:
             call.observed.released()
 

@@ -36,6 +36,7 @@ from limiter_core.requests import (
     Refused,
     Replaced,
     Request,
+    without_listener,
 )
 
 logger = logging.getLogger("limiter")
@@ -180,6 +181,15 @@ class Call:
         if self.look_at == math.inf:
             return seconds
         return min(seconds, max(0.0, self.look_at - self.now()))
+
+    def settle(self) -> None:
+        """Note that the store is to know nothing more of this call.
+
+        Its request refers to it no more: in a cycle, the call and the task that made it would stay
+        until the garbage collector runs.
+        """
+        self.settled = True
+        self.request = without_listener(self.request)
 
     def lease_collected(self, watch: object) -> None:
         """Tell the engine that the lease object was collected; called by the garbage collector."""

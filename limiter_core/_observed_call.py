@@ -24,7 +24,7 @@ from limiter_core._observers import (
 from limiter_core.errors import LimiterError, LimitReached, Superseded
 from limiter_core.events import Event, RefusedReason
 from limiter_core.limits import ConcurrencyLimit
-from limiter_core.requests import Granted, Loss, Request
+from limiter_core.requests import Granted, Loss, Request, without_listener
 from limiter_core.tracing import split_label
 
 
@@ -90,7 +90,7 @@ class ObservedCall:
 
     def describe(self, request: Request) -> None:
         """Note the request, once it is known."""
-        self._request = request
+        self._request = without_listener(request)
 
     def describe_ticket(self, ticket: str, limits: Sequence[tuple[str, str]]) -> None:
         """Note what is known of a job that waited, and was not delivered in this process.

@@ -212,7 +212,7 @@ class SyncEngine(Engine):
                     raise
                 # A grant that was not received is released in the background.
                 self._abandon(call.request.id, call.keys, call.request.claimant)
-                call.settled = True
+                call.settle()
                 if not self.admits(error):
                     raise
                 self.waiting.discard(call)
@@ -329,7 +329,7 @@ class SyncEngine(Engine):
                     self._release_claim(call.request.id, call.keys, call.request.claimant)
                 else:
                     self.face.release(call.request.id, call.keys)
-                call.settled = True
+                call.settle()
         except StoreError as error:
             self.abandon(call)
             could_not_release(call, error)
@@ -347,6 +347,6 @@ class SyncEngine(Engine):
         self.ended(call)
         if not call.settled:
             self._abandon(call.request.id, call.keys, call.request.claimant)
-            call.settled = True
+            call.settle()
         if call.observed is not None:
             call.observed.released()

@@ -1,7 +1,8 @@
 """While a request waits for its slot: notices that the client is gone, and loses nothing it sent.
 
 Only `receive` shows that a client is gone, and it returns the request body before that. So what
-it returns is kept, and the app gets it again. A request that does not wait pays for a timer.
+it returns is kept, and the app gets it again. A request that does not wait pays for a callback of
+its event loop, which is a third of a timer.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Waiting:
     _is_over = False
     _block: anyio.CancelScope | None = None
     _task: asyncio.Task[Any] | None = None
-    _timer: asyncio.TimerHandle | None = None
+    _timer: asyncio.Handle | None = None
     _watcher: asyncio.Task[None] | None = None
     _watching: anyio.CancelScope | None = None
 
@@ -63,7 +64,7 @@ class Waiting:
             # As `asyncio.timeout` does; a scope of anyio costs as much as half of a hold.
             task = self._task = asyncio.current_task(loop)
             self._cancels = 0 if task is None else task.cancelling()
-            self._timer = loop.call_later(BEGIN, self._begin, loop)
+            self._timer = loop.call_soon(self._set_timer, loop)
         return self
 
     def __exit__(
@@ -90,6 +91,9 @@ class Waiting:
             self._block.cancel()
         elif self._task is not None:
             self._task.cancel()
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(BEGIN, self._begin, loop)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._watcher = loop.create_task(self._watch())  # a loop keeps no task alive

@@ -1,0 +1,77 @@
+"""A call that is over leaves nothing to the garbage collector, neither itself nor its task."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+import limiter_core
+from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_core._call import Call
+from limiter_memory import MemoryStore
+
+ONE = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1)
+
+
+def calls() -> list[Any]:
+    return [each for each in gc.get_objects() if isinstance(each, Call)]
+
+
+@pytest.fixture(params=[False, True], ids=["", "observed"])
+def left_over(request: pytest.FixtureRequest) -> Iterator[Callable[[], list[Any]]]:
+    """Return the calls that only the collector would free."""
+    remove = limiter_core.observe(lambda _: None) if request.param else lambda: None
+    gc.collect()
+    gc.disable()
+
+    before = {id(each) for each in calls()}
+
+    def found() -> list[Any]:
+        return [each for each in calls() if id(each) not in before]
+
+    try:
+        yield found
+    finally:
+        gc.enable()
+        remove()
+
+
+async def hold(limiter: Limiter) -> None:
+    async with limiter.hold(ONE, {}):
+        await asyncio.sleep(0)
+
+
+async def wait_and_hold(limiter: Limiter) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(3):
+            tasks.create_task(hold(limiter))
+
+
+async def acquire_and_release(limiter: Limiter) -> None:
+    lease = await limiter.acquire(ONE, {})
+    await lease.release()
+
+
+@pytest.mark.parametrize("what", [hold, wait_and_hold, acquire_and_release])
+def test_of_a_task(
+    what: Callable[[Limiter], Awaitable[None]], left_over: Callable[[], list[Any]]
+) -> None:
+    async def main() -> None:
+        limiter = Limiter(MemoryStore())
+        await asyncio.create_task(what(limiter))
+        await asyncio.sleep(0)
+        assert left_over() == []
+
+    asyncio.run(main())
+
+
+def test_of_a_thread(left_over: Callable[[], list[Any]]) -> None:
+    limiter = SyncLimiter(MemoryStore())
+    with limiter.hold(ONE, {}):
+        pass
+    limiter.acquire(ONE, {}).release()
+    assert left_over() == []
