@@ -145,7 +145,7 @@ class KeyScreen(Screen[None]):
             elif text:
                 self.notify(f"a limit is a number, got {printable(text)}", markup=False)
 
-        app: Any = self.app
+        app: Any = self.app  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         app.push_screen(QuestionScreen(f"New limit of {self._key}:"), answered)
 
     def action_evict(self) -> None:
@@ -160,7 +160,7 @@ class KeyScreen(Screen[None]):
                 self._do(evict(row[1:]))
 
         kind = "holder" if row[0] == "h" else "waiter"
-        app: Any = self.app
+        app: Any = self.app  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         app.push_screen(QuestionScreen(f"Evict the {kind} {row[1:]}? Type yes:"), answered)
 
     @work
