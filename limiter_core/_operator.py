@@ -53,8 +53,10 @@ class Operator:
 
     def __init__(self, store: Store, face: Any) -> None:
         self._face = face
-        # A store that was written before it was in the protocol does not have the field.
-        self._has_policies = getattr(store.capabilities, "policies", False)
+        # A store that was written before it was in the protocol does not have the field; one around
+        # another store may hand on that store's capabilities, and lack the operations.
+        declared = getattr(store.capabilities, "policies", False)
+        self._has_policies = bool(declared) and hasattr(face, "log_change")
         self._store = store
 
     # -- one key ---------------------------------------------------------------------------------

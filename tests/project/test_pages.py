@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings
 
 import limiter_core
 from limiter_core import LIMIT_BY, ConcurrencyLimit, ConcurrencyStrategy, ConflictResolution
@@ -68,6 +69,13 @@ def served(request: pytest.FixtureRequest) -> Callable[[str], str]:
         return text
 
     return with_server
+
+
+@pytest.fixture(autouse=True, scope="module")
+def django_project() -> None:
+    """What `django-admin startproject` would write, for code that stands in such a project."""
+    if not settings.configured:
+        settings.configure()
 
 
 @pytest.mark.parametrize(
