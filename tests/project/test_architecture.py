@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "limiter_web": CORE
     | {"limiter_web", "jinja2", "prometheus_client", "sse_starlette", "starlette", "uvicorn"},
     # Of what HTTP clients share, how a refusal becomes one of the client.
+    "limiter_fastmcp": {"limiter_core", "limiter_fastmcp", "fastmcp", "mcp", "mcp_types"},
     "limiter_pydantic_ai": {"limiter_core", "limiter_http", "limiter_pydantic_ai", "pydantic_ai"},
     # The demo simulates a load on a memory store with a clock of its own.
     "limiter_cli": CORE | {"limiter_cli", "limiter_memory", "rich", "trio", "typer"},
@@ -239,7 +240,7 @@ def test_importing_the_core_loads_no_store_no_test_tool_and_no_framework() -> No
     others = set(packages()) - {"limiter_core"}
     tools = {"pytest", "_pytest", "hypothesis", "rich", "typer", "trio", "redis"}
     frameworks = {"docket", "celery", "arq", "aiohttp", "httpx", "httpx2", "opentelemetry"}
-    frameworks |= {"pydantic_ai", "starlette", "fastapi"}
+    frameworks |= {"fastmcp", "pydantic_ai", "starlette", "fastapi"}
     assert not loaded & (others | tools | frameworks)
 
 
