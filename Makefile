@@ -32,7 +32,7 @@ WORKERS ?= 6
 PARALLEL = --numprocesses $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo environments test test-fast test-here test-redis-5 test-slow test-faults test-containers test-wheel lint types bench fix clean
+.PHONY: help demo environments chromium test test-fast test-here test-redis-5 test-slow test-faults test-containers test-wheel lint types bench fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,7 +46,15 @@ test: environments test-here test-redis-5 $(TESTED:%=test-%) ## run all tests, a
 OTHERS = $(filter-out $(shell $(PYTHON) $(VERSION_OF)),$(TESTED))
 environments:
 	@$(MAKE) --no-print-directory --jobs $(VENV)/.tools $(VENV)-redis-5/.installed \
-	  $(foreach version,$(OTHERS),$(if $(call found,$(version)),$(VENV)-$(version)/.installed))
+	  $(foreach version,$(OTHERS),$(if $(call found,$(version)),$(VENV)-$(version)/.installed)) chromium
+
+# For the tests of the page. Where it cannot be had they are skipped, and name it.
+chromium:
+	@for name in chromium chromium-browser google-chrome chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing chromium (Debian's package)"; \
+	  { apt-get install -yqq chromium || { apt-get update -qq && apt-get install -yqq chromium; }; } >/dev/null 2>&1; \
+	fi || echo "chromium cannot be installed: the tests of the page in a browser are skipped"
 
 # $(call tested,PYTHON,TESTS): what fails beside others is tried once more, alone, and the output
 # names it. A test that fails twice, a crash, or an error at collection fails the run.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Iterator
+from importlib.util import find_spec
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -19,11 +20,19 @@ from tests.project._tree import modules, packages
 RENAMED = {"aclose": "close", "__aenter__": "__enter__", "__aexit__": "__exit__"}
 
 
+# FastMCP's Starlette is too new for the oldest FastAPI, which is tried in another environment.
+PACKAGES = {
+    name: path
+    for name, path in packages().items()
+    if name != "limiter_fastmcp" or find_spec("fastmcp")
+}
+
+
 def public_modules() -> list[str]:
     """Return the modules that a user may import."""
     return [
         name
-        for package in packages().values()
+        for package in PACKAGES.values()
         for name, _ in modules(package)
         if not any(part.startswith("_") for part in name.split("."))
     ]
@@ -54,7 +63,7 @@ def test_exported_names_are_sorted_constants_first_then_classes(module: ModuleTy
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("package", packages())
+@pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_exports_all_that_can_be_imported_from_it(package: str) -> None:
     loaded = importlib.import_module(package)
     public = {
