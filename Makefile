@@ -32,7 +32,7 @@ WORKERS ?= 6
 PARALLEL = --numprocesses $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo environments chromium test test-fast test-here test-redis-5 test-slow test-faults test-containers test-wheel lint types bench fix clean
+.PHONY: help demo environments chromium test test-fastmcp test-fast test-here test-redis-5 test-slow test-faults test-containers test-wheel lint types bench fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,13 +40,13 @@ help: ## list the targets
 demo: $(VENV)/.installed ## replay a log of calls under limits, and show who held what when
 	$(BIN)/limiter demo $(ARGS)
 
-test: environments test-here test-redis-5 $(TESTED:%=test-%) ## run all tests, and what depends on it on the other of Python 3.11 and 3.13
+test: environments test-here test-redis-5 $(if $(ARGS),,test-fastmcp) $(TESTED:%=test-%) ## run all tests, and what depends on it on the other of Python 3.11 and 3.13
 
 # All that `test` needs, at the same time.
 OTHERS = $(filter-out $(shell $(PYTHON) $(VERSION_OF)),$(TESTED))
 environments:
 	@$(MAKE) --no-print-directory --jobs $(VENV)/.tools $(VENV)-redis-5/.installed \
-	  $(foreach version,$(OTHERS),$(if $(call found,$(version)),$(VENV)-$(version)/.installed)) chromium
+	  $(VENV)-fastmcp/.installed $(foreach version,$(OTHERS),$(if $(call found,$(version)),$(VENV)-$(version)/.installed)) chromium
 
 # For the tests of the page. Where it cannot be had they are skipped, and name it.
 chromium:
@@ -80,6 +80,12 @@ ON_REDIS_5 := tests/arq tests/saq $(addprefix tests/redis/test_,contract.py conn
   "tests/project/test_examples.py::test_example[arq_one_per_customer]" $(ON_ONE_SERVER)
 test-redis-5: $(VENV)-redis-5/.installed
 	$(call tested,$(VENV)-redis-5/bin/python,$(or $(ARGS),$(ON_REDIS_5)))
+
+# FastMCP forbids the newest py-key-value, which Docket has, and the newest redis-py.
+test-fastmcp: $(VENV)-fastmcp/.installed
+	$(call tested,$(VENV)-fastmcp/bin/python,tests/fastmcp_ \
+	  "tests/project/test_examples.py::test_example[fastmcp_tools]" \
+	  tests/project/test_pages.py::test_the_page_of_fastmcp)
 
 # What depends on the Python, or on the release of a framework: not once more what kills and restarts processes for minutes.
 ELSEWHERE := tests/core tests/stores tests/project tests/redis/test_contract.py \
@@ -124,9 +130,11 @@ lint: $(VENV)/.tools ## check style and formatting (ruff)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.tools ## check types (pyright and mypy, both strict)
+types: $(VENV)/.tools $(VENV)-fastmcp/.installed ## check types (pyright and mypy, both strict)
 	$(BIN)/pyright
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(VENV)-fastmcp/bin/python adapters/limiter_fastmcp examples/fastmcp_tools.py
+	$(BIN)/mypy --python-executable $(VENV)-fastmcp/bin/python -p limiter_fastmcp
 
 bench: $(VENV)/.bench ## measure speed and memory beside peers; a table of ratios
 	$(BIN)/python benchmarks/run.py $(ARGS)
@@ -168,6 +176,11 @@ $(VENV)/.bench: $(VENV)/.tools
 $(VENV)-redis-5/.installed: $(VENV)/.pip
 	$(PYTHON) -m venv --without-pip $(VENV)-redis-5
 	$(BIN)/python $(PIP) --python $(@D)/bin/python install --editable '.[arq,cli,otel,saq]' --group test
+	@touch $@
+
+$(VENV)-fastmcp/.installed: $(VENV)/.pip
+	$(PYTHON) -m venv --without-pip $(VENV)-fastmcp
+	$(BIN)/python $(PIP) --python $(@D)/bin/python install --editable '.[docket,fastmcp]' 'fastmcp[tasks]' --group test
 	@touch $@
 
 $(VENV)-build/.installed: $(VENV)/.pip

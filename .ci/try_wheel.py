@@ -41,6 +41,9 @@ BESIDE = {
 }
 """What examples need beside the extra, by the module that they import."""
 
+PARTS = {"testing": "limiter_core.testing", "top": "limiter_cli.top.view"}
+"""What extras are for that is no package of its own."""
+
 SECONDS = 180
 """That a program may take."""
 
@@ -158,9 +161,7 @@ def extra_of(script: Path) -> str:
 
 def module_of(extra: str) -> str:
     """Return the module that an extra is for."""
-    if extra == "testing":
-        return "limiter_core.testing"
-    return f"limiter_{extra.replace('-', '_')}"
+    return PARTS.get(extra) or f"limiter_{extra.replace('-', '_')}"
 
 
 def examples_of(extra: str) -> list[Path]:
@@ -189,7 +190,7 @@ def try_alone(wheel: Path, folder: Path) -> None:
         if not needed_beside([script]):
             alone.example(script)
     for extra in EXTRAS:
-        if extra in ("cli", "testing"):
+        if extra in {"cli", *PARTS}:
             continue
         said = alone.python(f"import {module_of(extra)}", fails=True)
         assert f'pip install "concurrency-limits[{extra}]"' in said, f"{extra}: {said}"
@@ -212,6 +213,8 @@ def try_extra(wheel: Path, folder: Path, extra: str) -> str:
     run(environment.program("python"), "-m", "pip", "check")
     environment.python(f"import {module_of(extra)}")
     if extra == "cli":
+        said = run(environment.program("limiter"), "top", cwd=folder, fails=True)
+        assert 'pip install "concurrency-limits[top]"' in said, said
         run(environment.program("limiter"), "demo", cwd=folder)
         run(environment.program("limiter"), "--help", cwd=folder)
     for script in scripts:

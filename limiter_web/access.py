@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import logging
 import secrets
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from limiter_web.paths import root_of
 
 __all__ = ("COOKIE", "CSRF_FIELD", "CSRF_HEADER", "Access", "Session")
 
+logger = logging.getLogger("limiter")
+
 COOKIE = "limiter_session"
 CSRF_FIELD = "csrf"
 CSRF_HEADER = "x-csrf-token"
@@ -30,8 +33,8 @@ CSRF_HEADER = "x-csrf-token"
 LASTS = 12 * 3600
 """Seconds after which an operator gives the token again."""
 
-SHORTEST = 8
-"""Characters of a token at the least."""
+SHORT = 8
+"""Characters; a token that has fewer is warned of, since it can be guessed."""
 
 MAX_OPERATOR_LENGTH = 100
 
@@ -58,14 +61,20 @@ class Access:
         private: whether reading needs it, too.
 
     Raises:
-        ConfigurationError: the token is too short, or reading needs one and there is none.
+        ConfigurationError: the token is empty, or reading needs one and there is none.
     """
 
     def __init__(self, token: str | None, *, private: bool) -> None:
-        if token is not None and len(token) < SHORTEST:
+        if token == "":
             raise ConfigurationError(
-                f"a token has at least {SHORTEST} characters, got {len(token)}; "
-                "`python -m secrets` makes none, `openssl rand -hex 16` does"
+                "the token is empty: give one (`openssl rand -hex 16` makes it), or none for a "
+                "page that only reads"
+            )
+        if token is not None and len(token) < SHORT:
+            logger.warning(
+                "the token of the page of limits has %d characters and can be guessed; "
+                "`openssl rand -hex 16` makes a better one",
+                len(token),
             )
         if private and token is None:
             raise ConfigurationError("a page that is private needs a token")

@@ -42,7 +42,7 @@ def limits_app(
     Args:
         store: a store, or its URL. One that is given stays open; one made from a URL is closed at
             the end of the app's lifespan, which an app that is mounted does not have.
-        token: what changing anything needs; None: read-only. At least 8 characters.
+        token: what changing anything needs; None: read-only.
         private: whether reading needs the token, too.
         allowed_hosts: names by which browsers may reach the app, as a protection against DNS
             rebinding: `limits.example.com`, `*.example.com`. Addresses and `localhost` are always

@@ -5,7 +5,7 @@ Texts of a store are shown as `Text`, never as markup, and without control chara
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -129,8 +129,11 @@ class KeyScreen(Screen[None]):
         self.query_one(Table).show(rows)
 
     def action_pause(self) -> None:
-        """Pause the key."""
-        self._do(self._limiter.pause(self._key))
+        """Ask, and pause the key."""
+        self._after_asking(
+            f"Admit no call to {self._key} until it is resumed? Type yes:",
+            lambda: self._limiter.pause(self._key),
+        )
 
     def action_resume(self) -> None:
         """Resume the key."""
@@ -154,14 +157,24 @@ class KeyScreen(Screen[None]):
         if row is None:
             return
 
+        member = row[1:]
+        if row[0] == "h":
+            self._after_asking(
+                f"Evict the holder {member}? Type yes:", lambda: self._limiter.evict(member)
+            )
+        else:
+            self._after_asking(
+                f"Evict the waiter {member}? Type yes:",
+                lambda: self._limiter.evict_waiter(member, self._key),
+            )
+
+    def _after_asking(self, question: str, change: Callable[[], Awaitable[object]]) -> None:
         def answered(text: str | None) -> None:
             if text == "yes":
-                evict = self._limiter.evict if row[0] == "h" else self._limiter.evict_waiter
-                self._do(evict(row[1:]))
+                self._do(change())
 
-        kind = "holder" if row[0] == "h" else "waiter"
         app: Any = self.app  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        app.push_screen(QuestionScreen(f"Evict the {kind} {row[1:]}? Type yes:"), answered)
+        app.push_screen(QuestionScreen(question), answered)
 
     @work
     async def _do(self, change: Awaitable[object]) -> None:

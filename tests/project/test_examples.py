@@ -25,7 +25,7 @@ EXAMPLES = sorted(
     # What arq does is deprecated in redis-py 6 and newer; `make test` has an environment for it.
     if (int(redis.__version__.split(".")[0]) < 6 or not path.name.startswith("arq_"))
     and path.name != "local_server.py"  # which others import
-    # Its Starlette is too new for the oldest FastAPI, which is tried in another environment.
+    # What it needs forbids the newest releases of others: it has an environment of its own, too.
     and (find_spec("fastmcp") is not None or not path.name.startswith("fastmcp_"))
 )
 

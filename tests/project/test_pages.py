@@ -38,8 +38,6 @@ PAGES = (
     "docs/scale.md",
     "docs/top.md",
     "docs/write-an-adapter.md",
-    # Its Starlette is too new for the oldest FastAPI, which is tried in another environment.
-    *(["docs/fastmcp.md"] if find_spec("fastmcp") else []),
 )
 REDIS_IN_PAGES = ("redis://localhost:6379/0", "redis+cluster://localhost:7000")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -96,6 +94,12 @@ def test_code_runs_as_it_stands(block: Block, served: Callable[[str], str]) -> N
         asyncio.run(eval(code, namespace))
     else:
         exec(code, namespace)
+
+
+@pytest.mark.skipif(not find_spec("fastmcp"), reason="FastMCP has an environment of its own")
+def test_the_page_of_fastmcp(served: Callable[[str], str]) -> None:
+    for block in code_blocks("docs/fastmcp.md", "python"):
+        exec(compile(served(block.text), str(block), "exec"), {"__name__": "page"})
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -20,7 +20,7 @@ from tests.project._tree import modules, packages
 RENAMED = {"aclose": "close", "__aenter__": "__enter__", "__aexit__": "__exit__"}
 
 
-# FastMCP's Starlette is too new for the oldest FastAPI, which is tried in another environment.
+# FastMCP has an environment of its own.
 PACKAGES = {
     name: path
     for name, path in packages().items()

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from limiter_core import StoreError
+from limiter_core import Limiter, StoreError
 from limiter_core.monitoring import Collector
 from limiter_core.requests import Demand, Request
 from limiter_redis import RedisStore
@@ -94,7 +94,7 @@ async def test_a_server_that_is_away_for_a_while(own_server: Process) -> None:
 
 VIEWER = (
     "resetkeys ~{limiter:*}:* ~{limiter}:* resetchannels -@all +select +ping +evalsha +eval +scan"
-    " +time +type +get +hget +hmget +zrange"
+    " +hscan +lrange +time +type +get +hget +hmget +zrange"
 )
 """What a page that only reads has to be allowed; see docs/operating.md."""
 
@@ -112,6 +112,11 @@ async def test_a_user_that_may_only_read_sees_everything_and_changes_nothing(
     await face.acquire(Request("alone", (Demand("alone", 1),), lease=0.05))
     viewer = RedisStore(own_server.url.replace("redis://", "redis://viewer:s3cret@"))
     collector = Collector(viewer)
+    async with Limiter(writer) as operator:
+        await operator.set_name_limit("billing", 3, by="ann")
+    reads = viewer.async_face()
+    assert [each.name for each in await reads.policies()] == ["billing"]
+    assert [each.by for each in await reads.changes()] == ["ann"]
     dump = {
         name: own_server.admin.dump(name)
         for name in ("{limiter:k0}:state", "{limiter:ended}:state")

@@ -13,6 +13,7 @@ from starlette.routing import Mount
 from limiter_core import ConfigurationError
 from limiter_memory import MemoryStore
 from limiter_web import limits_app
+from limiter_web.access import Access
 from limiter_web.operations import ACTIONS
 from limiter_web.security import CSP, is_allowed_host
 from limiter_web.server import check_exposure
@@ -211,7 +212,7 @@ def test_it_works_below_a_path(store: MemoryStore) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"token": "short"},
+        {"token": ""},
         {"private": True},
         {"top_keys": -1},
         {"trace_url": "https://traces.example"},
@@ -230,3 +231,11 @@ def test_others_reach_it_only_if_that_is_meant() -> None:
     check_exposure("0.0.0.0", token=None, public=True)
     with pytest.raises(ConfigurationError, match="--public"):
         check_exposure("0.0.0.0", token=None, public=False)
+
+
+def test_a_token_that_can_be_guessed_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    Access("long enough to be none", private=False)
+    assert not caplog.records
+    assert Access("short", private=False).accepts("short")
+    assert "has 5 characters and can be guessed" in caplog.text
+    assert "short" not in caplog.text
