@@ -133,7 +133,7 @@ lint: $(VENV)/.tools ## check style and formatting (ruff)
 types: $(VENV)/.tools $(VENV)-fastmcp/.installed ## check types (pyright and mypy, both strict)
 	$(BIN)/pyright
 	$(BIN)/mypy
-	$(BIN)/pyright --pythonpath $(VENV)-fastmcp/bin/python adapters/limiter_fastmcp examples/fastmcp_tools.py
+	$(BIN)/pyright --project .ci/pyright-fastmcp.json
 	$(BIN)/mypy --python-executable $(VENV)-fastmcp/bin/python -p limiter_fastmcp
 
 bench: $(VENV)/.bench ## measure speed and memory beside peers; a table of ratios
