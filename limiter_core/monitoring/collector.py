@@ -34,7 +34,10 @@ IDLE_AFTER = 60.0
 """Seconds after which nobody counts as watching, since the last viewer left."""
 
 SEARCH_EVERY = 10.0
-"""Seconds from the begin of a search for keys to that of the next one."""
+"""Seconds from the begin of a search for keys to that of the next one, at the most."""
+
+SEARCH_EVERY_SMALL = 2.0
+"""The same while somebody watches, where the search takes a small share of it."""
 
 SEARCH_SHARE = 0.05
 """The share of the time that a search may take, where the server is full of others' keys."""
@@ -202,7 +205,12 @@ class Collector:
         while True:
             began = self.now()
             await self.search()
-            every = SEARCH_EVERY if self._searched and self._unavailable_since is None else EVERY
+            every = EVERY
+            if self._searched and self._unavailable_since is None:
+                every = SEARCH_EVERY
+                if not self._is_idle():
+                    took = self.now() - began
+                    every = min(every, max(SEARCH_EVERY_SMALL, took / SEARCH_SHARE))
             await anyio.sleep(max(0.0, began + every - self.now()))
 
     async def look(self) -> None:
