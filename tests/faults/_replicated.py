@@ -14,10 +14,9 @@ from typing import Any
 import redis
 
 from tests.redis._ports import free_port
-from tests.redis._servers import PATIENCE, Process
+from tests.redis._servers import PATIENCE, Process, server_program
 from tests.redis._tools import until_now
 
-from ._deployments import server_program
 from ._network import TwoWayProxy
 
 SERVICE = "limits"

@@ -14,10 +14,10 @@ import redis
 
 from limiter_core import SyncLimiter
 from limiter_redis import RedisStore
-from tests.redis._servers import Process
+from tests.redis._servers import Process, server_program
 from tests.redis._tools import until_now
 
-from ._deployments import KEEPING, server_program
+from ._deployments import KEEPING
 from ._jobs import ARQ, CELERY, DOCKET, SAQ, Framework, Workers
 from ._overlap import History, check
 from ._trial import SECONDS, Figures

@@ -11,10 +11,10 @@ import pytest
 
 from limiter_core import SyncLimiter
 from limiter_redis import RedisStore
-from tests.redis._servers import Process
+from tests.redis._servers import Process, server_program
 from tests.redis._tools import until_now
 
-from ._deployments import keys_for_ever, server_program
+from ._deployments import keys_for_ever
 from ._overlap import check
 from ._trial import GRACE, SECONDS, Figures
 from ._web import Web
@@ -30,6 +30,7 @@ LATE = 2.0
 
 OF_KILLED_SERVERS = {"broken", "no connection"}
 
+# The environment of arq and SAQ, in which their fault trials run, has neither.
 pytest.importorskip("fastapi")
 pytest.importorskip("httpx2")
 pytestmark = pytest.mark.timeout(REQUESTS / SLOWEST + 120)
@@ -61,7 +62,7 @@ def requests_end(folder: Path, figures: Figures, client: str) -> set[str]:
         began = time.monotonic()
         web.until(lambda: web.requests() > 0, "a request has ended", REQUESTS)
         for number in range(KILLS):
-            # In turns who serves and, where the client has the limit, who holds.
+            # A process of each kind in turn: of the servers, and of the clients that hold slots.
             web.kill_one(web.clients if number % 2 and client != "sockets" else web.servers)
             enough = (number + 1) * REQUESTS // KILLS
             web.until(

