@@ -32,7 +32,7 @@ WORKERS ?= 6
 PARALLEL = --numprocesses $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo environments chromium test test-fastmcp test-fast test-here test-redis-5 test-slow test-faults test-containers test-wheel lint types bench fix clean
+.PHONY: help demo environments chromium test test-fastmcp test-fast test-here test-redis-5 test-slow test-faults test-containers test-wheel docs docs-serve lint types bench fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,7 +85,7 @@ test-redis-5: $(VENV)-redis-5/.installed
 test-fastmcp: $(VENV)-fastmcp/.installed
 	$(call tested,$(VENV)-fastmcp/bin/python,tests/fastmcp_ \
 	  "tests/project/test_examples.py::test_example[fastmcp_tools]" \
-	  tests/project/test_pages.py::test_the_page_of_fastmcp)
+	  tests/project/test_pages.py -k fastmcp)
 
 # What depends on the Python, or on the release of a framework: not once more what kills and restarts processes for minutes.
 ELSEWHERE := tests/core tests/stores tests/project tests/redis/test_contract.py \
@@ -126,6 +126,13 @@ test-containers: $(VENV)/.tools ## run the tests of the Redis store on servers i
 test-wheel: $(VENV)-build/.installed ## build sdist and wheel, and use the wheel as a user does
 	$(VENV)-build/bin/python .ci/try_wheel.py
 
+docs: $(VENV)-docs/.installed ## build the site of the docs, strictly; list its external links
+	$(VENV)-docs/bin/zensical build --clean --strict
+	$(VENV)-docs/bin/python .ci/check_site.py
+
+docs-serve: $(VENV)-docs/.installed ## show the site, and build again what changes
+	$(VENV)-docs/bin/zensical serve
+
 lint: $(VENV)/.tools ## check style and formatting (ruff)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -144,7 +151,7 @@ fix: $(VENV)/.tools ## format the code, and repair what ruff can
 	$(BIN)/ruff format .
 
 clean: ## remove environments, caches and builds
-	rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # -- environments ----------------------------------------------------------------------------------
@@ -186,6 +193,11 @@ $(VENV)-fastmcp/.installed: $(VENV)/.pip
 $(VENV)-build/.installed: $(VENV)/.pip
 	$(PYTHON) -m venv --without-pip $(VENV)-build
 	$(BIN)/python $(PIP) --python $(@D)/bin/python install --group build
+	@touch $@
+
+$(VENV)-docs/.installed: $(VENV)/.pip
+	$(PYTHON) -m venv --without-pip $(VENV)-docs
+	$(BIN)/python $(PIP) --python $(@D)/bin/python install --group docs
 	@touch $@
 
 $(VENV)-%/.installed: $(VENV)/.pip

@@ -1,7 +1,7 @@
 """How much one server can do: the simulation's scenarios, with costs measured on a real server.
 
     python benchmarks/simulate.py                 the tables
-    python benchmarks/simulate.py --plot FILE     the figure of docs/scale.md as well
+    python benchmarks/simulate.py --plot FILE     the figure of docs/explanation/scale.md as well
 
 First it measures the cost of each operation: processor time of a real server per operation, each
 sent alone (operations that one process requests in one tick are sent together and cost less). Then

@@ -68,8 +68,8 @@ def register_key_type(kind: type[T], text: Callable[[T], str]) -> None:
 
     Raises:
         ConfigurationError: `kind` is no class, or one whose rule is fixed (built-in types and the
-            others of the list in docs/keys.md); `text` is no function, or prints an address; or
-            the class was registered with another function before.
+            others of the list in docs/reference/keys.md); `text` is no function, or prints an
+            address; or the class was registered with another function before.
     """
     given: Any = kind
     function: Any = text

@@ -53,7 +53,7 @@ def value_text(value: object, *, where: str) -> str:
 
     `42` and `"42"`, a `UUID` and its text share a key; `None` and `"None"`, `True` and `"True"`
     do not. Containers, dataclasses and pydantic models become canonical JSON, secrets a digest.
-    docs/keys.md has the list of types.
+    docs/reference/keys.md has the list of types.
 
     Args:
         value: what a strategy found.

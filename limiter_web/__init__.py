@@ -3,7 +3,7 @@
     app.mount("/limits", limits_app(store, token="..."))     # in Starlette or FastAPI
     limiter serve --url redis://localhost:6379/0             # or by itself
 
-`docs/operating.md` says what is shown, who may do what, and how to reach it safely.
+`docs/how-to/operating.md` says what is shown, who may do what, and how to reach it safely.
 """
 
 from importlib import import_module

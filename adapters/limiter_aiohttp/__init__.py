@@ -3,7 +3,7 @@
     limit = LimitMiddleware(limiter, ConcurrencyLimit("host", 10))
     session = aiohttp.ClientSession(middlewares=[limit])
 
-`docs/aiohttp.md` says what is held when.
+`docs/how-to/aiohttp.md` says what is held when.
 """
 
 from importlib import import_module

@@ -4,8 +4,8 @@
 
     @app.get("/reports/{customer_id}", dependencies=[Depends(limit(limiter, per_customer))])
 
-A slot is held until the last byte of the response was sent. `docs/asgi.md` says what is held when,
-and what a strategy sees of a request.
+A slot is held until the last byte of the response was sent. `docs/how-to/asgi.md` says what is held
+when, and what a strategy sees of a request.
 """
 
 from importlib import import_module

@@ -2,7 +2,8 @@
 
     mcp.add_middleware(LimitMiddleware(limiter, ConcurrencyLimit(LIMIT_BY.fn_name, 4)))
 
-`docs/fastmcp.md` says what is held when, and how to limit background tasks, which this does not.
+`docs/how-to/fastmcp.md` says what is held when, and how to limit background tasks, which
+this does not.
 """
 
 from importlib import import_module

@@ -3,7 +3,7 @@
     transport = AsyncLimitedTransport(limiter, ConcurrencyLimit("host", 10))
     client = httpx.AsyncClient(transport=transport)
 
-`docs/httpx.md` says what is held when. For httpx2: `limiter_httpx2`, which has the same classes.
+`docs/how-to/httpx.md` says what is held when. For httpx2: `limiter_httpx2`, with the same classes.
 """
 
 from importlib import import_module

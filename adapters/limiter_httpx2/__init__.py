@@ -3,7 +3,7 @@
     transport = AsyncLimitedTransport(limiter, ConcurrencyLimit("host", 10))
     client = httpx2.AsyncClient(transport=transport)
 
-`docs/httpx.md` says what is held when. For httpx: `limiter_httpx`, which has the same classes.
+`docs/how-to/httpx.md` says what is held when. For httpx: `limiter_httpx`, with the same classes.
 """
 
 from importlib import import_module

@@ -4,8 +4,8 @@
 
     LimiterInstrumentor().instrument()
 
-or start the program by `opentelemetry-instrument`, which finds it. `docs/observability.md` lists
-the metrics, and says how to read the spans.
+or start the program by `opentelemetry-instrument`, which finds it. `docs/how-to/observability.md`
+lists the metrics, and says how to read the spans.
 """
 
 from importlib import import_module

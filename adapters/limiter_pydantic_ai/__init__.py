@@ -4,7 +4,7 @@
     model = ConcurrencyLimitedModel("openai:gpt-5", limiter=shared)
     agent = Agent(model)
 
-`docs/pydantic-ai.md` says what is held when.
+`docs/how-to/pydantic-ai.md` says what is held when.
 """
 
 from importlib import import_module

@@ -242,7 +242,7 @@ VALUES = st.recursive(
 
 
 def law(value: Any) -> object:
-    """Say by what a value goes: the rules of docs/keys.md, written once more, another way."""
+    """Say by what a value goes: the rules of docs/reference/keys.md, written another way."""
     if value is None or isinstance(value, bool):
         return "constant", value
     if isinstance(value, SecretStr):

@@ -35,7 +35,7 @@ BODIES = 8
 
 LIMITS = {"one": 1, "two": 2, "three": 3}
 GRACE = 121.0
-"""Seconds that a Redis key outlives its last member, at the most; see docs/redis-layout.md."""
+"""Seconds that a Redis key outlives its last member at most; see docs/reference/redis-layout.md."""
 
 
 @dataclass(slots=True)

@@ -99,7 +99,7 @@ def test_a_replica_takes_over_by_order(cluster: Cluster, trial: Begin) -> None:
 
 def test_what_an_order_to_sentinels_may_cost_is_written_down() -> None:
     """SENTINEL FAILOVER of a primary that lives: two are writable for longer than a lease."""
-    page = " ".join((ROOT / "docs" / "cluster.md").read_text(encoding="utf-8").split())
+    page = " ".join((ROOT / "docs" / "how-to" / "cluster.md").read_text(encoding="utf-8").split())
     assert (
         "After a `SENTINEL FAILOVER` of a live primary, that primary accepts writes for up to ten "
         "seconds"

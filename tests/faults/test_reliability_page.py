@@ -1,4 +1,4 @@
-"""docs/reliability.md is right: the tests that it names exist, and none is left out."""
+"""docs/explanation/reliability.md is right: the tests that it names exist, and none is left out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.project._tree import ROOT
 from tests.project.test_pages import GUARANTEE
 
-PAGE = ROOT / "docs" / "reliability.md"
+PAGE = ROOT / "docs" / "explanation" / "reliability.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 

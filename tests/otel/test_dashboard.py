@@ -10,9 +10,9 @@ from limiter_core.requests import Loss
 from limiter_otel import _counts, _metrics
 from tests.project._tree import ROOT
 
-DASHBOARD = (ROOT / "docs/limiter-dashboard.json").read_text(encoding="utf-8")
-ALERTS = (ROOT / "docs/limiter-alerts.yml").read_text(encoding="utf-8")
-PAGE = (ROOT / "docs/observability.md").read_text(encoding="utf-8")
+DASHBOARD = (ROOT / "docs/assets/limiter-dashboard.json").read_text(encoding="utf-8")
+ALERTS = (ROOT / "docs/assets/limiter-alerts.yml").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/how-to/observability.md").read_text(encoding="utf-8")
 
 METRICS = {
     _metrics.WAIT: "_seconds_bucket",

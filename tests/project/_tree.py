@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+IN_REPOSITORY = "https://github.com/concurrency-limits/concurrency-limits/"
+"""How a page of the site links to a file that is not on the site."""
 
 
 def packages() -> dict[str, Path]:
@@ -23,12 +27,19 @@ def modules(package: Path) -> Iterator[tuple[str, Path]]:
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
+def pages() -> list[str]:
+    """Return the Markdown pages that people read: those of the site, and those at the top."""
+    found = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
+    return sorted(str(path.relative_to(ROOT)) for path in found)
+
+
 class Block(NamedTuple):
-    """A block of code in a Markdown page, and where it begins."""
+    """A block of code in a Markdown page, where it begins, and its title: the name of a file."""
 
     page: str
     line: int
     text: str
+    title: str = ""
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -38,8 +49,16 @@ def code_blocks(page: str, language: str) -> list[Block]:
     """Return the blocks of a language in a page, without the indent they stand at."""
     text = (ROOT / page).read_text(encoding="utf-8")
     found: list[Block] = []
-    fenced = rf"^( *)```{language}\n(.*?)^\1```$"
+    fenced = rf'^( *)```{language}(?: title="([^"]*)")?\n(.*?)^\1```$'
     for match in re.finditer(fenced, text, re.DOTALL | re.MULTILINE):
-        code = re.sub(rf"^{match[1]}", "", match[2], flags=re.MULTILINE)
-        found.append(Block(page, text.count("\n", 0, match.start()) + 2, code))
+        code = re.sub(rf"^{match[1]}", "", match[3], flags=re.MULTILINE)
+        line = text.count("\n", 0, match.start()) + 2
+        found.append(Block(page, line, code, match[2] or ""))
     return found
+
+
+def headings_of(text: str) -> set[str]:
+    """Return the anchors of the headings of a page, as GitHub and the site make them."""
+    outside = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^#+ (.*)$", outside, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in found}

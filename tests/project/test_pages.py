@@ -6,8 +6,11 @@ import ast
 import asyncio
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,31 +18,19 @@ from django.conf import settings
 
 import limiter_core
 from limiter_core import LIMIT_BY, ConcurrencyLimit, ConcurrencyStrategy, ConflictResolution
-from tests.project._tree import ROOT, Block, code_blocks
+from tests.project._tree import DOCS, IN_REPOSITORY, ROOT, Block, code_blocks, headings_of, pages
 from tests.redis._servers import open_source, sources
 
-PAGES = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "docs/aiohttp.md",
-    "docs/arq.md",
-    "docs/asgi.md",
-    "docs/celery.md",
-    "docs/cluster.md",
-    "docs/docket.md",
-    "docs/httpx.md",
-    "docs/keys.md",
-    "docs/observability.md",
-    "docs/operating.md",
-    "docs/pydantic-ai.md",
-    "docs/redis-layout.md",
-    "docs/reliability.md",
-    "docs/scale.md",
-    "docs/top.md",
-    "docs/write-an-adapter.md",
-)
+PAGES = pages()
 REDIS_IN_PAGES = ("redis://localhost:6379/0", "redis+cluster://localhost:7000")
+ELSEWHERE = {
+    "fastmcp": "FastMCP has an environment of its own",
+    "prefect": "Prefect has a server of its own, and is in no environment of the tests",
+    "redis_semaphore": "a peer, in the group bench",
+    "steindamm": "a peer, in the group bench",
+}
+"""What is not in every environment of the tests, by the module that a block imports."""
+TREE = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 GUARANTEE = (
@@ -79,10 +70,47 @@ def django_project() -> None:
         settings.configure()
 
 
+def imported_in(code: ast.AST) -> set[str]:
+    """Return the packages that code imports."""
+    found = [node for node in ast.walk(code) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [
+        [each.name for each in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+        for node in found
+    ]
+    return {name.partition(".")[0] for each in names for name in each}
+
+
+@pytest.fixture
+def files(
+    block: Block,
+    served: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Path]:
+    """The folder of a reader who saved the files of the page, as their titles say."""
+    for each in code_blocks(block.page, "python"):
+        if each.title:
+            (tmp_path / each.title).write_text(served(each.text), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
 @pytest.mark.parametrize(
     "block", [block for page in PAGES for block in code_blocks(page, "python")], ids=str
 )
-def test_code_runs_as_it_stands(block: Block, served: Callable[[str], str]) -> None:
+def test_code_runs_as_it_stands(block: Block, served: Callable[[str], str], files: Path) -> None:
+    missing = imported_in(compile(block.text, "", "exec", flags=TREE)) & ELSEWHERE.keys()
+    for name in sorted(missing):
+        if not find_spec(name):
+            pytest.skip(ELSEWHERE[name])
+    if block.title.startswith("test_"):
+        run_pytest(files / block.title)
+        return
     code = compile(
         "\n" * (block.line - 1) + served(block.text),  # so that a traceback names the page's line
         f"<{block.page}>",
@@ -96,10 +124,13 @@ def test_code_runs_as_it_stands(block: Block, served: Callable[[str], str]) -> N
         exec(code, namespace)
 
 
-@pytest.mark.skipif(not find_spec("fastmcp"), reason="FastMCP has an environment of its own")
-def test_the_page_of_fastmcp(served: Callable[[str], str]) -> None:
-    for block in code_blocks("docs/fastmcp.md", "python"):
-        exec(compile(served(block.text), str(block), "exec"), {"__name__": "page"})
+def run_pytest(file: Path) -> None:
+    """Run a file of tests as its user does."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file.name]
+    run = subprocess.run(
+        command, cwd=file.parent, capture_output=True, text=True, check=False, timeout=50
+    )
+    assert run.returncode == 0, run.stdout
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -112,7 +143,7 @@ def test_a_page_says_where_top_level_await_is_meant(page: str) -> None:
 
 def test_there_is_code_to_run() -> None:
     assert len(code_blocks("README.md", "python")) >= 4
-    assert code_blocks("CONTRIBUTING.md", "python")
+    assert sum(len(code_blocks(page, "python")) for page in PAGES) > 30
 
 
 def test_every_limit_in_the_table_of_strategies_is_one() -> None:
@@ -144,13 +175,21 @@ def test_the_readme_states_the_guarantee_and_stays_short() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+    for target in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", text):
         path, _, heading = target.partition("#")
         linked = (ROOT / page).parent / path if path else ROOT / page
         assert linked.exists(), target
         if heading:
-            headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
-            assert heading in {found.lower().replace(" ", "-") for found in headings}, target
+            assert heading in headings_of(linked.read_text(encoding="utf-8")), target
+        on_site = page.startswith("docs/") is linked.resolve().is_relative_to(DOCS)
+        assert on_site or not page.startswith("docs/"), f"{target} is not on the site"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_into_the_repository_name_what_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(rf"{IN_REPOSITORY}(?:blob|tree)/main/([^)#\s]+)", text):
+        assert (ROOT / target).exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES)

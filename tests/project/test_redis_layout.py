@@ -6,7 +6,7 @@ import re
 
 from tests.project._tree import ROOT
 
-PAGE = (ROOT / "docs" / "redis-layout.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "redis-layout.md").read_text(encoding="utf-8")
 IN_TABLES = set(re.findall(r"`([a-z_]+)`", "".join(re.findall(r"^\|.*\n", PAGE, re.MULTILINE))))
 
 

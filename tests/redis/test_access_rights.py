@@ -37,7 +37,7 @@ RIGHTS = (
     " +hscan +lpush +ltrim +lrange"
     " +scan +sadd +smembers +expire +ping +select +hello +client|setinfo"
 )
-"""What the user of a limiter has to be allowed, and no more; see docs/redis-acl."""
+"""What the user of a limiter has to be allowed, and no more; see docs/reference/redis-layout.md."""
 
 
 def allow(server: Process, rights: str) -> str:

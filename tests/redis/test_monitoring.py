@@ -96,7 +96,7 @@ VIEWER = (
     "resetkeys ~{limiter:*}:* ~{limiter}:* resetchannels -@all +select +ping +evalsha +eval +scan"
     " +hkeys +lrange +time +type +get +hget +hmget +zrange"
 )
-"""What a page that only reads has to be allowed; see docs/operating.md."""
+"""What a page that only reads has to be allowed; see docs/how-to/operating.md."""
 
 
 async def test_a_user_that_may_only_read_sees_everything_and_changes_nothing(

@@ -25,7 +25,7 @@ from ._tools import until_now
 from .test_access_rights import RIGHTS, use_everything
 
 EVERY_KIND = [
-    # what a table of docs/redis-layout.md says, by the beginnings of its names
+    # what a table of docs/reference/redis-layout.md says, by the beginnings of its names
     ("limiter", "{limiter:", "{limiter}", "limiter"),
     ("shop:limits", "shop:limits:{", "shop:limits", "shop:limits"),
     ("{shop}:limits", "{shop}:limits:{", "{shop}:limits", "{shop}:limits"),

@@ -169,7 +169,7 @@ def test_those_in_one_place_hear_each_other_and_no_others_do(
     other_face.release(f"waits-{number}", (f"slot-{number}",))
 
 
-PAGE = (ROOT / "docs" / "redis-layout.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "redis-layout.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("database", [0, 3])

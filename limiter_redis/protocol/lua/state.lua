@@ -1,7 +1,7 @@
 -- The state of a key while a call lasts: read once, changed here, written once (`save_all`).
 --
 -- The rules S1 to S23 are those of limiter_core/store.py; the layout is shown in
--- docs/redis-layout.md. Names that are not defined here stand in entry.lua.
+-- docs/reference/redis-layout.md. Names that are not defined here stand in entry.lua.
 
 local function general()
 
