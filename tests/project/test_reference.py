@@ -1,0 +1,73 @@
+"""The reference has every public name, every command, and every setting."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import limiter_core
+from tests.project._tree import DOCS, ROOT, packages
+
+REFERENCE = "\n".join(
+    path.read_text(encoding="utf-8") for path in sorted((DOCS / "reference").glob("*.md"))
+)
+DOCUMENTED = set(re.findall(r"^::: ([\w.]+)$", REFERENCE, re.MULTILINE))
+
+MODULES = (
+    *(name for name in packages() if name != "limiter_fastmcp" or find_spec("fastmcp")),
+    "limiter_core.events",
+    "limiter_core.jobs",
+    "limiter_core.monitoring",
+    "limiter_core.requests",
+    "limiter_core.store",
+    "limiter_core.testing",
+)
+"""The packages, and the modules of the core that users import by themselves."""
+
+
+def script(name: str) -> ModuleType:
+    """Return one of the scripts that make pages."""
+    spec = spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def is_of_the_core(name: str, value: Any) -> bool:
+    """Whether a package has a name from the core, where the reference has it."""
+    return getattr(limiter_core, name, None) is value and f"limiter_core.{name}" in DOCUMENTED
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_name_is_in_the_reference(name: str) -> None:
+    module = importlib.import_module(name)
+    missing = [
+        each
+        for each in getattr(module, "__all__", ())
+        if each != "__version__"
+        and f"{name}.{each}" not in DOCUMENTED
+        and not is_of_the_core(each, getattr(module, each))
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", sorted(DOCUMENTED))
+def test_every_name_of_the_reference_is_there(path: str) -> None:
+    if path.startswith("limiter_fastmcp") and not find_spec("fastmcp"):
+        pytest.skip("FastMCP has an environment of its own")
+    module, _, name = path.rpartition(".")
+    found = importlib.import_module(path if path in MODULES else module)
+    assert path in MODULES or hasattr(found, name)
+
+
+def test_the_reference_of_the_commands_is_what_they_say() -> None:
+    made = script("docs_cli").page()
+    page = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
+    assert page == made, "out of date: run .venv/bin/python .ci/docs_cli.py"
