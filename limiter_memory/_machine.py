@@ -239,16 +239,18 @@ class Machine(Admission):
 
     def apply_policies(self, ids: Sequence[str], now: int) -> None:
         """Have tickets judged by the policies in force, and serve those who fit now."""
-        table = self.table
         touched: list[str] = []
         for request_id in ids:
-            ticket = table.tickets.get(request_id)
-            if ticket is not None and not ticket.evicted:
+            ticket = self.table.tickets.get(request_id)
+            if ticket is not None and ticket.evicted:
+                self.judge(ticket, now)
+            elif ticket is not None:
                 touched += [demand.key for demand in ticket.request.demands]
-                self._reap(ticket.request.demands, now)
-                if table.tickets.get(request_id) is ticket:
-                    self.declare_again(ticket, now)
-        self._serve(list(dict.fromkeys(touched)), now)
+                self.declare_again(ticket, now)
+        keys = list(dict.fromkeys(touched))
+        for key in keys:  # serves, so all are judged before
+            self._reap_key(key, now)
+        self._serve(keys, now)
 
     def _state_to_change(self, key: str) -> KeyState:
         """Return the state of a key, new if nothing uses it (S14)."""

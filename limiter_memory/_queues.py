@@ -208,7 +208,7 @@ class Queues:
         self.table.remove_first(state, ticket)
         holder = self._grant(request, ticket.order, ticket.sequence, now, handed_over=True)
         holder.offers, holder.deferred_until = ticket.offers, ticket.deferred_until
-        holder.waiting_since = ticket.since
+        holder.waiting_since, holder.declared = ticket.since, ticket.declared
         self.notify(request, granted(holder, now))
         del self.table.tickets[request.id]
 
@@ -256,6 +256,8 @@ class Queues:
         since = now if holder.waiting_since is None else holder.waiting_since
         ticket = Ticket(request, holder.order, holder.sequence, since, None, request.demands[0])
         ticket.offers, ticket.deferred_until = holder.offers, holder.deferred_until
+        ticket.declared = holder.declared
+        self.judge(ticket, now)
         self.table.tickets[request.id] = ticket
         self.table.remove_holder(holder)
         return ticket
@@ -327,6 +329,13 @@ class Queues:
 
     def declare_again(self, ticket: Ticket, now: int) -> None:
         """Have a queued ticket judged by the policies in force; `_serve` has to follow (S22)."""
+        self.judge(ticket, now)
+        self.table.note_end(ticket)
+
+    def judge(self, ticket: Ticket, now: int) -> None:
+        """Have a ticket judged by the policies in force (S22)."""
+        if not self.policies.settings and ticket.declared is None:
+            return
         declared = ticket.request.demands if ticket.declared is None else ticket.declared
         demands = self.policies.judged(declared, now)
         ticket.declared = declared
@@ -335,7 +344,6 @@ class Queues:
             ticket.request = ticket.request._replace(demands=demands)
             ticket.home = home
         ticket.policy_ends = self.policies.next_end(declared, now)
-        self.table.note_end(ticket)
 
     # -- bookkeeping -----------------------------------------------------------------------------
 

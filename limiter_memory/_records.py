@@ -28,6 +28,8 @@ class Holder:
     """As those of the ticket that was handed the slot."""
     waiting_since: int | None = None
     """When that ticket arrived; None without one."""
+    declared: tuple[Demand, ...] | None = None
+    """As that of the ticket, which waits by it again if the slot is not claimed."""
 
     def due(self) -> int | None:
         """Return when it ends unless renewed: the lease's end or the hold's, whichever is first."""

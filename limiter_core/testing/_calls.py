@@ -10,6 +10,9 @@ from limiter_core.tracing import labelled
 
 KEYS = ("model/a", "model/b", "model/c")
 
+NAMES = ("one", "other")
+"""Names of limits."""
+
 LISTENED_LEASE = 1_000_000.0
 """The lease of calls with a listener. No run outlives it: whether the process behind a listener
 lives is not simulated."""
@@ -39,7 +42,7 @@ _DEMANDS = {
         priority=st.sampled_from((0, 0, 1, -1)),
         group=st.sampled_from((None, None, "x", "y")),
         max_waiting=st.sampled_from((None, None, None, None, 0, 1, 2)),
-        name=st.sampled_from(("", "one", "other")),
+        name=st.sampled_from(("", *NAMES)),
     )
     for key in KEYS
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from limiter_core.policies import Policy, number_of
 from limiter_core.requests import PRESENCE, Demand, Presence, Refused, Replaced, Request
 
 Notification = tuple[str, str, object]
@@ -26,10 +27,16 @@ class Holding:
     preempted: bool = False
     offers: int = 0
     deferred_until: float | None = None
+    declared: tuple[Demand, ...] = ()
+    """The demands as the code declares them; those of the request are as they were granted."""
 
     def arrival(self) -> tuple[int, int]:
         """Return what arrivals are sorted by."""
         return self.order, self.sequence
+
+    def waiting_request(self) -> Request:
+        """Return the request with which a slot that was not claimed waits again."""
+        return self.request._replace(demands=self.declared)
 
     def due(self) -> float | None:
         """Return when it ends unless renewed."""
@@ -57,6 +64,10 @@ class Waiting:
     def arrival(self) -> tuple[int, int]:
         """Return what arrivals are sorted by."""
         return self.order, self.sequence
+
+    def waiting_request(self) -> Request:
+        """Return the request with which it waits; see `Holding.waiting_request`."""
+        return self.request
 
     def rank(self) -> tuple[bool, int, int, int, int]:
         """Return its rank in the queue (S7)."""
@@ -92,6 +103,8 @@ class ModelState:
         self.paused: set[str] = set()
         self.names: dict[str, str] = {}
         """Those of the limits with which the last new requests were admitted or queued (S20)."""
+        self.policies: dict[tuple[str, str], Policy] = {}
+        """By name, and "limit" or "pause" (S22)."""
         self.ended: dict[str, tuple[Refused | Replaced, float]] = {}
         """Answers for waiters that were dismissed, and when that was."""
         self.served_rounds: dict[tuple[str, int], int] = {}
@@ -110,7 +123,7 @@ class ModelState:
         """Take over the state of another."""
         self.holders, self.waiters = list(other.holders), list(other.waiters)
         self.overrides, self.paused = dict(other.overrides), set(other.paused)
-        self.names = dict(other.names)
+        self.names, self.policies = dict(other.names), dict(other.policies)
         self.ended, self.notifications = dict(other.ended), list(other.notifications)
         self.served_rounds = dict(other.served_rounds)
         self.group_rounds = dict(other.group_rounds)
@@ -176,17 +189,29 @@ class ModelState:
             self.presences[worker] = min(self.presences.get(worker, now), now)
         return self.is_present(presence.name, now) is not was_present
 
-    def limit(self, demand: Demand) -> int:
-        """Return the limit that applies to a demand (S12)."""
-        return self.overrides.get(demand.key, demand.limit)
+    def in_force(self, now: float) -> list[Policy]:
+        """Return the policies in force; of a name the pause last."""
+        in_order = [self.policies[place] for place in sorted(self.policies)]
+        return [each for each in in_order if each.ends_at is None or each.ends_at > now]
 
-    def fits(self, demand: Demand) -> bool:
+    def judged(self, demand: Demand, now: float) -> Demand:
+        """Return a demand with the number that the policies of its name make of it (S22)."""
+        if demand.cost > demand.limit > 0:  # it can never be admitted (S8)
+            return demand
+        number = number_of(self.in_force(now), demand.name, demand.limit)
+        return demand._replace(limit=number if number >= demand.cost else 0)
+
+    def limit(self, demand: Demand, now: float) -> int:
+        """Return the limit that applies to a demand as it is declared (S12, S22)."""
+        return self.overrides.get(demand.key, self.judged(demand, now).limit)
+
+    def fits(self, demand: Demand, now: float) -> bool:
         """Whether the slots are free."""
-        return self.in_use(demand.key) + demand.cost <= self.limit(demand)
+        return self.in_use(demand.key) + demand.cost <= self.limit(demand, now)
 
     def blocks(self, demand: Demand, arrival: tuple[int, int], now: float) -> bool:
         """Whether a call of this arrival has to wait for what it demands (S3)."""
-        if demand.key in self.paused or not self.fits(demand):
+        if demand.key in self.paused or not self.fits(demand, now):
             return True
         rank = (False, -demand.priority, self.next_round(demand, now), *arrival)
         return any(waiter.rank() < rank for waiter in self.served_queue(demand.key, now))

@@ -44,7 +44,7 @@ class Serving(StateChanges):
         for waiter in [w for w in self.waiters if w.home in keys]:
             if is_over(waiter.deferred_until, now):
                 self.change(waiter, deferred_until=None)
-        freed += [w.home for w in self.waiters if w.home in keys and gate_of(w.request)]
+        freed += [w.home for w in self.waiters if w.home in keys]
         self._requeue_lapsed(sorted(lapsed, key=lambda holder: holder.due() or 0.0), freed, now)
 
     def _requeue_lapsed(self, lapsed: Sequence[Holding], freed: Sequence[str], now: float) -> None:
@@ -55,7 +55,7 @@ class Serving(StateChanges):
             if offers >= OFFERS:
                 offers, until = 0, now + DEFERRED
             ticket = Waiting(
-                holder.request,
+                holder.waiting_request(),
                 *holder.arrival(),
                 now,
                 None,
@@ -63,7 +63,7 @@ class Serving(StateChanges):
                 deferred_until=until,
             )
             self.waiters.append(ticket)
-            self.enqueue(ticket, holder.request.demands[0], now)
+            self.enqueue(ticket, holder.declared[0], now)
         if lapsed:
             self.serve(freed, now)
 
@@ -103,7 +103,7 @@ class Serving(StateChanges):
         """Whether the first in a key's queue could be served; ended tickets do not count (S2)."""
         for waiter in self.served_queue(key, now):
             if not is_over(waiter.expires_at, now):
-                return key not in self.paused and self.fits(demand_of(waiter.request, key))
+                return key not in self.paused and self.fits(demand_of(waiter.request, key), now)
         return False
 
     def _servable_head(self, key: str, now: float) -> Waiting | None:
@@ -112,7 +112,7 @@ class Serving(StateChanges):
             if is_over(waiter.expires_at, now):
                 self.remove(waiter.request.id)
                 continue
-            fits = key not in self.paused and self.fits(demand_of(waiter.request, key))
+            fits = key not in self.paused and self.fits(demand_of(waiter.request, key), now)
             return waiter if fits else None
         return None
 
@@ -143,7 +143,7 @@ class Serving(StateChanges):
         reason: Refusal = Refusal.FULL,
         blocking: Sequence[Demand] = (),
     ) -> Refused:
-        limit = 0 if demand.key in self.paused else self.limit(demand)
+        limit = 0 if demand.key in self.paused else self.limit(demand, now)
         held_for = [now - holder.since for holder in self.holders_of(demand.key)]
         return Refused(
             demand.key,

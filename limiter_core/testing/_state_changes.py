@@ -45,7 +45,9 @@ class StateChanges(ModelState):
 
     def grant(self, ticket: Waiting, now: float, *, claimed: bool) -> None:
         """Give a ticket the slots that it demands."""
-        request = ticket.request
+        declared = ticket.request.demands
+        demands = tuple(self.judged(demand, now) for demand in declared)
+        request = ticket.request._replace(demands=demands)
         expires_at = now + (request.lease if claimed else request.claim)
         ends_at = hold_end(request, now) if claimed else None
         self.holders.append(
@@ -58,6 +60,7 @@ class StateChanges(ModelState):
                 ends_at,
                 offers=ticket.offers,
                 deferred_until=ticket.deferred_until,
+                declared=declared,
             )
         )
 
@@ -84,7 +87,7 @@ class StateChanges(ModelState):
 
     def _replace_older(self, member: Waiting | Holding, key: str, now: float) -> None:
         """Dismiss an older ticket, or unclaimed slot; a dormant one is notified later (S17)."""
-        request = member.request
+        request = member.waiting_request()
         if self.is_present(gate_of(request), now):
             self.dismiss(request, Replaced(key), now)
         else:
@@ -137,11 +140,11 @@ class StateChanges(ModelState):
 
     def _preempt(self, home: Demand, now: float) -> list[str]:
         """Preempt the oldest holders for a demand; return the keys with slots that are free now."""
-        if home.key in self.paused or home.cost > self.limit(home):
+        if home.key in self.paused or home.cost > self.limit(home, now):
             return []  # no holder is in the way
         freed: list[str] = []
         holders = self.holders_of(home.key)
-        missing = self.in_use(home.key) + home.cost - self.limit(home)
+        missing = self.in_use(home.key) + home.cost - self.limit(home, now)
         missing -= sum(demand_of(h.request, home.key).cost for h in holders if h.preempted)
         for holder in holders:
             if missing <= 0:

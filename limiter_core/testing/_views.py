@@ -61,8 +61,8 @@ def view_of_model(model: ModelState, key: str, now: float) -> object:
     for waiter in model.queue(key):
         if waiter not in waiters:
             dormant.setdefault(gate_of(waiter.request), []).append(waiter.request.id)
-    requests = [*(holder.request for holder in holders), *(waiter.request for waiter in waiters)]
-    limits = {demand_of(request, key).limit for request in requests}
+    limits = {demand_of(holder.request, key).limit for holder in holders}
+    limits |= {model.judged(demand_of(waiter.request, key), now).limit for waiter in waiters}
     override = model.overrides.get(key)
     return (
         model.in_use(key),
@@ -88,7 +88,7 @@ def view_of_model(model: ModelState, key: str, now: float) -> object:
         [
             (
                 waiter.request.id,
-                (demand := demand_of(waiter.request, key)).cost,
+                (demand := model.judged(demand_of(waiter.request, key), now)).cost,
                 demand.limit,
                 demand.priority,
                 demand.group,

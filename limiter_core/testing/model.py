@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from limiter_core.policies import Change, Policy, parsed_number
 from limiter_core.requests import (
     Answer,
     Granted,
@@ -137,6 +138,31 @@ class Model(Serving):
             self.paused.add(key)
         self.serve([key], now)
 
+    def change_policy(self, change: Change, now: float) -> str:
+        """Change what is in force for a name, and serve (S22); return what was in force before."""
+        kind = "pause" if change.action in ("pause", "resume") else "limit"
+        known = {
+            (each.name, "pause" if each.paused else "limit"): each for each in self.in_force(now)
+        }
+        before = known.get((change.name, kind))
+        self.policies.pop((change.name, kind), None)
+        if change.action in ("set", "pause"):
+            limit, percent = (None, None) if kind == "pause" else parsed_number(change.new)
+            ends_at = None if change.lasts is None else now + change.lasts
+            policy = Policy(change.name, limit, percent, ends_at=ends_at)
+            self.policies[change.name, kind] = policy
+        keys = {
+            key
+            for waiter in self.waiters
+            if any(demand.name == change.name for demand in waiter.request.demands)
+            for key in keys_of(waiter.request)
+        }
+        while keys:
+            key = sorted(keys)[self.choose(len(keys))]
+            keys.discard(key)
+            self.reap([key], now)
+        return "" if before is None else before.value
+
     def evict_waiter(self, request_id: str, now: float) -> bool:
         """End the waiting of a ticket, or of a slot that was not claimed (S19)."""
         member = self.holder(request_id) or self.waiter(request_id)
@@ -147,7 +173,10 @@ class Model(Serving):
             return False
         member = holder or waiter
         assert member is not None
-        request, home = member.request, waiter.home if waiter else keys_of(member.request)[0]
+        request, home = (
+            member.waiting_request(),
+            waiter.home if waiter else keys_of(member.request)[0],
+        )
         self.remove(request_id)
         if self.is_present(gate_of(request), now):
             refused = self._refusal(demand_of(request, home), now, Refusal.EVICTED)
@@ -204,7 +233,7 @@ class Model(Serving):
             order = self.last_order = max(self.last_order + 1, int(now * 1_000_000))
         ticket = Waiting(request, order, self.sequence, now, ticket_end(request, now))
         if request.mode is Mode.RECLAIM:
-            blocking = [demand for demand in request.demands if not self.fits(demand)]
+            blocking = [demand for demand in request.demands if not self.fits(demand, now)]
         else:
             blocking = [d for d in request.demands if self.blocks(d, ticket.arrival(), now)]
         if not blocking:
@@ -250,7 +279,7 @@ class Model(Serving):
                 end = ticket_end(waiter.request, now)
                 waiter = self.change(waiter, request=labelled, expires_at=end)
             demand = demand_of(waiter.request, waiter.home)
-            limit = 0 if demand.key in self.paused else self.limit(demand)
+            limit = 0 if demand.key in self.paused else self.limit(demand, now)
             holders = self.holders_of(demand.key)
             traced = carries_trace(waiter.request.label)
             blocker = holders[0].request.label if traced and holders else ""

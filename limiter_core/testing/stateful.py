@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from limiter_core.limits import ConflictResolution
+from limiter_core.policies import PAUSED, Change, PolicyStore
 from limiter_core.requests import Answer, Demand, Presence, Refused, Request
 from limiter_core.store import SyncStore
-from limiter_core.testing._calls import KEYS, LISTENED_LEASE, PRESENCES, calls
+from limiter_core.testing._calls import KEYS, LISTENED_LEASE, NAMES, PRESENCES, calls
 from limiter_core.testing.clock import FakeClock
 from limiter_core.testing.model import Model
 from limiter_core.testing.model_comparison import ModelComparison
@@ -27,6 +29,10 @@ _calls = calls()
 
 def _has_calls(machine: StoreMachine) -> bool:
     return bool(machine.requests)
+
+
+def _keep_policies(machine: StoreMachine) -> bool:
+    return all(isinstance(each.store, PolicyStore) for each in machine.comparisons)
 
 
 def _may_call(machine: StoreMachine) -> bool:
@@ -210,6 +216,21 @@ class StoreMachine(RuleBasedStateMachine):
             lambda model, now: model.set_paused(key, paused, now),
         )
 
+    @precondition(_keep_policies)
+    @rule(
+        name=st.sampled_from(NAMES),
+        value=st.sampled_from(("reset", "resume", "pause", "0", "1", "3", "50%", "200%")),
+        lasts=st.sampled_from((None, None, 3.1, 9.1)),
+    )
+    def change_policy(self, name: str, value: str, lasts: float | None) -> None:
+        """An operator sets, resets, pauses or resumes the limits of a name."""
+        change = Change("set", name=name, new=value, lasts=lasts)
+        if value in ("reset", "resume"):
+            change = Change("reset" if value == "reset" else "resume", name=name)
+        elif value == "pause":
+            change = Change("pause", name=name, new=PAUSED, lasts=lasts)
+        self._change_policy(change)
+
     @rule(index=_indexes)
     def inspect(self, index: int) -> None:
         """A process inspects a key."""
@@ -261,6 +282,11 @@ class StoreMachine(RuleBasedStateMachine):
             for key in KEYS:
                 store.reset_limit(key)
                 store.resume(key)
+            if isinstance(store, PolicyStore):
+                for name in NAMES:
+                    store.change_policy(Change("reset", name=name))
+                    store.change_policy(Change("resume", name=name))
+                assert not store.policies()
             self.clock.advance(2 * LISTENED_LEASE)
             store.sweep()
             left = sorted(store.keys())
@@ -316,6 +342,17 @@ class StoreMachine(RuleBasedStateMachine):
             request,
             lambda store: store.release(request.id),
             lambda model, now: model.release(request.id, now),
+        )
+
+    def _change_policy(self, change: Change) -> None:
+        def on_store(store: SyncStore) -> str:
+            return cast(PolicyStore, store).change_policy(change).old
+
+        self._run_operation(
+            f"change_policy({change})",
+            None,
+            on_store,
+            lambda model, now: model.change_policy(change, now),
         )
 
     def _run_operation(

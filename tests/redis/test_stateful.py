@@ -17,7 +17,7 @@ from limiter_core.testing._calls import LISTENED_LEASE
 from limiter_core.testing.stateful import StoreMachine
 from limiter_memory import MemoryStore
 from limiter_redis import RedisStore
-from limiter_redis.session.local_requests import LocalRequests
+from limiter_redis.session.tracker import RequestTracker
 
 from ._fake_time import FAKED, ServerClock
 from ._servers import Server
@@ -31,13 +31,15 @@ class UnfollowedClock(ServerClock):
         """Call nobody: the memory store would look at once, which the model knows nothing of."""
 
 
-def leave_time_to_the_clock(requests: LocalRequests) -> None:
+def leave_time_to_the_clock(tracker: RequestTracker) -> None:
     """Have the background do nothing in a run: it goes by real time, of which the model knows none.
 
     On a busy machine a run may last longer than it takes until the first look or deadline; and all
     is renewed once the process is subscribed to the notices of jobs, some time after its start.
     What a call may have taken that was notified of a loss while it asked is released by the run.
     """
+    tracker.policies.is_due = lambda now: False  # type: ignore[method-assign]
+    requests = tracker.requests
     requests._jitter = lambda: 1e6
     requests.due = lambda now: []  # type: ignore[method-assign]
     requests.deadlines = lambda now: None  # type: ignore[method-assign]
@@ -64,7 +66,7 @@ def machine(server: Server) -> Iterator[Any]:
         def make_stores(self, clock: FakeClock) -> Sequence[SyncStore]:
             store = RedisStore(server.url, script=FAKED)
             opened.append(store)
-            leave_time_to_the_clock(store.session.tracker.requests)
+            leave_time_to_the_clock(store.session.tracker)
             store.session.renewer.ensure_running()
             until_now(lambda: store.session.renewer.listening, "the keeper listens")
             # Sweeps come to scopes that had a job. Before its first one, a worker that is there is

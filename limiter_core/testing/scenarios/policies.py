@@ -39,6 +39,32 @@ def a_policy_ends_by_the_clock_of_the_store(store: StoreUnderTest) -> Steps[None
     assert set((yield from store.holders())) == {"waiter", "job"}
 
 
+@scenario("S22", "S17", needs=("policies", "durable"))
+def a_slot_that_is_not_claimed_waits_by_the_policy_of_then(store: StoreUnderTest) -> Steps[None]:
+    """The policy changes while a job is offered its slot."""
+    yield from store.change_policy(Change("set", name="billing", new="1"))
+    yield from store.take(store.request(NAMED, id="holder"))
+    for number in range(3):
+        job = store.request(NAMED, id=f"job-{number}", claim=10.0, payload=b"job")
+        yield from store.wait(job)
+    yield from store.set_limit(2)
+    yield from store.reset_limit()
+    assert set((yield from store.holders())) == {"holder", "job-0"}
+    yield from store.change_policy(Change("reset", name="billing"))
+    assert set((yield from store.holders())) == {"holder", "job-0", "job-1", "job-2"}
+    yield from store.change_policy(Change("set", name="billing", new="3"))
+    store.clock.advance(11)
+    yield from store.sweep()
+    assert len((yield from store.holders())) == 3
+    yield from store.change_policy(Change("pause", name="billing", new=PAUSED))
+    store.clock.advance(11)
+    yield from store.sweep()
+    assert (yield from store.holders()) == ["holder"]
+    yield from store.change_policy(Change("resume", name="billing"))
+    yield from store.change_policy(Change("reset", name="billing"))
+    assert len((yield from store.holders())) == 4
+
+
 @scenario("S22", "S12", needs=("policies",))
 def an_override_counts_before_a_policy(store: StoreUnderTest) -> Steps[None]:
     """And calls of another name on the key go by what their code declares."""

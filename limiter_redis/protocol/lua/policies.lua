@@ -43,7 +43,8 @@ function policies.word(d)
   return int(d.limit) .. '|' .. int(d.declared) .. '|' .. d.spec .. '|' .. d.name
 end
 
--- Judges a ticket that waits by the policy of a name; if that is another one, its keys are to be served.
+-- Judges a ticket by the policy of a name; if that is another one, and the ticket waits, its keys
+-- are to be served (`work`).
 function policies.judge_by(t, name, spec, work)
   local changed = false
   for _, d in ipairs(t.demands) do
@@ -53,8 +54,9 @@ function policies.judge_by(t, name, spec, work)
     end
   end
   if not changed then return end
-  policies.note_end(state.load(t.demands[t.home].key), t)
   tickets.write(t)
+  if not work then return end
+  policies.note_end(state.load(t.demands[t.home].key), t)
   for _, d in ipairs(t.demands) do work[#work + 1] = d.key end
 end
 
@@ -83,18 +85,18 @@ end
 -- A chunk of those who wait on a key: see configure.lua.
 function policies.apply(w)
   local s = state.load(w[2])
-  if s.waiting == 0 then return '0' end
-  turns.reap(s)
-  state.write_fields(s)
+  if s.waiting == 0 and s.offered == 0 then return '0' end
   local found = call('HSCAN', s.state, w[6], 'MATCH', 't:*', 'COUNT', CHUNK)
   local records, work = found[2], {}
   for i = 1, #records, 2 do
     local id = string.sub(records[i], 3)
-    if string.sub(records[i + 1], 1, 1) ~= '@' and not holders.read(s, id) then
-      local t = tickets.read(s, id)
-      if t and not t.evicted then policies.judge_by(t, w[4], w[5], work) end
+    local t = string.sub(records[i + 1], 1, 1) ~= '@' and tickets.read(s, id)
+    if t then -- one that was offered its slot waits by it again if it does not come
+      local waits = not t.evicted and not holders.read(s, id)
+      policies.judge_by(t, w[4], w[5], waits and work or nil)
     end
   end
+  turns.reap(s) -- it serves, so all are judged before
   turns.serve(work)
   return found[1]
 end
