@@ -12,7 +12,10 @@ from tests.project._tree import ROOT
 
 DASHBOARD = (ROOT / "docs/assets/limiter-dashboard.json").read_text(encoding="utf-8")
 ALERTS = (ROOT / "docs/assets/limiter-alerts.yml").read_text(encoding="utf-8")
-PAGE = (ROOT / "docs/how-to/observability.md").read_text(encoding="utf-8")
+PAGE = "\n".join(
+    (ROOT / "docs" / page).read_text(encoding="utf-8")
+    for page in ("how-to/observability.md", "reference/metrics.md")
+)
 
 METRICS = {
     _metrics.WAIT: "_seconds_bucket",

@@ -34,12 +34,13 @@ def pages() -> list[str]:
 
 
 class Block(NamedTuple):
-    """A block of code in a Markdown page, where it begins, and its title: the name of a file."""
+    """A block of code in a page: where it begins, its title (a file's name), and its output."""
 
     page: str
     line: int
     text: str
     title: str = ""
+    prints: str | None = None
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -53,7 +54,8 @@ def code_blocks(page: str, language: str) -> list[Block]:
     for match in re.finditer(fenced, text, re.DOTALL | re.MULTILINE):
         code = re.sub(rf"^{match[1]}", "", match[3], flags=re.MULTILINE)
         line = text.count("\n", 0, match.start()) + 2
-        found.append(Block(page, line, code, match[2] or ""))
+        printed = re.match(r"\s*It prints:\n\n```text\n(.*?)```", text[match.end() :], re.DOTALL)
+        found.append(Block(page, line, code, match[2] or "", printed and printed[1]))
     return found
 
 

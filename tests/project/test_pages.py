@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -103,7 +104,13 @@ def files(
 @pytest.mark.parametrize(
     "block", [block for page in PAGES for block in code_blocks(page, "python")], ids=str
 )
-def test_code_runs_as_it_stands(block: Block, served: Callable[[str], str], files: Path) -> None:
+def test_code_runs_as_it_stands(
+    block: Block,
+    served: Callable[[str], str],
+    files: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     missing = imported_in(compile(block.text, "", "exec", flags=TREE)) & ELSEWHERE.keys()
     for name in sorted(missing):
         if not find_spec(name):
@@ -117,11 +124,15 @@ def test_code_runs_as_it_stands(block: Block, served: Callable[[str], str], file
         "exec",
         flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
     )
-    namespace: dict[str, Any] = {"__name__": "page"}
+    module = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)
+    namespace: dict[str, Any] = vars(module)
     if code.co_flags & inspect.CO_COROUTINE:
         asyncio.run(eval(code, namespace))
     else:
         exec(code, namespace)
+    if block.prints is not None:
+        assert capsys.readouterr().out == block.prints
 
 
 def run_pytest(file: Path) -> None:
@@ -142,7 +153,7 @@ def test_a_page_says_where_top_level_await_is_meant(page: str) -> None:
 
 
 def test_there_is_code_to_run() -> None:
-    assert len(code_blocks("README.md", "python")) >= 4
+    assert len(code_blocks("README.md", "python")) >= 2
     assert sum(len(code_blocks(page, "python")) for page in PAGES) > 30
 
 
@@ -169,7 +180,7 @@ def test_the_table_of_conflicts_has_a_row_for_each_resolution() -> None:
 
 def test_the_readme_states_the_guarantee_and_stays_short() -> None:
     assert GUARANTEE in " ".join(README.replace("\n> ", "\n").split())
-    assert len(README.splitlines()) <= 200
+    assert len(README.splitlines()) <= 150
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -190,14 +201,6 @@ def test_links_into_the_repository_name_what_is_there(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(rf"{IN_REPOSITORY}(?:blob|tree)/main/([^)#\s]+)", text):
         assert (ROOT / target).exists(), target
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_commands_exist(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
-    assert set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE)) <= targets
 
 
 def test_the_changelog_tells_of_this_version() -> None:

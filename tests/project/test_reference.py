@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from types import ModuleType
 from typing import Any
@@ -35,7 +36,7 @@ def script(name: str) -> ModuleType:
     spec = spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    module = module_from_spec(spec)
+    module = sys.modules[name] = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -71,3 +72,10 @@ def test_the_reference_of_the_commands_is_what_they_say() -> None:
     made = script("docs_cli").page()
     page = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
     assert page == made, "out of date: run .venv/bin/python .ci/docs_cli.py"
+
+
+def test_the_drawings_are_what_the_script_draws() -> None:
+    pictures = script("docs_pictures")
+    for name in ("call-states.svg", "hand-off.svg"):
+        drawn = (DOCS / "assets" / name).read_text(encoding="utf-8")
+        assert drawn == pictures.PICTURES[name](), "run .venv/bin/python .ci/docs_pictures.py"
