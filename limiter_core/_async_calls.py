@@ -34,16 +34,17 @@ _explained: set[str] = set()
 class AsyncCall(Call):
     """What the calls of both loops have in common."""
 
-    guarded: int | None = None
-    """When the body may be cancelled, as `where_to_cancel` says; None while there is none."""
-    _news = False
-    _wake: Callable[[], object] | None = None
+    __slots__ = ("_news", "_thread", "_wake", "guarded", "in_stream")
 
-    _thread: int
-    in_stream = False
-    """Whether an async generator holds it, of which its event loop knows."""
-    is_ticked = False
-    """Whether a timer of its event loop wakes it when it has to be looked at."""
+    def __init__(self, owner: Any, terms: Terms, now: Callable[[], float]) -> None:
+        Call.__init__(self, owner, terms, now)
+        self.guarded: int | None = None
+        """When the body may be cancelled, as `where_to_cancel` says; None while there is none."""
+        self.in_stream = False
+        """Whether an async generator holds it, of which its event loop knows."""
+        self._news = False
+        self._wake: Callable[[], object] | None = None
+        self._thread = get_ident()
 
     def clear_news(self) -> None:
         """Count as news only what comes from now on."""
@@ -143,15 +144,10 @@ class AsyncCall(Call):
 class AsyncioCall(AsyncCall):
     """A call in an asyncio loop."""
 
+    __slots__ = ("_cancelled", "_cancelling", "_scope", "_timer", "is_ticked", "loop")
+
     owner: asyncio.Task[Any] | None
     """None where a coroutine is driven without a task: its body cannot be cancelled."""
-    _timer: asyncio.TimerHandle | None = None
-    _cancelled = False
-    """Whether the body was cancelled, by us."""
-    _cancelling = 0
-    """How often others had asked to cancel the task before the body began."""
-    _scope: object = None
-    """The innermost scope of anyio's around the body."""
 
     def __init__(
         self,
@@ -160,12 +156,17 @@ class AsyncioCall(AsyncCall):
         now: Callable[[], float],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        # Not through `Call`: this is paid by every call.
-        self.owner = owner
-        self.on_lost = terms.on_lost
-        self.now = now
-        self._thread = get_ident()
+        AsyncCall.__init__(self, owner, terms, now)
         self.loop = loop
+        self.is_ticked = False
+        """Whether a timer of its event loop wakes it when it has to be looked at."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._cancelled = False
+        """Whether the body was cancelled, by us."""
+        self._cancelling = 0
+        """How often others had asked to cancel the task before the body began."""
+        self._scope: object = None
+        """The innermost scope of anyio's around the body."""
 
     async def wait_for_news(self, seconds: float) -> None:
         """Wait until the store notifies that asking again is useful; at most so many seconds."""

@@ -85,36 +85,66 @@ class Call:
         rings: looks whether it waits for calls that wait for it; None if it holds nothing.
     """
 
-    # Defaults of the class: most calls need only a few of them, and setting each would cost.
+    # Slots: an attribute of an instance is read in a tenth of the time of a default of its class.
+    __slots__ = (
+        "block",
+        "closed",
+        "delivered",
+        "ends_at",
+        "engine",
+        "failures",
+        "forgotten",
+        "granted",
+        "granted_at",
+        "held_until",
+        "look_at",
+        "loss",
+        "margin",
+        "now",
+        "observed",
+        "on_lost",
+        "order",
+        "outer",
+        "owner",
+        "queued",
+        "request",
+        "rings",
+        "settled",
+        "waited",
+        "waiting_since",
+        "warn_at",
+        "watch",
+    )
+
     request: Request
-    delivered: Answer | None = None
-    order: int | None = None
-    queued: Queued | None = None
-    failures = 0
-    outer: Call | None = None
-    block = 0
-    granted: Granted | None = None
-    granted_at: float | None = None
-    loss: Loss | None = None
-    ends_at: float | None = None
-    margin = 0.0
-    held_until = math.inf
-    watch: object = None
     engine: LeaseWatcher
-    closed = False
-    forgotten = False
-    settled = False
-    observed: ObservedCall | None = None
-    waiting_since: float | None = None
-    waited = 0.0
-    look_at = math.inf
-    warn_at = math.inf
-    rings: RingWatch | None = None
 
     def __init__(self, owner: Any, terms: Terms, now: Callable[[], float]) -> None:
         self.owner = owner
         self.on_lost = terms.on_lost
         self.now = now
+        self.delivered: Answer | None = None
+        self.order: int | None = None
+        self.queued: Queued | None = None
+        self.failures = 0
+        self.outer: Call | None = None
+        self.block = 0
+        self.granted: Granted | None = None
+        self.granted_at: float | None = None
+        self.loss: Loss | None = None
+        self.ends_at: float | None = None
+        self.margin = 0.0
+        self.held_until = math.inf
+        self.watch: object = None
+        self.closed = False
+        self.forgotten = False
+        self.settled = False
+        self.observed: ObservedCall | None = None
+        self.waiting_since: float | None = None
+        self.waited = 0.0
+        self.look_at = math.inf
+        self.warn_at = math.inf
+        self.rings: RingWatch | None = None
 
     # -- Listener ---------------------------------------------------------------------------------
 

@@ -48,18 +48,16 @@ from limiter_core.threads import WaitEvent, new_wait_event
 class SyncCall(Call):
     """A call in a thread."""
 
-    _event: WaitEvent | None = None
-    """What it waits for; None while it does not."""
-    _news = False
-    _waited = False
-    in_coroutine = False
-    """Whether a coroutine holds it: then it is not released while its event loop is blocked."""
+    __slots__ = ("_event", "_news", "_waited", "in_coroutine")
 
     def __init__(self, terms: Terms, now: Callable[[], float]) -> None:
-        # Not through `Call`: this is paid by every call.
-        self.owner = threading.current_thread()
-        self.on_lost = terms.on_lost
-        self.now = now
+        Call.__init__(self, threading.current_thread(), terms, now)
+        self._event: WaitEvent | None = None
+        """What it waits for; None while it does not."""
+        self._news = False
+        self._waited = False
+        self.in_coroutine = False
+        """Whether a coroutine holds it: then it is not released while its event loop is blocked."""
 
     def clear_news(self) -> None:
         """Count as news only what comes from now on."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Coroutine
-from threading import get_ident
 from types import TracebackType
 from typing import Any
 
@@ -17,14 +16,12 @@ from limiter_core.requests import Loss
 class TrioCall(AsyncCall):
     """A call in a trio loop."""
 
-    _cancel_scope: Any = None
-    """Around the body that is to be cancelled when the lease is lost."""
+    __slots__ = ("_cancel_scope", "_token", "_trio")
 
     def __init__(self, owner: Any, terms: Terms, now: Callable[[], float], trio: Any) -> None:
-        self.owner = owner
-        self.on_lost = terms.on_lost
-        self.now = now
-        self._thread = get_ident()
+        AsyncCall.__init__(self, owner, terms, now)
+        self._cancel_scope: Any = None
+        """Around the body that is to be cancelled when the lease is lost."""
         self._trio = trio
         self._token = trio.lowlevel.current_trio_token()
 
