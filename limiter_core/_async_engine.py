@@ -29,8 +29,8 @@ from limiter_core._prepare import (
     Limits,
     check_limits,
     demands_of,
+    fixed_demand,
     run_async,
-    static_demand,
     terms_of,
     view_of,
 )
@@ -114,27 +114,29 @@ class AsyncEngine(Engine):
         if self.closed:
             self.check_open()
         demands: tuple[Demand, ...]
-        if type(limits) is ConcurrencyLimit and limits.is_static and timeout is None:
-            demands, terms = (static_demand(limits, arguments),), limits.terms
+        if (
+            type(limits) is ConcurrencyLimit
+            and timeout is None
+            and (fixed := limits.fixed) is not None
+        ):
+            demands, terms = (fixed_demand(fixed, arguments),), fixed.terms
         else:
             demands = await run_async(demands_of(check_limits(limits), view_of(arguments)))
             terms = terms_of(limits, timeout)
         call = new_call(terms, self.face.now)
-        call.request = self.request(call, demands, terms, mode)
+        request = self.prepare(call, demands, terms, mode)
         if observed is not None:
             call.observed = observed
-            observed.describe(call.request)
+            observed.describe(request)
         around = self.calls_around(call) if self._holding else ()
-        held_already = (
-            demands_held_already(call.request, around) if around and mode is Mode.WAIT else ()
-        )
+        held_already = demands_held_already(request, around) if around and mode is Mode.WAIT else ()
         answer: Answer | StoreUnavailable
         try:
             try:
                 if held_already:
                     answer = await self._ask_without_effects(call, held_already)
                 elif self._direct is not None:
-                    answer = self._direct.acquire(call.request)
+                    answer = self._direct.acquire(request)
                     if isinstance(answer, Granted):
                         call.grant(answer)
                         self.until_measured -= 1
@@ -143,7 +145,7 @@ class AsyncEngine(Engine):
                 else:
                     answer = await self._ask(call)
                 if not isinstance(answer, Granted):
-                    await self._wait(call, answer, call.request.deadline, around)
+                    await self._wait(call, answer, request.deadline, around)
                 if call.loss is not None:
                     raise call.loss_error()
                 return call  # noqa: TRY300  (an exception may be thrown in here, too)
@@ -152,7 +154,7 @@ class AsyncEngine(Engine):
                     await self.release_call(call)
                     raise
                 # A grant that was not received is released in the background.
-                self._abandon(call.request.id, call.keys, call.request.claimant)
+                self._abandon(call.id, call.keys, call.request.claimant)
                 call.settle()
                 if not self.admits(error):
                     raise
@@ -203,7 +205,7 @@ class AsyncEngine(Engine):
                 answer = delivered
             else:
                 if call.rings is not None:
-                    call.rings.announce(call)
+                    call.rings.announce(call, call.now())
                 answer = await self._ask(call)
                 if call.now() >= call.look_at:
                     await look(call, answer, self.face)
@@ -279,11 +281,11 @@ class AsyncEngine(Engine):
             if call.request.claimant:
                 await self._release_job(call)
             elif self._direct is not None:
-                self._direct.release(call.request.id)
+                self._direct.release(call.id)
             elif self._sure_release:
-                await self.face.release(call.request.id, call.keys)
+                await self.face.release(call.id, call.keys)
             else:
-                await call.finish(self.face.release(call.request.id, call.keys), RELEASE_PATIENCE)
+                await call.finish(self.face.release(call.id, call.keys), RELEASE_PATIENCE)
             call.settle()
         except (StoreError, TimeoutError) as error:
             self.abandon(call)
@@ -297,7 +299,7 @@ class AsyncEngine(Engine):
 
     async def _release_job(self, call: AsyncCall) -> None:
         """Release what this delivery of a job has, and nothing of the next one."""
-        request_id, claimant = call.request.id, call.request.claimant
+        request_id, claimant = call.id, call.request.claimant
         if self._sure_release or self._direct is not None:
             await self._release_claim(request_id, call.keys, claimant)
         else:
@@ -319,7 +321,7 @@ class AsyncEngine(Engine):
         call.stop_guarding()
         self.ended(call)
         if not call.settled:
-            self._abandon(call.request.id, call.keys, call.request.claimant)
+            self._abandon(call.id, call.keys, call.request.claimant)
             call.settle()
         if call.observed is not None:
             call.observed.released()

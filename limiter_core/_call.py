@@ -28,6 +28,7 @@ from limiter_core.errors import (
 from limiter_core.limits import Terms
 from limiter_core.requests import (
     Answer,
+    Demand,
     Granted,
     Held,
     Loss,
@@ -36,13 +37,14 @@ from limiter_core.requests import (
     Refused,
     Replaced,
     Request,
-    without_listener,
 )
 
 logger = logging.getLogger("limiter")
 
 _FIRST_RETRY = 0.05
 _LAST_RETRY = 2.0
+
+_NO_REQUEST = Request("", ())
 
 
 class LeaseWatcher(Protocol):
@@ -57,7 +59,10 @@ class Call:
     """What is known of one call. It is the store's `Listener`, so its methods come from any thread.
 
     Attributes:
-        request: what the store is asked; set once, when the call is known well enough.
+        id: that of its ticket, and then of its lease.
+        demands: what it wants, or has, of each key.
+        request: what the store is asked, set when the call is known well enough; an empty one once
+            it is settled.
         owner: the task or thread that asked.
         failures: how often in a row the store could not be reached.
         delivered: the answer that came with the wake-up, None if the store has to be asked.
@@ -90,6 +95,7 @@ class Call:
         "block",
         "closed",
         "delivered",
+        "demands",
         "ends_at",
         "engine",
         "failures",
@@ -97,6 +103,7 @@ class Call:
         "granted",
         "granted_at",
         "held_until",
+        "id",
         "look_at",
         "loss",
         "margin",
@@ -116,6 +123,8 @@ class Call:
         "watch",
     )
 
+    id: str
+    demands: tuple[Demand, ...]
     request: Request
     engine: LeaseWatcher
 
@@ -215,11 +224,11 @@ class Call:
     def settle(self) -> None:
         """Note that the store is to know nothing more of this call.
 
-        Its request refers to it no more: in a cycle, the call and the task that made it would stay
-        until the garbage collector runs.
+        The request that refers to it is forgotten: in a cycle, the call and the task that made it
+        would stay until the garbage collector runs.
         """
         self.settled = True
-        self.request = without_listener(self.request)
+        self.request = _NO_REQUEST
 
     def lease_collected(self, watch: object) -> None:
         """Tell the engine that the lease object was collected; called by the garbage collector."""
@@ -230,7 +239,7 @@ class Call:
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys, in the order of the limits."""
-        return tuple(demand.key for demand in self.request.demands)
+        return tuple(demand.key for demand in self.demands)
 
     def grant(self, granted: Granted, sent_at: float | None = None) -> None:
         """Note the grant. The lease counts from the moment the request was sent, default now."""
@@ -278,7 +287,7 @@ class Call:
         """Return the error for the loss."""
         loss = self.loss or Loss.EXPIRED
         kind = Preempted if loss is Loss.PREEMPTED else LeaseLost
-        return kind(self.request.id, self.keys, loss.value)
+        return kind(self.id, self.keys, loss.value)
 
 
 def is_in_doubt(error: LimiterError) -> bool:
@@ -323,13 +332,13 @@ def patience(
         if around:
             _refuse_self_deadlock(answer, around)
         if left <= 0:
-            raise wait_timeout(call.request.demands, answer, advice, call.now())
+            raise wait_timeout(call.demands, answer, advice, call.now())
         return left if answer.look_again is None else min(left, answer.look_again)
     if isinstance(answer, StoreUnavailable):
         late = isinstance(answer.__cause__, TimeoutError)
         if left <= 0 and late and call.queued is not None and not call.failures:
             # It was queued to the end; only the last answer did not come in time.
-            raise wait_timeout(call.request.demands, call.queued, advice, call.now()) from answer
+            raise wait_timeout(call.demands, call.queued, advice, call.now()) from answer
         if left <= 0 or call.request.mode is not Mode.WAIT:
             raise answer
         pause = backoff(call.failures, _FIRST_RETRY, _LAST_RETRY)
@@ -337,7 +346,7 @@ def patience(
         return min(left, pause)
     # The store keeps the refusal of a ticket, for a waiter that asks: it is released.
     call.settled = call.order is None
-    raise refusal_error(answer, call.request.demands, advice, call.now())
+    raise refusal_error(answer, call.demands, advice, call.now())
 
 
 def self_deadlock(key: str, why: str) -> ConfigurationError:
@@ -358,7 +367,7 @@ def _refuse_self_deadlock(answer: Queued, around: Sequence[Call]) -> None:
         demand.cost
         for call in around
         if holds(call)
-        for demand in call.request.demands
+        for demand in call.demands
         if demand.key == answer.key
     )
     # A paused key (limit 0) waits for its operator, not for its holders.

@@ -167,20 +167,22 @@ class Engine:
             function, adapter = arguments.function_name, arguments.adapter
         return ObservedCall(observers, now, function=function, adapter=adapter, limits=limits)
 
-    def request(self, call: Call, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
-        """Return the request of a new call."""
-        lease, max_hold, label = terms.lease, terms.max_hold, self._label
-        if tracing.source is not None:
-            label = tracing.with_trace(label)
+    def prepare(self, call: Call, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
+        """Give a new call its request, and return it."""
+        timeout, lease, max_hold, _ = terms
+        label = self._label if tracing.source is None else tracing.with_trace(self._label)
         # A waiter that died delays the next no longer than a holder that did.
         claim = min(lease, CLAIM)
-        deadline = None if terms.timeout is None else call.now() + terms.timeout
+        deadline = None if timeout is None else call.now() + timeout
+        call.demands = demands
+        request_id = call.id = new_id()
         # fmt: off
-        return from_fields(Request, (
-            new_id(), demands, lease, mode, max_hold, claim, None, None, "", label, None, call,
+        request = call.request = from_fields(Request, (
+            request_id, demands, lease, mode, max_hold, claim, None, None, "", label, None, call,
             deadline, None,
         ))
         # fmt: on
+        return request
 
     def check_open(self) -> None:
         """Refuse a call to a closed limiter.
@@ -225,7 +227,7 @@ class Engine:
         """Note how long slots were held that are released now; those of short holds are sampled."""
         held = call.now() - granted_at
         if call.loss is None:
-            hold_times.note(call.request.demands, held)
+            hold_times.note(call.demands, held)
         self.until_measured = 1 if held >= _SHORT_HOLD else _SAMPLED + jitter.getrandbits(4)
 
     def check_waiting(self) -> None:
@@ -303,13 +305,15 @@ class Engine:
         if call.observed is not None:
             call.observed.lost(None, do_later)
 
+        claimant = call.request.claimant
+
         def let_go() -> None:
             self.ended(call)
-            self.let_expire(call.request.id, call.request.claimant)
+            self.let_expire(call.id, claimant)
 
         do_later(let_go)
         warnings.warn(
-            f"the lease {call.request.id} on {', '.join(call.keys)} was never released: it is "
+            f"the lease {call.id} on {', '.join(call.keys)} was never released: it is "
             f"renewed no more, and ends with its lease time of {call.request.lease:g} s. Use "
             "`with`, or release it in a `finally`",
             ResourceWarning,

@@ -47,7 +47,7 @@ def leases_around(last: Call | None) -> tuple[HeldLease, ...]:
     if not found:
         return ()
     frames = frames_on_stack()
-    return tuple(HeldLease(each.request.id, each.keys) for each in found if each.is_around(frames))
+    return tuple(HeldLease(each.id, each.keys) for each in found if each.is_around(frames))
 
 
 def demands_held_already(request: Request, around: Sequence[Call]) -> list[tuple[Demand, int]]:
@@ -55,7 +55,7 @@ def demands_held_already(request: Request, around: Sequence[Call]) -> list[tuple
     held: dict[str, int] = {}
     for call in around:
         if holds(call):
-            for demand in call.request.demands:
+            for demand in call.demands:
                 held[demand.key] = held.get(demand.key, 0) + demand.cost
     return [
         (demand, held[demand.key])

@@ -19,7 +19,7 @@ from limiter_core._observed_call import BegunCall, ObservedCall
 from limiter_core._observers import is_in_observer, of_process
 from limiter_core.errors import Evicted, StoreError, Superseded
 from limiter_core.lease import Lease, SyncLease
-from limiter_core.requests import Held, Request
+from limiter_core.requests import Held
 
 logger = logging.getLogger("limiter")
 
@@ -29,7 +29,7 @@ V = TypeVar("V")
 class ObservedJobCall(BegunCall, Protocol):
     """The part of a job's call that matters here."""
 
-    request: Request
+    id: str
     observed: ObservedCall | None
 
 
@@ -72,7 +72,7 @@ class JobEvents:
 
     def _running(self, call: ObservedJobCall) -> None:
         """Send that a job runs: it was granted its slots, or admitted without."""
-        ticket = call.request.id
+        ticket = call.id
         self._waiting.pop(ticket, None)
         self._decided.pop(ticket, None)
         if call.granted is None:

@@ -175,7 +175,8 @@ class JobGate:
         demands = await run_async(demands_of(limits, job.arguments))
         terms = terms_of(limits, None)
         call = _JobCall(asyncio.current_task(), terms, self._face.now, asyncio.get_running_loop())
-        call.request = request = self._state.request(job, demands, terms, engine.label, call)
+        request = self._state.request(job, demands, terms, engine.label, call)
+        call.id, call.demands, call.request = request.id, demands, request
         call.observed = observed
         if observed is not None:
             observed.describe(request)

@@ -77,7 +77,7 @@ def _looks(call: Call, answer: Answer | StoreUnavailable) -> Looks:
         call.warn_at = math.inf
         warn(call, (yield answer.key))
     if call.rings is not None and now >= call.rings.look_at:
-        yield from call.rings.look(call, answer.key)
+        yield from call.rings.look(call, answer.key, call.now())
     call.look_at = call.warn_at if call.rings is None else min(call.warn_at, call.rings.look_at)
 
 
@@ -100,18 +100,18 @@ def warn(call: Call, state: KeySnapshot | None) -> None:
         _unanswered(queued) if state is None else _described(state, place),
         extra={
             "outcome": "waiting",
-            "limit": ",".join(demand.name for demand in call.request.demands),
+            "limit": ",".join(demand.name for demand in call.demands),
             "key": queued.key,
             "waited": round(waited, 3),
             "place": place,
-            "lease_id": call.request.id,
+            "lease_id": call.id,
         },
     )
 
 
 def _place(call: Call, state: KeySnapshot) -> int | None:
     ids = [waiter.id for waiter in state.waiters]
-    return ids.index(call.request.id) + 1 if call.request.id in ids else None
+    return ids.index(call.id) + 1 if call.id in ids else None
 
 
 def _unanswered(queued: Queued) -> str:

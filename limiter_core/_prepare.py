@@ -15,7 +15,7 @@ from limiter_core._names import name_of
 from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError
 from limiter_core.keys import MAX_KEY_LENGTH, bounded, scoped
-from limiter_core.limits import ConcurrencyLimit, ConflictResolution, Terms
+from limiter_core.limits import ConcurrencyLimit, ConflictResolution, Fixed, Terms
 from limiter_core.requests import Demand, from_fields
 from limiter_core.strategies import key_part
 
@@ -84,27 +84,20 @@ def terms_of(limits: Limits, timeout: float | None) -> Terms:
     )
 
 
-def static_demand(limit: ConcurrencyLimit, arguments: Arguments) -> Demand:
-    """Return what `demands_of` would, for a limit that `is_static`: only its key is to be derived.
+def fixed_demand(fixed: Fixed, arguments: Arguments) -> Demand:
+    """Return what `demands_of` would, for a limit of which only the key is to be derived.
 
     A short cut for the commonest limits, not another rule.
     """
+    get_key, scope, maximum, cost, on_conflict, max_waiting, name, name_for, _ = fixed
     plain = type(arguments) is dict  # the commonest arguments
-    given: Any = arguments
-    found: Any = limit
-    view = ArgumentView(given) if plain else view_of(given)
-    key = found.by.get_key(view)
-    if limit.scope is not None or len(key) > MAX_KEY_LENGTH:
-        key = scoped(limit.scope, key)
-    name = found.fixed_name
+    view = ArgumentView(cast(Any, arguments)) if plain else view_of(arguments)
+    key = get_key(view)
+    if scope is not None or len(key) > MAX_KEY_LENGTH:
+        key = scoped(scope, key)
     if not name:
-        function = view.function_name
-        name = found.known_names.get(function) or limit.name_for(function)
-    # fmt: off
-    return from_fields(Demand, (
-        key, found.max_concurrent, found.cost, found.on_conflict, 0, None, limit.max_waiting, name,
-    ))
-    # fmt: on
+        name = name_for(view.function_name)
+    return from_fields(Demand, (key, maximum, cost, on_conflict, 0, None, max_waiting, name))
 
 
 def demands_of(

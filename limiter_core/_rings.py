@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from limiter_core._held_leases import HeldLease, with_held
 from limiter_core._observed_call import ObservedCall
-from limiter_core.requests import KeySnapshot, Request
+from limiter_core.requests import Demand, KeySnapshot, Request
 from limiter_core.tracing import split_label
 
 logger = logging.getLogger("limiter")
@@ -48,9 +48,10 @@ _reported: set[frozenset[str]] = set()
 class WaitingCall(Protocol):
     """The part of a call that matters here."""
 
+    id: str
+    demands: tuple[Demand, ...]
     request: Request
     observed: ObservedCall | None
-    now: Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,25 +110,26 @@ class RingWatch:
         self._announced = False
         self.look_at = now + FIRST_LOOK
 
-    def announce(self, call: WaitingCall) -> None:
+    def announce(self, call: WaitingCall, now: float) -> None:
         """Have the next request of the call say what it holds, once it has waited for a while."""
-        if not self._announced and call.now() >= self.look_at:
+        if not self._announced and now >= self.look_at:
             self._announced = True
             call.request = call.request._replace(label=with_held(call.request.label, self._held))
 
-    def look(self, call: WaitingCall, key: str) -> Looks:
+    def look(self, call: WaitingCall, key: str, now: float) -> Looks:
         """Look once, and report a ring that the look before saw, too.
 
         Args:
             call: the call.
             key: where it waits.
+            now: on its clock.
         """
-        if len(call.request.demands) == 1:
+        if len(call.demands) == 1:
             self._pause = next(self._pauses, self._pause)
-        self.look_at = call.now() + self._pause
-        demand = next(each for each in call.request.demands if each.key == key)
+        self.look_at = now + self._pause
+        demand = next(each for each in call.demands if each.key == key)
         label = split_label(call.request.label)[0]
-        start = Member(call.request.id, key, demand.cost, demand.limit, label, self._held)
+        start = Member(call.id, key, demand.cost, demand.limit, label, self._held)
         ring = yield from find_ring(start)
         ids = None if ring is None else ring.ids()
         if ring is not None and ids == self._seen:

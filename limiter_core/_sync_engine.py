@@ -26,8 +26,8 @@ from limiter_core._prepare import (
     Limits,
     check_limits,
     demands_of,
+    fixed_demand,
     run_now,
-    static_demand,
     terms_of,
     view_of,
 )
@@ -177,21 +177,25 @@ class SyncEngine(Engine):
         if self.closed:
             self.check_open()
         demands: tuple[Demand, ...]
-        if type(limits) is ConcurrencyLimit and limits.is_static and timeout is None:
-            demands, terms = (static_demand(limits, arguments),), limits.terms
+        if (
+            type(limits) is ConcurrencyLimit
+            and timeout is None
+            and (fixed := limits.fixed) is not None
+        ):
+            demands, terms = (fixed_demand(fixed, arguments),), fixed.terms
         else:
             demands = run_now(demands_of(check_limits(limits), view_of(arguments)))
             terms = terms_of(limits, timeout)
         call = SyncCall(terms, self.face.now)
-        call.request = self.request(call, demands, terms, mode)
+        request = self.prepare(call, demands, terms, mode)
         if observed is not None:
             call.observed = observed
-            observed.describe(call.request)
+            observed.describe(request)
         around = self.calls_around(call) if self._holding else ()
         held_already: Sequence[tuple[Demand, int]] = ()
         if around and mode is Mode.WAIT:
-            held_already = demands_held_already(call.request, around)
-        deadline = call.request.deadline
+            held_already = demands_held_already(request, around)
+        deadline = request.deadline
         try:
             try:
                 answer = (
@@ -209,7 +213,7 @@ class SyncEngine(Engine):
                     self.release_call(call)
                     raise
                 # A grant that was not received is released in the background.
-                self._abandon(call.request.id, call.keys, call.request.claimant)
+                self._abandon(call.id, call.keys, call.request.claimant)
                 call.settle()
                 if not self.admits(error):
                     raise
@@ -253,7 +257,7 @@ class SyncEngine(Engine):
                 answer = delivered
             else:
                 if call.rings is not None:
-                    call.rings.announce(call)
+                    call.rings.announce(call, call.now())
                 answer = self._ask(call)
                 if call.now() >= call.look_at:
                     look_now(call, answer, self.face)
@@ -324,9 +328,9 @@ class SyncEngine(Engine):
                 self.ended(call)
             if not call.settled:
                 if call.request.claimant:
-                    self._release_claim(call.request.id, call.keys, call.request.claimant)
+                    self._release_claim(call.id, call.keys, call.request.claimant)
                 else:
-                    self.face.release(call.request.id, call.keys)
+                    self.face.release(call.id, call.keys)
                 call.settle()
         except StoreError as error:
             self.abandon(call)
@@ -344,7 +348,7 @@ class SyncEngine(Engine):
         call.watch = None
         self.ended(call)
         if not call.settled:
-            self._abandon(call.request.id, call.keys, call.request.claimant)
+            self._abandon(call.id, call.keys, call.request.claimant)
             call.settle()
         if call.observed is not None:
             call.observed.released()

@@ -91,7 +91,8 @@ class SyncJobGate:
         demands = run_now(demands_of(limits, job.arguments))
         terms = terms_of(limits, None)
         call = _JobCall(terms, self._face.now)
-        call.request = request = self._state.request(job, demands, terms, engine.label, call)
+        request = self._state.request(job, demands, terms, engine.label, call)
+        call.id, call.demands, call.request = request.id, demands, request
         call.observed = observed
         if observed is not None:
             observed.describe(request)

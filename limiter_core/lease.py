@@ -39,7 +39,7 @@ class _BaseLease:
     @property
     def id(self) -> str:
         """The lease's id, unique over all processes; what `evict` takes."""
-        return self._call.request.id
+        return self._call.id
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ class _BaseLease:
 
     def __repr__(self) -> str:
         state = "released" if self._call.closed else "lost" if self.lost else "held"
-        demands = self._call.request.demands
+        demands = self._call.demands
         keys = ", ".join(named_key(each.key, each.name, quoted=False) for each in demands)
         return f"<{type(self).__name__} {self.id} on {keys}: {state}>"
 

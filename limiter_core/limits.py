@@ -111,6 +111,21 @@ class Terms(NamedTuple):
     on_lost: Literal["cancel", "warn"]
 
 
+class Fixed(NamedTuple):
+    """What a limit has once for all calls, if nothing but the key depends on them."""
+
+    get_key: Callable[[ArgumentView], str]
+    scope: str | None
+    max_concurrent: int
+    cost: int
+    on_conflict: ConflictResolution
+    max_waiting: int | None
+    name: str | None
+    """None if that, too, depends on the call's function: then `name_for` returns it."""
+    name_for: Callable[[str | None], str]
+    terms: Terms
+
+
 def _scope(value: Any) -> Any:
     if value is None:
         return None
@@ -273,15 +288,27 @@ class ConcurrencyLimit:
         return {}
 
     @functools.cached_property
-    def is_static(self) -> bool:
-        """Whether nothing but the key depends on the call, and the key is known at once."""
-        return (
+    def fixed(self) -> Fixed | None:
+        """All but the key, if no more depends on the call, and the key is known at once."""
+        if (
             is_immediate(self.strategy)
             and isinstance(self.max_concurrent, int)
             and isinstance(self.cost, int)
             and self.fair_by is None
             and self.on_conflict is not ConflictResolution.PRIORITY
-        )
+        ):
+            return Fixed(
+                self.strategy.get_key,
+                self.scope,
+                self.max_concurrent,
+                self.cost,
+                self.resolution,
+                self.max_waiting,
+                self.fixed_name,
+                self.name_for,
+                self.terms,
+            )
+        return None
 
 
 def _short_name(parts: Iterable[str]) -> str:

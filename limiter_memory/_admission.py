@@ -81,30 +81,27 @@ class Admission(Reaping):
 
     def _answer_new(self, request: Request, now: int) -> Answer:
         table = self.table
-        self._sequence += 1
-        order = request.order
+        sequence = self._sequence = self._sequence + 1
+        order, demands = request.order, request.demands
         if order is None:
             order = now if now > self._last_order else self._last_order + 1
             self._last_order = order
         blocking: list[Demand] | None = None
-        for demand in request.demands:
-            state = table.keys.get(demand.key) or table.state(demand.key)
-            limit = demand.limit if state.override is None else state.override
-            if demand.cost > demand.limit > 0:  # an override may change again: it may wait for that
+        for demand in demands:
+            key, cost, declared = demand.key, demand.cost, demand.limit
+            state = table.keys.get(key) or table.state(key)
+            limit = declared if state.override is None else state.override
+            if cost > declared > 0:  # an override may change again: it may wait for that
                 return self._refused(request, demand, now, Refusal.COST)
-            if state.in_use + demand.cost > limit or (
+            if state.in_use + cost > limit or (
                 (state.queue.live or state.paused or state.jobs)
                 and request.mode is not RECLAIM
-                and not has_precedence(state, demand, (order, self._sequence), table.presences, now)
+                and not has_precedence(state, demand, (order, sequence), table.presences, now)
             ):
                 blocking = [demand] if blocking is None else [*blocking, demand]
         if blocking is None:
-            first = request.demands[0]
-            if len(request.demands) == 1 and first.name:  # as `note_names`, for most requests
-                table.keys[first.key].name = first.name
-            else:
-                table.note_names(request.demands)
-            return granted(self._grant(request, order, self._sequence, now), now)
+            table.note_names(demands)
+            return granted(self._grant(request, order, sequence, now), now)
         home = blocking[0]
         if request.mode is not WAIT or len(blocking) > 1 or home.on_conflict is CANCEL:
             refusing = refusing_demand(request, blocking)
@@ -120,8 +117,8 @@ class Admission(Reaping):
         waiting = request
         if request.payload is not None and request.listener is not None:
             waiting = request._replace(listener=None)  # no caller in this process waits for a job
-        ticket = Ticket(waiting, order, self._sequence, now, ends, home)
-        table.note_names(request.demands)
+        ticket = Ticket(waiting, order, sequence, now, ends, home)
+        table.note_names(demands)
         table.add_ticket(ticket)
         to_serve = self._enter_queue(ticket, home, now)
         if not to_serve:

@@ -64,9 +64,9 @@ class KeyTable:
     def note_names(self, demands: Iterable[Demand]) -> None:
         """Note the names of the limits with which a new request was admitted or queued (S20)."""
         for demand in demands:
-            state = self.keys[demand.key]
-            if demand.name:
-                state.name = demand.name
+            state, name = self.keys[demand.key], demand.name
+            if name:
+                state.name = name
             elif state.name and state.idle():
                 state.name = ""
 
@@ -79,23 +79,27 @@ class KeyTable:
     def add_holder(self, holder: Holder) -> None:
         """Give a holder the slots it demands, whatever is in use."""
         request = holder.request
-        self.holders[request.id] = holder
+        request_id = request.id
+        self.holders[request_id] = holder
         for demand in request.demands:
-            state = self.keys.get(demand.key) or self.state(demand.key)
+            key = demand.key
+            state = self.keys.get(key) or self.state(key)
             state.in_use += demand.cost
-            state.holders[request.id] = holder
+            state.holders[request_id] = holder
         if holder.expires_at is not None or holder.ends_at is not None:
             self.note_end(holder)
 
     def remove_holder(self, holder: Holder) -> None:
         """Take its slots back."""
         request = holder.request
-        del self.holders[request.id]
+        request_id = request.id
+        del self.holders[request_id]
         for demand in request.demands:
-            state = self.keys[demand.key]
+            key = demand.key
+            state = self.keys[key]
             state.in_use -= demand.cost
-            del state.holders[request.id]
-            if demand.key in self.expiring:
+            del state.holders[request_id]
+            if self.expiring and key in self.expiring:
                 self._forget_end(state, holder)
 
     # -- tickets: in the queue of one key, or unqueued (waiting on all keys) -----------------------

@@ -116,11 +116,13 @@ class Queues:
             self.table.forget_idle(key)
 
     def _serve_if_waiting(self, key: str, now: int) -> None:
-        """Do what `_serve` would for one key, with fewer steps for one on which nothing waits."""
+        """Do what `_serve` does, in fewer steps, for one key."""
         state = self.table.keys.get(key)
         if state is not None and (state.queue.live or state.jobs or state.evicted):
-            self._serve((key,), now)
-            return
+            more = self._serve_key(state, now)
+            if more:
+                self._serve([key, *more], now)
+                return
         if self.table.expiring:
             self._set_watcher(key)
         self.table.forget_idle(key)

@@ -220,7 +220,7 @@ class KeyState:
 
     def next_event(self) -> int | None:
         """Return when something ends here, or may change without a step."""
-        due: int | None = self.expiries.first_rank()
+        due: int | None = self.expiries.first_rank() if self.expiries.live else None
         if self.recheck and (due is None or self.recheck < due):
             return self.recheck
         return due
