@@ -1,12 +1,20 @@
 """ASGI: what the middleware costs a request, beside the same app without it.
 
-The apps are called as a server calls them, without the server: a request through uvicorn takes
-hundreds of microseconds, in which the few of a limit would be noise.
+First the apps are called as a server calls them, without the server: so its few microseconds show.
+Then through uvicorn, with both of its parsers, by the processor time of the server. There the same
+code costs more: between two requests the system's calls have emptied the processor's caches.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 from starlette.applications import Starlette
@@ -44,7 +52,7 @@ SCOPE: dict[str, Any] = {
 
 def tables(settings: Settings) -> list[Table]:
     """Measure on the memory store."""
-    return [asyncio.run(_memory(settings))]
+    return [asyncio.run(_memory(settings)), _through_uvicorn(settings)]
 
 
 async def _memory(settings: Settings) -> Table:
@@ -85,3 +93,77 @@ async def _receive() -> Message:
 
 
 async def _send(_: Message) -> None: ...
+
+
+# -- through uvicorn -------------------------------------------------------------------------------
+
+_SERVER = Path(__file__).with_name("asgi_server.py")
+_PARSERS = ("httptools", "h11")
+_CONNECTIONS = (1, 8)
+
+
+def _through_uvicorn(settings: Settings) -> Table:
+    rows: list[Row] = []
+    for parser in _PARSERS:
+        with _running_server(parser) as port:
+            for connections in _CONNECTIONS:
+                name = f"{parser}, {connections} at a time"
+                alone, limited = _processor_times(port, connections, settings)
+                added = median(more - less for more, less in zip(limited, alone, strict=True))
+                rows.append(Row(f"{name}: alone", microseconds(median(alone))))
+                row = Row(f"{name}: limited", microseconds(median(limited)), added / ALLOWED, _BAR)
+                rows.append(row)
+    title = "ASGI middleware, memory store, through uvicorn"
+    return Table(title, "processor time per request", "what it adds, to 25 µs", rows)
+
+
+_BAR = Bar(at_most=1.0)
+
+
+@contextmanager
+def _running_server(parser: str) -> Generator[int]:
+    process = subprocess.Popen([sys.executable, str(_SERVER), parser], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _processor_times(
+    port: int, connections: int, settings: Settings
+) -> tuple[list[float], list[float]]:
+    """Return the server's seconds per request without and with the limit, in turns."""
+    count = settings.scaled(800) // connections
+    with ExitStack() as stack:
+        opened = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            for _ in range(connections)
+        ]
+
+        def seconds(path: str) -> float:
+            before = float(_get(opened[:1], "/processor"))
+            for _ in range(count):
+                _get(opened, path)
+            return (float(_get(opened[:1], "/processor")) - before) / (count * connections)
+
+        for path in ("/alone/", "/limited/"):
+            seconds(path)  # warm up
+        pairs = [(seconds("/alone/"), seconds("/limited/")) for _ in range(settings.rounds)]
+        return [alone for alone, _ in pairs], [limited for _, limited in pairs]
+
+
+def _get(connections: list[socket.socket], path: str) -> bytes:
+    """Send a request by each connection, then read the responses; return the last body."""
+    for each in connections:
+        each.sendall(f"GET {path} HTTP/1.1\r\nhost: shop\r\n\r\n".encode())
+    return [_body(each) for each in connections][-1]
+
+
+def _body(connection: socket.socket) -> bytes:
+    received, body = b"", b""
+    while not body:
+        received += connection.recv(65536)
+        body = received.partition(b"\r\n\r\n")[2]
+    return body

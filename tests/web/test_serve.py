@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ import pytest
 
 from limiter_core.requests import Demand, Request
 from limiter_redis import RedisStore
+from limiter_web.server import bind
 from tests.redis._servers import Process, server_program
 
 from ._server import TOKEN, until
@@ -145,3 +148,23 @@ def test_a_load_without_end_makes_no_report(start: Start) -> None:
     process = start("demo", "--serve", "--fast")
     process.communicate(timeout=20)
     assert process.returncode == 2
+
+
+def test_a_response_that_is_sent_in_parts_is_not_held_back() -> None:
+    """Nagle's algorithm is off for the connections of the socket that the page is served on."""
+
+    async def accept() -> int:
+        accepted: asyncio.Queue[socket.socket] = asyncio.Queue()
+
+        class Protocol(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                accepted.put_nowait(transport.get_extra_info("socket"))
+
+        listener = bind("127.0.0.1", 0)
+        server = await asyncio.get_running_loop().create_server(Protocol, sock=listener)
+        async with server:
+            with socket.create_connection(listener.getsockname()):
+                connection = await accepted.get()
+                return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    assert asyncio.run(accept())
