@@ -45,7 +45,8 @@ A store keeps slots and tickets. Every operation is one atomic step on the store
   is seen again. They can be superseded and evicted; that is kept until their name can be notified.
   The step at which a name becomes absent serves the waiters behind. A ticket that was offered
   `OFFERS` times while its workers were present, and never claimed, is behind all others for
-  `DEFERRED` seconds.
+  `DEFERRED` seconds. Where a notice may be lost, one that says that the waiting ended badly is
+  repeated until the job asks or is withdrawn.
 - **S18 held** A durable request whose id already holds a live lease gets `Held`, and takes nothing.
 - **S19** A ticket or lease can be dropped by its id alone.
 - **S20 name** A key keeps the name of the limit (`Demand.name`) with which the last new request was

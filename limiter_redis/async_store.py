@@ -140,6 +140,8 @@ class AsyncRedisStore:
             for scope in all_scopes:
                 await self._repeat_notices(scope, presence.name)
             self._session.repeated(presence, gap)
+        if presence is not None and self._session.looks_for_refusals(presence):
+            await self._repeat_refusals(all_scopes, presence.name)
 
     async def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
         return snapshots.parse_snapshot(key, await self._carry_out(commands.inspect(key), deadline))
@@ -246,6 +248,20 @@ class AsyncRedisStore:
             (line,) = await self._carry_out_all([commands.missed(scope, gate, skip)])
             looked = replies.parse_count(line, scope)
             skip += looked
+
+    async def _repeat_refusals(self, scopes: Iterable[str], gate: str) -> None:
+        for some in batched(scopes, BATCH):
+            cursors = dict.fromkeys(some, "0")
+            while cursors:
+                operations = [
+                    commands.refusals(scope, gate, cursor) for scope, cursor in cursors.items()
+                ]
+                lines = await self._carry_out_all(operations)
+                cursors = {
+                    scope: str(cursor)
+                    for scope, line in zip(cursors, lines, strict=True)
+                    if (cursor := replies.parse_count(line, scope))
+                }
 
     async def _names(self, after_slice: Callable[[], Awaitable[None]] | None) -> AsyncIterator[Any]:
         transport = self._session.async_transport()

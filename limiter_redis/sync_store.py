@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from limiter_core.errors import StoreError, StoreUnavailable
@@ -134,6 +134,8 @@ class SyncRedisStore:
             for scope in all_scopes:
                 self._repeat_notices(scope, presence.name)
             self._session.repeated(presence, gap)
+        if presence is not None and self._session.looks_for_refusals(presence):
+            self._repeat_refusals(all_scopes, presence.name)
 
     def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
         return snapshots.parse_snapshot(key, self._carry_out(commands.inspect(key), deadline))
@@ -249,6 +251,20 @@ class SyncRedisStore:
             (line,) = self._carry_out_all([commands.missed(scope, gate, skip)])
             looked = replies.parse_count(line, scope)
             skip += looked
+
+    def _repeat_refusals(self, scopes: Iterable[str], gate: str) -> None:
+        for some in batched(scopes, BATCH):
+            cursors = dict.fromkeys(some, "0")
+            while cursors:
+                operations = [
+                    commands.refusals(scope, gate, cursor) for scope, cursor in cursors.items()
+                ]
+                lines = self._carry_out_all(operations)
+                cursors = {
+                    scope: str(cursor)
+                    for scope, line in zip(cursors, lines, strict=True)
+                    if (cursor := replies.parse_count(line, scope))
+                }
 
     def _names(self, after_slice: Callable[[], object] | None) -> Iterator[Any]:
         transport = self._session.sync_transport()

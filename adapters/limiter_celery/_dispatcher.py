@@ -59,7 +59,8 @@ class Dispatcher:
         self.parked_tasks.forget(notice.id)
         if error is not None:
             self.report_removed(notice.id, error, message.task)
-            self.refusals.report_later(notice.id, notice.payload, str(error))
+            keys = tuple(key for key, _ in notice.limits)
+            self.refusals.report_later(notice.id, notice.payload, str(error), keys)
         elif (
             isinstance(notice.answer, Granted)
             and self.worker.in_own_step

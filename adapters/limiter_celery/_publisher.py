@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -87,18 +87,38 @@ class Refusals:
     requests: RequestFactory
     markers: CompletionMarkers
     scheduler: Scheduler
+    withdraw: Callable[[str, Sequence[str]], object]  # of the store
 
-    def report_later(self, ticket: str, payload: bytes, reason: str) -> None:
-        """Report the task of a ticket's payload as REVOKED, until that is done; from any thread."""
-        self.scheduler.call_soon(lambda: self._try(ticket, unpack(payload), reason, 0.5))
+    def report_later(
+        self, ticket: str, payload: bytes, reason: str, keys: Sequence[str] = ()
+    ) -> None:
+        """Report the task of a ticket's payload as REVOKED, until that is done; from any thread.
 
-    def _try(self, ticket: str, message: ParkedMessage, reason: str, pause: float) -> None:
+        Args:
+            ticket: names the attempt.
+            payload: the parked message.
+            reason: why it must not run.
+            keys: of the ticket, if the store said that it was refused: it repeats that until then.
+        """
+        self.scheduler.call_soon(lambda: self._report_first(ticket, unpack(payload), reason, keys))
+
+    def _report_first(
+        self, ticket: str, message: ParkedMessage, reason: str, keys: Sequence[str]
+    ) -> None:
+        # Later the ticket may be that of a task which was sent again under its id.
+        if self._try(ticket, message, reason, 0.5) and keys:
+            with suppress(StoreError):  # it is reported once more
+                self.withdraw(ticket, keys)
+
+    def _try(self, ticket: str, message: ParkedMessage, reason: str, pause: float) -> bool:
         try:
             self._report(ticket, message, reason)
         except Exception as error:  # noqa: BLE001  # of the broker's driver, or the backend's
             logger.warning("could not report the end of %s, will try again: %r", ticket, error)
             longer = min(pause * 2, _MAX_RETRY_AFTER)
             self.scheduler.call_later(pause, lambda: self._try(ticket, message, reason, longer))
+            return False
+        return True
 
     def _report(self, ticket: str, message: ParkedMessage, reason: str) -> None:
         if not self.requests.knows(message):

@@ -73,7 +73,13 @@ class WorkerLimiter:
         markers = CompletionMarkers(face, settings.name, remember)
         revocations = Revocations(face, settings.name, _celery.REVOKE_EXPIRES)
         self._requests = requests = RequestFactory(consumer)
-        refusals = Refusals(app=app, requests=requests, markers=markers, scheduler=scheduler)
+        refusals = Refusals(
+            app=app,
+            requests=requests,
+            markers=markers,
+            scheduler=scheduler,
+            withdraw=face.withdraw,
+        )
         parked_tasks = ParkedTasks(
             face, self._drop, store_scheduler.call_later, refusals.report_later
         )

@@ -211,6 +211,17 @@ def missed(scope: str, gate: str, skip: int) -> Operation:
     return Operation(f"missed {'=' + scope if scope else '-'} {word(gate)} {skip}", (), scope)
 
 
+def refusals(scope: str, gate: str, cursor: str) -> Operation:
+    """Return the operation that repeats the notices of a gate's jobs whose waiting ended badly.
+
+    Args:
+        scope: as for `missed`.
+        gate: the name of the gate.
+        cursor: what the operation returned before, "0" for the first.
+    """
+    return Operation(f"refusals {'=' + scope if scope else '-'} {word(gate)} {cursor}", (), scope)
+
+
 def inspect(key: str) -> Operation:
     """Return the operation that looks at a key."""
     return Operation(f"inspect {key_word(key)} {KeySnapshot.WAITERS_SHOWN}", (key,))

@@ -53,6 +53,7 @@ class News(NamedTuple):
         notice: what became of a durable ticket.
         more: whether there is more to do on a key than one step may do.
         deferred: the key and the gate of a job that was offered slots in vain.
+        repeated: whether the notice was sent before, and the job has not asked since.
     """
 
     id: str
@@ -62,6 +63,7 @@ class News(NamedTuple):
     notice: Notice | None = None
     more: bool = False
     deferred: tuple[str, str] | None = None
+    repeated: bool = False
 
 
 def lines_of(reply: Any, operations: int) -> list[str]:
@@ -197,8 +199,8 @@ def parse_news(line: str) -> News:
             return News(subject, None if rest[0] == "look" else _answer(rest))
         if kind == "lost":
             return News(subject, loss=parse_loss(rest[0]), token=int(rest[1]) if rest[1:] else 0)
-        if kind == "notice":
-            return News(subject, notice=_notice(subject, rest))
+        if kind in ("notice", "repeat"):
+            return News(subject, notice=_notice(subject, rest), repeated=kind == "repeat")
         if kind == "deferred":
             return News(subject, deferred=(unquote(rest[0], errors=ANY_TEXT), unword(rest[1])))
     except NOT_READABLE:
@@ -228,7 +230,7 @@ def parse_flag(line: str, key: str) -> bool:
 
 
 def parse_count(line: str, scope: str) -> int:
-    """Return the number of keys that `offers.lua` or `missed.lua` looked at.
+    """Return the number of keys that a step of a scope looked at, or the cursor it returned.
 
     Raises:
         StoreError: it cannot be read; names the scope.

@@ -27,6 +27,9 @@ from limiter_redis.transport.loop_transport import LoopTransport
 _NOTE_AGAIN = 3600.0
 """Seconds after which a scope is noted again for `sweep`."""
 
+_REPEAT_EVERY = 5.0
+"""Seconds between two looks for refused jobs whose queue does not know it."""
+
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
@@ -105,6 +108,8 @@ class Session:
         self._scopes: dict[str, float] = {}
         self._repeated: dict[str, int] = {}
         """By the worker: after which gap it had notices repeated."""
+        self._refusals_at: dict[str, float] = {}
+        """By the worker: when it looked last for refused jobs whose queue does not know it."""
 
     def _on_undelivered(self) -> None:
         # As a method of the session, which this keeps alive as long as the renewer runs: so a store
@@ -250,6 +255,19 @@ class Session:
     def repeated(self, presence: Presence, gap: int) -> None:
         """Remember that the notices which a worker may have missed in a gap were repeated."""
         self._repeated[presence.worker] = gap
+
+    def looks_for_refusals(self, presence: Presence | None) -> bool:
+        """Whether a worker is to look for refused jobs whose queue does not know it; now and then.
+
+        No gap says so: the process that refused the job may have been killed, or got no reply.
+        """
+        if presence is None or presence.leaving:
+            return False
+        now = time.monotonic()
+        if now < self._refusals_at.get(presence.worker, 0.0) + _REPEAT_EVERY:
+            return False
+        self._refusals_at[presence.worker] = now
+        return True
 
     # -- its end ----------------------------------------------------------------------------------
 

@@ -252,7 +252,7 @@ class RequestTracker:
     def _receive_line(self, line: str, sent_at: float, *, in_callers_thread: bool) -> None:
         news = replies.parse_news(line)
         if news.notice is not None:
-            self.notices.receive(line, news.notice)
+            self.notices.receive(line, news.notice, repeated=news.repeated)
         elif news.more:
             self.unfinished[news.id] = None
         elif news.deferred is not None:
@@ -269,9 +269,9 @@ class RequestTracker:
     def receive_undelivered(self, line: str) -> None:
         """Pass on a notice that another process could not deliver."""
         try:
-            notice = replies.parse_news(line).notice
-            if notice is not None:
-                self.notices.deliver(notice)
+            news = replies.parse_news(line)
+            if news.notice is not None:
+                self.notices.deliver(news.notice, repeated=news.repeated)
         except StoreError as error:
             self._unreadable.note(error)
         except Exception as error:  # noqa: BLE001

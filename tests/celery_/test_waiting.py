@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import redis
 from celery.exceptions import TaskRevokedError
+
+from limiter_redis import RedisStore
 
 from ._worker_processes import LONG, WorkerProcesses
 
@@ -169,3 +172,25 @@ def test_a_strategy_that_fails_fails_its_task(shop: WorkerProcesses, user: str) 
     misfit = shop.send("by_user", user, 0.0, "too", "many")
     with pytest.raises(TypeError):
         misfit.get()
+
+
+def test_a_refused_task_is_reported_though_the_notice_of_it_was_lost(
+    shop: WorkerProcesses, user: str
+) -> None:
+    """Nobody else has its message any more."""
+    holder = occupy(shop, user)
+    refused = shop.send("by_user", user)
+    shop.until(lambda: waiting(shop, user) == 1, "it waits")
+    store = RedisStore(shop.given["url"] + "/2")
+    store.session.tracker.notices.channel = "nobody is subscribed to it"
+    (waiter,) = store.sync_face().inspect(f"user={user}").waiters
+    assert store.sync_face().evict_waiter(waiter.id)
+    shop.until(lambda: not store.session.tracker.notices.undelivered, "the notice is lost")
+    store.close()
+    shop.until_ready(refused)
+    assert refused.state == "REVOKED"
+    assert not shop.began(refused)
+    store_of_workers = redis.Redis.from_url(shop.given["url"] + "/2")
+    shop.until(lambda: not store_of_workers.exists("{limiter}:refusals"), "that is known")
+    store_of_workers.close()
+    shop.let_end(holder)

@@ -8,9 +8,17 @@ from contextlib import ExitStack
 
 import pytest
 
-from limiter_core import LIMIT_BY, ArgumentView, ConcurrencyLimit, SyncLimiter
+from limiter_core import (
+    LIMIT_BY,
+    ArgumentView,
+    ConcurrencyLimit,
+    ConflictResolution,
+    Superseded,
+    SyncLimiter,
+    WaitTimeout,
+)
 from limiter_core.jobs import Job, JobGate, SyncJobGate, Waiting
-from limiter_core.requests import Demand, Notice, Presence, Queued, Request
+from limiter_core.requests import Demand, Notice, Presence, Queued, Replaced, Request
 from limiter_redis import RedisStore
 
 from ._clusters import Cluster, flush
@@ -162,3 +170,40 @@ def test_in_a_cluster(cluster: Cluster, closing: ExitStack) -> None:
     assert sorted(notice.id for notice in notices) == sorted(f"job-{key}" for key in keys)
     for key in keys:
         face.release(f"job-{key}", (key,))
+
+
+LATEST = ConcurrencyLimit(
+    LIMIT_BY.constant("latest"), 1, scope="jobs", on_conflict=ConflictResolution.KEEP_LATEST
+)
+
+
+def test_a_job_that_was_refused_while_no_worker_was_subscribed_is_reported(
+    server: Server, closing: ExitStack
+) -> None:
+    """Its ticket is gone: nothing else would say what became of the job."""
+    killed, new, web = (RedisStore(server.url) for _ in range(3))
+    closing.callback(new.close)
+    limiter = closing.enter_context(SyncLimiter(web))
+    lease = limiter.acquire(LATEST)
+    parked = Job("parked", LATEST, ArgumentView({}, "work"), b"job")
+    assert isinstance(gate_at(killed, lambda _: None).admit(parked), Waiting)
+    killed.close()  # without leaving
+    until_now(lambda: not subscribers(server), "no worker is subscribed")
+    with pytest.raises(WaitTimeout):
+        limiter.acquire(LATEST, timeout=0.05)  # it is the latest, and takes its place
+    until_now(lambda: not web.session.tracker.notices.undelivered, "the notice was sent")
+    woken: list[Notice] = []
+    gate = gate_at(new, woken.append)
+
+    def swept() -> bool:
+        gate.sweep()
+        return bool(woken)
+
+    until_now(swept, "the job is woken")
+    assert [(notice.id, notice.payload) for notice in woken] == [("parked", b"job")]
+    assert isinstance(woken[0].answer, Replaced)
+    with pytest.raises(Superseded):  # it is told so as it asks, and not again
+        gate.admit(parked)
+    assert not server.admin.exists("{limiter:jobs}:refusals")
+    lease.release()
+    gate.close()

@@ -20,6 +20,14 @@
 -- cost       O(log n); under "cancel_running" and "keep_latest" O(n)
 
 function steps.acquire(w)
+  local reply = steps.ask(w)
+  if w[8] ~= '-' and w[3] ~= 'look' and match(reply, '^re') then -- refused or replaced
+    tickets.drop_notice(state.load(w[13]), w[2])
+  end
+  return reply
+end
+
+function steps.ask(w)
   local name, worker, payload = match(w[8], '^([^|]*)|([^|]*)|(.*)$')
   local r = {
     id = w[2], lease = tonumber(w[4]), hold = tonumber(w[5]), claim = tonumber(w[6]),
@@ -105,7 +113,7 @@ function steps.acquire(w)
     end
     if #judged > 0 then
       turns.serve(judged)
-      if holders.read(first, r.id) then return steps.acquire(w) end
+      if holders.read(first, r.id) then return steps.ask(w) end
       t = tickets.read(first, r.id)
       if not t then return call('GET', ended) end
     end
@@ -163,7 +171,7 @@ function steps.acquire(w)
   end
   if #work > 0 then
     turns.serve(work)
-    if holders.read(first, r.id) then return steps.acquire(w) end
+    if holders.read(first, r.id) then return steps.ask(w) end
     t = tickets.read(first, r.id)
     if not t then return call('GET', ended) end
   end

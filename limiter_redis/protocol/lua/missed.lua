@@ -32,3 +32,33 @@ function steps.repeat_notices(s, name)
     end
   end
 end
+
+-- Repeat the notices of jobs of a gate whose waiting ended badly and which have not asked since:
+-- the notice, or the reply with it, was lost.
+--
+-- operation  "refusals" and "=" and the scope ("-": the keys without one), the name of the gate, and
+--            the cursor ("0": from the start)
+-- reply      the next cursor, "0" at the end
+-- cost       O(CHUNK) notices; most often there is none
+
+function steps.refusals(w)
+  local kept = state.common_of(match(w[2], '^=(.*)') or '') .. ':refusals'
+  local found = call('HSCAN', kept, w[4], 'COUNT', CHUNK)
+  for i = 1, #found[2], 2 do
+    local id = found[2][i]
+    local due, times, key, name, payload, answer =
+      match(found[2][i + 1], '^(%d+) (%d+) (%S+) ([^|]*)|(%S+) (.*)$')
+    if name == w[3] and tonumber(due) <= now then
+      local t = { id = id, name = name, payload = payload, lease = 0 }
+      times = times + 1
+      if times < MOST_REPEATS then
+        tickets.set_notice(kept, t, now + times * REPEAT_AFTER, times, key, answer)
+      else
+        call('HDEL', kept, id)
+      end
+      state.remember({ head = around(key) }, t, answer) -- for when it asks
+      state.notice(t, answer, 'repeat')
+    end
+  end
+  return found[1]
+end

@@ -21,7 +21,9 @@ function steps.release(w)
     call('SET', ended, 'replaced ' .. s.key .. FOR_GOOD, 'PX', REMEMBER)
   elseif not h and not t then
     -- How it ended needs no memory any more; but a request may be on its way still.
-    if string.sub(call('GET', ended) or '', -#FOR_GOOD) ~= FOR_GOOD then call('DEL', ended) end
+    local how = call('GET', ended)
+    if string.sub(how or '', -#FOR_GOOD) ~= FOR_GOOD then call('DEL', ended) end
+    if w[1] == 'withdraw' then tickets.drop_notice(s, id) end
   end
   if h then
     local work = holders.keys_of(h.keys)

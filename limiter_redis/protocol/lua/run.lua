@@ -17,7 +17,7 @@ local replies, rest = {}, nil
 -- this name: no key has a brace behind its tag.)
 local NEEDS_NONE = {
   release = true, withdraw = true, renew = true, evict = true, dismiss = true, sweep = true,
-  offers = true, missed = true
+  offers = true, missed = true, refusals = true
 }
 local written = false
 for i = 3, #ARGV do

@@ -50,12 +50,13 @@ function state.tell(whom, line)
 end
 
 -- Says that the waiting of a durable ticket has ended: to whoever ran the step, unless its job was
--- woken right here.
-function state.notice(t, answer)
+-- woken right here; returns whether it was. One that is repeated is called "repeat".
+function state.notice(t, answer, kind)
   local called, woken = pcall(wake, t.id)
-  if called and woken then return end
+  if called and woken then return true end
   local name = t.name ~= '' and t.name .. '|' or ''
-  news[#news + 1] = 'notice ' .. t.id .. ' ' .. name .. t.payload .. ' ' .. answer
+  news[#news + 1] = (kind or 'notice') .. ' ' .. t.id .. ' ' .. name .. t.payload .. ' ' .. answer
+  return false
 end
 
 -- Fields ------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@
 -- queue of its `home`, as a member that sorts by priority (its
 -- score), fair round, arrival order and sequence (S7), followed by the id.
 
+local REPEAT_AFTER, MOST_REPEATS = 5000000, 10 -- of the notice of a bad end
+
 -- Returns what a request wants of one key, from its words.
 function tickets.read_demand(w, i)
   return policies.read({
@@ -210,10 +212,27 @@ end
 -- Keeps the bad end of a ticket for when it asks, and tells it. A durable ticket has no process:
 -- whoever ran the step that ended its waiting is told.
 function tickets.remember(t, answer)
-  state.remember(state.load(t.demands[1].key), t, answer)
-  if t.durable then state.notice(t, answer) end
+  local s = state.load(t.demands[1].key)
+  state.remember(s, t, answer)
+  if t.durable and not state.notice(t, answer) and t.name ~= '' then tickets.keep_notice(s, t, answer) end
   state.tell(t.process, 'answer ' .. t.id .. ' ' .. answer)
 end
+
+-- Keeps the notice of a bad end until its gate has dealt with it: the ticket is gone, and the reply or
+-- the message with the notice may be lost. In the hash `:refusals`, by the id: when it is repeated, how
+-- often it was, the ticket's first key, its payload with the gate's name and "|" in front, the answer.
+function tickets.keep_notice(s, t, answer)
+  local kept = s.common .. ':refusals'
+  tickets.set_notice(kept, t, now + REPEAT_AFTER, 0, s.key, answer)
+  call('PEXPIRE', kept, int(FOREVER / 1000))
+end
+
+function tickets.set_notice(kept, t, due, times, key, answer)
+  call('HSET', kept, t.id, int(due) .. ' ' .. times .. ' ' .. key .. ' ' .. t.name .. '|' .. t.payload .. ' ' .. answer)
+end
+
+-- Notes that the queue of a job knows how its waiting ended.
+function tickets.drop_notice(s, id) call('HDEL', s.common .. ':refusals', id) end
 
 function tickets.finish(t, answer)
   tickets.remove(t)

@@ -30,7 +30,11 @@ def dispatcher(parts: Parts) -> Dispatcher:
         parked_tasks=parts.parked_tasks,
         publisher=Publisher(parts.app, parts.scheduler, parts.gate.drop),
         refusals=Refusals(
-            app=parts.app, requests=requests, markers=parts.markers, scheduler=parts.scheduler
+            app=parts.app,
+            requests=requests,
+            markers=parts.markers,
+            scheduler=parts.scheduler,
+            withdraw=parts.tickets.withdraw,
         ),
         main_loop=parts.main_loop,
         worker=parts.worker,

@@ -69,6 +69,7 @@ def refusals(parts: Parts) -> Refusals:
         requests=RequestFactory(parts.consumer),
         markers=parts.markers,
         scheduler=parts.scheduler,
+        withdraw=parts.tickets.withdraw,
     )
 
 
