@@ -71,7 +71,9 @@ def _calls(url: str) -> dict[str, int]:
     for host, port in nodes:
         client = redis.Redis(host=host, port=port)
         stats: Any = client.info("commandstats")
-        counts[f"{host}:{port}"] = int(stats.get("cmdstat_evalsha", {}).get("calls", 0))
+        counts[f"{host}:{port}"] = sum(
+            int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("fcall", "evalsha")
+        )
         client.close()
     return counts
 

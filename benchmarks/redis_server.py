@@ -62,9 +62,10 @@ class Server:
         return f"{name} {about.get('valkey_version') or about['redis_version']}"
 
     def script_calls(self) -> Calls:
-        """Return the count and time of EVALSHA."""
-        entry = self.admin.info("commandstats").get("cmdstat_evalsha", {"calls": 0, "usec": 0})
-        return Calls(entry["calls"], entry["usec"])
+        """Return the count and time of FCALL and EVALSHA."""
+        stats = self.admin.info("commandstats")
+        found = [stats[name] for name in ("cmdstat_fcall", "cmdstat_evalsha") if name in stats]
+        return Calls(*(sum(each[what] for each in found) for what in ("calls", "usec")))
 
     def memory(self) -> int:
         """Return the bytes in use, after the value has become stable."""

@@ -28,7 +28,7 @@ from limiter_web import limits_app
 from limiter_web.server import bind, serving
 from tests.redis._servers import Process, binary  # pyright: ignore[reportMissingImports]  (on the path at run time)
 
-CALLS = ("evalsha", "eval", "scan")
+CALLS = ("fcall", "evalsha", "eval", "scan")
 
 
 async def fill(url: str, keys: int, with_waiters: int = 0) -> None:

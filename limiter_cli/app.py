@@ -8,6 +8,7 @@ import typer
 
 from limiter_cli import change, operate
 from limiter_cli.demo.command import demo
+from limiter_cli.functions import functions
 from limiter_cli.output import print_line
 from limiter_cli.run.command import RunCommand, run
 from limiter_cli.serve import serve
@@ -32,6 +33,7 @@ app.command()(change.pause)
 app.command()(change.resume)
 app.command()(operate.log)
 app.command()(operate.evict)
+app.command()(functions)
 app.command()(serve)
 app.command()(top)
 app.command()(demo)

@@ -24,6 +24,7 @@ from limiter_redis.connection.urls import (
     endpoint_of_url,
     take_options,
 )
+from limiter_redis.libraries import Library, delete_library, find_libraries
 from limiter_redis.protocol.keyspace import check_cluster, checked_namespace
 from limiter_redis.protocol.script import SCRIPT, Script
 from limiter_redis.session.renewal import RENEWAL_TIMEOUT, TIMEOUT, LeaseRenewer
@@ -137,7 +138,9 @@ class RedisStore:
         return _made_again, (type(self), made_of)
 
     def __repr__(self) -> str:
-        return f"<RedisStore {self._endpoint.where} namespace={self._namespace!r}>"
+        called = str(self.session.tracker.invocations)
+        by = f" called by {called}" if called else ""
+        return f"<RedisStore {self._endpoint.where} namespace={self._namespace!r}{by}>"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -161,6 +164,14 @@ class RedisStore:
         """
         self._endpoint.check_event_loops()
         return AsyncRedisStore(self.session)
+
+    def libraries(self) -> list[Library]:
+        """Return the libraries of functions that releases of this package have loaded."""
+        return find_libraries(self.session.sync_transport())
+
+    def delete_library(self, name: str) -> None:
+        """Delete one of them; a program that uses it loads it again."""
+        delete_library(self.session.sync_transport(), name)
 
     def close(self) -> None:
         """Close connections, and end the background thread once no slot is held any more."""

@@ -35,8 +35,9 @@ _MOVES = 3
 """Redirections of a call that are followed at once; then the nodes do not agree, and it waits."""
 
 CLOSED_SLOT = """\
-do -- Is the slot on its way to another node? Then this key, which nobody has, is not ours to see.
-  local seen = redis.pcall('EXISTS', KEYS[1] .. '}:none')
+-- Is the slot on its way to another node? Then this key, which nobody has, is not ours to see.
+local function refusal()
+  local seen = redis.pcall('EXISTS', keys[1] .. '}:none')
   if type(seen) == 'table' and seen.err then
     return redis.error_reply('TRYAGAIN the slot is on its way to another node')
   end
@@ -47,7 +48,7 @@ end
 @functools.lru_cache(maxsize=16)
 def in_slots(script: Script) -> Script:
     """Return the script as it goes to the nodes of a cluster."""
-    return Script.of(CLOSED_SLOT + script.text.decode())
+    return script.refusing(CLOSED_SLOT)
 
 
 class Retry:

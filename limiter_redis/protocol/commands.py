@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, unquote
 
 from limiter_core.requests import KeySnapshot, Presence, Request
+from limiter_redis.protocol.forms import Form
 from limiter_redis.protocol.keyspace import Keyspace, redis_keys
-from limiter_redis.protocol.script import Script
+from limiter_redis.protocol.script import FULL, Script
 from limiter_redis.protocol.words import (
     ANY_TEXT,
     SAFE,
@@ -232,21 +234,31 @@ def packed_command(*command: str | int) -> bytes:
     return f"*{len(command)}\r\n{''.join(_packed(str(word)) for word in command)}".encode()
 
 
+_NEEDS_MEMORY = re.compile("configure |acquire [^ ]+ (?!look )").match
+"""Finds the operations that are refused where memory is full."""
+
+
 class Encoder:
     """Makes calls of the script, as they are sent."""
 
     def __init__(self, script: Script, names: Keyspace, process: str) -> None:
         self._names = names
-        self._by_digest = _packed("EVALSHA") + _packed(script.sha.decode())
-        self._by_text = _packed("EVAL") + _packed(script.text.decode())
+        function = _packed("FCALL") + _packed(script.function)
+        load = packed_command("FUNCTION", "LOAD", script.library).decode()
+        self._before = ("", load, "", "")
+        self._heads = (
+            *(function, function, _packed("EVALSHA") + _packed(script.sha.decode())),
+            _packed("EVAL") + _packed(script.text.decode()),
+        )
+        self._on_full_server = _packed("FCALL") + _packed(script.function + FULL)
         self._who = _packed(names.opening) + _packed(process)
 
-    def __call__(self, operations: Sequence[Operation], *, by_text: bool = False) -> bytes:
+    def __call__(self, operations: Sequence[Operation], form: Form = Form.DIGEST) -> bytes:
         """Return the call that carries out these operations.
 
         Args:
             operations: one after the other.
-            by_text: for a server that does not know the script's digest.
+            form: which of the forms of a call.
         """
         opening = self._names.opening
         keys = dict.fromkeys([key for operation in operations for key in operation.keys])
@@ -256,11 +268,13 @@ class Encoder:
             if operation.scope is not None:
                 names.append(_packed(self._names.offers_index(operation.scope)))
                 count += 1
-        head = self._by_text if by_text else self._by_digest
+        head = self._heads[form]
+        if form <= Form.LOADING and not _NEEDS_MEMORY(operations[0].text):
+            head = self._on_full_server
         # What is asked is ASCII, so its characters are its bytes.
         asked = "".join([f"${len(text)}\r\n{text}\r\n" for text, _, _ in operations])
         return (
-            f"*{count + 5 + len(operations)}\r\n{head}{_packed(str(count))}"
+            f"{self._before[form]}*{count + 5 + len(operations)}\r\n{head}{_packed(str(count))}"
             f"{''.join(names)}{self._who}{asked}"
         ).encode()
 

@@ -1,4 +1,8 @@
-"""The one script: how it begins, what steps share, a file per step, and the loop over them."""
+"""The one script: how it begins, what steps share, a file per step, and the loop over them.
+
+Where the server has functions (Redis 7, Valkey) it is loaded as a library of two, which differ in
+whether they may run where memory is full; else it is called by its digest.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 from importlib import resources
+
+from limiter_core import __version__
 
 _SHARED = (
     "state",
@@ -37,27 +43,82 @@ _FUNCTION = re.compile(
 )
 
 
+LIBRARY_PREFIX = "limiter_"
+"""What begins the names of libraries, and of functions; a digest follows, so releases differ."""
+
+RELEASE = f"concurrency-limits {__version__}"
+"""Describes each function: which release has loaded it."""
+
+FULL = "_full"
+"""What ends the name of the function that may run where memory is full."""
+
+_CALLED_AS_SCRIPT = "return run(KEYS, ARGV)\n"
+
+# While it is loaded, Valkey offers no `string` and no `redis.call`: so the first call makes all.
+_LIBRARY = f"""\
+local run
+local function made()
+%s
+return run
+end
+local function call_it(keys, args)
+  run = run or made()
+  return run(keys, args, true)
+end
+local of = '{RELEASE}'
+redis.register_function{{function_name = '%s', description = of, callback = call_it}}
+redis.register_function{{
+  function_name = '%s{FULL}', description = of, callback = call_it, flags = {{'allow-oom'}}
+}}
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script as Redis gets it, and the digest by which EVALSHA calls it."""
+    """A script as Redis gets it, the digest by which EVALSHA calls it, and the same as a library.
+
+    Attributes:
+        text: for EVAL.
+        sha: for EVALSHA.
+        library: for FUNCTION LOAD.
+        function: the name of the library, and of the function for FCALL; and with `FULL` of the
+            one that may also run where memory is full.
+    """
 
     text: bytes
     sha: bytes
+    library: str
+    function: str
 
     @classmethod
     def of(cls, text: str) -> Script:
         """Return the script of a text."""
-        encoded = text.encode()
-        return cls(encoded, hashlib.sha1(encoded, usedforsecurity=False).hexdigest().encode())
+        body = text.removesuffix(_CALLED_AS_SCRIPT)
+        assert body != text, "it does not end with the call any more"
+        name = LIBRARY_PREFIX + _digest(_LIBRARY + body)
+        library = f"#!lua name={name}\n{_LIBRARY % (body, name, name)}"
+        return cls(text.encode(), _digest(text).encode(), library, name)
 
     def waking(self, wake: str) -> Script:
         """Return the script with another function `wake`; state.lua says what that is for."""
+        return self._with(_WAKES_NOBODY, wake)
+
+    def refusing(self, refusal: str) -> Script:
+        """Return the script with another function `refusal`; see run.lua."""
+        return self._with(_REFUSES_NOTHING, refusal)
+
+    def _with(self, function: str, other: str) -> Script:
         text = self.text.decode()
-        assert text.count(_WAKES_NOBODY) == 1, "it stands no more where it did"
-        return Script.of(text.replace(_WAKES_NOBODY, wake))
+        assert text.count(function) == 1, "it stands no more where it did"
+        return Script.of(text.replace(function, other))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 _WAKES_NOBODY = "local function wake(id) return false end\n"
+_REFUSES_NOTHING = "local function refusal() return nil end\n"
 
 
 def _load() -> str:

@@ -24,6 +24,7 @@ from limiter_redis.session.entries import Entry, Event, Said
 from limiter_redis.session.known_policies import KnownPolicies
 from limiter_redis.session.local_requests import LocalRequests
 from limiter_redis.session.notices import Notices
+from limiter_redis.transport.invocation import Invocations
 
 LOOK = Mode.LOOK  # a member of an enum takes its time to be looked up
 
@@ -62,6 +63,8 @@ class RequestTracker:
         """Where the servers are, without secrets."""
         self.refusals = Refusals()
         """Whether the server takes the credentials of this process."""
+        self.invocations = Invocations()
+        """How the script is called at each node."""
         self.policies = KnownPolicies(look_often=sharded)
         self.policies.on_change = self._policies_changed
         self.changes = "" if sharded else f"{namespace}:process:{database}:all"

@@ -10,7 +10,6 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import (
     AuthenticationError,
-    NoScriptError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -61,6 +60,7 @@ class AsyncTransport(LoopTransport):
         self._where = where
         self._receiver = receiver
         self._encode = commands.Encoder(script, receiver.keyspace, receiver.process)
+        self._invocation = receiver.invocations.at(ONLY_NODE)
         self._timeout = timeout
         self._stream: Stream | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -173,7 +173,7 @@ class AsyncTransport(LoopTransport):
 
     def _send(self, stream: Stream, call: Batch) -> None:
         operations = [asked.operation for asked in call.pending]
-        stream.write(self._encode(operations, by_text=call.by_text))
+        stream.write(call.encoded(self._encode, operations, self._invocation))
         call.sent_at = time.monotonic()
         self._in_flight.append(call)
         if self._watch is None:
@@ -251,6 +251,10 @@ class AsyncTransport(LoopTransport):
                 self._stream.fail(Unreadable("the server sent a reply that nobody asked for"))
             return
         call = self._receiving = self._in_flight[0]
+        if call.loads:
+            call.loaded(reply, self._invocation)
+            self._receiving = None
+            return
         self._in_flight.popleft()
         lines: list[str] | None = None
         if not isinstance(reply, RedisError):
@@ -265,8 +269,7 @@ class AsyncTransport(LoopTransport):
                 self._receiver.receive(news, call.sent_at, in_callers_thread=True)
             if self._to_repeat:
                 self._repeat_releases(call)
-        elif isinstance(reply, NoScriptError):
-            call.by_text = True
+        elif call.change_form(reply, self._invocation, [asked.operation for asked in call.pending]):
             self._to_repeat.append(call)
         elif isinstance(reply, ReadOnlyError | AuthenticationError) and self._stream is not None:
             call.fail(reply, self._where)
@@ -312,8 +315,10 @@ class AsyncTransport(LoopTransport):
 
     def _end_now(self, error: Exception) -> None:
         self._stream = None
+        self._invocation.forget()
         calls = [*self._to_repeat, *self._in_flight]
         for call in calls:
+            call.form = None
             if call.again:
                 call.fail(error, self._where)
             else:

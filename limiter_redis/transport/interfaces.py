@@ -10,6 +10,7 @@ from limiter_redis.connection.backoff import Refusals
 from limiter_redis.connection.nodes import Node
 from limiter_redis.protocol import commands
 from limiter_redis.protocol.keyspace import Keyspace
+from limiter_redis.transport.invocation import Invocations
 
 
 class Receiver(Protocol):
@@ -18,10 +19,12 @@ class Receiver(Protocol):
     Attributes:
         process: the name of this process, in channels.
         refusals: whether the server takes our credentials.
+        invocations: how the script is called at each node.
     """
 
     process: str
     refusals: Refusals
+    invocations: Invocations
 
     @property
     def keyspace(self) -> Keyspace:

@@ -23,6 +23,8 @@ from limiter_redis.connection.nodes import Node
 from limiter_redis.connection.stream import Reply, Stream, abandon_pool
 from limiter_redis.protocol import commands, replies
 from limiter_redis.protocol.errors import Unreadable
+from limiter_redis.protocol.forms import Form
+from limiter_redis.transport.invocation import Invocation, ScriptCall
 from limiter_redis.transport.pending import Pending
 
 IN_FLIGHT = 512
@@ -32,7 +34,7 @@ IN_FLIGHT = 512
 RESPONSES = (Unreadable, ReadOnlyError, AuthenticationError)
 
 
-class Call:
+class Call(ScriptCall):
     """Operations of one tag that travel together.
 
     Attributes:
@@ -40,17 +42,16 @@ class Call:
         asked: the operations.
         retry: how often it was sent.
         sent_at: when it was sent.
-        by_text: whether to send the script along, for the node does not know it.
     """
 
-    __slots__ = ("by_text", "pending", "retry", "sent_at", "tag")
+    __slots__ = ("pending", "retry", "sent_at", "tag")
 
     def __init__(self, tag: str, asked: list[Pending], give_up_at: float) -> None:
+        super().__init__()
         self.tag = tag
         self.pending = asked
         self.retry = Retry(give_up_at)
         self.sent_at = 0.0
-        self.by_text = False
 
 
 class Confirmation(NamedTuple):
@@ -86,6 +87,7 @@ class NodeConnection:
         node: Node,
         client: redis.asyncio.Redis,
         encode: commands.Encoder,
+        invocation: Invocation,
         answering: Answering,
         *,
         timeout: float,
@@ -97,6 +99,7 @@ class NodeConnection:
         self.node = node
         self._client: Any = client
         self._encode = encode
+        self._invocation = invocation
         self._answering = answering
         self._timeout = timeout + (0.0 if min_replicas is None else min_replicas.timeout)
         self._connect_timeout = connect_timeout
@@ -136,14 +139,13 @@ class NodeConnection:
             self._stream.write(b"".join(self._out))
         self._out.clear()
 
-    def send_script(self, call: Call) -> None:
+    def _send_in_other_form(self, call: Call) -> None:
         """Send a call again to a node that did not know the script, and does after the first."""
-        if self._sends_script is None or self._sends_script not in (
-            *self._waiting,
-            *self._in_flight,
-        ):
-            self._sends_script = call
-            call.by_text = True
+        if call.form in (Form.LOADING, Form.TEXT):
+            if self._sends_script in (*self._waiting, *self._in_flight):
+                call.form = Form.FUNCTION if call.form is Form.LOADING else Form.DIGEST
+            else:
+                self._sends_script = call
         self.send(call)
         self.push()
 
@@ -175,7 +177,7 @@ class NodeConnection:
 
     def _put(self, call: Call) -> None:
         operations = [asked.operation for asked in call.pending]
-        self._out.append(self._encode(operations, by_text=call.by_text))
+        self._out.append(call.encoded(self._encode, operations, self._invocation))
         call.sent_at = time.monotonic()
         self._in_flight.append(call)
         if self._watch is None:
@@ -249,7 +251,11 @@ class NodeConnection:
         if not self._in_flight:
             self.fail(Unreadable("the server sent a reply that nobody asked for"))
             return
-        expected = self._in_flight.popleft()
+        expected = self._in_flight[0]
+        if isinstance(expected, Call) and expected.loads:
+            expected.loaded(reply, self._invocation)
+            return
+        self._in_flight.popleft()
         if isinstance(expected, Confirmation):
             self._answering.confirmed(self, expected, reply if isinstance(reply, int) else 0)
             return
@@ -262,6 +268,10 @@ class NodeConnection:
         if not isinstance(reply, RedisError):
             if self._min_replicas is None or not self._ask_replicas(expected, lines):
                 self._answering.carried_out(self, expected, lines)
+        elif expected.change_form(
+            reply, self._invocation, [asked.operation for asked in expected.pending]
+        ):
+            self._send_in_other_form(expected)
         else:
             self._answering.refused(self, expected, reply)
             if isinstance(reply, ReadOnlyError | AuthenticationError):
@@ -292,6 +302,7 @@ class NodeConnection:
 
     def _end_now(self, error: Exception) -> None:
         self._stream = None
+        self._invocation.forget()
         self._out.clear()
         in_flight, self._in_flight = self._in_flight, deque()
         waiting, self._waiting = self._waiting, deque()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,9 +26,10 @@ from limiter_redis.connection.nodes import Node
 from limiter_redis.protocol import commands, replies
 from limiter_redis.protocol.script import Script
 from limiter_redis.transport.interfaces import Receiver
+from limiter_redis.transport.invocation import ScriptCall
 
 
-class Call:
+class Call(ScriptCall):
     """What goes to one node in one piece: a call of the script, or a plain command.
 
     Attributes:
@@ -39,20 +41,17 @@ class Call:
         retry: how often it was sent, from the first failure on.
     """
 
-    __slots__ = (
-        *("by_text", "command", "deadline", "operations", "positions"),
-        *("reply", "retry", "tag"),
-    )
+    __slots__ = ("command", "deadline", "operations", "positions", "reply", "retry", "tag")
 
     def __init__(
         self, tag: str | Node, deadline: float | None, command: Sequence[Any] = ()
     ) -> None:
+        super().__init__()
         self.tag = tag
         self.deadline = deadline
         self.command = command
         self.operations: list[commands.Operation] = []
         self.positions: list[int] = []
-        self.by_text = False
         self.reply: Any = None
         self.retry: Retry | None = None
 
@@ -85,6 +84,7 @@ class NodeExchange:
         self._new_pool = new_pool
         self.timeout = timeout + (0.0 if min_replicas is None else min_replicas.timeout)
         self._min_replicas = min_replicas
+        self._invocations = receiver.invocations
         self._pools: dict[Node, ConnectionPool] = {}
 
     def close(self) -> None:
@@ -105,15 +105,14 @@ class NodeExchange:
         connection: Any = None
         try:
             connection = pool.take(deadline)
-            packed = b"".join(map(self._packed, calls))
-            received = exchange(connection, packed, len(calls), deadline)
+            received = self._exchange(connection, calls, node, deadline)
             for call, reply in zip(calls, received, strict=False):
                 call.reply = self._read(connection, call, reply, node)
             # Where they are fewer, the last one says why: those behind it are asked for again.
             last = received[-1]
             if isinstance(last, RedisError):
                 if isinstance(last, ConnectionError | TimeoutError):
-                    pool.drop_idle()  # they may be dead as well
+                    self._lost(pool, node)
                 else:
                     last = ConnectionError("Connection closed: a reply could not be read")
                 for call in calls[len(received) :]:
@@ -126,7 +125,7 @@ class NodeExchange:
                 pool.put_back(connection)
 
     def one(self, node: Node, call: Call, deadline: float) -> None:
-        """Send one call of the script, and note its reply: the short way, without replicas.
+        """Send a new call of the script, and note its reply: the short way, without replicas.
 
         Raises:
             RedisError, OSError: there is no connection.
@@ -135,10 +134,11 @@ class NodeExchange:
         connection: Any = None
         try:
             connection = pool.take(deadline)
-            (reply,) = exchange(connection, self._encode(call.operations), 1, deadline)
+            packed = call.encoded(self._encode, call.operations, self._invocations.at(node))
+            (reply,) = exchange(connection, packed, 1, deadline)
             call.reply = self._read(connection, call, reply, node)
             if isinstance(reply, ConnectionError | TimeoutError):
-                pool.drop_idle()  # they may be dead as well
+                self._lost(pool, node)
         finally:
             if connection is not None:
                 pool.put_back(connection)
@@ -149,13 +149,38 @@ class NodeExchange:
             pool = self._pools.setdefault(node, self._new_pool(node, self.timeout))
         return pool
 
-    def _packed(self, call: Call) -> bytes:
+    def _lost(self, pool: ConnectionPool, node: Node) -> None:
+        pool.drop_idle()  # they may be dead as well
+        self._invocations.at(node).forget()
+
+    def _exchange(
+        self, connection: Any, calls: list[Call], node: Node, deadline: float
+    ) -> list[Any]:
+        """Send calls and return their replies; where they are fewer, the last one says why."""
+        packed = b"".join([self._packed(call, node) for call in calls])
+        loading = sum(call.loads for call in calls)
+        received = exchange(connection, packed, len(calls) + loading, deadline)
+        if not loading:
+            return received
+        rest = deque(received)
+        found: list[Any] = []
+        for call in calls:
+            if call.loads and len(rest) > 1:
+                call.loaded(rest.popleft(), self._invocations.at(node))
+            if rest:
+                found.append(rest.popleft())
+        return found
+
+    def _packed(self, call: Call, node: Node) -> bytes:
         if call.command:
             return commands.packed_command(*call.command)
-        return self._encode(call.operations, by_text=call.by_text)
+        return call.encoded(self._encode, call.operations, self._invocations.at(node))
 
     def _read(self, connection: Any, call: Call, reply: Any, node: Node) -> Any:
         if isinstance(reply, RedisError):
+            operations, invocation = call.operations, self._invocations.at(node)
+            if operations and call.change_form(reply, invocation, operations):
+                return reply
             if isinstance(reply, MovedError):
                 self._slot_map.moved(reply, node)
             elif isinstance(reply, ReadOnlyError | AuthenticationError):
@@ -169,6 +194,21 @@ class NodeExchange:
             return replies.lines_of(reply, len(call.operations))
         except ResponseError as error:
             return error
+
+    def _carry_out(
+        self,
+        connection: Any,
+        operations: list[commands.Operation],
+        node: Node,
+        deadline: float,
+    ) -> Any:
+        """Carry out operations over this connection, in whichever form the node takes them."""
+        call = Call(node, deadline)
+        call.operations = operations
+        while call.reply is None or call.refused:
+            reply = self._exchange(connection, [call], node, deadline)[-1]
+            call.reply = self._read(connection, call, reply, node)
+        return call.reply
 
     # -- replicas ---------------------------------------------------------------------------------
 
@@ -203,10 +243,9 @@ class NodeExchange:
             lines: list[str] = call.reply
             releases = give_back(call.operations, lines, grants, self._receiver.key_of_request)
             if releases:
-                (reply,) = exchange(connection, self._encode(releases), 1, deadline)
-                if isinstance(reply, ConnectionError | TimeoutError):
-                    raise reply
-                told = self._read(connection, call, reply, node)
+                told = self._carry_out(connection, releases, node, deadline)
+                if isinstance(told, ConnectionError | TimeoutError):
+                    raise told
                 lines += told[len(releases) :] if isinstance(told, list) else []
             if grants.positions:
                 news = lines[len(call.operations) :]

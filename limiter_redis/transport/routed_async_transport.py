@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from redis.exceptions import ClusterDownError, MovedError, NoScriptError, ResponseError
+from redis.exceptions import ClusterDownError, MovedError, ResponseError
 
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemThread, run_in_thread
@@ -180,6 +180,7 @@ class RoutedAsyncTransport(LoopTransport):
                 node,
                 self._endpoint.async_client(node),
                 self._encode,
+                self._receiver.invocations.at(node),
                 self,
                 timeout=self._endpoint.timeout,
                 connect_timeout=min(self._endpoint.timeout, CONNECT_TIMEOUT),
@@ -202,9 +203,6 @@ class RoutedAsyncTransport(LoopTransport):
         """Send a call again, if that may help."""
         if isinstance(error, MovedError):
             self._slot_map.moved(error, connection.node)
-        elif isinstance(error, NoScriptError) and not call.by_text:
-            connection.send_script(call)
-            return
         elif not isinstance(error, ResponseError):
             self._receiver.messages_lost()  # the news that came with lost replies are lost
         self._put_off(call, error)
@@ -225,6 +223,7 @@ class RoutedAsyncTransport(LoopTransport):
 
     def _put_off(self, call: Call, error: Exception) -> None:
         """Send a call again after a while, or give it up."""
+        call.form = None
         pause = call.retry.backoff_after(error, time.monotonic())
         if pause is None:
             self._give_up(call, error)

@@ -9,11 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from redis.exceptions import (
-    ClusterDownError,
-    NoScriptError,
-    ResponseError,
-)
+from redis.exceptions import ClusterDownError, ResponseError
 
 from limiter_core.errors import StoreError
 from limiter_core.system_clock import system_clock as time
@@ -25,6 +21,7 @@ from limiter_redis.connection.exchange import ConnectionPool
 from limiter_redis.connection.nodes import ONLY_NODE, Node
 from limiter_redis.protocol import commands
 from limiter_redis.protocol.errors import is_driver_error, store_error
+from limiter_redis.protocol.forms import Form
 from limiter_redis.protocol.script import Script
 from limiter_redis.transport.interfaces import Receiver
 from limiter_redis.transport.node_exchange import Call, NodeExchange
@@ -215,11 +212,14 @@ class SyncTransport:
                 continue  # not confirmed by replicas
             if not isinstance(error, ResponseError):
                 self._receiver.messages_lost()
-            if isinstance(error, NoScriptError) and not call.by_text:
-                # One takes the script along, the others come behind it.
-                call.by_text, script_sent = not script_sent, True
+            if call.refused:
+                if call.form in (Form.LOADING, Form.TEXT):
+                    # One takes the script along, the others come behind it.
+                    call.form = call.form if not script_sent else None
+                    script_sent = True
                 again.append(call)
                 continue
+            call.form = None
             now = time.monotonic()
             if call.retry is None:
                 patience = self._patience

@@ -57,8 +57,7 @@ class App:
         self.released += isinstance(event, events.Released)
 
     def scripts(self) -> int:
-        commands = self._redis.commands()
-        return commands.get("evalsha", 0) + commands.get("eval", 0)
+        return self._redis.calls()
 
     async def hello(self, _: Request) -> StreamingResponse:
         self.before_body = self.scripts()

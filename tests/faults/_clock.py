@@ -16,7 +16,7 @@ so that it is right in a cluster, too. For the limits of workers/holder.py.
 
 _REAL = "local server_time = call('TIME')\n"
 _SHIFTED = _REAL + (
-    "local shift = call('GET', match(KEYS[1], '^{.-}') .. 'clock-shift') or 0\n"
+    "local shift = call('GET', match(keys[1], '^{.-}') .. 'clock-shift') or 0\n"
     "server_time = { server_time[1] + shift, server_time[2] }\n"
 )
 

@@ -73,7 +73,7 @@ def test_all_data_is_deleted(deploy: Deploy, trial: Begin) -> None:
 
 @pytest.mark.on_every_deployment
 def test_scripts_are_flushed_all_the_time(deploy: Deploy, trial: Begin) -> None:
-    """Rows 16, 17: no body notices."""
+    """Rows 16, 17: no body notices; functions are deleted as well."""
     deployment = deploy()
     with trial(deployment, lease=1.0) as run:
         over = threading.Event()
@@ -82,6 +82,7 @@ def test_scripts_are_flushed_all_the_time(deploy: Deploy, trial: Begin) -> None:
             while not over.wait(0.001):
                 for server in deployment.primaries():
                     server.admin.script_flush()
+                    server.admin.function_flush()
 
         flusher = threading.Thread(target=flush)
         flusher.start()
@@ -110,6 +111,7 @@ def test_a_hundred_leases_are_renewed_after_scripts_were_flushed(deploy: Deploy)
             before = ends()
             for server in deployment.primaries():
                 server.admin.script_flush()
+                server.admin.function_flush()
             until_now(
                 lambda: all(new > old + 0.1 for old, new in zip(before, ends(), strict=True)),  # noqa: B023
                 "all are renewed",

@@ -22,7 +22,7 @@ __all__ = ("FAKED", "Cluster", "ClusterClock", "Mover", "counted", "flush", "own
 
 _REAL = "local server_time = call('TIME')\n"
 _FAKE = """\
-local faked = string.format('%.0f', call('INCR', match(KEYS[1], '^{.-}') .. 'fake-time'))
+local faked = string.format('%.0f', call('INCR', match(keys[1], '^{.-}') .. 'fake-time'))
 local server_time = { string.sub(faked, 1, -7), string.sub(faked, -6) }
 """
 

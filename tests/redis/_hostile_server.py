@@ -77,7 +77,7 @@ class HostileServer:
 
     def _reply(self, words: list[bytes], send: Send) -> None:
         name = words[0].upper()
-        if name in (b"EVALSHA", b"EVAL"):
+        if name in (b"FCALL", b"EVALSHA", b"EVAL"):
             operations = words[3 + int(words[2]) + 2 :]
             self.calls.append(operations)
             self.answer(operations, send)

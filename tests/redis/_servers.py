@@ -49,6 +49,11 @@ class Server:
         stats = self.admin.info("commandstats")
         return {name.removeprefix("cmdstat_"): entry["calls"] for name, entry in stats.items()}
 
+    def calls(self) -> int:
+        """Return how often the store's script was called, in any form, since the server's start."""
+        counts = self.commands()
+        return sum(counts.get(name, 0) for name in ("fcall", "evalsha", "eval"))
+
 
 class Process(Server):
     """A server of our own, which may be stopped, frozen, killed and started again.

@@ -30,7 +30,8 @@ ONE = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1)
 
 RIGHTS = (
     "resetkeys ~{limiter* resetchannels &limiter:* -@all"
-    " +evalsha +eval +time +type +exists +get +set +del +persist +pexpire +pexpireat"
+    " +fcall +function|load +evalsha +eval"
+    " +time +type +exists +get +set +del +persist +pexpire +pexpireat"
     " +hget +hset +hdel +hmget +hkeys"
     " +zadd +zrem +zremrangebyscore +zrange +zrangebyscore +zscore +zunionstore +rename"
     " +publish +subscribe +unsubscribe"
@@ -38,6 +39,15 @@ RIGHTS = (
     " +scan +sadd +smembers +expire +ping +select +hello +client|setinfo"
 )
 """What the user of a limiter has to be allowed, and no more; see docs/reference/redis-layout.md."""
+
+WITHOUT_FUNCTIONS = RIGHTS.replace(" +fcall +function|load", "")
+"""What is enough, at the price of a slower way."""
+
+WITHOUT_SCRIPTS = RIGHTS.replace(" +evalsha +eval", "")
+"""What is enough on a server that has functions and memory, and is no replica."""
+
+NO_LOADING = RIGHTS.replace(" +function|load", "")
+"""As if an operator had to load the library."""
 
 
 def allow(server: Process, rights: str) -> str:
@@ -123,12 +133,26 @@ def test_old_rights_are_enough_for_calls_and_for_limits_by_name(own_server: Proc
             limiter.reset_limit("one")
 
 
-async def test_the_rights_that_a_limiter_needs(own_server: Process) -> None:
-    """Commands, keys and channels: with these everything works, also after SCRIPT FLUSH."""
-    url = allow(own_server, RIGHTS)
+@pytest.mark.parametrize(
+    ("rights", "way"),
+    [
+        (RIGHTS, "functions"),
+        (WITHOUT_SCRIPTS, "functions"),
+        (WITHOUT_FUNCTIONS, "scripts"),
+        (NO_LOADING, "scripts"),
+    ],
+    ids=["all", "without scripts", "without functions", "without loading"],
+)
+async def test_the_rights_that_a_limiter_needs(own_server: Process, rights: str, way: str) -> None:
+    """Commands, keys and channels: with these everything works, also after what was loaded went."""
+    url = allow(own_server, rights)
     await use_everything(url)
     own_server.admin.script_flush()
+    own_server.admin.function_flush()
     await use_everything(url)
+    with SyncLimiter(store := RedisStore(url)) as limiter:
+        limiter.acquire(ONE).release()
+        assert repr(store).endswith(f" called by {way}>")
 
 
 async def test_no_other_key_or_channel_is_touched(own_server: Process) -> None:
@@ -140,6 +164,8 @@ def test_no_right_is_asked_for_in_vain() -> None:
     """What the script calls, what the store calls beside it, and what a connection begins with."""
     in_script = {name.lower() for name in re.findall(r"call\('(\w+)'", SCRIPT.text.decode())}
     beside_it = {
+        "fcall",
+        "function|load",
         "evalsha",
         "eval",
         "subscribe",
@@ -156,7 +182,7 @@ def test_no_right_is_asked_for_in_vain() -> None:
 
 def test_a_missing_right_is_an_error_of_the_store(own_server: Process) -> None:
     """It is no outage that one could wait out."""
-    url = allow(own_server, RIGHTS.replace(" +evalsha +eval", ""))
+    url = allow(own_server, WITHOUT_FUNCTIONS.replace(" +evalsha +eval", ""))
     store = RedisStore(url)
     with pytest.raises(StoreError) as caught:
         SyncLimiter(store).acquire(ONE)

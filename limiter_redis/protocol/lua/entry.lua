@@ -1,4 +1,4 @@
--- Where every call begins: time, names, and the short ways for a key that nobody else uses.
+-- What every call needs: time, names, and the short ways for a key that nobody else uses.
 --
 -- KEYS     the state, ends and queue of every key that the operations name (see `around`); keys of
 --          a waiter's other limits are derived, and share the hash tag by construction
@@ -15,14 +15,19 @@
 -- The pieces are put together in this order: entry, what the steps share (state, ends, queue,
 -- restore, presence, holders, tickets, admission, turns), one file per step, run. All but this one
 -- and run stand inside of a function that is made when it is needed: most calls do without.
+--
+-- As a script all this is made anew by each call. As a library of functions it is made by the first
+-- one and stays, so what belongs to one call alone is set where that begins, in run.lua.
 
 local call, match, format = redis.call, string.match, string.format
-local opening, process = ARGV[1], ARGV[2]
 local GRACE = 60000000 -- keys outlive their last member by this much
-local states = {} -- what the general part holds in memory, by key
 
-local server_time = call('TIME')
-local now = server_time[1] * 1000000 + server_time[2]
+-- Of one call:
+local keys, opening, process, now
+local prefix -- the namespace, if it is a prefix of all names; else it stands inside of their hash tags
+local states -- what the general part holds in memory, by key
+local news -- what others in the calling process have to hear
+local presences -- until when gates have a worker, by Redis key
 
 -- Numbers of more than 14 digits lose some in Lua's own tostring.
 local function int(number) return format('%d', number) end

@@ -12,7 +12,7 @@
 function steps.inspect(w)
   if w[2] == '-' then return policies.show(w[3]) end
   local s = state.load(w[2])
-  local may_write = state.first_end(s) > now or type(redis.pcall('DEL', KEYS[1] .. '}:nothing')) == 'number'
+  local may_write = state.first_end(s) > now or type(redis.pcall('DEL', keys[1] .. '}:nothing')) == 'number'
   if may_write then turns.reap(s) end
   local holding, ended = {}, 0
   local function show(member, due)

@@ -11,12 +11,6 @@ local UNKNOWN = 60000000 -- when to look at a key of which no end is known
 local REMEMBER = 60000 -- milliseconds that a bad end is remembered; at least two leases
 local ARGUMENTS = 1000 -- of one command at the most: Lua cannot pass on more than 8,000
 
--- The namespace, if it is a prefix of all names; else it stands inside of their hash tags.
-local prefix = match(opening, '^(.*):{$')
-
-local news = {} -- what others in the calling process have to hear
-local presences = {} -- until when gates have a worker, by Redis key
-
 -- Wakes the job of a durable ticket, whose id it is given as a word; returns whether it did. A queue
 -- in the same Redis, and in a cluster in the same slot, puts its own in this place (`RedisStore.wake`).
 local function wake(id) return false end
@@ -43,7 +37,7 @@ function state.tell(whom, line)
   if whom == process then
     news[#news + 1] = line
   elseif string.sub(whom, 1, 1) == 's' then
-    redis.pcall('SPUBLISH', (prefix or match(KEYS[1], '^{.-}')) .. ':process:' .. whom, line)
+    redis.pcall('SPUBLISH', (prefix or match(keys[1], '^{.-}')) .. ':process:' .. whom, line)
   else -- messages only hint
     redis.pcall('PUBLISH', (prefix or string.sub(opening, 2, -2)) .. ':process:' .. whom, line)
   end
