@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.policies import Change, Policy
@@ -170,22 +170,25 @@ class AsyncRedisStore:
         line = await self._carry_out(policies.change(change))
         entry = policies.changed(change, line)
         await self._read_policies(None)
-        words = self._session.tracker.policies.words_of(change.name)
-        keys = [key async for key in self.keys()]
-        for some in batched(keys, BATCH):
-            waiting = dict.fromkeys(some, "0")
-            while waiting:
-                operations = [
-                    policies.apply(key, change.name, words, cursor)
-                    for key, cursor in waiting.items()
-                ]
-                cursors = await self._carry_out_all(operations)
-                waiting = {
-                    key: cursor
-                    for key, cursor in zip(waiting, cursors, strict=True)
-                    if cursor.isdecimal() and cursor != "0"
-                }
+        known, words = self._session.tracker.policies, None
+        while words != known.words_of(change.name):  # or another operator has changed it meanwhile
+            words = known.words_of(change.name)
+            await self._apply_policy(change.name, words)
+            await self._read_policies(None)
         return entry
+
+    async def _apply_policy(self, name: str, words: str) -> None:
+        keys = [key async for key in self.keys()]
+        steps = policies.apply_all(keys, name, words)
+        lines: list[str | StoreError] | None = None
+        while True:
+            try:
+                operations = next(steps) if lines is None else steps.send(lines)
+            except StopIteration as done:
+                if done.value is not None:
+                    raise done.value from None
+                return
+            lines = await self._carry_out_each(operations)
 
     async def policies(self) -> tuple[Policy, ...]:
         return policies.parse_policies(await self._carry_out(policies.look()))
@@ -235,6 +238,19 @@ class AsyncRedisStore:
         lines: list[str] = [await reply for reply in pending]  # they travel together anyhow
         await self._finish_steps()
         return lines
+
+    async def _carry_out_each(
+        self, operations: Iterable[commands.Operation]
+    ) -> list[str | StoreError]:
+        """Carry out operations; returns the replies, or why there is none."""
+        transport = self._session.async_transport()
+        replies = [transport.submit(operation) for operation in operations]
+        lines = await asyncio.gather(*replies, return_exceptions=True)
+        for line in lines:
+            if isinstance(line, BaseException) and not isinstance(line, StoreError):
+                raise line
+        await self._finish_steps()
+        return cast(list[str | StoreError], lines)
 
     async def _finish_steps(self) -> None:
         """Do what steps left over (S16)."""

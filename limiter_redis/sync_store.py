@@ -162,22 +162,25 @@ class SyncRedisStore:
         line = self._carry_out(policies.change(change))
         entry = policies.changed(change, line)
         self._read_policies(None)
-        words = self._session.tracker.policies.words_of(change.name)
-        keys = list(self.keys())
-        for some in batched(keys, BATCH):
-            waiting = dict.fromkeys(some, "0")
-            while waiting:
-                operations = [
-                    policies.apply(key, change.name, words, cursor)
-                    for key, cursor in waiting.items()
-                ]
-                cursors = self._carry_out_all(operations)
-                waiting = {
-                    key: cursor
-                    for key, cursor in zip(waiting, cursors, strict=True)
-                    if cursor.isdecimal() and cursor != "0"
-                }
+        known, words = self._session.tracker.policies, None
+        while words != known.words_of(change.name):  # or another operator has changed it meanwhile
+            words = known.words_of(change.name)
+            self._apply_policy(change.name, words)
+            self._read_policies(None)
         return entry
+
+    def _apply_policy(self, name: str, words: str) -> None:
+        keys = list(self.keys())
+        steps = policies.apply_all(keys, name, words)
+        lines: list[str | StoreError] | None = None
+        while True:
+            try:
+                operations = next(steps) if lines is None else steps.send(lines)
+            except StopIteration as done:
+                if done.value is not None:
+                    raise done.value from None
+                return
+            lines = self._carry_out_each(operations)
 
     def policies(self) -> tuple[Policy, ...]:
         return policies.parse_policies(self._carry_out(policies.look()))
@@ -244,6 +247,13 @@ class SyncRedisStore:
                 tracker.messages_lost()  # thrown in by a signal or a thread: news may be lost
             raise
         return lines[: len(operations)]
+
+    def _carry_out_each(self, operations: list[commands.Operation]) -> list[str | StoreError]:
+        """Carry out operations; returns the replies, or why there is none."""
+        sent_at = time.monotonic()
+        lines, news = self._session.sync_transport().call_each(operations)
+        self._session.tracker.receive(news, sent_at)
+        return lines
 
     def _repeat_notices(self, scope: str, gate: str) -> None:
         skip, looked = 0, BATCH

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterable
+
+from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.policies import Action, Change, Policy, parsed_number
-from limiter_redis.protocol.commands import Operation
+from limiter_redis.protocol.commands import BATCH, Operation, batched
 from limiter_redis.protocol.errors import NOT_READABLE, unreadable_record
 from limiter_redis.protocol.policy_words import NONE
 from limiter_redis.protocol.words import key_word, microseconds, unword, word
@@ -53,6 +56,31 @@ def apply(key: str, name: str, policy: str, cursor: str) -> Operation:
     """
     text = f"configure {key_word(key)} policy {word(name)} {policy} {cursor}"
     return Operation(text, (key,))
+
+
+def apply_all(
+    keys: Iterable[str], name: str, policy: str
+) -> Generator[list[Operation], list[str | StoreError], StoreUnavailable | None]:
+    """Yield the operations that judge all waiters of keys by a policy, some at a time.
+
+    Each time their replies are sent back, or why there is none. A key that cannot be read is left
+    as it is: it keeps the others from nothing.
+
+    Returns:
+        Why some could not be reached; None if all were.
+    """
+    away: StoreUnavailable | None = None
+    for some in batched(keys, BATCH):
+        cursors = dict.fromkeys(some, "0")
+        while cursors:
+            lines = yield [apply(key, name, policy, cursor) for key, cursor in cursors.items()]
+            away = next((line for line in lines if isinstance(line, StoreUnavailable)), away)
+            cursors = {
+                key: line
+                for key, line in zip(cursors, lines, strict=True)
+                if isinstance(line, str) and line.isdecimal() and line != "0"
+            }
+    return away
 
 
 def look() -> Operation:

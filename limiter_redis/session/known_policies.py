@@ -94,11 +94,11 @@ class KnownPolicies:
         while len(self._asked_keys) > _MOST_KEYS:
             self._asked_keys.pop(next(iter(self._asked_keys)))
 
-    def to_apply(self, now: float) -> list[tuple[str, str]]:
-        """Return keys and names: a ticket of this process may be judged by an older policy."""
+    def to_apply(self, now: float) -> dict[str, list[str]]:
+        """Return keys by names: a ticket of this process may be judged by an older policy."""
         since = now - _REMEMBERED
         self._changed = {name: at for name, at in self._changed.items() if at > since}
         for key, at in list(self._asked_keys.items()):
             if at <= since:
                 self._asked_keys.pop(key, None)
-        return [(key, name) for name in self._changed for key in list(self._asked_keys)]
+        return {name: list(self._asked_keys) for name in self._changed if self._asked_keys}

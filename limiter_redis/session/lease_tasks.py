@@ -7,6 +7,7 @@ replies say. A reply that is an error, or that cannot be read, leaves the others
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -163,9 +164,15 @@ class LeaseTasks:
             found = self._read(partial(policies.parse_policies, line))
             if found is not None:
                 known.update(found, asked_at)
-        stale = known.to_apply(asked_at)
-        for some in batched(stale, BATCH):
-            self._call([policies.apply(key, name, known.words_of(name), "0") for key, name in some])
+        for name, keys in known.to_apply(asked_at).items():
+            self._apply_policy(name, keys, known.words_of(name))
+
+    def _apply_policy(self, name: str, keys: list[str], words: str) -> None:
+        steps = policies.apply_all(keys, name, words)
+        with suppress(StopIteration):
+            operations = next(steps)
+            while True:
+                operations = steps.send(self._call(operations))
 
     def look(self, keys: list[str]) -> None:
         """Look at keys whose next lease ends, or where a step left work over."""

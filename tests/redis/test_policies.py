@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from limiter_core import ConcurrencyLimit, Limiter, SyncLimiter
-from limiter_core.requests import Demand, Granted, Queued, Request
+from limiter_core import Change, ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_core.requests import Demand, Granted, Presence, Queued, Request
 from limiter_redis import RedisStore
 
 from ._servers import Process
+from ._tools import until_now
 
 BILLING = ConcurrencyLimit("customer", max_concurrent=3, name="billing")
 A = {"customer": "a"}
@@ -206,3 +207,86 @@ def test_the_log_keeps_the_last_hundred(other):
     assert len(log) == 100
     assert [each.new for each in log[:3]] == ["", "102", "101"]
     assert log[0].old == "102"
+
+
+PAUSED = Presence("queue:paused", "worker")
+MANY = 1000
+"""Tickets of a key: more than one step judges."""
+
+
+def job(ticket: str, key: str, order: int | None = None) -> Request:
+    demand = Demand(key, 1, name="billing")
+    return Request(ticket, (demand,), payload=b"job", claim=600.0, order=order, presence=PAUSED)
+
+
+@pytest.mark.parametrize("operator", ["threads", "asyncio"])
+def test_a_key_that_cannot_be_read_keeps_no_other_from_a_change(server, other, operator):
+    face = RedisStore(server.url).sync_face()
+    for number in range(5):
+        assert isinstance(face.acquire(job(f"holder-{number}", f"k{number}")), Granted)
+        assert isinstance(face.acquire(job(f"job-{number}", f"k{number}")), Queued)
+    server.admin.rpush("{limiter:damaged}:state", "no state")
+    if operator == "threads":
+        other.set_name_limit("billing", 2)
+    else:
+
+        async def change() -> None:
+            async with Limiter(server.url) as limiter:
+                await limiter.set_name_limit("billing", 2)
+
+        asyncio.run(change())
+    assert [other.inspect(f"k{number}").in_use for number in range(5)] == [2] * 5
+    server.admin.delete("{limiter:damaged}:state")
+    for number in range(5):
+        face.release(f"job-{number}", (f"k{number}",))
+        face.release(f"holder-{number}", (f"k{number}",))
+    face.close()
+
+
+def test_of_two_changes_at_once_the_later_counts_for_all_who_wait(server, other):
+    """The earlier one is applied last."""
+    first, later = RedisStore(server.url).sync_face(), other
+    assert isinstance(first.acquire(job("holder", "k")), Granted)
+    assert isinstance(first.acquire(job("waits", "k")), Queued)
+    keys = first.keys
+
+    def change_meanwhile() -> Iterator[str]:
+        first.keys = keys
+        later.pause_name("billing")
+        return keys()
+
+    first.keys = change_meanwhile
+    first.change_policy(Change("set", name="billing", new="1"))
+    assert [each.value for each in later.policies()] == ["1", "paused"]
+    assert [each.limit for each in later.inspect("k").waiters] == [0]
+    first.release("waits", ("k",))
+    first.release("holder", ("k",))
+    first.close()
+
+
+def test_a_ticket_that_a_process_sent_before_it_knew_of_a_change_is_judged_among_many(
+    server, other
+):
+    store = RedisStore(server.url)
+    face = store.sync_face()
+    assert isinstance(face.acquire(job("holder", "k")), Granted)
+    for number in range(MANY):
+        face.acquire(job(f"job-{number}", "k"))
+    other.pause_name("billing")
+    store.session.tracker.policies.noticed()
+    store.session.tracker.policies.valid_until = 0.0
+    assert isinstance(face.acquire(job("first", "k", order=1)), Queued)
+    other.resume_name("billing")
+    # It relies on what it read, as nothing runs in the background yet that could be told.
+    assert isinstance(face.acquire(job("second", "k", order=2)), Queued)
+    assert other.inspect("k").waiters[1].limit == 0
+    face.on_notice(lambda _: None)
+
+    def judged() -> bool:
+        return [each.limit for each in other.inspect("k").waiters[:2]] == [1, 1]
+
+    until_now(judged, "both are judged by what is in force")
+    face.on_notice(None)
+    for ticket in ("holder", "first", "second", *(f"job-{number}" for number in range(MANY))):
+        face.withdraw(ticket, ("k",)) or face.release(ticket, ("k",))
+    face.close()
