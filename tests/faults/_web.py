@@ -28,6 +28,7 @@ from .workers.body_notes import LEASE
 PROCESSES = 4
 SERVER = ("asyncio", "fastapi", "uvicorn", "limiter_asgi", "limiter_redis")
 CLIENT = ("asyncio", "aiohttp", "httpx", "httpx2", "limiter_redis")
+AGENTS = ("asyncio", "pydantic_ai", "limiter_pydantic_ai", "limiter_redis")
 
 
 class WebProcess:
@@ -85,7 +86,7 @@ class Web:
     Args:
         url: of the store.
         folder: for the notes.
-        client: `sockets`, or the HTTP client that is limited.
+        client: `sockets`, `agents` (which need no server), or the HTTP client that is limited.
     """
 
     def __init__(self, url: str, folder: Path, client: str) -> None:
@@ -94,6 +95,7 @@ class Web:
         self._url = url
         self._client = client
         self._ports = [free_port() for _ in range(PROCESSES)]
+        self._kills = 0
         self._processes = ExitStack()
         self.servers: list[WebProcess] = []
         self.clients: list[WebProcess] = []
@@ -101,7 +103,8 @@ class Web:
     def __enter__(self) -> Self:
         with ExitStack() as on_error:
             on_error.push(self._processes)
-            self.servers += [self._start_server(port) for port in self._ports]
+            if self._client != "agents":
+                self.servers += [self._start_server(port) for port in self._ports]
             self.clients += [self._start_client() for _ in range(PROCESSES)]
             on_error.pop_all()
         return self
@@ -109,8 +112,15 @@ class Web:
     def __exit__(self, *_: object) -> None:
         self._processes.close()
 
-    def kill_one(self, processes: list[WebProcess]) -> None:
-        """Kill a process in whatever it does, and start another in its place."""
+    def kill_one(self) -> None:
+        """Kill a process in whatever it does, and start another in its place.
+
+        One of each kind in turn: of the servers, and of the clients that hold slots.
+        """
+        processes = self.servers
+        if self._client == "agents" or (self._kills % 2 and self._client != "sockets"):
+            processes = self.clients
+        self._kills += 1
         place = random.randrange(len(processes))
         killed = processes[place]
         self.history.killed[killed.pid] = killed.kill()
@@ -166,7 +176,8 @@ class Web:
         return self._start("web_server", SERVER, port=port, parser=parser)
 
     def _start_client(self) -> WebProcess:
-        return self._start("web_client", CLIENT, client=self._client, ports=self._ports)
+        imports = AGENTS if self._client == "agents" else CLIENT
+        return self._start("web_client", imports, client=self._client, ports=self._ports)
 
     def _start(self, module: str, imports: tuple[str, ...], **given: Any) -> WebProcess:
         process = WebProcess(

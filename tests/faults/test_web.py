@@ -53,6 +53,13 @@ def test_requests_of_http_clients(
     assert fates == {"read", "half read", "read timeout", "cancelled", while_waiting}
 
 
+def test_agents(tmp_path: Path, figures: Callable[[], Figures]) -> None:
+    """50 agents a process, streamed and not: cancelled, closed by other tasks, and killed."""
+    pytest.importorskip("pydantic_ai")
+    fates = requests_end(tmp_path, figures(), "agents")
+    assert fates == {"read", "half read", "half read elsewhere", "cancelled", "refused"}
+
+
 def requests_end(folder: Path, figures: Figures, client: str) -> set[str]:
     """Have four clients send requests, while processes are killed; returns how requests ended."""
     with (
@@ -62,8 +69,7 @@ def requests_end(folder: Path, figures: Figures, client: str) -> set[str]:
         began = time.monotonic()
         web.until(lambda: web.requests() > 0, "a request has ended", REQUESTS)
         for number in range(KILLS):
-            # A process of each kind in turn: of the servers, and of the clients that hold slots.
-            web.kill_one(web.clients if number % 2 and client != "sockets" else web.servers)
+            web.kill_one()
             enough = (number + 1) * REQUESTS // KILLS
             web.until(
                 lambda: web.requests() >= enough,  # noqa: B023  (called before the next round)

@@ -2,8 +2,9 @@
 
     python -m tests.faults.workers.web_client '{"client": "httpx", "ports": [...], ...}'
 
-`sockets` has no limit, and calls the servers' limited paths. The others have one, and call
-`/plain`: the body that is noted is the request inside of the limit, up to the end of its response.
+`sockets` has no limit, and calls the servers' limited paths. `agents` run models with a limit, and
+call no server. The others have one, and call `/plain`: the body that is noted is the request inside
+of the limit, up to the end of its response.
 At a SIGTERM the callers end their requests, and the process ends.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import json
 import random
 import signal
@@ -26,6 +28,9 @@ finishing = threading.Event()
 
 CALLERS = 8
 """Callers of a process: tasks; of a client for threads, too, the last two are threads."""
+
+AGENTS = 50
+"""The same of agents, all tasks."""
 
 
 async def call_until_the_end(caller: Any, notes: Notes) -> None:
@@ -48,15 +53,19 @@ async def main() -> None:
     notes = Notes(given["notes"])
     gc.freeze()  # callers collect what they drop: that is to be quick
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, finishing.set)
+    callers = CALLERS
     if given["client"] == "sockets":
         caller: Any = socket_client.Caller()
+    elif given["client"] == "agents":
+        limited_agents = importlib.import_module("tests.faults.workers.limited_agents")
+        caller, callers = limited_agents.AgentCaller(given["url"], notes), AGENTS
     else:
         caller = limited_clients.caller(given["client"], given["url"], notes)
     threads = 2 if hasattr(caller, "request_in_thread") else 0
     async with caller, asyncio.TaskGroup() as group:
         for _ in range(threads):
             group.create_task(asyncio.to_thread(call_in_thread_until_the_end, caller, notes))
-        for _ in range(CALLERS - threads):
+        for _ in range(callers - threads):
             group.create_task(call_until_the_end(caller, notes))
 
 
