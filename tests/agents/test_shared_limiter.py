@@ -6,10 +6,7 @@ import asyncio
 import copy
 import os
 import pickle
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -36,11 +33,7 @@ from tests.core._tools import Thread, fork
 from tests.redis._servers import Server
 from tests.redis._tools import until_true
 
-KEY = "model"
-
-
-def limit(max_concurrent: int = 1, **options: Any) -> ConcurrencyLimit:
-    return ConcurrencyLimit(LIMIT_BY.constant(KEY), max_concurrent, **options)
+from ._limits import KEY, in_use, limit, waiting
 
 
 class Model:
@@ -73,24 +66,6 @@ class Model:
         self.running += 1
         self.requests += 1
         self.most = max(self.most, self.running)
-
-
-def in_use(limiter: Limiter, count: int) -> Any:
-    """Return a condition: so many slots are in use."""
-
-    async def condition() -> bool:
-        return (await limiter.inspect(KEY)).in_use == count
-
-    return condition
-
-
-def waiting(limiter: Limiter, count: int) -> Any:
-    """Return a condition: so many calls wait."""
-
-    async def condition() -> bool:
-        return (await limiter.inspect(KEY)).waiting == count
-
-    return condition
 
 
 # -- models and agents -----------------------------------------------------------------------------
@@ -251,6 +226,20 @@ def test_release_works_after_the_event_loop_of_the_slot_was_closed(server: Serve
     shared.release()
 
 
+def test_slots_that_are_released_right_before_the_end_are_free(server: Server) -> None:
+    async def run_and_end() -> None:
+        async with Limiter(server.url) as limiter:
+            shared = SharedLimiter(limiter, limit(2))
+            for _ in range(2):
+                await shared.acquire("model:a")
+            for _ in range(2):
+                shared.release()
+
+    asyncio.run(run_and_end())
+    with SyncLimiter(server.url) as threads:
+        assert threads.inspect(KEY).in_use == 0
+
+
 async def test_a_release_too_many_is_an_error(limiter: Limiter) -> None:
     shared = SharedLimiter(limiter, limit())
     with pytest.raises(RuntimeError, match="more often than acquire"):
@@ -350,47 +339,3 @@ def test_constants_together_are_one_key() -> None:
 def test_it_needs_a_limiter_for_event_loops() -> None:
     with pytest.raises(ConfigurationError, match="SharedLimiter needs a Limiter, got"):
         SharedLimiter(SyncLimiter("memory://"), limit())  # type: ignore[arg-type]
-
-
-# -- processes -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def other(server: Server) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process, with an agent that holds the slot until a line comes in."""
-    worker = Path(__file__).parent / "workers" / "agent.py"
-    process = subprocess.Popen(
-        [sys.executable, str(worker), server.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"the request runs\n"
-        yield process
-        process.kill()
-
-
-async def test_two_processes_share_one_limit(
-    server: Server, other: subprocess.Popen[bytes]
-) -> None:
-    async with Limiter(server.url) as limiter:
-        shared = SharedLimiter(limiter, limit())
-        agent = Agent(ConcurrencyLimitedModel(TestModel(), limiter=shared))
-        run = asyncio.create_task(agent.run("go"))
-        await until_true(waiting(limiter, 1), "the run waits for that of the other process")
-        assert not run.done()
-        assert other.stdin is not None
-        other.stdin.write(b"end\n")
-        other.stdin.flush()
-        await asyncio.wait_for(run, 20)
-        await until_true(in_use(limiter, 0), "all slots are released")
-    assert await asyncio.to_thread(other.wait, 20) == 0
-
-
-async def test_the_slot_of_a_killed_process_is_free_when_its_lease_ends(
-    server: Server, other: subprocess.Popen[bytes]
-) -> None:
-    other.kill()
-    async with Limiter(server.url) as limiter:
-        shared = SharedLimiter(limiter, limit())
-        await asyncio.wait_for(shared.acquire("model:a"), 30)
-        shared.release()
