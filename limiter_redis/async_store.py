@@ -12,8 +12,9 @@ from limiter_core.requests import Answer, KeySnapshot, Notice, Presence, Renewal
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.cluster.slot_map import check_one_slot
 from limiter_redis.connection.deadlines import answer_by
-from limiter_redis.protocol import commands, policies, replies, snapshots
+from limiter_redis.protocol import commands, layout, policies, replies, snapshots
 from limiter_redis.protocol.commands import BATCH, NOTE_LASTS, SCAN_COUNT, batched
+from limiter_redis.protocol.errors import may_be_on_its_way
 from limiter_redis.session.entries import Entry
 from limiter_redis.session.operations import release_of
 from limiter_redis.session.session import Session
@@ -110,6 +111,7 @@ class AsyncRedisStore:
         return key is not None and await self._flag(commands.withdraw(ticket_id, key))
 
     async def evict_waiter(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
+        await self._check_layout()
         key = keys[0] if keys else await self._find(ticket_id)
         return key is not None and await self._flag(commands.dismiss(ticket_id, key))
 
@@ -122,10 +124,12 @@ class AsyncRedisStore:
         return replies.renewal(said)
 
     async def evict(self, lease_id: str) -> bool:
+        await self._check_layout()
         key = await self._find(lease_id)
         return key is not None and await self._flag(commands.evict(lease_id, key))
 
     async def sweep(self, presence: Presence | None = None) -> None:
+        await self._check_layout()
         noted = await self._session.async_transport().command(
             "SMEMBERS", self._session.tracker.keyspace.scopes
         )
@@ -144,29 +148,36 @@ class AsyncRedisStore:
             await self._repeat_refusals(all_scopes, presence.name)
 
     async def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
+        await self._check_layout(deadline)
         return snapshots.parse_snapshot(key, await self._carry_out(commands.inspect(key), deadline))
 
     async def keys(
         self, *, after_slice: Callable[[], Awaitable[None]] | None = None
     ) -> AsyncIterator[str]:
+        await self._check_layout()
         async for name in self._names(after_slice):
             key = self._session.tracker.key_of(name)
             if key is not None:
                 yield key
 
     async def set_limit(self, key: str, limit: int) -> None:
+        await self._check_layout()
         await self._carry_out(commands.set_limit(key, limit))
 
     async def reset_limit(self, key: str) -> None:
+        await self._check_layout()
         await self._carry_out(commands.set_limit(key, None))
 
     async def pause(self, key: str) -> None:
+        await self._check_layout()
         await self._carry_out(commands.set_paused(key, True))
 
     async def resume(self, key: str) -> None:
+        await self._check_layout()
         await self._carry_out(commands.set_paused(key, False))
 
     async def change_policy(self, change: Change) -> Change:
+        await self._check_layout()
         line = await self._carry_out(policies.change(change))
         entry = policies.changed(change, line)
         await self._read_policies(None)
@@ -191,12 +202,15 @@ class AsyncRedisStore:
             lines = await self._carry_out_each(operations)
 
     async def policies(self) -> tuple[Policy, ...]:
+        await self._check_layout()
         return policies.parse_policies(await self._carry_out(policies.look()))
 
     async def log_change(self, change: Change) -> Change:
+        await self._check_layout()
         return policies.logged(change, await self._carry_out(policies.log(change)))
 
     async def changes(self) -> tuple[Change, ...]:
+        await self._check_layout()
         return policies.parse_changes(await self._carry_out(policies.look_at_changes()))
 
     async def _read_policies(self, until: float | None) -> None:
@@ -207,14 +221,23 @@ class AsyncRedisStore:
         asked_at = time.monotonic()
         deadline = None if until is None else answer_by(until, asked_at)
         try:
-            line = await self._carry_out(policies.look(), deadline)
+            agreed, line = await self._carry_out_all([layout.look(), policies.look()], deadline)
             found = policies.parse_policies(line)
         except StoreUnavailable:
             raise
         except StoreError as error:
+            if may_be_on_its_way(error):
+                raise  # it was not answered
             self._session.tracker.policies_unreadable(error)
-            found = ()
+            agreed, found = await self._carry_out(layout.look(), deadline), ()
+        self._session.tracker.layout_read(agreed)
         self._session.tracker.policies.update(found, asked_at)
+
+    async def _check_layout(self, deadline: float | None = None) -> None:
+        """Find out, once, that processes of other releases here have the layout of this one."""
+        tracker = self._session.tracker
+        if not tracker.layout_checked:
+            tracker.layout_read(await self._carry_out(layout.look(), deadline))
 
     def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         self._session.on_notice(callback)
@@ -232,11 +255,14 @@ class AsyncRedisStore:
             await self._finish_steps()
         return line
 
-    async def _carry_out_all(self, operations: Iterable[commands.Operation]) -> list[str]:
+    async def _carry_out_all(
+        self, operations: Iterable[commands.Operation], deadline: float | None = None
+    ) -> list[str]:
         transport = self._session.async_transport()
-        pending = [transport.submit(operation) for operation in operations]
+        pending = [transport.submit(operation, deadline) for operation in operations]
         lines: list[str] = [await reply for reply in pending]  # they travel together anyhow
-        await self._finish_steps()
+        if deadline is None:  # else the renewer does it
+            await self._finish_steps()
         return lines
 
     async def _carry_out_each(

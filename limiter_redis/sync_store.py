@@ -11,8 +11,9 @@ from limiter_core.requests import Answer, KeySnapshot, Notice, Presence, Renewal
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.cluster.slot_map import check_one_slot
 from limiter_redis.connection.deadlines import answer_by
-from limiter_redis.protocol import commands, policies, replies, snapshots
+from limiter_redis.protocol import commands, layout, policies, replies, snapshots
 from limiter_redis.protocol.commands import BATCH, NOTE_LASTS, SCAN_COUNT, batched
+from limiter_redis.protocol.errors import may_be_on_its_way
 from limiter_redis.session.entries import Entry
 from limiter_redis.session.operations import release_of
 from limiter_redis.session.session import Session
@@ -104,6 +105,7 @@ class SyncRedisStore:
         return key is not None and self._flag(commands.withdraw(ticket_id, key))
 
     def evict_waiter(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
+        self._check_layout()
         key = keys[0] if keys else self._find(ticket_id)
         return key is not None and self._flag(commands.dismiss(ticket_id, key))
 
@@ -115,10 +117,12 @@ class SyncRedisStore:
         )
 
     def evict(self, lease_id: str) -> bool:
+        self._check_layout()
         key = self._find(lease_id)
         return key is not None and self._flag(commands.evict(lease_id, key))
 
     def sweep(self, presence: Presence | None = None) -> None:
+        self._check_layout()
         noted = self._session.sync_transport().command(
             "SMEMBERS", self._session.tracker.keyspace.scopes
         )
@@ -138,27 +142,34 @@ class SyncRedisStore:
             self._repeat_refusals(all_scopes, presence.name)
 
     def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
+        self._check_layout(deadline)
         return snapshots.parse_snapshot(key, self._carry_out(commands.inspect(key), deadline))
 
     def keys(self, *, after_slice: Callable[[], object] | None = None) -> Iterator[str]:
+        self._check_layout()
         for name in self._names(after_slice):
             key = self._session.tracker.key_of(name)
             if key is not None:
                 yield key
 
     def set_limit(self, key: str, limit: int) -> None:
+        self._check_layout()
         self._carry_out(commands.set_limit(key, limit))
 
     def reset_limit(self, key: str) -> None:
+        self._check_layout()
         self._carry_out(commands.set_limit(key, None))
 
     def pause(self, key: str) -> None:
+        self._check_layout()
         self._carry_out(commands.set_paused(key, True))
 
     def resume(self, key: str) -> None:
+        self._check_layout()
         self._carry_out(commands.set_paused(key, False))
 
     def change_policy(self, change: Change) -> Change:
+        self._check_layout()
         line = self._carry_out(policies.change(change))
         entry = policies.changed(change, line)
         self._read_policies(None)
@@ -183,12 +194,15 @@ class SyncRedisStore:
             lines = self._carry_out_each(operations)
 
     def policies(self) -> tuple[Policy, ...]:
+        self._check_layout()
         return policies.parse_policies(self._carry_out(policies.look()))
 
     def log_change(self, change: Change) -> Change:
+        self._check_layout()
         return policies.logged(change, self._carry_out(policies.log(change)))
 
     def changes(self) -> tuple[Change, ...]:
+        self._check_layout()
         return policies.parse_changes(self._carry_out(policies.look_at_changes()))
 
     def _read_policies(self, until: float | None) -> None:
@@ -199,14 +213,23 @@ class SyncRedisStore:
         asked_at = time.monotonic()
         deadline = None if until is None else answer_by(until, asked_at)
         try:
-            line = self._carry_out(policies.look(), deadline)
+            agreed, line = self._carry_out_all([layout.look(), policies.look()], deadline)
             found = policies.parse_policies(line)
         except StoreUnavailable:
             raise
         except StoreError as error:
+            if may_be_on_its_way(error):
+                raise  # it was not answered
             self._session.tracker.policies_unreadable(error)
-            found = ()
+            agreed, found = self._carry_out(layout.look(), deadline), ()
+        self._session.tracker.layout_read(agreed)
         self._session.tracker.policies.update(found, asked_at)
+
+    def _check_layout(self, deadline: float | None = None) -> None:
+        """Find out, once, that processes of other releases here have the layout of this one."""
+        tracker = self._session.tracker
+        if not tracker.layout_checked:
+            tracker.layout_read(self._carry_out(layout.look(), deadline))
 
     def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         self._session.on_notice(callback)

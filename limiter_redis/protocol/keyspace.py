@@ -26,6 +26,7 @@ _KINDS = frozenset(
         "ended",
         "ends",
         "jobs",
+        "layout",
         "none",
         "notices",
         "offers",

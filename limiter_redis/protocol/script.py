@@ -22,6 +22,7 @@ _SHARED = (
     "holders",
     "tickets",
     "policies",
+    "layout",
     "admission",
     "turns",
 )

@@ -24,7 +24,7 @@ from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, new_lock, socket_owner
 from limiter_redis.cluster.slot_map import tag_of
 from limiter_redis.connection.exchange import BackgroundCall
-from limiter_redis.protocol import commands, policies, replies
+from limiter_redis.protocol import commands, layout, policies, replies
 from limiter_redis.protocol.commands import BATCH, batched
 from limiter_redis.protocol.errors import store_error
 from limiter_redis.session.entries import Entry
@@ -159,8 +159,10 @@ class LeaseTasks:
     def read_policies(self) -> None:
         """Read the policies of names; those who wait under one that changed ask again (S22)."""
         known, asked_at = self._tracker.policies, time.monotonic()
-        (line,) = self._call([policies.look()])
-        if isinstance(line, str):
+        agreed, line = self._call([layout.look(), policies.look()])
+        if isinstance(agreed, str):
+            self._read(partial(self._tracker.layout_read, agreed))
+        if isinstance(line, str) and self._tracker.layout_checked:
             found = self._read(partial(policies.parse_policies, line))
             if found is not None:
                 known.update(found, asked_at)

@@ -17,7 +17,7 @@ from limiter_core.store import log_deferred
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock
 from limiter_redis.connection.backoff import Refusals
-from limiter_redis.protocol import replies
+from limiter_redis.protocol import layout, replies
 from limiter_redis.protocol.errors import is_unreadable, may_be_on_its_way
 from limiter_redis.protocol.keyspace import keyspace_of
 from limiter_redis.session.entries import Entry, Event, Said
@@ -67,6 +67,8 @@ class RequestTracker:
         """How the script is called at each node."""
         self.policies = KnownPolicies(look_often=sharded)
         self.policies.on_change = self._policies_changed
+        self.layout_checked = False
+        """Whether the processes of the namespace have agreed on the layout of this release."""
         self.changes = "" if sharded else f"{namespace}:process:{database}:all"
         """The channel of changes of policies, within the rights for that of a process; none in a
         cluster."""
@@ -283,6 +285,20 @@ class RequestTracker:
     def policies_unreadable(self, error: StoreError) -> None:
         """Note that the store refuses to give the policies of names (S22)."""
         self._no_policies.note(error)
+
+    def layout_read(self, line: str) -> None:
+        """Take in which layout the namespace has.
+
+        Raises:
+            StoreError: it is not that of this release. Each call from now on asks again.
+        """
+        try:
+            layout.check(line, self.where, self.keyspace)
+        except StoreError:
+            self.layout_checked = False
+            self.policies.valid_until = 0.0
+            raise
+        self.layout_checked = True
 
     def _policies_changed(self, names: frozenset[str]) -> None:
         """Have the waiters of these names ask again."""

@@ -9,7 +9,7 @@ import sys
 import pytest
 import redis
 
-REMEMBERED = re.compile(r":ended:")  # how tickets ended, which the store forgets within a minute
+REMEMBERED = re.compile(r":ended:|:layout$")  # what the store forgets by itself
 
 
 @pytest.fixture

@@ -148,3 +148,8 @@ def frozen(deployment: Deployment) -> Generator[None]:
 def keys_for_ever(servers: list[Process] | list[Server]) -> list[str]:
     """Return what would stay for ever on any of these."""
     return [name for server in servers for name in server.keys_without_expiry()]
+
+
+def each_but_layout(server: Process | Server) -> list[str]:
+    """Return the keys of a server, without the number of the layout, which stays for days."""
+    return [name for name in server.admin.scan_iter(count=1000) if not name.endswith(":layout")]

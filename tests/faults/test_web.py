@@ -14,7 +14,7 @@ from limiter_redis import RedisStore
 from tests.redis._servers import Process, server_program
 from tests.redis._tools import until_now
 
-from ._deployments import keys_for_ever
+from ._deployments import each_but_layout, keys_for_ever
 from ._overlap import check
 from ._trial import GRACE, SECONDS, Figures
 from ._web import Web
@@ -107,6 +107,6 @@ def until_nothing_is_held(server: Process) -> float:
         assert not any(limiter.inspect(key).waiting for key in LIMITS)
     took = time.monotonic() - began
     assert keys_for_ever([server]) == [], "S14: these would stay for ever"
-    for name in server.admin.scan_iter(count=1000):
+    for name in each_but_layout(server):
         assert server.admin.ttl(name) <= LEASE + GRACE, f"S14: {name} stays too long"
     return took

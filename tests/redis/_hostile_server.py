@@ -104,7 +104,11 @@ class HostileServer:
 def well(operations: list[bytes], send: Send) -> None:
     """Answer as the script does where all slots are free."""
     said = {b"acquire": b"granted 7 30000000", b"renew": b"alive", b"sweep": b"-"}
-    text = b"\n".join(said.get(each.split(b" ")[0], b"1") for each in operations)
+    words = [each.split(b" ") for each in operations]
+    text = b"\n".join(
+        b" ".join(each[3:]) if each[2:3] == [b"layout"] else said.get(each[0], b"1")
+        for each in words
+    )
     send(b"$%d\r\n%s\r\n" % (len(text), text))
 
 

@@ -73,6 +73,7 @@ def test_every_name_is_as_the_page_says(
         f"{common}:offers",
         f"{opening}orders}}:offers",
         f"{common}:scopes",
+        f"{common}:layout",
     }
     assert set(server.admin.scan_iter(count=1000)) == names
     assert [notice.id for notice in heard] == ["job-cu", "job-or"]

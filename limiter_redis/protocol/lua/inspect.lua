@@ -1,7 +1,7 @@
 -- The state of a key.
 --
 -- operation  "inspect" key waiters (how many to show); or "inspect" "-" and "policies" or "changes":
---            what is kept for all keys, see policies.lua
+--            what is kept for all keys, see policies.lua; or "-" "layout" number release, see layout.lua
 -- reply      "sole", now, and the record, if there is one holder alone (entry.lua). Else JSON: now,
 --            used, queued, override, paused, name ("-": none), holders: list of {id, record, due},
 --            waiters: list of {id, record} in order, dormant: list of {name, until when it had a
@@ -10,6 +10,7 @@
 -- rights     a caller that may not write sees what is there: what has ended is left to others
 
 function steps.inspect(w)
+  if w[2] == '-' and w[3] == 'layout' then return state.agreed_layout(w[4] .. ' ' .. w[5]) end
   if w[2] == '-' then return policies.show(w[3]) end
   local s = state.load(w[2])
   local may_write = state.first_end(s) > now or type(redis.pcall('DEL', keys[1] .. '}:nothing')) == 'number'
