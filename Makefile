@@ -9,7 +9,7 @@ PYTHON ?= $(or $(firstword $(foreach name,python3 python3.14 python3.13 python3.
 PYENV_ROOT ?= $(HOME)/.pyenv
 
 # The tests run on these, where they are present, whichever of them made .venv.
-TESTED := 3.11 3.13
+TESTED := 3.11 3.12 3.13
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -40,7 +40,7 @@ help: ## list the targets
 demo: $(VENV)/.installed ## replay a log of calls under limits, and show who held what when
 	$(BIN)/limiter demo $(ARGS)
 
-test: environments test-here test-redis-5 $(if $(ARGS),,test-fastmcp) $(TESTED:%=test-%) ## run all tests, and what depends on it on the other of Python 3.11 and 3.13
+test: environments test-here test-redis-5 $(if $(ARGS),,test-fastmcp) $(TESTED:%=test-%) ## run all tests, and what depends on it on the others of Python 3.11, 3.12 and 3.13
 
 # All that `test` needs, at the same time.
 OTHERS = $(filter-out $(shell $(PYTHON) $(VERSION_OF)),$(TESTED))
@@ -142,6 +142,7 @@ lint: $(VENV)/.tools ## check style and formatting (ruff)
 types: $(VENV)/.tools $(VENV)-fastmcp/.installed ## check types (pyright and mypy, both strict)
 	$(BIN)/pyright
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 -p limiter_core -p limiter_memory -p limiter_redis
 	$(BIN)/pyright --project .ci/pyright-fastmcp.json
 	$(BIN)/mypy --python-executable $(VENV)-fastmcp/bin/python -p limiter_fastmcp
 

@@ -8,6 +8,7 @@ process it would count as lost, or would never be renewed. So this package impor
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +21,7 @@ _NANOSECONDS = 1_000_000_000
 
 def _original(function: Callable[[], float], clock_id: int | None) -> Callable[[], float]:
     """Return a function of `time`, or its equal where a tool has put another in its place."""
-    if isinstance(function, BuiltinFunctionType) or clock_id is None:
+    if sys.platform == "win32" or isinstance(function, BuiltinFunctionType) or clock_id is None:
         return function
     return partial(time.clock_gettime, clock_id)
 

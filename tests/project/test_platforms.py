@@ -1,0 +1,71 @@
+"""The core and the memory store work where there is no Unix: no module, function or signal of it.
+
+`make types` checks the same with the types of Windows. Here the program runs as it would there, as
+far as this machine can show it: the libraries below are imported first, then what only Unix has is
+taken away.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+LIKE_WINDOWS = """
+import asyncio, concurrent.futures, importlib.metadata, logging, multiprocessing, os, signal, sys
+import anyio, anyio._backends._asyncio, anyio.from_thread, pydantic, redis.asyncio, time, zoneinfo
+
+UNIX = "fcntl grp pty pwd posix resource syslog termios tty".split()
+for name in UNIX:
+    sys.modules[name] = None
+for name in "fork forkpty register_at_fork killpg setsid getpgid waitid wait4 getuid".split():
+    delattr(os, name)
+for name in "SIGKILL SIGHUP SIGUSR1 SIGUSR2 SIGCHLD SIGALRM SIGSTOP SIGCONT alarm".split():
+    delattr(signal, name)
+for name in [name for name in dir(time) if name.startswith(("CLOCK_", "clock_"))]:
+    delattr(time, name)
+sys.platform = "win32"
+"""
+
+PROGRAM = """
+from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, LimitReached, SyncLimiter
+import limiter_core.jobs, limiter_core.monitoring, limiter_memory
+import limiter_redis
+
+limit = ConcurrencyLimit("customer_id", max_concurrent=1)
+refusing = ConcurrencyLimit("customer_id", max_concurrent=1, on_conflict="cancel")
+
+async def main():
+    most = now = 0
+    async with Limiter("memory://") as limiter:
+        @limiter.limited(limit)
+        async def bill(customer_id):
+            nonlocal most, now
+            now += 1
+            most = max(most, now)
+            await anyio.sleep(0)
+            now -= 1
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(bill, 42)
+    assert most == 1
+
+asyncio.run(main())
+with SyncLimiter("memory://") as limiter, limiter.hold(limit, {"customer_id": 42}):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        assert pool.submit(limiter.try_acquire, refusing, {"customer_id": 42}).result() is None
+print("done")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the other tests show it there")
+def test_the_core_and_the_memory_store_need_nothing_of_unix() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", LIKE_WINDOWS + PROGRAM],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "done\n"), ended.stderr
