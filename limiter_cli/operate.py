@@ -185,7 +185,8 @@ def evict(
     A holder is notified of the lost lease. A call that waits is refused. A queued job that waits
     ends as cancelled in its queue, at the latest when a worker of the queue is there again.
 
-    Exits with 1 if one of the ids is not there (any more).
+    Exits with 1 if one of the ids is not there (any more), or if with --name some waiters could
+    not be looked at.
     """
     if not leases and all_of is None and waiting is None:
         fail(
@@ -202,14 +203,23 @@ def evict(
             key = key_text(all_of)
             holders = limiter.inspect(key).holders
             wanted += [each.id for each in holders if _evict(limiter, note, each.id, key)]
+        unseen = 0
         if waiting is not None:
-            wanted += _evict_waiters(limiter, note, key_text(waiting), name)
+            evicted, unseen = _evict_waiters(limiter, note, key_text(waiting), name)
+            wanted += evicted
     for each in wanted:
         if each not in missing:
             print_line(f"evicted {printable(each)}")
     if missing:
         names = ", ".join(map(printable, missing))
         fail(f"limiter: there is no lease or ticket {names}", NO_SUCH_HOLDER)
+    if unseen:
+        fail(
+            f"limiter: {unseen} more wait behind the first {KeySnapshot.WAITERS_SHOWN}, and were "
+            "not looked at: jobs of the queue may be among them. Try again when those in front "
+            "have run",
+            NO_SUCH_HOLDER,
+        )
 
 
 class _Note(NamedTuple):
@@ -225,18 +235,28 @@ def _evict(limiter: SyncLimiter, note: _Note, each: str, key: str | None = None)
     return ended or limiter.evict(each, reason=note.reason, by=note.by)
 
 
-def _evict_waiters(limiter: SyncLimiter, note: _Note, key: str, name: str | None) -> list[str]:
-    """Evict all waiters of a key, the dormant ones too."""
+def _evict_waiters(
+    limiter: SyncLimiter, note: _Note, key: str, name: str | None
+) -> tuple[list[str], int]:
+    """Evict all waiters of a key, the dormant ones too.
+
+    Returns:
+        Their ids, and how many others of a key could not be looked at, of which some may be of the
+        queue `name`: `inspect` shows the first ones.
+    """
     evicted: list[str] = []
-    while True:  # no more than so many are shown at once
+    most: int | None = None
+    while True:
         found = limiter.inspect(key)
+        if most is None:  # those that come meanwhile are not meant
+            most = found.waiting + sum(dormant.waiting for dormant in found.dormant)
         waiters = [*found.waiters, *(each for dormant in found.dormant for each in dormant.waiters)]
         wanted = [each.id for each in waiters if name is None or each.name == name]
         reason, by = note
         ended = [each for each in wanted if limiter.evict_waiter(each, key, reason=reason, by=by)]
         evicted += ended
-        if not ended:
-            return evicted
+        if not ended or len(evicted) >= most:
+            return evicted, 0 if ended else found.waiting - len(found.waiters)
 
 
 def _in_use(
