@@ -211,10 +211,10 @@ def _check_subject(key: str | None, name: str | None) -> None:
 
 
 def _key_limit(value: str) -> int:
-    if not (value.isascii() and value.isdecimal()):
+    if not (value.isascii() and value.isdecimal() and len(value) < 100):
         share = "; a share is for --name" if value.endswith("%") else ""
         raise ConfigurationError(
-            f"the limit of a key is a whole number of 0 or more, got {value!r}{share}"
+            f"the limit of a key is a whole number of 0 or more, got {value[:50]!r}{share}"
         )
     return int(value)
 

@@ -12,6 +12,9 @@ from limiter_core.errors import ConfigurationError
 PRIORITY_RANGE = 2**31
 """Priorities lie strictly between minus and plus this; every store can order them exactly."""
 
+MAX_NUMBER = 10**15
+"""Of slots, and of waiters: every store can count them, and a hundredfold of them, exactly."""
+
 MAX_NAME_LENGTH = 100
 """Characters of a limit's name."""
 
@@ -20,7 +23,7 @@ MAX_LABEL_LENGTH = 1000
 
 
 def check_number(value: object, what: str, *, least: int) -> int:
-    """Return `value` if it is a whole number of at least `least`.
+    """Return `value` if it is a whole number from `least` to `MAX_NUMBER`.
 
     Raises:
         ConfigurationError: it is not; says what was given and what is allowed.
@@ -29,6 +32,9 @@ def check_number(value: object, what: str, *, least: int) -> int:
         raise ConfigurationError(f"{what} must be a whole number, got {value!r}")
     if value < least:
         raise ConfigurationError(f"{what} must be at least {least}, got {value!r}")
+    if value > MAX_NUMBER:
+        given = repr(value) if value < MAX_NUMBER**2 else "more"
+        raise ConfigurationError(f"{what} must be at most {MAX_NUMBER:,}, got {given}")
     return int(value)  # of an enum's member that is a number, the number
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from limiter_core._checks import check_name, check_number, check_seconds, printable
+from limiter_core._checks import MAX_NUMBER, check_name, check_number, check_seconds, printable
 from limiter_core._identity import process_label
 from limiter_core.errors import ConfigurationError
 
@@ -38,6 +38,7 @@ PAUSED = "paused"
 MAX_REASON_LENGTH = 500
 MAX_BY_LENGTH = 200
 MAX_PERCENT = 10_000
+MAX_DIGITS = 20  # what an earlier version could store is still read
 _PERCENT = re.compile(r"(\d{1,5})\s*%", re.ASCII)
 
 Action = Literal["set", "reset", "pause", "resume", "evict"]
@@ -195,11 +196,11 @@ def parsed_number(value: str) -> tuple[int | None, int | None]:
     found = _PERCENT.fullmatch(value.strip())
     if found is not None and int(found[1]) <= MAX_PERCENT:
         return None, int(found[1])
-    if value.isascii() and value.isdecimal():
+    if value.isascii() and value.isdecimal() and len(value) <= MAX_DIGITS:
         return int(value), None
     raise ConfigurationError(
-        "the limit of a name is a whole number of 0 or more, or a share of what the code declares "
-        f'from "0%" to "{MAX_PERCENT}%", got {value!r}'
+        f"the limit of a name is a whole number from 0 to {MAX_NUMBER:,}, or a share of what the "
+        f'code declares from "0%" to "{MAX_PERCENT}%", got {value[:50]!r}'
     )
 
 
@@ -212,7 +213,7 @@ def check_policy_value(value: object) -> str:
     if not isinstance(value, str):
         return str(check_number(value, "the limit", least=0))
     number, percent = parsed_number(value)
-    return str(number) if percent is None else f"{percent}%"
+    return str(check_number(number, "the limit", least=0)) if percent is None else f"{percent}%"
 
 
 def check_policy_name(name: object) -> str:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import math
 import pickle
+import sys
 from datetime import timedelta
 
 import pytest
@@ -172,6 +173,8 @@ def test_a_wrong_value_is_refused_where_it_is_written(name, value):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"max_concurrent": sys.maxsize}, "max_concurrent must be at most 1,000,000,000,000,000"),
+        ({"max_waiting": 10**16}, "max_waiting must be at most 1,000,000,000,000,000"),
         ({"max_concurrent": -1}, "max_concurrent must be at least 0, got -1"),
         ({"max_concurrent": "3"}, "max_concurrent must be a whole number, got '3'"),
         ({"cost": 0}, "cost must be at least 1, got 0"),

@@ -173,7 +173,7 @@ async def test_a_waiter_cannot_be_evicted(store, limiter):
         assert calls.waiting() == ["waiter"]
 
 
-@pytest.mark.parametrize("wrong", [-1, 1.5, "3", None, True, math.inf])
+@pytest.mark.parametrize("wrong", [-1, 1.5, "3", None, True, math.inf, 10**19])
 async def test_an_override_must_be_a_whole_number(limiter, threads, wrong):
     with pytest.raises(ConfigurationError, match="the limit must be"):
         await limiter.set_limit("key", wrong)

@@ -132,7 +132,10 @@ def test_the_log_keeps_the_last_hundred_changes(threads):
     assert [each.new for each in threads.changes()] == ["", *[str(n) for n in range(104, 5, -1)]]
 
 
-@pytest.mark.parametrize("limit", [-1, True, "-1", "five", "50", "1.5%", "99999%", "", None, 2.5])
+@pytest.mark.parametrize(
+    "limit",
+    [-1, True, "-1", "five", "50", "1.5%", "99999%", "", None, 2.5, 10**16, "9" * 16, "9" * 5000],
+)
 async def test_a_wrong_number_is_refused(limiter, limit):
     if limit == "50":
         assert (await limiter.set_name_limit("billing", limit)).new == "50"
