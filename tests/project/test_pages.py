@@ -27,8 +27,8 @@ REDIS_IN_PAGES = ("redis://localhost:6379/0", "redis+cluster://localhost:7000")
 ELSEWHERE = {
     "fastmcp": "FastMCP has an environment of its own",
     "prefect": "Prefect has a server of its own, and is in no environment of the tests",
-    "redis_semaphore": "a peer, in the group bench",
-    "steindamm": "a peer, in the group bench",
+    "redis_semaphore": "a peer, in the group test",
+    "steindamm": "a peer, in the group test",
 }
 """What is not in every environment of the tests, by the module that a block imports."""
 TREE = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
