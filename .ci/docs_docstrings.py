@@ -1,4 +1,4 @@
-"""An extension of griffe: docstrings as the site wants them.
+"""An extension of griffe: docstrings as the site wants them, and no warning about one.
 
 `Text::` before a block becomes `Text:`, since the pages are Markdown. The type of a validated field
 is shown without what validates it. A name of the reference in
@@ -7,6 +7,7 @@ backticks becomes a link to it: a public name anywhere, a method in the docstrin
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import cache
 from pathlib import Path
@@ -40,8 +41,22 @@ def path_of(name: str, package: str) -> str | None:
     return paths[0] if len(paths) == 1 else None
 
 
+class Strict(logging.Handler):
+    """Ends the build at a warning: zensical does not count those of griffe and mkdocstrings."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Raise the warning, through the code that sent it."""
+        raise ValueError(record.getMessage())
+
+
 class Docstrings(griffe.Extension):
     """Rewrites each docstring once, when its object was read."""
+
+    def __init__(self) -> None:
+        """Make warnings errors, as `--strict` does elsewhere."""
+        super().__init__()
+        for name in ("griffe", "mkdocs", "mkdocstrings"):
+            logging.getLogger(name).addHandler(Strict(logging.WARNING))
 
     def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
         """Show the type of a validated field, without what validates it."""

@@ -79,3 +79,27 @@ def test_the_drawings_are_what_the_script_draws() -> None:
     for name in ("call-states.svg", "hand-off.svg"):
         drawn = (DOCS / "assets" / name).read_text(encoding="utf-8")
         assert drawn == pictures.PICTURES[name](), "run .venv/bin/python .ci/docs_pictures.py"
+
+
+def tree_of(cls: type[BaseException], depth: int = 0) -> list[str]:
+    """Return an error and those below it, each with the built-in error that it also is."""
+    builtin = [each.__name__ for each in cls.__bases__ if each.__module__ == "builtins"]
+    note = f" ({builtin[0]})" if depth and builtin else ""
+    below = [each for each in vars(limiter_core).values() if isinstance(each, type)]
+    children = sorted(
+        (each for each in below if issubclass(each, cls) and nearest(each) is cls),
+        key=lambda each: each.__name__,
+    )
+    lines = ["    " * depth + cls.__name__ + note]
+    return lines + [line for each in children for line in tree_of(each, depth + 1)]
+
+
+def nearest(cls: type) -> type | None:
+    """Return the public error that a public error is a kind of."""
+    errors = [each for each in cls.__mro__[1:] if vars(limiter_core).get(each.__name__) is each]
+    return errors[0] if errors else None
+
+
+def test_the_tree_of_errors_is_theirs() -> None:
+    page = (DOCS / "reference" / "errors.md").read_text(encoding="utf-8")
+    assert "\n".join(tree_of(limiter_core.LimiterError)) in page
