@@ -13,6 +13,7 @@ import anyio
 
 from limiter_core._async_calls import AsyncCall, AsyncioCall
 from limiter_core._call import Call, could_not_release, is_in_doubt, patience
+from limiter_core._collected import has_work
 from limiter_core._engine import (
     CLOSING_PATIENCE,
     Engine,
@@ -257,10 +258,10 @@ class AsyncEngine(Engine):
         return answer
 
     async def close_and_wait(self) -> None:
-        """Close, and wait until the waiters have left."""
+        """Close, and wait until the waiters have left, and what was collected is released."""
         self.close()
         with anyio.move_on_after(CLOSING_PATIENCE):
-            while self.waiting:  # noqa: ASYNC110  (they may be in other loops)
+            while self.waiting or has_work():  # noqa: ASYNC110  (they may be in other loops)
                 await anyio.sleep(0.005)
 
     async def release_call(self, call: AsyncCall) -> None:

@@ -6,6 +6,7 @@ So it takes no lock, and what is to be done is done in a thread of its own. That
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import operator
@@ -15,7 +16,12 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from limiter_core.system_clock import system_clock as time
+
 logger = logging.getLogger("limiter")
+
+EXIT_PATIENCE = 1.0
+"""Seconds that the end of a process waits for work that is left."""
 
 _work: deque[Callable[[], object]] = deque()
 _threads: deque[None] = deque()
@@ -75,6 +81,21 @@ def do_later(work: Callable[[], object]) -> None:
             start_new_thread(_run, ())
         except RuntimeError:  # the process ends, or has too many threads: with the next one
             _threads.pop()
+
+
+def has_work() -> bool:
+    """Whether such work is to be done, or is being done."""
+    return bool(_work or _threads)
+
+
+def _finish() -> None:
+    """Wait until all is done, for a while: the process ends."""
+    until = time.monotonic() + EXIT_PATIENCE
+    while has_work() and time.monotonic() < until:
+        time.sleep(0.001)
+
+
+atexit.register(_finish)
 
 
 def _run() -> None:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from logging import DEBUG
 
 from limiter_core._call import Call, could_not_release, is_in_doubt, logger, patience
-from limiter_core._collected import do_later
+from limiter_core._collected import do_later, has_work
 from limiter_core._engine import (
     CLOSING_PATIENCE,
     Engine,
@@ -309,10 +309,10 @@ class SyncEngine(Engine):
         return answer
 
     def close_and_wait(self) -> None:
-        """Close, and wait until the waiters have left."""
+        """Close, and wait until the waiters have left, and what was collected is released."""
         self.close()
         until = time.monotonic() + CLOSING_PATIENCE
-        while self.waiting and time.monotonic() < until:
+        while (self.waiting or has_work()) and time.monotonic() < until:
             time.sleep(0.005)
 
     def release_call(self, call: Call) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -231,3 +233,36 @@ def test_the_collector_calls_nothing_of_ours_that_a_signal_could_interrupt():
         if str(getattr(each, "__module__", None)).startswith("limiter_")
     ]
     assert ours == []
+
+
+@pytest.fixture
+def unfinished() -> Iterator[list[str]]:
+    """What a finalizer left is being done, for a while; notes when it is done."""
+    done: list[str] = []
+    may_end = threading.Event()
+    do_later(lambda: (may_end.wait(20), done.append("done")))
+    timer = threading.Timer(0.1, may_end.set)
+    timer.start()
+    yield done
+    timer.join()
+
+
+def test_the_end_of_a_limiter_waits_for_what_is_being_released(unfinished: list[str]):
+    SyncLimiter("memory://").close()
+    assert unfinished == ["done"]
+
+
+async def test_so_does_that_of_a_limiter_for_event_loops(unfinished: list[str]):
+    await Limiter("memory://").aclose()
+    assert unfinished == ["done"]
+
+
+def test_so_does_the_end_of_a_process():
+    code = """if True:
+        import time
+        from limiter_core._collected import do_later
+        do_later(lambda: (time.sleep(0.1), print("done", flush=True)))
+    """
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")

@@ -37,6 +37,7 @@ class HttpxCaller:
         adapter: Any = importlib.import_module(f"limiter_{client}")
         self._module = module
         self._store = open_store(url)
+        self._limiter, self._limiter_of_threads = Limiter(self._store), SyncLimiter(self._store)
         self._clients: dict[str, Any] = {}
         self._clients_of_threads: dict[str, Any] = {}
 
@@ -89,12 +90,12 @@ class HttpxCaller:
 
         for key in LIMITS:
             limited = adapter.AsyncLimitedTransport(
-                Limiter(self._store), limit_of(key), NotedTransport(verify=False)
+                self._limiter, limit_of(key), NotedTransport(verify=False)
             )
             headers = {"key": key}
             self._clients[key] = module.AsyncClient(transport=limited, headers=headers)
             of_threads = adapter.LimitedTransport(
-                SyncLimiter(self._store), limit_of(key), NotedThreadTransport(verify=False)
+                self._limiter_of_threads, limit_of(key), NotedThreadTransport(verify=False)
             )
             self._clients_of_threads[key] = module.Client(transport=of_threads, headers=headers)
 
@@ -106,6 +107,8 @@ class HttpxCaller:
             await client.aclose()
         for client in self._clients_of_threads.values():
             client.close()
+        self._limiter_of_threads.close()  # waits until what was collected is released
+        await self._limiter.aclose()
         await self._store.async_face().aclose()
         self._store.sync_face().close()
 
