@@ -15,14 +15,19 @@ from typing import Any
 _BACKEND = "anyio._backends._asyncio"
 
 
+_states: Any = None
+"""What anyio's backend notes of each task; None until it is loaded."""
+
+
 def current_scope(task: asyncio.Task[Any]) -> Any:
     """Return the innermost scope that a task is in; None if there is none."""
-    backend = sys.modules.get(_BACKEND)
-    if backend is None:
-        return None
-    states: Any = getattr(backend, "_task_states", None)
-    state = None if states is None else states.get(task)
-    return getattr(state, "cancel_scope", None)
+    global _states
+    if _states is None:
+        _states = getattr(sys.modules.get(_BACKEND), "_task_states", None)
+        if _states is None:
+            return None
+    state = _states.get(task)
+    return None if state is None else getattr(state, "cancel_scope", None)
 
 
 def is_shielded_within(task: asyncio.Task[Any], outer: object) -> bool:

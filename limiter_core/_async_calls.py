@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from threading import get_ident
 from types import TracebackType
 from typing import Any
@@ -48,9 +48,10 @@ class AsyncCall(Call):
 
     def clear_news(self) -> None:
         """Count as news only what comes from now on."""
+        self._wake = None
         self._news = False
 
-    async def wait_for_news(self, seconds: float) -> None:
+    def wait_for_news(self, seconds: float) -> Awaitable[object]:
         """Wait until the store notifies that asking again is useful; at most so many seconds."""
         raise NotImplementedError
 
@@ -58,11 +59,10 @@ class AsyncCall(Call):
         """Wake the waiter; whether its event loop is still there."""
         self.delivered = answer
         self._news = True
+        if self.granted is not None:
+            return True  # a holder may continue in another loop
         wake = self._wake
-        if wake is not None:
-            return self.in_loop(wake)
-        # It asks at this moment, or holds: a holder may continue in another loop.
-        return self.granted is not None or self.is_there()
+        return self.is_there() if wake is None else self.in_loop(wake)
 
     def is_closed_by_loop(self) -> bool:
         """Whether an event loop closes the generator that holds it, if that is collected."""
@@ -168,7 +168,7 @@ class AsyncioCall(AsyncCall):
         self._scope: object = None
         """The innermost scope of anyio's around the body."""
 
-    async def wait_for_news(self, seconds: float) -> None:
+    def wait_for_news(self, seconds: float) -> Awaitable[object]:
         """Wait until the store notifies that asking again is useful; at most so many seconds."""
         future: asyncio.Future[None] = self.loop.create_future()
 
@@ -183,16 +183,14 @@ class AsyncioCall(AsyncCall):
 
         self._wake = wake
         # In this order: `look_again` notes the news before it looks for a waiter to wake.
-        if not self._news:
-            if not self.is_ticked:
-                seconds = self.until_look(seconds)
-            timer = None if seconds == math.inf else self.loop.call_later(seconds, wake)
-            try:
-                await future
-            finally:
-                if timer is not None:
-                    timer.cancel()
-        self._wake = None
+        if self._news:
+            wake()
+            return future
+        if not self.is_ticked:
+            seconds = self.until_look(seconds)
+        if seconds == math.inf:
+            return future
+        return _until_done(future, self.loop.call_later(seconds, wake))
 
     def is_there(self) -> bool:
         """Whether the call's event loop was not closed; also if this is asked in its thread."""
@@ -316,3 +314,10 @@ class AsyncioCall(AsyncCall):
             self.loop.call_soon(self._cancel_body)
         else:  # called after the task, which waits for longer
             awaited.add_done_callback(lambda _: self._cancel_body())
+
+
+async def _until_done(future: asyncio.Future[None], timer: asyncio.TimerHandle) -> None:
+    try:
+        await future
+    finally:
+        timer.cancel()

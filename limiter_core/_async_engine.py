@@ -200,7 +200,8 @@ class AsyncEngine(Engine):
             if call.observed is not None and isinstance(answer, Queued):
                 call.observed.queued(answer)
             await call.wait_for_news(seconds)
-            self.check_waiting()
+            if self.closed:
+                self.check_waiting()
             delivered = call.take_delivery()
             if delivered is not None:
                 answer = delivered

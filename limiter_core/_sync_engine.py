@@ -251,7 +251,8 @@ class SyncEngine(Engine):
             if call.observed is not None and isinstance(answer, Queued):
                 call.observed.queued(answer)
             call.wait_for_news(seconds)
-            self.check_waiting()
+            if self.closed:
+                self.check_waiting()
             delivered = call.take_delivery()
             if delivered is not None:
                 answer = delivered

@@ -37,7 +37,6 @@ class TrioCall(AsyncCall):
         else:
             with self._trio.move_on_after(max(0.0, seconds)):
                 await event.wait()
-        self._wake = None
 
     def guard_body(self, where: int) -> None:
         """Have the body, which begins now, cancelled when the lease is lost.

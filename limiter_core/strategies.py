@@ -22,6 +22,7 @@ __all__ = ("LIMIT_BY", "ConcurrencyStrategy", "KeySource", "as_strategy", "key_p
 
 
 _PRINTABLE = 10**18
+_LEAST = -_PRINTABLE
 
 
 @runtime_checkable
@@ -108,11 +109,11 @@ class _FnArgument(_BuiltIn):
 
     def get_key(self, execution: ArgumentView, /) -> str:
         if len(self.names) == 1:
-            name = self.names[0]
+            name, text = self.names[0], self._texts[0]
             value = execution.get_argument(name)
-            if type(value) is int and -_PRINTABLE < value < _PRINTABLE:  # the commonest key
-                return f"{self._texts[0]}={value}"
-            return f"{self._texts[0]}={value_text(value, where=f'argument {name!r}')}"
+            if type(value) is int and _LEAST < value < _PRINTABLE:  # the commonest key
+                return f"{text}={value}"
+            return f"{text}={value_text(value, where=f'argument {name!r}')}"
         return ",".join(
             f"{text}={value_text(execution.get_argument(name), where=f'argument {name!r}')}"
             for name, text in zip(self.names, self._texts, strict=True)

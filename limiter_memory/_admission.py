@@ -145,17 +145,18 @@ class Admission(Reaping):
             if state.queue.first() is ticket:
                 state.watcher, state.watched = ticket, due
         blocker = ""
-        if SEPARATOR in ticket.request.label and state.holders:
+        request = ticket.request
+        if SEPARATOR in request.label and state.holders:
             blocker = next(iter(state.holders.values())).request.label
         blocked_by: tuple[str, ...] = ()
-        demands = ticket.request.demands
+        demands = request.demands
         if len(demands) > 1:
             elsewhere = self._blocked_elsewhere(ticket, now)
             blocked_by = tuple(d.key for d in demands if d is home or d in elsewhere)
         order, in_use = ticket.order, state.in_use
         # fmt: off
         return from_fields(Queued, (
-            home.key, limit, in_use, order, look_again, blocker, blocked_by,
+            state.key, limit, in_use, order, look_again, blocker, blocked_by,
         ))
         # fmt: on
 

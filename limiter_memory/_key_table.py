@@ -47,6 +47,8 @@ class KeyTable:
 
         Not at once: the last few are kept for the next call, which most often is for one of them.
         """
+        if key in self._idle:
+            return
         state = self.keys.get(key)
         if state is not None and not state.holders and state.idle():
             self._idle[key] = None
@@ -175,13 +177,14 @@ class KeyTable:
 
     def remove_first(self, state: KeyState, ticket: Ticket) -> None:
         """Take the first of its part of a queue out of it; `tickets` has it until it holds."""
-        request = ticket.request
-        state.heap_of(ticket).pop_first()
-        self._left(state, ticket)
-        if len(request.demands) > 1:
-            for demand in request.demands:
+        name, demands = ticket.name, ticket.request.demands
+        (state.jobs[name] if name else state.queue).pop_first()
+        if name or state.rounds is not None or state.watcher is not None or self.expiring:
+            self._left(state, ticket)
+        if len(demands) > 1:
+            for demand in demands:
                 if demand is not ticket.home:
-                    del self.keys[demand.key].elsewhere[request.id]
+                    del self.keys[demand.key].elsewhere[ticket.request.id]
 
     def keep_evicted(self, ticket: Ticket) -> None:
         """Keep an unqueued ticket until its gate can be notified that its waiting is over."""

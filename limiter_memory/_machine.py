@@ -37,17 +37,17 @@ class Machine(Admission):
 
     def acquire(self, request: Request, now: int) -> Answer:
         """Answer a request: the first time, while it waits, or when it claims its slot."""
-        table = self.table
-        if request.presence is not None and request.mode is not LOOK:
+        table, request_id, is_look = self.table, request.id, request.mode is LOOK
+        if request.presence is not None and not is_look:
             self._update_presence(request.presence, now)
         if table.expiring:
             self._reap(request.demands, now)
-        if request.mode is LOOK:
+        if is_look:
             return self._answer_look(request, now)
-        if request.id in table.holders:
-            return self._answer_holder(table.holders[request.id], request, now)
-        if request.id in table.tickets:
-            ticket = table.tickets[request.id]
+        if request_id in table.holders:
+            return self._answer_holder(table.holders[request_id], request, now)
+        if request_id in table.tickets:
+            ticket = table.tickets[request_id]
             if ticket.evicted:
                 return self.end_evicted(ticket, now)
             if ticket.expires_at is not None:
@@ -57,8 +57,8 @@ class Machine(Admission):
             return self._queued(ticket, now)
         if self._ended_order:
             self._forget_ended(now)
-            if request.id in self._ended:
-                return self._ended[request.id]
+            if request_id in self._ended:
+                return self._ended[request_id]
         if self.policies.settings:
             return self._answer_under_policies(request, now)
         return self._answer_new(request, now)

@@ -84,12 +84,13 @@ class Queues:
         else:
             self._last_token = token
         # A waiter in this process takes its slot up as it is woken; any other has to come for it.
-        claimed = not handed_over or request.listener is not None
+        has_listener, max_hold = request.listener is not None, request.max_hold
+        claimed = not handed_over or has_listener
         holder = Holder(request, token, now, order, sequence, claimed)
-        if request.listener is None:
+        if not has_listener:
             holder.expires_at = now + microseconds(request.lease if claimed else request.claim)
-        if claimed and request.max_hold is not None:
-            holder.ends_at = now + microseconds(request.max_hold)
+        if claimed and max_hold is not None:
+            holder.ends_at = now + microseconds(max_hold)
         self.table.add_holder(holder)
         if holder.ends_at is not None and not handed_over:
             for demand in request.demands:
@@ -133,17 +134,18 @@ class Queues:
         presences = self.table.presences
         if state.evicted:
             self._notify_evicted(state, now)
-        while (ticket := state.head(presences, now)) is not None:
-            request, home = ticket.request, ticket.home
+        queue, jobs = state.queue, state.jobs
+        while (ticket := state.head(presences, now) if jobs else queue.first()) is not None:
+            home, demands = ticket.home, ticket.request.demands
             if ticket.expires_at is not None and ticket.expires_at <= now:
-                more.extend(demand.key for demand in request.demands)
+                more.extend(demand.key for demand in demands)
                 self._remove_ticket(ticket)  # it lapsed, and was not reaped yet (S16)
                 continue
             limit = home.limit if state.override is None else state.override
             if state.paused or state.in_use + home.cost > limit:
                 break  # a wide waiter blocks those behind it (S8)
-            if len(request.demands) > 1:
-                more.extend(demand.key for demand in request.demands)
+            if len(demands) > 1:
+                more.extend(demand.key for demand in demands)
                 blocking = self._blocked_elsewhere(ticket, now)
                 if blocking:
                     more.extend(self._wait_elsewhere(ticket, blocking, now))

@@ -142,7 +142,8 @@ class MemoryStore:
     def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:  # noqa: ARG002
         """Remove the lease or the ticket of this id, and hand its slots on."""
         try:
-            if self._owner == get_ident() and self._lock.locked():
+            thread = get_ident()
+            if self._owner == thread and self._lock.locked():
                 # The garbage collector closed a generator with a hold in it while this thread made
                 # a step. The step goes first.
                 self._postponed.append((lease_id, None))
@@ -150,7 +151,7 @@ class MemoryStore:
             with self._lock:
                 if self._owner:
                     self._recover_step()
-                self._owner = get_ident()
+                self._owner = thread
                 machine = self._machine
                 found = machine.release(lease_id, int((self._clock() + self._epoch) * 1_000_000))
                 if self._postponed:
@@ -305,10 +306,11 @@ class MemoryStore:
     def _send(self, effects: Effects) -> None:
         """Notify listeners and gates; requests without a caller are released afterwards."""
         for request, news in effects.calls:
-            assert request.listener is not None
+            listener = request.listener
+            assert listener is not None
             if isinstance(news, Loss):
-                request.listener.lease_lost(news)
-            elif not request.listener.look_again(news):
+                listener.lease_lost(news)
+            elif not listener.look_again(news):
                 self._postponed.append((request.id, None))
         if effects.notices and self._on_notice_callback is not None:
             for notice in effects.notices:
