@@ -15,18 +15,18 @@ from typing import Any
 _BACKEND = "anyio._backends._asyncio"
 
 
-_states: Any = None
-"""What anyio's backend notes of each task; None until it is loaded."""
+_states: list[Any] = []
+"""What anyio's backend notes of each task, once that is loaded."""
 
 
 def current_scope(task: asyncio.Task[Any]) -> Any:
     """Return the innermost scope that a task is in; None if there is none."""
-    global _states
-    if _states is None:
-        _states = getattr(sys.modules.get(_BACKEND), "_task_states", None)
-        if _states is None:
+    if not _states:
+        found = getattr(sys.modules.get(_BACKEND), "_task_states", None)
+        if found is None:
             return None
-    state = _states.get(task)
+        _states.append(found)
+    state = _states[0].get(task)
     return None if state is None else getattr(state, "cancel_scope", None)
 
 

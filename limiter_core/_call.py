@@ -239,7 +239,10 @@ class Call:
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys, in the order of the limits."""
-        return tuple(demand.key for demand in self.demands)
+        demands = self.demands
+        if len(demands) == 1:
+            return (demands[0].key,)
+        return tuple(demand.key for demand in demands)
 
     def grant(self, granted: Granted, sent_at: float | None = None) -> None:
         """Note the grant. The lease counts from the moment the request was sent, default now."""

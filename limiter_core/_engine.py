@@ -59,7 +59,7 @@ OUTAGES: dict[OnStoreError, tuple[str, str]] = {
 WARN_AFTER = 60.0
 """Seconds that a call waits before that is logged, unless its limiter says otherwise."""
 
-_SHORT_HOLD = 0.001
+_SHORT_HOLD = 0.01
 """Seconds: to measure a longer hold costs nothing that matters beside it."""
 _SAMPLED = 8
 """Of shorter holds, one in so many to so many and 15 is measured; a fixed number might be in step

@@ -48,7 +48,7 @@ class AsyncRedisStore:
             sent_at = time.monotonic()
         if request.payload is not None:
             tracker.policies.sent(request, sent_at)
-        session.prepare(request)
+        session.prepare(request, sent_at)
         deadline = answer_by(request.deadline, sent_at)
         try:
             for entry in in_the_way:  # it travels in the same call, and is repeated elsewhere
@@ -75,13 +75,12 @@ class AsyncRedisStore:
 
     async def _release(self, entry: Entry, key: str) -> bool:
         try:
-            if entry.token:
-                line = await self._carry_out(release_of(entry))
-            else:
-                # Its caller has nothing, and has waited long enough: if this takes long, it is done
-                # in the background.
-                deadline = answer_by(0.0, time.monotonic())
-                line = await self._session.async_transport().submit(release_of(entry), deadline)
+            # A caller without a lease has waited long enough: if this takes long, it is done in the
+            # background.
+            deadline = None if entry.token else answer_by(0.0, time.monotonic())
+            line = await self._session.async_transport().submit(release_of(entry), deadline)
+            if entry.token and self._session.tracker.unfinished:
+                await self._finish_steps()
             there = replies.parse_flag(line, key)
         except BaseException:
             self._session.tracker.not_released(entry)

@@ -46,7 +46,7 @@ class SyncRedisStore:
             sent_at = time.monotonic()
         if request.payload is not None:
             tracker.policies.sent(request, sent_at)
-        session.prepare(request)
+        session.prepare(request, sent_at)
         deadline = answer_by(request.deadline, sent_at)
         try:
             # What is in the way travels in the same call, and is repeated in the background.

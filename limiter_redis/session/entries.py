@@ -27,6 +27,9 @@ class State(enum.IntEnum):
     """It is in no book."""
 
 
+_ASKED: State = State.ASKED  # a member of an enum takes its time to be looked up
+
+
 class Event(enum.IntEnum):
     """What can happen to a request."""
 
@@ -109,23 +112,39 @@ class Entry:
         early: a loss whose lease is not known here yet, and that lease's token, 0 if unknown.
     """
 
-    # Defaults of the class: most requests need only a few of them, and setting each would cost.
-    state = State.ASKED
-    expires_at = 0.0
-    token = 0
-    granted_at = 0.0
-    held_at = 0.0
-    preempted = False
-    known = False
-    asking = True
-    unsure = False
-    failures = 0
-    early: tuple[Loss, int] | None = None
+    # Slots: an attribute of an instance is read in a tenth of the time of a default of its class.
+    __slots__ = (
+        "asking",
+        "early",
+        "expires_at",
+        "failures",
+        "granted_at",
+        "held_at",
+        "known",
+        "listener",
+        "preempted",
+        "renew_at",
+        "request",
+        "state",
+        "token",
+        "unsure",
+    )
 
     def __init__(self, request: Request, listener: Listener | None, renew_at: float) -> None:
         self.request = request
         self.listener = listener
         self.renew_at = renew_at
+        self.state = _ASKED
+        self.expires_at = 0.0
+        self.token = 0
+        self.granted_at = 0.0
+        self.held_at = 0.0
+        self.preempted = False
+        self.known = False
+        self.asking = True
+        self.unsure = False
+        self.failures = 0
+        self.early: tuple[Loss, int] | None = None
 
     @property
     def waiting(self) -> bool:

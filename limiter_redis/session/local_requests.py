@@ -27,9 +27,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from limiter_core.requests import Answer, Demand, Granted, Loss, Mode, Queued, Request
+from limiter_core.requests import Answer, Demand, Granted, Loss, Mode, Queued, Request, from_fields
 from limiter_redis.session.entries import NOW, Entry, Event, State
-from limiter_redis.session.transitions import LOOK, MARGIN, UNSURE, Books
+from limiter_redis.session.transitions import LOOK, MARGIN, UNSURE, Books, with_margin
 
 # The members of an enum take their time to be looked up.
 ASK, GRANTED, RELEASE, RELEASED = Event.ASK, Event.GRANTED, Event.RELEASE, Event.RELEASED
@@ -101,14 +101,15 @@ class LocalRequests(Books):
         entry = self._entry_of(request)
         durable = request.payload is not None
         if isinstance(answer, Granted):
-            answer = _with_margin(answer, request.lease)
+            answer = with_margin(answer, request.lease)
             event = GRANTED
             if self.rivals and entry is not None:
                 self._take_over(entry, answer.fencing_token, now)
         elif isinstance(answer, Queued):
             if not durable:
                 self.look_at(answer.key, answer.look_again, now)
-            answer = answer._replace(look_again=None)  # it is looked at for all who wait
+            key, limit, in_use, order, _, *rest = answer  # it is looked at for all who wait
+            answer = from_fields(Queued, (key, limit, in_use, order, None, *rest))
             event = Event.PARKED if durable else Event.QUEUED
         else:
             event = Event.REFUSED
@@ -243,7 +244,7 @@ class LocalRequests(Books):
                 self._step(entry, Event.NEWS_LOOK, now)
                 return
             entry.known = True
-            answer = _with_margin(answer, entry.request.lease)
+            answer = with_margin(answer, entry.request.lease)
             self._step(entry, Event.NEWS_GRANTED, now, sent_at, answer)
         elif answer is None or isinstance(answer, Granted | Queued):
             self._step(entry, Event.NEWS_LOOK, now)
@@ -382,12 +383,3 @@ class LocalRequests(Books):
         """The store is closed: each waiter asks again, which opens it."""
         self.closing = True
         self.wake(now)
-
-
-def _with_margin(granted: Granted, lease: float) -> Granted:
-    """Return a grant as its holder is told of it: it stops before the store does."""
-    if granted.expires_in is None:
-        return granted
-    # With a `max_hold` shorter than the lease, what is left is shorter, too.
-    margin = MARGIN * min(lease, granted.expires_in)
-    return granted._replace(expires_in=granted.expires_in - margin, margin=margin)

@@ -178,14 +178,14 @@ class Session:
 
     # -- requests ---------------------------------------------------------------------------------
 
-    def prepare(self, request: Request) -> None:
-        """Note a request before it is sent.
+    def prepare(self, request: Request, now: float) -> None:
+        """Note a request before it is sent, on the monotonic clock.
 
         Raises:
             StoreError: no thread can begin, which its lease would need.
         """
         if request.listener is not None:
-            self.tracker.begin(request, time.monotonic())
+            self.tracker.begin(request, now)
             try:
                 self._renew_leases()
             except StoreError:

@@ -10,7 +10,7 @@ from typing import Any
 
 from limiter_core.backoff import backoff
 from limiter_core.jitter import jitter
-from limiter_core.requests import Answer, Listener, Loss, Mode, Request
+from limiter_core.requests import Answer, Granted, Listener, Loss, Mode, Request, from_fields
 from limiter_redis.connection.backoff import FIRST, LONGEST
 from limiter_redis.session.entries import NOW, Entry, Event, Said, State
 
@@ -28,6 +28,16 @@ LOOK = Mode.LOOK
 
 UNSURE = {Event.LOST: Event.LOST_UNSURE, Event.DEADLINE: Event.OVER_UNSURE}
 """What the end of a lease is if an ask of its holder may still arrive."""
+
+
+def with_margin(granted: Granted, lease: float) -> Granted:
+    """Return a grant as its holder is told of it: it stops before the store does."""
+    token, expires_in, _, waited = granted
+    if expires_in is None:
+        return granted
+    # With a `max_hold` shorter than the lease, what is left is shorter, too.
+    margin = MARGIN * min(lease, expires_in)
+    return from_fields(Granted, (token, expires_in - margin, margin, waited))
 
 
 class Books:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from limiter_core.errors import StoreError
+from limiter_core.requests import from_fields
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.connection.deadlines import NoAnswer
 from limiter_redis.protocol import commands
@@ -44,7 +45,7 @@ def new_pending(
     if deadline is not None:
         timer = loop.call_later(max(0.0, deadline - now), _out_of_time, future, operation, where)
         future.add_done_callback(lambda _: timer.cancel())
-    return Pending(operation, future, now)
+    return from_fields(Pending, (operation, future, now))
 
 
 def _out_of_time(future: asyncio.Future[str], operation: commands.Operation, where: str) -> None:
