@@ -19,7 +19,16 @@ from django.conf import settings
 
 import limiter_core
 from limiter_core import LIMIT_BY, ConcurrencyLimit, ConcurrencyStrategy, ConflictResolution
-from tests.project._tree import DOCS, IN_REPOSITORY, ROOT, Block, code_blocks, headings_of, pages
+from tests.project._tree import (
+    DOCS,
+    IN_REPOSITORY,
+    ROOT,
+    Block,
+    code_blocks,
+    headings_of,
+    packages,
+    pages,
+)
 from tests.redis._servers import open_source, sources
 
 PAGES = pages()
@@ -31,6 +40,7 @@ ELSEWHERE = {
     "steindamm": "a peer, in the group test",
 }
 """What is not in every environment of the tests, by the module that a block imports."""
+CODE = [path for package in packages().values() for path in package.rglob("*.py")]
 TREE = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -194,6 +204,17 @@ def test_links_lead_somewhere(page: str) -> None:
             assert heading in headings_of(linked.read_text(encoding="utf-8")), target
         on_site = page.startswith("docs/") is linked.resolve().is_relative_to(DOCS)
         assert on_site or not page.startswith("docs/"), f"{target} is not on the site"
+
+
+def test_pages_that_code_and_pages_name_are_there() -> None:
+    sources = [*(ROOT / page for page in PAGES), *CODE]
+    named = [
+        (str(path.relative_to(ROOT)), page)
+        for path in sources
+        for page in re.findall(r"\bdocs/[\w./-]+\.(?:md|png|svg|json|yml)", path.read_text("utf-8"))
+    ]
+    assert len(named) > 20
+    assert [each for each in named if not (ROOT / each[1]).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES)
