@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from limiter_cli.change import By
 from limiter_cli.exits import plain_errors
 from limiter_cli.shared_store import DEFAULT_URL, Url, check_shared
 from limiter_core import ConfigurationError
@@ -9,7 +10,7 @@ from limiter_core import ConfigurationError
 __all__ = ("top",)
 
 
-def top(*, url: Url = DEFAULT_URL) -> None:
+def top(*, url: Url = DEFAULT_URL, by: By = None) -> None:
     """Show the keys live: sort, filter, open one; set, pause, resume, and evict after asking."""
     with plain_errors():
         check_shared(url)
@@ -21,4 +22,4 @@ def top(*, url: Url = DEFAULT_URL) -> None:
             raise ConfigurationError(
                 '`limiter top` needs textual: pip install "concurrency-limits[top]"'
             ) from error
-        TopApp(url).run()
+        TopApp(url, by=by).run()

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from textual.widgets import Input, Static
 
-from limiter_cli.top.view import KeyScreen, QuestionScreen, Table, TopApp
+from limiter_cli.top.key_screen import KeyScreen, QuestionScreen
+from limiter_cli.top.table import Table, load_bar, spark_line
+from limiter_cli.top.view import TopApp
 from limiter_core import LIMIT_BY, ConcurrencyLimit, Evicted, Limiter
-from limiter_core.monitoring import SORTS
+from limiter_core.monitoring import SORTS, Sort
+from limiter_core.monitoring.history import BUCKETS, Point
+from limiter_core.monitoring.key_status import status_of
+from limiter_core.requests import Demand, Presence, Request
 from limiter_memory import MemoryStore
 from tests.core._tools import until, until_waiting
 from tests.redis._servers import Process, server_program
@@ -72,7 +78,7 @@ async def test_a_key_is_opened_and_changed() -> None:
     lease = await limiter.acquire(limit("busy"))
     waiter = asyncio.create_task(limiter.acquire(limit("busy")))
     await until_waiting(store, "busy", 1)
-    app = TopApp(store)
+    app = TopApp(store, by="ann")
     async with app.run_test(size=(120, 30)) as pilot:
         await until(lambda: len(rows(app)) == 1, "the key is shown")
         await pilot.press("enter")
@@ -82,8 +88,10 @@ async def test_a_key_is_opened_and_changed() -> None:
         assert shown == [("holder", found.holders[0].id), ("1. in line", found.waiters[0].id)]
         await pilot.press("p", *"no", "enter")
         assert not store.inspect("busy").paused
-        await pilot.press("p", *"yes", "enter")
+        await pilot.press("p", *"yes", "space", *"slow", "space", *"bank", "enter")
         await until(lambda: store.inspect("busy").paused, "it is paused")
+        (change,) = store.changes()
+        assert (change.action, change.reason, change.by) == ("pause", "slow bank", "ann")
         await pilot.press("r")
         await until(lambda: not store.inspect("busy").paused, "it is resumed")
         await pilot.press("e", *"no", "enter")
@@ -96,9 +104,65 @@ async def test_a_key_is_opened_and_changed() -> None:
         second = await waiter
         await pilot.press("s")
         await until(lambda: isinstance(app.screen, QuestionScreen), "it asks")
-        await pilot.press("7", "enter")
+        await pilot.press("7", "space", *"sale", "enter")
         await until(lambda: store.inspect("busy").override == 7, "the limit is set")
+        assert store.changes()[0].reason == "sale"
     await second.release()
+
+
+async def test_jobs_without_a_worker_stand_behind_the_line() -> None:
+    store = MemoryStore()
+    lease = await Limiter(store).acquire(limit("busy"))
+    gone = Presence("celery:shop", "worker")
+    demand = Demand("busy", 1)
+    store.acquire(Request("celery:shop:1", (demand,), payload=b"job", presence=gone))
+    store.sweep(gone._replace(leaving=True))
+    app = TopApp(store)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await until(lambda: len(rows(app)) == 1, "the key is shown")
+        await pilot.press("enter")
+        await until(lambda: len(rows(app)) == 2, "it is open")
+        assert rows(app)[1][0] == "no worker of celery:shop"
+    await lease.release()
+
+
+async def test_more_keys_than_a_page_has() -> None:
+    store = MemoryStore()
+    app = TopApp(store)
+    app.selection = replace(app.selection, size=2, sort=Sort.KEY)
+    for key in "abc":
+        store.pause(key)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await until(lambda: [row[0][0] for row in rows(app)] == ["a", "b"], "the first page")
+        for _ in range(2):  # there is none behind the second
+            await pilot.press("right_square_bracket")
+        assert [row[0][0] for row in rows(app)] == ["c"]
+        await pilot.press("left_square_bracket")
+        assert [row[0][0] for row in rows(app)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("in_use", "limit", "bar"),
+    [
+        (0, 4, "░░░░░░░░"),
+        (1, 4, "██░░░░░░"),
+        (1, 100, "█░░░░░░░"),
+        (5, 4, "████████"),
+        (1, 0, "█" * 8),
+    ],
+)
+def test_the_bar_shows_the_share_in_use(in_use: int, limit: int, bar: str) -> None:
+    snapshot = MemoryStore().inspect("k")
+    status = status_of(snapshot, looked_at=0.0, hand_offs=0, before=None)
+    assert load_bar(replace(status, in_use=in_use, limit=limit)) == bar
+
+
+def test_a_spark_line_has_a_mark_for_each_minute() -> None:
+    seen: list[Point | None] = [None] * (BUCKETS - 12) + [Point(1, 0)] * 6 + [Point(2, 5)] * 6
+    line = spark_line(seen)
+    assert line == " " * 13 + "▂█"
+    assert spark_line([None] * BUCKETS) == " " * 15
+    assert spark_line([Point(0, 0)] * BUCKETS) == "▁" * 15
 
 
 async def test_a_waiter_is_evicted() -> None:
