@@ -232,7 +232,7 @@ class _Note(NamedTuple):
 def _evict(limiter: SyncLimiter, note: _Note, each: str, key: str | None = None) -> bool:
     # A call that was handed a slot and has not claimed it still waits.
     ended = limiter.evict_waiter(each, key, reason=note.reason, by=note.by)
-    return ended or limiter.evict(each, reason=note.reason, by=note.by)
+    return ended or limiter.evict(each, key, reason=note.reason, by=note.by)
 
 
 def _evict_waiters(

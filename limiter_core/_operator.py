@@ -90,9 +90,10 @@ class Operator:
         yield self._face.resume(key)
         yield from self._log(change)
 
-    def evict(self, lease_id: str, reason: Any, by: Any) -> Operation[bool]:
+    def evict(self, lease_id: str, key: str | None, reason: Any, by: Any) -> Operation[bool]:
         """Take the slot from a holder."""
-        change = _change(by, reason, action="evict", old=check_id(lease_id))
+        where = "" if key is None else check_key(key)
+        change = _change(by, reason, action="evict", key=where, old=check_id(lease_id))
         found: bool = yield self._face.evict(lease_id)
         if found:
             yield from self._log(change)

@@ -331,12 +331,18 @@ class Limiter(Copyable):
         return await run_async(self._operator.changes())
 
     async def evict(
-        self, lease_id: str, *, reason: str | None = None, by: str | None = None
+        self,
+        lease_id: str,
+        key: str | None = None,
+        *,
+        reason: str | None = None,
+        by: str | None = None,
     ) -> bool:
         """Take the slot from a holder that is stuck; its lease is lost, and it is notified.
 
         Args:
             lease_id: `lease.id`, or the `id` of a holder that `inspect` shows.
+            key: where it holds, for the log of changes.
             reason: as for `set_limit`.
             by: likewise.
 
@@ -344,7 +350,7 @@ class Limiter(Copyable):
             Whether there was such a holder.
         """
         self._engine.check_open()
-        return await run_async(self._operator.evict(lease_id, reason, by))
+        return await run_async(self._operator.evict(lease_id, key, reason, by))
 
     async def evict_waiter(
         self,

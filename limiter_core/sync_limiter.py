@@ -320,11 +320,19 @@ class SyncLimiter(Copyable):
         self._engine.check_open()
         return run_operation(self._operator.changes())
 
-    def evict(self, lease_id: str, *, reason: str | None = None, by: str | None = None) -> bool:
+    def evict(
+        self,
+        lease_id: str,
+        key: str | None = None,
+        *,
+        reason: str | None = None,
+        by: str | None = None,
+    ) -> bool:
         """Take the slot from a holder that is stuck; its lease is lost, and it is notified.
 
         Args:
             lease_id: `lease.id`, or the `id` of a holder that `inspect` shows.
+            key: where it holds, for the log of changes.
             reason: as for `set_limit`.
             by: likewise.
 
@@ -332,7 +340,7 @@ class SyncLimiter(Copyable):
             Whether there was such a holder.
         """
         self._engine.check_open()
-        return run_operation(self._operator.evict(lease_id, reason, by))
+        return run_operation(self._operator.evict(lease_id, key, reason, by))
 
     def evict_waiter(
         self,

@@ -64,10 +64,17 @@ class ActionRoutes:
         if action not in ACTIONS:
             raise HTTPException(404, f"there is no change {action!r}: {', '.join(ACTIONS)}")
         known = {name: values.get(name, "") for name in (*_FIELDS, "back", "label")}
+        cancel = local_path(root_of(request.scope), known["back"])
         fragment = values.get("fragment") == "1"
         template = "_form.html" if fragment else "form.html"
         text = self._views.page(
-            request, template, action=action, error=error, values=known, message=None
+            request,
+            template,
+            action=action,
+            error=error,
+            values=known,
+            cancel=cancel,
+            message=None,
         )
         return HTMLResponse(text, status_code=status)
 

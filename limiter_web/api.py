@@ -109,6 +109,8 @@ class ApiRoutes:
                 outcome = await carry_out(self._site.limiter, action, wanted)
             except StoreError:
                 raise
+            except RecursionError:
+                raise HTTPException(400, "the body is nested too deeply") from None
             except (ConfigurationError, ValidationError, ValueError) as error:
                 raise HTTPException(400, problem_text(error)) from None
             return JSONResponse(outcome.model_dump(), status_code=200 if outcome.done else 404)

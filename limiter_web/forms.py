@@ -17,6 +17,7 @@ from limiter_web.paths import root_of
 __all__ = ("Message", "body_of", "fields_of", "local_path", "redirect", "take_message")
 
 MAX_BODY = 64 * 1024
+MAX_FIELDS = 50
 _COOKIE = "limiter_message"
 
 
@@ -47,9 +48,16 @@ async def body_of(request: Request) -> bytes:
 
 
 async def fields_of(request: Request) -> dict[str, str]:
-    """Return the fields of a form; of several with one name the last."""
-    body = await body_of(request)
-    return dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=50))
+    """Return the fields of a form; of several with one name the last.
+
+    Raises:
+        HTTPException: there are more than in any form.
+    """
+    text = (await body_of(request)).decode(errors="replace")
+    try:
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS))
+    except ValueError:
+        raise HTTPException(400, f"a form has at most {MAX_FIELDS} fields") from None
 
 
 def local_path(root: str, given: str) -> str:
@@ -81,5 +89,5 @@ def take_message(request: Request) -> tuple[Message | None, str]:
     try:
         kind, text = json.loads(base64.urlsafe_b64decode(request.cookies.get(_COOKIE, "")))
         return Message(str(kind), str(text)), _COOKIE
-    except (ValueError, TypeError, binascii.Error):
+    except (ValueError, TypeError, RecursionError, binascii.Error):
         return None, _COOKIE

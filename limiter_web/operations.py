@@ -121,7 +121,7 @@ async def _evict(limiter: Limiter, wanted: Operation) -> Outcome:
     reason, by = wanted.reason or None, wanted.by or None
     # A call that was handed a slot and has not claimed it still waits.
     done = await limiter.evict_waiter(wanted.id, wanted.key, reason=reason, by=by)
-    done = done or await limiter.evict(wanted.id, reason=reason, by=by)
+    done = done or await limiter.evict(wanted.id, wanted.key, reason=reason, by=by)
     if done:
         return Outcome(done=True, message=f"{wanted.id} was evicted from {wanted.key}.")
     return Outcome(done=False, message=f"{wanted.id} neither holds nor waits any more.")
@@ -129,6 +129,6 @@ async def _evict(limiter: Limiter, wanted: Operation) -> Outcome:
 
 def _whole(limit: int | str | None) -> int:
     text = str(limit).strip()
-    if not (text.isascii() and text.isdecimal()):
-        raise ValueError(f"the limit of a key is a whole number of 0 or more, got {text!r}")
+    if not (text.isascii() and text.isdecimal() and len(text) < 100):
+        raise ValueError(f"the limit of a key is a whole number of 0 or more, got {text[:50]!r}")
     return int(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any
 
@@ -112,6 +113,16 @@ def test_one_goes_back_to_this_site_only(client: httpx.Client) -> None:
     for back in ("https://evil.example/", "//evil.example/", "/\\evil.example", "evil"):
         answer = client.post("/login", data={"token": TOKEN, "back": back})
         assert answer.headers["location"] == "/"
+        form = client.get("/change", params={"action": "pause", "key": KEY, "back": back})
+        assert re.findall(r'data-cancel href="([^"]*)"', form.text) == ["/"]
+
+
+def test_forms_that_no_page_has_are_refused(client: httpx.Client) -> None:
+    log_in(client)
+    for path in ("/change", "/login", "/logout"):
+        assert client.post(path, data={f"field-{n}": "" for n in range(51)}).status_code == 400
+    client.cookies.set("limiter_message", base64.urlsafe_b64encode(b"[" * 3000).decode())
+    assert client.get("/").status_code == 200
 
 
 def test_after_the_logout_the_cookie_is_gone(client: httpx.Client) -> None:

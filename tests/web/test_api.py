@@ -81,7 +81,7 @@ def test_every_change_is_done_and_logged(operator: httpx.Client, store: MemorySt
     log = operator.get("/api/changes").json()["changes"]
     actions = [each["action"] for each in log]
     assert actions == ["evict", "evict", "resume", "pause", "reset", "set"]
-    assert {(each["by"], each["reason"]) for each in log} == {("Ann", "because")}
+    assert {(each["by"], each["reason"], each["key"]) for each in log} == {("Ann", "because", KEY)}
 
 
 def test_changes_of_a_name(operator: httpx.Client) -> None:
@@ -130,7 +130,7 @@ def test_wrong_changes_are_refused(
     assert store.changes() == ()
 
 
-@pytest.mark.parametrize("body", [b"", b"[1]", b"{", b'"x"', b"\xff"], ids=str)
+@pytest.mark.parametrize("body", [b"", b"[1]", b"{", b'"x"', b"\xff", b"[" * 60_000], ids=range(6))
 def test_a_body_that_is_no_object_is_refused(operator: httpx.Client, body: bytes) -> None:
     assert operator.post("/api/set", content=body).status_code == 400
 
