@@ -149,7 +149,7 @@ class KeyScreen(Screen[None]):
         if row[0] == "h":
             self._after_asking(
                 f"Evict the holder {member}?",
-                lambda reason: self._limiter.evict(member, reason=reason, by=self._by),
+                lambda reason: self._limiter.evict(member, self._key, reason=reason, by=self._by),
             )
         else:
             self._after_asking(
