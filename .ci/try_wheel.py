@@ -141,13 +141,13 @@ class Environment:
 
 
 def modules_of(script: Path) -> set[str]:
-    """Return the modules that a script imports, by the first part of their names."""
+    """Return the modules that a script imports, and the first parts of their names."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(script.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.partition(".")[0])
+            found |= {node.module, node.module.partition(".")[0]}
     return found
 
 
