@@ -16,6 +16,7 @@ It prints::
 """
 
 import asyncio
+import logging
 import os
 
 from limiter_core import ConcurrencyLimit, Limiter, LimitReached, SyncLimiter
@@ -79,6 +80,9 @@ def test_no_slot_is_free_anywhere() -> None:
 def test_without_limits() -> None:
     assert asyncio.run(bill_now(42)) == "billed"
     assert asyncio.run(bill_or_say_why(42, limiter=Limiter(UnlimitedStore()))) == "billed"
+
+
+logging.getLogger("limiter").addHandler(logging.NullHandler())  # a lost slot is logged
 
 
 def test_a_report_that_takes_too_long_loses_its_slot() -> None:

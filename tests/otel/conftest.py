@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
 
+from limiter_core import _names
+
 from ._telemetry import Telemetry, instrumented
+
+
+@pytest.fixture(autouse=True)
+def few_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count the names of each test from the first on: a process counts a hundred separately."""
+    monkeypatch.setattr(_names, "_ranks", {})
+    monkeypatch.setattr(_names, "_numbers", itertools.count())
 
 
 @pytest.fixture
