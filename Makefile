@@ -1,6 +1,6 @@
 # The one way in. `make` alone lists the targets.
 #
-# Every target makes the environments it needs, and again only when pyproject.toml changed.
+# Every target makes the environments it needs, and again only when pyproject.toml or the version changed.
 # ARGS is handed on:   make test ARGS="tests/core -x"     make bench ARGS=--quick
 
 # The first Python that is new enough; another one: make test PYTHON=/path/to/python
@@ -13,6 +13,8 @@ TESTED := 3.11 3.12 3.13
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Where it stands: what is installed names it.
+VERSION := limiter_core/__init__.py
 # Without arq, which needs redis-py 5: it has an environment of its own.
 EXTRAS := .[aiohttp,asgi,celery,cli,docket,httpx,httpx2,otel,pydantic-ai,redis,top,web]
 # The adapters for these can be imported all the same, and the checkers see their types.
@@ -168,7 +170,7 @@ $(VENV)/.pip: pyproject.toml
 	$(BIN)/python $(PIP) install --upgrade 'pip>=25.1'
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.pip
+$(VENV)/.installed: $(VENV)/.pip $(VERSION)
 	$(BIN)/python $(PIP) install --editable '$(EXTRAS)'
 	@touch $@
 
@@ -183,27 +185,27 @@ $(VENV)/.bench: $(VENV)/.tools
 	  echo "not all peers could be installed; going on without them"
 
 # The other environments have no pip of their own: .venv's installs into them.
-$(VENV)-redis-5/.installed: $(VENV)/.pip
+$(VENV)-redis-5/.installed: $(VENV)/.pip $(VERSION)
 	$(PYTHON) -m venv --without-pip $(VENV)-redis-5
 	$(BIN)/python $(PIP) --python $(@D)/bin/python install --editable '.[arq,cli,otel,saq]' --group test
 	@touch $@
 
-$(VENV)-fastmcp/.installed: $(VENV)/.pip
+$(VENV)-fastmcp/.installed: $(VENV)/.pip $(VERSION)
 	$(PYTHON) -m venv --without-pip $(VENV)-fastmcp
 	$(BIN)/python $(PIP) --python $(@D)/bin/python install --editable '.[docket,fastmcp]' 'fastmcp[tasks]' --group test
 	@touch $@
 
-$(VENV)-build/.installed: $(VENV)/.pip
+$(VENV)-build/.installed: $(VENV)/.pip $(VERSION)
 	$(PYTHON) -m venv --without-pip $(VENV)-build
 	$(BIN)/python $(PIP) --python $(@D)/bin/python install --group build
 	@touch $@
 
-$(VENV)-docs/.installed: $(VENV)/.pip
+$(VENV)-docs/.installed: $(VENV)/.pip $(VERSION)
 	$(PYTHON) -m venv --without-pip $(VENV)-docs
 	$(BIN)/python $(PIP) --python $(@D)/bin/python install --group docs
 	@touch $@
 
-$(VENV)-%/.installed: $(VENV)/.pip
+$(VENV)-%/.installed: $(VENV)/.pip $(VERSION)
 	$(call found,$*) -m venv --without-pip $(VENV)-$*
 	$(BIN)/python $(PIP) --python $(@D)/bin/python install --editable '$(EXTRAS)' $(OLDEST) --group test
 	$(BIN)/python $(PIP) --python $(@D)/bin/python install --no-deps $(SEEN)

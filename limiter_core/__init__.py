@@ -31,7 +31,7 @@ from limiter_core.requests import DormantSnapshot, HolderSnapshot, KeySnapshot, 
 from limiter_core.strategies import LIMIT_BY, ConcurrencyStrategy
 from limiter_core.sync_limiter import SyncLimiter
 
-__version__ = "0.1.0"
+__version__ = "1.0.0rc1"
 
 __all__ = (
     "LIMIT_BY",
