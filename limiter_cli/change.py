@@ -11,11 +11,18 @@ from typing import Annotated
 import typer
 
 from limiter_cli.durations import duration_of
-from limiter_cli.exits import WRONG_USE, fail, say
+from limiter_cli.exits import NOT_ALL_READ, WRONG_USE, fail, say
 from limiter_cli.output import print_line, printable
 from limiter_cli.shared_store import DEFAULT_URL, Url, key_text, shared_limiter
 from limiter_cli.tables import change_text, print_keys
-from limiter_core import Change, ConfigurationError, SyncLimiter
+from limiter_core import (
+    Change,
+    ConfigurationError,
+    KeySnapshot,
+    StoreError,
+    StoreUnavailable,
+    SyncLimiter,
+)
 
 __all__ = ("By", "Reason", "note_unused", "one_key", "pause", "reset", "resume", "set_limit")
 
@@ -231,9 +238,23 @@ def _change(
         before = limiter.inspect(keys[0])
         if not (before.in_use or before.waiting or before.dormant):
             note_unused(limiter, keys[0])
+    unreadable: list[StoreError] = []
+    changed: list[KeySnapshot] = []
     for key in keys:
-        change(key)
-    print_keys([limiter.inspect(key) for key in keys], limiter.policies())
+        try:
+            change(key)
+            changed.append(limiter.inspect(key))
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            if len(keys) == 1:
+                raise
+            unreadable.append(error)  # the others are changed all the same
+    print_keys(changed, limiter.policies())
+    for error in unreadable:
+        say(f"limiter: not changed: {error}")
+    if unreadable:
+        raise typer.Exit(NOT_ALL_READ)
 
 
 def _matching(limiter: SyncLimiter, pattern: str, *, yes: bool) -> Sequence[str]:
@@ -254,10 +275,20 @@ def _matching(limiter: SyncLimiter, pattern: str, *, yes: bool) -> Sequence[str]
 
 def _tell_change(limiter: SyncLimiter, change: Change) -> None:
     print_line(printable(change_text(change)))
-    if change.action in ("set", "pause") and not any(
-        limiter.inspect(key).name == change.name for key in limiter.keys()
-    ):
+    if change.action in ("set", "pause") and not _is_used(limiter, change.name):
         say(
             f"limiter: no key in use has a limit named {printable(change.name)!r}: "
             "it counts from the first call on"
         )
+
+
+def _is_used(limiter: SyncLimiter, name: str) -> bool:
+    for key in limiter.keys():
+        try:
+            if limiter.inspect(key).name == name:
+                return True
+        except StoreUnavailable:
+            raise
+        except StoreError:  # one that cannot be read is none that is looked for
+            continue
+    return False

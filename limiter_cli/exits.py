@@ -27,7 +27,8 @@ __all__ = (
 )
 
 NOT_ALL_READ = 1
-"""`ls`: the records of a key cannot be read; the other keys are listed."""
+"""`ls`, and changes of a pattern: the records of a key cannot be read; the others are listed, or
+changed."""
 NO_SUCH_HOLDER = 1
 """`evict`: there is no lease of this id."""
 WRONG_USE = 2

@@ -1,8 +1,10 @@
 """`limiter set`, `pause` and the others: by name, by pattern, on an unused key; and the log."""
 
 import json
+from contextlib import closing
 
 import pytest
+import redis
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit
 
@@ -53,6 +55,25 @@ def test_a_key_that_no_call_uses_is_noted_with_keys_like_it(do, limiter, key):
         assert "did you mean" in do("show", typo)
         assert "no call uses" not in do("show", used)
     do("reset", typo)
+
+
+def test_a_key_that_cannot_be_read_keeps_no_other_from_a_change(run, url, limiter, limit, key):
+    damaged = f"{key}-0-damaged"
+    with closing(redis.Redis.from_url(url)) as client, limiter.hold(limit):
+        client.rpush(f"{{limiter:{damaged}}}:state", "no state")
+        try:
+            by_pattern = run("pause", f"{key}*", "--yes", "--url", url)
+            by_name = run("set", "--name", f"no {limit.name}", "2", "--url", url)
+        finally:
+            client.delete(f"{{limiter:{damaged}}}:state")
+        assert limiter.inspect(limit).paused
+        limiter.resume(key)
+    run("reset", "--name", f"no {limit.name}", "--url", url)
+    assert by_pattern.exit_code == 1
+    assert "limiter: not changed: " in by_pattern.output
+    assert damaged in by_pattern.output
+    assert by_name.exit_code == 0
+    assert "no key in use has a limit named" in by_name.output
 
 
 def test_a_pattern_changes_all_keys_in_use_that_match_if_so_told(do, run, url, limiter, key):
