@@ -41,7 +41,7 @@ function steps.ask(w)
     demand.name = w[i + 7]
     r.demands[#r.demands + 1] = demand
   end
-  local first = state.load(r.demands[1].key)
+  local first = state.load(r.demands[1].key, r.id)
   if worker and worker ~= '' and mode ~= 'look' then -- it is there
     local common
     for _, demand in ipairs(r.demands) do
@@ -57,15 +57,17 @@ function steps.ask(w)
 
   local ended = first.head .. ':ended:' .. r.id
   -- A delivery that is gone, and whose request comes late, takes no slot that was handed over, either.
-  if r.durable and mode ~= 'look' and call('EXISTS', ended .. '|' .. w[9]) == 1 then
-    return 'replaced ' .. first.key
+  if r.durable and mode ~= 'look' then
+    local found = call('EXISTS', ended .. '|' .. w[9], ended, ended) -- the one counts once, the other twice
+    if found % 2 == 1 then return 'replaced ' .. first.key end
+    if found == 0 then never_ended = r.id end
   end
 
   local h = holders.read(first, r.id)
   if h then
-    local left = int(state.end_of(first, 'h' .. r.id) - now)
-    if mode == 'look' and not h.claimed then return 'granted ' .. int(h.token) .. ' ' .. left end
     if mode == 'look' or (h.claimed and r.durable and h.claimant ~= r.claimant) then
+      local left = int(state.end_of(first, 'h' .. r.id) - now)
+      if not h.claimed then return 'granted ' .. int(h.token) .. ' ' .. left end
       return 'held ' .. left
     end
     local due
@@ -119,7 +121,7 @@ function steps.ask(w)
     end
     return steps.queued(t)
   end
-  local how = call('GET', ended) -- it may have waited before (S1)
+  local how = r.id ~= never_ended and call('GET', ended) -- it may have waited before (S1)
   if how and not match(how, '^lost ') then return how end
   if mode == 'look' then return admission.refusal(first, r.demands[1], 'unknown') end
 
@@ -189,7 +191,7 @@ function steps.blocker(s)
   state.write_ends(s)
   local oldest
   for _, member in ipairs(call('ZRANGE', s.ends, 0, CHUNK - 1)) do
-    local h = string.sub(member, 1, 1) == 'h' and holders.read(s, string.sub(member, 2))
+    local h = sub(member, 1, 1) == 'h' and holders.read(s, sub(member, 2))
     if h and (not oldest or h.token < oldest.token) then oldest = h end
   end
   return oldest and oldest.label or '-'
@@ -200,7 +202,7 @@ function steps.queued(t)
   local home = t.demands[t.home]
   local s = state.load(home.key)
   local limit = s.paused and 0 or state.limit_of(s, home)
-  local blocker = string.find(t.label, TRACED, 1, true) and ' ' .. steps.blocker(s) or ''
+  local blocker = find(t.label, TRACED, 1, true) and ' ' .. steps.blocker(s) or ''
   if #t.demands > 1 then
     local blocking = turns.blocking_elsewhere(t)
     blocking[#blocking + 1] = t.home

@@ -6,7 +6,7 @@ function admission.stands_back(s, demand, order, sequence)
   local first, score = state.first_in_queue(s)
   if not first then return false end
   if score ~= -demand.priority then return score < -demand.priority end
-  return string.sub(first, 1, RANK) < tickets.rank(tickets.next_round(s, demand), order, sequence)
+  return sub(first, 1, RANK) < tickets.rank(tickets.next_round(s, demand), order, sequence)
 end
 
 local FEW = 16
@@ -24,7 +24,7 @@ function admission.held_for(s)
     held = call('ZRANGE', s.ends, 0, FEW - 1)
   end
   for _, member in ipairs(held) do
-    local h = string.sub(member, 1, 1) == 'h' and holders.read(s, string.sub(member, 2))
+    local h = sub(member, 1, 1) == 'h' and holders.read(s, sub(member, 2))
     if h then
       costs = costs + h.cost
       since = math.min(since, h.since)
@@ -59,13 +59,13 @@ function admission.each(s, visit)
   end
   for _, part in ipairs(parts) do
     for _, member in ipairs(call('ZRANGE', part, 0, -1)) do
-      ids[#ids + 1] = string.sub(member, RANK + 1)
+      ids[#ids + 1] = sub(member, RANK + 1)
     end
   end
   if s.waiting > s.queued then -- some sit in the queue of another of their keys
     state.write_fields(s)
     for _, field in ipairs(call('HKEYS', s.state)) do
-      if string.sub(field, 1, 2) == 't:' then ids[#ids + 1] = string.sub(field, 3) end
+      if sub(field, 1, 2) == 't:' then ids[#ids + 1] = sub(field, 3) end
     end
   end
   local seen = {}
@@ -92,8 +92,8 @@ function admission.preempt(s, demand, work)
   local others = {}
   state.write_ends(s)
   for _, member in ipairs(call('ZRANGE', s.ends, 0, -1)) do
-    if string.sub(member, 1, 1) == 'h' then
-      local h = holders.read(s, string.sub(member, 2))
+    if sub(member, 1, 1) == 'h' then
+      local h = holders.read(s, sub(member, 2))
       if h and h.preempted then
         missing = missing - h.cost
       elseif h then

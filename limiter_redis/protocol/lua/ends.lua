@@ -21,22 +21,20 @@ end
 -- Writes changed members of a sorted set; returns whether some went. New ones come before old ones
 -- go: a set that is never empty keeps its expiry.
 function state.write_members(key, now_there, score_of)
-  local added, removed = {}, {}
+  local added, removed
   for member, value in pairs(now_there) do
     if value then
-      added[#added + 1] = score_of(value)
-      added[#added + 1] = member
+      added = added or {}
+      local count = #added
+      added[count + 1], added[count + 2] = score_of(value), member
     else
+      removed = removed or {}
       removed[#removed + 1] = member
     end
   end
-  for i = 1, #added, ARGUMENTS do
-    call('ZADD', key, unpack(added, i, math.min(#added, i + ARGUMENTS - 1)))
-  end
-  for i = 1, #removed, ARGUMENTS do
-    call('ZREM', key, unpack(removed, i, math.min(#removed, i + ARGUMENTS - 1)))
-  end
-  return #removed > 0
+  if added then state.write('ZADD', key, added) end
+  if removed then state.write('ZREM', key, removed) end
+  return removed ~= nil
 end
 
 function state.write_ends(s)

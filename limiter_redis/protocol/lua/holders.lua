@@ -57,7 +57,7 @@ function holders.adopt(s, record)
 end
 
 function holders.keys_of(joined)
-  if not string.find(joined, '|', 1, true) then return { joined } end
+  if not find(joined, '|', 1, true) then return { joined } end
   local keys = {}
   for key in string.gmatch(joined, '[^|]+') do keys[#keys + 1] = key end
   return keys

@@ -17,8 +17,8 @@ function steps.inspect(w)
   if may_write then turns.reap(s) end
   local holding, ended = {}, 0
   local function show(member, due)
-    local id = string.sub(member, 2)
-    if string.sub(member, 1, 1) == 'h' then
+    local id = sub(member, 2)
+    if sub(member, 1, 1) == 'h' then
       local record = state.get(s, 'h:' .. id)
       if may_write or tonumber(due) > now then
         holding[#holding + 1] = { id, record, due }
@@ -63,10 +63,10 @@ function steps.first_waiters(s, parts, count)
   table.sort(found, function(a, b) return a[2] < b[2] or (a[2] == b[2] and a[1] < b[1]) end)
   local waiters = {}
   for i = 1, math.min(#found, count) do
-    local id = string.sub(found[i][1], RANK + 1)
+    local id = sub(found[i][1], RANK + 1)
     local record = state.get(s, 't:' .. id)
-    if record and string.sub(record, 1, 1) == '@' then
-      record = state.get(state.load(string.sub(record, 2)), 't:' .. id)
+    if record and sub(record, 1, 1) == '@' then
+      record = state.get(state.load(sub(record, 2)), 't:' .. id)
     end
     if record then waiters[#waiters + 1] = { id, record } end
   end

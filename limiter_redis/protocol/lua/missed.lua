@@ -23,7 +23,7 @@ function steps.repeat_notices(s, name)
   local ends = call('ZRANGE', s.ends, 0, CHUNK - 1, 'WITHSCORES')
   for i = 1, #ends, 2 do
     local left = tonumber(ends[i + 1]) - now
-    local h = left > 0 and string.sub(ends[i], 1, 1) == 'h' and holders.read(s, string.sub(ends[i], 2))
+    local h = left > 0 and sub(ends[i], 1, 1) == 'h' and holders.read(s, sub(ends[i], 2))
     if h and not h.claimed and holders.keys_of(h.keys)[1] == s.key then
       local t = tickets.read(s, h.id)
       if t and t.name == name then

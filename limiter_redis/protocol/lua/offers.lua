@@ -14,6 +14,7 @@ function steps.offers(w)
   for _, key in ipairs(due) do
     call('ZREM', index, key)
     local s = state.load(key)
+    s.noted = nil
     turns.reap(s)
     turns.serve({ key })
     if s.jobs > 0 or s.offered > 0 then state.note(s, state.next_due(s)) end

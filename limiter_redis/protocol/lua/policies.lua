@@ -63,7 +63,7 @@ end
 -- Whether a policy may end by itself by which a ticket was judged.
 function policies.is_timed(t)
   for _, d in ipairs(t.demands) do
-    if d.spec ~= '-' and string.find(d.spec, '%d%d%d') then return true end
+    if d.spec ~= '-' and find(d.spec, '%d%d%d') then return true end
   end
   return false
 end
@@ -89,8 +89,8 @@ function policies.apply(w)
   local found = call('HSCAN', s.state, w[6], 'MATCH', 't:*', 'COUNT', CHUNK)
   local records, work = found[2], {}
   for i = 1, #records, 2 do
-    local id = string.sub(records[i], 3)
-    local t = string.sub(records[i + 1], 1, 1) ~= '@' and tickets.read(s, id)
+    local id = sub(records[i], 3)
+    local t = sub(records[i + 1], 1, 1) ~= '@' and tickets.read(s, id)
     if t then -- one that was offered its slot waits by it again if it does not come
       local waits = not t.evicted and not holders.read(s, id)
       policies.judge_by(t, w[4], w[5], waits and work or nil)
@@ -138,7 +138,7 @@ function policies.change(w)
   policies.log({ w[8], '-', w[4], before, w[9], w[7], w[10], w[11] }, 1)
   local database = match(process, '^%d+:')
   if database then -- in a cluster all processes look often
-    redis.pcall('PUBLISH', (prefix or string.sub(opening, 2, -2)) .. ':process:' .. database .. 'all', 'policies')
+    redis.pcall('PUBLISH', (prefix or sub(opening, 2, -2)) .. ':process:' .. database .. 'all', 'policies')
   end
   return before .. ' ' .. int(now)
 end

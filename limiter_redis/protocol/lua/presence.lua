@@ -32,7 +32,7 @@ function presence.see(common, name, worker, leaves)
   end
   call('PEXPIRE', key, int(FOREVER / 1000))
   if was_there == (presence.lasts(s, name) > now) then return end
-  for _, s in pairs(states) do s.front = nil end
+  for _, s in pairs(states) do s.front, s.noted = nil, nil end
   local index, turned = common .. ':offers', common .. ':turned'
   if call('EXISTS', turned) == 1 then
     call('ZUNIONSTORE', turned, 2, turned, index, 'AGGREGATE', 'MIN')
@@ -51,6 +51,7 @@ function presence.look_at_turned(common)
   for i = 1, #found, 2 do
     call('ZREM', turned, found[i])
     local s = state.load(found[i])
+    s.noted = nil
     if s.lists then
       turns.reap(s)
       turns.serve({ s.key })

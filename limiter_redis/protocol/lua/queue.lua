@@ -8,7 +8,7 @@ local EVICTED = '*'
 
 -- Makes a list, by the words of the field `gates` or for a first member.
 function state.new_list(s, name, count)
-  local evicted = string.sub(name, -1) == EVICTED
+  local evicted = sub(name, -1) == EVICTED
   s.lists = s.lists or {}
   s.lists[name] = {
     key = s.head .. ':jobs' .. s.rest .. '|' .. name, n = count, had = count > 0, now = {},
@@ -20,7 +20,7 @@ end
 
 function state.set_place(s, name, member, score)
   local change = score and 1 or -1
-  s.changed, s.front = true, nil
+  s.changed, s.front = true, not score and state.leave_front(s.front, member) or nil
   if name == '' then
     s.queue_now[member] = score
     s.queue_changed, s.queued = true, s.queued + change
@@ -94,8 +94,8 @@ function state.first_in_queue(s)
     if s.lists then
       front = state.first_of_parts(s)
     else
-      front = call('ZRANGE', s.queue, 0, 0, 'WITHSCORES')
-      front[2], front[3] = tonumber(front[2]), ''
+      front = call('ZRANGE', s.queue, 0, 1, 'WITHSCORES')
+      front.name = ''
     end
     if front[1] == nil then -- cannot be, unless the server threw it away
       state.restore_queue(s)
@@ -103,16 +103,24 @@ function state.first_in_queue(s)
     end
     s.front = front
   end
-  return front[1] or nil, front[2], front[3]
+  return front[1] or nil, front[1] and tonumber(front[2]), front.name
 end
 
+-- Takes the first member out of what is known of the front; who stands behind it is known, too.
+function state.leave_front(front, member)
+  if not front or front[1] ~= member or not front[3] then return nil end
+  return { front[3], front[4], name = front.name }
+end
+
+-- The first members of the part that is next: two, where there is no other part.
 function state.first_of_parts(s)
-  local front, unnamed = { false }, s.queued
+  local front, unnamed, parts = { false }, s.queued, 0
   local function compare(key, name)
-    local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
-    local score, other = tonumber(first[2]), front[2]
+    local first = call('ZRANGE', key, 0, 1, 'WITHSCORES')
+    local score, other = tonumber(first[2]), tonumber(front[2])
+    parts = parts + 1
     if not other or not score or score < other or (score == other and first[1] < front[1]) then
-      front = { first[1], score, name }
+      front, first.name = first, name
     end
     return score
   end
@@ -123,6 +131,7 @@ function state.first_of_parts(s)
     end
   end
   if unnamed > 0 and not compare(s.queue, '') then return {} end
+  if parts > 1 then front[3] = nil end
   return front
 end
 

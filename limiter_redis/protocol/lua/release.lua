@@ -10,7 +10,7 @@
 local FOR_GOOD = ' for_good'
 
 function steps.release(w)
-  local id, s = w[2], state.load(w[3])
+  local id, s = w[2], state.load(w[3], w[2])
   local h, t = turns.member(s, id)
   local ended = s.head .. ':ended:' .. id
   if w[5] then
@@ -22,7 +22,7 @@ function steps.release(w)
   elseif not h and not t then
     -- How it ended needs no memory any more; but a request may be on its way still.
     local how = call('GET', ended)
-    if string.sub(how or '', -#FOR_GOOD) ~= FOR_GOOD then call('DEL', ended) end
+    if sub(how or '', -#FOR_GOOD) ~= FOR_GOOD then call('DEL', ended) end
     if w[1] == 'withdraw' then tickets.drop_notice(s, id) end
   end
   if h then

@@ -6,7 +6,7 @@
 --            | "waiting" key microseconds-to-next-end ("-") | "lost" reason | "gone" (nobody knows why)
 
 function steps.renew(w)
-  local id, s = w[2], state.load(w[3])
+  local id, s = w[2], state.load(w[3], w[2])
   local h, t = turns.member(s, id)
   if h then
     if w[4] and h.claimant ~= state.untext(w[4]) then return 'lost expired' end

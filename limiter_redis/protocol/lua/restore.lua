@@ -5,7 +5,7 @@ local function records(s, kind)
   state.write_fields(s)
   local fields, found = call('HKEYS', s.state), {}
   for _, field in ipairs(fields) do
-    if string.sub(field, 1, 2) == kind then found[#found + 1] = string.sub(field, 3) end
+    if sub(field, 1, 2) == kind then found[#found + 1] = sub(field, 3) end
   end
   return found
 end

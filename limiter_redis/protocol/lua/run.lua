@@ -12,6 +12,8 @@ end -- of general()
 
 local rest -- what `general` made
 
+local THREE_WORDS, ACQUIRE_ONE = '^(%S+) (%S+) (%S+)$', '^' .. string.rep('(%S+) ', 19) .. '(%S+)$'
+
 -- Why the keys may not be touched now, nil if they may: in a cluster, see redirects.py.
 local function refusal() return nil end
 
@@ -39,14 +41,14 @@ local function run(named, argv, is_function)
       call('DEL', keys[1] .. '}:nothing')
       written = true
     end
+    typed, never_ended = nil, nil
     local short_way = short_ways[name]
     local reply = short_way and short_way(op)
     if not reply then
       rest = rest or general()
       is_general = true
-      local words = {}
-      for word in string.gmatch(op, '%S+') do words[#words + 1] = word end
-      reply = string.gsub(rest.steps[name](words), '%c', '?') -- one line, whatever a record has
+      reply = rest.steps[name](words_of(op, name == 'acquire' and ACQUIRE_ONE or THREE_WORDS))
+      if find(reply, '%c') then reply = string.gsub(reply, '%c', '?') end -- one line, whatever a record has
     end
     replies[i - 2] = reply
     now = now + 1 -- two steps never happen at the same microsecond (S11)

@@ -36,10 +36,10 @@ function state.tell(whom, line)
   if whom == '' then return end
   if whom == process then
     news[#news + 1] = line
-  elseif string.sub(whom, 1, 1) == 's' then
+  elseif sub(whom, 1, 1) == 's' then
     redis.pcall('SPUBLISH', (prefix or match(keys[1], '^{.-}')) .. ':process:' .. whom, line)
   else -- messages only hint
-    redis.pcall('PUBLISH', (prefix or string.sub(opening, 2, -2)) .. ':process:' .. whom, line)
+    redis.pcall('PUBLISH', (prefix or sub(opening, 2, -2)) .. ':process:' .. whom, line)
   end
 end
 
@@ -74,6 +74,7 @@ end
 
 -- Keys --------------------------------------------------------------------------------------------
 
+local NOTHING = {}
 local NUMBERS = { 'used', 'waiting', 'queued', 'token', 'order', 'expires', 'fair', 'jobs', 'offered', 'recheck' }
 
 function state.outlive(s, due)
@@ -81,42 +82,48 @@ function state.outlive(s, due)
   if due + GRACE > s.need then s.need = due + GRACE end
 end
 
--- Returns the state of a key.
-function state.load(key)
+-- Returns the state of a key; with what it has of a request, which is read along.
+function state.load(key, id)
   local s = states[key]
   if s then return s end
   local head, rest = around(key)
+  local name, m, kind = head .. ':state' .. rest, NOTHING, its_type
+  if typed ~= name then kind = call('TYPE', name).ok end
+  if kind == 'hash' then
+    m = call('HMGET', name, 'used', 'waiting', 'queued', 'token', 'order', 'expires', 'fair', 'jobs',
+      'offered', 'recheck', 'override', 'paused', 'gates', 'name', 'h:' .. (id or ''), 't:' .. (id or ''))
+  elseif kind ~= 'string' and kind ~= 'none' then
+    error('WRONGTYPE ' .. name)
+  end
+  local used, in_line = m[1] and tonumber(m[1]) or 0, m[2] and tonumber(m[2]) or 0
+  local queued, token = m[3] and tonumber(m[3]) or 0, m[4] and tonumber(m[4]) or 0
+  local order, expires = m[5] and tonumber(m[5]) or 0, m[6] and tonumber(m[6]) or 0
+  local fair, jobs = m[7] and tonumber(m[7]) or 0, m[8] and tonumber(m[8]) or 0
+  local offered, recheck = m[9] and tonumber(m[9]) or 0, m[10] and tonumber(m[10]) or 0
+  local override, paused = m[11] and tonumber(m[11]) or nil, m[12] == '1'
+  -- All fields at once: to add them one by one takes longer than to read them.
   s = {
     key = key, head = head, rest = rest, common = rest ~= '' and head or state.common_of(''),
-    state = head .. ':state' .. rest, ends = head .. ':ends' .. rest,
-    queue = head .. ':queue' .. rest, need = 0, before = {}, fields = {}, dirty = {}, holders = {},
-    tickets = {}, ends_now = {}, queue_now = {}, first = math.huge, sure = true
+    state = name, ends = head .. ':ends' .. rest, queue = head .. ':queue' .. rest, kind = kind,
+    used = used, waiting = in_line, queued = queued, token = token, order = order, expires = expires,
+    fair = fair, jobs = jobs, offered = offered, recheck = recheck,
+    before = { used, in_line, queued, token, order, expires, fair, jobs, offered, recheck },
+    override = override, paused = paused, name = m[14] or '-',
+    was_kept = override ~= nil or paused, had_ends = used > 0, had_queue = queued > 0,
+    fields = {}, dirty = {}, holders = {}, tickets = {}, ends_now = {}, queue_now = {}, need = 0,
+    first = kind == 'hash' and 0 or math.huge, sure = kind ~= 'hash', lists = nil, changed = false,
+    ends_changed = false, queue_changed = false, lists_changed = false, written = false,
+    saving = false, front = nil, reaped_at = 0, unreaped = false, noted = nil
   }
-  s.kind = call('TYPE', s.state).ok
   states[key] = s
-  if s.kind == 'hash' then
-    local m = call('HMGET', s.state, 'used', 'waiting', 'queued', 'token', 'order', 'expires', 'fair',
-      'jobs', 'offered', 'recheck', 'override', 'paused', 'gates', 'name')
-    for i, name in ipairs(NUMBERS) do
-      s[name] = tonumber(m[i]) or 0
-      s.before[name] = s[name]
-    end
-    s.override, s.paused, s.name = tonumber(m[11]), m[12] == '1', m[14] or '-'
-    s.had_queue = s.queued > 0
+  if kind == 'hash' then
+    if id then s.fields['h:' .. id], s.fields['t:' .. id] = m[15], m[16] end
     if m[13] then
-      for name, count in string.gmatch(m[13], '(%S+) (%d+)') do state.new_list(s, name, tonumber(count)) end
+      for gate, count in string.gmatch(m[13], '(%S+) (%d+)') do state.new_list(s, gate, tonumber(count)) end
       s.had_queue = state.unnamed(s) > 0
     end
-    s.had_ends = s.used > 0
-    s.was_kept = s.override or s.paused or false
-    s.first, s.sure = 0, false
-    return s
-  end
-  if s.kind ~= 'string' and s.kind ~= 'none' then error('WRONGTYPE ' .. s.state) end
-  for _, name in ipairs(NUMBERS) do s[name], s.before[name] = 0, 0 end
-  s.paused, s.name = false, '-'
-  if s.kind == 'string' then
-    holders.adopt(s, call('GET', s.state))
+  elseif kind == 'string' then
+    holders.adopt(s, call('GET', name))
     s.changed = false -- it keeps its form unless something changes
   end
   return s
@@ -139,7 +146,7 @@ end
 -- without a scope share it.
 function state.common_of(scope)
   if scope ~= '' then return opening .. scope .. '}' end
-  return prefix or string.sub(opening, 1, -2) .. '}'
+  return prefix or sub(opening, 1, -2) .. '}'
 end
 
 -- When somebody has to look at a key on which a durable ticket waits.
@@ -152,24 +159,39 @@ end
 -- Notes when to look at a key; at the latest in a minute. The index of the keys on which a durable
 -- ticket waits, or was handed a slot, has these times as scores (S17).
 function state.note(s, at)
+  at = math.min(at, now + UNKNOWN)
+  if s.noted and s.noted <= at then return end
+  s.noted = at
   local index = s.common .. ':offers'
-  call('ZADD', index, 'LT', int(math.min(at, now + UNKNOWN)), s.key)
+  call('ZADD', index, 'LT', int(at), s.key)
   call('PEXPIRE', index, int(FOREVER / 1000))
 end
 
 -- Keeps for a while how a request ended, for when it asks: at least until its next renewal.
 function state.remember(s, r, how)
+  if r.id == never_ended then never_ended = nil end
   call('SET', s.head .. ':ended:' .. r.id, how, 'PX', int(math.max(REMEMBER, r.lease / 500)))
+end
+
+-- Calls a command with arguments, of which there may be many.
+function state.write(command, key, arguments)
+  if #arguments <= ARGUMENTS then
+    if arguments[1] then call(command, key, unpack(arguments)) end
+    return
+  end
+  for i = 1, #arguments, ARGUMENTS do
+    call(command, key, unpack(arguments, i, math.min(#arguments, i + ARGUMENTS - 1)))
+  end
 end
 
 function state.write_fields(s)
   if s.kind == 'string' then call('DEL', s.state) end
-  local written, removed = {}, {}
-  for _, name in ipairs(NUMBERS) do
-    if s[name] ~= s.before[name] then
-      written[#written + 1] = name
-      written[#written + 1] = int(s[name])
-      s.before[name] = s[name]
+  local written, removed, count, before = {}, nil, 0, s.before
+  for i = 1, #NUMBERS do
+    local number = s[NUMBERS[i]]
+    if number ~= before[i] then
+      written[count + 1], written[count + 2] = NUMBERS[i], int(number)
+      before[i], count = number, count + 2
     end
   end
   if s.gates_changed then
@@ -182,21 +204,21 @@ function state.write_fields(s)
   for field in pairs(s.dirty) do
     local value = s.fields[field]
     if value then
-      written[#written + 1] = field
-      written[#written + 1] = value
+      written[count + 1], written[count + 2] = field, value
+      count = count + 2
     else
+      removed = removed or {}
       removed[#removed + 1] = field
     end
   end
-  for i = 1, #written, ARGUMENTS do
-    call('HSET', s.state, unpack(written, i, math.min(#written, i + ARGUMENTS - 1)))
-  end
-  if s.kind == 'hash' then
-    for i = 1, #removed, ARGUMENTS do
-      call('HDEL', s.state, unpack(removed, i, math.min(#removed, i + ARGUMENTS - 1)))
-    end
-  end
+  state.write('HSET', s.state, written)
+  if removed and s.kind == 'hash' then state.write('HDEL', s.state, removed) end
   s.dirty, s.kind, s.written = {}, 'hash', true
+end
+
+function state.expire(s, key, changes, kept)
+  if not changes then return end
+  if kept then call('PERSIST', key) else call('PEXPIREAT', key, int(s.expires / 1000)) end
 end
 
 -- Writes what changed, drops keys that nobody uses (S14), sets expiries that no member outlives.
@@ -217,25 +239,21 @@ function state.save_all()
         state.write_ends(s)
         state.write_queue(s)
         state.write_fields(s)
-        local at = int(s.expires / 1000)
         local kept = s.override or s.paused
         -- An operator's word stays for ever, and so must all that belongs to it.
-        local renewed = longer or (s.was_kept and not kept)
-        local persisted = kept and not s.was_kept
-        local function expire(key, existed)
-          if kept then
-            if persisted then call('PERSIST', key) end
-          elseif renewed or not existed then
-            call('PEXPIREAT', key, at)
+        local all = longer or s.was_kept
+        if kept then all = not s.was_kept end
+        if all or not kept then
+          state.expire(s, s.state, all or was_new, kept)
+          state.expire(s, s.ends, all or not s.had_ends, kept)
+          if s.lists then
+            state.expire(s, s.queue, all or not (s.had_queue or state.unnamed(s) == 0), kept)
+            for _, list in pairs(s.lists) do
+              state.expire(s, list.key, all or not (list.had or list.n == 0), kept)
+            end
+          else
+            state.expire(s, s.queue, all or not (s.had_queue or s.queued == 0), kept)
           end
-        end
-        expire(s.state, not was_new)
-        expire(s.ends, s.had_ends)
-        if s.lists then
-          expire(s.queue, s.had_queue or state.unnamed(s) == 0)
-          for _, list in pairs(s.lists) do expire(list.key, list.had or list.n == 0) end
-        else
-          expire(s.queue, s.had_queue or s.queued == 0)
         end
       end
     end

@@ -30,14 +30,15 @@ function tickets.keys_at(demands, indexes)
   return table.concat(keys, '|')
 end
 
+local TICKET_OF_ONE = '^' .. string.rep('(%S+) ', 17) .. '(%S+)$'
+
 function tickets.read(s, id)
   local t = s.tickets[id]
   if t ~= nil then return t or nil end
   local record = state.get(s, 't:' .. id)
   if not record then return nil end
-  if string.sub(record, 1, 1) == '@' then return tickets.read(state.load(string.sub(record, 2)), id) end
-  local w = {}
-  for word in string.gmatch(record, '%S+') do w[#w + 1] = word end
+  if sub(record, 1, 1) == '@' then return tickets.read(state.load(sub(record, 2)), id) end
+  local w = words_of(record, TICKET_OF_ONE)
   local order = tonumber(w[1])
   t = {
     id = id, order = order, sequence = tonumber(w[2]) or order, lease = tonumber(w[3]),
@@ -48,8 +49,8 @@ function tickets.read(s, id)
   local part, payload = match(w[9], '^([^|]*)|(.*)$')
   if part then
     t.part, t.name, t.payload = part, part, payload
-    if string.sub(part, -2) == EVICTED .. EVICTED then t.replaced, t.part = true, string.sub(part, 1, -2) end
-    if string.sub(part, -1) == EVICTED then t.evicted, t.name = true, string.sub(t.part, 1, -2) end
+    if sub(part, -2) == EVICTED .. EVICTED then t.replaced, t.part = true, sub(part, 1, -2) end
+    if sub(part, -1) == EVICTED then t.evicted, t.name = true, sub(t.part, 1, -2) end
     local offers, deferred, rest = match(payload, '^(%d+)|(%d+)|(.*)$')
     if rest then t.offers, t.deferred, t.payload = tonumber(offers), tonumber(deferred), rest end
   end
@@ -186,13 +187,13 @@ function tickets.stand_up(t)
   if s.queued == 0 and demand.group then state.set(s, 'r:' .. demand.priority, false) end
 end
 
--- Takes a ticket that stands out of the books of its keys.
-function tickets.leave(t)
-  for _, demand in ipairs(t.demands) do
+-- Takes a ticket that stands out of the books of its keys; its record may be kept.
+function tickets.leave(t, keeps_record)
+  for i, demand in ipairs(t.demands) do
     local s = state.load(demand.key)
     s.waiting = s.waiting - 1
     if t.durable then s.jobs = s.jobs - 1 end
-    tickets.forget(s, t.id)
+    if not keeps_record or i > 1 then tickets.forget(s, t.id) end
   end
 end
 

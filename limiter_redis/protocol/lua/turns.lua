@@ -3,17 +3,18 @@
 function turns.hand_over(t)
   local demand = t.demands[t.home]
   tickets.serve_round(state.load(demand.key), demand, t.round)
-  tickets.remove(t)
-  if t.process ~= '' and t.process == process then
+  tickets.stand_up(t)
+  local is_here = t.process ~= '' and t.process == process
+  tickets.leave(t, not is_here)
+  if is_here then
     -- The waiter lives in the calling process: the reply tells it, so the slot is taken up.
     local token, due = holders.grant(t, true)
     state.tell(t.process, 'answer ' .. t.id .. ' granted ' .. int(token) .. ' ' .. int(due - now))
     return
   end
-  -- Any other has to come for it. The request is kept until then: who does not come queues up
-  -- again (S17).
+  -- Any other has to come for it. The request is kept until then, as it is: who does not come queues
+  -- up again (S17).
   local token = holders.grant(t, false)
-  tickets.write(t)
   if t.durable then
     state.note(state.load(t.demands[1].key), now + t.claim)
     state.notice(t, 'granted ' .. int(token) .. ' ' .. int(t.claim))
@@ -35,6 +36,16 @@ function turns.blocking_elsewhere(t)
   return blocking
 end
 
+local WANTED = '^%S+ %S+ %S+ %S+ %S+ %S+ %S+ %S+ %S+ 1 %S+ %- (%d+) (%d+) '
+
+-- Whether the key of a ticket is taken, as far as can be said of one for a single key without taking
+-- its record apart.
+function turns.is_blocked(s, id)
+  local record = s.tickets[id] == nil and state.get(s, 't:' .. id)
+  local limit, cost = match(record or '', WANTED)
+  return limit and (s.paused or s.used + cost > (s.override or tonumber(limit)))
+end
+
 -- Hands what is free on these keys to the waiters whose turn it is (S6).
 function turns.serve(work)
   local budget = CHUNK
@@ -47,13 +58,14 @@ function turns.serve(work)
         if s.recheck > 0 then s.recheck, s.changed = 0, true end
         break
       end
-      local t = tickets.read(s, string.sub(member, RANK + 1))
-      if not t then -- cannot be; but a queue must not stop at a member without a ticket
+      local id = sub(member, RANK + 1)
+      local blocked = turns.is_blocked(s, id)
+      local t = not blocked and tickets.read(s, id)
+      if not blocked and not t then -- cannot be; but a queue must not stop at a member without a ticket
         state.set_place(s, name, member, false)
         s.waiting = math.max(0, s.waiting - 1)
       else
-        local home = t.demands[t.home]
-        if s.paused or not state.fits(s, home) then -- a wide waiter blocks those behind (S8)
+        if blocked or s.paused or not state.fits(s, t.demands[t.home]) then -- a wide waiter blocks those behind (S8)
           -- Whoever stands behind a job is served when the last worker goes that can wake it.
           local at = name ~= '' and presence.lasts(s, name) or 0
           if at ~= s.recheck then
@@ -95,10 +107,10 @@ end
 -- Tells the gates that have a worker again which of their jobs were evicted meanwhile.
 function turns.tell_evicted(s)
   for name, list in pairs(s.lists) do
-    if list.n > 0 and list.evicted and presence.lasts(s, string.sub(name, 1, -2)) > now then
+    if list.n > 0 and list.evicted and presence.lasts(s, sub(name, 1, -2)) > now then
       state.write_queue(s)
       for _, member in ipairs(call('ZRANGE', list.key, 0, CHUNK - 1)) do
-        local t = tickets.read(s, string.sub(member, RANK + 1))
+        local t = tickets.read(s, sub(member, RANK + 1))
         if t then
           tickets.end_evicted(t)
         else
@@ -174,8 +186,8 @@ function turns.reap(s)
   local freed, lapsed = {}, {}
   for i = 1, #ended, 2 do
     local member = ended[i]
-    local id = string.sub(member, 2)
-    if string.sub(member, 1, 1) == 'd' then -- it takes its place again
+    local id = sub(member, 2)
+    if sub(member, 1, 1) == 'd' then -- it takes its place again
       local t = tickets.read(s, id)
       state.drop_end(s, member)
       if t and t.deferred > 0 then
@@ -184,7 +196,7 @@ function turns.reap(s)
         tickets.write(t)
         freed[#freed + 1] = s.key
       end
-    elseif string.sub(member, 1, 1) == 'p' then -- a policy ended by which it was judged
+    elseif sub(member, 1, 1) == 'p' then -- a policy ended by which it was judged
       local t = tickets.read(s, id)
       state.drop_end(s, member)
       if t and not t.evicted then
@@ -192,7 +204,7 @@ function turns.reap(s)
         tickets.write(t)
         freed[#freed + 1] = s.key
       end
-    elseif string.sub(member, 1, 1) == 't' then
+    elseif sub(member, 1, 1) == 't' then
       local t = tickets.read(s, id)
       if t then
         tickets.remove(t)
