@@ -11,7 +11,7 @@ from typing import Any, Literal
 from limiter_core._checks import check_seconds, short_label
 from limiter_core._identity import new_id
 from limiter_core._names import name_at
-from limiter_core._prepare import Limits
+from limiter_core._prepare import Limits, view_of
 from limiter_core._refusals import refusal_error
 from limiter_core._retry_advice import RetryAdvice
 from limiter_core.arguments import ArgumentView
@@ -63,7 +63,7 @@ class Job:
             before it. The tail of one with more than `MAX_NAME_LENGTH` characters is replaced by a
             digest: that is what notices name.
         limits: the limits of the job's function.
-        arguments: what their strategies look at.
+        arguments: what their strategies look at; of a mapping of names to values the view is made.
         payload: all that is needed to wake the job later, or the job itself.
         order: the place in line: when the job was enqueued, in microseconds since the epoch; None
             for "now".
@@ -78,7 +78,12 @@ class Job:
     label: str = ""
 
     def __post_init__(self) -> None:
-        """Bound the ticket: it goes to the store, and many queues take ids from users."""
+        """Bound the ticket: it goes to the store, and many queues take ids from users.
+
+        Raises:
+            ConfigurationError: the arguments are no mapping.
+        """
+        object.__setattr__(self, "arguments", view_of(self.arguments))
         if len(self.ticket) > MAX_NAME_LENGTH:
             object.__setattr__(self, "ticket", bounded_ticket(self.ticket))
 

@@ -20,7 +20,7 @@ from limiter_core import (
     Superseded,
     WaitTimeout,
 )
-from limiter_core.jobs import BackgroundTasks, Held, JobGate, error_of
+from limiter_core.jobs import BackgroundTasks, Held, Job, JobGate, error_of
 from limiter_core.requests import Answer, Granted, Loss, Notice, Request
 from limiter_core.system_clock import system_clock
 from limiter_core.testing import AwaitedStore, FakeClock
@@ -76,6 +76,14 @@ def test_who_frees_the_slot_wakes_the_next(gate: Gate) -> None:
     gate.release(second)
     gate.release(second)
     assert gate.woken() == []
+
+
+def test_arguments_by_name_will_do(gate: Gate, store: MemoryStore) -> None:
+    lease = gate.take(Job("first", (ConcurrencyLimit("customer", 1),), {"customer": 7}))  # type: ignore[arg-type]
+    assert store.inspect("customer=7").in_use == 1
+    gate.release(lease)
+    with pytest.raises(ConfigurationError, match="given by name"):
+        Job("second", (), 7)  # type: ignore[arg-type]
 
 
 def test_the_line_follows_the_enqueue_time(gate: Gate) -> None:
