@@ -88,7 +88,7 @@ test-redis-5: $(VENV)-redis-5/.installed
 test-fastmcp: $(VENV)-fastmcp/.installed
 	$(call tested,$(VENV)-fastmcp/bin/python,tests/fastmcp_ \
 	  "tests/project/test_examples.py::test_example[fastmcp_tools]" \
-	  tests/project/test_pages.py -k fastmcp)
+	  tests/project/test_pages.py tests/project/test_reference.py -k fastmcp)
 
 # What depends on the Python, or on the release of a framework: not once more what kills and restarts processes for minutes.
 ELSEWHERE := tests/core tests/stores tests/project tests/redis/test_contract.py \

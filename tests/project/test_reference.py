@@ -81,6 +81,15 @@ def test_the_drawings_are_what_the_script_draws() -> None:
         assert drawn == pictures.PICTURES[name](), "run .venv/bin/python .ci/docs_pictures.py"
 
 
+def test_the_timeline_is_what_the_demo_prints() -> None:
+    def words(svg: str) -> list[str]:
+        return re.findall(r"<text [^>]*>([^<]*)</text>", svg)
+
+    drawn = (DOCS / "assets" / "demo.svg").read_text(encoding="utf-8")
+    made = script("docs_pictures").PICTURES["demo.svg"]()
+    assert words(drawn) == words(made), "run .venv/bin/python .ci/docs_pictures.py"
+
+
 def tree_of(cls: type[BaseException], depth: int = 0) -> list[str]:
     """Return an error and those below it, each with the built-in error that it also is."""
     builtin = [each.__name__ for each in cls.__bases__ if each.__module__ == "builtins"]
