@@ -42,6 +42,12 @@ def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 9
 
 
+def test_a_page_lists_all_examples() -> None:
+    page = (ROOT / "docs" / "how-to" / "examples.md").read_text(encoding="utf-8")
+    there = {path.name for path in (ROOT / "examples").glob("*.py")} - {"local_server.py"}
+    assert {name for name in there if f"`{name}`" not in page} == set()
+
+
 def starts_a_server(script: Path) -> bool:
     return "local_server()" in script.read_text(encoding="utf-8")
 
