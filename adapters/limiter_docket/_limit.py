@@ -15,7 +15,7 @@ from docket.dependencies import (
     get_annotation_dependencies,
     get_dependency_parameters,
 )
-from uncalled_for import current_frame
+from uncalled_for import Provider, current_frame
 
 from limiter_core import ArgumentView, ConcurrencyStrategy, ConfigurationError, Lease
 from limiter_core.arguments import binder_of
@@ -100,9 +100,11 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
                 return self
             limits = _limits_of(execution.function, worker, frame.provided)
             gate = await gates.gate(limits[0].store)
-            run = runs[execution] = TaskRun(self, execution, worker)
+            run = TaskRun(self, execution, worker)
             of_core = [each.limit for each in limits]
             await run.admit(gate, of_core, _view_of(execution), gates.settings.backstop)
+            if not _has_cleanup(execution.function, worker):
+                run.release_at_completion()
         lease = run.lease
         running = object.__new__(type(self))  # `self` is shared by all calls
         vars(running).update(vars(self), concurrency_key=run.key_of(self.limit))
@@ -161,10 +163,7 @@ def _limits_of(
     """
     name = getattr(function, "__name__", repr(function))
     of_worker = list(worker.dependencies.values())
-    parameters = get_dependency_parameters(function).items()
-    found = list(_flattened(of_worker + [each for name, each in parameters if name not in given]))
-    for name, metadata in get_annotation_dependencies(function).items():
-        found += [each.bind_to_parameter(name, None) for each in metadata]
+    found = _dependencies_of(function, worker, given)
     limits = [each for each in found if isinstance(each, ConcurrencyLimit)]
     if len({each.store for each in limits}) > 1:
         raise ConfigurationError(
@@ -180,6 +179,36 @@ def _limits_of(
                 "and again. Put one of the two on a task that adds the other"
             )
     return limits
+
+
+def _dependencies_of(
+    function: Callable[..., Any], worker: Worker, given: Container[str] = ()
+) -> list[Any]:
+    """Return the dependencies of a function and its worker, but not of parameters that are given.
+
+    With the dependencies of these.
+    """
+    of_worker = list(worker.dependencies.values())
+    parameters = get_dependency_parameters(function).items()
+    found = list(_flattened(of_worker + [each for name, each in parameters if name not in given]))
+    for name, metadata in get_annotation_dependencies(function).items():
+        found += [each.bind_to_parameter(name, None) for each in metadata]
+    return found
+
+
+def _has_cleanup(function: Callable[..., Any], worker: Worker) -> bool:
+    """Whether something of a task may run when its body has ended: a dependency that is left.
+
+    Of Docket's own it is known which do nothing then; those of others may always do something.
+    """
+    does_nothing: Any = vars(Dependency)["__aexit__"]
+    return any(
+        isinstance(each, Provider)
+        or not type(each).__module__.startswith("docket.")
+        or cast(Any, type(each)).__aexit__ is not does_nothing
+        for each in _dependencies_of(function, worker)
+        if not isinstance(each, ConcurrencyLimit)
+    )
 
 
 def _check_arguments(function: Callable[..., Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import weakref
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
@@ -45,6 +44,8 @@ class TaskRun:
         self._outcome: Lease | BaseException = RuntimeError("this run was not admitted yet")
         self._has_ended = False
         self._stopped = False
+        runs[execution] = self
+        self._task.add_done_callback(partial(_forget, execution))
 
     @property
     def lease(self) -> Lease:
@@ -93,6 +94,27 @@ class TaskRun:
                 self.lease.check()
         finally:
             await self.lease.release()
+
+    def release_at_completion(self) -> None:
+        """Give the slots back while Docket records that the task has completed, not after that.
+
+        The next task then begins a round trip earlier. For a task of which nothing runs any more
+        when its body has ended.
+        """
+        record = self._execution.mark_as_completed
+
+        async def mark_as_completed(result_key: str | None = None) -> None:
+            if self._stopped:  # the release tells apart why it is cancelled
+                await record(result_key)
+                return
+            release = asyncio.ensure_future(self.finish(None))
+            try:
+                await asyncio.sleep(0)  # the release is sent first
+                await record(result_key)
+            finally:
+                await release
+
+        self._execution.mark_as_completed = mark_as_completed  # type: ignore[method-assign]
 
     def cancel(self, ticket: str) -> None:
         """Stop the run, if it has this ticket and its worker does not list it any more.
@@ -184,5 +206,9 @@ def store_reason(execution: Execution, reason: str) -> None:
     execution.mark_as_cancelled = mark  # type: ignore[method-assign]
 
 
-runs: weakref.WeakKeyDictionary[Execution, TaskRun] = weakref.WeakKeyDictionary()
-"""The runs in this process."""
+def _forget(execution: Execution, _: object) -> None:
+    runs.pop(execution, None)
+
+
+runs: dict[Execution, TaskRun] = {}
+"""The runs in this process, until the tasks of their workers have ended."""
