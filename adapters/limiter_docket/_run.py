@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from docket import Execution, ExecutionState, Worker
 from docket.dependencies import AdmissionBlocked
@@ -40,7 +40,7 @@ class TaskRun:
         self._worker = worker
         self._when = when_of(execution)
         self._ticket = ticket_of(execution.docket, execution.key, self._when)
-        self._task: Any = asyncio.current_task()
+        self._task = cast(Any, asyncio.current_task())
         self._outcome: Lease | BaseException = RuntimeError("this run was not admitted yet")
         self._has_ended = False
         self._stopped = False
