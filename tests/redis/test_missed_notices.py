@@ -207,3 +207,20 @@ def test_a_job_that_was_refused_while_no_worker_was_subscribed_is_reported(
     assert not server.admin.exists("{limiter:jobs}:refusals")
     lease.release()
     gate.close()
+
+
+def test_how_a_job_ended_is_remembered_until_it_asks(server: Server, closing: ExitStack) -> None:
+    """It was woken, and asks when a worker is free; else it would run, though it was superseded."""
+    store = RedisStore(server.url)
+    closing.callback(store.close)
+    face, ended = store.sync_face(), "{limiter:latest}:ended:job"
+    demand = Demand("latest", 1, on_conflict=ConflictResolution.KEEP_LATEST)
+    job = Request("job", (demand,), payload=b"job")
+    face.acquire(Request("holder", (demand,)))
+    assert isinstance(face.acquire(job), Queued)
+    assert isinstance(face.acquire(Request("newer", (demand,))), Queued)
+    assert server.admin.ttl(ended) > 3600
+    assert isinstance(face.acquire(job._replace(claimant="delivery")), Replaced)
+    assert 0 < server.admin.ttl(ended) <= 60
+    for name in ("holder", "newer"):
+        face.release(name, ("latest",))

@@ -22,7 +22,7 @@
 function steps.acquire(w)
   local reply = steps.ask(w)
   if w[8] ~= '-' and w[3] ~= 'look' and match(reply, '^re') then -- refused or replaced
-    tickets.drop_notice(state.load(w[13]), w[2])
+    tickets.asked(state.load(w[13]), w[2])
   end
   return reply
 end

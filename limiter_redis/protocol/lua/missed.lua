@@ -56,7 +56,7 @@ function steps.refusals(w)
       else
         call('HDEL', kept, id)
       end
-      state.remember({ head = around(key) }, t, answer) -- for when it asks
+      state.remember({ head = around(key) }, t, answer, true) -- for when it asks
       state.notice(t, answer, 'repeat')
     end
   end

@@ -8,6 +8,7 @@ local function general()
 local CHUNK = 128
 local FOREVER = 604800000000 -- how long a durable ticket is kept: 7 days
 local UNKNOWN = 60000000 -- when to look at a key of which no end is known
+local BACKLOG = 86400000 -- milliseconds that a job's bad end is remembered until it asks: a day
 local REMEMBER = 60000 -- milliseconds that a bad end is remembered; at least two leases
 local ARGUMENTS = 1000 -- of one command at the most: Lua cannot pass on more than 8,000
 
@@ -167,10 +168,12 @@ function state.note(s, at)
   call('PEXPIRE', index, int(FOREVER / 1000))
 end
 
--- Keeps for a while how a request ended, for when it asks: at least until its next renewal.
-function state.remember(s, r, how)
+-- Keeps for a while how a request ended, for when it asks: at least until its next renewal. A job
+-- that was told so asks when a worker is free, which may take long.
+function state.remember(s, r, how, is_job)
   if r.id == never_ended then never_ended = nil end
-  call('SET', s.head .. ':ended:' .. r.id, how, 'PX', int(math.max(REMEMBER, r.lease / 500)))
+  local time = is_job and BACKLOG or math.max(REMEMBER, r.lease / 500)
+  call('SET', s.head .. ':ended:' .. r.id, how, 'PX', int(time))
 end
 
 -- Calls a command with arguments, of which there may be many.

@@ -214,7 +214,7 @@ end
 -- whoever ran the step that ended its waiting is told.
 function tickets.remember(t, answer)
   local s = state.load(t.demands[1].key)
-  state.remember(s, t, answer)
+  state.remember(s, t, answer, t.durable)
   if t.durable and not state.notice(t, answer) and t.name ~= '' then tickets.keep_notice(s, t, answer) end
   state.tell(t.process, 'answer ' .. t.id .. ' ' .. answer)
 end
@@ -234,6 +234,12 @@ end
 
 -- Notes that the queue of a job knows how its waiting ended.
 function tickets.drop_notice(s, id) call('HDEL', s.common .. ':refusals', id) end
+
+-- The same of a job that asked; how it ended is remembered for a retry of that request.
+function tickets.asked(s, id)
+  tickets.drop_notice(s, id)
+  call('PEXPIRE', s.head .. ':ended:' .. id, REMEMBER)
+end
 
 function tickets.finish(t, answer)
   tickets.remove(t)
