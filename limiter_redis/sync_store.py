@@ -276,6 +276,8 @@ class SyncRedisStore:
         sent_at = time.monotonic()
         lines, news = self._session.sync_transport().call_each(operations)
         self._session.tracker.receive(news, sent_at)
+        while self._session.tracker.unfinished:  # what steps left over (S16)
+            self._carry_out(commands.sweep(self._session.tracker.unfinished.popitem()[0]))
         return lines
 
     def _repeat_notices(self, scope: str, gate: str) -> None:
