@@ -251,8 +251,8 @@ def _change(
                 raise
             unreadable.append(error)  # the others are changed all the same
     print_keys(changed, limiter.policies())
-    for error in unreadable:
-        say(f"limiter: not changed: {error}")
+    for each in unreadable:
+        say(f"limiter: not changed: {each}")
     if unreadable:
         raise typer.Exit(NOT_ALL_READ)
 
