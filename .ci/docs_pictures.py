@@ -2,6 +2,7 @@
 
 - call-states.svg: the states of a call.
 - hand-off.svg: how a slot goes from one process to the next.
+- packages.svg: what uses what.
 - demo.svg: the timeline that `limiter demo --fast` prints.
 
 - page.png, page-key.png: of build/screenshots, which tests/web/test_browser.py makes.
@@ -178,6 +179,68 @@ def hand_off() -> str:
     return picture(720, 436, "A hand-off between two processes", parts)
 
 
+def packages() -> str:
+    """Return the packages, from what uses them down to the stores."""
+    core = (
+        "arguments -> strategies -> keys -> demands -> engine -> Request",
+        "monitoring/: what page, metrics and `top` show",
+        "store.py: the protocol of a store, and its rules",
+    )
+    memory = (
+        "store: clock, lock, wake-ups",
+        "_machine: the rules, pure",
+        "_admission: answers to requests",
+        "_queues: which ticket is next",
+        "_key_table: the records",
+    )
+    redis = (
+        "store, async_store, sync_store: the operations",
+        "session/: what this process holds and waits for",
+        "transport/: batches, in flight, resending",
+        "cluster/: which node owns a slot",
+        "connection/: how bytes travel",
+        "protocol/: commands, replies, names, lua/ (pure)",
+    )
+    boxes = [
+        Box(20, 20, 150, 62, "application", ("coroutines, scripts",)),
+        Box(190, 20, 190, 62, "requests", ("web handlers, HTTP, agents",)),
+        Box(400, 20, 150, 62, "jobs", ("tasks of queues",)),
+        Box(570, 20, 150, 62, "operators", ("shell, browser",)),
+        Box(
+            190,
+            122,
+            190,
+            98,
+            "adapters",
+            ("asgi, httpx, httpx2, aiohttp,", "fastmcp, pydantic_ai, otel", "on streams and holds"),
+            WAIT,
+        ),
+        Box(
+            400,
+            122,
+            150,
+            98,
+            "adapters",
+            ("docket, celery, arq, saq", "on JobGate,", "SyncJobGate"),
+            WAIT,
+        ),
+        Box(570, 122, 150, 98, "limiter_cli", ("limiter_web: the page",), WAIT),
+        Box(20, 260, 700, 108, "limiter_core: Limiter, SyncLimiter, JobGate, events", core, GOOD),
+        Box(20, 408, 300, 150, "limiter_memory", memory, GOOD),
+        Box(340, 408, 380, 168, "limiter_redis", redis, GOOD),
+    ]
+    arrows = [
+        arrow("M95 82V258"),
+        *(arrow(f"M{x} 82V120") for x in (285, 475, 645)),
+        *(arrow(f"M{x} 220V258") for x in (285, 475, 645)),
+        arrow("M170 408V370"),
+        arrow("M530 408V370"),
+        text(180, 393, "implements", SOFT, size=12),
+        text(540, 393, "implements", SOFT, size=12),
+    ]
+    return picture(740, 596, "The packages", [*arrows, *(box.svg() for box in boxes)])
+
+
 def demo_output() -> str:
     """Return what `limiter demo --fast` prints, with its colours."""
     environment = {
@@ -210,7 +273,12 @@ def demo() -> str:
 
 
 SCREENSHOTS = {"page.png": "keys.png", "page-key.png": "key.png"}
-PICTURES = {"call-states.svg": call_states, "hand-off.svg": hand_off, "demo.svg": demo}
+PICTURES = {
+    "call-states.svg": call_states,
+    "hand-off.svg": hand_off,
+    "packages.svg": packages,
+    "demo.svg": demo,
+}
 
 if __name__ == "__main__":
     for name, draw in PICTURES.items():

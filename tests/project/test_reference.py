@@ -76,7 +76,7 @@ def test_the_reference_of_the_commands_is_what_they_say() -> None:
 
 def test_the_drawings_are_what_the_script_draws() -> None:
     pictures = script("docs_pictures")
-    for name in ("call-states.svg", "hand-off.svg"):
+    for name in ("call-states.svg", "hand-off.svg", "packages.svg"):
         drawn = (DOCS / "assets" / name).read_text(encoding="utf-8")
         assert drawn == pictures.PICTURES[name](), "run .venv/bin/python .ci/docs_pictures.py"
 
