@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 import typing
 from collections.abc import Iterator
 
@@ -11,7 +12,7 @@ import pytest
 from typer.models import ArgumentInfo, CommandInfo, OptionInfo
 
 from limiter_cli.app import app
-from tests.project._tree import ROOT, pages
+from tests.project._tree import ROOT, code_blocks, pages
 
 PAGES = pages()
 COMMANDS = {
@@ -72,3 +73,18 @@ def test_the_command_has_what_a_page_gives_it(page: str, call: str) -> None:
             break
         if word.startswith("-"):
             assert word.partition("=")[0] in options, f"{page}: limiter {call}"
+
+
+def test_what_pages_install_can_be_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for extras in re.findall(r"(?:concurrency-limits|\"\.)\[([\w,-]+)\]", text):
+            assert set(extras.split(",")) <= set(project["optional-dependencies"]), page
+
+
+def test_toml_in_pages_can_be_read() -> None:
+    blocks = [block for page in PAGES for block in code_blocks(page, "toml")]
+    assert blocks
+    for block in blocks:
+        assert tomllib.loads(block.text), block

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import inspect
 import re
 import sys
+import tomllib
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from types import ModuleType
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 
 import limiter_core
+from limiter_core import ConcurrencyLimit, Limiter
 from tests.project._tree import DOCS, ROOT, packages
 
 REFERENCE = "\n".join(
@@ -72,6 +76,29 @@ def test_the_reference_of_the_commands_is_what_they_say() -> None:
     made = script("docs_cli").page()
     page = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
     assert page == made, "out of date: run .venv/bin/python .ci/docs_cli.py"
+
+
+def rows_of(heading: str) -> set[str]:
+    """Return what stands in code in the first column of a section of the page of settings."""
+    page = (DOCS / "reference" / "configuration.md").read_text(encoding="utf-8")
+    section = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| ([^|]*) \|", section, re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_the_page_of_settings_has_all_of_them() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert rows_of("Extras") == set(project["optional-dependencies"])
+    assert rows_of("Limiters") == set(inspect.signature(Limiter).parameters)
+    assert rows_of("Limits") == {field.name for field in dataclasses.fields(ConcurrencyLimit)}
+    schemes = {url.partition("://")[0] for url in rows_of("URLs of stores") if "://" in url}
+    stores = set(project["entry-points"]["limiter.stores"])
+    assert schemes == {name for name in stores if not name.startswith("rediss+")}
+    sources = [
+        path for name in ("limiter_cli", "limiter_web") for path in (ROOT / name).rglob("*.py")
+    ]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    assert rows_of("Environment variables") == set(re.findall(r"\bLIMITER_[A-Z_]+\b", code))
 
 
 def test_the_drawings_are_what_the_script_draws() -> None:
