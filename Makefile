@@ -195,12 +195,12 @@ $(VENV)-fastmcp/.installed: $(VENV)/.pip $(VERSION)
 	$(BIN)/python $(PIP) --python $(@D)/bin/python install --editable '.[docket,fastmcp]' 'fastmcp[tasks]' --group test
 	@touch $@
 
-$(VENV)-build/.installed: $(VENV)/.pip $(VERSION)
+$(VENV)-build/.installed: $(VENV)/.pip
 	$(PYTHON) -m venv --without-pip $(VENV)-build
 	$(BIN)/python $(PIP) --python $(@D)/bin/python install --group build
 	@touch $@
 
-$(VENV)-docs/.installed: $(VENV)/.pip $(VERSION)
+$(VENV)-docs/.installed: $(VENV)/.pip
 	$(PYTHON) -m venv --without-pip $(VENV)-docs
 	$(BIN)/python $(PIP) --python $(@D)/bin/python install --group docs
 	@touch $@

@@ -62,10 +62,19 @@ class Server:
         return f"{name} {about.get('valkey_version') or about['redis_version']}"
 
     def script_calls(self) -> Calls:
-        """Return the count and time of FCALL and EVALSHA."""
+        """Return the count and time of FCALL, EVALSHA and EVAL."""
         stats = self.admin.info("commandstats")
-        found = [stats[name] for name in ("cmdstat_fcall", "cmdstat_evalsha") if name in stats]
+        found = [
+            stats[name]
+            for name in ("cmdstat_fcall", "cmdstat_evalsha", "cmdstat_eval")
+            if name in stats
+        ]
         return Calls(*(sum(each[what] for each in found) for what in ("calls", "usec")))
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU that the server has used."""
+        used = self.admin.info("cpu")
+        return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
 
     def memory(self) -> int:
         """Return the bytes in use, after the value has become stable."""

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, closing
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 import redis.asyncio
@@ -51,8 +51,8 @@ def tables(settings: Settings) -> list[Table]:
             return [
                 asyncio.run(_one_task(server, settings)),
                 _one_thread(server, settings),
-                asyncio.run(_many_tasks(server, settings)),
-                asyncio.run(_waiting_tasks(server, settings)),
+                *asyncio.run(_many_tasks(server, settings)),
+                *asyncio.run(_waiting_tasks(server, settings)),
                 asyncio.run(redis_hand_off.table(server, settings)),
             ]
     except NoServerError as error:
@@ -130,13 +130,14 @@ def _one_thread(server: Server, settings: Settings) -> Table:
     return table
 
 
-async def _many_tasks(server: Server, settings: Settings) -> Table:
+async def _many_tasks(server: Server, settings: Settings) -> list[Table]:
     table = Table(
         f"{TASKS} tasks on {TASKS} keys: take and release a slot",
         "pairs per second",
         f"rate, to {LOCK}",
     )
     npm = {f"npm's redis-semaphore, {kind}": kind for kind in ("Semaphore", "Mutex")}
+    bars = dict.fromkeys(npm, 1.0)
     async with AsyncExitStack() as stack:
         ours = open_limiter(server.url, server.namespace)
         limiter = await stack.enter_async_context(ours)
@@ -161,32 +162,112 @@ async def _many_tasks(server: Server, settings: Settings) -> Table:
                 contenders[name] = await stack.enter_async_context(peer)
         except MissingError as missing:
             table.notes.append(str(missing))
+        slow = await _add_python_peers(stack, server, "keys", TASKS, contenders)
         operations = TASKS * (20 if settings.quick else 60)
         times = await in_turns(contenders, operations, rounds(settings))
-    table.rows += _rates(times, LOCK, {OURS: Bar(at_least=8.0)})
-    for name in npm:
-        if name in times:
-            ratio = rate(times[OURS], times[name])
-            table.rows.append(Row(f"{OURS}, to {name}", "", ratio, Bar(at_least=1.0)))
-    return table
+        table.rows += _rates(times, LOCK, {OURS: Bar(at_least=8.0)})
+        bars |= dict.fromkeys(redis_peers.PYTHON_PEERS, 9.0)
+        table.rows += _beside(times, bars)
+        table.rows += await _slow_rows(slow.contenders, 2 * TASKS, times)
+        table.notes += slow.missing
+        on_server = await _server_times(server, contenders | slow.contenders, 2 * TASKS)
+    return [table, on_server]
 
 
-async def _waiting_tasks(server: Server, settings: Settings) -> Table:
+async def _waiting_tasks(server: Server, settings: Settings) -> list[Table]:
     peer = "self-limiters' Semaphore"
     table = Table(
         f"one slot, {WAITERS} tasks of one process wait: hand it on",
         "hand-offs per second",
-        f"rate, to {peer}",
+        f"rate, to {OURS}",
     )
-    async with open_limiter(server.url, server.namespace) as limiter:
+    async with (
+        AsyncExitStack() as stack,
+        open_limiter(server.url, server.namespace) as limiter,
+    ):
         contenders = {OURS: _crowd(lambda: limiter.hold(LIMIT, {"customer_id": 42}))}
         try:
             contenders[peer] = _crowd(redis_peers.self_limiters(server, WAITERS))
         except MissingError as missing:
             table.notes.append(str(missing))
+        slow = await _add_python_peers(stack, server, "crowd", WAITERS + 1, contenders)
         operations = (WAITERS + 1) * (10 if settings.quick else 30)
         times = await in_turns(contenders, operations, rounds(settings))
-    table.rows += _rates(times, peer, {OURS: Bar(at_least=4.0)})
+        table.rows += _rates(times, OURS, {})
+        bars = dict.fromkeys(redis_peers.PYTHON_PEERS, 3.0)
+        table.rows += _beside(times, {peer: 4.0, **bars})
+        table.rows += await _slow_rows(slow.contenders, 2 * (WAITERS + 1), times)
+        table.notes += slow.missing
+        operations = 2 * (WAITERS + 1)
+        on_server = await _server_times(server, contenders | slow.contenders, operations)
+    return [table, on_server]
+
+
+class SlowPeers(NamedTuple):
+    """Peers that are not measured in turn with the others, and why others are missing."""
+
+    contenders: dict[str, AsyncContender]
+    missing: list[str]
+
+
+async def _add_python_peers(
+    stack: AsyncExitStack,
+    server: Server,
+    load: str,
+    tasks: int,
+    contenders: dict[str, AsyncContender],
+) -> SlowPeers:
+    """Add the peers that have environments of their own; returns the slow ones."""
+    slow = SlowPeers({}, [])
+    for name in redis_peers.PYTHON_PEERS:
+        try:
+            peer = redis_peers.python_peer(server, name, load, tasks)
+            where = slow.contenders if name in redis_peers.SLOW_PEERS else contenders
+            where[name] = await stack.enter_async_context(peer)
+        except MissingError as missing:
+            slow.missing.append(str(missing))
+    return slow
+
+
+async def _slow_rows(
+    slow: Mapping[str, AsyncContender], operations: int, times: Mapping[str, list[float]]
+) -> list[Row]:
+    rows: list[Row] = []
+    for name, contender in slow.items():
+        ((seconds,),) = (await in_turns({name: contender}, operations, 1)).values()
+        value = f"{1 / seconds:,.0f}"
+        rows.append(Row(f"{OURS}, to {name} (one round)", value, seconds / median(times[OURS])))
+    return rows
+
+
+def _beside(times: Mapping[str, list[float]], bars: Mapping[str, float]) -> list[Row]:
+    """Return a row for each peer of the bars that was measured: our rate, to its rate."""
+    return [
+        Row(f"{OURS}, to {name}", "", rate(times[OURS], times[name]), Bar(at_least=bar))
+        for name, bar in bars.items()
+        if name in times
+    ]
+
+
+async def _server_times(
+    server: Server, contenders: Mapping[str, AsyncContender], operations: int
+) -> Table:
+    """Measure what a step costs the server; an operation has two: take a slot, and release it."""
+    table = Table(
+        "the same, on the server: its time per step",
+        "scripts; CPU",
+        f"time in scripts (INFO commandstats), to {OURS}; CPU is all that the server does",
+    )
+    steps = 2 * operations
+    spent: dict[str, tuple[float, float]] = {}
+    for name, contender in contenders.items():
+        before, cpu_before = server.script_calls(), server.cpu()
+        await contender(operations)
+        scripts, cpu = server.script_calls().since(before), server.cpu() - cpu_before
+        spent[name] = scripts.microseconds / steps, cpu * 1e6 / steps
+    for name, (in_scripts, cpu) in spent.items():
+        value = f"{in_scripts:.1f} µs; {cpu:.0f} µs"
+        table.rows.append(Row(name, value, in_scripts / spent[OURS][0]))
     return table
 
 
