@@ -7,10 +7,13 @@ and headers, which are kept as they are.
 from __future__ import annotations
 
 import base64
+import logging
 from typing import Any, NamedTuple
 
 from limiter_celery import _celery
 from limiter_celery._queues import SUFFIX, declare_granted, is_temporary, note_queue
+
+logger = logging.getLogger("limiter")
 
 ORIGIN = "limiter_origin"
 """The header of a message that is published again: its `Origin`."""
@@ -120,15 +123,39 @@ class Origin(NamedTuple):
 
 
 def origin_of(headers: dict[str, Any]) -> Origin | None:
-    """Return where a message came from first; None if it was not published again."""
+    """Return where a message came from first; None if it was not published again.
+
+    A header that cannot be read (another program uses the name) counts as none, with a warning: it
+    must not end the worker.
+    """
     given = headers.get(ORIGIN)
-    return None if given is None else Origin(*given)
+    if given is None:
+        return None
+    try:
+        exchange, routing_key, queue, *rest = given
+        if len(rest) == 1:  # 0.1.0 wrote the order alone
+            rest = [False, *rest, {}]
+        temporary, order, properties = rest
+        return Origin(
+            str(exchange or ""),
+            str(routing_key or ""),
+            str(queue or routing_key or ""),
+            bool(temporary),
+            int(order),
+            dict(properties),
+        )
+    except (TypeError, ValueError):
+        logger.warning("a message has a header %r that cannot be read: %.200r", ORIGIN, given)
+        return None
 
 
 def unpack(packed: bytes) -> ParkedMessage:
     """Return the message that was packed."""
     is_text, body, *rest = _celery.loads(packed.decode())
     raw = base64.b64decode(body)
+    if len(rest) == len(ParkedMessage._fields) - 2:  # 0.1.0 did not write `temporary`
+        *before, queue, order = rest
+        rest = [*before, queue or before[-1], False, order]
     return ParkedMessage(raw.decode() if is_text else raw, *rest)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import pytest
@@ -85,3 +87,26 @@ def test_the_origin_is_read_from_its_header() -> None:
     assert origin_of({}) is None
     given = ["x", "feed.import", "queue", True, 7, {"type": "y"}]
     assert origin_of({ORIGIN: given}) == Origin(*given)
+
+
+@pytest.mark.parametrize("queue", ["feeds", None])
+def test_what_the_release_before_parked_is_read(queue: str | None) -> None:
+    """0.1.0 did not write whether a queue is temporary, nor the properties of a message."""
+    before = message(queue=queue)._asdict()
+    body = base64.b64encode(before.pop("body")).decode()
+    del before["temporary"]
+    packed = json.dumps([False, body, *before.values()])
+    assert unpack(packed.encode()) == message(queue=queue or "feed.import")
+    given = ["x", "feed.import", queue, 7]
+    expected = Origin(
+        "x", "feed.import", queue or "feed.import", temporary=False, order=7, properties={}
+    )
+    assert origin_of({ORIGIN: given}) == expected
+
+
+@pytest.mark.parametrize("given", ["text", 7, [], ["x"], ["x", "y", "z", None], ["x"] * 9, {}])
+def test_a_header_of_others_is_none_of_ours(
+    given: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert origin_of({ORIGIN: given}) is None
+    assert "limiter_origin" in caplog.text
