@@ -83,4 +83,5 @@ def _client(url: str, connections: int) -> Any:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:5], int(sys.argv[5])))
+    to_url, in_namespace, of_peer, with_load, of_tasks = sys.argv[1:]
+    asyncio.run(main(to_url, in_namespace, of_peer, with_load, int(of_tasks)))
