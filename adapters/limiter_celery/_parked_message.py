@@ -132,10 +132,10 @@ def origin_of(headers: dict[str, Any]) -> Origin | None:
     if given is None:
         return None
     try:
-        exchange, routing_key, queue, *rest = given
-        if len(rest) == 1:  # 0.1.0 wrote the order alone
-            rest = [False, *rest, {}]
-        temporary, order, properties = rest
+        words: list[Any] = [*given]
+        if len(words) == 4:  # 0.1.0 wrote no more
+            words = [*words[:3], False, words[3], {}]
+        exchange, routing_key, queue, temporary, order, properties = words
         return Origin(
             str(exchange or ""),
             str(routing_key or ""),
@@ -151,11 +151,12 @@ def origin_of(headers: dict[str, Any]) -> Origin | None:
 
 def unpack(packed: bytes) -> ParkedMessage:
     """Return the message that was packed."""
-    is_text, body, *rest = _celery.loads(packed.decode())
+    read: list[Any] = _celery.loads(packed.decode())
+    is_text, body, *rest = read
     raw = base64.b64decode(body)
     if len(rest) == len(ParkedMessage._fields) - 2:  # 0.1.0 did not write `temporary`
-        *before, queue, order = rest
-        rest = [*before, queue or before[-1], False, order]
+        *rest, queue, order = rest
+        rest += [queue or rest[-1], False, order]
     return ParkedMessage(raw.decode() if is_text else raw, *rest)
 
 
