@@ -16,8 +16,10 @@ from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError
 from limiter_core.keys import MAX_KEY_LENGTH, bounded, scoped
 from limiter_core.limits import ConcurrencyLimit, ConflictResolution, Fixed, Terms
-from limiter_core.requests import Demand, from_fields
+from limiter_core.requests import Demand
 from limiter_core.strategies import key_part
+
+_DEMANDS_KEPT = 256
 
 R = TypeVar("R")
 Steps = Generator[Awaitable[Any], Any, R]
@@ -87,17 +89,38 @@ def terms_of(limits: Limits, timeout: float | None) -> Terms:
 def fixed_demand(fixed: Fixed, arguments: Arguments) -> Demand:
     """Return what `demands_of` would, for a limit of which only the key is to be derived.
 
-    A short cut for the commonest limits, not another rule.
+    A short cut for the commonest limits, not another rule. The last demands are kept by the value
+    of the argument, if it is a number or text: others may equal a value that has another key.
     """
-    get_key, scope, maximum, cost, on_conflict, max_waiting, name, name_for, _ = fixed
+    value: Any = None
     plain = type(arguments) is dict  # the commonest arguments
+    if plain and fixed.argument is not None:
+        value = cast(Any, arguments).get(fixed.argument)
+        if type(value) is int or type(value) is str:
+            known = fixed.demands.get(value)
+            if known is not None:
+                return cast(Demand, known)
+        else:
+            value = None
     view = ArgumentView(cast(Any, arguments)) if plain else view_of(arguments)
-    key = get_key(view)
-    if scope is not None or len(key) > MAX_KEY_LENGTH:
-        key = scoped(scope, key)
-    if not name:
-        name = name_for(view.function_name)
-    return from_fields(Demand, (key, maximum, cost, on_conflict, 0, None, max_waiting, name))
+    key = fixed.get_key(view)
+    if len(key) > MAX_KEY_LENGTH:
+        value = None  # it may be long, and is not kept
+    if fixed.scope is not None or len(key) > MAX_KEY_LENGTH:
+        key = scoped(fixed.scope, key)
+    demand = Demand(
+        key,
+        fixed.max_concurrent,
+        fixed.cost,
+        fixed.on_conflict,
+        max_waiting=fixed.max_waiting,
+        name=fixed.name or fixed.name_for(view.function_name),
+    )
+    if value is not None:
+        if len(fixed.demands) >= _DEMANDS_KEPT:
+            fixed.demands.clear()
+        fixed.demands[value] = demand
+    return demand
 
 
 def demands_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import KW_ONLY, fields
+from dataclasses import KW_ONLY, dataclass, field, fields
 from datetime import timedelta
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, cast
 
@@ -30,6 +30,7 @@ from limiter_core.keys import bounded
 from limiter_core.strategies import (
     ConcurrencyStrategy,
     KeySource,
+    argument_names_of,
     as_strategy,
     is_immediate,
     name_parts,
@@ -111,9 +112,12 @@ class Terms(NamedTuple):
     on_lost: Literal["cancel", "warn"]
 
 
-class Fixed(NamedTuple):
+@dataclass(slots=True)
+class Fixed:
     """What a limit has once for all calls, if nothing but the key depends on them."""
 
+    argument: str | None
+    """The argument by which it limits, if that is one."""
     get_key: Callable[[ArgumentView], str]
     scope: str | None
     max_concurrent: int
@@ -124,6 +128,8 @@ class Fixed(NamedTuple):
     """None if that, too, depends on the call's function: then `name_for` returns it."""
     name_for: Callable[[str | None], str]
     terms: Terms
+    demands: dict[int | str, Any] = field(default_factory=dict[int | str, Any])
+    """Those of the last calls, by the value of the argument."""
 
 
 def _scope(value: Any) -> Any:
@@ -297,7 +303,9 @@ class ConcurrencyLimit:
             and self.fair_by is None
             and self.on_conflict is not ConflictResolution.PRIORITY
         ):
+            names = argument_names_of(self.strategy)
             return Fixed(
+                names[0] if len(names) == 1 else None,
                 self.strategy.get_key,
                 self.scope,
                 self.max_concurrent,
