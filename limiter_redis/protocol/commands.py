@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, unquote
 
-from limiter_core.requests import KeySnapshot, Presence, Request
+from limiter_core.requests import KeySnapshot, Presence, Request, from_fields
 from limiter_redis.protocol.forms import Form
 from limiter_redis.protocol.keyspace import Keyspace, redis_keys
 from limiter_redis.protocol.script import FULL, Script
@@ -100,7 +100,7 @@ def acquire(
             f"{-1 if max_waiting is None else max_waiting} {word(name)}"
         )
     keys = (demands[0].key,) if len(demands) == 1 else tuple(demand.key for demand in demands)
-    return Operation(text, keys)
+    return from_fields(Operation, (text, keys, None))
 
 
 def release(request_id: str, key: str, *, for_good: bool = False) -> Operation:
@@ -113,7 +113,8 @@ def release(request_id: str, key: str, *, for_good: bool = False) -> Operation:
             still be on its way.
     """
     end = " for_good" if for_good else ""
-    return Operation(f"release {id_word(request_id)} {key_word(key)}{end}", (key,))
+    text = f"release {id_word(request_id)} {key_word(key)}{end}"
+    return from_fields(Operation, (text, (key,), None))
 
 
 def release_claim(request_id: str, key: str, claimant: str, *, for_good: bool) -> Operation:

@@ -23,6 +23,7 @@ from limiter_core.requests import (
     Refused,
     Renewal,
     Replaced,
+    from_fields,
 )
 from limiter_redis.protocol.errors import NOT_READABLE, Unreadable, unreadable_record
 from limiter_redis.protocol.words import ANY_TEXT, key_word, seconds, unword
@@ -119,7 +120,7 @@ def _answer(fields: Sequence[str]) -> Answer:
     kind, *rest = fields
     if kind == "granted":
         waited = int(rest[3]) / 1_000_000 if len(rest) > 3 else None
-        return Granted(int(rest[0]), int(rest[1]) / 1_000_000, waited=waited)
+        return from_fields(Granted, (int(rest[0]), int(rest[1]) / 1_000_000, 0.0, waited))
     if kind == "queued":
         limit, in_use, order = map(int, rest[1:4])
         blocker = unword(rest[5]) if len(rest) > 5 else ""
