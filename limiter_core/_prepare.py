@@ -19,7 +19,7 @@ from limiter_core.limits import ConcurrencyLimit, ConflictResolution, Fixed, Ter
 from limiter_core.requests import Demand
 from limiter_core.strategies import key_part
 
-_DEMANDS_KEPT = 256
+_DEMANDS_KEPT = 64
 
 R = TypeVar("R")
 Steps = Generator[Awaitable[Any], Any, R]

@@ -61,6 +61,8 @@ class Heap(Generic[Member]):
             del self.live[row.popleft()[2]]
         else:
             del self.live[heapq.heappop(others)[2]]
+        if not self.live:
+            self._forget_all()
 
     def remove(self, member: Member) -> bool:
         """Let a member leave; whether it was there."""
@@ -68,6 +70,9 @@ class Heap(Generic[Member]):
         if entry is None:
             return False
         entry[2] = None
+        if not self.live:
+            self._forget_all()
+            return True
         row, others = self._row or (), self._others
         if len(row) + len(others) > max(_COMPACT_FROM, 2 * len(self.live)):
             self._row = deque(entry for entry in row if entry[2] is not None)
@@ -91,6 +96,11 @@ class Heap(Generic[Member]):
         """Return the lowest rank, or None."""
         first = self.first()
         return None if first is None else self.live[first][0]
+
+    def _forget_all(self) -> None:
+        """Keep no memory for members: none is in."""
+        self._row = None
+        self._others.clear()
 
     def smallest(self, count: int) -> list[Member]:
         """Return the `count` members of the lowest ranks, ascending."""

@@ -71,5 +71,5 @@ def test_keeps_no_more_than_the_last_and_nothing_long() -> None:
     for number in range(10_000):
         fixed_demand(limit.fixed, {"a": number})
     fixed_demand(limit.fixed, {"a": "x" * 1000})
-    assert len(limit.fixed.demands) <= 256
+    assert len(limit.fixed.demands) <= 64
     assert all(len(str(each)) < 10 for each in limit.fixed.demands)
