@@ -224,3 +224,33 @@ def test_how_a_job_ended_is_remembered_until_it_asks(server: Server, closing: Ex
     assert 0 < server.admin.ttl(ended) <= 60
     for name in ("holder", "newer"):
         face.release(name, ("latest",))
+
+
+def test_refused_jobs_in_a_cluster(cluster: Cluster, closing: ExitStack) -> None:
+    """Each scope is looked at where it is; what the job knows is not repeated."""
+    store, other = (RedisStore(cluster.url) for _ in range(2))
+    closing.callback(store.close)
+    closing.callback(other.close)
+    face, presence = other.sync_face(), Presence(GATE, "killed")
+    jobs: dict[str, Request] = {}
+    for key in (f"scope-{number}/key" for number in range(6)):
+        demand = Demand(key, 1, on_conflict=ConflictResolution.KEEP_LATEST)
+        face.acquire(Request(f"holder-{key}", (demand,), lease=600.0))
+        jobs[key] = Request(f"job-{key}", (demand,), payload=b"job", presence=presence)
+        assert isinstance(face.acquire(jobs[key]), Queued)
+        assert isinstance(face.acquire(Request(f"latest-{key}", (demand,), lease=600.0)), Queued)
+    known, *unknown = jobs
+    assert isinstance(face.acquire(jobs[known]), Replaced)
+    until_now(lambda: not other.session.tracker.notices.undelivered, "the notices were sent")
+    notices: list[Notice] = []
+    store.sync_face().on_notice(notices.append)
+
+    def found() -> bool:
+        store.sync_face().sweep(Presence(GATE, "new"))
+        return len(notices) >= len(unknown)
+
+    until_now(found, "the refusals are repeated")
+    assert sorted(notice.id for notice in notices) == sorted(f"job-{key}" for key in unknown)
+    for key in jobs:
+        for name in ("job", "latest", "holder"):
+            face.release(f"{name}-{key}", (key,))
