@@ -352,7 +352,7 @@ class JobGate:
                     return
             error = error_of(notice)
             if not await self.drop(notice.id) and error is not None:
-                self.report_removed(notice.id, error)
+                self._events.removed(bounded_ticket(notice.id), notice.limits, error)
 
         return lambda notice: self._background.begin_soon(lambda: woken(notice))
 

@@ -178,3 +178,28 @@ async def test_a_gate_whose_closing_is_cancelled_hears_no_more_notices() -> None
     go_on.set()
     await asyncio.sleep(0.01)
     assert woken == ["second"]
+
+
+async def test_a_refused_job_that_is_gone_is_reported_with_its_key() -> None:
+    """By a worker that never had it."""
+    store = MemoryStore()
+
+    async def wake(notice: Notice) -> bool:
+        return False
+
+    async with JobGate(store, "queue", wake) as gate:
+        holder = await gate.admit(job("holder"))
+        assert not isinstance(holder, Waiting | Held)
+        assert isinstance(await gate.admit(job("gone")), Waiting)
+    seen = EventRecorder()
+    remove = limiter_core.observe(seen)
+    try:
+        async with JobGate(store, "queue", wake) as gate:
+            await gate.sweep()
+            assert store.evict_waiter("gone#1")
+            await until(lambda: seen.all(events.Refused), "it is reported")
+    finally:
+        remove()
+    await holder.release()
+    refused = seen.one(events.Refused)
+    assert (refused.keys, refused.names) == ((KEY,), ("customer",))
