@@ -132,7 +132,9 @@ def _load() -> str:
         )
     groups = "".join(f"if group == '{group}' then\n{made[group]}end\n" for group in made)
     make = f"local function make(group, name)\n{groups}end\n"
-    return "\n".join((_read("entry"), _FUNCTION.sub("", general), make, _read("run")))
+    return "\n".join(
+        (_read("entry"), _read("contended"), _FUNCTION.sub("", general), make, _read("run"))
+    )
 
 
 def _read(name: str) -> str:

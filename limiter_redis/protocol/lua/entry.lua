@@ -12,9 +12,9 @@
 -- cost     O(1) for a key that nobody else uses; else O(log n) per operation on a key with n
 --          members. Everything that could be more is bounded by CHUNK
 --
--- The pieces are put together in this order: entry, what the steps share (state, ends, queue,
--- restore, presence, holders, tickets, admission, turns), one file per step, run. All but this one
--- and run stand inside of a function that is made when it is needed: most calls do without.
+-- The pieces are put together in this order: entry, contended, what the steps share (state, ends,
+-- queue, restore, presence, holders, tickets, admission, turns), one file per step, run. All but
+-- these two and run stand inside of a function that is made when it is needed: most calls do without.
 --
 -- As a script all this is made anew by each call. As a library of functions it is made by the first
 -- one and stays, so what belongs to one call alone is set where that begins, in run.lua.
@@ -28,9 +28,9 @@ local keys, opening, process, now
 local prefix -- the namespace, if it is a prefix of all names; else it stands inside of their hash tags
 local states -- what the general part holds in memory, by key
 
--- What the short way of this operation found out: the type of a state, by its Redis key; an id of
--- which no bad end is kept.
-local typed, its_type, never_ended
+-- What the short way of this operation found out: the type of a state and what it has, by its Redis
+-- key; an id of which no bad end is kept.
+local typed, its_type, its_fields, never_ended
 local news -- what others in the calling process have to hear
 local presences -- until when gates have a worker, by Redis key
 
@@ -56,6 +56,8 @@ end
 local ACQUIRE = '^acquire (%S+) (%l+) (%d+) (%d+) %d+ 0 %- (%S+) (%S+) (%d) (%d+)'
   .. ' (%S+) (%d+)%S* (%d+) %S+ %S+ %S+ %S+ (%S+)$'
 
+local acquire_contended -- see contended.lua
+
 local function acquire_sole(op)
   local id, mode, lease, hold, claimant, label, live, token, key, limit, cost, name = match(op, ACQUIRE)
   if not id or states[key] or mode == 'look' or tonumber(cost) > tonumber(limit) then return nil end
@@ -63,7 +65,11 @@ local function acquire_sole(op)
   local ended, state = head .. ':ended:' .. id, head .. ':state' .. rest
   local found = call('EXISTS', state, ended, ended) -- the one counts once, the other twice
   if found < 2 then never_ended = id end
-  if found > 0 then return nil end
+  if found == 1 then
+    return acquire_contended(op, head, rest, id, mode, lease, hold, claimant, label,
+      live == '1' and process or '-', key, limit, cost, name)
+  end
+  if found > 1 then return nil end
   local since, left, ends = int(now), tonumber(lease), '0'
   if mode ~= 'reclaim' or token == '0' then token = since end
   if hold ~= '0' then

@@ -41,7 +41,7 @@ local function run(named, argv, is_function)
       call('DEL', keys[1] .. '}:nothing')
       written = true
     end
-    typed, never_ended = nil, nil
+    typed, its_fields, never_ended = nil, nil, nil
     local short_way = short_ways[name]
     local reply = short_way and short_way(op)
     if not reply then

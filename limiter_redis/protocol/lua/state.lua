@@ -91,8 +91,7 @@ function state.load(key, id)
   local name, m, kind = head .. ':state' .. rest, NOTHING, its_type
   if typed ~= name then kind = call('TYPE', name).ok end
   if kind == 'hash' then
-    m = call('HMGET', name, 'used', 'waiting', 'queued', 'token', 'order', 'expires', 'fair', 'jobs',
-      'offered', 'recheck', 'override', 'paused', 'gates', 'name', 'h:' .. (id or ''), 't:' .. (id or ''))
+    m = typed == name and its_fields or read_state(name, id or '')
   elseif kind ~= 'string' and kind ~= 'none' then
     error('WRONGTYPE ' .. name)
   end
