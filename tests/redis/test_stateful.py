@@ -131,6 +131,17 @@ def test_a_call_that_is_notified_of_a_loss_while_it_asks_is_over(machine: Any) -
     steps.teardown()
 
 
+def test_a_policy_that_has_ended_by_the_clock_of_the_server_does_not_count(machine: Any) -> None:
+    """Also where its process does not know that yet, and the key has no holder (S22)."""
+    call = Request("", (Demand("model/a", 2, 1, name="one"),), 30.1)
+    steps = machine()
+    steps.begin("one key", 1, [ConflictResolution.QUEUE], [])
+    steps.change_policy("one", "1", 3.1)
+    steps.pass_time(4.002)
+    steps.call([call])
+    steps.teardown()
+
+
 def test_memory_and_redis_do_the_same(machine: Any) -> None:
     """S1 to S23; row 5."""
     run(machine, max_examples=40, stateful_step_count=30)

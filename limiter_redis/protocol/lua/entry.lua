@@ -54,13 +54,16 @@ end
 -- The last one is left out if the limit has no name.
 
 local ACQUIRE = '^acquire (%S+) (%l+) (%d+) (%d+) %d+ 0 %- (%S+) (%S+) (%d) (%d+)'
-  .. ' (%S+) (%d+)%S* (%d+) %S+ %S+ %S+ %S+ (%S+)$'
+  .. ' (%S+) (%d+)(%S*) (%d+) %S+ %S+ %S+ %S+ (%S+)$'
+local A_TIME = string.rep('%d', 12)
 
 local acquire_contended -- see contended.lua
 
 local function acquire_sole(op)
-  local id, mode, lease, hold, claimant, label, live, token, key, limit, cost, name = match(op, ACQUIRE)
+  local id, mode, lease, hold, claimant, label, live, token, key, limit, policy, cost, name =
+    match(op, ACQUIRE)
   if not id or states[key] or mode == 'look' or tonumber(cost) > tonumber(limit) then return nil end
+  if policy ~= '' and find(policy, A_TIME) then return nil end -- it may have ended by our clock
   local head, rest = around(key)
   local ended, state = head .. ':ended:' .. id, head .. ':state' .. rest
   local found = call('EXISTS', state, ended, ended) -- the one counts once, the other twice
