@@ -154,7 +154,7 @@ def unpack(packed: bytes) -> ParkedMessage:
     read: list[Any] = _celery.loads(packed.decode())
     is_text, body, *rest = read
     raw = base64.b64decode(body)
-    if len(rest) == len(ParkedMessage._fields) - 2:  # 0.1.0 did not write `temporary`
+    if len(rest) == 8:  # 0.1.0 did not write `temporary`
         *rest, queue, order = rest
         rest += [queue or rest[-1], False, order]
     return ParkedMessage(raw.decode() if is_text else raw, *rest)
