@@ -235,6 +235,8 @@ def packed_command(*command: str | int) -> bytes:
     return f"*{len(command)}\r\n{''.join(_packed(str(word)) for word in command)}".encode()
 
 
+LOADING = Form.LOADING  # a member of an enum takes its time to be looked up
+
 _NEEDS_MEMORY = re.compile("configure |acquire [^ ]+ (?!look )").match
 """Finds the operations that are refused where memory is full."""
 
@@ -270,7 +272,7 @@ class Encoder:
                 names.append(_packed(self._names.offers_index(operation.scope)))
                 count += 1
         head = self._heads[form]
-        if form <= Form.LOADING and not _NEEDS_MEMORY(operations[0].text):
+        if form <= LOADING and not _NEEDS_MEMORY(operations[0].text):
             head = self._on_full_server
         # What is asked is ASCII, so its characters are its bytes.
         asked = "".join([f"${len(text)}\r\n{text}\r\n" for text, _, _ in operations])

@@ -9,6 +9,8 @@ from limiter_redis.connection.nodes import Node
 from limiter_redis.protocol.commands import Encoder, Operation
 from limiter_redis.protocol.forms import Form, form_after, has_no_functions, is_loaded
 
+LOADING = Form.LOADING  # a member of an enum takes its time to be looked up
+
 
 class Invocation:
     """How the script is called at one node.
@@ -70,7 +72,7 @@ class ScriptCall:
         if self.form is None:
             self.form = invocation.form
             invocation.used = True
-        self.loads = self.form is Form.LOADING
+        self.loads = self.form is LOADING
         self.refused = False
         return encode(operations, self.form)
 

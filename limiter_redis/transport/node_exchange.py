@@ -22,7 +22,7 @@ from limiter_redis.cluster.replicas import Grants, MinReplicas, give_back, grant
 from limiter_redis.cluster.slot_map import SlotMap
 from limiter_redis.connection.deadlines import bounded
 from limiter_redis.connection.exchange import ConnectionPool, exchange
-from limiter_redis.connection.nodes import Node
+from limiter_redis.connection.nodes import ONLY_NODE, Node
 from limiter_redis.protocol import commands, replies
 from limiter_redis.protocol.script import Script
 from limiter_redis.transport.interfaces import Receiver
@@ -85,6 +85,7 @@ class NodeExchange:
         self.timeout = timeout + (0.0 if min_replicas is None else min_replicas.timeout)
         self._min_replicas = min_replicas
         self._invocations = receiver.invocations
+        self._only = self._invocations.at(ONLY_NODE)
         self._pools: dict[Node, ConnectionPool] = {}
 
     def close(self) -> None:
@@ -134,7 +135,7 @@ class NodeExchange:
         connection: Any = None
         try:
             connection = pool.take(deadline)
-            packed = call.encoded(self._encode, call.operations, self._invocations.at(node))
+            packed = call.encoded(self._encode, call.operations, self._only)
             (reply,) = exchange(connection, packed, 1, deadline)
             call.reply = self._read(connection, call, reply, node)
             if isinstance(reply, ConnectionError | TimeoutError):
