@@ -11,6 +11,7 @@ import pytest
 from limiter_core import Change, ConcurrencyLimit, Limiter, SyncLimiter
 from limiter_core.requests import Demand, Granted, Presence, Queued, Request
 from limiter_redis import RedisStore
+from limiter_redis.protocol import commands, policies
 
 from ._servers import Process
 from ._tools import until_now
@@ -289,4 +290,20 @@ def test_a_ticket_that_a_process_sent_before_it_knew_of_a_change_is_judged_among
     face.on_notice(None)
     for ticket in ("holder", "first", "second", *(f"job-{number}" for number in range(MANY))):
         face.withdraw(ticket, ("k",)) or face.release(ticket, ("k",))
+    face.close()
+
+
+def test_a_ticket_of_the_same_call_is_judged(server, other):
+    """The call of an event loop that waits and the change of a policy may travel together."""
+    store = RedisStore(server.url)
+    face = store.sync_face()
+    assert isinstance(face.acquire(job("holder", "k")), Granted)
+    acquire = commands.acquire(job("job", "k"), {}, 0.0)
+    judge = policies.apply("k", "billing", "0,-,0", "0")
+    queued, cursor = store.session.sync_transport().call([acquire, judge])[:2]
+    assert queued.startswith("queued ")
+    assert cursor == "0"
+    assert [each.limit for each in face.inspect("k").waiters] == [0]
+    face.release("job", ("k",))
+    face.release("holder", ("k",))
     face.close()

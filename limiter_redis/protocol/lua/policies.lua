@@ -86,6 +86,7 @@ end
 function policies.apply(w)
   local s = state.load(w[2])
   if s.waiting == 0 and s.offered == 0 then return '0' end
+  state.write_fields(s) -- another operation of this call may have put a ticket there
   local found = call('HSCAN', s.state, w[6], 'MATCH', 't:*', 'COUNT', CHUNK)
   local records, work = found[2], {}
   for i = 1, #records, 2 do
