@@ -228,7 +228,7 @@ class AsyncRedisStore:
             if may_be_on_its_way(error):
                 raise  # it was not answered
             self._session.tracker.policies_unreadable(error)
-            agreed, found = await self._carry_out(layout.look(), deadline), ()
+            agreed, found = await self._look_at_layout(deadline), ()
         self._session.tracker.layout_read(agreed)
         self._session.tracker.policies.update(found, asked_at)
 
@@ -236,7 +236,13 @@ class AsyncRedisStore:
         """Find out, once, that processes of other releases here have the layout of this one."""
         tracker = self._session.tracker
         if not tracker.layout_checked:
-            tracker.layout_read(await self._carry_out(layout.look(), deadline))
+            tracker.layout_read(await self._look_at_layout(deadline))
+
+    async def _look_at_layout(self, deadline: float | None) -> str:
+        try:
+            return await self._carry_out(layout.look(), deadline)
+        except StoreError as error:
+            return layout.unread(error)
 
     def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         self._session.on_notice(callback)

@@ -6,6 +6,8 @@ that comes later gets a `StoreError`, which names both.
 
 from __future__ import annotations
 
+from redis.exceptions import NoPermissionError
+
 from limiter_core import __version__
 from limiter_core.errors import StoreError
 from limiter_redis.protocol.commands import Operation
@@ -16,12 +18,26 @@ from limiter_redis.protocol.words import unword, word
 LAYOUT = 2
 """Raised with each change of keys, records or messages that the release before cannot read."""
 
+UNKNOWN = "-"
+"""The reply where it may not be read: calls go on, as those of releases that note none."""
+
 _OLDER = "a release before 1.0.0rc1"
 
 
 def look() -> Operation:
     """Return the operation that reads which layout is in force, and notes ours if none is."""
     return Operation(f"inspect - layout {LAYOUT} {word(__version__)}", (), "")
+
+
+def unread(error: StoreError) -> str:
+    """Return what counts as the reply to `look` where there is none.
+
+    Raises:
+        StoreError: this error, unless it says that the user may not.
+    """
+    if isinstance(error.__cause__, NoPermissionError):
+        return UNKNOWN
+    raise error
 
 
 def check(line: str, where: str, names: Keyspace) -> None:
@@ -36,7 +52,7 @@ def check(line: str, where: str, names: Keyspace) -> None:
         StoreError: it is another one.
     """
     number, _, release = line.partition(" ")
-    if number in ("-", str(LAYOUT)):
+    if number in (UNKNOWN, str(LAYOUT)):
         return
     if not number.isdecimal():
         raise store_error(

@@ -149,6 +149,17 @@ def test_a_user_without_the_right_to_write_reads_it(own_server: Process) -> None
         store.sync_face().inspect("one")
 
 
+async def test_a_user_who_may_not_read_it_goes_on(own_server: Process) -> None:
+    """A user who has the keys of limits alone may do all that these need."""
+    own_server.admin.set(NAME, OTHER)
+    with closing(RedisStore(allow(own_server, "~{limiter:*}:* &limiter:* +@all"))) as store:
+        SyncLimiter(store).acquire(ONE).release()
+        await (await Limiter(store).acquire(ONE)).release()
+    with closing(RedisStore(allow(own_server, "~{limiter:*}:* &limiter:* +@all"))) as store:
+        assert store.sync_face().inspect("one").in_use == 0
+        assert (await store.async_face().inspect("one")).in_use == 0
+
+
 def test_the_name_of_a_limit_need_not_be_readable_to_be_refused(own_server: Process) -> None:
     """Without the right to read limits by name the layout is asked for alone."""
     own_server.admin.set(NAME, OTHER)
