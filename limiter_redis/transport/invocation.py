@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from redis.exceptions import NoPermissionError
+
 from limiter_redis.connection.nodes import Node
 from limiter_redis.protocol.commands import Encoder, Operation
 from limiter_redis.protocol.forms import Form, form_after, has_no_functions, is_loaded
@@ -90,6 +92,8 @@ class ScriptCall:
         reads = all(each.text.startswith("inspect ") for each in operations)
         other = form_after(self.form, error, reads=reads)
         if other is None:
+            if isinstance(error, NoPermissionError):
+                invocation.forget()  # the rights are others by now: the next call finds out anew
             return False
         self.form, self.refused = other, True
         if has_no_functions(error):

@@ -15,6 +15,7 @@ from limiter_redis.protocol.script import LIBRARY_PREFIX, SCRIPT, Script
 
 from ._servers import OneNode, Process, server_program
 from ._tools import until_now
+from .test_access_rights import WITHOUT_FUNCTIONS, allow
 
 LIMIT = ConcurrencyLimit("key", max_concurrent=1, lease=600)
 BY_FUNCTIONS, BY_SCRIPTS = "called by functions>", "called by scripts>"
@@ -76,6 +77,19 @@ async def test_what_is_found_holds_for_a_connection(own_server: Process) -> None
         own_server.admin.client_kill_filter(_type="normal", skipme=True)
         async with limiter.hold(LIMIT, {"key": 1}):
             assert repr(store).endswith(BY_FUNCTIONS)
+
+
+def test_rights_that_change_while_a_program_runs(own_server: Process) -> None:
+    """Whoever gets functions in place of scripts has them from the second call on."""
+    store = RedisStore(allow(own_server, WITHOUT_FUNCTIONS))
+    with SyncLimiter(store) as limiter:
+        limiter.acquire(LIMIT, {"key": 1}).release()
+        rights = ("+fcall", "+function|load", "-evalsha", "-eval")
+        own_server.admin.execute_command("ACL", "SETUSER", "limited", *rights)
+        with pytest.raises(StoreError, match="evalsha"):
+            limiter.acquire(LIMIT, {"key": 1})
+        limiter.acquire(LIMIT, {"key": 1}).release()
+        assert repr(store).endswith(BY_FUNCTIONS)
 
 
 async def test_no_call_notices_that_the_library_is_gone(mistreated: tuple[Process, str]) -> None:
