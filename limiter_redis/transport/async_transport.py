@@ -251,7 +251,7 @@ class AsyncTransport(LoopTransport):
                 self._stream.fail(Unreadable("the server sent a reply that nobody asked for"))
             return
         call = self._receiving = self._in_flight[0]
-        if call.loads:
+        if call.loads and not isinstance(reply, Unreadable):
             call.loaded(reply, self._invocation)
             self._receiving = None
             return

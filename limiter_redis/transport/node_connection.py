@@ -252,7 +252,7 @@ class NodeConnection:
             self.fail(Unreadable("the server sent a reply that nobody asked for"))
             return
         expected = self._in_flight[0]
-        if isinstance(expected, Call) and expected.loads:
+        if isinstance(expected, Call) and expected.loads and not isinstance(reply, Unreadable):
             expected.loaded(reply, self._invocation)
             return
         self._in_flight.popleft()

@@ -105,6 +105,28 @@ def test_a_thread_gets_out(reply: str, kind: str) -> None:
         store.close()
 
 
+class NoLibrary(HostileServer):
+    """A server that has no function, and answers FUNCTION LOAD with what cannot be read."""
+
+    def _reply(self, words: list[bytes], send: Send) -> None:
+        replies = {b"FCALL": b"-ERR Function not found\r\n", b"FUNCTION": b"?\r\n"}
+        if words[0] in replies:
+            send(replies[words[0]])
+        else:
+            super()._reply(words, send)
+
+
+async def test_a_task_gets_out_where_the_script_cannot_be_loaded(kind: str) -> None:
+    """It tries twice, and not for ever."""
+    with NoLibrary(well) as server:
+        store = RedisStore(url_of(server, kind))
+        async with asyncio.timeout(ENDS_IN):
+            with pytest.raises(StoreError, match="no reply begins with"):
+                await Limiter(store).acquire(BY_ID, {"id": 1})
+        assert server.connections < 20
+        await give_up(store)
+
+
 def bad_for(operations_of: bytes, otherwise: Answer, bad: Answer) -> Answer:
     def answer(operations: list[bytes], send: Send) -> None:
         one_is = any(operations_of in each for each in operations)
