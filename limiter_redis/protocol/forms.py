@@ -31,6 +31,10 @@ _NO_WRITES = re.compile("(?:MISCONF|NOREPLICAS) ")
 """How the errors of a server begin that takes no writes for a while."""
 
 
+_NO_COMMAND = re.compile("unknown|unsupported|disabled|not (?:available|support|allowed|permitted)")
+"""In what a server, a proxy or a hosted service says of a command that it does not have."""
+
+
 def form_after(form: Form, error: Exception, *, reads: bool) -> Form | None:
     """Return the form in which to send a call again; None: what the server said is about else.
 
@@ -57,7 +61,7 @@ def has_no_functions(error: Exception) -> bool:
     said = str(error).lower()
     if isinstance(error, NoPermissionError):
         return "fcall" in said
-    return "unknown command" in said and "fcall" in said
+    return "fcall" in said and _NO_COMMAND.search(said) is not None
 
 
 def is_loaded(reply: object) -> bool:

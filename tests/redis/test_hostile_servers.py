@@ -105,6 +105,38 @@ def test_a_thread_gets_out(reply: str, kind: str) -> None:
         store.close()
 
 
+class NoFunctions(HostileServer):
+    """What answers FCALL with an error."""
+
+    says = ""
+
+    def _reply(self, words: list[bytes], send: Send) -> None:
+        if words[0] == b"FCALL":
+            send(f"-ERR {self.says}\r\n".encode())
+        else:
+            super()._reply(words, send)
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "unknown command 'FCALL', with args beginning with: 'limiter'",
+        "unknown command `FCALL`, with args beginning with: `limiter`, ",
+        "Command is not available: 'FCALL'. See the list of commands.",
+        "unsupported command 'fcall'",
+        "command FCALL is not supported",
+        "command 'fcall' is not allowed",
+    ],
+)
+async def test_scripts_are_called_where_there_are_no_functions(kind: str, says: str) -> None:
+    """Also behind a proxy, and at a service, each of which has words of its own."""
+    with NoFunctions(well) as server:
+        server.says = says
+        async with Limiter(store := RedisStore(url_of(server, kind))) as limiter:
+            await (await limiter.acquire(BY_ID, {"id": 1})).release()
+            assert repr(store).endswith(" called by scripts>")
+
+
 class NoLibrary(HostileServer):
     """A server that has no function, and answers FUNCTION LOAD with what cannot be read."""
 
