@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from limiter_core.limits import ConflictResolution
-from limiter_core.requests import Demand, Request
+from limiter_core.requests import Demand, Presence, Request
 from limiter_core.store import SyncStore
 from limiter_core.testing import FakeClock
 from limiter_core.testing._calls import LISTENED_LEASE
@@ -139,6 +139,26 @@ def test_a_policy_that_has_ended_by_the_clock_of_the_server_does_not_count(machi
     steps.change_policy("one", "1", 3.1)
     steps.pass_time(4.002)
     steps.call([call])
+    steps.teardown()
+
+
+def test_a_dead_waiter_at_the_head_blocks_none_behind_it(machine: Any) -> None:
+    """Also where a step serves its key for another one, and has not reaped it (S2)."""
+    a, b, c = (Demand(f"model/{key}", 2, 1) for key in "abc")
+
+    def call(*demands: Demand, payload: bytes | None = None) -> Request:
+        return Request("", demands, 30.1, claim=3.3, payload=payload, claimant="worker-1")
+
+    steps = machine()
+    steps.begin("swept", 2, [ConflictResolution.QUEUE], [call(a), call(a, b, payload=b"job")])
+    steps.evict(0)
+    steps.call([call(a._replace(name="one")), call(b._replace(limit=0), a), call(a, b, c)])
+    steps.pass_time(2.002)
+    presence = Presence("queue:x", "one")
+    for times in (2, 3):
+        steps.ignore_offers(times, presence)
+    steps.pass_time(0.502)
+    steps.ignore_offers(2, presence)
     steps.teardown()
 
 

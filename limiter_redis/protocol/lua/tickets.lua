@@ -202,10 +202,10 @@ function tickets.remove(t)
   tickets.leave(t)
 end
 
--- Whether a ticket in a queue stopped renewing: a step that could not reap all still serves none
--- of the dead (S2).
+-- Whether a ticket in a queue stopped renewing: a step that has not reaped all of a key serves none of
+-- the dead, and none of them blocks a waiter (S2).
 function tickets.is_dead(s, t)
-  if t.durable or (s.reaped_at == now and not s.unreaped) then return false end
+  if t.durable then return false end
   local due = state.end_of(s, 't' .. t.id)
   return due and due <= now
 end

@@ -59,13 +59,15 @@ function turns.serve(work)
         break
       end
       local id = sub(member, RANK + 1)
-      local blocked = turns.is_blocked(s, id)
+      local reaped = s.reaped_at == now and not s.unreaped
+      local blocked = reaped and turns.is_blocked(s, id)
       local t = not blocked and tickets.read(s, id)
       if not blocked and not t then -- cannot be; but a queue must not stop at a member without a ticket
         state.set_place(s, name, member, false)
         s.waiting = math.max(0, s.waiting - 1)
       else
-        if blocked or s.paused or not state.fits(s, t.demands[t.home]) then -- a wide waiter blocks those behind (S8)
+        local dead = not reaped and tickets.is_dead(s, t)
+        if not dead and (blocked or s.paused or not state.fits(s, t.demands[t.home])) then -- a wide waiter blocks those behind (S8)
           -- Whoever stands behind a job is served when the last worker goes that can wake it.
           local at = name ~= '' and presence.lasts(s, name) or 0
           if at ~= s.recheck then
@@ -80,7 +82,7 @@ function turns.serve(work)
           break
         end
         budget = budget - 1
-        local blocking, dead = turns.blocking_elsewhere(t), tickets.is_dead(s, t)
+        local blocking = not dead and turns.blocking_elsewhere(t)
         if dead then
           tickets.remove(t)
           for _, d in ipairs(t.demands) do
