@@ -64,6 +64,11 @@ def has_no_functions(error: Exception) -> bool:
     return "fcall" in said and _NO_COMMAND.search(said) is not None
 
 
+def may_call_no_script(error: Exception) -> bool:
+    """Whether the user's rights do not have EVALSHA, or EVAL."""
+    return isinstance(error, NoPermissionError) and "'eval" in str(error).lower()
+
+
 def is_loaded(reply: object) -> bool:
     """Whether the reply to FUNCTION LOAD says that the library is there."""
     return not isinstance(reply, Exception) or "already exists" in str(reply)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import NoPermissionError
-
 from limiter_redis.connection.nodes import Node
 from limiter_redis.protocol.commands import Encoder, Operation
-from limiter_redis.protocol.forms import Form, form_after, has_no_functions, is_loaded
+from limiter_redis.protocol.forms import (
+    Form,
+    form_after,
+    has_no_functions,
+    is_loaded,
+    may_call_no_script,
+)
 
 LOADING = Form.LOADING  # a member of an enum takes its time to be looked up
 
@@ -92,7 +96,7 @@ class ScriptCall:
         reads = all(each.text.startswith("inspect ") for each in operations)
         other = form_after(self.form, error, reads=reads)
         if other is None:
-            if isinstance(error, NoPermissionError):
+            if may_call_no_script(error):
                 invocation.forget()  # the rights are others by now: the next call finds out anew
             return False
         self.form, self.refused = other, True

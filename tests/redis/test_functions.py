@@ -92,6 +92,16 @@ def test_rights_that_change_while_a_program_runs(own_server: Process) -> None:
         assert repr(store).endswith(BY_FUNCTIONS)
 
 
+def test_a_key_that_is_refused_says_nothing_of_the_form(own_server: Process) -> None:
+    """It is one entry in ACL LOG, and not one for each look for limits by name."""
+    store = RedisStore(allow(own_server, f"{WITHOUT_FUNCTIONS} resetkeys ~{{limiter:*}}:*"))
+    with SyncLimiter(store) as limiter:
+        for number in range(3):
+            store.session.tracker.policies.valid_until = 0.0
+            limiter.acquire(LIMIT, {"key": number}).release()
+    assert own_server.admin.info("commandstats")["cmdstat_fcall"]["rejected_calls"] < 3
+
+
 async def test_no_call_notices_that_the_library_is_gone(mistreated: tuple[Process, str]) -> None:
     """It is loaded again; what was on its way meanwhile is done once, and in order."""
     server, url = mistreated
