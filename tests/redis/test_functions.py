@@ -15,7 +15,7 @@ from limiter_redis.protocol.script import LIBRARY_PREFIX, SCRIPT, Script
 
 from ._servers import OneNode, Process, server_program
 from ._tools import until_now
-from .test_access_rights import WITHOUT_FUNCTIONS, allow
+from .test_access_rights import allow
 
 LIMIT = ConcurrencyLimit("key", max_concurrent=1, lease=600)
 BY_FUNCTIONS, BY_SCRIPTS = "called by functions>", "called by scripts>"
@@ -81,7 +81,7 @@ async def test_what_is_found_holds_for_a_connection(own_server: Process) -> None
 
 def test_rights_that_change_while_a_program_runs(own_server: Process) -> None:
     """Whoever gets functions in place of scripts has them from the second call on."""
-    store = RedisStore(allow(own_server, WITHOUT_FUNCTIONS))
+    store = RedisStore(allow(own_server, "~{limiter* &limiter:* +@all -fcall"))
     with SyncLimiter(store) as limiter:
         limiter.acquire(LIMIT, {"key": 1}).release()
         rights = ("+fcall", "+function|load", "-evalsha", "-eval")
@@ -94,7 +94,7 @@ def test_rights_that_change_while_a_program_runs(own_server: Process) -> None:
 
 def test_a_key_that_is_refused_says_nothing_of_the_form(own_server: Process) -> None:
     """It is one entry in ACL LOG, and not one for each look for limits by name."""
-    store = RedisStore(allow(own_server, f"{WITHOUT_FUNCTIONS} resetkeys ~{{limiter:*}}:*"))
+    store = RedisStore(allow(own_server, "~{limiter:*}:* &limiter:* +@all -fcall"))
     with SyncLimiter(store) as limiter:
         for number in range(3):
             store.session.tracker.policies.valid_until = 0.0
