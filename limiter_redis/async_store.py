@@ -327,7 +327,7 @@ class AsyncRedisStore:
                     await after_slice()
 
     async def _find(self, request_id: str) -> str | None:
-        """Return a key of a lease or ticket: from our own books, or by looking at all keys."""
+        """Return a key of a lease or ticket: from our own entries, or by looking at all keys."""
         entry = self._session.tracker.entries.get(request_id)
         if entry is not None:
             return entry.key

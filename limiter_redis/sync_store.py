@@ -322,7 +322,7 @@ class SyncRedisStore:
                     after_slice()
 
     def _find(self, request_id: str) -> str | None:
-        """Return a key of a lease or ticket: from our own books, or by looking at all keys."""
+        """Return a key of a lease or ticket: from our own entries, or by looking at all keys."""
         entry = self._session.tracker.entries.get(request_id)
         if entry is not None:
             return entry.key

@@ -1,4 +1,4 @@
-"""The words of this process's books: states, events, entries, and what is said to listeners."""
+"""The leases and tickets of this process: states, events, entries, and calls of listeners."""
 
 from __future__ import annotations
 
@@ -149,8 +149,8 @@ class Entry:
         return self.request.demands[0].key
 
 
-class Said(NamedTuple):
-    """What is to be said to a listener: exactly one of these.
+class ListenerCall(NamedTuple):
+    """A call of a listener that is due: exactly one of these.
 
     Attributes:
         entry: whose listener.

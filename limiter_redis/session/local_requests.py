@@ -4,7 +4,7 @@ An entry is there from the moment a caller asks until the store has confirmed th
 request is left. So news that come before the reply that they belong to are kept in it, and what
 nobody wants any more is released until that has worked. The transports, the background thread and
 the operations of the store say what happened (`Event`); the table in `transitions.py` says what
-follows; what is to be said to listeners stands in `outbox` until somebody has said it.
+follows; calls of listeners that are due stand in `outbox` until they are made.
 
 The laws, each tested in every order of events (`tests/redis/test_local_requests.py`):
 
@@ -14,8 +14,8 @@ The laws, each tested in every order of events (`tests/redis/test_local_requests
 - L4  What nobody has is released, until that is confirmed or its lease is over.
 - L5  An entry ends when its caller is gone.
 - L6  A look (`Mode.LOOK`) changes nothing.
-- L7  A call is told one outcome, once.
-- L8  After a silence (messages or replies may be lost) all entries are looked at, at once.
+- L7  A call is notified of one outcome, once.
+- L8  After a gap (messages or replies may be lost) all entries are looked at, at once.
 - L9  A closed store keeps renewing what is still held, and asks for nothing that was lost.
 
 News of a loss carry the fencing token of the lease that they are about, so that those of an older
@@ -29,7 +29,7 @@ from collections.abc import Callable
 
 from limiter_core.requests import Answer, Demand, Granted, Loss, Mode, Queued, Request, from_fields
 from limiter_redis.session.entries import NOW, Entry, Event, State
-from limiter_redis.session.transitions import LOOK, MARGIN, UNSURE, Books, with_margin
+from limiter_redis.session.transitions import LOOK, MARGIN, UNSURE, EntryTable, with_margin
 
 # The members of an enum take their time to be looked up.
 ASK, GRANTED, RELEASE, RELEASED = Event.ASK, Event.GRANTED, Event.RELEASE, Event.RELEASED
@@ -38,7 +38,7 @@ UNKNOWN_LEASE = 60.0
 """Seconds that a lease is taken to live whose own time is not known."""
 
 
-class LocalRequests(Books):
+class LocalRequests(EntryTable):
     """The entries of one store in one process.
 
     Its methods are events. Whoever calls them makes sure that one runs at a time, and afterwards
@@ -228,7 +228,7 @@ class LocalRequests(Books):
 
     # -- what the store says ----------------------------------------------------------------------
 
-    def heard_answer(
+    def answer_received(
         self, request_id: str, answer: Answer | None, sent_at: float, now: float
     ) -> None:
         """A message: the answer to a waiter has changed; None: the message does not say to what."""
@@ -251,7 +251,7 @@ class LocalRequests(Books):
         else:
             self._step(entry, Event.NEWS_REFUSED, now, sent_at, answer)
 
-    def heard_loss(self, request_id: str, loss: Loss, token: int, now: float) -> None:
+    def loss_received(self, request_id: str, loss: Loss, token: int, now: float) -> None:
         """A message: a lease has ended, or (`Loss.PREEMPTED`) is to be released.
 
         Args:
@@ -312,7 +312,7 @@ class LocalRequests(Books):
             hold = max(0.001, hold - (now - entry.granted_at))
         return entry.request._replace(mode=Mode.RECLAIM, fencing_token=entry.token, max_hold=hold)
 
-    def silence(self, concerned: Callable[[Entry], bool] | None = None) -> None:
+    def note_gap(self, concerned: Callable[[Entry], bool] | None = None) -> None:
         """Messages or replies may have been lost until now.
 
         Args:
@@ -325,7 +325,7 @@ class LocalRequests(Books):
     # -- time -------------------------------------------------------------------------------------
 
     def due(self, now: float) -> list[Entry]:
-        """Return what has to be renewed; the caller renews it now, or says `silence`."""
+        """Return what has to be renewed; the caller renews it now, or calls `note_gap`."""
         if now < self._next_due:
             return []
         self._next_due = math.inf

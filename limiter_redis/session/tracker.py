@@ -20,7 +20,7 @@ from limiter_redis.connection.backoff import Refusals
 from limiter_redis.protocol import layout, replies
 from limiter_redis.protocol.errors import is_unreadable, may_be_on_its_way
 from limiter_redis.protocol.keyspace import keyspace_of
-from limiter_redis.session.entries import Entry, Event, Said
+from limiter_redis.session.entries import Entry, Event, ListenerCall
 from limiter_redis.session.known_policies import KnownPolicies
 from limiter_redis.session.local_requests import LocalRequests
 from limiter_redis.session.notices import Notices
@@ -74,7 +74,7 @@ class RequestTracker:
         cluster."""
         self._no_policies = RepeatedWarning("cannot read limits by name, which do not count here")
         self._unreadable = RepeatedWarning("could not pass on what the store said")
-        self._failures = RepeatedWarning("a listener could not be told what the store said")
+        self._failures = RepeatedWarning("a listener failed with what the store said")
         self.after_turn: Callable[[], object] = lambda: None
         """Is called by the renewer, as long as it runs, every fraction of a second."""
 
@@ -198,30 +198,30 @@ class RequestTracker:
         outbox = self.requests.outbox
         while outbox:
             try:
-                said = outbox[0]
+                call = outbox[0]
             except IndexError:  # another thread was faster
                 return
             try:
-                self._notify(said)
+                self._notify(call)
             except Exception as error:
                 if in_callers_thread:
                     raise
                 self._failures.note(error, unknown=True)
             with self._lock:
-                if outbox and outbox[0] is said:
+                if outbox and outbox[0] is call:
                     outbox.popleft()
 
-    def _notify(self, said: Said) -> None:
-        listener = said.entry.listener
+    def _notify(self, call: ListenerCall) -> None:
+        listener = call.entry.listener
         if listener is None:
             return
-        if said.loss is not None:
-            listener.lease_lost(said.loss)
-        elif said.renewed_until is not None:
-            listener.lease_renewed(said.renewed_until)
-        elif not listener.look_again(said.answer):
+        if call.loss is not None:
+            listener.lease_lost(call.loss)
+        elif call.renewed_until is not None:
+            listener.lease_renewed(call.renewed_until)
+        elif not listener.look_again(call.answer):
             with self._lock:
-                self.requests.caller_gone(said.entry, time.monotonic())
+                self.requests.caller_gone(call.entry, time.monotonic())
 
     # -- news -------------------------------------------------------------------------------------
 
@@ -266,9 +266,9 @@ class RequestTracker:
             now = time.monotonic()
             with self._lock:
                 if news.loss is not None:
-                    self.requests.heard_loss(news.id, news.loss, news.token, now)
+                    self.requests.loss_received(news.id, news.loss, news.token, now)
                 else:
-                    self.requests.heard_answer(news.id, news.answer, sent_at, now)
+                    self.requests.answer_received(news.id, news.answer, sent_at, now)
             self.notify(in_callers_thread=in_callers_thread)
 
     def receive_undelivered(self, line: str) -> None:
@@ -320,7 +320,7 @@ class RequestTracker:
             concerned: says of which requests; None for all.
         """
         with self._lock:
-            self.requests.silence(concerned)
+            self.requests.note_gap(concerned)
 
     def wake(self) -> None:
         """Have all waiters ask again; those whose event loop has ended are released."""

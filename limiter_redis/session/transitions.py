@@ -12,7 +12,7 @@ from limiter_core.backoff import backoff
 from limiter_core.jitter import jitter
 from limiter_core.requests import Answer, Granted, Listener, Loss, Mode, Request, from_fields
 from limiter_redis.connection.backoff import FIRST, LONGEST
-from limiter_redis.session.entries import NOW, Entry, Event, Said, State
+from limiter_redis.session.entries import NOW, Entry, Event, ListenerCall, State
 
 MARGIN = 0.1
 """The part of a lease by which a holder stops before the store does: for the way, and for clocks
@@ -40,7 +40,7 @@ def with_margin(granted: Granted, lease: float) -> Granted:
     return from_fields(Granted, (token, expires_in - margin, margin, waited))
 
 
-class Books:
+class EntryTable:
     """The entries of one store in one process, and how the table changes them."""
 
     def __init__(self, jitter: Callable[[], float] = jitter.random) -> None:
@@ -50,7 +50,7 @@ class Books:
         """Other deliveries of jobs whose ids are in `entries`, until the store has answered."""
         self.releasing: dict[Entry, Entry] = {}
         """Requests that nobody wants any more."""
-        self.outbox: deque[Said] = deque()
+        self.outbox: deque[ListenerCall] = deque()
         """What is to be said, the oldest first."""
         self.looks: dict[str, float] = {}
         """Keys that somebody here waits for, and when their next lease ends (local clock)."""
@@ -191,31 +191,31 @@ class Books:
         self._tell_end(entry)
 
     def _tell_end(self, entry: Entry, *_: Any) -> None:
-        self.outbox.append(Said(entry, renewed_until=entry.expires_at))
+        self.outbox.append(ListenerCall(entry, renewed_until=entry.expires_at))
 
     def _over(self, entry: Entry, now: float, *_: Any) -> None:
         """Say that nobody renewed it in time, or that it was held too long."""
         max_hold = entry.request.max_hold
         overran = max_hold is not None and now - entry.granted_at >= max_hold * (1 - 2 * MARGIN)
-        self.outbox.append(Said(entry, loss=Loss.OVERRAN if overran else Loss.CUT_OFF))
+        self.outbox.append(ListenerCall(entry, loss=Loss.OVERRAN if overran else Loss.CUT_OFF))
 
     def _look_now(self, entry: Entry, *_: Any) -> None:
         """Have it renewed at once, whatever a renewal that is on its way will say."""
         entry.renew_at = self._next_due = NOW
 
     def _say_lost(self, entry: Entry, *told: Any) -> None:
-        self.outbox.append(Said(entry, loss=told[-2]))
+        self.outbox.append(ListenerCall(entry, loss=told[-2]))
 
     def _tell_preempted(self, entry: Entry, *_: Any) -> None:
         if not entry.preempted:
-            self.outbox.append(Said(entry, loss=Loss.PREEMPTED))
+            self.outbox.append(ListenerCall(entry, loss=Loss.PREEMPTED))
             entry.preempted = True
 
     def _deliver(self, entry: Entry, _: float, __: float, answer: Any, *___: Any) -> None:
-        self.outbox.append(Said(entry, answer=answer))
+        self.outbox.append(ListenerCall(entry, answer=answer))
 
     def _wake(self, entry: Entry, *_: Any) -> None:
-        self.outbox.append(Said(entry))
+        self.outbox.append(ListenerCall(entry))
 
     def _send(self, entry: Entry, now: float, *_: Any) -> None:
         """Have it released with the next renewals."""
@@ -279,7 +279,7 @@ def _read(text: str) -> list[list[Cell]]:
         for column, cell in zip(head[1:], cells, strict=True):
             if cell != "-":
                 state, *actions = cell.split(" ")
-                does = tuple(getattr(Books, "_" + action) for action in actions)
+                does = tuple(getattr(EntryTable, "_" + action) for action in actions)
                 table[State[column]][Event[name]] = State[state], does
     return table
 

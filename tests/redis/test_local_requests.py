@@ -16,7 +16,7 @@ import pytest
 
 from limiter_redis.session import transitions
 from limiter_redis.session.entries import Entry, Event, State
-from limiter_redis.session.transitions import Books, Cell
+from limiter_redis.session.transitions import Cell, EntryTable
 
 from .orders.callers import KINDS, Caller
 from .orders.cases import CASES, RARE, Case
@@ -100,11 +100,13 @@ def dashes() -> Iterator[Place]:
 def orders_by_cell(monkeypatch: pytest.MonkeyPatch) -> dict[Place, list[tuple[str, Order]]]:
     """Return orders that come to each cell of the table, the shortest first."""
     reached: set[Place] = set()
-    step = Books._step
+    step = EntryTable._step
 
-    def noting(books: Books, entry: Entry, event: Event, *given: object, **named: object) -> None:
+    def noting(
+        table: EntryTable, entry: Entry, event: Event, *given: object, **named: object
+    ) -> None:
         reached.add((entry.state, event))
-        step(books, entry, event, *given, **named)
+        step(table, entry, event, *given, **named)
 
     found: defaultdict[Place, list[tuple[str, Order]]] = defaultdict(list)
     tries = [[(case.kind, case.order) for case in CASES], RARE]
@@ -114,7 +116,7 @@ def orders_by_cell(monkeypatch: pytest.MonkeyPatch) -> dict[Place, list[tuple[st
         for situation in SITUATIONS
     ]
     with monkeypatch.context() as patched:
-        patched.setattr(Books, "_step", noting)
+        patched.setattr(EntryTable, "_step", noting)
         for some in tries:
             count: defaultdict[Place, int] = defaultdict(int)
             for kind, order in some:

@@ -79,10 +79,10 @@ class OneRequest:
         self.answer(Granted(token, LEASE))
 
     def lose(self, loss: Loss = Loss.EVICTED, token: int = 7) -> None:
-        self.requests.heard_loss("r", loss, token, NOW)
+        self.requests.loss_received("r", loss, token, NOW)
 
     def hear(self, answer: Answer | None) -> None:
-        self.requests.heard_answer("r", answer, NOW, NOW)
+        self.requests.answer_received("r", answer, NOW, NOW)
 
     def told(self) -> list[Answer | Loss | None]:
         """Tell the listener what is to be told; returns all that it was told."""
@@ -243,7 +243,7 @@ def test_news_of_a_grant_that_took_long_have_the_store_asked(one: OneRequest) ->
     """The slot may be another's by now."""
     one.ask()
     one.answer(QUEUED)
-    one.requests.heard_answer("r", Granted(7, LEASE), NOW - 2.0, NOW)
+    one.requests.answer_received("r", Granted(7, LEASE), NOW - 2.0, NOW)
     assert one.entry.state is State.WAITING
     assert one.told() == [None]
 
@@ -296,7 +296,7 @@ RELEASING: list[Act] = [*HELD, lambda one: one.requests.release("r", NOW)]
         (WAITING, lambda one: one.hear(GRANTED), State.HELD, [TOLD_GRANTED]),
         (WAITING, lambda one: one.hear(REPLACED), State.GONE, [REPLACED]),
         (WAITING, lambda one: one.hear(None), State.WAITING, [None]),
-        (HELD, lambda one: one.requests.silence(), State.HELD, []),
+        (HELD, lambda one: one.requests.note_gap(), State.HELD, []),
         (HELD, lambda one: one.requests.release("r", NOW, "k"), State.RELEASING, []),
         (RELEASING, lambda one: one.requests.released(one.noted), State.GONE, []),
         (RELEASING, lambda one: one.requests.not_released(one.noted, NOW), State.RELEASING, []),

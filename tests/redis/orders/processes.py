@@ -61,9 +61,9 @@ class Processes:
         for requests in self.all:
             requests.deadlines(now)
 
-    def silence(self) -> None:
+    def note_gap(self) -> None:
         for requests in self.all:
-            requests.silence()
+            requests.note_gap()
 
     def wake(self, now: float) -> None:
         for requests in self.all:

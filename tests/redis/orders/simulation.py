@@ -189,7 +189,7 @@ class Simulation:
 
     def _hint(self, caller: Caller) -> None:
         """A message says that the answer may have changed."""
-        caller.requests.heard_answer(caller.request.id, None, self.now, self.now)
+        caller.requests.answer_received(caller.request.id, None, self.now, self.now)
 
     def _loop_end_noticed(self) -> None:
         self.loop_ended = False
@@ -251,7 +251,7 @@ class Simulation:
         message = self.network.take(label)
         self.server.release(message.request, for_good=False)
         requests, token = self.callers[message.caller].requests, message.reply.fencing_token
-        requests.heard_loss(message.request.id, Loss.FORGOTTEN, token, self.now)
+        requests.loss_received(message.request.id, Loss.FORGOTTEN, token, self.now)
         self._ask_failed(message, unsure=False)
 
     def _ask_failed(self, message: Message, *, unsure: bool) -> None:
@@ -284,7 +284,7 @@ class Simulation:
             if request.claimant:  # of a job whose lease was lost no entry is left
                 key = request.demands[0].key
                 requests.release(request.id, self.now, key, request.claimant)
-        requests.silence()  # news may have been lost with it
+        requests.note_gap()  # news may have been lost with it
 
     def _read(self, label: str) -> None:
         """The process reads a reply."""
@@ -313,9 +313,9 @@ class Simulation:
         caller = self.callers[news.caller]
         requests, request_id = caller.requests, caller.request.id
         if isinstance(news.said, Loss):
-            requests.heard_loss(request_id, news.said, news.token, self.now)
+            requests.loss_received(request_id, news.said, news.token, self.now)
         else:
-            requests.heard_answer(request_id, news.said, news.sent_at, self.now)
+            requests.answer_received(request_id, news.said, news.sent_at, self.now)
 
     def _lose(self, label: str) -> None:
         """News are lost."""
@@ -325,7 +325,7 @@ class Simulation:
 
     def _subscribed(self) -> None:
         self.unheard = False
-        self.processes.silence()
+        self.processes.note_gap()
 
     def _lose_connections(self) -> None:
         messages, self.network.messages = self.network.messages, []
