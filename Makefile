@@ -8,8 +8,10 @@ PYTHON ?= $(or $(firstword $(foreach name,python3 python3.14 python3.13 python3.
   $(if $(shell $(name) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(name)))),python3)
 PYENV_ROOT ?= $(HOME)/.pyenv
 
-# The tests run on these, where they are present, whichever of them made .venv.
+# The tests run on these, where they are present, whichever of them made .venv: `make test-pythons`.
 TESTED := 3.11 3.12 3.13
+# `make test` runs on the oldest and on the newest: what one between them has, one of the two has.
+ENDS := $(firstword $(TESTED)) $(lastword $(TESTED))
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -34,7 +36,7 @@ WORKERS ?= 6
 PARALLEL = --numprocesses $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo environments chromium test test-fastmcp test-fast test-here test-redis-5 test-slow test-faults test-containers test-wheel docs docs-serve lint types bench fix clean
+.PHONY: help demo environments chromium test test-browser test-fastmcp test-fast test-here test-pythons test-redis-5 test-slow test-faults test-containers test-wheel docs docs-serve lint types bench fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,13 +44,13 @@ help: ## list the targets
 demo: $(VENV)/.installed ## replay a log of calls under limits, and show who held what when
 	$(BIN)/limiter demo $(ARGS)
 
-test: environments test-here test-redis-5 $(if $(ARGS),,test-fastmcp) $(TESTED:%=test-%) ## run all tests, and what depends on it on the others of Python 3.11, 3.12 and 3.13
+test: environments test-here test-redis-5 $(if $(ARGS),,test-fastmcp) $(ENDS:%=test-%) ## run all tests but those in a browser, and what depends on it on the other of Python 3.11 and 3.13
 
 # All that `test` needs, at the same time.
-OTHERS = $(filter-out $(shell $(PYTHON) $(VERSION_OF)),$(TESTED))
+OTHERS = $(filter-out $(shell $(PYTHON) $(VERSION_OF)),$(ENDS))
 environments:
 	@$(MAKE) --no-print-directory --jobs $(VENV)/.tools $(VENV)-redis-5/.installed \
-	  $(VENV)-fastmcp/.installed $(foreach version,$(OTHERS),$(if $(call found,$(version)),$(VENV)-$(version)/.installed)) chromium
+	  $(VENV)-fastmcp/.installed $(foreach version,$(OTHERS),$(if $(call found,$(version)),$(VENV)-$(version)/.installed))
 
 # For the tests of the page. Where it cannot be had they are skipped, and name it.
 chromium:
@@ -65,7 +67,13 @@ tested = $(1) -m pytest $(PARALLEL) $(2) || \
     $(1) -m pytest --last-failed --last-failed-no-failures none $(2); }
 
 test-here: $(VENV)/.tools
-	$(call tested,$(BIN)/python,$(ARGS))
+	$(call tested,$(BIN)/python,$(or $(ARGS),--ignore $(IN_BROWSER)))
+
+IN_BROWSER := tests/web/test_browser.py
+test-browser: $(VENV)/.tools chromium ## run the tests of the page in a browser
+	$(call tested,$(BIN)/python,$(IN_BROWSER) $(ARGS))
+
+test-pythons: $(TESTED:%=test-%) ## run what depends on it on Python 3.11, 3.12 and 3.13
 
 # Every server is tried once, on .venv.
 ON_ONE_SERVER := -k "not redis-server"
