@@ -27,7 +27,7 @@ class Zopfli:
 
     def flush(self) -> bytes:
         """Return all of it, deflated: without the header and the checksum of zlib."""
-        import zopfli.zlib  # noqa: PLC0415
+        import zopfli.zlib  # noqa: PLC0415  (it may be missing)
 
         return zopfli.zlib.compress(self._data)[2:-4]
 
@@ -35,7 +35,12 @@ class Zopfli:
 class SmallWheel(BuildHookInterface[Any]):
     """Packs the wheel anew."""
 
-    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
+    def finalize(
+        self,
+        version: str,
+        build_data: dict[str, Any],  # noqa: ARG002  (Hatchling gives it)
+        artifact_path: str,
+    ) -> None:
         """Replace the wheel by one with the same members."""
         if version == "editable" or find_spec("zopfli") is None:
             return
@@ -45,6 +50,7 @@ class SmallWheel(BuildHookInterface[Any]):
                 data = old.read(member)
                 with new.open(member, "w") as file:
                     if member.compress_type == zipfile.ZIP_DEFLATED:
+                        # zipfile has no public way to choose a compressor
                         file._compressor = Zopfli()  # type: ignore[attr-defined] # noqa: SLF001
                     file.write(data)
         packed.replace(built)

@@ -58,7 +58,7 @@ web = FastAPI(lifespan=lifespan)
 
 
 @web.get("/customers/{number}", dependencies=[Depends(limit(limiter, CRM))])
-async def customer(number: int) -> list[float]:  # noqa: ARG001
+async def customer(number: int) -> list[float]:  # noqa: ARG001  (the limit uses it)
     """Return when a call of the CRM began and ended."""
     begun = time.time()
     await asyncio.sleep(0.05)  # here you call the CRM
@@ -73,7 +73,7 @@ install(app, STORE)
 
 
 @app.task(name="sync_customer", base=LimitedTask, limits=[CRM])
-def sync_customer(number: int) -> list[float]:  # noqa: ARG001
+def sync_customer(number: int) -> list[float]:  # noqa: ARG001  (the limit uses it)
     """Return when a call of the CRM began and ended."""
     begun = time.time()
     time.sleep(0.05)  # here you call the CRM

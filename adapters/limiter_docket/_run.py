@@ -114,6 +114,7 @@ class TaskRun:
             finally:
                 await release
 
+        # Docket has no hook there; `store_reason` does the same for a task that is cancelled.
         self._execution.mark_as_completed = mark_as_completed  # type: ignore[method-assign]
 
     def cancel(self, ticket: str) -> None:

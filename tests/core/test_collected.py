@@ -259,9 +259,11 @@ async def test_so_does_that_of_a_limiter_for_event_loops(unfinished: list[str]):
 
 def test_so_does_the_end_of_a_process():
     code = """if True:
-        import time
+        import atexit, threading
         from limiter_core._collected import do_later
-        do_later(lambda: (time.sleep(0.1), print("done", flush=True)))
+        at_exit = threading.Event()
+        atexit.register(at_exit.set)
+        do_later(lambda: (at_exit.wait(20), print("done", flush=True)))
     """
     command = [sys.executable, "-c", code]
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)

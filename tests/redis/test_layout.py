@@ -150,7 +150,7 @@ def test_a_user_without_the_right_to_write_reads_it(own_server: Process) -> None
 
 
 async def test_a_user_who_may_not_read_it_goes_on(own_server: Process) -> None:
-    """A user who has the keys of limits alone may do all that these need."""
+    """A user with rights for the keys of limits, and for no others, may do what these need."""
     own_server.admin.set(NAME, OTHER)
     with closing(RedisStore(allow(own_server, "~{limiter:*}:* &limiter:* +@all"))) as store:
         SyncLimiter(store).acquire(ONE).release()
