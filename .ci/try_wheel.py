@@ -1,6 +1,6 @@
 """Tries what is uploaded: builds sdist and wheel, and uses the wheel as a user does.
 
-`make test-wheel` runs it where build, twine and cyclonedx-bom are installed.
+`make test-wheel` runs it where build, twine, cyclonedx-bom and zopfli are installed.
 
 The wheel is installed alone in an empty environment: the README's first program and the examples
 of the core run there, and each missing extra names itself. Then there is an environment per extra,
@@ -23,6 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.parser import Parser
 from pathlib import Path
+
+from small_wheel import pack
 
 ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
@@ -77,13 +79,14 @@ def run(*command: str | Path, cwd: Path = ROOT, fails: bool = False) -> str:
 
 
 def build() -> Path:
-    """Build both; returns the wheel, which is made of what the sdist has."""
+    """Build both; returns the wheel, which is made of what the sdist has, and packed anew."""
     for old in DIST.glob("concurrency_limits-*"):
         old.unlink()
     run(sys.executable, "-m", "build", "--outdir", DIST, ROOT)
+    (wheel,) = DIST.glob("*.whl")
+    pack(wheel)
     files = sorted(DIST.glob("concurrency_limits-*"))
     run(sys.executable, "-m", "twine", "check", "--strict", *files)
-    (wheel,) = DIST.glob("*.whl")
     return wheel
 
 
@@ -103,6 +106,11 @@ def check_contents(wheel: Path) -> None:
     urls = dict(text.split(", ") for text in fields.get_all("Project-URL", []))
     assert urls.keys() >= {"Changelog", "Documentation", "Issues", "Source"}, urls
     assert fields["License-Expression"] == "MIT"
+    linked = re.findall(r"\]\((.*?)\)", fields.get_payload())
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", fields.get_payload())
+    assert linked, "the long description is missing"
+    assert all(link.startswith("https://") for link in linked), linked
+    assert all(link.startswith(f"{urls['Source']}/raw/") for link in pictures), pictures
     named = {text for text in fields.get_all("Classifier", []) if text.startswith("Programming")}
     print("Pythons:", *sorted(re.findall(r":: (3\.\d+)", " ".join(named))))
 

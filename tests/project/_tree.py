@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +34,17 @@ def pages() -> list[str]:
     """Return the Markdown pages that people read: those of the site, and those at the top."""
     found = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
     return sorted(str(path.relative_to(ROOT)) for path in found)
+
+
+def script(path: str) -> ModuleType:
+    """Return a file of `.ci`, which is no package, as a module."""
+    name = Path(path).stem
+    spec = spec_from_file_location(name, ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Block(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -15,7 +16,7 @@ import pytest
 
 import limiter_core
 from limiter_core import registry
-from tests.project._tree import ROOT, packages
+from tests.project._tree import ROOT, code_blocks, packages, script
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -96,6 +97,28 @@ def test_the_wheel_has_the_sample_of_the_demo() -> None:
     included = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     assert included == {"examples/data": "limiter_cli/data"}
     assert list((ROOT / "examples/data").glob("*.jsonl"))
+
+
+def test_an_install_from_the_source_needs_hatchling_alone() -> None:
+    assert [each.partition(">")[0] for each in PROJECT["build-system"]["requires"]] == ["hatchling"]
+    hatch = PROJECT["tool"]["hatch"]
+    hooks = [hatch["metadata"], hatch["build"], *hatch["build"]["targets"].values()]
+    used = [each for hook in hooks for each in hook.get("hooks", {}).values()]
+    assert used
+    assert not [each for each in used if each.get("dependencies")]
+
+
+def test_the_long_description_links_into_the_repository() -> None:
+    """PyPI shows it, beside no file of the repository."""
+    hook = PROJECT["tool"]["hatch"]["metadata"]["hooks"]["custom"]["path"]
+    source = PROJECT["project"]["urls"]["Source"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = script(hook).with_absolute_links(readme, source, "1.2.3")
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]*)\)", shown)
+    assert [link for _, link in links if not link.startswith("https://")] == []
+    assert ("!", f"{source}/raw/v1.2.3/docs/assets/demo.svg") in links
+    assert ("", f"{source}/blob/v1.2.3/CHANGELOG.md") in links
+    assert all(block.text in shown for block in code_blocks("README.md", "python"))
 
 
 def test_types_are_checked_in_every_package() -> None:

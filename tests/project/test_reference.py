@@ -6,17 +6,15 @@ import dataclasses
 import importlib
 import inspect
 import re
-import sys
 import tomllib
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from types import ModuleType
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
 import limiter_core
 from limiter_core import ConcurrencyLimit, Limiter
-from tests.project._tree import DOCS, ROOT, packages
+from tests.project._tree import DOCS, ROOT, packages, script
 
 REFERENCE = "\n".join(
     path.read_text(encoding="utf-8") for path in sorted((DOCS / "reference").glob("*.md"))
@@ -33,16 +31,6 @@ MODULES = (
     "limiter_core.testing",
 )
 """The packages, and the modules of the core that users import by themselves."""
-
-
-def script(name: str) -> ModuleType:
-    """Return one of the scripts that make pages."""
-    spec = spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def is_of_the_core(name: str, value: Any) -> bool:
@@ -73,7 +61,7 @@ def test_every_name_of_the_reference_is_there(path: str) -> None:
 
 
 def test_the_reference_of_the_commands_is_what_they_say() -> None:
-    made = script("docs_cli").page()
+    made = script(".ci/docs_cli.py").page()
     page = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
     assert page == made, "out of date: run .venv/bin/python .ci/docs_cli.py"
 
@@ -102,7 +90,7 @@ def test_the_page_of_settings_has_all_of_them() -> None:
 
 
 def test_the_drawings_are_what_the_script_draws() -> None:
-    pictures = script("docs_pictures")
+    pictures = script(".ci/docs_pictures.py")
     for name in ("call-states.svg", "hand-off.svg", "packages.svg"):
         drawn = (DOCS / "assets" / name).read_text(encoding="utf-8")
         assert drawn == pictures.PICTURES[name](), "run .venv/bin/python .ci/docs_pictures.py"
@@ -113,7 +101,7 @@ def test_the_timeline_is_what_the_demo_prints() -> None:
         return re.findall(r"<text [^>]*>([^<]*)</text>", svg)
 
     drawn = (DOCS / "assets" / "demo.svg").read_text(encoding="utf-8")
-    made = script("docs_pictures").PICTURES["demo.svg"]()
+    made = script(".ci/docs_pictures.py").PICTURES["demo.svg"]()
     assert words(drawn) == words(made), "run .venv/bin/python .ci/docs_pictures.py"
 
 
