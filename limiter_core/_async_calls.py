@@ -13,7 +13,7 @@ import math
 from collections.abc import Awaitable, Callable, Coroutine
 from threading import get_ident
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from limiter_core._anyio_scopes import current_scope, is_shielded_within, shield
 from limiter_core._blocks import ANYWHERE, NOWHERE, awaits_in
@@ -29,6 +29,32 @@ For tasks that do not expose what they wait for; asyncio's own do."""
 
 _explained: set[str] = set()
 """The explanations that this process has logged."""
+
+
+class ClientGone(Exception):  # noqa: N818  (no error: the end of a wait)
+    """The client for which a call waited is gone."""
+
+
+class Client(Protocol):
+    """What a call waits for a slot for, and what may go away before there is one.
+
+    Attributes:
+        is_gone: whether it has; the call then raises `ClientGone`, if it still waits.
+    """
+
+    is_gone: bool
+
+    def begin_waiting(self, wake: Callable[[], object]) -> None:
+        """Note that the call has to wait.
+
+        Args:
+            wake: to be called in the call's event loop when the client is gone.
+        """
+        ...
+
+    def end_waiting(self) -> None:
+        """Note that the call has its slot."""
+        ...
 
 
 class AsyncCall(Call):

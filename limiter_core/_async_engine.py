@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 
-from limiter_core._async_calls import AsyncCall, AsyncioCall
+from limiter_core._async_calls import AsyncCall, AsyncioCall, Client, ClientGone
 from limiter_core._call import Call, could_not_release, is_in_doubt, patience
 from limiter_core._collected import has_work
 from limiter_core._engine import (
@@ -80,20 +80,30 @@ class AsyncEngine(Engine):
         self._direct = None if self.suspends else self.store.sync_face()
 
     def take(
-        self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
+        self,
+        limits: Limits,
+        arguments: Arguments,
+        timeout: float | None,
+        mode: Mode,
+        client: Client | None = None,
     ) -> Coroutine[Any, Any, AsyncCall]:
         """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
         if of_process.observers.registered or self.registrations or logger.isEnabledFor(DEBUG):
-            return self._take_observed(limits, arguments, timeout, mode)
-        return self._take(limits, arguments, timeout, mode)
+            return self._take_observed(limits, arguments, timeout, mode, client)
+        return self._take(limits, arguments, timeout, mode, client)
 
     async def _take_observed(
-        self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
+        self,
+        limits: Limits,
+        arguments: Arguments,
+        timeout: float | None,
+        mode: Mode,
+        client: Client | None,
     ) -> AsyncCall:
         observed = self.observed_call(limits, arguments, self.face.now)
         call: AsyncCall | None = None
         try:
-            call = await self._take(limits, arguments, timeout, mode, observed)
+            call = await self._take(limits, arguments, timeout, mode, client, observed)
             if observed is not None:
                 observed.begun(call)
             return call  # noqa: TRY300  (an exception may be thrown in here, too)
@@ -110,6 +120,7 @@ class AsyncEngine(Engine):
         arguments: Arguments,
         timeout: float | None,
         mode: Mode,
+        client: Client | None,
         observed: ObservedCall | None = None,
     ) -> AsyncCall:
         if self.closed:
@@ -146,7 +157,7 @@ class AsyncEngine(Engine):
                 else:
                     answer = await self._ask(call)
                 if not isinstance(answer, Granted):
-                    await self._wait(call, answer, request.deadline, around)
+                    await self._wait(call, answer, request.deadline, around, client)
                 if call.loss is not None:
                     raise call.loss_error()
                 return call  # noqa: TRY300  (an exception may be thrown in here, too)
@@ -188,9 +199,12 @@ class AsyncEngine(Engine):
         answer: Answer | StoreUnavailable,
         deadline: float | None,
         around: Sequence[Call],
+        client: Client | None,
     ) -> None:
         """Wait until the slots are granted."""
         self.begin_waiting(call)
+        if client is not None:
+            client.begin_waiting(call.wake)
         if self._ticks and isinstance(call, AsyncioCall):
             call.is_ticked = True
             if call.loop not in self._tickers.armed:
@@ -202,6 +216,8 @@ class AsyncEngine(Engine):
             await call.wait_for_news(seconds)
             if self.closed:
                 self.check_waiting()
+            if client is not None and client.is_gone:
+                raise ClientGone
             delivered = call.take_delivery()
             if delivered is not None:
                 answer = delivered
@@ -212,6 +228,8 @@ class AsyncEngine(Engine):
                 if call.now() >= call.look_at:
                     await look(call, answer, self.face)
         self.end_waiting(call)
+        if client is not None:
+            client.end_waiting()
 
     async def _ask_without_effects(
         self, call: AsyncCall, held_already: Sequence[tuple[Demand, int]]

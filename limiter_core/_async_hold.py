@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from inspect import CO_COROUTINE
 from types import TracebackType
 
-from limiter_core._async_calls import AsyncCall
+from limiter_core._async_calls import AsyncCall, Client
 from limiter_core._async_engine import AsyncEngine
 from limiter_core._blocks import ANYWHERE, current_frame, noting_statements, where_to_cancel
 from limiter_core._prepare import Arguments, Limits
@@ -21,6 +21,7 @@ class Hold(AbstractAsyncContextManager[Lease]):
     __slots__ = (
         "_arguments",
         "_call",
+        "_client",
         "_engine",
         "_lease",
         "_limits",
@@ -29,12 +30,18 @@ class Hold(AbstractAsyncContextManager[Lease]):
     )
 
     def __init__(
-        self, engine: AsyncEngine, limits: Limits, arguments: Arguments, timeout: float | None
+        self,
+        engine: AsyncEngine,
+        limits: Limits,
+        arguments: Arguments,
+        timeout: float | None,
+        client: Client | None = None,
     ) -> None:
         self._engine = engine
         self._limits = limits
         self._arguments = arguments
         self._timeout = timeout
+        self._client = client
         self._call: AsyncCall | None = None
         self.by_statement = False
 
@@ -44,7 +51,7 @@ class Hold(AbstractAsyncContextManager[Lease]):
         engine = self._engine
         try:
             call = self._call = await engine.take(
-                self._limits, self._arguments, self._timeout, Mode.WAIT
+                self._limits, self._arguments, self._timeout, Mode.WAIT, self._client
             )
             frame = current_frame(1)
             by_statement = self.by_statement

@@ -1,4 +1,4 @@
-"""Limits for streams that an adapter opens: a slot from the first item to the end.
+"""For adapters: limits for streams, from the first item to the end, and for clients that may leave.
 
 What is returned is a generator, so Python itself says when it ends: it is exhausted, closed, fails,
 is cancelled or collected, in whichever task or thread. See `Limiter.limited` on generators.
@@ -7,9 +7,11 @@ is cancelled or collected, in whichever task or thread. See `Limiter.limited` on
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
+from contextlib import AbstractAsyncContextManager
 from types import AsyncGeneratorType
 from typing import Any, TypeVar, cast
 
+from limiter_core._async_calls import Client, ClientGone
 from limiter_core._async_hold import Hold
 from limiter_core._prepare import Arguments, Limits, check_limits
 from limiter_core._streams import GeneratorHold, limited_async_generator, limited_generator
@@ -20,8 +22,11 @@ from limiter_core.limits import ConcurrencyLimit
 from limiter_core.sync_limiter import SyncLimiter
 
 __all__ = (
+    "Client",
+    "ClientGone",
     "check_async_limits",
     "check_sync_limits",
+    "hold_for_client",
     "limited_stream",
     "limited_sync_stream",
     "release_soon",
@@ -51,6 +56,18 @@ def check_sync_limits(limiter: object, limits: Limits, owner: str) -> tuple[Conc
     if not isinstance(limiter, SyncLimiter):
         raise ConfigurationError(f"{owner} needs a SyncLimiter, got {limiter!r}")
     return check_limits(limits, owner)
+
+
+def hold_for_client(
+    limiter: Limiter, limits: Limits, arguments: Arguments, client: Client
+) -> AbstractAsyncContextManager[Lease]:
+    """Hold a slot as `Limiter.hold` does, for a client that may go away while the call waits.
+
+    Raises:
+        ClientGone: it did, and the call has left the line.
+    """
+    engine = limiter._engine  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    return Hold(engine, limits, arguments, None, client)
 
 
 def limited_stream(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
@@ -15,11 +14,12 @@ from starlette.types import Message, Receive
 from starlette.websockets import WebSocket
 
 from limiter_asgi._checks import check_limiter, check_on_refused
+from limiter_asgi._client import KEPT, WaitingClient
 from limiter_asgi._refusals import REFUSALS, TRY_AGAIN_LATER, ends_request, refused
 from limiter_asgi._view import RequestView
-from limiter_asgi._waiting import KEPT, Waiting
 from limiter_core import ConcurrencyLimit, ConfigurationError, Lease, Limiter
 from limiter_core.jobs import check_limits
+from limiter_core.streams import ClientGone, hold_for_client
 
 OLDEST = (0, 118)
 """The first release of FastAPI that leaves a dependency after the response was sent."""
@@ -65,15 +65,14 @@ def limit(
 
     async def limited(connection: HTTPConnection) -> AsyncGenerator[Lease]:
         lease: Lease | None = None
+        client = WaitingClient(await _receive_of(connection))
         try:
-            async with AsyncExitStack() as stack:
-                view = RequestView(connection.scope)
-                with Waiting(await _receive_of(connection)) as waiting:
-                    lease = await stack.enter_async_context(limiter.hold(checked, view))
-                    waiting.end()
-                if lease is None or waiting.client_is_gone:
-                    _leave(connection)
+            view = RequestView(connection.scope)
+            async with hold_for_client(limiter, checked, view, client) as lease:
+                client.end()
                 yield lease
+        except ClientGone:
+            _leave(connection)
         except REFUSALS as error:
             if not ends_request(error, lease):
                 raise
@@ -81,6 +80,8 @@ def limit(
             if isinstance(connection, WebSocket):
                 raise WebSocketException(TRY_AGAIN_LATER, refusal.problem["detail"]) from error
             raise refusal from error
+        finally:
+            client.end()
 
     return limited
 

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from limiter_asgi._checks import check_limiter, check_on_refused
+from limiter_asgi._client import WaitingClient
 from limiter_asgi._refusals import (
     REFUSALS,
     TRY_AGAIN_LATER,
@@ -18,9 +19,9 @@ from limiter_asgi._refusals import (
     send_refusal,
 )
 from limiter_asgi._view import RequestView
-from limiter_asgi._waiting import Waiting
 from limiter_core import ConcurrencyLimit, ConfigurationError, Lease, Limiter
 from limiter_core.jobs import check_limits
+from limiter_core.streams import ClientGone, hold_for_client
 
 GivenArguments = Mapping[str, Any]
 
@@ -101,12 +102,12 @@ class LimitMiddleware:
                 if lease is not None and (not has_trailers or kind == "http.response.trailers"):
                     await lease.release()
 
+        client = WaitingClient(receive)
         try:
-            with Waiting(receive) as waiting:
-                async with self._limiter.hold(self._limits, view) as lease:
-                    waiting.end()
-                    if not waiting.client_is_gone:
-                        await self.app(scope, waiting.receive, send_and_release)
+            async with hold_for_client(self._limiter, self._limits, view, client) as lease:
+                await self.app(scope, client.receive, send_and_release)
+        except ClientGone:
+            return
         except REFUSALS as error:
             if not ends_request(error, lease):
                 raise
@@ -116,6 +117,8 @@ class LimitMiddleware:
                 await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
             else:
                 raise
+        finally:
+            client.end()
 
     async def _given(self, scope: Scope) -> GivenArguments:
         assert self._arguments is not None
