@@ -17,7 +17,8 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from limiter_asgi import LimitMiddleware
 from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter
@@ -36,17 +37,23 @@ async def processor(_: Request) -> PlainTextResponse:
     return PlainTextResponse(repr(time.process_time()))
 
 
-def app() -> Starlette:
-    """Return the app; under both paths is the same, but for the limit."""
-    alone = Starlette(routes=[Route("/", hello)])
-    limited = LimitMiddleware(Starlette(routes=[Route("/", hello)]), Limiter("memory://"), LIMIT)
-    return Starlette(
-        routes=[
-            Route("/processor", processor),
-            Mount("/alone", alone),
-            Mount("/limited", limited),
-        ]
-    )
+def app() -> ASGIApp:
+    """Return the app; under both paths is the same, but for the limit.
+
+    No router chooses between them: it would look at one of them after the other.
+    """
+    apps: dict[str, ASGIApp] = {
+        "/processor": Starlette(routes=[Route("/processor", processor)]),
+        "/alone": Starlette(routes=[Route("/alone", hello)]),
+        "/limited": LimitMiddleware(
+            Starlette(routes=[Route("/limited", hello)]), Limiter("memory://"), LIMIT
+        ),
+    }
+
+    async def choose(scope: Scope, receive: Receive, send: Send) -> None:
+        await apps[scope["path"]](scope, receive, send)
+
+    return choose
 
 
 async def serve(parser: Literal["h11", "httptools"]) -> None:
@@ -54,7 +61,12 @@ async def serve(parser: Literal["h11", "httptools"]) -> None:
     with bind("127.0.0.1", 0) as listening:
         print(listening.getsockname()[1], flush=True)
         config = uvicorn.Config(
-            app(), http=parser, loop="asyncio", log_level="warning", access_log=False
+            app(),
+            http=parser,
+            loop="asyncio",
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
         )
         await uvicorn.Server(config).serve([listening])
 

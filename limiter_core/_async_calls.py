@@ -31,7 +31,7 @@ _explained: set[str] = set()
 """The explanations that this process has logged."""
 
 
-class ClientGone(Exception):  # noqa: N818  (no error: the end of a wait)
+class ClientGone(Exception):
     """The client for which a call waited is gone."""
 
 

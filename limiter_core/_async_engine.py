@@ -103,7 +103,7 @@ class AsyncEngine(Engine):
         observed = self.observed_call(limits, arguments, self.face.now)
         call: AsyncCall | None = None
         try:
-            call = await self._take(limits, arguments, timeout, mode, client, observed)
+            call = await self._take(limits, arguments, timeout, mode, client, observed=observed)
             if observed is not None:
                 observed.begun(call)
             return call  # noqa: TRY300  (an exception may be thrown in here, too)
@@ -120,7 +120,8 @@ class AsyncEngine(Engine):
         arguments: Arguments,
         timeout: float | None,
         mode: Mode,
-        client: Client | None,
+        client: Client | None = None,
+        *,
         observed: ObservedCall | None = None,
     ) -> AsyncCall:
         if self.closed:

@@ -97,7 +97,8 @@ class Hold(AbstractAsyncContextManager[Lease]):
             try:
                 interrupted = call.unguard_body(kind, error, traceback)
             finally:
-                await self._engine.release_call(call)
+                if not call.closed or call.forgotten:
+                    await self._engine.release_call(call)
         except BaseException:
             if self._call is not None:
                 self._engine.abandon(self._call)

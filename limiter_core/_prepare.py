@@ -58,8 +58,8 @@ def view_of(arguments: object) -> ArgumentView:
     Raises:
         ConfigurationError: they are no mapping.
     """
-    if isinstance(arguments, ArgumentView):
-        return arguments
+    if _is_view(arguments):
+        return cast(ArgumentView, arguments)
     if arguments is None:
         return ArgumentView({})
     if not isinstance(arguments, Mapping):
@@ -67,6 +67,11 @@ def view_of(arguments: object) -> ArgumentView:
             f'arguments are given by name, as in {{"customer_id": 42}}, got {arguments!r}'
         )
     return ArgumentView(cast(Mapping[str, Any], arguments))
+
+
+def _is_view(arguments: object) -> bool:
+    """Whether it is a view; `isinstance` of an abstract class takes five times as long."""
+    return type.__instancecheck__(ArgumentView, arguments)
 
 
 def terms_of(limits: Limits, timeout: float | None) -> Terms:
@@ -94,6 +99,8 @@ def fixed_demand(fixed: Fixed, arguments: Arguments) -> Demand:
     """
     value: Any = None
     plain = type(arguments) is dict  # the commonest arguments
+    if fixed.demand is not None and (plain or arguments is None or _is_view(arguments)):
+        return cast(Demand, fixed.demand)
     if plain and fixed.argument is not None:
         value = cast(Any, arguments).get(fixed.argument)
         if type(value) is int or type(value) is str:
@@ -116,7 +123,9 @@ def fixed_demand(fixed: Fixed, arguments: Arguments) -> Demand:
         max_waiting=fixed.max_waiting,
         name=fixed.name or fixed.name_for(view.function_name),
     )
-    if value is not None:
+    if fixed.is_constant:
+        fixed.demand = demand
+    elif value is not None:
         if len(fixed.demands) >= _DEMANDS_KEPT:
             fixed.demands.clear()
         fixed.demands[value] = demand

@@ -32,6 +32,7 @@ from limiter_core.strategies import (
     KeySource,
     argument_names_of,
     as_strategy,
+    is_constant,
     is_immediate,
     name_parts,
 )
@@ -128,6 +129,10 @@ class Fixed:
     """None if that, too, depends on the call's function: then `name_for` returns it."""
     name_for: Callable[[str | None], str]
     terms: Terms
+    is_constant: bool
+    """Whether the key, too, is the same for all calls."""
+    demand: Any = None
+    """What all calls demand, if that is so, and one was made."""
     demands: dict[int | str, Any] = field(default_factory=dict[int | str, Any])
     """Those of the last calls, by the value of the argument."""
 
@@ -315,6 +320,7 @@ class ConcurrencyLimit:
                 self.fixed_name,
                 self.name_for,
                 self.terms,
+                is_constant(self.strategy),
             )
         return None
 

@@ -1,4 +1,4 @@
-"""The client of a request that waits for its slot: notices that it is gone, and loses nothing of it.
+"""The client of a request that waits for its slot: notices that it is gone, loses nothing it sent.
 
 Only `receive` shows that a client is gone, and it returns the request body before that. So what
 it returns is kept, and the app gets it again.

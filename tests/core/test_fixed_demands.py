@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from limiter_core import LIMIT_BY, ArgumentView, ConcurrencyLimit
 from limiter_core._prepare import demands_of, fixed_demand, run_now
-from limiter_core.errors import KeyDerivationError
+from limiter_core.errors import ConfigurationError, KeyDerivationError
 
 
 class Number(enum.IntEnum):
@@ -35,6 +35,7 @@ BY = (
     "a.b",
     ["a", "b"],
     LIMIT_BY.constant("a"),
+    LIMIT_BY.constant("x" * 500),
     LIMIT_BY.fn_name,
 )
 
@@ -73,3 +74,13 @@ def test_keeps_no_more_than_the_last_and_nothing_long() -> None:
     fixed_demand(limit.fixed, {"a": "x" * 1000})
     assert len(limit.fixed.demands) <= 64
     assert all(len(str(each)) < 10 for each in limit.fixed.demands)
+
+
+def test_arguments_that_are_no_mapping_are_refused_by_a_constant_too() -> None:
+    limit = ConcurrencyLimit(LIMIT_BY.constant("a"))
+    assert limit.fixed is not None
+    known = fixed_demand(limit.fixed, None)
+    assert fixed_demand(limit.fixed, {"a": 1}) is known
+    wrong: Any = 42
+    with pytest.raises(ConfigurationError, match="arguments are given by name"):
+        fixed_demand(limit.fixed, wrong)
