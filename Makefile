@@ -36,7 +36,7 @@ WORKERS ?= 6
 PARALLEL = --numprocesses $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo environments chromium test test-browser test-fastmcp test-fast test-here test-pythons test-redis-5 test-slow test-faults test-containers test-wheel docs docs-serve lint types bench fix clean
+.PHONY: help demo environments chromium test test-browser test-fastmcp test-prefect test-fast test-here test-pythons test-redis-5 test-slow test-faults test-containers test-wheel docs docs-serve lint types bench fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,6 +97,10 @@ test-fastmcp: $(VENV)-fastmcp/.installed
 	$(call tested,$(VENV)-fastmcp/bin/python,tests/fastmcp_ \
 	  "tests/project/test_examples.py::test_example[fastmcp_tools]" \
 	  tests/project/test_pages.py tests/project/test_reference.py -k fastmcp)
+
+# Prefect brings 200 MB, and one page speaks of it.
+test-prefect: $(VENV)-prefect/.installed ## run what the page for users of Prefect says of it
+	$(VENV)-prefect/bin/python -m pytest tests/project/test_prefect.py $(ARGS)
 
 # What depends on the Python, or on the release of a framework: not once more what kills and restarts processes for minutes.
 ELSEWHERE := tests/core tests/stores tests/project tests/redis/test_contract.py \
@@ -201,6 +205,11 @@ $(VENV)-redis-5/.installed: $(VENV)/.pip $(VERSION)
 $(VENV)-fastmcp/.installed: $(VENV)/.pip $(VERSION)
 	$(PYTHON) -m venv --without-pip $(VENV)-fastmcp
 	$(BIN)/python $(PIP) --python $(@D)/bin/python install --editable '.[docket,fastmcp]' 'fastmcp[tasks]' --group test
+	@touch $@
+
+$(VENV)-prefect/.installed: $(VENV)/.pip $(VERSION)
+	$(PYTHON) -m venv --without-pip $(VENV)-prefect
+	$(BIN)/python $(PIP) --python $(@D)/bin/python install --editable '.[redis]' 'prefect>=3,<4' --group test-core
 	@touch $@
 
 $(VENV)-build/.installed: $(VENV)/.pip
