@@ -20,6 +20,7 @@ from limiter_core import (
     Policy,
     WaiterSnapshot,
 )
+from limiter_core.requests import NO_LIMIT
 
 __all__ = (
     "as_dict",
@@ -177,6 +178,8 @@ def _waiter(waiter: WaiterSnapshot) -> Sequence[str]:
 def _slots(key: KeySnapshot) -> str:
     # The limit of a key that is not in use is known only to the code that declares it.
     known = key.declared or key.override is not None
+    if key.limit >= NO_LIMIT:
+        return str(key.in_use)
     return f"{key.in_use} of {key.limit if known else '?'}"
 
 

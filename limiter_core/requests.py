@@ -16,6 +16,7 @@ from limiter_core.limits import ConflictResolution
 
 __all__ = (
     "CLAIM",
+    "NO_LIMIT",
     "PRESENCE",
     "Answer",
     "Demand",
@@ -136,6 +137,10 @@ class Demand(NamedTuple):
 
 CLAIM = 5.0
 """Seconds in which a waiter has to claim a slot, unless its request has others."""
+
+
+NO_LIMIT = 2**31
+"""The number of slots of a key that bounds nothing: an adapter keeps a set of names under it."""
 
 
 PRESENCE = 5.0

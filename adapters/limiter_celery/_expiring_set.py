@@ -5,10 +5,8 @@ Each member is a lease on one key that no process renews, so `limiter ls` shows 
 
 from __future__ import annotations
 
-from limiter_core.requests import Demand, Granted, Held, Mode, Request
+from limiter_core.requests import NO_LIMIT, Demand, Granted, Held, Mode, Request
 from limiter_core.store import SyncStore
-
-_LIMIT = 2**31
 
 
 class ExpiringSet:
@@ -51,4 +49,4 @@ class ExpiringSet:
         return {holder.id: holder.held_for for holder in self._store.inspect(self._key).holders}
 
     def _request(self, member: str, mode: Mode) -> Request:
-        return Request(member, (Demand(self._key, _LIMIT),), lease=self._seconds, mode=mode)
+        return Request(member, (Demand(self._key, NO_LIMIT),), lease=self._seconds, mode=mode)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from limiter_core.keys import split_scope
-from limiter_core.requests import KeySnapshot
+from limiter_core.requests import NO_LIMIT, KeySnapshot
 
 __all__ = ("KeyStatus", "adapters_in", "scope_of", "status_of")
 
@@ -27,7 +27,8 @@ class KeyStatus:
         scope: the scope in front of the key, decoded; None without one.
         adapters: the job queues whose jobs hold or wait (`celery`, `docket`, `arq`, `saq`), sorted;
             empty for calls.
-        limit: the limit in force; None if it is not known, since nothing uses the key.
+        limit: the limit in force; None if it is not known, since nothing uses the key, or if the
+            key bounds nothing.
         in_use: slots in use.
         waiting: tickets in line, without those that are dormant.
         dormant: tickets of queues without a worker.
@@ -90,13 +91,14 @@ def status_of(
             its limit) is kept from it.
     """
     known = bool(snapshot.declared) or snapshot.override is not None
+    limit = snapshot.limit if known else before.limit if before else None
     waits = [each.waiting_for for each in snapshot.waiters]
     return KeyStatus(
         key=snapshot.key,
         name=snapshot.name or (before.name if before else ""),
         scope=scope_of(snapshot.key),
         adapters=adapters_in(snapshot) or (before.adapters if before else ()),
-        limit=snapshot.limit if known else before.limit if before else None,
+        limit=None if limit is None or limit >= NO_LIMIT else limit,
         in_use=snapshot.in_use,
         waiting=snapshot.waiting,
         dormant=sum(each.waiting for each in snapshot.dormant),

@@ -19,6 +19,7 @@ from limiter_core import (
     SyncLimiter,
 )
 from limiter_core.jobs import Job, SyncJobGate, error_of
+from limiter_core.requests import NO_LIMIT
 
 
 @pytest.fixture
@@ -55,6 +56,11 @@ def test_ls_shows_each_key_in_use_on_a_line(do, in_use, key):
     assert line_of(do("ls"), key).split() == [key, key, "2", "of", "2", "1"]
     assert do("ls", f"{key[:-2]}*").count("\n") == 2
     assert do("ls", "no-such-*").split()[:5] == ["key", "name", "in", "use", "waiting"]
+
+
+def test_ls_shows_no_number_where_there_is_no_limit(do, limiter, key):
+    with limiter.hold(ConcurrencyLimit(LIMIT_BY.constant(key), NO_LIMIT)):
+        assert line_of(do("ls"), key).split() == [key, key, "1", "-"]
 
 
 def test_ls_as_json(do, in_use, key):

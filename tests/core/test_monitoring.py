@@ -10,7 +10,7 @@ import pytest
 from limiter_core import ConfigurationError, StoreError, StoreUnavailable
 from limiter_core.monitoring import BUCKETS, Collector, Point, by_name
 from limiter_core.monitoring import collector as collector_module
-from limiter_core.requests import Demand, Request
+from limiter_core.requests import NO_LIMIT, Demand, Request
 from limiter_core.testing import FakeClock
 from limiter_memory import MemoryStore
 
@@ -360,6 +360,18 @@ async def test_keys_are_summed_up_by_name(store: Store, collector: Collector) ->
     assert (nameless.name, nameless.keys) == ("", 1)
     assert (customers.keys, customers.in_use, customers.limit) == (3, 3, 6)
     assert (one.in_use, one.limit, one.waiting, one.oldest_wait) == (1, 1, 1, 4.0)
+
+
+async def test_a_key_that_bounds_nothing_counts_for_no_sum(
+    store: Store, collector: Collector
+) -> None:
+    store.hold("a", "celery:shop:over", NO_LIMIT)
+    await collector.search()
+    await collector.look()
+    (status,) = collector.statuses()
+    (summed,) = by_name([status])
+    assert (status.limit, status.in_use) == (None, 1)
+    assert (summed.limit, summed.in_use) == (0, 1)
 
 
 @pytest.mark.parametrize(
