@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
+from limiter_core._checks import MAX_NUMBER
 from limiter_core._snapshots import DormantSnapshot, HolderSnapshot, KeySnapshot, WaiterSnapshot
 from limiter_core.limits import ConflictResolution
 
@@ -139,7 +140,7 @@ CLAIM = 5.0
 """Seconds in which a waiter has to claim a slot, unless its request has others."""
 
 
-NO_LIMIT = 2**31
+NO_LIMIT = MAX_NUMBER
 """The number of slots of a key that bounds nothing: an adapter keeps a set of names under it."""
 
 
