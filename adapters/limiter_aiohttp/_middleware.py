@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import Mapping, Sequence
+from threading import get_ident
 from typing import ClassVar, NamedTuple
 
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
@@ -96,7 +97,7 @@ class LimitMiddleware:
                 # The caller may drop it, so nothing here refers to it.
                 caller = None
                 del answered, response, request, handler
-                await ended.wait()
+                await ended
         except asyncio.CancelledError:
             if caller is not None:
                 caller.cancel()
@@ -112,16 +113,21 @@ class LimitMiddleware:
                 caller.set_exception(mapped)
 
 
-def _end_of(response: ClientResponse) -> tuple[asyncio.Event, weakref.ref[ClientResponse]]:
-    """Return an event that is set when a response has ended, and a reference to the response."""
-    ended, connection, loop = asyncio.Event(), response.connection, asyncio.get_running_loop()
+def _end_of(response: ClientResponse) -> tuple[asyncio.Future[None], weakref.ref[ClientResponse]]:
+    """Return a future that is done when a response has ended, and a reference to the response."""
+    loop, connection = asyncio.get_running_loop(), response.connection
+    ended: asyncio.Future[None] = loop.create_future()
+    thread = get_ident()
 
-    def end(*_: object) -> None:  # perhaps called by the collector, in any thread
+    def end(*_: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed, and so is its task
-            loop.call_soon_threadsafe(ended.set)
+            if get_ident() != thread:  # called by the collector
+                loop.call_soon_threadsafe(end)
+            elif not ended.done():  # at once: a request that comes next finds the slot free
+                ended.set_result(None)
 
     if connection is None:  # its whole body has come
-        ended.set()
+        end()
     else:
         connection.add_callback(end)
     return ended, weakref.ref(response, end)

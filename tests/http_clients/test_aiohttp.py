@@ -89,6 +89,34 @@ async def test_a_response_that_is_closed(
         await until(lambda: in_use(store) == 0, FREE)
 
 
+FULL_IS_REFUSED = ConcurrencyLimit(LIMIT_BY.constant("one"), 1, on_conflict="cancel")
+
+
+async def test_the_next_request_finds_the_slot_free(session: Sessions, server: Server) -> None:
+    """Whatever ended the response before it; no step of the event loop lies between them."""
+    async with session(FULL_IS_REFUSED) as http:
+        async with http.get(f"{server.url}/drip"):
+            pass
+        (await http.get(f"{server.url}/drip")).close()
+        async with http.get(f"{server.url}/drip") as response:
+            server.let_go()
+            await response.read()
+        async with http.head(server.url):
+            pass
+        async with http.get(f"{server.url}/whole") as response:
+            assert await response.text() == "whole"
+
+
+async def test_a_redirect_takes_one_slot_after_the_other(session: Sessions, server: Server) -> None:
+    async def redirect(_: Server, writer: asyncio.StreamWriter) -> None:
+        head = b"HTTP/1.1 302 Found\r\nLocation: /whole\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(head + b"5\r\nfirst\r\n")  # and its end does not come
+
+    server.answers["/moved"] = redirect
+    async with session(FULL_IS_REFUSED) as http, http.get(f"{server.url}/moved") as response:
+        assert await response.text() == "whole"
+
+
 async def test_who_waits_has_no_connection(
     session: Sessions, server: Server, store: MemoryStore
 ) -> None:
