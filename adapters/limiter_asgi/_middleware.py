@@ -35,6 +35,9 @@ _PARTS = {
 }
 """Messages that may be the last of an app, each with the name of what says that more follow."""
 
+_BEFORE_RESPONSE = ("http.response.early_hint", "http.response.push", "http.response.debug")
+"""Messages after which the status of the response is still open."""
+
 
 class LimitMiddleware:
     """Limits how many requests, and how many websockets, of an ASGI app are served at once.
@@ -89,13 +92,14 @@ class LimitMiddleware:
         given = None if self._arguments is None else await self._given(scope)
         view = RequestView(scope, given)
         lease: Lease | None = None
-        has_begun = has_trailers = False
+        begun_by = ""
+        has_trailers = False
 
         async def send_and_release(message: Message) -> None:
-            nonlocal has_begun, has_trailers
+            nonlocal begun_by, has_trailers
             kind = message["type"]
-            has_begun = True
-            if kind == "http.response.start":
+            if not begun_by and kind not in _BEFORE_RESPONSE:
+                begun_by = kind
                 has_trailers = message.get("trailers", False)
             await send(message)
             if kind in _PARTS and not message.get(_PARTS[kind], False):
@@ -111,9 +115,9 @@ class LimitMiddleware:
         except REFUSALS as error:
             if not ends_request(error, lease):
                 raise
-            if not has_begun:
+            if not begun_by:
                 await send_refusal(refused(error, self._on_refused), scope, receive, send)
-            elif scope["type"] == "websocket":
+            elif begun_by == "websocket.accept":
                 await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
             else:
                 raise

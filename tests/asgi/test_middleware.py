@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from starlette.applications import Starlette
@@ -28,7 +29,7 @@ from limiter_core import (
 )
 from limiter_memory import MemoryStore
 
-from ._server import Server, request, until, until_state
+from ._server import PATIENCE, Server, request, until, until_state
 
 ONE = ConcurrencyLimit(LIMIT_BY.constant("web"), max_concurrent=1)
 NONE_WAITS = ConcurrencyLimit(LIMIT_BY.constant("web"), max_concurrent=1, on_conflict="cancel")
@@ -231,6 +232,22 @@ def test_a_request_whose_slot_is_lost_before_its_response_is_refused(
     answer = client.read_until(b"}")
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b'"reason":"lost"' in answer
+
+
+async def test_a_slot_that_is_lost_after_a_hint_is_answered(
+    limiter: Limiter, store: MemoryStore
+) -> None:
+    hint = {"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload"]}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(hint)
+        await limiter.evict(store.inspect("web").holders[0].id)
+        await anyio.sleep(PATIENCE)
+
+    sent: list[dict[str, Any]] = []
+    await run_with(LimitMiddleware(app, limiter, ONE), sent, {"type": "http"})
+    assert sent[0] == hint
+    assert (sent[1]["type"], sent[1]["status"]) == ("http.response.start", 503)
 
 
 def test_events_name_the_adapter(store: MemoryStore, serve: Serve) -> None:

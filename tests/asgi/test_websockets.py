@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
@@ -14,10 +15,10 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
 from limiter_asgi import LimitMiddleware
-from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_core import LIMIT_BY, ConcurrencyLimit, LeaseLost, Limiter, SyncLimiter
 from limiter_memory import MemoryStore
 
-from ._server import Server, until_state
+from ._server import PATIENCE, Server, until_state
 
 ONE = ConcurrencyLimit(LIMIT_BY.constant("web"), max_concurrent=1)
 NONE_WAITS = ConcurrencyLimit(LIMIT_BY.constant("web"), max_concurrent=1, on_conflict="cancel")
@@ -132,3 +133,21 @@ def test_a_websocket_whose_slot_is_lost_is_closed_with_1013(
             websocket.recv(timeout=20)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1013
+
+
+async def test_an_answer_in_place_of_a_websocket_is_cut_off_if_its_slot_is_lost(
+    limiter: Limiter, store: MemoryStore
+) -> None:
+    async def denies(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.http.response.start", "status": 403, "headers": []})
+        await limiter.evict(store.inspect("web").holders[0].id)
+        await anyio.sleep(PATIENCE)
+
+    sent: list[str] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message["type"])
+
+    with pytest.raises(LeaseLost):
+        await LimitMiddleware(denies, limiter, ONE)({"type": "websocket"}, None, send)
+    assert sent == ["websocket.http.response.start"]
