@@ -10,7 +10,7 @@ PYENV_ROOT ?= $(HOME)/.pyenv
 
 # The tests run on these, where they are present, whichever of them made .venv: `make test-pythons`.
 TESTED := 3.11 3.12 3.13
-# `make test` runs on the oldest and on the newest: what one between them has, one of the two has.
+# `test-elsewhere` runs on the oldest and on the newest: what one between has, one of the two has.
 ENDS := $(firstword $(TESTED)) $(lastword $(TESTED))
 
 VENV := .venv
@@ -36,7 +36,7 @@ WORKERS ?= 6
 PARALLEL = --numprocesses $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo environments chromium test test-browser test-fastmcp test-prefect test-fast test-here test-pythons test-redis-5 test-slow test-faults test-containers test-wheel docs docs-serve lint types bench fix clean
+.PHONY: help demo environments environments-elsewhere chromium test test-browser test-elsewhere test-fastmcp test-prefect test-fast test-here test-pythons test-redis-5 test-slow test-faults test-containers test-wheel docs docs-serve lint types bench fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,13 +44,17 @@ help: ## list the targets
 demo: $(VENV)/.installed ## replay a log of calls under limits, and show who held what when
 	$(BIN)/limiter demo $(ARGS)
 
-test: environments test-here test-redis-5 $(if $(ARGS),,test-fastmcp) $(ENDS:%=test-%) ## run all tests but those in a browser, and what depends on it on the other of Python 3.11 and 3.13
+test: environments test-here test-redis-5 ## run all tests but those in a browser and `test-elsewhere`
 
-# All that `test` needs, at the same time.
-OTHERS = $(filter-out $(shell $(PYTHON) $(VERSION_OF)),$(ENDS))
+# What `test` needs, at the same time; and, with it, what `test-elsewhere` needs.
 environments:
-	@$(MAKE) --no-print-directory --jobs $(VENV)/.tools $(VENV)-redis-5/.installed \
-	  $(VENV)-fastmcp/.installed $(foreach version,$(OTHERS),$(if $(call found,$(version)),$(VENV)-$(version)/.installed))
+	@$(MAKE) --no-print-directory --jobs $(VENV)/.tools $(VENV)-redis-5/.installed
+OTHERS = $(filter-out $(shell $(PYTHON) $(VERSION_OF)),$(ENDS))
+environments-elsewhere:
+	@$(MAKE) --no-print-directory --jobs $(VENV)/.tools $(VENV)-fastmcp/.installed \
+	  $(foreach version,$(OTHERS),$(if $(call found,$(version)),$(VENV)-$(version)/.installed))
+
+test-elsewhere: environments-elsewhere test-fastmcp $(ENDS:%=test-%) ## run what depends on it on the other of Python 3.11 and 3.13, and with FastMCP
 
 # For the tests of the page. Where it cannot be had they are skipped, and name it.
 chromium:

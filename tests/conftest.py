@@ -8,6 +8,7 @@ any other goes to the next that is free.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import importlib.util
 import os
 import re
@@ -118,6 +119,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = in_turn(items)
 
 
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected to no collector: each full collection looks at all."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Give out the tests of `TOGETHER` by file, all others one by one."""
@@ -190,10 +197,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         faulthandler.cancel_dump_traceback_later()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Bound a test's end: pytest ends the bound of a test that has failed."""
-    must_end(item)
+@pytest.hookimpl(trylast=True)
+def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
+    """Bound the end of a test that has failed: pytest has just ended the bound of `must_end`."""
+    if isinstance(node, pytest.Item):
+        must_end(node)
 
 
 def must_end(item: pytest.Item) -> None:
