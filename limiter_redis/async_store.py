@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.policies import Change, Policy
@@ -12,12 +12,14 @@ from limiter_core.requests import Answer, KeySnapshot, Notice, Presence, Renewal
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.cluster.slot_map import check_one_slot
 from limiter_redis.connection.deadlines import answer_by
-from limiter_redis.protocol import commands, layout, policies, replies, snapshots
-from limiter_redis.protocol.commands import BATCH, NOTE_LASTS, SCAN_COUNT, batched
-from limiter_redis.protocol.errors import may_be_on_its_way
+from limiter_redis.protocol import commands, policies, replies, snapshots
+from limiter_redis.protocol.commands import SCAN_COUNT
+from limiter_redis.session.common_steps import CommonSteps, Steps
 from limiter_redis.session.entries import Entry
 from limiter_redis.session.operations import release_of
 from limiter_redis.session.session import Session
+
+R = TypeVar("R")
 
 
 class AsyncRedisStore:
@@ -34,17 +36,15 @@ class AsyncRedisStore:
         if session.one_slot:
             check_one_slot(request)
         transport = session.async_transport()
-        if request.payload is not None and (scopes := session.new_scopes(request)):
-            await transport.command("SADD", session.tracker.keyspace.scopes, *scopes)
-            await transport.command("EXPIRE", session.tracker.keyspace.scopes, NOTE_LASTS)
-            session.noted(scopes)
+        if request.payload is not None:
+            await self._run(self._steps.note_scopes(self, request))
         tracker = session.tracker
         in_the_way: Sequence[Entry] = ()
         if request.payload is not None and tracker.requests.releasing:  # else its id is a new one
             in_the_way = tracker.in_the_way(request)
         sent_at = time.monotonic()
         if sent_at >= tracker.policies.valid_until:
-            await self._read_policies(request.deadline)
+            await self._run(self._steps.read_policies(self, request.deadline))
             sent_at = time.monotonic()
         if request.payload is not None:
             tracker.policies.sent(request, sent_at)
@@ -128,23 +128,7 @@ class AsyncRedisStore:
         return key is not None and await self._flag(commands.evict(lease_id, key))
 
     async def sweep(self, presence: Presence | None = None) -> None:
-        await self._check_layout()
-        noted = await self._session.async_transport().command(
-            "SMEMBERS", self._session.tracker.keyspace.scopes
-        )
-        scopes = all_scopes = self._session.scopes_of_sweep(replies.parse_scopes(noted))
-        while scopes:
-            operations = [commands.offers(scope, presence) for scope in scopes]
-            lines = await self._carry_out_all(operations)
-            done = map(replies.parse_count, lines, scopes)
-            scopes = [scope for scope, n in zip(scopes, done, strict=True) if n >= BATCH]
-        gap = self._session.gap_before(presence)
-        if presence is not None and gap is not None:
-            for scope in all_scopes:
-                await self._repeat_notices(scope, presence.name)
-            self._session.repeated(presence, gap)
-        if presence is not None and self._session.looks_for_refusals(presence):
-            await self._repeat_refusals(all_scopes, presence.name)
+        await self._run(self._steps.sweep(self, presence))
 
     async def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
         await self._check_layout(deadline)
@@ -176,29 +160,7 @@ class AsyncRedisStore:
         await self._carry_out(commands.set_paused(key, False))
 
     async def change_policy(self, change: Change) -> Change:
-        await self._check_layout()
-        line = await self._carry_out(policies.change(change))
-        entry = policies.changed(change, line)
-        await self._read_policies(None)
-        known, words = self._session.tracker.policies, None
-        while words != known.words_of(change.name):  # or another operator has changed it meanwhile
-            words = known.words_of(change.name)
-            await self._apply_policy(change.name, words)
-            await self._read_policies(None)
-        return entry
-
-    async def _apply_policy(self, name: str, words: str) -> None:
-        keys = [key async for key in self.keys()]
-        steps = policies.apply_all(keys, name, words)
-        lines: list[str | StoreError] | None = None
-        while True:
-            try:
-                operations = next(steps) if lines is None else steps.send(lines)
-            except StopIteration as done:
-                if done.value is not None:
-                    raise done.value from None
-                return
-            lines = await self._carry_out_each(operations)
+        return await self._run(self._steps.change_policy(self, change))
 
     async def policies(self) -> tuple[Policy, ...]:
         await self._check_layout()
@@ -212,37 +174,9 @@ class AsyncRedisStore:
         await self._check_layout()
         return policies.parse_changes(await self._carry_out(policies.look_at_changes()))
 
-    async def _read_policies(self, until: float | None) -> None:
-        """Read what is in force for names (S22).
-
-        Where that is refused, for want of a right, no policy counts, and calls go on.
-        """
-        asked_at = time.monotonic()
-        deadline = None if until is None else answer_by(until, asked_at)
-        try:
-            agreed, line = await self._carry_out_all([layout.look(), policies.look()], deadline)
-            found = policies.parse_policies(line)
-        except StoreUnavailable:
-            raise
-        except StoreError as error:
-            if may_be_on_its_way(error):
-                raise  # it was not answered
-            self._session.tracker.policies_unreadable(error)
-            agreed, found = await self._look_at_layout(deadline), ()
-        self._session.tracker.layout_read(agreed)
-        self._session.tracker.policies.update(found, asked_at)
-
     async def _check_layout(self, deadline: float | None = None) -> None:
-        """Find out, once, that processes of other releases here have the layout of this one."""
-        tracker = self._session.tracker
-        if not tracker.layout_checked:
-            tracker.layout_read(await self._look_at_layout(deadline))
-
-    async def _look_at_layout(self, deadline: float | None) -> str:
-        try:
-            return await self._carry_out(layout.look(), deadline)
-        except StoreError as error:
-            return layout.unread(error)
+        if not self._session.tracker.layout_checked:
+            await self._run(self._steps.check_layout(self, deadline))
 
     def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         self._session.on_notice(callback)
@@ -254,13 +188,19 @@ class AsyncRedisStore:
         return replies.parse_flag(await self._carry_out(operation), operation.keys[0])
 
     async def _carry_out(self, operation: commands.Operation, deadline: float | None = None) -> str:
-        # Not through `_carry_out_all`: every call waits for this.
+        # Not through `carry_out_all`: every call waits for this.
         line = await self._session.async_transport().submit(operation, deadline)
         if self._session.tracker.unfinished and deadline is None:  # else the renewer does it
             await self._finish_steps()
         return line
 
-    async def _carry_out_all(
+    async def command(self, *command: Any) -> Any:
+        return await self._session.async_transport().command(*command)
+
+    async def all_keys(self) -> list[str]:
+        return [key async for key in self.keys()]
+
+    async def carry_out_all(
         self, operations: Iterable[commands.Operation], deadline: float | None = None
     ) -> list[str]:
         transport = self._session.async_transport()
@@ -270,7 +210,7 @@ class AsyncRedisStore:
             await self._finish_steps()
         return lines
 
-    async def _carry_out_each(
+    async def carry_out_each(
         self, operations: Iterable[commands.Operation]
     ) -> list[str | StoreError]:
         """Carry out operations; returns the replies, or why there is none."""
@@ -289,27 +229,6 @@ class AsyncRedisStore:
             key = self._session.tracker.unfinished.popitem()[0]
             await self._session.async_transport().submit(commands.sweep(key))
 
-    async def _repeat_notices(self, scope: str, gate: str) -> None:
-        skip, looked = 0, BATCH
-        while looked >= BATCH:
-            (line,) = await self._carry_out_all([commands.missed(scope, gate, skip)])
-            looked = replies.parse_count(line, scope)
-            skip += looked
-
-    async def _repeat_refusals(self, scopes: Iterable[str], gate: str) -> None:
-        for some in batched(scopes, BATCH):
-            cursors = dict.fromkeys(some, "0")
-            while cursors:
-                operations = [
-                    commands.refusals(scope, gate, cursor) for scope, cursor in cursors.items()
-                ]
-                lines = await self._carry_out_all(operations)
-                cursors = {
-                    scope: str(cursor)
-                    for scope, line in zip(cursors, lines, strict=True)
-                    if (cursor := replies.parse_count(line, scope))
-                }
-
     async def _names(self, after_slice: Callable[[], Awaitable[None]] | None) -> AsyncIterator[Any]:
         transport = self._session.async_transport()
         seen: set[Any] = set()  # SCAN may show a key twice
@@ -327,22 +246,25 @@ class AsyncRedisStore:
                     await after_slice()
 
     async def _find(self, request_id: str) -> str | None:
-        """Return a key of a lease or ticket: from our own entries, or by looking at all keys."""
-        entry = self._session.tracker.entries.get(request_id)
-        if entry is not None:
-            return entry.key
-        keys = [key async for key in self.keys()]
-        for some in batched(keys, BATCH):
-            found = await asyncio.gather(
-                *(self._carry_out(commands.find(request_id, key)) for key in some),
-                return_exceptions=True,
-            )
-            away = next((line for line in found if isinstance(line, StoreUnavailable)), None)
-            if away is not None:
-                raise away
-            if "1" in found:  # a record that cannot be read is none of this request
-                return some[found.index("1")]
-        return None
+        return await self._run(self._steps.find(self, request_id))
+
+    @property
+    def _steps(self) -> CommonSteps:
+        return CommonSteps(self._session.tracker, self._session.sweep_state)
+
+    async def _run(self, steps: Steps[R]) -> R:
+        """Carry out an operation of more than one call; returns its result."""
+        try:
+            asked = next(steps)
+            while True:
+                try:
+                    reply = await asked
+                except BaseException as error:  # noqa: BLE001  (the operation's to raise)
+                    asked = steps.throw(error)
+                else:
+                    asked = steps.send(reply)
+        except StopIteration as done:
+            return cast(R, done.value)
 
 
 def _nobody_waits(reply: asyncio.Future[str]) -> None:

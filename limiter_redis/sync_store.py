@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, cast
 
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.policies import Change, Policy
@@ -11,12 +11,14 @@ from limiter_core.requests import Answer, KeySnapshot, Notice, Presence, Renewal
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.cluster.slot_map import check_one_slot
 from limiter_redis.connection.deadlines import answer_by
-from limiter_redis.protocol import commands, layout, policies, replies, snapshots
-from limiter_redis.protocol.commands import BATCH, NOTE_LASTS, SCAN_COUNT, batched
-from limiter_redis.protocol.errors import may_be_on_its_way
+from limiter_redis.protocol import commands, policies, replies, snapshots
+from limiter_redis.protocol.commands import SCAN_COUNT
+from limiter_redis.session.common_steps import CommonSteps, Steps
 from limiter_redis.session.entries import Entry
 from limiter_redis.session.operations import release_of
 from limiter_redis.session.session import Session
+
+R = TypeVar("R")
 
 
 class SyncRedisStore:
@@ -32,17 +34,15 @@ class SyncRedisStore:
         session = self._session
         if session.one_slot:
             check_one_slot(request)
-        if request.payload is not None and (scopes := session.new_scopes(request)):
-            session.sync_transport().command("SADD", session.tracker.keyspace.scopes, *scopes)
-            session.sync_transport().command("EXPIRE", session.tracker.keyspace.scopes, NOTE_LASTS)
-            session.noted(scopes)
+        if request.payload is not None:
+            self._run(self._steps.note_scopes(self, request))
         tracker = session.tracker
         in_the_way: Sequence[Entry] = ()
         if request.payload is not None and tracker.requests.releasing:  # else its id is a new one
             in_the_way = tracker.in_the_way(request)
         sent_at = time.monotonic()
         if sent_at >= tracker.policies.valid_until:
-            self._read_policies(request.deadline)
+            self._run(self._steps.read_policies(self, request.deadline))
             sent_at = time.monotonic()
         if request.payload is not None:
             tracker.policies.sent(request, sent_at)
@@ -52,7 +52,7 @@ class SyncRedisStore:
             # What is in the way travels in the same call, and is repeated in the background.
             ask = commands.acquire(request, tracker.policies.by_name, sent_at)
             operations = [*map(release_of, in_the_way), ask]
-            line = self._carry_out_all(operations, deadline)[-1]
+            line = self.carry_out_all(operations, deadline)[-1]
             return tracker.settle(request, line, sent_at)
         except BaseException as error:
             granted = tracker.withdraw(request, error)
@@ -122,24 +122,7 @@ class SyncRedisStore:
         return key is not None and self._flag(commands.evict(lease_id, key))
 
     def sweep(self, presence: Presence | None = None) -> None:
-        self._check_layout()
-        noted = self._session.sync_transport().command(
-            "SMEMBERS", self._session.tracker.keyspace.scopes
-        )
-        all_scopes = self._session.scopes_of_sweep(replies.parse_scopes(noted))
-        for some in batched(all_scopes, BATCH):
-            scopes = some
-            while scopes:
-                lines = self._carry_out_all([commands.offers(scope, presence) for scope in scopes])
-                done = map(replies.parse_count, lines, scopes)
-                scopes = [s for s, n in zip(scopes, done, strict=True) if n >= BATCH]
-        gap = self._session.gap_before(presence)
-        if presence is not None and gap is not None:
-            for scope in all_scopes:
-                self._repeat_notices(scope, presence.name)
-            self._session.repeated(presence, gap)
-        if presence is not None and self._session.looks_for_refusals(presence):
-            self._repeat_refusals(all_scopes, presence.name)
+        self._run(self._steps.sweep(self, presence))
 
     def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
         self._check_layout(deadline)
@@ -169,29 +152,7 @@ class SyncRedisStore:
         self._carry_out(commands.set_paused(key, False))
 
     def change_policy(self, change: Change) -> Change:
-        self._check_layout()
-        line = self._carry_out(policies.change(change))
-        entry = policies.changed(change, line)
-        self._read_policies(None)
-        known, words = self._session.tracker.policies, None
-        while words != known.words_of(change.name):  # or another operator has changed it meanwhile
-            words = known.words_of(change.name)
-            self._apply_policy(change.name, words)
-            self._read_policies(None)
-        return entry
-
-    def _apply_policy(self, name: str, words: str) -> None:
-        keys = list(self.keys())
-        steps = policies.apply_all(keys, name, words)
-        lines: list[str | StoreError] | None = None
-        while True:
-            try:
-                operations = next(steps) if lines is None else steps.send(lines)
-            except StopIteration as done:
-                if done.value is not None:
-                    raise done.value from None
-                return
-            lines = self._carry_out_each(operations)
+        return self._run(self._steps.change_policy(self, change))
 
     def policies(self) -> tuple[Policy, ...]:
         self._check_layout()
@@ -205,37 +166,9 @@ class SyncRedisStore:
         self._check_layout()
         return policies.parse_changes(self._carry_out(policies.look_at_changes()))
 
-    def _read_policies(self, until: float | None) -> None:
-        """Read what is in force for names (S22).
-
-        Where that is refused, for want of a right, no policy counts, and calls go on.
-        """
-        asked_at = time.monotonic()
-        deadline = None if until is None else answer_by(until, asked_at)
-        try:
-            agreed, line = self._carry_out_all([layout.look(), policies.look()], deadline)
-            found = policies.parse_policies(line)
-        except StoreUnavailable:
-            raise
-        except StoreError as error:
-            if may_be_on_its_way(error):
-                raise  # it was not answered
-            self._session.tracker.policies_unreadable(error)
-            agreed, found = self._look_at_layout(deadline), ()
-        self._session.tracker.layout_read(agreed)
-        self._session.tracker.policies.update(found, asked_at)
-
     def _check_layout(self, deadline: float | None = None) -> None:
-        """Find out, once, that processes of other releases here have the layout of this one."""
-        tracker = self._session.tracker
-        if not tracker.layout_checked:
-            tracker.layout_read(self._look_at_layout(deadline))
-
-    def _look_at_layout(self, deadline: float | None) -> str:
-        try:
-            return self._carry_out(layout.look(), deadline)
-        except StoreError as error:
-            return layout.unread(error)
+        if not self._session.tracker.layout_checked:
+            self._run(self._steps.check_layout(self, deadline))
 
     def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         self._session.on_notice(callback)
@@ -247,10 +180,16 @@ class SyncRedisStore:
         return replies.parse_flag(self._carry_out(operation), operation.keys[0])
 
     def _carry_out(self, operation: commands.Operation, deadline: float | None = None) -> str:
-        (line,) = self._carry_out_all([operation], deadline)
+        (line,) = self.carry_out_all([operation], deadline)
         return line
 
-    def _carry_out_all(
+    def command(self, *command: Any) -> Any:
+        return self._session.sync_transport().command(*command)
+
+    def all_keys(self) -> Iterator[str]:
+        return self.keys()
+
+    def carry_out_all(
         self, operations: list[commands.Operation], deadline: float | None = None
     ) -> list[str]:
         tracker, transport = self._session.tracker, self._session.sync_transport()
@@ -277,7 +216,7 @@ class SyncRedisStore:
             raise
         return lines[: len(operations)]
 
-    def _carry_out_each(self, operations: list[commands.Operation]) -> list[str | StoreError]:
+    def carry_out_each(self, operations: list[commands.Operation]) -> list[str | StoreError]:
         """Carry out operations; returns the replies, or why there is none."""
         sent_at = time.monotonic()
         lines, news = self._session.sync_transport().call_each(operations)
@@ -285,27 +224,6 @@ class SyncRedisStore:
         while self._session.tracker.unfinished:  # what steps left over (S16)
             self._carry_out(commands.sweep(self._session.tracker.unfinished.popitem()[0]))
         return lines
-
-    def _repeat_notices(self, scope: str, gate: str) -> None:
-        skip, looked = 0, BATCH
-        while looked >= BATCH:
-            (line,) = self._carry_out_all([commands.missed(scope, gate, skip)])
-            looked = replies.parse_count(line, scope)
-            skip += looked
-
-    def _repeat_refusals(self, scopes: Iterable[str], gate: str) -> None:
-        for some in batched(scopes, BATCH):
-            cursors = dict.fromkeys(some, "0")
-            while cursors:
-                operations = [
-                    commands.refusals(scope, gate, cursor) for scope, cursor in cursors.items()
-                ]
-                lines = self._carry_out_all(operations)
-                cursors = {
-                    scope: str(cursor)
-                    for scope, line in zip(cursors, lines, strict=True)
-                    if (cursor := replies.parse_count(line, scope))
-                }
 
     def _names(self, after_slice: Callable[[], object] | None) -> Iterator[Any]:
         transport = self._session.sync_transport()
@@ -322,18 +240,17 @@ class SyncRedisStore:
                     after_slice()
 
     def _find(self, request_id: str) -> str | None:
-        """Return a key of a lease or ticket: from our own entries, or by looking at all keys."""
-        entry = self._session.tracker.entries.get(request_id)
-        if entry is not None:
-            return entry.key
-        for keys in batched(self.keys(), BATCH):
-            operations = [commands.find(request_id, key) for key in keys]
-            sent_at = time.monotonic()
-            found, news = self._session.sync_transport().call_each(operations)
-            self._session.tracker.receive(news, sent_at)
-            away = next((line for line in found if isinstance(line, StoreUnavailable)), None)
-            if away is not None:
-                raise away
-            if "1" in found:  # a record that cannot be read is none of this request
-                return keys[found.index("1")]
-        return None
+        return self._run(self._steps.find(self, request_id))
+
+    @property
+    def _steps(self) -> CommonSteps:
+        return CommonSteps(self._session.tracker, self._session.sweep_state)
+
+    def _run(self, steps: Steps[R]) -> R:
+        """Carry out an operation of more than one call; returns its result."""
+        reply = None
+        try:
+            while True:
+                reply = steps.send(reply)  # what it asked was done at once
+        except StopIteration as done:
+            return cast(R, done.value)

@@ -9,12 +9,13 @@ import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote, unquote
 
 from limiter_core.requests import KeySnapshot, Presence, Request, from_fields
 from limiter_redis.protocol.forms import Form
 from limiter_redis.protocol.keyspace import Keyspace, redis_keys
+from limiter_redis.protocol.policy_words import Known
 from limiter_redis.protocol.script import FULL, Script
 from limiter_redis.protocol.words import (
     ANY_TEXT,
@@ -29,15 +30,7 @@ from limiter_redis.protocol.words import (
 T = TypeVar("T")
 
 
-class NamePolicy(Protocol):
-    """The policies of one name; see `policies.Known`."""
-
-    def limit_word(self, declared: int, cost: int, now: float) -> str:
-        """Return a limit as a call sends it."""
-        ...
-
-
-NO_POLICIES: Mapping[str, NamePolicy] = {}
+NO_POLICIES: Mapping[str, Known] = {}
 
 BATCH = 128
 """Operations that travel in one call of the script at the most (S16)."""
@@ -71,7 +64,7 @@ class Operation(NamedTuple):
 
 
 def acquire(
-    request: Request, policies: Mapping[str, NamePolicy] = NO_POLICIES, now: float = 0.0
+    request: Request, policies: Mapping[str, Known] = NO_POLICIES, now: float = 0.0
 ) -> Operation:
     """Return the operation for a request.
 

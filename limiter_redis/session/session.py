@@ -10,25 +10,18 @@ import atexit
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from typing import Protocol
 
 from limiter_core.errors import ConfigurationError, StoreError
-from limiter_core.requests import Notice, Presence, Request
+from limiter_core.requests import Notice, Request
 from limiter_core.store import Capabilities
-from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock, run_in_thread, socket_owner
-from limiter_redis.protocol import words
+from limiter_redis.session.sweep_state import SweepState
 from limiter_redis.session.tracker import RequestTracker
 from limiter_redis.transport.interfaces import ThreadTransport
 from limiter_redis.transport.loop_transport import LoopTransport
-
-_NOTE_AGAIN = 3600.0
-"""Seconds after which a scope is noted again for `sweep`."""
-
-_REPEAT_EVERY = 5.0
-"""Seconds between two looks for refused jobs whose queue does not know it."""
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
@@ -84,6 +77,7 @@ class Session:
     Attributes:
         tracker: what this process waits for and holds.
         renewer: the background thread.
+        sweep_state: what this process remembers of sweeps.
         one_slot: whether all keys of a request have to have one scope.
     """
 
@@ -97,6 +91,7 @@ class Session:
         self._lock = new_lock()
         self._topology = self._new_topology()
         self.tracker, self.renewer = self._topology.tracker, self._topology.renewer
+        self.sweep_state = SweepState()
         self.one_slot = not self._topology.capabilities.spans_scopes
         self.tracker.notices.on_undelivered = self._on_undelivered
         self.tracker.after_turn = self._abandon_ended_loops
@@ -105,11 +100,6 @@ class Session:
         self._maker = socket_owner()
         self._async_transports: dict[asyncio.AbstractEventLoop, LoopTransport] = {}
         self._last_async_transport: LoopTransport | None = None
-        self._scopes: dict[str, float] = {}
-        self._repeated: dict[str, int] = {}
-        """By the worker: after which gap it had notices repeated."""
-        self._refusals_at: dict[str, float] = {}
-        """By the worker: when it looked last for refused jobs whose queue does not know it."""
 
     def _on_undelivered(self) -> None:
         # As a method of the session, which this keeps alive as long as the renewer runs: so a store
@@ -216,58 +206,6 @@ class Session:
     def is_of_parent(self, request_id: str) -> bool:
         """Whether a lease is that of the process this one was forked from: not ours to release."""
         return request_id in self._parents
-
-    # -- scopes of durable tickets ----------------------------------------------------------------
-
-    def new_scopes(self, request: Request) -> list[str]:
-        """Return the scopes of a durable request that are to be noted for `sweep`."""
-        now = time.monotonic()
-        scopes = {words.scope_of(words.key_word(demand.key)) for demand in request.demands}
-        # The keys without one need no note.
-        return [each for each in scopes if each and now >= self._scopes.get(each, 0.0)]
-
-    def noted(self, scopes: Iterable[str]) -> None:
-        """Remember that scopes have been noted; for a while, since the note has an end."""
-        again = time.monotonic() + _NOTE_AGAIN
-        self._scopes.update(dict.fromkeys(scopes, again))
-
-    def scopes_of_sweep(self, noted: Iterable[str]) -> list[str]:
-        """Return the scopes that a sweep looks at: those that are noted, and "" for none.
-
-        Scopes that this process noted, and the store knows no more, are noted again.
-        """
-        known = set(noted)
-        for scope in list(self._scopes):
-            if scope not in known:
-                self._scopes[scope] = 0.0
-        return ["", *known]
-
-    def gap_before(self, presence: Presence | None) -> int | None:
-        """Return the number of the gap in which a worker may have missed notices; None: no new one.
-
-        One that leaves missed none that it could follow.
-        """
-        if presence is None or presence.leaving:
-            return None
-        gaps = self.tracker.notices.gaps
-        return gaps if gaps > self._repeated.get(presence.worker, 0) else None
-
-    def repeated(self, presence: Presence, gap: int) -> None:
-        """Remember that the notices which a worker may have missed in a gap were repeated."""
-        self._repeated[presence.worker] = gap
-
-    def looks_for_refusals(self, presence: Presence | None) -> bool:
-        """Whether a worker is to look for refused jobs whose queue does not know it; now and then.
-
-        No gap says so: the process that refused the job may have been killed, or got no reply.
-        """
-        if presence is None or presence.leaving:
-            return False
-        now = time.monotonic()
-        if now < self._refusals_at.get(presence.worker, 0.0) + _REPEAT_EVERY:
-            return False
-        self._refusals_at[presence.worker] = now
-        return True
 
     # -- its end ----------------------------------------------------------------------------------
 
