@@ -48,12 +48,16 @@ def limit(key: str, slots: int = 1, **options) -> ConcurrencyLimit:
     return ConcurrencyLimit(LIMIT_BY.constant(key), slots, **options)
 
 
-async def hold_in_turn(limiter: Limiter, *limits: ConcurrencyLimit) -> None:
-    """Hold limits, each in the block of the one before; the next is asked for a moment later."""
-    if limits:
-        async with limiter.hold(limits[0]):
-            await wait_all_tasks_blocked()
-            await hold_in_turn(limiter, *limits[1:])
+async def hold_in_turn(
+    limiter: Limiter, limits: Sequence[ConcurrencyLimit], steps: Sequence[anyio.Event] = ()
+) -> None:
+    """Hold limits, each in the block of the one before; each is asked for when its step begins."""
+    if not limits:
+        return
+    for step in steps[:1]:
+        await step.wait()
+    async with limiter.hold(limits[0]):
+        await hold_in_turn(limiter, limits[1:], steps[1:])
 
 
 async def reports_after(
@@ -65,9 +69,13 @@ async def reports_after(
     """Return what was logged of rings after so many seconds; the calls are cancelled then."""
     with caplog.at_level(logging.WARNING, "limiter"):
         async with anyio.create_task_group() as tasks:
+            # One task alone may wait for all others: two would take each other for blocked.
+            steps = [anyio.Event() for _ in max((limits for _, limits in calls), key=len)]
             for limiter, limits in calls:
-                tasks.start_soon(hold_in_turn, limiter, *limits)
-            await wait_all_tasks_blocked()
+                tasks.start_soon(hold_in_turn, limiter, limits, steps)
+            for step in steps:
+                step.set()
+                await wait_all_tasks_blocked()
             for _ in range(round(seconds / STEP)):
                 clock.advance(STEP)
                 await wait_all_tasks_blocked()
@@ -167,7 +175,7 @@ async def test_a_call_that_goes_on_by_itself_is_in_no_ring(limiter, clock, caplo
 async def test_a_call_that_holds_nothing_carries_nothing_in_the_store(limiter, store, clock):
     async with anyio.create_task_group() as tasks:
         lease = await limiter.acquire(limit("a"))
-        tasks.start_soon(hold_in_turn, limiter, limit("a"))
+        tasks.start_soon(hold_in_turn, limiter, [limit("a")])
         async with limiter.hold(limit("b")):
             await wait_all_tasks_blocked()
             clock.advance(2)
@@ -182,7 +190,7 @@ async def test_a_call_for_which_none_waits_looks_at_what_it_holds_alone(limiter,
     async with anyio.create_task_group() as tasks:
         lease = await limiter.acquire(limit("hot"))
         for number in range(20):
-            tasks.start_soon(hold_in_turn, limiter, limit(f"k{number}"), limit("hot"))
+            tasks.start_soon(hold_in_turn, limiter, [limit(f"k{number}"), limit("hot")])
         await until_waiting(store, "hot", 20)
         clock.advance(1)
         await until(lambda: all(each.holds for each in store.inspect("hot").waiters), "announced")
@@ -198,7 +206,7 @@ async def test_a_call_for_which_none_waits_looks_at_what_it_holds_alone(limiter,
 async def test_what_a_waiter_holds_is_known_after_a_while(limiter, store, clock):
     async with anyio.create_task_group() as tasks:
         lease = await limiter.acquire(limit("a"))
-        tasks.start_soon(hold_in_turn, limiter, limit("b"), limit("a"))
+        tasks.start_soon(hold_in_turn, limiter, [limit("b"), limit("a")])
         await wait_all_tasks_blocked()
         await wait_all_tasks_blocked()
         assert store.inspect("a").waiters[0].holds == ()
