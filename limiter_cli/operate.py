@@ -36,7 +36,7 @@ def ls(
     pattern: Annotated[
         str,
         typer.Argument(
-            metavar="PATTERN",
+            metavar="[PATTERN]",
             show_default=False,
             help="Only keys that match, such as 'billing/*'. Default: all.",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import tomllib
@@ -73,6 +74,19 @@ def test_the_command_has_what_a_page_gives_it(page: str, call: str) -> None:
             break
         if word.startswith("-"):
             assert word.partition("=")[0] in options, f"{page}: limiter {call}"
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_an_argument_that_may_be_left_out_stands_in_brackets(name: str) -> None:
+    callback = COMMANDS[name].callback
+    assert callback is not None
+    parameters = inspect.signature(callback).parameters
+    for argument, hint in typing.get_type_hints(callback, include_extras=True).items():
+        about = typing.get_args(hint)[1:2]
+        if not about or not isinstance(about[0], ArgumentInfo) or about[0].hidden:
+            continue
+        if parameters[argument].default is not inspect.Parameter.empty:
+            assert (about[0].metavar or argument.upper()).startswith("["), argument
 
 
 def test_what_pages_install_can_be_installed() -> None:
