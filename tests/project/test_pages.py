@@ -196,6 +196,15 @@ def test_links_lead_somewhere(page: str) -> None:
         assert on_site or not page.startswith("docs/"), f"{target} is not on the site"
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if re.match(r"docs/(tutorial|coming-from)/(?!index)", page)]
+)
+def test_a_page_that_is_read_in_order_has_one_next_page(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    (following,) = re.findall(r"^Next: (.*)$", text, re.MULTILINE)
+    assert re.search(r"\]\([\w./-]+\.md\)", following)
+
+
 def test_pages_that_code_and_pages_name_are_there() -> None:
     sources = [*(ROOT / page for page in PAGES), *CODE]
     named = [
