@@ -18,7 +18,6 @@ from limiter_core._streams import GeneratorHold, limited_async_generator, limite
 from limiter_core.errors import ConfigurationError
 from limiter_core.lease import Lease
 from limiter_core.limiter import Limiter
-from limiter_core.limits import ConcurrencyLimit
 from limiter_core.sync_limiter import SyncLimiter
 
 __all__ = (
@@ -35,8 +34,8 @@ __all__ = (
 Y = TypeVar("Y")
 
 
-def check_async_limits(limiter: object, limits: Limits, owner: str) -> tuple[ConcurrencyLimit, ...]:
-    """Return the limits as a tuple.
+def check_async_limits(limiter: object, limits: Limits, owner: str) -> Limits:
+    """Return the limits as a tuple; one limit alone, which is the shortest way.
 
     Args:
         limiter: what is to take the slots.
@@ -48,14 +47,19 @@ def check_async_limits(limiter: object, limits: Limits, owner: str) -> tuple[Con
     """
     if not isinstance(limiter, Limiter):
         raise ConfigurationError(f"{owner} needs a Limiter, got {limiter!r}")
-    return check_limits(limits, owner)
+    return _checked(limits, owner)
 
 
-def check_sync_limits(limiter: object, limits: Limits, owner: str) -> tuple[ConcurrencyLimit, ...]:
+def check_sync_limits(limiter: object, limits: Limits, owner: str) -> Limits:
     """As `check_async_limits`, for a `SyncLimiter`."""
     if not isinstance(limiter, SyncLimiter):
         raise ConfigurationError(f"{owner} needs a SyncLimiter, got {limiter!r}")
-    return check_limits(limits, owner)
+    return _checked(limits, owner)
+
+
+def _checked(limits: Limits, owner: str) -> Limits:
+    checked = check_limits(limits, owner)
+    return checked[0] if len(checked) == 1 else checked
 
 
 def hold_for_client(

@@ -14,13 +14,21 @@ from collections.abc import Mapping, Sequence
 from threading import get_ident
 from typing import ClassVar, NamedTuple
 
-from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
+from aiohttp import (
+    ClientHandlerType,
+    ClientPayloadError,
+    ClientRequest,
+    ClientResponse,
+    ConnectionTimeoutError,
+)
 from yarl import URL
 
-from limiter_aiohttp._errors import ERRORS
-from limiter_core import ConcurrencyLimit, Limiter, LimiterError
+from limiter_core import ConcurrencyLimit, LeaseLost, Limiter, LimiterError, LimitReached
 from limiter_core.streams import check_async_limits
-from limiter_http.requests import RequestView, client_error
+from limiter_http.errors import ErrorClasses, client_error
+from limiter_http.requests import RequestView
+
+_ERRORS: ErrorClasses = {LimitReached: ConnectionTimeoutError, LeaseLost: ClientPayloadError}
 
 
 class _View(RequestView):
@@ -103,7 +111,7 @@ class LimitMiddleware:
                 caller.cancel()
             raise
         except Exception as error:  # noqa: BLE001  (the caller gets it)
-            mapped = client_error(error, ERRORS) if isinstance(error, LimiterError) else error
+            mapped = client_error(error, _ERRORS) if isinstance(error, LimiterError) else error
             if caller is None:
                 lost = None if kept is None else kept()
                 if lost is not None:

@@ -13,13 +13,12 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import Message, Receive
 from starlette.websockets import WebSocket
 
-from limiter_asgi._checks import check_limiter, check_on_refused
 from limiter_asgi._client import KEPT, WaitingClient
-from limiter_asgi._refusals import REFUSALS, TRY_AGAIN_LATER, ends_request, refused
+from limiter_asgi._refusals import TRY_AGAIN_LATER, check_on_refused, refused
 from limiter_asgi._view import RequestView
 from limiter_core import ConcurrencyLimit, ConfigurationError, Lease, Limiter
-from limiter_core.jobs import check_limits
-from limiter_core.streams import ClientGone, hold_for_client
+from limiter_core.streams import ClientGone, check_async_limits, hold_for_client
+from limiter_http.refusals import REFUSALS, ends_request
 
 OLDEST = (0, 118)
 """The first release of FastAPI that leaves a dependency after the response was sent."""
@@ -59,9 +58,8 @@ def limit(
         ConfigurationError: one of them is not what is said here, or FastAPI is older than 0.118.
     """
     _check_fastapi()
-    checked = check_limits(limits, "limit()")
+    checked = check_async_limits(limiter, limits, "limit()")
     status = check_on_refused(on_refused)
-    check_limiter(limiter, "limit()")
 
     async def limited(connection: HTTPConnection) -> AsyncGenerator[Lease]:
         lease: Lease | None = None

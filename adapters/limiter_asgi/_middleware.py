@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
 from typing import Any, cast
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from limiter_asgi._checks import check_limiter, check_on_refused
 from limiter_asgi._client import WaitingClient
-from limiter_asgi._refusals import (
-    REFUSALS,
-    TRY_AGAIN_LATER,
-    ends_request,
-    refused,
-    send_refusal,
-)
+from limiter_asgi._refusals import TRY_AGAIN_LATER, check_on_refused, refused, send_refusal
 from limiter_asgi._view import RequestView
 from limiter_core import ConcurrencyLimit, ConfigurationError, Lease, Limiter
-from limiter_core.jobs import check_limits
-from limiter_core.streams import ClientGone, hold_for_client
+from limiter_core.streams import ClientGone, check_async_limits, hold_for_client
+from limiter_http.refusals import REFUSALS, ends_request
 
 GivenArguments = Mapping[str, Any]
 
@@ -67,7 +60,7 @@ class LimitMiddleware:
         self,
         app: ASGIApp,
         limiter: Limiter,
-        limits: ConcurrencyLimit | list[ConcurrencyLimit] | tuple[ConcurrencyLimit, ...],
+        limits: ConcurrencyLimit | Sequence[ConcurrencyLimit],
         *,
         arguments: Callable[[HTTPConnection], GivenArguments | Awaitable[GivenArguments]]
         | None = None,
@@ -77,10 +70,9 @@ class LimitMiddleware:
             raise ConfigurationError(
                 f"arguments is a function of the HTTPConnection, got {arguments!r}"
             )
-        check_limits(limits, "LimitMiddleware")
         self.app = app
-        self._limiter = check_limiter(limiter, "LimitMiddleware")
-        self._limits = limits
+        self._limits = check_async_limits(limiter, limits, "LimitMiddleware")
+        self._limiter = limiter
         self._arguments = arguments
         self._on_refused = check_on_refused(on_refused)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -13,34 +12,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from limiter_core import (
-    Lease,
-    LeaseLost,
-    LimiterError,
-    LimitReached,
-    StoreError,
-    Superseded,
-)
-
-REFUSALS = (LimitReached, Superseded, LeaseLost, StoreError)
-"""What ends a request that has no response yet, and is no fault of the code."""
+from limiter_core import ConfigurationError, LimiterError
+from limiter_http.refusals import refusal_of
 
 TRY_AGAIN_LATER = 1013
 """The code that a websocket is closed with."""
 
 PROBLEM = "application/problem+json"
-
-_DETAILS = {
-    "full": "All slots of this limit are in use.",
-    "queue_full": "All slots of this limit are in use, and so are all places in its queue.",
-    "timeout": "No slot of this limit was free in time.",
-    "superseded": "A newer request took the place of this one.",
-    "evicted": "An operator ended the waiting of this request.",
-    "lost": "The slot of this request was taken from it.",
-    "unavailable": "Requests cannot be admitted at the moment.",
-}
-
-_logger = logging.getLogger("limiter")
 
 
 class RequestRefused(HTTPException):
@@ -55,43 +33,40 @@ class RequestRefused(HTTPException):
         super().__init__(problem["status"], problem["detail"], {**headers, "content-type": PROBLEM})
 
 
-def ends_request(error: BaseException, lease: Lease | None) -> bool:
-    """Whether an error is about the slot of the request, and not the app's own.
+def check_on_refused(status: object) -> int:
+    """Return the status of refusals.
 
-    Args:
-        error: one of `REFUSALS`.
-        lease: of the request; None before it has a slot.
+    Raises:
+        ConfigurationError: it is neither 503 nor 429.
     """
-    return lease is None or (isinstance(error, LeaseLost) and error.lease_id == lease.id)
+    if type(status) is int and status in (503, 429):
+        return status
+    raise ConfigurationError(
+        f"on_refused is 503, or 429 where a limit is the client's own, got {status!r}"
+    )
 
 
 def refused(error: LimiterError, on_refused: int) -> RequestRefused:
-    """Return the answer to a request; a store that is unavailable is logged.
+    """Return the answer to a request.
 
     Args:
         error: one of `REFUSALS`.
-        on_refused: the status of a refusal.
+        on_refused: the status of a refusal; where the store is unavailable, it is 503.
     """
-    status, headers = on_refused, dict[str, str]()
-    if isinstance(error, StoreError):
-        _logger.warning("a request was refused, since the store is unavailable: %s", error)
-        status, reason, name = 503, "unavailable", ""
-    elif isinstance(error, LimitReached | Superseded):
-        reason, name = error.reason, error.name
-        retry_after = getattr(error, "retry_after", None)
-        if retry_after is not None:
-            headers["retry-after"] = str(max(1, math.ceil(retry_after)))
-    else:
-        reason, name = "lost", ""
+    refusal = refusal_of(error)
+    status = 503 if refusal.reason == "unavailable" else on_refused
     problem: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": _DETAILS[reason],
-        "reason": reason,
+        "detail": refusal.detail,
+        "reason": refusal.reason,
     }
-    if name:
-        problem["limit"] = name
+    if refusal.limit:
+        problem["limit"] = refusal.limit
+    headers: dict[str, str] = {}
+    if refusal.retry_after is not None:
+        headers["retry-after"] = str(max(1, math.ceil(refusal.retry_after)))
     return RequestRefused(problem, headers)
 
 

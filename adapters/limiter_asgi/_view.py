@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from types import FunctionType, MethodType
-from typing import Any, NoReturn, cast
+from typing import Any, ClassVar, cast
 
 from starlette.authentication import BaseUser
 from starlette.datastructures import Headers, QueryParams
@@ -14,63 +14,10 @@ from starlette.types import Scope
 
 from limiter_core import ArgumentView, KeyDerivationError, register_key_type
 from limiter_core.arguments import function_name_of
+from limiter_http.arguments import ReadArguments, Readers
 
 _ENDPOINTS = (FunctionType, MethodType, functools.partial, type)
 """What routes lead to; a mounted app is an object of its own class."""
-
-
-class RequestView(ArgumentView):
-    """The arguments of a request, and the name of its endpoint where that is known.
-
-    Args:
-        scope: of ASGI.
-        given: further arguments, which go before the others.
-    """
-
-    __slots__ = ()
-
-    adapter = "asgi"
-
-    def __init__(self, scope: Scope, given: Mapping[str, Any] | None = None) -> None:
-        function_name = function_name_of(scope["endpoint"]) if _has_endpoint(scope) else None
-        super().__init__(_RequestArguments(scope, given or {}), function_name)
-
-
-class _RequestArguments(Mapping[str, Any]):
-    """The arguments by name: given ones, those of `_READERS`, parameters of the path."""
-
-    __slots__ = ("_given", "_scope")
-
-    def __init__(self, scope: Scope, given: Mapping[str, Any]) -> None:
-        self._scope = scope
-        self._given = given
-
-    def __getitem__(self, name: str) -> Any:
-        if name in self._given:
-            return self._given[name]
-        read = _READERS.get(name)
-        if read is None:
-            return self._scope.get("path_params", {})[name]
-        value = read(self._scope)
-        if value is None:
-            self._refuse(name)
-        return value
-
-    def __contains__(self, name: object) -> bool:
-        return any(name == each for each in self)
-
-    def __iter__(self) -> Iterator[str]:
-        read = (name for name in _READERS if _READERS[name](self._scope) is not None)
-        return iter(dict.fromkeys((*self._given, *read, *self._scope.get("path_params", ()))))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def _refuse(self, name: str) -> NoReturn:
-        raise KeyDerivationError(
-            f"a request has no argument {name!r} here: {_WHY_NOT[name]}; "
-            f"there are: {', '.join(sorted(self))}"
-        )
 
 
 def _route(scope: Scope) -> str | None:
@@ -94,28 +41,52 @@ def _has_endpoint(scope: Scope) -> bool:
     )
 
 
-_READERS: dict[str, Callable[[Scope], Any]] = {
-    "method": lambda scope: scope.get("method", "GET"),  # of a websocket: the one it begins with
-    "path": lambda scope: scope["path"],
-    "client": lambda scope: (scope.get("client") or (None,))[0],
-    "headers": lambda scope: Headers(scope=scope),
-    "query_params": lambda scope: QueryParams(scope.get("query_string", b"")),
-    "user": lambda scope: scope.get("user"),
-    "route": _route,
-    "path_params": lambda scope: scope.get("path_params") if _has_endpoint(scope) else None,
-}
-"""Each returns None if a request has no such argument."""
-
 _AFTER_ROUTING = (
     "it is known only after routing, and this middleware runs before; put the limit into "
     "Depends(limit(...)), or the middleware into the route"
 )
-_WHY_NOT = {
-    "client": "the server gives no address of the client, as on a Unix socket",
-    "user": "no authentication middleware runs outside of the limit",
-    "route": f"{_AFTER_ROUTING} (older releases of Starlette never say it)",
-    "path_params": _AFTER_ROUTING,
-}
+
+
+class _RequestArguments(ReadArguments):
+    __slots__ = ()
+
+    readers: ClassVar[Readers] = {
+        # A websocket begins with a GET.
+        "method": lambda scope: scope.get("method", "GET"),
+        "path": lambda scope: scope["path"],
+        "client": lambda scope: (scope.get("client") or (None,))[0],
+        "headers": lambda scope: Headers(scope=scope),
+        "query_params": lambda scope: QueryParams(scope.get("query_string", b"")),
+        "user": lambda scope: scope.get("user"),
+        "route": _route,
+        "path_params": lambda scope: scope.get("path_params") if _has_endpoint(scope) else None,
+    }
+    why_not: ClassVar[Mapping[str, str]] = {
+        "client": "the server gives no address of the client, as on a Unix socket",
+        "user": "no authentication middleware runs outside of the limit",
+        "route": f"{_AFTER_ROUTING} (older releases of Starlette never say it)",
+        "path_params": _AFTER_ROUTING,
+    }
+
+
+class RequestView(ArgumentView):
+    """The arguments of a request, and the name of its endpoint where that is known.
+
+    Args:
+        scope: of ASGI.
+        given: further arguments, which go before the others.
+    """
+
+    __slots__ = ()
+
+    adapter = "asgi"
+
+    def __init__(self, scope: Scope, given: Mapping[str, Any] | None = None) -> None:
+        function_name = None
+        if "endpoint" in scope and _has_endpoint(scope):
+            function_name = function_name_of(scope["endpoint"])
+        path_params: Mapping[str, Any] = scope.get("path_params") or {}
+        super().__init__(_RequestArguments(scope, given or {}, path_params), function_name)
 
 
 def _identity_of(user: BaseUser) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,32 +10,13 @@ from fastmcp.tools.base import ToolResult
 from mcp import MCPError
 from mcp_types import CallToolRequestParams
 
-from limiter_core import (
-    ConcurrencyLimit,
-    Lease,
-    LeaseLost,
-    Limiter,
-    LimitReached,
-    StoreError,
-    Superseded,
-)
+from limiter_core import ConcurrencyLimit, Lease, Limiter, LimiterError
 from limiter_core.streams import check_async_limits
 from limiter_fastmcp._view import ToolCallView
+from limiter_http.refusals import REFUSALS, ends_request, refusal_of
 
 REFUSED = -32000
 """The code of a refusal; the first of those that JSON-RPC leaves to servers."""
-
-_MESSAGES = {
-    "full": "All slots of this limit are in use.",
-    "queue_full": "All slots of this limit are in use, and so are all places in its queue.",
-    "timeout": "No slot of this limit was free in time.",
-    "superseded": "A newer call took the place of this one.",
-    "evicted": "An operator ended the waiting of this call.",
-    "lost": "The slot of this call was taken from it.",
-    "unavailable": "Calls cannot be admitted at the moment.",
-}
-
-_logger = logging.getLogger("limiter")
 
 
 class LimitMiddleware(Middleware):
@@ -74,23 +54,18 @@ class LimitMiddleware(Middleware):
         try:
             async with self._limiter.hold(self._limits, view) as lease:
                 return await call_next(context)
-        except (LimitReached, Superseded, LeaseLost, StoreError) as error:
-            if lease is None or (isinstance(error, LeaseLost) and error.lease_id == lease.id):
-                raise _refusal(error) from error
-            raise  # the tool's own
+        except REFUSALS as error:
+            if ends_request(error, lease):
+                raise _answer(error) from error
+            raise
 
 
-def _refusal(error: LimitReached | Superseded | LeaseLost | StoreError) -> MCPError:
-    """Return the answer to a call; a store that is unavailable is logged."""
-    if isinstance(error, StoreError):
-        _logger.warning("a tool call was refused, since the store is unavailable: %s", error)
-        data: dict[str, Any] = {"reason": "unavailable"}
-    elif isinstance(error, LeaseLost):
-        data = {"reason": "lost"}
-    else:
-        data = {"reason": error.reason}
-        if error.name:
-            data["limit"] = error.name
-        if isinstance(error, LimitReached) and error.retry_after is not None:
-            data["retry_after"] = round(error.retry_after, 3)
-    return MCPError(REFUSED, _MESSAGES[data["reason"]], data)
+def _answer(error: LimiterError) -> MCPError:
+    """Return the answer to a call that is refused."""
+    refusal = refusal_of(error, "tool call")
+    data: dict[str, Any] = {"reason": refusal.reason}
+    if refusal.limit:
+        data["limit"] = refusal.limit
+    if refusal.retry_after is not None:
+        data["retry_after"] = round(refusal.retry_after, 3)
+    return MCPError(REFUSED, refusal.detail, data)

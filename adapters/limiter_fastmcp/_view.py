@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Self
 
 from fastmcp.server.dependencies import get_access_token
 from fastmcp.server.middleware import MiddlewareContext
@@ -12,7 +12,40 @@ from mcp.server.auth.provider import AccessToken, principal_components
 from mcp_types import CallToolRequestParams
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from limiter_core import ArgumentView, KeyDerivationError, register_key_type
+from limiter_core import ArgumentView, register_key_type
+from limiter_http.arguments import ReadArguments, Readers
+
+_Context = MiddlewareContext[CallToolRequestParams]
+
+
+def _session(context: _Context) -> str | None:
+    server = context.fastmcp_context
+    request = None if server is None else server.request_context
+    if server is None or request is None or request.protocol_version in MODERN_PROTOCOL_VERSIONS:
+        return None  # there FastMCP makes up an id for each request
+    return server.session_id
+
+
+class _Call(NamedTuple):
+    context: _Context
+    given: Mapping[str, Any]
+
+
+class _Arguments(ReadArguments):
+    __slots__ = ()
+
+    owner = "a tool call"
+    readers: ClassVar[Readers] = {
+        "tool": lambda call: call.context.message.name,
+        "user": lambda _: get_access_token(),
+        "session": lambda call: _session(call.context),
+        "arguments": lambda call: call.given,
+    }
+    why_not: ClassVar[Mapping[str, str]] = {
+        "user": "it was not authenticated",
+        "session": "since version 2026-07-28 the protocol has no sessions; limit by the user, or "
+        "by an argument of the tool",
+    }
 
 
 class ToolCallView(ArgumentView):
@@ -23,7 +56,7 @@ class ToolCallView(ArgumentView):
     adapter: ClassVar[str | None] = "fastmcp"
 
     @classmethod
-    async def of(cls, context: MiddlewareContext[CallToolRequestParams]) -> Self:
+    async def of(cls, context: _Context) -> Self:
         """Return the view of a call, with the defaults of the tool for what was not sent."""
         call = context.message
         given = call.arguments or {}
@@ -37,65 +70,7 @@ class ToolCallView(ArgumentView):
                 if "default" in schema
             }
             given = {**defaults, **given}
-        return cls(_Arguments(context, given), call.name)
-
-
-class _Arguments(Mapping[str, Any]):
-    """The arguments by name: those of `_READERS`, then those of the tool."""
-
-    __slots__ = ("_context", "_given")
-
-    def __init__(
-        self, context: MiddlewareContext[CallToolRequestParams], given: Mapping[str, Any]
-    ) -> None:
-        self._context = context
-        self._given = given
-
-    def __getitem__(self, name: str) -> Any:
-        if name == "arguments":
-            return self._given
-        read = _READERS.get(name)
-        if read is None:
-            return self._given[name]
-        value = read(self._context)
-        if value is None:
-            raise KeyDerivationError(
-                f"a tool call has no {name!r} here: {_WHY_NOT[name]}; "
-                f"there are: {', '.join(sorted(self))}"
-            )
-        return value
-
-    def __contains__(self, name: object) -> bool:
-        return any(name == each for each in self)
-
-    def __iter__(self) -> Iterator[str]:
-        read = (name for name in _READERS if _READERS[name](self._context) is not None)
-        return iter(dict.fromkeys((*read, "arguments", *self._given)))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-def _session(context: MiddlewareContext[CallToolRequestParams]) -> str | None:
-    server = context.fastmcp_context
-    request = None if server is None else server.request_context
-    if server is None or request is None or request.protocol_version in MODERN_PROTOCOL_VERSIONS:
-        return None  # there FastMCP makes up an id for each request
-    return server.session_id
-
-
-_READERS: dict[str, Callable[[MiddlewareContext[CallToolRequestParams]], Any]] = {
-    "tool": lambda context: context.message.name,
-    "user": lambda _: get_access_token(),
-    "session": _session,
-}
-"""Each returns None if a call has no such argument."""
-
-_WHY_NOT = {
-    "user": "it was not authenticated",
-    "session": "since version 2026-07-28 the protocol has no sessions; limit by the user, or by an "
-    "argument of the tool",
-}
+        return cls(_Arguments(_Call(context, given), last=given), call.name)
 
 
 def _principal_of(token: AccessToken) -> str:

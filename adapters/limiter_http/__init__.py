@@ -1,4 +1,4 @@
-"""What the limits of HTTP clients share: `limiter_httpx`, `limiter_httpx2` and `limiter_aiohttp`.
+"""What limits of requests share, in clients (`limiter_httpx`) and in servers (`limiter_asgi`).
 
 Import one of these; this package is their common part.
 """

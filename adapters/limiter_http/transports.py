@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Self
 
 from limiter_core import ConcurrencyLimit, LimiterError, SyncLimiter
 from limiter_core.streams import check_sync_limits, limited_sync_stream
-from limiter_http.requests import ErrorClasses, RequestView, client_error
+from limiter_http.errors import ErrorClasses, client_error
+from limiter_http.requests import RequestView
 
 __all__ = ("BaseBody", "BaseTransport", "has_body", "pool_timeout")
 

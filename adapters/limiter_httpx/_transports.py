@@ -7,11 +7,13 @@ from typing import ClassVar
 
 import httpx
 
-from limiter_core import ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_core import ConcurrencyLimit, LeaseLost, Limiter, LimitReached, SyncLimiter
 from limiter_http.async_transports import AsyncBaseBody, AsyncBaseTransport
+from limiter_http.errors import ErrorClasses
 from limiter_http.requests import RequestView
 from limiter_http.transports import BaseBody, BaseTransport
-from limiter_httpx._errors import ERRORS
+
+_ERRORS: ErrorClasses = {LimitReached: httpx.PoolTimeout, LeaseLost: httpx.ReadError}
 
 
 class _View(RequestView):
@@ -19,12 +21,12 @@ class _View(RequestView):
 
 
 class _AsyncBody(AsyncBaseBody, httpx.AsyncByteStream):
-    errors = ERRORS
+    errors = _ERRORS
     closed_error = httpx.StreamClosed
 
 
 class _Body(BaseBody, httpx.SyncByteStream):
-    errors = ERRORS
+    errors = _ERRORS
     closed_error = httpx.StreamClosed
 
 

@@ -7,8 +7,8 @@ from collections import deque
 from typing import Any, ClassVar
 
 from pydantic_ai.concurrency import AbstractConcurrencyLimiter
+from pydantic_ai.exceptions import ConcurrencyLimitExceeded
 
-import limiter_core
 from limiter_core import (
     ArgumentView,
     ConcurrencyLimit,
@@ -16,11 +16,11 @@ from limiter_core import (
     ConflictResolution,
     Lease,
     Limiter,
+    LimitReached,
 )
 from limiter_core.strategies import is_constant
 from limiter_core.streams import check_async_limits, release_soon
-from limiter_http.requests import client_error
-from limiter_pydantic_ai._errors import ERRORS
+from limiter_http.errors import client_error
 
 
 class _View(ArgumentView):
@@ -65,8 +65,8 @@ class SharedLimiter(AbstractConcurrencyLimiter):
         """
         try:
             lease = await self._limiter.acquire(self._limit, _View({"source": source}))
-        except limiter_core.LimitReached as error:
-            raise client_error(error, ERRORS) from error
+        except LimitReached as error:
+            raise client_error(error, {LimitReached: ConcurrencyLimitExceeded}) from error
         self._own_leases().append(lease)
 
     def release(self) -> None:

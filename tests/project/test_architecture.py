@@ -28,16 +28,17 @@ MAY_IMPORT = {
     "limiter_arq": {"limiter_core", "limiter_redis", "limiter_arq", "arq", "click", "redis"},
     "limiter_saq": {"limiter_core", "limiter_redis", "limiter_saq", "saq", "redis"},
     "limiter_otel": {"limiter_core", "limiter_otel", "opentelemetry"},
-    "limiter_asgi": {"limiter_core", "limiter_asgi", "anyio", "starlette"},
-    # What HTTP clients share: of the first two all but the names.
+    "limiter_asgi": {"limiter_core", "limiter_http", "limiter_asgi", "anyio", "starlette"},
+    # What clients and servers share: of the first two clients all but the names.
     "limiter_http": {"limiter_core", "limiter_http"},
     "limiter_httpx": {"limiter_core", "limiter_http", "limiter_httpx", "httpx"},
     "limiter_httpx2": {"limiter_core", "limiter_http", "limiter_httpx2", "httpx2"},
     "limiter_aiohttp": {"limiter_core", "limiter_http", "limiter_aiohttp", "aiohttp", "yarl"},
     "limiter_web": CORE
     | {"limiter_web", "jinja2", "prometheus_client", "sse_starlette", "starlette", "uvicorn"},
+    "limiter_fastmcp": {"limiter_core", "limiter_http", "limiter_fastmcp"}
+    | {"fastmcp", "mcp", "mcp_types"},
     # Of what HTTP clients share, how a refusal becomes one of the client.
-    "limiter_fastmcp": {"limiter_core", "limiter_fastmcp", "fastmcp", "mcp", "mcp_types"},
     "limiter_pydantic_ai": {"limiter_core", "limiter_http", "limiter_pydantic_ai", "pydantic_ai"},
     # The demo simulates a load on a memory store with a clock of its own.
     "limiter_cli": CORE | {"limiter_cli", "limiter_memory", "rich", "trio", "typer"},
