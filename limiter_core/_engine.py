@@ -163,7 +163,8 @@ class Engine:
         if not observers.registered:
             return None
         function = adapter = None
-        if isinstance(arguments, ArgumentView):
+        # The type first: to ask whether a plain dict is an instance takes a third of a microsecond.
+        if type(arguments) is not dict and isinstance(arguments, ArgumentView):
             function, adapter = arguments.function_name, arguments.adapter
         return ObservedCall(observers, now, function=function, adapter=adapter, limits=limits)
 

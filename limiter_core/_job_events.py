@@ -138,7 +138,12 @@ class JobEvents:
         if not observers.registered:
             return None
         return ObservedCall(
-            observers, self._now, function=function, adapter=self._adapter, limits=limits
+            observers,
+            self._now,
+            function=function,
+            adapter=self._adapter,
+            limits=limits,
+            is_job=True,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 
 from limiter_core import events
 from limiter_core._collected import do_later
+from limiter_core._counting import Waits, begin_waits, count_grant, count_release, end_waits
 from limiter_core._names import counted_name
 from limiter_core._observers import (
     ObserverSet,
@@ -24,7 +25,7 @@ from limiter_core._observers import (
 from limiter_core.errors import LimiterError, LimitReached, Superseded
 from limiter_core.events import Event, RefusedReason
 from limiter_core.limits import ConcurrencyLimit
-from limiter_core.requests import Granted, Loss, Request, without_listener
+from limiter_core.requests import Demand, Granted, Loss, Request
 from limiter_core.tracing import split_label
 
 
@@ -58,15 +59,19 @@ class ObservedCall:
         function: the full name of the function, if it is known.
         adapter: the framework that runs the job.
         limits: what it asks for; checked later, so it may be anything.
+        is_job: whether it is a delivery of a job: its wait may end in another process.
     """
 
     # Defaults of the class: most calls need only a few of them, and setting each would cost.
-    _request: Request | None = None
+    _demands: tuple[Demand, ...] = ()
     _fields: dict[str, Any] | None = None
+    _waits: Waits = ()
     _names: tuple[str, ...] = ()
     _began: float | None = None
     _granted_at: float | None = None
     _end: list[None]
+    _id: str
+    _label: str
     _pending: deque[Event] | None = None
     _late: deque[None] | None = None
     """As many as there are events that are sent in the background: others follow them there."""
@@ -79,18 +84,22 @@ class ObservedCall:
         function: str | None = None,
         adapter: str | None = None,
         limits: object = (),
+        is_job: bool = False,
     ) -> None:
         self._observers = observers
         self._now = now
         self._function = function
         self._adapter = adapter
         self._limits = limits
+        self._is_job = is_job
         self._outcome = [None]
         self._forks = of_process.forks
 
     def describe(self, request: Request) -> None:
-        """Note the request, once it is known."""
-        self._request = without_listener(request)
+        """Note the request, once it is known; not itself, since it refers to the call."""
+        self._id = request.id
+        self._label = request.label
+        self._demands = request.demands
 
     def describe_ticket(self, ticket: str, limits: Sequence[tuple[str, str]]) -> None:
         """Note what is known of a job that waited, and was not delivered in this process.
@@ -105,6 +114,7 @@ class ObservedCall:
             "keys": tuple(key for key, _ in limits),
             "function": self._function,
             "adapter": self._adapter,
+            "is_job": self._is_job,
         }
 
     def _common(self) -> dict[str, Any]:
@@ -112,8 +122,8 @@ class ObservedCall:
         fields = self._fields
         if fields is not None:
             return fields
-        request = self._request
-        if request is None:  # the call failed before its keys were known
+        demands = self._demands
+        if not demands:  # the call failed before its keys were known
             limits = self._limits
             given = cast("Sequence[object]", limits if isinstance(limits, Sequence) else (limits,))
             named = [each for each in given if isinstance(each, ConcurrencyLimit)]
@@ -121,24 +131,24 @@ class ObservedCall:
                 "names": tuple(counted_name(each.name_for(self._function)) for each in named),
                 "function": self._function,
                 "adapter": self._adapter,
+                "is_job": self._is_job,
             }
-        demands = request.demands
         costs = tuple(demand.cost for demand in demands)
         fields = self._fields = {
-            "id": request.id,
+            "id": self._id,
             "names": self._names or self._name(),
             "keys": tuple(demand.key for demand in demands),
             "function": self._function,
             "cost": max(costs),
             "costs": costs,
             "adapter": self._adapter,
-            "label": split_label(request.label)[0],
+            "is_job": self._is_job,
+            "label": split_label(self._label)[0],
         }
         return fields
 
     def _name(self) -> tuple[str, ...]:
-        assert self._request is not None
-        demands = self._request.demands
+        demands = self._demands
         if len(demands) == 1:  # no generator: this is paid by every call
             self._names = (counted_name(demands[0].name),)
         else:
@@ -152,17 +162,38 @@ class ObservedCall:
 
     def queued(self, answer: QueuedAnswer) -> None:
         """Send that it waits from now on; once."""
-        if self._began is None:
-            self._began = self._now()
-            self._send(
-                events.Queued(
-                    **self._common(),
-                    key=answer.key,
-                    max_concurrent=answer.max_concurrent,
-                    in_use=answer.in_use,
-                    blocker=split_label(answer.blocker)[1],
-                )
+        if self._began is not None:
+            return
+        self._began = self._now()
+        if self._observers.counters and not self._is_job:
+            self._count_wait(answer.key)
+        observers = self._without_counters_of_wait()
+        if observers:
+            waits = events.Queued(
+                **self._common(),
+                key=answer.key,
+                max_concurrent=answer.max_concurrent,
+                in_use=answer.in_use,
+                blocker=split_label(answer.blocker)[1],
             )
+            self._send_to(observers, waits)
+
+    def _count_wait(self, key: str) -> None:
+        """Have counters count that it waits for a key."""
+        names = self._names or self._name()
+        name = names[0]
+        if len(names) > 1:
+            keys = [demand.key for demand in self._demands]
+            name = names[keys.index(key)] if key in keys else name
+        self._waits = begin_waits(self._observers.counters, name, self._adapter)
+
+    def _without_counters_of_wait(self) -> Sequence[Registration]:
+        """Return the observers that are sent the events of its wait."""
+        registered = self._observers.registered
+        if len(self._waits) == len(registered):
+            return ()
+        counters = [counter for counter, _ in self._waits]
+        return [each for each in registered if each not in counters]
 
     def waiting_for_each_other(self, ring: tuple[str, ...], ring_keys: tuple[str, ...]) -> None:
         """Send that it is in a ring of calls that wait for each other."""
@@ -179,17 +210,25 @@ class ObservedCall:
         """
         if not self._claim(self._outcome):
             return
+        waits = self._waits
+        if waits:
+            end_waits(waits)
         if call.granted is None:
             self._send(events.AdmittedWithoutStore(**self._common(), waited=self.waited))
             return
         granted_at = self._now()
         self._end = [None]
-        observers = self._observers.registered
-        if not call.waited and self._began is None:
-            for counter in self._observers.counters:
-                counter.granted(self._names or self._name(), self._adapter)
-            observers = self._observers.others
+        counters: Sequence[Registration] = ()
+        observers: Sequence[Registration]
+        if self._began is None and not call.waited:
+            counters, observers = self._observers.counters, self._observers.others
+        elif waits:
+            counters, observers = [each for each, _ in waits], self._without_counters_of_wait()
+        else:
+            observers = self._observers.registered
         try:
+            if counters:
+                count_grant(counters, self._names or self._name(), self._adapter)
             if observers:
                 self._send_to(observers, events.Granted(**self._common(), waited=call.waited))
         finally:  # whatever interrupted an observer, the end is to follow
@@ -206,7 +245,7 @@ class ObservedCall:
         if reason is not None:
             outcome: Event = events.Refused(**self._common(), reason=reason, waited=waited)
         elif isinstance(error, LimiterError) or (
-            isinstance(error, Exception) and self._request is None and self._fields is None
+            isinstance(error, Exception) and not self._demands and self._fields is None
         ):
             outcome = events.Failed(**self._common(), error=error, waited=waited)
         else:
@@ -246,11 +285,13 @@ class ObservedCall:
             if self._pending:
                 self._flush()
             held = self._held()
-            for counter in self._observers.counters:
-                counter.released(self._names or self._name(), self._adapter, held)
-            if self._observers.others:
+            observers = self._observers
+            if observers.counters:
+                names = self._names or self._name()
+                count_release(observers.counters, names, self._adapter, held)
+            if observers.others:
                 end = events.Released(**self._common(), held=held)
-                self._send_to(self._observers.others, end)
+                self._send_to(observers.others, end)
 
     # -- sending -----------------------------------------------------------------------------------
 
@@ -273,6 +314,7 @@ class ObservedCall:
 
     def _send_outcome(self, event: Event) -> None:
         if self._claim(self._outcome):
+            end_waits(self._waits)
             self._send(event)
 
     def _once(self, name: str) -> list[None]:

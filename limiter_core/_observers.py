@@ -29,9 +29,29 @@ class CountingObserver(ABC):
     a lease. So they take no lock that is not reentrant, and use no limiter.
     """
 
+    def begin_wait(
+        self,
+        name: str,  # noqa: ARG002  (for subclasses)
+        adapter: str | None,  # noqa: ARG002  (for subclasses)
+        /,
+    ) -> Callable[[], object] | None:
+        """Choose whether a call that waits from now on is counted here, or sends its events.
+
+        By default it sends them. It is not called for jobs: their waits may end elsewhere.
+
+        Args:
+            name: of the limit in whose queue it waits, one of the names of its `Event`.
+            adapter: as in `Event`.
+
+        Returns:
+            A function that is called once, when the wait is over, before the outcome: then there is
+            no `Queued`, and `granted` is called in place of `Granted`. Or None: both are sent.
+        """
+        return None
+
     @abstractmethod
     def granted(self, names: tuple[str, ...], adapter: str | None, /) -> object:
-        """Count a call or job that was granted its slots at once.
+        """Count a call or job that was granted its slots at once, or after a `begin_wait`.
 
         Args:
             names: of the limits, as in `Event`.
@@ -50,7 +70,7 @@ class CountingObserver(ABC):
 
     @abstractmethod
     def __call__(self, event: Any, /) -> object:
-        """Take any other event: also `Granted` of a call that waited."""
+        """Take any other event: also `Granted` of a call that waited, unless it was counted."""
 
 
 class Registration:
@@ -84,26 +104,10 @@ class Registration:
         try:
             observer(event)
         except Exception:  # noqa: BLE001  (an observer's; it is logged)
-            self._log_failure(event)
+            self.log_failure(event)
 
-    def granted(self, names: tuple[str, ...], adapter: str | None) -> None:
-        """Have a counter count a grant."""
-        if self.counter is not None:
-            try:
-                self.counter.granted(names, adapter)
-            except Exception:  # noqa: BLE001  (an observer's; it is logged)
-                self._log_failure("a grant")
-
-    def released(self, names: tuple[str, ...], adapter: str | None, held: float) -> None:
-        """Have a counter count a release."""
-        if self.counter is not None:
-            try:
-                self.counter.released(names, adapter, held)
-            except Exception:  # noqa: BLE001  (an observer's; it is logged)
-                self._log_failure("a release")
-
-    def _log_failure(self, event: object) -> None:
-        """Log an exception that is being handled, the first time."""
+    def log_failure(self, event: object) -> None:
+        """Log an exception of the observer that is being handled, the first time."""
         if not self._failed:
             self._failed = True
             logger.error(

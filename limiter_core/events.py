@@ -20,9 +20,9 @@ must be quick. What it raises is logged once, and not passed on. Calls that it m
 events. A loss that the store reports is sent in the event loop of the holder; for a thread, in a
 thread of the background.
 
-An object for an event costs as much as a tenth of a call. So an observer that counts may have two
-methods beside `__call__`, see `CountingObserver`: then it gets no `Released`, and no `Granted` of a
-call that did not wait.
+An object for an event costs as much as a tenth of a call. So an observer that counts may have
+methods beside `__call__`, see `CountingObserver`: then it gets no `Released`, no `Granted` of a
+call that did not wait, and the events of a wait only where it asks for them.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class Event:
         cost: slots of each key; the highest, where the limits differ.
         costs: slots of each key, in the order of the keys.
         adapter: the framework that runs the job or call (`docket`, `asgi`, ...), None without one.
+        is_job: whether it is a job of a queue: it waits in the store, and not in a process.
         label: as in `inspect`: what names the caller there.
         time: when it happened, in seconds since the epoch.
     """
@@ -95,6 +96,7 @@ class Event:
     cost: int = 0
     costs: tuple[int, ...] = ()
     adapter: str | None = None
+    is_job: bool = False
     label: str = ""
     time: float = field(default_factory=system_clock.time)
 

@@ -207,14 +207,6 @@ class Request(NamedTuple):
     presence: Presence | None = None
 
 
-def without_listener(request: Request) -> Request:
-    """Return the request as one that nobody in this process waits for."""
-    return from_fields(Request, (*request[:_LISTENER], None, *request[_LISTENER + 1 :]))
-
-
-_LISTENER = Request._fields.index("listener")
-
-
 class Granted(NamedTuple):
     """The slots are the caller's.
 

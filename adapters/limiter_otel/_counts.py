@@ -29,31 +29,39 @@ class Series:
         granted: the number of grants.
         held: leases that are held.
         waiting: calls that wait.
+        is_waited_for: whether any has waited: so these are calls, and no jobs.
         calls: the number of other outcomes, by outcome.
         lost: the number of lost leases, by reason.
         holds: which of them are measured.
         waits: which of them are measured, and become spans.
+
+    Args:
+        lock: that of the counts.
     """
 
     __slots__ = (
+        "_lock",
         "_with_outcome",
         "attributes",
         "calls",
         "granted",
         "held",
         "holds",
+        "is_waited_for",
         "lost",
         "name",
         "waiting",
         "waits",
     )
 
-    def __init__(self, name: str, adapter: str | None) -> None:
+    def __init__(self, name: str, adapter: str | None, lock: RLock) -> None:
+        self._lock = lock
         self.name = name
         self.attributes = {NAME: name} if adapter is None else {NAME: name, ADAPTER: adapter}
         self.granted = 0
         self.held = 0
         self.waiting = 0
+        self.is_waited_for = False
         self.calls: dict[str, int] = {}
         self.lost: dict[str, int] = {}
         self.holds = Sample()
@@ -67,6 +75,17 @@ class Series:
             found = self._with_outcome[outcome] = {**self.attributes, OUTCOME: outcome}
         return found
 
+    def begin_wait(self) -> None:
+        """Count a call that waits from now on."""
+        with self._lock:
+            self.is_waited_for = True
+            self.waiting += 1
+
+    def end_wait(self) -> None:
+        """Count a call that waits no more."""
+        with self._lock:
+            self.waiting -= 1
+
 
 class Counts:
     """The series of this process.
@@ -75,6 +94,7 @@ class Counts:
         lock: held for each change, for a few instructions. A finalizer that interrupts them may
             release a lease, so it is reentrant.
         store_errors: how often a store began to fail, by the type of the error.
+        by_names: the series of most events, found without a call of `of`.
     """
 
     def __init__(self) -> None:
@@ -85,7 +105,7 @@ class Counts:
         self.lock = RLock()
         self.store_errors: dict[str, int] = {}
         self._series: dict[tuple[str, str | None], Series] = {}
-        self._of_names: dict[tuple[tuple[str, ...], str | None], tuple[Series, ...]] = {}
+        self.by_names: dict[tuple[tuple[str, ...], str | None], tuple[Series, ...]] = {}
 
     def nothing_held(self) -> None:
         """Forget what is held, and what waits: their ends will not be sent."""
@@ -95,20 +115,22 @@ class Counts:
 
     def of(self, names: tuple[str, ...], adapter: str | None) -> tuple[Series, ...]:
         """Return the series that an event counts for: one for each name."""
-        found = self._of_names.get((names, adapter))
+        found = self.by_names.get((names, adapter))
         if found is None:
             with self.lock:
-                found = tuple(self._get(name, adapter) for name in dict.fromkeys(names or ("",)))
-                if len(self._of_names) >= _MOST_COMBINATIONS:
-                    self._of_names.clear()
-                self._of_names[names, adapter] = found
+                found = tuple(self.named(name, adapter) for name in dict.fromkeys(names or ("",)))
+                if len(self.by_names) >= _MOST_COMBINATIONS:
+                    self.by_names.clear()
+                self.by_names[names, adapter] = found
         return found
 
-    def _get(self, name: str, adapter: str | None) -> Series:
-        name = name or UNKNOWN
-        found = self._series.get((name, adapter))
+    def named(self, name: str, adapter: str | None) -> Series:
+        """Return the series of a name."""
+        found = self._series.get((name or UNKNOWN, adapter))
         if found is None:
-            found = self._series[name, adapter] = Series(name, adapter)
+            with self.lock:
+                new = Series(name or UNKNOWN, adapter, self.lock)
+                found = self._series.setdefault((new.name, adapter), new)
         return found
 
     def outcome(self, series: tuple[Series, ...], outcome: str) -> None:
@@ -117,33 +139,12 @@ class Counts:
             for each in series:
                 each.calls[outcome] = each.calls.get(outcome, 0) + 1
 
-    def granted(self, names: tuple[str, ...], adapter: str | None) -> None:
-        """Count a lease that is held from now on."""
-        series = self._of_names.get((names, adapter)) or self.of(names, adapter)
-        with self.lock:
-            for each in series:
-                each.held += 1
-                each.granted += 1
-
-    def released(self, names: tuple[str, ...], adapter: str | None) -> tuple[Series, ...]:
-        """Count a lease that is held no more, and return its series."""
-        series = self._of_names.get((names, adapter)) or self.of(names, adapter)
-        with self.lock:
-            for each in series:
-                each.held -= 1
-        return series
-
     def lost(self, series: tuple[Series, ...], reason: str) -> None:
         """Count a lease that was lost."""
         with self.lock:
             for each in series:
                 each.held -= 1
                 each.lost[reason] = each.lost.get(reason, 0) + 1
-
-    def waits(self, series: Series, change: int) -> None:
-        """Count a call that waits from now on (1), or no more (-1)."""
-        with self.lock:
-            series.waiting += change
 
     def store_failed(self, error: str) -> None:
         """Count a store that began to fail."""
@@ -161,7 +162,7 @@ class Counts:
         yield from [
             (each.waiting, each.attributes)
             for each in self._all()
-            if ADAPTER not in each.attributes
+            if each.is_waited_for or ADAPTER not in each.attributes
         ]
 
     def all_calls(self) -> Iterator[tuple[int, Attributes]]:

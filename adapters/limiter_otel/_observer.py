@@ -29,18 +29,16 @@ _Outcome = (
 
 
 class _Wait(NamedTuple):
-    """A call that waits.
+    """A call that waits, of the sample.
 
     Attributes:
         series: counts it.
-        is_measured: whether it is part of the sample.
         key: the key for which it waits.
         blocker: the `traceparent` of the oldest holder.
         context: the context in which it was made; None if it becomes no span.
     """
 
     series: Series
-    is_measured: bool
     key: str
     blocker: str
     context: Context | None
@@ -85,22 +83,29 @@ class OpenTelemetryObserver(events.CountingObserver):
 
     # -- waits -------------------------------------------------------------------------------------
 
+    def begin_wait(self, name: str, adapter: str | None) -> Callable[[], object] | None:
+        """Count a wait; only those of the sample send their events."""
+        series = self._counts.named(name, adapter)
+        if series.waits.takes():
+            return None
+        series.begin_wait()
+        return series.end_wait
+
     def _queued(self, event: events.Queued) -> None:
-        if event.adapter is not None:
+        if event.is_job:
             # Its wait ends where it is granted, which may be another process: that makes the span.
             self._jobs[event.id] = event.key, event.blocker
             if len(self._jobs) > MOST_JOBS:
                 self._jobs.popitem(last=False)
             return
-        series = self._series_of(event, event.key)
-        is_measured, context = series.waits.takes(), None
-        if is_measured and len(self._waits) < MOST_SPANS and is_instrumentation_enabled():
+        series, context = self._series_of(event, event.key), None
+        if len(self._waits) < MOST_SPANS and is_instrumentation_enabled():
             # An event is sent where it happened, so this is the context of the call itself.
             context = get_current()
-        self._waits[event.id] = _Wait(series, is_measured, event.key, event.blocker, context)
-        self._counts.waits(series, 1)
+        self._waits[event.id] = _Wait(series, event.key, event.blocker, context)
+        series.begin_wait()
 
-    def _waited(self, event: Any, outcome: str, *, error: str | None = None) -> None:
+    def _waited(self, event: _Outcome, outcome: str, *, error: str | None = None) -> None:
         """End the wait of a call or job, if there was one.
 
         Args:
@@ -108,35 +113,38 @@ class OpenTelemetryObserver(events.CountingObserver):
             outcome: the same, as metrics name it.
             error: what the caller was refused with, None if it was not.
         """
-        seconds = event.waited
-        wait = self._waits.pop(event.id, None)
-        if wait is not None:
-            series, is_measured, key, blocker, context = wait
-            self._counts.waits(series, -1)
-            is_traced = context is not None
-        elif event.adapter is not None:
-            key, blocker = self._jobs.pop(event.id, ("", ""))
-            if not seconds:
-                return
-            key = key or next(iter(event.keys), "")
-            series, context, is_traced = self._series_of(event, key), None, True
-            is_measured = series.waits.takes()
+        if event.is_job:
+            wait = self._wait_of_job(event)
         else:
+            wait = self._waits.pop(event.id, None)
+            if wait is not None:
+                wait.series.end_wait()
+        if wait is None:
             return
-        if not is_measured:
-            return
-        attributes = series.with_outcome(outcome)
-        self._metrics.waited(seconds, attributes)
-        if is_traced:
+        attributes = wait.series.with_outcome(outcome)
+        self._metrics.waited(event.waited, attributes)
+        if wait.context is not None:
             self._spans.add(
-                series.name,
-                {**attributes, KEY: key},
-                parent=context,
-                blocker=blocker,
+                wait.series.name,
+                {**attributes, KEY: wait.key},
+                parent=wait.context,
+                blocker=wait.blocker,
                 ended_at=event.time,
-                waited=seconds,
+                waited=event.waited,
                 error=error,
             )
+
+    def _wait_of_job(self, event: _Outcome) -> _Wait | None:
+        """Return the wait of a job that is over now, if it is part of the sample."""
+        key, blocker = self._jobs.pop(event.id, ("", ""))
+        if not event.waited:
+            return None
+        key = key or next(iter(event.keys), "")
+        series = self._series_of(event, key)
+        if not series.waits.takes():
+            return None
+        context = get_current() if is_instrumentation_enabled() else None
+        return _Wait(series, key, blocker, context)
 
     def _series_of(self, event: Event, key: str) -> Series:
         """Return the series of the limit in whose queue a call waits."""
@@ -149,18 +157,23 @@ class OpenTelemetryObserver(events.CountingObserver):
     # -- outcomes ----------------------------------------------------------------------------------
 
     def granted(self, names: tuple[str, ...], adapter: str | None) -> None:
-        """Count a grant without a wait."""
-        self._counts.granted(names, adapter)
+        """Count a grant without an event."""
+        counts = self._counts
+        series = counts.by_names.get((names, adapter)) or counts.of(names, adapter)
+        with counts.lock:
+            for each in series:
+                each.held += 1
+                each.granted += 1
 
     def _granted(self, event: events.Granted) -> None:
-        self._counts.granted(event.names, event.adapter)
+        self.granted(event.names, event.adapter)
         self._waited(event, "granted")
 
     def _refused(self, event: events.Refused) -> None:
         reason = event.reason.value
         self._counts.outcome(self._counts.of(event.names, event.adapter), reason)
         # A caller gets an error; a job ends as its queue has it, and nobody gets one.
-        self._waited(event, reason, error=reason if event.adapter is None else None)
+        self._waited(event, reason, error=None if event.is_job else reason)
 
     def _cancelled(self, event: events.Cancelled) -> None:
         self._counts.outcome(self._counts.of(event.names, event.adapter), "cancelled")
@@ -178,7 +191,12 @@ class OpenTelemetryObserver(events.CountingObserver):
 
     def released(self, names: tuple[str, ...], adapter: str | None, held: float) -> None:
         """Count a release."""
-        for each in self._counts.released(names, adapter):
+        counts = self._counts
+        series = counts.by_names.get((names, adapter)) or counts.of(names, adapter)
+        with counts.lock:
+            for each in series:
+                each.held -= 1
+        for each in series:
             if each.holds.takes():
                 self._metrics.held(held, each.with_outcome("released"))
 

@@ -62,7 +62,7 @@ class WaitSpans:
         name: str,
         attributes: Mapping[str, str],
         *,
-        parent: Context | None,
+        parent: Context,
         blocker: str,
         ended_at: float,
         waited: float,
@@ -73,7 +73,7 @@ class WaitSpans:
         Args:
             name: of the limit.
             attributes: of the span.
-            parent: the context in which the call was made; None: the current one.
+            parent: the context in which the call was made.
             blocker: the `traceparent` of the holder; empty if there is none.
             ended_at: when the wait was over, in seconds since the epoch.
             waited: its seconds.

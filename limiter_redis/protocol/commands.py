@@ -22,6 +22,7 @@ from limiter_redis.protocol.words import (
     SAFE,
     id_word,
     key_word,
+    label_word,
     microseconds,
     payload_word,
     word,
@@ -80,7 +81,7 @@ def acquire(
         f"acquire {id_word(request.id)} {request.mode._value_} {microseconds(request.lease)} "
         f"{0 if hold is None else microseconds(hold)} {microseconds(request.claim)} "
         f"{request.order or 0} {job} "
-        f"{word(request.claimant)} {word(request.label)} "
+        f"{word(request.claimant)} {label_word(request.label)} "
         f"{0 if request.listener is None else 1} {request.fencing_token or 0}"
     )
     for key, limit, cost, conflict, priority, group, max_waiting, name in demands:

@@ -10,10 +10,13 @@ import functools
 from urllib.parse import quote, unquote
 
 from limiter_core.requests import Presence
+from limiter_core.tracing import SEPARATOR as TRACE
 
 SAFE = ":@+/=,"
 ANY_TEXT = "surrogatepass"
 """How text is encoded: a lone surrogate is no text, but it may stand in a str."""
+
+_TRACE_WORD = quote(TRACE)
 
 _PRINTED = "".join(map(chr, range(ord("!"), ord("~") + 1))).replace("{", "").replace("}", "")
 """What stands in a word for a key as it is: braces would end the hash tag."""
@@ -47,9 +50,22 @@ def word(text: str) -> str:
     return "%2D" if text == "-" else quote(text, safe=SAFE, errors=ANY_TEXT) or "-"
 
 
+def label_word(label: str) -> str:
+    """Return a label as one word; the trace that it carries, another one for each, is not kept."""
+    label, carries_trace, trace = label.partition(TRACE)
+    if not carries_trace:
+        return word(label)
+    return f"{word(label) if label else ''}{_TRACE_WORD}{id_word(trace)}"
+
+
 def unword(word: str) -> str:
     """Return the text of a word."""
-    return "" if word == "-" else unquote(word, errors=ANY_TEXT)
+    if "%" not in word:
+        return "" if word == "-" else word
+    label, carries_trace, trace = word.partition(_TRACE_WORD)
+    if carries_trace and "%" not in label and "%" not in trace:  # `unquote` takes 5 µs
+        return f"{label}{TRACE}{trace}"
+    return unquote(word, errors=ANY_TEXT)
 
 
 def payload_word(payload: bytes, presence: Presence | None) -> str:

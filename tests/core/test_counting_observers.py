@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import anyio
 import pytest
 
 import limiter_core
-from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, LimiterError, SyncLimiter
 from limiter_core.events import CountingObserver
 from limiter_memory import MemoryStore
 
@@ -109,3 +110,113 @@ async def test_what_it_raises_is_logged_once(
     remove()
     assert observer.releases == {"billing": 3}
     assert caplog.text.count("raised at") == 1
+
+
+class CountingWaits(CountingRecorder):
+    """Counts waits as well: it wants no events of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: Counter[tuple[str, str | None]] = Counter()
+
+    def begin_wait(self, name: str, adapter: str | None) -> Callable[[], object]:
+        self.waiting[name, adapter] += 1
+
+        def end() -> None:
+            self.waiting[name, adapter] -= 1
+
+        return end
+
+
+@pytest.fixture
+def waits() -> Iterator[CountingWaits]:
+    observer = CountingWaits()
+    remove = limiter_core.observe(observer)
+    yield observer
+    remove()
+
+
+async def test_a_wait_that_is_counted_has_no_events(
+    limiter: Limiter, waits: CountingWaits, store: MemoryStore
+) -> None:
+    seen = EventRecorder()
+    remove = limiter_core.observe(seen)
+
+    async def wait() -> None:
+        async with limiter.hold(BOTH, {"region": "eu"}):
+            assert waits.waiting.total() == 0, "its wait ends before it is granted"
+
+    async with anyio.create_task_group() as tasks, limiter.hold(ONE):
+        tasks.start_soon(wait)
+        await until_waiting(store, "one", 1)
+        assert waits.waiting == {("billing", None): 1}
+    remove()
+    assert waits.grants == waits.releases == {"billing": 2, "region": 1}
+    assert waits.events == []
+    assert seen.kinds.count("Queued") == 1, "other observers get all events"
+    seen.check_law(2)
+
+
+@pytest.mark.parametrize("ending", ["timeout", "cancelled"])
+async def test_a_wait_that_is_counted_ends_with_any_outcome(
+    limiter: Limiter, waits: CountingWaits, store: MemoryStore, ending: str
+) -> None:
+    lease = await limiter.acquire(ONE)
+    async with anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            with suppress(LimiterError):
+                await limiter.acquire(ONE, timeout=0.05 if ending == "timeout" else None)
+
+        tasks.start_soon(wait)
+        await until_waiting(store, "one", 1)
+        assert waits.waiting == {("billing", None): 1}
+        if ending == "cancelled":
+            tasks.cancel_scope.cancel()
+    await lease.release()
+    assert waits.waiting == {("billing", None): 0}
+    kind = {"timeout": "Refused", "cancelled": "Cancelled"}[ending]
+    assert waits.kinds == [kind], "an outcome that is no grant is an event"
+    assert waits.grants == waits.releases == {"billing": 1}
+
+
+async def test_nothing_is_counted_after_it_was_removed(
+    limiter: Limiter, store: MemoryStore
+) -> None:
+    observer = CountingWaits()
+    remove = limiter_core.observe(observer)
+
+    async def wait() -> None:
+        async with limiter.hold(ONE):
+            pass
+
+    async with anyio.create_task_group() as tasks, limiter.hold(ONE):
+        tasks.start_soon(wait)
+        await until_waiting(store, "one", 1)
+        remove()
+    assert observer.waiting == {("billing", None): 1}
+    assert observer.grants == {"billing": 1}
+    assert not observer.releases
+    assert observer.events == []
+
+
+async def test_a_counter_of_waits_that_raises_gets_the_events(
+    limiter: Limiter, store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(CountingRecorder):
+        def begin_wait(self, name: str, adapter: str | None) -> None:
+            raise ZeroDivisionError
+
+    remove = limiter_core.observe(observer := Failing())
+
+    async def wait() -> None:
+        async with limiter.hold(ONE):
+            pass
+
+    async with anyio.create_task_group() as tasks, limiter.hold(ONE):
+        for _ in range(2):
+            tasks.start_soon(wait)
+        await until_waiting(store, "one", 2)
+    remove()
+    assert sorted(observer.kinds) == ["Granted", "Granted", "Queued", "Queued"]
+    assert caplog.text.count("raised at a wait") == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
+
 import anyio
 import pytest
 from opentelemetry.instrumentation.utils import suppress_instrumentation
@@ -10,8 +12,10 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, Superseded, SyncLimiter, WaitTimeout
+from limiter_core.arguments import ArgumentView
 from limiter_core.testing import FakeClock
 from limiter_memory import MemoryStore
+from limiter_otel._sample import PER_SECOND
 from limiter_otel._spans import span_context_of
 from tests.core._tools import Thread, until_waiting, until_waiting_now
 
@@ -119,6 +123,69 @@ async def test_a_wait_that_ends_otherwise(
     else:
         assert span.status.status_code is StatusCode.ERROR
         assert span.attributes["error.type"] == ending
+
+
+class CallOfAnApp(ArgumentView):
+    """The call of an adapter that limits calls, not jobs, as that of ASGI apps does."""
+
+    adapter = "asgi"
+
+
+@pytest.mark.parametrize("ending", ["granted", "timeout", "suppressed"])
+async def test_a_call_of_an_adapter_waits_as_any_other(
+    telemetry: Telemetry, store: MemoryStore, clock: FakeClock, ending: str
+) -> None:
+    """It waits in this process, and its caller gets the error."""
+    limiter = Limiter(store)
+
+    async def wait() -> None:
+        with (
+            telemetry.tracer.start_as_current_span("request"),
+            suppress_instrumentation() if ending == "suppressed" else nullcontext(),
+            suppress(WaitTimeout),
+        ):
+            async with limiter.hold(ONE, CallOfAnApp({}), timeout=5):
+                pass
+
+    async with anyio.create_task_group() as tasks, limiter.hold(ONE):
+        tasks.start_soon(wait)
+        await until_waiting(store, "one", 1)
+        assert telemetry.values("limiter.waiting")["asgi", "billing"] == 1
+        if ending == "timeout":
+            clock.advance(6)
+            await until_waiting(store, "one", 0)
+    assert telemetry.values("limiter.waiting")["asgi", "billing"] == 0
+    if ending == "suppressed":
+        assert telemetry.waits() == []
+        return
+    (span,) = telemetry.waits()
+    (request,) = (s for s in telemetry.exporter.get_finished_spans() if s.name == "request")
+    assert span.parent == request.context
+    is_error = ending == "timeout"
+    assert (span.status.status_code is StatusCode.ERROR) == is_error
+
+
+async def test_waits_beyond_the_sample_are_counted_alone(
+    telemetry: Telemetry, store: MemoryStore
+) -> None:
+    limiter = Limiter(store)
+    many = 4 * PER_SECOND
+    async with anyio.create_task_group() as tasks, limiter.hold(ONE):
+
+        async def wait() -> None:
+            async with limiter.hold(ONE):
+                pass
+
+        for _ in range(many):
+            tasks.start_soon(wait)
+        await until_waiting(store, "one", many)
+        assert telemetry.values("limiter.waiting") == {("billing",): many}
+    assert telemetry.values("limiter.waiting") == {("billing",): 0}
+    assert telemetry.values("limiter.calls") == {("billing", "granted"): many + 1}
+    (measured,) = telemetry.values("limiter.wait.duration").values()
+    assert PER_SECOND <= measured < many
+    assert len(telemetry.waits()) == measured
+    assert telemetry.waiting_remembered() == 0
 
 
 async def test_nothing_is_kept_of_calls_that_have_ended(

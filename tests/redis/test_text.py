@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from limiter_core import LIMIT_BY, ConcurrencyLimit, ConflictResolution, SyncLimiter
 from limiter_core._checks import short_label
 from limiter_core.requests import Demand, Granted, Notice, Queued, Request
+from limiter_core.tracing import labelled
 from limiter_redis import RedisStore
+from limiter_redis.protocol.words import label_word, unword, word
 
 from ._fake_time import FAKED, TIME_KEY, ServerClock
 from ._servers import Server
@@ -209,3 +211,20 @@ def test_priorities_of_any_size_sort_as_numbers(store: RedisStore, priorities: l
         face.release(f"w{priority}", ("p/a",))
     face.release("holder", ("p/a",))
     assert shown == sorted(priorities, reverse=True)
+
+
+@given(st.text(), st.text())
+def test_a_label_and_its_trace_are_one_word(label: str, trace: str) -> None:
+    """The same as without the shorter ways for traces, which are not kept in a cache."""
+    for text in (label, labelled(label, trace)):
+        assert label_word(text) == word(text)
+        assert not set(label_word(text)) & set(" \n\x1f{}")
+        assert unword(label_word(text)) == text
+
+
+def test_traces_push_no_names_out_of_the_cache() -> None:
+    word("billing")
+    kept = word.cache_info()
+    for number in range(2 * (kept.maxsize or 0)):
+        label_word(labelled("web-1", f"00-{number:032x}-{number:016x}-01"))
+    assert word.cache_info().currsize <= kept.currsize + 1
