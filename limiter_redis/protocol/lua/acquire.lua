@@ -184,8 +184,6 @@ function steps.note_names(r)
   for _, demand in ipairs(r.demands) do state.note_name(state.load(demand.key), demand.name) end
 end
 
-local TRACED = '%1F' -- in a label that carries a trace: its separator, in the form of a word
-
 -- The label of the oldest holder of a key; "-" if none is found among the first ends.
 function steps.blocker(s)
   state.write_ends(s)

@@ -15,6 +15,19 @@ local PLAIN = '^%S+ %S+ %S+ %S+ %S+ (%d+) .* (%d+) %d+ queue (%-?%d+) %- %-1 %S+
 
 local function number(text) return tonumber(text or 0) or 0 end
 
+-- As steps.blocker.
+local function oldest_label(state, ends)
+  local oldest, found = nil, '-'
+  for _, member in ipairs(call('ZRANGE', ends, 0, CHUNK - 1)) do
+    if sub(member, 1, 1) == 'h' then
+      local token, label = match(call('HGET', state, 'h:' .. sub(member, 2)) or '', '^(%d+) .* (%S+) %S+$')
+      token = tonumber(token)
+      if token and (not oldest or token < oldest) then oldest, found = token, label end
+    end
+  end
+  return found
+end
+
 function acquire_contended(op, head, rest, id, mode, lease, hold, claimant, label, process, key, limit, cost, name)
   local state = head .. ':state' .. rest
   typed, its_type = state, call('TYPE', state).ok
@@ -46,7 +59,7 @@ function acquire_contended(op, head, rest, id, mode, lease, hold, claimant, labe
   local claim, declared, priority = match(op, PLAIN)
   local most = tonumber(m[11] or limit) or 0
   if not claim or m[12] == '1' or number(m[7]) == 1 or used == 0 or used + cost <= most or queued == 0
-      or (name ~= '-' and name ~= m[14]) or find(label, '%1F', 1, true) or due + GRACE > expires then
+      or (name ~= '-' and name ~= m[14]) or due + GRACE > expires then
     return nil
   end
   local order = int(math.max(number(m[5]) + 1, now))
@@ -58,4 +71,5 @@ function acquire_contended(op, head, rest, id, mode, lease, hold, claimant, labe
     .. sequence .. ' ' .. lease .. ' ' .. hold .. ' ' .. claim .. ' ' .. process .. ' ' .. claimant .. ' '
     .. label .. ' - 1 1 - ' .. declared .. ' ' .. cost .. ' queue ' .. priority .. ' - -1')
   return 'queued ' .. key .. ' ' .. int(most) .. ' ' .. m[1] .. ' ' .. order .. ' ' .. int(math.min(first, due) - now)
+    .. (find(label, TRACED, 1, true) and ' ' .. oldest_label(state, ends) or '')
 end

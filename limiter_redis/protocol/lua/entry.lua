@@ -22,6 +22,8 @@
 local call, match, format = redis.call, string.match, string.format
 local find, sub, tonumber = string.find, string.sub, tonumber
 local GRACE = 60000000 -- keys outlive their last member by this much
+local CHUNK = 128
+local TRACED = '%1F' -- in a label that carries a trace: its separator, in the form of a word
 
 -- Of one call:
 local keys, opening, process, now

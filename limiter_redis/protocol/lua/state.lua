@@ -5,7 +5,6 @@
 
 local function general()
 
-local CHUNK = 128
 local FOREVER = 604800000000 -- how long a durable ticket is kept: 7 days
 local UNKNOWN = 60000000 -- when to look at a key of which no end is known
 local BACKLOG = 86400000 -- milliseconds that a job's bad end is remembered until it asks: a day
