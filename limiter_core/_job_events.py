@@ -20,6 +20,7 @@ from limiter_core._observers import is_in_observer, of_process
 from limiter_core.errors import Evicted, StoreError, Superseded
 from limiter_core.lease import Lease, SyncLease
 from limiter_core.requests import Held
+from limiter_core.tracing import Headers
 
 logger = logging.getLogger("limiter")
 
@@ -51,7 +52,7 @@ class JobEvents:
 
     def of(self, job: Job) -> ObservedCall | None:
         """Return what sends the events of a delivery; None if nothing is to be sent."""
-        return self._new(job.arguments.function_name, job.limits)
+        return self._new(job.arguments.function_name, job.limits, job.headers)
 
     def confirmed(self, outcome: Lease | SyncLease | Waiting | Held) -> None:
         """Send that a job waits or runs, as `admit` returned it."""
@@ -129,7 +130,9 @@ class JobEvents:
         token = object()
         return _remember(self._decided, ticket, token) is token
 
-    def _new(self, function: str | None, limits: object = ()) -> ObservedCall | None:
+    def _new(
+        self, function: str | None, limits: object = (), headers: Headers | None = None
+    ) -> ObservedCall | None:
         if is_in_observer():
             return None
         observers = of_process.observers
@@ -144,6 +147,7 @@ class JobEvents:
             adapter=self._adapter,
             limits=limits,
             is_job=True,
+            headers=headers,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from limiter_core._checks import check_seconds, short_label
@@ -36,7 +36,7 @@ from limiter_core.requests import (
     Request,
 )
 from limiter_core.store import Store
-from limiter_core.tracing import with_trace
+from limiter_core.tracing import Headers, in_trace_of, with_trace
 
 logger = logging.getLogger("limiter")
 
@@ -68,6 +68,7 @@ class Job:
         order: the place in line: when the job was enqueued, in microseconds since the epoch; None
             for "now".
         label: names the holder or waiter in `inspect`.
+        headers: those of its message, which may have the trace of its producer.
     """
 
     ticket: str
@@ -76,6 +77,7 @@ class Job:
     payload: bytes = b""
     order: int | None = None
     label: str = ""
+    headers: Headers | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Bound the ticket: it goes to the store, and many queues take ids from users.
@@ -211,6 +213,8 @@ class GateState:
         named = tuple((demand.key, demand.name) for demand in demands)
         payload = packed_limits(named), job.payload
         self.remember(job.ticket, named)
+        with in_trace_of(job.headers):
+            traced_label = with_trace(short_label(job.label or label))
         return Request(
             id=job.ticket,
             demands=demands,
@@ -222,7 +226,7 @@ class GateState:
             # Each delivery is one of its own, so that a second one never shares the slot of the
             # first (S18).
             claimant=new_id(),
-            label=with_trace(short_label(job.label or label)),
+            label=traced_label,
             listener=listener,
             presence=self.presence() if self.sends_presence else None,
         )

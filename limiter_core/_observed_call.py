@@ -26,7 +26,7 @@ from limiter_core.errors import LimiterError, LimitReached, Superseded
 from limiter_core.events import Event, RefusedReason
 from limiter_core.limits import ConcurrencyLimit
 from limiter_core.requests import Demand, Granted, Loss, Request
-from limiter_core.tracing import split_label
+from limiter_core.tracing import Headers, in_trace_of, split_label
 
 
 class QueuedAnswer(Protocol):
@@ -60,6 +60,7 @@ class ObservedCall:
         adapter: the framework that runs the job.
         limits: what it asks for; checked later, so it may be anything.
         is_job: whether it is a delivery of a job: its wait may end in another process.
+        headers: those of the job's message: its events are sent in the trace that they have.
     """
 
     # Defaults of the class: most calls need only a few of them, and setting each would cost.
@@ -85,6 +86,7 @@ class ObservedCall:
         adapter: str | None = None,
         limits: object = (),
         is_job: bool = False,
+        headers: Headers | None = None,
     ) -> None:
         self._observers = observers
         self._now = now
@@ -92,6 +94,7 @@ class ObservedCall:
         self._adapter = adapter
         self._limits = limits
         self._is_job = is_job
+        self._headers = headers
         self._outcome = [None]
         self._forks = of_process.forks
 
@@ -208,7 +211,11 @@ class ObservedCall:
             call: what is known of the call. Its loss may be reported at any time; one that came
                 before the grant was sent is sent now.
         """
-        if not self._claim(self._outcome):
+        try:
+            self._outcome.pop()
+        except IndexError:  # as in `_claim`, which costs one more call of Python's
+            return
+        if self._forks != of_process.forks:
             return
         waits = self._waits
         if waits:
@@ -281,10 +288,16 @@ class ObservedCall:
 
     def released(self) -> None:
         """Send that the slots were released, unless they were lost, or the grant was not sent."""
-        if self._granted_at is not None and self._claim(self._end):
+        if self._granted_at is not None:
+            try:
+                self._end.pop()
+            except IndexError:  # as in `_claim`
+                return
+            if self._forks != of_process.forks:
+                return
             if self._pending:
                 self._flush()
-            held = self._held()
+            held = max(0.0, self._now() - self._granted_at)
             observers = self._observers
             if observers.counters:
                 names = self._names or self._name()
@@ -349,14 +362,22 @@ class ObservedCall:
             late.append(None)
             do_later(partial(self._send_late, late, observers, event))
         else:
-            send_now(observers, event)
+            self._send_now(observers, event)
 
-    @staticmethod
-    def _send_late(late: deque[None], observers: Sequence[Registration], event: Event) -> None:
+    def _send_late(
+        self, late: deque[None], observers: Sequence[Registration], event: Event
+    ) -> None:
         try:
-            send_now(observers, event)
+            self._send_now(observers, event)
         finally:
             late.pop()
+
+    def _send_now(self, observers: Sequence[Registration], event: Event) -> None:
+        if self._headers is None:
+            send_now(observers, event)
+        else:
+            with in_trace_of(self._headers):
+                send_now(observers, event)
 
 
 def refused_reason(error: BaseException) -> RefusedReason | None:

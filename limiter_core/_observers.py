@@ -217,9 +217,8 @@ def add_observer(observer: Observer) -> Callable[[], None]:
     return remove
 
 
-def is_in_observer() -> bool:
-    """Whether the running code was called by an observer, so that its calls send no events."""
-    return _in_observer.get()
+is_in_observer: Callable[[], bool] = _in_observer.get
+"""Whether the running code was called by an observer, so that its calls send no events."""
 
 
 def must_be_sent_later() -> bool:

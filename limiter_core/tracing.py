@@ -5,16 +5,27 @@ and the store returns that of the oldest holder to the waiters (`Queued.blocker`
 source no request is longer, and none costs more than a check::
 
     set_trace_source(lambda: current_traceparent())
+
+A job that its queue delivers may bring the trace of its producer in the headers of its message.
+With a second function, what happens to it happens in that trace.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from limiter_core._held_leases import without_held
 
-__all__ = ("carries_trace", "labelled", "set_trace_source", "split_label", "with_trace")
+__all__ = (
+    "carries_trace",
+    "in_trace_of",
+    "labelled",
+    "set_trace_source",
+    "split_label",
+    "with_trace",
+)
 
 logger = logging.getLogger("limiter")
 
@@ -24,8 +35,13 @@ MAX_TRACE_LENGTH = 200
 SEPARATOR = "\x1f"
 """Between a label and a trace. The labels that callers give do not contain it."""
 
+Headers = Mapping[str, object]
+"""Those of a job's message, by name; what is no text is of no interest."""
+
 source: Callable[[], str] | None = None
 """The trace source of this process. Read it as `tracing.source`: it changes."""
+
+_enter: Callable[[Headers], Callable[[], object]] | None = None
 
 _has_failed = False
 
@@ -46,30 +62,64 @@ def carries_trace(label: str) -> bool:
     return SEPARATOR in label
 
 
-def set_trace_source(new: Callable[[], str] | None) -> None:
+def set_trace_source(
+    new: Callable[[], str] | None,
+    enter: Callable[[Headers], Callable[[], object]] | None = None,
+) -> None:
     """Have the requests of this process carry traces, of all limiters and gates.
+
+    What the functions raise is logged once, and the call then carries no trace.
 
     Args:
         new: returns the trace of the moment, a `traceparent` of W3C Trace Context; "" if there is
-            none. Called where a call is made, in its task or thread. It must be quick. What it
-            raises is logged once, and the call then carries no trace. None: no traces any more.
+            none. Called where a call is made, in its task or thread. It must be quick. None: no
+            traces any more.
+        enter: makes the trace in the headers of a job's message that of the moment, and returns
+            what brings back the one before.
     """
-    global source, _has_failed
-    source, _has_failed = new, False
+    global source, _enter, _has_failed
+    source, _enter, _has_failed = new, enter, False
+
+
+@contextmanager
+def in_trace_of(headers: Headers | None) -> Iterator[None]:
+    """Make the trace in the headers of a job's message that of the moment, for a block."""
+    leave: Callable[[], object] | None = None
+    if _enter is not None and headers:
+        try:
+            leave = _enter(headers)
+        except Exception:  # noqa: BLE001  (a trace source's; it is logged)
+            _log_failure()
+    try:
+        yield
+    finally:
+        if leave is not None:
+            try:
+                leave()
+            except Exception:  # noqa: BLE001  (as above)
+                _log_failure()
+
+
+def _log_failure() -> None:
+    """Log an exception of the trace source that is being handled, the first time."""
+    global _has_failed  # noqa: PLW0603  (as above)
+    if not _has_failed:
+        _has_failed = True
+        logger.error(
+            "the trace source failed: calls carry no trace while it does",
+            exc_info=True,  # noqa: LOG014  (each caller handles one)
+        )
 
 
 def with_trace(label: str) -> str:
     """Return the label of a new request, with the trace of the moment if there is one."""
-    global _has_failed  # noqa: PLW0603  (as above)
     get_trace = source
     if get_trace is None:
         return label
     try:
         trace = get_trace()
         is_allowed = trace.isascii() and trace.isprintable() and len(trace) <= MAX_TRACE_LENGTH
-    except Exception:
-        if not _has_failed:
-            _has_failed = True
-            logger.exception("the trace source failed: calls carry no trace while it does")
+    except Exception:  # noqa: BLE001  (a trace source's; it is logged)
+        _log_failure()
         return label
     return labelled(label, trace) if is_allowed else label

@@ -127,4 +127,5 @@ def job_of(request: Any) -> Job | None:
         payload=parked_message_of(request).pack(),
         order=request.delivery.order,
         label=f"{task.name}[{request.id}]",
+        headers=request.request_dict,
     )

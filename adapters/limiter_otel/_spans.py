@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.propagate import extract
 from opentelemetry.trace import (
     Link,
     SpanContext,
@@ -20,21 +22,36 @@ KEY = "limiter.key"
 _propagator = TraceContextTextMapPropagator()
 
 
-_last: tuple[SpanContext | None, str] = None, ""
-"""The last span that was asked for, and its text: a request often makes several calls."""
+_last: tuple[Context | None, str] = None, ""
+"""The last context that was asked for, and the text of its span: a request often makes several
+calls. A context never changes, and neither does what names its span."""
 
 
 def current_traceparent() -> str:
     """Return the W3C `traceparent` of the current span; empty if there is none that is sampled."""
     global _last  # noqa: PLW0603  (replaced as a whole, so that threads need no lock)
-    context = get_current_span().get_span_context()
+    context = get_current()
     known, text = _last
     if context is not known:
-        text = ""
-        if context.is_valid and context.trace_flags.sampled:
-            text = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+        text = _traceparent(get_current_span(context).get_span_context())
         _last = context, text
     return text
+
+
+def _traceparent(context: SpanContext) -> str:
+    if not (context.is_valid and context.trace_flags.sampled):
+        return ""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def enter_trace_of(headers: Mapping[str, object]) -> Callable[[], object]:
+    """Make the trace in the headers of a message current, as the global propagator reads it.
+
+    Returns:
+        What makes the context current again that was so before.
+    """
+    texts = {name: value for name, value in headers.items() if isinstance(value, str)}
+    return partial(detach, attach(extract(texts, get_current())))
 
 
 def span_context_of(traceparent: str) -> SpanContext | None:
