@@ -18,7 +18,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, closing
-from typing import Any
+from typing import Any, cast
 
 import redis
 from opentelemetry.sdk.metrics import MeterProvider
@@ -111,7 +111,7 @@ def tables(settings: Settings) -> list[Table]:
 
 def _cpu_time_with(server: Server) -> Callable[[], float]:
     """Return what reads the CPU time of this process and a server, in seconds."""
-    client: Any = redis.Redis.from_url(server.url)
+    client = cast(Any, redis.Redis).from_url(server.url)
 
     def cpu_time() -> float:
         used: dict[str, float] = client.info("cpu")

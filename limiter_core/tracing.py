@@ -13,7 +13,7 @@ With a second function, what happens to it happens in that trace.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
 from limiter_core._held_leases import without_held
@@ -82,7 +82,7 @@ def set_trace_source(
 
 
 @contextmanager
-def in_trace_of(headers: Headers | None) -> Iterator[None]:
+def in_trace_of(headers: Headers | None) -> Generator[None]:
     """Make the trace in the headers of a job's message that of the moment, for a block."""
     leave: Callable[[], object] | None = None
     if _enter is not None and headers:
