@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pytest
 import redis
 
-from limiter_core import SyncLimiter
+from limiter_core import LIMIT_BY, ConcurrencyLimit, KeySnapshot, SyncLimiter
 from tests.project._tree import ROOT, code_blocks, pages
+from tests.redis._ports import free_port
 
 LIMIT = 50.0
 """Seconds that something may take."""
@@ -107,12 +110,16 @@ def started(text: str, folder: Path, url: str) -> Iterator[subprocess.Popen[byte
             shell.wait(LIMIT)
 
 
-def wait_for_holders(limiter: SyncLimiter, key: str, *, some: bool) -> None:
-    """Wait until some calls hold slots of a key, or none do."""
+def wait_until(limiter: SyncLimiter, key: str, holds: Callable[[KeySnapshot], bool]) -> None:
+    """Wait until something is so for a key."""
     give_up_at = time.monotonic() + LIMIT
-    while bool(limiter.inspect(key).in_use) is not some:
-        assert time.monotonic() < give_up_at, limiter.inspect(key)
+    while not holds(found := limiter.inspect(key)):
+        assert time.monotonic() < give_up_at, found
         time.sleep(0.05)
+
+
+def not_in_use(found: KeySnapshot) -> bool:
+    return not found.in_use and not found.waiting
 
 
 def test_there_are_commands_to_run() -> None:
@@ -133,7 +140,7 @@ def test_commands_run_as_they_are_printed(block: Commands, redis_url: str, tmp_p
         if block.prints:
             shape = re.compile(r"\d+(\.\d+)?")
             assert shape.sub("1", printed) == shape.sub("1", block.prints)
-        wait_for_holders(limiter, "nightly", some=False)
+        wait_until(limiter, "nightly", not_in_use)
 
 
 ADD = {
@@ -179,8 +186,31 @@ def test_workers_that_share_a_limit_start_as_the_page_says(
         add = "python add.py"
     other = tmp_path / "other"
     other.mkdir()
+    crm = ConcurrencyLimit(LIMIT_BY.constant("crm"), max_concurrent=2, scope="crm")
     with SyncLimiter(redis_url) as limiter, started(worker, tmp_path, redis_url):
-        with started(f"cd .. && {add}", other, redis_url) as shell:
-            assert shell.wait(LIMIT) == 0, (other / "printed").read_text(encoding="utf-8")
-        wait_for_holders(limiter, "crm/crm", some=True)
-        wait_for_holders(limiter, "crm/crm", some=False)
+        with limiter.hold(crm), limiter.hold(crm):  # as two requests of the web app
+            with started(f"cd .. && {add}", other, redis_url) as shell:
+                assert shell.wait(LIMIT) == 0, (other / "printed").read_text(encoding="utf-8")
+            wait_until(limiter, "crm/crm", lambda found: found.waiting > 0)
+        wait_until(limiter, "crm/crm", not_in_use)
+
+
+def test_the_web_app_that_shares_a_limit_starts_as_the_page_says(
+    redis_url: str, tmp_path: Path
+) -> None:
+    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+        pytest.skip("this environment of the tests has no web framework")
+    save_files(SHARED, tmp_path, redis_url)
+    (block,) = (each for each in commands(SHARED) if each.text.startswith("uvicorn "))
+    port = free_port()
+    give_up_at = time.monotonic() + LIMIT
+    with started(f"exec {block.text} --port {port}", tmp_path, redis_url) as server:
+        while True:
+            try:
+                with urlopen(f"http://127.0.0.1:{port}/customers/7", timeout=LIMIT) as answer:
+                    assert json.load(answer) == {"id": 7}
+                    break
+            except OSError:  # it does not listen yet
+                assert server.poll() is None, (tmp_path / "printed").read_text(encoding="utf-8")
+                assert time.monotonic() < give_up_at
+                time.sleep(0.05)
