@@ -11,7 +11,14 @@ from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelPool
 from redis.sentinel import SentinelConnectionPool
 
 from limiter_redis.connection.nodes import CONNECT_TIMEOUT, ONLY_NODE, Node
-from limiter_redis.connection.sentinel import AsyncSentinels, Sentinels
+from limiter_redis.connection.sentinel import (
+    AsyncMasterConnection,
+    AsyncMasterSSLConnection,
+    AsyncSentinels,
+    MasterConnection,
+    MasterSSLConnection,
+    Sentinels,
+)
 from limiter_redis.connection.settings import (
     async_client,
     quiet_async_settings,
@@ -69,15 +76,19 @@ class SentinelEndpoint:
         """Return a client of our own for threads."""
         sentinels: Any = Sentinels(self._sentinels, min(timeout, CONNECT_TIMEOUT))
         settings = quiet_sync_settings(self._address, timeout)
+        kind = MasterSSLConnection if settings.pop("ssl", False) else MasterConnection
         pools: Any = SentinelConnectionPool
-        return redis.Redis(connection_pool=pools(self._service, sentinels, **settings))
+        pool = pools(self._service, sentinels, connection_class=kind, **settings)
+        return redis.Redis(connection_pool=pool)
 
     def async_client(self, node: Node = ONLY_NODE) -> redis.asyncio.Redis:  # noqa: ARG002
         """Return a client of our own for the running event loop."""
         sentinels: Any = AsyncSentinels(self._sentinels, min(self.timeout, CONNECT_TIMEOUT))
         settings = quiet_async_settings(self._address)
+        kind = AsyncMasterSSLConnection if settings.pop("ssl", False) else AsyncMasterConnection
         pools: Any = AsyncSentinelPool
-        return redis.asyncio.Redis.from_pool(pools(self._service, sentinels, **settings))
+        pool = pools(self._service, sentinels, connection_class=kind, **settings)
+        return redis.asyncio.Redis.from_pool(pool)
 
     def check_event_loops(self) -> None:
         """Refuse settings that redis-py has for threads alone."""

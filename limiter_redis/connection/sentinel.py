@@ -1,4 +1,4 @@
-"""The master of a service: its Sentinels are asked each time a connection is made.
+"""The master of a service: Sentinels are asked before a connection is made, and when it is open.
 
 These stand in for redis-py's own `Sentinel` below its connection pools. They keep no connections:
 the question comes seldom, and in an event loop nothing would close them.
@@ -10,7 +10,12 @@ from typing import Any
 
 import redis
 import redis.asyncio
-from redis.exceptions import RedisError
+import redis.asyncio.sentinel
+import redis.sentinel
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004  (redis-py's own)
+    RedisError,
+)
 from redis.sentinel import MasterNotFoundError
 
 from limiter_redis.connection.settings import quiet_async_settings, quiet_sync_settings
@@ -83,6 +88,77 @@ class AsyncSentinels:
                 return _endpoint(found)
             troubles.append(_trouble(address, "does not know it"))
         raise _not_found(service_name, troubles)
+
+
+_Address = tuple[str, int]
+
+
+class _CheckedConnection:
+    """A connection, for threads, to a server that is the master when it is open.
+
+    While it was being made another one may have been promoted, and the server be back: without its
+    data, and until a Sentinel demotes it, ten seconds later, as a master. What it grants is
+    held by others.
+    """
+
+    connection_pool: Any
+
+    def connect_to(self, address: _Address) -> None:
+        """Connect, and ask the Sentinels again.
+
+        Raises:
+            RedisError, OSError: the server cannot be reached, or is not the master any more.
+        """
+        connection: Any = self
+        super().connect_to(address)  # type: ignore[misc]
+        try:
+            _check(address, self.connection_pool.get_master_address())
+        except BaseException:
+            connection.disconnect()
+            raise
+
+
+class _CheckedAsyncConnection:
+    """The same, for an event loop."""
+
+    connection_pool: Any
+
+    async def connect_to(self, address: _Address) -> None:
+        """Connect, and ask the Sentinels again; see `_CheckedConnection`."""
+        connection: Any = self
+        await super().connect_to(address)  # type: ignore[misc]
+        try:
+            _check(address, await self.connection_pool.get_master_address())
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+
+
+class MasterConnection(_CheckedConnection, redis.sentinel.SentinelManagedConnection):
+    """For threads."""
+
+
+class MasterSSLConnection(_CheckedConnection, redis.sentinel.SentinelManagedSSLConnection):
+    """For threads, with TLS."""
+
+
+class AsyncMasterConnection(
+    _CheckedAsyncConnection, redis.asyncio.sentinel.SentinelManagedConnection
+):
+    """For an event loop."""
+
+
+class AsyncMasterSSLConnection(
+    _CheckedAsyncConnection, redis.asyncio.sentinel.SentinelManagedSSLConnection
+):
+    """For an event loop, with TLS."""
+
+
+def _check(address: _Address, master: _Address) -> None:
+    if master != address:
+        raise ConnectionError(
+            "{}:{} is the master no more: {}:{} was promoted".format(*address, *master)
+        )
 
 
 def _to_front(addresses: list[dict[str, Any]], address: dict[str, Any]) -> None:

@@ -27,9 +27,11 @@ from limiter_core.jobs import Held, Job, JobGate, Waiting
 from limiter_redis import RedisStore
 from tests.faults._replicated import SERVICE, Sentinel
 
+from ._hostile_server import HostileServer, Send, well
 from ._load_processes import LoadProcesses
 from ._notified_parties import KEY, LoopParty, Party, ThreadParty, seconds_until
 from ._processes import Worker
+from ._servers import Process, server_program
 from ._tools import until, until_now, until_true
 
 LIMIT = ConcurrencyLimit("key", max_concurrent=1, lease=3)
@@ -125,6 +127,42 @@ def test_sentinels_that_do_not_answer_are_asked_first_only_once(sentinel: Sentin
         with SyncLimiter(store).hold(ConcurrencyLimit("key", lease=60), {"key": "k"}):
             until_now(lambda: store.session.renewer.listening, "messages are received")
         store.close()
+
+
+class LateSentinel(HostileServer):
+    """A Sentinel that names a master, and from the next question on another one."""
+
+    def __init__(self, first: int, then: int) -> None:
+        self.ports = [first, then]
+        super().__init__(well)
+
+    def _reply(self, words: list[bytes], send: Send) -> None:
+        if words[0].upper() != b"SENTINEL":
+            super()._reply(words, send)
+            return
+        port = self.ports.pop(0) if len(self.ports) > 1 else self.ports[0]
+        send(b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%d\r\n" % (len(str(port)), port))
+
+
+@pytest.mark.parametrize("world", ["event loop", "threads"])
+async def test_a_master_that_is_back_after_another_was_promoted_grants_nothing(world: str) -> None:
+    """S11: it was named before that, and connected to when it was back, a master without data."""
+    with (
+        closing(Process(server_program())) as old,
+        closing(Process(server_program())) as new,
+        LateSentinel(old.port, new.port) as sentinel,
+    ):
+        store = RedisStore(f"redis+sentinel://127.0.0.1:{sentinel.port}/{SERVICE}")
+        if world == "threads":
+            with SyncLimiter(store).hold(LIMIT, {"key": 1}):
+                in_use = old.admin.dbsize(), new.admin.dbsize()
+            store.close()
+        else:
+            async with Limiter(store).hold(LIMIT, {"key": 1}):
+                in_use = old.admin.dbsize(), new.admin.dbsize()
+            await store.aclose()
+        assert in_use[0] == 0
+        assert in_use[1] > 0
 
 
 def test_a_master_dies_under_load(sentinel: Sentinel, start: Callable[..., Worker]) -> None:
