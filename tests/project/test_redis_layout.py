@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 
+import redis
+
+from limiter_core import ConcurrencyLimit, SyncLimiter
 from tests.project._tree import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "redis-layout.md").read_text(encoding="utf-8")
@@ -52,3 +57,48 @@ def test_every_word_of_a_record_is_explained() -> None:
         words = {word for line in lines for word in line.partition(":")[2].split() or line.split()}
         assert {"limit", "cost", "label"} <= words, file
         assert words - {"id", "due"} <= IN_TABLES, file
+
+
+def shape(text: str) -> str:
+    """Return a record without what is different each time: ids, processes, times."""
+    text = re.sub(r"\b[0-9a-f]{16}-\d+", "ID", text)
+    text = re.sub(r"\b\d+:[0-9a-f]{16}\b", "PROCESS", text)
+    return re.sub(r"\b\d{6,}\b", "TIME", text)
+
+
+def printed_by(command: str) -> list[str]:
+    """Return the texts that the page prints for a command."""
+    (block,) = re.findall(
+        rf"^\$ redis-cli {re.escape(command)}\n((?:[^$`].*\n)+)", PAGE, re.MULTILINE
+    )
+    return re.findall(r'"(.*)"', block)
+
+
+def test_the_records_on_the_page_are_those_in_the_store(redis_url: str) -> None:
+    key = "{limiter:customer_id=42}:state"
+    limit = ConcurrencyLimit("customer_id")
+    with (
+        redis.Redis.from_url(redis_url, decode_responses=True) as client,
+        SyncLimiter(redis_url, label="web-1:204") as first,
+        SyncLimiter(redis_url, label="web-2:318") as second,
+    ):
+        with first.hold(limit, {"customer_id": 42}):
+            (printed,) = printed_by(f"get '{key}'")
+            assert shape(str(client.get(key))) == shape(printed)
+            waiter = threading.Thread(
+                target=lambda: second.acquire(limit, {"customer_id": 42}).release()
+            )
+            waiter.start()
+            give_up_at = time.monotonic() + 30
+            while not first.inspect("customer_id=42").waiting:
+                assert time.monotonic() < give_up_at
+                time.sleep(0.01)
+            found = client.hgetall(key)
+            queue = client.zrange("{limiter:customer_id=42}:queue", 0, -1)
+        waiter.join(30)
+    printed = printed_by(f"hgetall '{key}'")
+    said = dict(zip(printed[::2], printed[1::2], strict=True))
+    assert {shape(name): shape(value) for name, value in found.items()} == {
+        shape(name): shape(value) for name, value in said.items()
+    }
+    assert len(queue[0].partition("-")[0]) == 36 + 16
