@@ -33,7 +33,6 @@ from limiter_redis.session.tracker import RequestTracker
 from limiter_redis.sync_store import SyncRedisStore
 from limiter_redis.transport.async_transport import AsyncTransport
 from limiter_redis.transport.loop_transport import LoopTransport
-from limiter_redis.transport.routed_async_transport import RoutedAsyncTransport
 from limiter_redis.transport.sync_transport import SyncTransport
 
 __all__ = ("RedisStore", "store_from_url")
@@ -233,21 +232,15 @@ class _Topology:
         return self._new_sync_transport(new_pool, self._endpoint.timeout, self._endpoint.timeout)
 
     def new_async_transport(self) -> LoopTransport:
-        if self._repeats:
-            return RoutedAsyncTransport(
-                self._endpoint,
-                self._slot_map,
-                self.tracker,
-                self._script,
-                self.new_sync_transport(own=True),
-                min_replicas=self._min_replicas,
-            )
         return AsyncTransport(
-            self._endpoint.async_client(),
-            self._endpoint.where,
-            self._script,
+            self._endpoint,
+            self._slot_map,
             self.tracker,
-            timeout=self._endpoint.timeout,
+            self._script,
+            self.new_sync_transport(own=True) if self._repeats else None,
+            in_flight=1 if self._repeats else 2,
+            patience=self._endpoint.timeout if self._repeats else None,
+            min_replicas=self._min_replicas,
         )
 
     def _new_sync_transport(

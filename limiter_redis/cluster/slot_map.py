@@ -83,7 +83,12 @@ class SlotMap:
         seeds: nodes that may be asked at first.
         ask: returns what a node answers to CLUSTER SLOTS.
         remap: from the address that a node calls its own to the one where it can be reached.
+
+    Attributes:
+        has_tags: whether operations have tags; else all travel together.
     """
+
+    has_tags = True
 
     def __init__(
         self,
@@ -185,6 +190,8 @@ class SlotMap:
 class SingleNodeMap(SlotMap):
     """The map of a store that has one server: whatever it is asked, it is there."""
 
+    has_tags = False
+
     def __init__(self, keyspace: Keyspace) -> None:
         super().__init__(keyspace, [ONLY_NODE], lambda _: [(0, SLOTS - 1, (b"", 0))])
         self.version = 1
@@ -202,6 +209,10 @@ class SingleNodeMap(SlotMap):
 
     def moved(self, error: Any, told_by: Node) -> None:
         """Do nothing: there is no other server."""
+
+    def is_stale(self) -> bool:
+        """Whether it is time to look: never."""
+        return False
 
     def masters(self) -> list[Node]:
         """Return the server."""

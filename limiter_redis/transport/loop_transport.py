@@ -1,4 +1,4 @@
-"""What the two transports for event loops have in common: they end with their loop."""
+"""A transport for an event loop, as its session knows it: it ends with the loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLOSING_TIMEOUT = 5.0
 
 
 class LoopTransport(ABC):
-    """What carries operations of one event loop, to one server or to many.
+    """What carries operations of one event loop.
 
     Attributes:
         loop: the event loop.

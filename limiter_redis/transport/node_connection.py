@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import redis.asyncio
 from redis.exceptions import (
@@ -15,52 +16,22 @@ from redis.exceptions import (
 )
 
 from limiter_core.system_clock import system_clock as time
-from limiter_redis.cluster.redirects import Retry
-from limiter_redis.cluster.replicas import Grants, MinReplicas, grants_of
+from limiter_redis.cluster.replicas import MinReplicas, grants_of
 from limiter_redis.connection.backoff import Refusals
 from limiter_redis.connection.deadlines import NoAnswer, or_no_answer
 from limiter_redis.connection.nodes import Node
 from limiter_redis.connection.stream import Reply, Stream, abandon_pool
 from limiter_redis.protocol import commands, replies
-from limiter_redis.protocol.errors import Unreadable
+from limiter_redis.protocol.errors import Unreadable, is_driver_error, store_error
 from limiter_redis.protocol.forms import Form
-from limiter_redis.transport.invocation import Invocation, ScriptCall
-from limiter_redis.transport.pending import Pending
+from limiter_redis.transport.calls import Call, Confirmation
+from limiter_redis.transport.invocation import Invocation
 
 IN_FLIGHT = 512
 """Calls that may be on their way to a node at once. Each has another tag, so none orders others."""
 
 
 RESPONSES = (Unreadable, ReadOnlyError, AuthenticationError)
-
-
-class Call(ScriptCall):
-    """Operations of one tag that travel together.
-
-    Attributes:
-        tag: of all their keys.
-        asked: the operations.
-        retry: how often it was sent.
-        sent_at: when it was sent.
-    """
-
-    __slots__ = ("pending", "retry", "sent_at", "tag")
-
-    def __init__(self, tag: str, asked: list[Pending], give_up_at: float) -> None:
-        super().__init__()
-        self.tag = tag
-        self.pending = asked
-        self.retry = Retry(give_up_at)
-        self.sent_at = 0.0
-
-
-class Confirmation(NamedTuple):
-    """A question on its way: how many replicas have what a call was granted."""
-
-    call: Call
-    lines: list[str]
-    grants: Grants
-    sent_at: float
 
 
 class Answering(Protocol):
@@ -71,6 +42,11 @@ class Answering(Protocol):
 
     def refused(self, connection: NodeConnection, call: Call, error: Exception) -> None:
         """A call was not carried out; or, if the connection ended, perhaps it was."""
+
+    def unreachable(
+        self, connection: NodeConnection, calls: Sequence[Call], error: Exception
+    ) -> None:
+        """The node could not be connected to: calls were not sent."""
 
     def confirmed(self, connection: NodeConnection, question: Confirmation, replicas: int) -> None:
         """So many replicas have what was granted."""
@@ -92,8 +68,10 @@ class NodeConnection:
         *,
         timeout: float,
         connect_timeout: float,
+        restarts: bool,
         min_replicas: MinReplicas | None,
         refusals: Refusals,
+        where: str,
     ) -> None:
         self._refusals = refusals
         self.node = node
@@ -101,8 +79,10 @@ class NodeConnection:
         self._encode = encode
         self._invocation = invocation
         self._answering = answering
+        self._where = where
         self._timeout = timeout + (0.0 if min_replicas is None else min_replicas.timeout)
         self._connect_timeout = connect_timeout
+        self._restarts = restarts
         self._min_replicas = min_replicas
         self._loop = asyncio.get_running_loop()
         self._stream: Stream | None = None
@@ -135,9 +115,11 @@ class NodeConnection:
 
     def push(self) -> None:
         """Have on its way what was sent: all of a turn together, each write costs a system call."""
-        if self._out and self._stream is not None:
-            self._stream.write(b"".join(self._out))
-        self._out.clear()
+        out = self._out
+        if out:
+            if self._stream is not None:
+                self._stream.write(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
 
     def _send_in_other_form(self, call: Call) -> None:
         """Send a call again to a node that did not know the script, and does after the first."""
@@ -153,6 +135,16 @@ class NodeConnection:
         """End the connection, if there is one: the next call opens another."""
         if self._stream is not None:
             self._stream.fail(error)
+
+    async def command(self, *command: Any) -> Any:
+        """Carry out one plain command, beside the calls."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._client.execute_command(*command)
+        except Exception as error:
+            if is_driver_error(error):
+                raise store_error(error, self._where) from error
+            raise
 
     async def aclose(self) -> None:
         """Close the connection, without a word to anybody."""
@@ -176,9 +168,9 @@ class NodeConnection:
         abandon_pool(self._client)
 
     def _put(self, call: Call) -> None:
-        operations = [asked.operation for asked in call.pending]
-        self._out.append(call.encoded(self._encode, operations, self._invocation))
-        call.sent_at = time.monotonic()
+        self._out.append(call.encoded(self._encode, call.operations, self._invocation))
+        if self._restarts or not call.sent_at:
+            call.sent_at = time.monotonic()
         self._in_flight.append(call)
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout, self._look_at_the_clock)
@@ -216,8 +208,9 @@ class NodeConnection:
         except Exception as error:  # noqa: BLE001
             # Of any kind: a credential provider, for one, may raise what it likes.
             error = or_no_answer(error)
-            while self._waiting:
-                self._answering.refused(self, self._waiting.popleft(), error)
+            calls = [*self._waiting]
+            self._waiting.clear()
+            self._answering.unreachable(self, calls, error)
         else:
             self._stream = stream
 
@@ -252,25 +245,24 @@ class NodeConnection:
             self.fail(Unreadable("the server sent a reply that nobody asked for"))
             return
         expected = self._in_flight[0]
-        if isinstance(expected, Call) and expected.loads and not isinstance(reply, Unreadable):
+        if isinstance(expected, Confirmation):
+            self._in_flight.popleft()
+            self._answering.confirmed(self, expected, reply if isinstance(reply, int) else 0)
+            return
+        if expected.loads and not isinstance(reply, Unreadable):
             expected.loaded(reply, self._invocation)
             return
         self._in_flight.popleft()
-        if isinstance(expected, Confirmation):
-            self._answering.confirmed(self, expected, reply if isinstance(reply, int) else 0)
-            return
-        lines: list[str] = []
+        lines: list[str] | None = None
         if not isinstance(reply, RedisError):
             try:
                 lines = replies.lines_of(reply, len(expected.pending))
             except Unreadable as error:
                 reply = error
-        if not isinstance(reply, RedisError):
+        if lines is not None:
             if self._min_replicas is None or not self._ask_replicas(expected, lines):
                 self._answering.carried_out(self, expected, lines)
-        elif expected.change_form(
-            reply, self._invocation, [asked.operation for asked in expected.pending]
-        ):
+        elif expected.change_form(reply, self._invocation, expected.operations):
             self._send_in_other_form(expected)
         else:
             self._answering.refused(self, expected, reply)
@@ -283,7 +275,7 @@ class NodeConnection:
 
     def _ask_replicas(self, call: Call, lines: list[str]) -> bool:
         """Have replicas confirm a call's grants, if there are any."""
-        grants = grants_of([asked.operation for asked in call.pending], lines)
+        grants = grants_of(call.operations, lines)
         if grants is None or self._stream is None or self._min_replicas is None:
             return False
         self.push()  # what was put there before has its place in line
@@ -310,9 +302,11 @@ class NodeConnection:
             if isinstance(expected, Confirmation):
                 self._answering.confirmed(self, expected, 0)
             else:
-                self._answering.refused(self, expected, _ended_by(error))
+                self._answering.refused(self, expected, self._ended_by(error, expected))
 
-
-def _ended_by(error: Exception) -> Exception:
-    # A reply that cannot be read, or that refuses, was another's: that one has it.
-    return ConnectionError(str(error)) if isinstance(error, RESPONSES) else error
+    def _ended_by(self, error: Exception, call: Call) -> Exception:
+        # A reply that cannot be read, or that refuses, or that did not come, was another's: that
+        # one has it.
+        late = call.sent_at + self._timeout <= time.monotonic()
+        others = isinstance(error, RESPONSES) or (isinstance(error, NoAnswer) and not late)
+        return ConnectionError(str(error)) if others else error

@@ -16,7 +16,6 @@ from limiter_core.system_clock import system_clock as time
 from limiter_redis.connection.deadlines import NoAnswer
 from limiter_redis.protocol import commands
 from limiter_redis.protocol.errors import store_error
-from limiter_redis.transport.invocation import ScriptCall
 
 
 class Pending(NamedTuple):
@@ -87,25 +86,3 @@ def _set_error(future: asyncio.Future[str], error: StoreError) -> None:
     if not future.done():
         future.set_exception(error)
         future.exception()  # if its task has gone nothing else will look at it
-
-
-class Batch(ScriptCall):
-    """Operations that travel together.
-
-    Attributes:
-        asked: the operations.
-        sent_at: when they were sent.
-        again: whether they were sent before, over a connection that then ended.
-    """
-
-    __slots__ = ("again", "pending", "sent_at")
-
-    def __init__(self, asked: list[Pending]) -> None:
-        super().__init__()
-        self.pending = asked
-        self.sent_at = 0.0
-        self.again = False
-
-    def fail(self, error: Exception, where: str) -> None:
-        """Tell all callers."""
-        fail(self.pending, lambda operations: store_error(error, where, operations))

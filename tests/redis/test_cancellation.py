@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from types import coroutine
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, ConflictResolution, Limiter, LimiterError
 from limiter_core.testing import OverlapRecorder
 from limiter_redis import RedisStore
+from limiter_redis.transport.async_transport import AsyncTransport
 
 from ._proxy import Proxy
 from ._servers import Process, Server
@@ -210,7 +211,8 @@ async def test_opening_the_connection_is_cancelled(own_server: Process) -> None:
     with Proxy(own_server.port) as proxy:
         store = RedisStore(proxy.url)
         limiter = Limiter(store)
-        wire = store.session.async_transport()
+        async with limiter.hold(OTHER):
+            (wire,) = cast(AsyncTransport, store.session.async_transport())._connections.values()
         for number in range(20):
             proxy.hold_up()
             proxy.hang_up()

@@ -1,0 +1,143 @@
+"""Which operations of an event loop travel together, and when: those that one turn asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+
+from limiter_core.system_clock import system_clock as time
+from limiter_redis.cluster.slot_map import SlotMap
+from limiter_redis.protocol import commands
+from limiter_redis.transport.calls import Call, TagQueue
+from limiter_redis.transport.interfaces import Receiver
+from limiter_redis.transport.loop_transport import LoopTransport
+from limiter_redis.transport.pending import Pending, new_pending
+
+
+class BatchingTransport(LoopTransport):
+    """Gathers operations, and makes calls of them, a queue for each tag.
+
+    While calls of a tag are on their way, the next one gathers operations; so the number of round
+    trips does not grow with the number of tasks. A call that has to be sent again is sent before
+    those behind it: no release overtakes the acquire of its caller.
+    """
+
+    def __init__(
+        self, where: str, slot_map: SlotMap, receiver: Receiver, *, in_flight: int, repeats: bool
+    ) -> None:
+        super().__init__()
+        self._where = where
+        self._slot_map = slot_map
+        self._receiver = receiver
+        self._in_flight = in_flight
+        self._repeats_calls = repeats
+        self._only_queue = None if slot_map.has_tags else TagQueue("")
+        self._queues = {} if self._only_queue is None else {"": self._only_queue}
+        self._ready: dict[str, TagQueue] = {}
+        """Queues that may have something to send."""
+        self._delayed: dict[Call, asyncio.Handle | None] = {}
+        """Calls that are to be sent again: after a while, or (None) when the map is known."""
+        self._flush_is_due = False
+        self._is_answered = False
+        """Whether a call was carried out over the connections that are open."""
+
+    def submit(
+        self, operation: commands.Operation, deadline: float | None = None
+    ) -> asyncio.Future[str]:
+        """Have an operation carried out; the future is its reply."""
+        asked = new_pending(self.loop, operation, deadline, self._where)
+        queue = self._only_queue or self._queue_of(operation)
+        queue.gathered.append(asked)
+        if len(queue.calls) < self._in_flight:
+            self._ready[queue.tag] = queue
+            if not self._flush_is_due:
+                if queue.calls or not (self._is_answered and self._receiver.is_alone()):
+                    self._plan_flush()
+                else:
+                    self._flush()
+        return asked.future
+
+    def _new_pending(self, operation: commands.Operation) -> Pending:
+        return new_pending(self.loop, operation, None, self._where)
+
+    def _queue_of(self, operation: commands.Operation) -> TagQueue:
+        tag = self._slot_map.tag_of(operation)
+        queue = self._queues.get(tag)
+        if queue is None:
+            queue = self._queues[tag] = TagQueue(tag)
+        return queue
+
+    def _asked(self) -> list[asyncio.Future[str]]:
+        queues = list(self._queues.values())
+        pending = [each for queue in queues for each in queue.gathered]
+        pending += [each for queue in queues for call in queue.calls for each in call.pending]
+        return [each.future for each in pending]
+
+    @abstractmethod
+    def _send_now(self, calls: list[Call]) -> None:
+        """Send calls."""
+
+    @abstractmethod
+    def interrupted(self) -> None:
+        """Send anew all that may not have been answered; an exception of others was raised."""
+
+    def _plan_flush(self) -> None:
+        """Send soon, with what others ask in this turn of the loop: those that a reply woke."""
+        # And in the next one, if there are others: a caller that got a slot may release it there.
+        flush = self._flush if self._receiver.is_alone() else self._flush_in_next_turn
+        self.loop.call_soon(flush)
+        self._flush_is_due = True  # last: if the lines before are interrupted, it is not
+
+    def _flush_in_next_turn(self) -> None:
+        try:
+            self.loop.call_soon(self._flush)
+        except BaseException:
+            self.interrupted()
+            raise
+
+    def _flush(self) -> None:
+        try:
+            self._flush_now()
+        except BaseException:
+            self.interrupted()
+            raise
+
+    def _flush_now(self) -> None:
+        self._flush_is_due = False
+        ready, self._ready = self._ready, {}
+        # One at first: it finds out whether there is a server, and how the script is called there.
+        most = self._in_flight if self._is_answered else 1
+        began_at = time.monotonic() if self._repeats_calls else 0.0
+        calls: list[Call] = []
+        for queue in ready.values():
+            while queue.gathered and (room := most - len(queue.calls)) > 0:
+                if self._delayed and self._has_delayed(queue):
+                    break
+                # In all calls that have room: so the replies of one are read while the next is
+                # done.
+                calls.append(queue.next_call(room, began_at))
+        self._send_now(calls)
+
+    def _has_delayed(self, queue: TagQueue) -> bool:
+        """Whether a call is to be sent again before any other of its tag."""
+        return any(call in self._delayed for call in queue.calls)
+
+    def _repeat_releases(self, call: Call) -> None:
+        """Have releases follow the acquires that they overtook.
+
+        A call before this one came back to be sent again, while this one was done.
+        """
+        if self._in_flight > 1 and (call.queue.singly or self._has_delayed(call.queue)):
+            releases = filter(commands.is_release, call.operations)
+            call.queue.gathered += map(self._new_pending, releases)
+
+    def _over(self, call: Call) -> None:
+        """Let the next call of the same tag go."""
+        queue = call.queue
+        queue.calls.remove(call)
+        if queue.gathered:
+            self._ready[queue.tag] = queue
+            if not self._flush_is_due:
+                self._plan_flush()  # behind the callers that were woken, for they ask for more
+        elif not queue.calls and queue is not self._only_queue:
+            del self._queues[queue.tag]

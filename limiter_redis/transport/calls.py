@@ -1,0 +1,89 @@
+"""Calls of an event loop: operations of one tag that travel together, and those behind them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from limiter_redis.cluster.redirects import Retry
+from limiter_redis.cluster.replicas import Grants
+from limiter_redis.protocol import commands
+from limiter_redis.protocol.commands import BATCH
+from limiter_redis.transport.invocation import ScriptCall
+from limiter_redis.transport.pending import Pending
+
+WORTH_SPLITTING = 16
+"""Operations that are worth a call of their own."""
+
+
+class TagQueue:
+    """The operations of one tag.
+
+    Attributes:
+        tag: of all their keys.
+        gathered: what is not sent yet.
+        calls: those on their way, the oldest first.
+        singly: how many operations at the front travel alone, since one of them was refused.
+    """
+
+    __slots__ = ("calls", "gathered", "singly", "tag")
+
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+        self.gathered: list[Pending] = []
+        self.calls: list[Call] = []
+        self.singly = 0
+
+    def next_call(self, room: int, began_at: float) -> Call:
+        """Return the next call, one of so many that have room: so each has its part to do."""
+        size = len(self.gathered)
+        if size > WORTH_SPLITTING:
+            size = min(BATCH, max(WORTH_SPLITTING, -(-size // room)))
+        if self.singly:
+            self.singly -= 1
+            size = 1
+        call = Call(self, self.gathered[:size], began_at)
+        # First: what is interrupted amid the two is in one list too many, not in none.
+        self.calls.append(call)
+        del self.gathered[:size]
+        return call
+
+    def forget_sent(self) -> None:
+        """Leave in `gathered` only what is in no call, after an interruption."""
+        sent = {asked.future for call in self.calls for asked in call.pending}
+        self.gathered = [asked for asked in self.gathered if asked.future not in sent]
+
+
+class Call(ScriptCall):
+    """Operations of one tag that travel together.
+
+    Attributes:
+        queue: of their tag.
+        pending: the operations.
+        retry: how often it was sent, from the first failure on.
+        began_at: when it was made, where its repetition has an end.
+        sent_at: when it was sent.
+    """
+
+    __slots__ = ("began_at", "pending", "queue", "retry", "sent_at")
+
+    def __init__(self, queue: TagQueue, asked: list[Pending], began_at: float) -> None:
+        super().__init__()
+        self.queue = queue
+        self.pending = asked
+        self.retry: Retry | None = None
+        self.began_at = began_at
+        self.sent_at = 0.0
+
+    @property
+    def operations(self) -> list[commands.Operation]:
+        """What was asked for."""
+        return [asked.operation for asked in self.pending]
+
+
+class Confirmation(NamedTuple):
+    """A question on its way: how many replicas have what a call was granted."""
+
+    call: Call
+    lines: list[str]
+    grants: Grants
+    sent_at: float
