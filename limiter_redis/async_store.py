@@ -15,11 +15,14 @@ from limiter_redis.connection.deadlines import answer_by
 from limiter_redis.protocol import commands, policies, replies, snapshots
 from limiter_redis.protocol.commands import SCAN_COUNT
 from limiter_redis.session.common_steps import CommonSteps, Steps
-from limiter_redis.session.entries import Entry
+from limiter_redis.session.entries import Entry, Event
 from limiter_redis.session.operations import release_of
 from limiter_redis.session.session import Session
 
 R = TypeVar("R")
+
+# The members of an enum take their time to be looked up.
+RELEASED, NOT_RELEASED = Event.RELEASED, Event.NOT_RELEASED
 
 
 class AsyncRedisStore:
@@ -83,9 +86,9 @@ class AsyncRedisStore:
                 await self._finish_steps()
             there = replies.parse_flag(line, key)
         except BaseException:
-            self._session.tracker.not_released(entry)
+            self._session.tracker.happened(entry, NOT_RELEASED)
             raise
-        self._session.tracker.released(entry)
+        self._session.tracker.happened(entry, RELEASED)
         return there
 
     async def release_claim(self, lease_id: str, keys: Sequence[str], claimant: str) -> bool:
@@ -139,7 +142,7 @@ class AsyncRedisStore:
     ) -> AsyncIterator[str]:
         await self._check_layout()
         async for name in self._names(after_slice):
-            key = self._session.tracker.key_of(name)
+            key = self._session.tracker.keyspace.key_of(name)
             if key is not None:
                 yield key
 

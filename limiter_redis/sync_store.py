@@ -14,11 +14,14 @@ from limiter_redis.connection.deadlines import answer_by
 from limiter_redis.protocol import commands, policies, replies, snapshots
 from limiter_redis.protocol.commands import SCAN_COUNT
 from limiter_redis.session.common_steps import CommonSteps, Steps
-from limiter_redis.session.entries import Entry
+from limiter_redis.session.entries import Entry, Event
 from limiter_redis.session.operations import release_of
 from limiter_redis.session.session import Session
 
 R = TypeVar("R")
+
+# The members of an enum take their time to be looked up.
+RELEASED, NOT_RELEASED = Event.RELEASED, Event.NOT_RELEASED
 
 
 class SyncRedisStore:
@@ -78,9 +81,9 @@ class SyncRedisStore:
             deadline = None if entry.token else answer_by(0.0, time.monotonic())
             there = replies.parse_flag(self._carry_out(release_of(entry), deadline), key)
         except BaseException:
-            self._session.tracker.not_released(entry)
+            self._session.tracker.happened(entry, NOT_RELEASED)
             raise
-        self._session.tracker.released(entry)
+        self._session.tracker.happened(entry, RELEASED)
         return there
 
     def release_claim(self, lease_id: str, keys: Sequence[str], claimant: str) -> bool:
@@ -131,7 +134,7 @@ class SyncRedisStore:
     def keys(self, *, after_slice: Callable[[], object] | None = None) -> Iterator[str]:
         self._check_layout()
         for name in self._names(after_slice):
-            key = self._session.tracker.key_of(name)
+            key = self._session.tracker.keyspace.key_of(name)
             if key is not None:
                 yield key
 

@@ -82,12 +82,13 @@ class Keyspace:
         """Return the Redis key of a scope's offers ("" for keys without one); as `index_of`."""
         return f"{self.opening}{scope}}}:offers" if scope else f"{self.common}:offers"
 
-    def key_of(self, name: str) -> str | None:
+    def key_of(self, name: bytes | str) -> str | None:
         """Return the limiter key whose state has this Redis key: the way back from `redis_keys`.
 
         None: it is the name of something else, which the pattern found as well.
         """
-        found = self._state.fullmatch(name)
+        text = name.decode(errors="replace") if isinstance(name, bytes) else name
+        found = self._state.fullmatch(text)
         if found is None:
             return None
         scope, rest = found.groups()

@@ -175,7 +175,7 @@ class CommonSteps:
         except StoreError as error:
             if may_be_on_its_way(error):
                 raise  # it was not answered
-            self._tracker.policies_unreadable(error)
+            self._tracker.policies.unreadable(error)
             agreed, found = (yield from self._look_at_layout(world, deadline)), ()
         self._tracker.layout_read(agreed)
         self._tracker.policies.update(found, asked_at)

@@ -33,62 +33,44 @@ _ASKED: State = State.ASKED  # a member of an enum takes its time to be looked u
 class Event(enum.IntEnum):
     """What can happen to a request."""
 
-    ASK = 0
-    """Its caller asks again."""
-    GRANTED = 1
-    """The reply to the caller: it has the slots."""
-    QUEUED = 2
-    """The reply to the caller: it has a ticket."""
-    REFUSED = 3
-    """The reply to the caller: neither."""
-    PARKED = 4
-    """The reply to the caller: it has a ticket that waits with nobody behind it."""
-    NO_REPLY = 5
-    """The caller is told that there is no answer. It asks again, or says that it is gone."""
-    GIVEN_UP = 6
-    """There is no answer, and the caller is gone."""
-    NEWS_GRANTED = 7
-    """News: a waiter has the slots."""
-    NEWS_REFUSED = 8
-    """News: its waiting is over."""
-    NEWS_LOOK = 9
-    """News: the answer has changed."""
-    LOST = 10
-    """News, or the reply to a renewal: its lease has ended."""
-    PREEMPTED = 11
-    """A message, or the reply to a renewal: its lease is to be released."""
-    ALIVE = 12
-    """The reply to a renewal: it has a lease."""
-    WAITS = 13
-    """The reply to a renewal: it has a ticket."""
-    UNKNOWN = 14
-    """The reply to a renewal: the store knows nothing of it."""
-    DEADLINE = 15
-    """The time of its lease is over."""
-    RELEASE = 16
-    """Its caller gives it back, and sends the release."""
-    CALLER_GONE = 17
-    """Nobody wants it any more, and nobody sends a release."""
-    RELEASED = 18
-    """The store has confirmed that it is gone."""
-    NOT_RELEASED = 19
-    """A release was not confirmed."""
-    SILENCE = 20
-    """Messages or replies may have been lost."""
-    LOOK = 21
-    """The reply to a renewal: it has no lease, and the answer has changed."""
-    WAKE = 22
-    """All who wait are to ask again, or to say that they are gone."""
-    LOST_UNSURE = 23
-    """The lease of a holder has ended, and an ask of it may still arrive, and take another."""
-    OVER_UNSURE = 24
-    """The same, where it is its time that is over."""
-    COLLECTED = 25
-    """The garbage collector has its holder, who did not give it back."""
-    NOT_SENT = 26
-    """Its caller could not ask, and never did before."""
-    FAILED = 27
-    """The store has answered its release with an error."""
+    ASK = 0  # its caller asks again
+    GRANTED = 1  # the reply to the caller: it has the slots
+    QUEUED = 2  # the reply to the caller: it has a ticket
+    REFUSED = 3  # the reply to the caller: neither
+    PARKED = 4  # the reply to the caller: it has a ticket that waits with nobody behind it
+    NO_REPLY = 5  # there is no answer: its caller asks again, or says that it is gone
+    GIVEN_UP = 6  # there is no answer, and the caller is gone
+    NEWS_GRANTED = 7  # news: a waiter has the slots
+    NEWS_REFUSED = 8  # news: its waiting is over
+    NEWS_LOOK = 9  # news: the answer has changed
+    LOST = 10  # news, or the reply to a renewal: its lease has ended
+    PREEMPTED = 11  # a message, or the reply to a renewal: its lease is to be released
+    ALIVE = 12  # the reply to a renewal: it has a lease
+    WAITS = 13  # the reply to a renewal: it has a ticket
+    UNKNOWN = 14  # the reply to a renewal: the store knows nothing of it
+    DEADLINE = 15  # the time of its lease is over
+    RELEASE = 16  # its caller gives it back, and sends the release
+    CALLER_GONE = 17  # nobody wants it any more, and nobody sends a release
+    RELEASED = 18  # the store has confirmed that it is gone
+    NOT_RELEASED = 19  # a release was not confirmed
+    SILENCE = 20  # messages or replies may have been lost
+    LOOK = 21  # the reply to a renewal: it has no lease, and the answer has changed
+    WAKE = 22  # all who wait are to ask again, or to say that they are gone
+    LOST_UNSURE = 23  # the lease of a holder has ended; an ask may still arrive, and take another
+    OVER_UNSURE = 24  # the same, where it is its time that is over
+    COLLECTED = 25  # the garbage collector has its holder, who did not give it back
+    NOT_SENT = 26  # its caller could not ask, and never did before
+    FAILED = 27  # the store has answered its release with an error
+
+
+RENEWALS = {
+    "alive": Event.ALIVE,
+    "preempted": Event.PREEMPTED,
+    "waiting": Event.WAITS,
+    "lost": Event.LOST,
+    "gone": Event.UNKNOWN,
+}
+"""What the replies to a renewal mean; any other: the answer has changed."""
 
 
 class Entry:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+from limiter_core.errors import StoreError
+from limiter_core.outage import RepeatedWarning
 from limiter_core.policies import Policy
 from limiter_core.requests import Request
 from limiter_redis.protocol.policy_words import NONE, Known, known_of
@@ -47,6 +49,7 @@ class KnownPolicies:
         self._read_at = -math.inf
         self._asked_keys: dict[str, float] = {}
         self._changed: dict[str, float] = {}
+        self._unread = RepeatedWarning("cannot read limits by name, which do not count here")
 
     def is_due(self, now: float) -> bool:
         """Whether they are to be read in the background."""
@@ -59,6 +62,10 @@ class KnownPolicies:
     def noticed(self) -> None:
         """Note that they have changed: they are read at once."""
         self._read_at = -math.inf
+
+    def unreadable(self, error: StoreError) -> None:
+        """Note that the store refuses to give them (S22)."""
+        self._unread.note(error)
 
     def update(self, policies: Iterable[Policy], read_at: float) -> None:
         """Take in what was read.

@@ -27,7 +27,7 @@ from limiter_redis.connection.exchange import BackgroundCall
 from limiter_redis.protocol import commands, layout, policies, replies
 from limiter_redis.protocol.commands import BATCH, batched
 from limiter_redis.protocol.errors import store_error
-from limiter_redis.session.entries import Entry
+from limiter_redis.session.entries import Entry, Event
 from limiter_redis.session.operations import release_of, renewal_of
 from limiter_redis.session.tracker import RequestTracker
 from limiter_redis.transport.interfaces import ThreadTransport
@@ -192,9 +192,11 @@ class LeaseTasks:
             for entry, line in zip(some, self._call(list(map(release_of, some))), strict=True):
                 unavailable = isinstance(line, StoreUnavailable)
                 if isinstance(line, str) or (unavailable and self.stopping.is_set()):
-                    self._tracker.released(entry)  # what could not be released ends by itself
+                    self._tracker.happened(
+                        entry, Event.RELEASED
+                    )  # what could not be released ends by itself
                 elif not unavailable:  # else it is tried again at once
-                    self._tracker.release_failed(entry)
+                    self._tracker.happened(entry, Event.FAILED)
 
     def publish(self) -> None:
         """Tell other processes of jobs that were not woken here; else a sweep finds them."""
@@ -311,7 +313,7 @@ class LeaseTasks:
             self.warnings.warn(_UNAVAILABLE, error)
         if self.stopping.is_set():
             for entry in releases:  # what could not be released ends by itself
-                self._tracker.released(entry)
+                self._tracker.happened(entry, Event.RELEASED)
         return min(_LONGEST_PAUSE, self._tracker.requests.shortest / 6)
 
     def failed(self, error: Exception) -> None:

@@ -24,7 +24,6 @@ lease of the same id do no harm. Where it is missing, the store is asked.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from limiter_core.requests import Answer, Demand, Granted, Loss, Mode, Queued, Request, from_fields
@@ -32,7 +31,7 @@ from limiter_redis.session.entries import NOW, Entry, Event, State
 from limiter_redis.session.transitions import LOOK, MARGIN, UNSURE, EntryTable, with_margin
 
 # The members of an enum take their time to be looked up.
-ASK, GRANTED, RELEASE, RELEASED = Event.ASK, Event.GRANTED, Event.RELEASE, Event.RELEASED
+ASK, GRANTED, RELEASE = Event.ASK, Event.GRANTED, Event.RELEASE
 
 UNKNOWN_LEASE = 60.0
 """Seconds that a lease is taken to live whose own time is not known."""
@@ -149,32 +148,29 @@ class LocalRequests(EntryTable):
         else:
             self._step(entry, Event.NOT_SENT, now)
 
+    def end(self, request_id: str, now: float) -> Entry | None:
+        """The caller of a request sends its release, and says what came of it.
+
+        Returns:
+            What is to be released; None if it is not known.
+        """
+        entry = self.entries.get(request_id)
+        if entry is not None:
+            self._step(entry, RELEASE, now)
+        return entry
+
     def release(
-        self,
-        request_id: str,
-        now: float,
-        key: str | None = None,
-        claimant: str = "",
-        *,
-        by_caller: bool = False,
-    ) -> Entry | None:
-        """Nobody wants a request any more.
+        self, request_id: str, now: float, key: str | None = None, claimant: str = ""
+    ) -> None:
+        """Nobody wants a request any more, and nobody sends a release.
 
         Args:
             request_id: its id.
             now: the time.
             key: the first of its keys, for one that may be in no book here.
             claimant: which delivery of a job it is: another one may run by now.
-            by_caller: whether the caller sends the release, and says what came of it.
-
-        Returns:
-            What is to be released; None if it is not known.
         """
         entry = self.entries.get(request_id)
-        if by_caller:
-            if entry is not None:
-                self._step(entry, RELEASE, now)
-            return entry
         if entry is not None and entry.claimant == claimant:
             gone = [entry]
         else:
@@ -192,23 +188,10 @@ class LocalRequests(EntryTable):
             gone[0].asking = False
         for each in gone:
             self._step(each, Event.CALLER_GONE, now)
-        return None
 
-    def released(self, entry: Entry) -> None:
-        """The store has confirmed that nothing is left of a request."""
-        self._step(entry, RELEASED, 0.0)
-
-    def not_released(self, entry: Entry, now: float) -> None:
-        """A release was not confirmed."""
-        self._step(entry, Event.NOT_RELEASED, now)
-
-    def release_failed(self, entry: Entry, now: float) -> None:
-        """The store has answered a release in the background with an error."""
-        self._step(entry, Event.FAILED, now)
-
-    def caller_gone(self, entry: Entry, now: float) -> None:
-        """The listener of a request is not there any more."""
-        self._step(entry, Event.CALLER_GONE, now)
+    def happened(self, entry: Entry, event: Event, now: float) -> None:
+        """Something happened to a request that says no more than the event."""
+        self._step(entry, event, now)
 
     def in_the_way(self, request: Request) -> list[Entry]:
         """Return what is to be released before a job is asked for again."""
@@ -322,51 +305,7 @@ class LocalRequests(EntryTable):
             if concerned is None or concerned(entry):
                 self._step(entry, Event.SILENCE, 0.0)
 
-    # -- time -------------------------------------------------------------------------------------
-
-    def due(self, now: float) -> list[Entry]:
-        """Return what has to be renewed; the caller renews it now, or calls `note_gap`."""
-        if now < self._next_due:
-            return []
-        self._next_due = math.inf
-        if not self.entries:
-            self.shortest = math.inf
-        due: list[Entry] = []
-        for entry in self.entries.values():
-            if entry.renew_at <= now:
-                due.append(entry)
-                # Until it is known that this worked; but not in place of what comes meanwhile.
-                entry.renew_at = now
-            self._next_due = min(self._next_due, entry.renew_at)
-        return due
-
-    def deadlines(self, now: float) -> None:
-        """Leases that could not be renewed in time are over."""
-        if now < self._next_deadline:
-            return
-        soonest = math.inf
-        for entry in [entry for entry in self.entries.values() if entry.state is State.HELD]:
-            if entry.expires_at > now:
-                soonest = min(soonest, entry.expires_at)
-            else:
-                self._ended(entry, now, event=Event.DEADLINE)
-        self._next_deadline = soonest  # last: interrupted, it is looked at once more
-
-    def releases_due(self, now: float) -> list[Entry]:
-        """Return what is to be released, and was not sent; what is over by itself is forgotten."""
-        if not self.releasing:
-            return []
-        for entry in [each for each in self.releasing.values() if each.expires_at <= now]:
-            self._step(entry, Event.DEADLINE, now)
-        return [entry for entry in self.releasing.values() if entry.renew_at <= now]
-
-    def look_at(self, key: str, after: float | None, now: float) -> None:
-        """Note when the next lease of a key ends that somebody here waits for."""
-        if after is not None:
-            # A little late, and not all processes at once.
-            at = now + after + 0.001 + 0.049 * self._jitter()
-            if at < self.looks.get(key, at + 1.0):
-                self.looks[key] = at
+    # -- all at once ------------------------------------------------------------------------------
 
     def wake(self, now: float, concerned: Callable[[Entry], bool] | None = None) -> None:
         """Have all who wait ask again; who is not there any more says so.

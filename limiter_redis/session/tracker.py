@@ -20,22 +20,13 @@ from limiter_redis.connection.backoff import Refusals
 from limiter_redis.protocol import layout, replies
 from limiter_redis.protocol.errors import is_unreadable, may_be_on_its_way
 from limiter_redis.protocol.keyspace import keyspace_of
-from limiter_redis.session.entries import Entry, Event, ListenerCall
+from limiter_redis.session.entries import RENEWALS, Entry, Event, ListenerCall
 from limiter_redis.session.known_policies import KnownPolicies
 from limiter_redis.session.local_requests import LocalRequests
 from limiter_redis.session.notices import Notices
 from limiter_redis.transport.invocation import Invocations
 
 LOOK = Mode.LOOK  # a member of an enum takes its time to be looked up
-
-RENEWALS = {
-    "alive": Event.ALIVE,
-    "preempted": Event.PREEMPTED,
-    "waiting": Event.WAITS,
-    "lost": Event.LOST,
-    "gone": Event.UNKNOWN,
-}
-"""What the replies to a renewal mean; any other: the answer has changed."""
 
 
 class RequestTracker:
@@ -72,7 +63,6 @@ class RequestTracker:
         self.changes = "" if sharded else f"{namespace}:process:{database}:all"
         """The channel of changes of policies, within the rights for that of a process; none in a
         cluster."""
-        self._no_policies = RepeatedWarning("cannot read limits by name, which do not count here")
         self._unreadable = RepeatedWarning("could not pass on what the store said")
         self._failures = RepeatedWarning("a listener failed with what the store said")
         self.after_turn: Callable[[], object] = lambda: None
@@ -119,11 +109,6 @@ class RequestTracker:
         with self._lock:
             return self.requests.not_answered(request, time.monotonic(), unsure=unsure)
 
-    def key_of(self, name: bytes | str) -> str | None:
-        """Return the limiter key of a state's Redis key, None if it is nothing of ours."""
-        text = name.decode(errors="replace") if isinstance(name, bytes) else name
-        return self.keyspace.key_of(text)
-
     def is_alone(self) -> bool:
         """Whether this process waits for, or holds, no more than one request."""
         return len(self.entries) <= 1
@@ -143,7 +128,7 @@ class RequestTracker:
         return entry is not None and not entry.waiting
 
     def end(self, request_id: str, claimant: str | None = None) -> Entry | None:
-        """Let go of a request that its caller releases: `released` or `not_released` follows.
+        """Note that a caller sends the release of its request; `happened` says what became of it.
 
         Args:
             request_id: its id.
@@ -153,22 +138,12 @@ class RequestTracker:
             entry = self.entries.get(request_id)
             if claimant is not None and entry and entry.claimant != claimant:
                 return None  # another delivery's
-            return self.requests.release(request_id, time.monotonic(), by_caller=True)
+            return self.requests.end(request_id, time.monotonic())
 
-    def released(self, entry: Entry) -> None:
-        """Note that the store has nothing of a request any more."""
+    def happened(self, entry: Entry, event: Event) -> None:
+        """Note what became of a release: it is confirmed, or to be sent in the background."""
         with self._lock:
-            self.requests.released(entry)
-
-    def not_released(self, entry: Entry) -> None:
-        """Have a request released in the background, since its caller could not."""
-        with self._lock:
-            self.requests.not_released(entry, time.monotonic())
-
-    def release_failed(self, entry: Entry) -> None:
-        """Have a request released again in the background, after a pause."""
-        with self._lock:
-            self.requests.release_failed(entry, time.monotonic())
+            self.requests.happened(entry, event, time.monotonic())
 
     def abandon(self, request_id: str, key: str, claimant: str = "") -> None:
         """Have a request released in the background, since it is not wanted any more."""
@@ -221,7 +196,7 @@ class RequestTracker:
             listener.lease_renewed(call.renewed_until)
         elif not listener.look_again(call.answer):
             with self._lock:
-                self.requests.caller_gone(call.entry, time.monotonic())
+                self.requests.happened(call.entry, Event.CALLER_GONE, time.monotonic())
 
     # -- news -------------------------------------------------------------------------------------
 
@@ -282,10 +257,6 @@ class RequestTracker:
         except Exception as error:  # noqa: BLE001
             self._failures.note(error, unknown=True)
 
-    def policies_unreadable(self, error: StoreError) -> None:
-        """Note that the store refuses to give the policies of names (S22)."""
-        self._no_policies.note(error)
-
     def layout_read(self, line: str) -> None:
         """Take in which layout the namespace has.
 
@@ -305,9 +276,7 @@ class RequestTracker:
         with self._lock:
             self.requests.wake(
                 time.monotonic(),
-                lambda entry: (
-                    entry.waiting and any(demand.name in names for demand in entry.request.demands)
-                ),
+                lambda entry: entry.waiting and entry.has_name_of(names),
             )
         self.notify(in_callers_thread=False)
 

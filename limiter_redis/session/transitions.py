@@ -151,6 +151,52 @@ class EntryTable:
             interval = LOOK_EVERY
         return interval * (0.8 + 0.2 * self._jitter())
 
+    # -- time -------------------------------------------------------------------------------------
+
+    def due(self, now: float) -> list[Entry]:
+        """Return what has to be renewed; the caller renews it now, or calls `note_gap`."""
+        if now < self._next_due:
+            return []
+        self._next_due = math.inf
+        if not self.entries:
+            self.shortest = math.inf
+        due: list[Entry] = []
+        for entry in self.entries.values():
+            if entry.renew_at <= now:
+                due.append(entry)
+                # Until it is known that this worked; but not in place of what comes meanwhile.
+                entry.renew_at = now
+            self._next_due = min(self._next_due, entry.renew_at)
+        return due
+
+    def deadlines(self, now: float) -> None:
+        """Leases that could not be renewed in time are over."""
+        if now < self._next_deadline:
+            return
+        soonest = math.inf
+        for entry in [entry for entry in self.entries.values() if entry.state is State.HELD]:
+            if entry.expires_at > now:
+                soonest = min(soonest, entry.expires_at)
+            else:
+                self._ended(entry, now, event=Event.DEADLINE)
+        self._next_deadline = soonest  # last: interrupted, it is looked at once more
+
+    def releases_due(self, now: float) -> list[Entry]:
+        """Return what is to be released, and was not sent; what is over by itself is forgotten."""
+        if not self.releasing:
+            return []
+        for entry in [each for each in self.releasing.values() if each.expires_at <= now]:
+            self._step(entry, Event.DEADLINE, now)
+        return [entry for entry in self.releasing.values() if entry.renew_at <= now]
+
+    def look_at(self, key: str, after: float | None, now: float) -> None:
+        """Note when the next lease of a key ends that somebody here waits for."""
+        if after is not None:
+            # A little late, and not all processes at once.
+            at = now + after + 0.001 + 0.049 * self._jitter()
+            if at < self.looks.get(key, at + 1.0):
+                self.looks[key] = at
+
     # -- the actions of the table -----------------------------------------------------------------
 
     def _hold(self, entry: Entry, _: float, sent_at: float, answer: Any, *__: Any) -> None:

@@ -18,7 +18,7 @@ from limiter_core.requests import (
     Request,
 )
 from limiter_redis.connection.backoff import FIRST, LONGEST
-from limiter_redis.session.entries import Entry, State
+from limiter_redis.session.entries import Entry, Event, State
 from limiter_redis.session.local_requests import LocalRequests
 from limiter_redis.session.tracker import RequestTracker
 from tests.core._throw import Thrower, Thrown, sweep
@@ -257,7 +257,7 @@ def test_a_release_that_fails_is_sent_again_after_pauses_that_grow(one: OneReque
     now, tries = NOW, 0
     while one.requests.releases_due(now):
         tries += 1
-        one.requests.release_failed(one.noted, now)
+        one.requests.happened(one.noted, Event.FAILED, now)
         assert one.requests.releases_due(now) == []
         assert now + FIRST / 2 <= one.noted.renew_at <= now + LONGEST
         now = one.noted.renew_at
@@ -298,8 +298,18 @@ RELEASING: list[Act] = [*HELD, lambda one: one.requests.release("r", NOW)]
         (WAITING, lambda one: one.hear(None), State.WAITING, [None]),
         (HELD, lambda one: one.requests.note_gap(), State.HELD, []),
         (HELD, lambda one: one.requests.release("r", NOW, "k"), State.RELEASING, []),
-        (RELEASING, lambda one: one.requests.released(one.noted), State.GONE, []),
-        (RELEASING, lambda one: one.requests.not_released(one.noted, NOW), State.RELEASING, []),
+        (
+            RELEASING,
+            lambda one: one.requests.happened(one.noted, Event.RELEASED, NOW),
+            State.GONE,
+            [],
+        ),
+        (
+            RELEASING,
+            lambda one: one.requests.happened(one.noted, Event.NOT_RELEASED, NOW),
+            State.RELEASING,
+            [],
+        ),
     ],
 )
 def test_an_exception_amid_an_event_that_comes_once_more(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from limiter_core.requests import Loss
-from limiter_redis.session.entries import Entry, State
+from limiter_redis.session.entries import Entry, Event, State
 from limiter_redis.session.local_requests import LocalRequests
 
 from .callers import Caller
@@ -88,7 +88,7 @@ class Processes:
                 elif said.renewed_until is not None:
                     caller.lease_renewed(said.renewed_until)
                 elif not caller.look_again(said.answer):
-                    requests.caller_gone(said.entry, now)
+                    requests.happened(said.entry, Event.CALLER_GONE, now)
 
     def caller_of(self, entry: Entry, requests: LocalRequests) -> Caller:
         """Return the caller of an entry."""

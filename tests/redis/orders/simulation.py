@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from limiter_core import ConflictResolution
 from limiter_core.requests import Loss
-from limiter_redis.session.entries import Entry
+from limiter_redis.session.entries import Entry, Event
 
 from .callers import APART, LEASE, Caller, Status, callers_of
 from .network import Message, Network
@@ -153,7 +153,7 @@ class Simulation:
         request = caller.request
         entry = caller.requests.entries.get(request.id)
         if entry is not None and entry.request.claimant == request.claimant:
-            entry = caller.requests.release(request.id, self.now, by_caller=True)
+            entry = caller.requests.end(request.id, self.now)
         else:
             entry = None  # it is lost, or another delivery's
         if in_haste:
@@ -241,7 +241,7 @@ class Simulation:
         message = self.network.take(label)
         entry = message.entry
         assert entry is not None
-        self.callers[message.caller].requests.release_failed(entry, self.now)
+        self.callers[message.caller].requests.happened(entry, Event.FAILED, self.now)
         if entry.renew_at <= self.now:
             self.failures.append("L4: a release that failed is sent again without a pause")
 
@@ -279,7 +279,7 @@ class Simulation:
             self._ask_failed(message, unsure=True)
         elif message.what == "release" and message.by_caller:  # any other is sent again
             if message.entry is not None:
-                requests.not_released(message.entry, self.now)
+                requests.happened(message.entry, Event.NOT_RELEASED, self.now)
             request = message.request
             if request.claimant:  # of a job whose lease was lost no entry is left
                 key = request.demands[0].key
@@ -298,7 +298,7 @@ class Simulation:
             if message.what == "ask" and caller.status is Status.ASKING:
                 caller.take(answer)
         elif message.what == "release" and entry is not None:
-            requests.released(entry)
+            requests.happened(entry, Event.RELEASED, self.now)
         elif entry is not None:
             event, loss = message.reply
             again = requests.renewed(entry, event, message.sent_at, self.now, loss)
