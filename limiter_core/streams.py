@@ -35,7 +35,7 @@ Y = TypeVar("Y")
 
 
 def check_async_limits(limiter: object, limits: Limits, owner: str) -> Limits:
-    """Return the limits as a tuple; one limit alone, which is the shortest way.
+    """Return the limits as a tuple, or the one limit itself: its calls take the shortest way.
 
     Args:
         limiter: what is to take the slots.
