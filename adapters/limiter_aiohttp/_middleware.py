@@ -127,15 +127,19 @@ def _end_of(response: ClientResponse) -> tuple[asyncio.Future[None], weakref.ref
     ended: asyncio.Future[None] = loop.create_future()
     thread = get_ident()
 
-    def end(*_: object) -> None:
+    def end() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    def end_from_anywhere(*_: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed, and so is its task
-            if get_ident() != thread:  # called by the collector
+            if get_ident() == thread:  # at once: a request that comes next finds the slot free
+                end()
+            else:  # called by the collector, or the loop runs in another thread by now
                 loop.call_soon_threadsafe(end)
-            elif not ended.done():  # at once: a request that comes next finds the slot free
-                ended.set_result(None)
 
     if connection is None:  # its whole body has come
         end()
     else:
-        connection.add_callback(end)
-    return ended, weakref.ref(response, end)
+        connection.add_callback(end_from_anywhere)
+    return ended, weakref.ref(response, end_from_anywhere)

@@ -7,6 +7,7 @@ import gc
 import pickle
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import aiohttp
@@ -115,6 +116,26 @@ async def test_a_redirect_takes_one_slot_after_the_other(session: Sessions, serv
     server.answers["/moved"] = redirect
     async with session(FULL_IS_REFUSED) as http, http.get(f"{server.url}/moved") as response:
         assert await response.text() == "whole"
+
+
+def test_an_event_loop_that_runs_in_another_thread_by_then(
+    session: Sessions, server: Server, store: MemoryStore
+) -> None:
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> tuple[aiohttp.ClientSession, aiohttp.ClientResponse]:
+        http = session()
+        return http, await http.get(f"{server.url}/drip")
+
+    async def end(http: aiohttp.ClientSession, response: aiohttp.ClientResponse) -> None:
+        response.close()
+        await until(lambda: in_use(store) == 0, FREE)
+        await http.close()
+
+    http, response = loop.run_until_complete(begin())
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(loop.run_until_complete, end(http, response)).result(PATIENCE)
+    loop.close()
 
 
 async def test_who_waits_has_no_connection(
