@@ -52,9 +52,9 @@ def word(text: str) -> str:
 
 def label_word(label: str) -> str:
     """Return a label as one word; the trace that it carries, another one for each, is not kept."""
-    label, carries_trace, trace = label.partition(TRACE)
-    if not carries_trace:
+    if TRACE not in label:
         return word(label)
+    label, _, trace = label.partition(TRACE)
     return f"{word(label) if label else ''}{_TRACE_WORD}{id_word(trace)}"
 
 
