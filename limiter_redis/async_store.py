@@ -16,7 +16,7 @@ from limiter_redis.protocol import commands, policies, replies, snapshots
 from limiter_redis.protocol.commands import SCAN_COUNT
 from limiter_redis.session.common_steps import CommonSteps, Steps
 from limiter_redis.session.entries import Entry, Event
-from limiter_redis.session.operations import release_of
+from limiter_redis.session.lease_tasks import release_of
 from limiter_redis.session.session import Session
 
 R = TypeVar("R")

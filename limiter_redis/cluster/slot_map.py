@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import math
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from redis.crc import key_slot
@@ -15,7 +16,7 @@ from limiter_core.errors import ConfigurationError
 from limiter_core.jitter import jitter
 from limiter_core.requests import Request
 from limiter_core.system_clock import system_clock as time
-from limiter_core.threads import are_green, new_lock
+from limiter_core.threads import SystemThread, are_green, new_lock
 from limiter_redis.connection.nodes import ONLY_NODE, Node
 from limiter_redis.protocol import commands, words
 from limiter_redis.protocol.errors import is_driver_error
@@ -217,3 +218,45 @@ class SingleNodeMap(SlotMap):
     def masters(self) -> list[Node]:
         """Return the server."""
         return [ONLY_NODE]
+
+
+class MapRefresher:
+    """Refreshes the slot map for an event loop, in a thread of its own: the loop's may be busy.
+
+    Args:
+        slot_map: the map.
+        loop: the event loop.
+        refreshed: is called in the loop after each refresh, with the reason if it failed.
+    """
+
+    def __init__(
+        self,
+        slot_map: SlotMap,
+        loop: asyncio.AbstractEventLoop,
+        refreshed: Callable[[Exception | None], None],
+    ) -> None:
+        self._slot_map = slot_map
+        self._loop = loop
+        self._refreshed = refreshed
+        self._is_running = False
+
+    def begin(self) -> None:
+        """Begin a refresh, unless one is under way."""
+        if not self._is_running:
+            self._is_running = True
+            seen = self._slot_map.version
+            SystemThread(lambda: self._refresh(seen), "limiter-slots").start()
+
+    def reset(self) -> None:
+        """Have the next `begin` begin one, whatever was under way: it may have been interrupted."""
+        self._is_running = False
+
+    def _refresh(self, seen: int) -> None:
+        trouble: Exception | None = None
+        try:
+            self._slot_map.refresh(seen)
+        except Exception as error:  # noqa: BLE001
+            trouble = error
+        self._is_running = False
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._refreshed, trouble)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
+from typing import get_args
 
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.policies import Action, Change, Policy, parsed_number
@@ -11,13 +12,7 @@ from limiter_redis.protocol.errors import NOT_READABLE, unreadable_record
 from limiter_redis.protocol.policy_words import NONE
 from limiter_redis.protocol.words import key_word, microseconds, unword, word
 
-_ACTIONS: dict[str, Action] = {
-    "set": "set",
-    "reset": "reset",
-    "pause": "pause",
-    "resume": "resume",
-    "evict": "evict",
-}
+_ACTIONS: dict[str, Action] = {action: action for action in get_args(Action)}
 
 
 def change(change: Change) -> Operation:

@@ -17,7 +17,7 @@ from limiter_redis.connection.deadlines import answer_by
 from limiter_redis.protocol import commands, layout, policies, replies, words
 from limiter_redis.protocol.commands import BATCH, NOTE_LASTS, Operation, batched
 from limiter_redis.protocol.errors import may_be_on_its_way
-from limiter_redis.session.sweep_state import SweepState
+from limiter_redis.session.notices import SweepState
 from limiter_redis.session.tracker import RequestTracker
 
 _NOTE_AGAIN = 3600.0

@@ -28,7 +28,6 @@ from limiter_redis.protocol import commands, layout, policies, replies
 from limiter_redis.protocol.commands import BATCH, batched
 from limiter_redis.protocol.errors import store_error
 from limiter_redis.session.entries import Entry, Event
-from limiter_redis.session.operations import release_of, renewal_of
 from limiter_redis.session.tracker import RequestTracker
 from limiter_redis.transport.interfaces import ThreadTransport
 
@@ -46,6 +45,19 @@ NOT_SUBSCRIBED = "cannot receive messages, will try again"
 FAILED = "the lease renewer failed, and goes on"
 _BAD_ANSWER = "the lease renewer got an error from the store"
 _UNAVAILABLE = "cannot renew leases, will retry until they end"
+
+
+def release_of(entry: Entry) -> commands.Operation:
+    """Return the operation that releases a request, and nothing but what is of its caller."""
+    request = entry.request
+    if request.payload is None:
+        return commands.release(request.id, entry.key, for_good=entry.unsure)
+    return commands.release_claim(request.id, entry.key, request.claimant, for_good=entry.unsure)
+
+
+def renewal_of(entry: Entry) -> commands.Operation:
+    """Return the operation that renews a request."""
+    return commands.renew(entry.request.id, entry.key, entry.claimant)
 
 
 class Warnings:

@@ -87,6 +87,22 @@ class Notices:
         self.gaps += 1
 
 
+class SweepState:
+    """What a process remembers between sweeps, which repeat notices that it may have missed.
+
+    Attributes:
+        scopes: of durable tickets, and when each is to be noted again.
+        repeated: by the worker: after which gap it had notices repeated.
+        refusals_at: by the worker: when it looked last for refused jobs whose queue does not know
+            it.
+    """
+
+    def __init__(self) -> None:
+        self.scopes: dict[str, float] = {}
+        self.repeated: dict[str, int] = {}
+        self.refusals_at: dict[str, float] = {}
+
+
 def _remember(delivered: dict[str, float], ticket: str, mark: float) -> None:
     delivered[ticket] = mark
     if len(delivered) > REMEMBERED:

@@ -18,7 +18,7 @@ from limiter_core.errors import ConfigurationError, StoreError
 from limiter_core.requests import Notice, Request
 from limiter_core.store import Capabilities
 from limiter_core.threads import new_lock, run_in_thread, socket_owner
-from limiter_redis.session.sweep_state import SweepState
+from limiter_redis.session.notices import SweepState
 from limiter_redis.session.tracker import RequestTracker
 from limiter_redis.transport.interfaces import ThreadTransport
 from limiter_redis.transport.loop_transport import LoopTransport

@@ -19,10 +19,9 @@ from redis.exceptions import (
 
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import run_in_thread
-from limiter_redis.cluster.map_refresher import MapRefresher
 from limiter_redis.cluster.redirects import Retry, failure, is_about_the_map
 from limiter_redis.cluster.replicas import MinReplicas, give_back
-from limiter_redis.cluster.slot_map import SlotMap
+from limiter_redis.cluster.slot_map import MapRefresher, SlotMap
 from limiter_redis.connection.nodes import CONNECT_TIMEOUT, ONLY_NODE, Endpoint, Node
 from limiter_redis.protocol import commands
 from limiter_redis.protocol.script import Script
