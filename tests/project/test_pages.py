@@ -124,8 +124,9 @@ def test_code_runs_as_it_stands(
         "exec",
         flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
     )
-    module = ModuleType("page")
-    monkeypatch.setitem(sys.modules, "page", module)
+    # A name of its own: Celery keeps tasks for all apps of the process, by module and name.
+    module = ModuleType(re.sub(r"\W", "_", str(block)))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     namespace: dict[str, Any] = vars(module)
     if code.co_flags & inspect.CO_COROUTINE:
         asyncio.run(eval(code, namespace))
