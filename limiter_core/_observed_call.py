@@ -13,11 +13,15 @@ from typing import Any, Protocol, cast
 
 from limiter_core import events
 from limiter_core._collected import do_later
-from limiter_core._counting import Waits, begin_waits, count_grant, count_release, end_waits
 from limiter_core._names import counted_name
 from limiter_core._observers import (
     ObserverSet,
     Registration,
+    Waits,
+    begin_waits,
+    count_grant,
+    count_release,
+    end_waits,
     must_be_sent_later,
     of_process,
     send_now,
