@@ -27,7 +27,8 @@ from limiter_redis.connection.urls import (
 from limiter_redis.libraries import Library, delete_library, find_libraries
 from limiter_redis.protocol.keyspace import check_cluster, checked_namespace
 from limiter_redis.protocol.script import SCRIPT, Script
-from limiter_redis.session.renewal import RENEWAL_TIMEOUT, TIMEOUT, LeaseRenewer
+from limiter_redis.session.node_worker import TIMEOUT
+from limiter_redis.session.renewal import RENEWAL_TIMEOUT, LeaseRenewer
 from limiter_redis.session.session import Session, Topology
 from limiter_redis.session.tracker import RequestTracker
 from limiter_redis.sync_store import SyncRedisStore

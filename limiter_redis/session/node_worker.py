@@ -24,7 +24,7 @@ LINGER = 5.0
 """Seconds that a channel stays subscribed to when nothing here waits or holds under its tag."""
 
 TIMEOUT = 2.0
-"""Seconds that connecting to receive messages may take."""
+"""Seconds that a reply, or a connection, may take: a renewal must be over long before a lease."""
 
 MOMENT = 0.01
 """Seconds that it is waited for at once: most connections are open by then."""

@@ -23,16 +23,13 @@ from limiter_redis.connection.nodes import ONLY_NODE, Endpoint, Node
 from limiter_redis.protocol.errors import store_error
 from limiter_redis.session.entries import Entry
 from limiter_redis.session.lease_tasks import LeaseTasks
-from limiter_redis.session.node_worker import NodeWorker, Work
+from limiter_redis.session.node_worker import TIMEOUT, NodeWorker, Work
 from limiter_redis.session.subscriber import Subscriber
 from limiter_redis.session.tracker import RequestTracker
 from limiter_redis.transport.interfaces import ThreadTransport
 
 _IDLE_AFTER = 10.0
 """Seconds without a request after which the thread ends; the next call starts it again."""
-
-TIMEOUT = 2.0
-"""Seconds that a reply, or a connection, may take: a renewal must be over long before a lease."""
 
 RENEWAL_TIMEOUT = 0.2
 """Seconds that a renewal in a cluster is repeated before those behind it go on; it comes again."""
