@@ -6,7 +6,7 @@ A plain namespace, `limiter`, stands inside of the hash tags, so that a cluster 
 the tag of the last one is `shop`, and all that is in this namespace lies in one slot.
 
 No two namespaces have a name in common, whatever their limiter keys are: those never contain
-braces (`_protocol.py` encodes them), and what may follow a tag in a namespace is none of the words
+braces (`words.py` encodes them), and what may follow a tag in a namespace is none of the words
 that follow a tag in a name.
 """
 
@@ -48,7 +48,7 @@ _ALLOWED = (
 
 
 class Keyspace:
-    """The names in one namespace; around limiter keys that are words (see `_protocol.py`).
+    """The names in one namespace; around limiter keys that are words (see `words.py`).
 
     Args:
         namespace: one that `checked_namespace` returned.

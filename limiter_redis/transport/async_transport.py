@@ -59,9 +59,7 @@ class AsyncTransport(BatchingTransport):
         patience: float | None,
         min_replicas: MinReplicas | None,
     ) -> None:
-        super().__init__(
-            endpoint.where, slot_map, receiver, in_flight=in_flight, repeats=patience is not None
-        )
+        super().__init__(endpoint.where, slot_map, receiver, in_flight)
         self._endpoint = endpoint
         self._plain = plain
         self._encode = commands.Encoder(script, receiver.keyspace, receiver.process)

@@ -22,15 +22,12 @@ class BatchingTransport(LoopTransport):
     those behind it: no release overtakes the acquire of its caller.
     """
 
-    def __init__(
-        self, where: str, slot_map: SlotMap, receiver: Receiver, *, in_flight: int, repeats: bool
-    ) -> None:
+    def __init__(self, where: str, slot_map: SlotMap, receiver: Receiver, in_flight: int) -> None:
         super().__init__()
         self._where = where
         self._slot_map = slot_map
         self._receiver = receiver
         self._in_flight = in_flight
-        self._repeats_calls = repeats
         self._only_queue = None if slot_map.has_tags else TagQueue("")
         self._queues = {} if self._only_queue is None else {"": self._only_queue}
         self._ready: dict[str, TagQueue] = {}
@@ -107,7 +104,7 @@ class BatchingTransport(LoopTransport):
         ready, self._ready = self._ready, {}
         # One at first: it finds out whether there is a server, and how the script is called there.
         most = self._in_flight if self._is_answered else 1
-        began_at = time.monotonic() if self._repeats_calls else 0.0
+        now = time.monotonic()
         calls: list[Call] = []
         for queue in ready.values():
             while queue.gathered and (room := most - len(queue.calls)) > 0:
@@ -115,7 +112,7 @@ class BatchingTransport(LoopTransport):
                     break
                 # In all calls that have room: so the replies of one are read while the next is
                 # done.
-                calls.append(queue.next_call(room, began_at))
+                calls.append(queue.next_call(room, now))
         self._send_now(calls)
 
     def _has_delayed(self, queue: TagQueue) -> bool:

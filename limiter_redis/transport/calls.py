@@ -60,7 +60,7 @@ class Call(ScriptCall):
         queue: of their tag.
         pending: the operations.
         retry: how often it was sent, from the first failure on.
-        began_at: when it was made, where its repetition has an end.
+        began_at: when it was made.
         sent_at: when it was sent.
     """
 
