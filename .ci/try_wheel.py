@@ -231,6 +231,10 @@ def try_extra(wheel: Path, folder: Path, extra: str) -> str:
         assert 'pip install "concurrency-limits[top]"' in said, said
         run(environment.program("limiter"), "demo", cwd=folder)
         run(environment.program("limiter"), "--help", cwd=folder)
+    if extra == "redis":
+        name = "from limiter_redis.protocol.script import SCRIPT; print(SCRIPT.function)"
+        of_checkout = environment.python(f"import sys; sys.path.insert(0, {str(ROOT)!r}); {name}")
+        assert environment.python(name) == of_checkout, "the script of the wheel is another one"
     for script in scripts:
         environment.example(script)
     return f"{extra}: {', '.join(script.stem for script in scripts) or module_of(extra)}"

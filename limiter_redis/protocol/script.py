@@ -38,6 +38,9 @@ _STEPS = (
     "missed",
     "inspect",
 )
+_COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
+"""Lines of comments: the server gets none, so it has a fifth less to compile and to keep."""
+
 _FUNCTION = re.compile(
     r"^function (?P<group>[a-z]+)\.(?P<name>[a-z_]+)(?P<rest>\([^\n]* end$|\(.*?^end$)",
     re.MULTILINE | re.DOTALL,
@@ -138,7 +141,8 @@ def _load() -> str:
 
 
 def _read(name: str) -> str:
-    return (resources.files("limiter_redis.protocol") / "lua" / f"{name}.lua").read_text("utf-8")
+    file = resources.files("limiter_redis.protocol") / "lua" / f"{name}.lua"
+    return _COMMENT.sub("", file.read_text("utf-8"))
 
 
 SCRIPT = Script.of(_load())

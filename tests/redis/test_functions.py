@@ -197,3 +197,10 @@ def test_a_replica_can_be_looked_at(own_server: Process) -> None:
             assert libraries(replica) == [SCRIPT.function]
     finally:
         replica.close()
+
+
+def test_a_server_gets_no_comments() -> None:
+    """Nor has the wheel any, and its script is this one."""
+    lines = [line.strip() for line in SCRIPT.library.splitlines()]
+    assert [line for line in lines if line.startswith("--")] == []
+    assert len(lines) > 1000

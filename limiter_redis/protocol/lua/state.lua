@@ -16,7 +16,7 @@ local ARGUMENTS = 1000 -- of one command at the most: Lua cannot pass on more th
 local function wake(id) return false end
 
 -- The functions of this file and of those that follow. To make them all takes Lua longer than most
--- calls last, so each is made when it is first asked for: `make`, which _script.py puts together
+-- calls last, so each is made when it is first asked for: `make`, which script.py puts together
 -- of them, does it by name.
 local lazy = {}
 local function functions_of(file) return setmetatable({ file }, lazy) end
