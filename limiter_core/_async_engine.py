@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from logging import DEBUG
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import anyio
 
 from limiter_core._async_calls import AsyncCall, AsyncioCall, Client, ClientGone
-from limiter_core._call import Call, could_not_release, is_in_doubt, patience
+from limiter_core._call import Call, could_not_release, is_in_doubt
 from limiter_core._collected import has_work
 from limiter_core._engine import (
     CLOSING_PATIENCE,
@@ -25,6 +23,7 @@ from limiter_core._long_waits import look
 from limiter_core._loop_ticker import TICK, LoopTickers
 from limiter_core._observed_call import ObservedCall
 from limiter_core._observers import Observer, of_process
+from limiter_core._patience import patience
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -35,15 +34,15 @@ from limiter_core._prepare import (
     terms_of,
     view_of,
 )
+from limiter_core._running_task import new_call
 from limiter_core._store_methods import (
     bounded_inspect,
     methods_in_background,
     release_of_jobs,
 )
-from limiter_core._trio_calls import TrioCall
-from limiter_core.errors import ConfigurationError, StoreError, StoreUnavailable, WaitTimeout
+from limiter_core.errors import StoreError, StoreUnavailable, WaitTimeout
 from limiter_core.lease import Lease
-from limiter_core.limits import ConcurrencyLimit, Terms
+from limiter_core.limits import ConcurrencyLimit
 from limiter_core.requests import Answer, Demand, Granted, Mode, Queued
 from limiter_core.store import Store
 
@@ -346,34 +345,3 @@ class AsyncEngine(Engine):
             call.settle()
         if call.observed is not None:
             call.observed.released()
-
-
-def new_call(terms: Terms, now: Callable[[], float]) -> AsyncCall:
-    """Return a call of the running task.
-
-    Raises:
-        ConfigurationError: no event loop runs here.
-    """
-    try:
-        loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-    except RuntimeError:  # no asyncio loop runs in this thread
-        loop = None
-    if loop is not None:
-        task = asyncio.current_task(loop)
-        if task is not None:
-            return AsyncioCall(task, terms, now, loop)
-    # trio may be a guest of asyncio's loop; and a coroutine may be driven without a task.
-    trio: Any = sys.modules.get("trio")
-    if trio is not None:
-        try:
-            owner = trio.lowlevel.current_task()
-        except RuntimeError:  # no task of trio's runs in this thread
-            pass
-        else:
-            return TrioCall(owner, terms, now, trio)
-    if loop is not None:
-        return AsyncioCall(None, terms, now, loop)
-    raise ConfigurationError(
-        "a Limiter runs in an event loop, of asyncio or trio, and here is none: in a thread use "
-        "SyncLimiter"
-    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from limiter_core._blocks import frames_on_stack
-from limiter_core._call import Call, holds, self_deadlock
+from limiter_core._call import Call
 from limiter_core._held_leases import HeldLease
+from limiter_core._patience import holds, self_deadlock
 from limiter_core.limits import ConflictResolution
 from limiter_core.requests import Demand, KeySnapshot, Request
 

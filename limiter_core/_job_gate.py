@@ -12,6 +12,7 @@ from limiter_core._async_calls import AsyncioCall
 from limiter_core._async_engine import RELEASE_PATIENCE, AsyncEngine
 from limiter_core._background import BackgroundTasks
 from limiter_core._engine import OnStoreError
+from limiter_core._gate_presence import GatePresence
 from limiter_core._job_events import JobEvents
 from limiter_core._job_parts import (
     CLAIM,
@@ -32,7 +33,6 @@ from limiter_core._observed_call import ObservedCall
 from limiter_core._prepare import check_limits, demands_of, run_async, terms_of
 from limiter_core._refusals import wait_timeout
 from limiter_core.errors import StoreError, StoreUnavailable
-from limiter_core.jitter import jitter
 from limiter_core.lease import Lease
 from limiter_core.requests import Answer, Granted, Held, Notice, Request
 from limiter_core.store import Store
@@ -41,14 +41,8 @@ from limiter_core.system_clock import system_clock as time
 R = TypeVar("R")
 AsyncWake = Callable[[Notice], Awaitable[bool]]
 
-SWEEP_EVERY = 1.0
-"""Seconds between two sweeps for tickets that were not claimed and leases that have ended."""
-
 ANSWER_PATIENCE = RELEASE_PATIENCE * 2
 """Seconds that the store may take to answer a job's request; then it counts as unavailable."""
-
-LEAVE_PATIENCE = 2.0
-"""Seconds that leaving may take; without it, the store notices after `PRESENCE`."""
 
 CLOSE_PATIENCE = 5.0
 """Seconds that jobs which are being woken may take when the gate is closed."""
@@ -66,7 +60,7 @@ class _JobCall(LossCallback, AsyncioCall):
         self.in_loop(super().interrupt)
 
 
-class JobGate:
+class JobGate(GatePresence):
     """Admits the jobs of one queue; for adapters of asyncio frameworks.
 
     As a context manager it sweeps in the background, and is closed at the end.
@@ -107,6 +101,7 @@ class JobGate:
         family: str | None = None,
         adapter: str | None = None,
     ) -> None:
+        super().__init__()
         self._engine = AsyncEngine(store, on_store_error=on_store_error, label=label)
         self._face = self._engine.face
         self._state = GateState(name, claim, family)
@@ -114,7 +109,6 @@ class JobGate:
         self._engine.owns_store |= owns_store
         self._background = BackgroundTasks()
         self._wake_lock = asyncio.Lock()
-        self._sweeping = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
         self._wake: Wake = self._one_at_a_time(wake) if is_async(wake) else cast(Wake, wake)
         self._events = JobEvents(adapter or name.partition(":")[0], self._face.now)
@@ -288,48 +282,6 @@ class JobGate:
             await self._face.withdraw(outcome.request.id, outcome.keys)
         else:
             await outcome.release()
-
-    async def sweep(self) -> None:
-        """Wake jobs that were not woken: those of dead workers, and of slots that were not claimed.
-
-        The store so knows that a worker of this name is there: its jobs are served only while one
-        was seen in the last seconds.
-        """
-        state = self._state
-        async with self._sweeping:  # or a sweep with presence could arrive after one that leaves
-            await (
-                self._face.sweep(state.presence()) if state.sends_presence else self._face.sweep()
-            )
-
-    def arrive(self) -> None:
-        """Fetch jobs again, from the next sweep on; a gate does so from its start."""
-        self._state.fetches = True
-
-    async def leave(self) -> None:
-        """Fetch no more jobs: those that wait do so for another worker, from now on.
-
-        For a worker that shuts down while its jobs run on. Never raises: a store that cannot be
-        reached notices by itself.
-        """
-        self._state.fetches = False
-        if self._state.was_present:
-            try:
-                async with asyncio.timeout(LEAVE_PATIENCE):
-                    await self.sweep()
-            except (StoreError, TimeoutError):
-                return
-            self._state.was_present = False
-
-    async def keep_sweeping(self, every: float = SWEEP_EVERY) -> None:
-        """Sweep until cancelled; for each worker's background. Outlives an outage."""
-        while True:
-            try:
-                await self.sweep()
-            except StoreError as error:
-                self._outage.began(error)
-            else:
-                self._outage.over()
-            await asyncio.sleep(every * jitter.uniform(0.8, 1.2))
 
     async def __aenter__(self) -> Self:
         """Sweep from now on."""

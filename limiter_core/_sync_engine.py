@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
-import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from logging import DEBUG
 
-from limiter_core._call import Call, could_not_release, is_in_doubt, logger, patience
-from limiter_core._collected import do_later, has_work
+from limiter_core._call import Call, could_not_release, is_in_doubt, logger
+from limiter_core._collected import has_work
 from limiter_core._engine import (
     CLOSING_PATIENCE,
     Engine,
@@ -21,6 +17,7 @@ from limiter_core._held_calls import check_self_deadlock, check_until, demands_h
 from limiter_core._long_waits import look_now
 from limiter_core._observed_call import ObservedCall
 from limiter_core._observers import Observer, of_process
+from limiter_core._patience import patience
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -36,86 +33,13 @@ from limiter_core._store_methods import (
     methods_in_background,
     release_of_jobs,
 )
+from limiter_core._sync_calls import SyncCall
 from limiter_core.errors import LimiterError, StoreError, StoreUnavailable
 from limiter_core.lease import SyncLease
-from limiter_core.limits import ConcurrencyLimit, Terms
+from limiter_core.limits import ConcurrencyLimit
 from limiter_core.requests import Answer, Demand, Granted, Mode, Queued
 from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
-from limiter_core.threads import WaitEvent, new_wait_event
-
-
-class SyncCall(Call):
-    """A call in a thread."""
-
-    __slots__ = ("_event", "_news", "_waited", "in_coroutine")
-
-    def __init__(self, terms: Terms, now: Callable[[], float]) -> None:
-        Call.__init__(self, threading.current_thread(), terms, now)
-        self._event: WaitEvent | None = None
-        """What it waits for; None while it does not."""
-        self._news = False
-        self._waited = False
-        self.in_coroutine = False
-        """Whether a coroutine holds it: then it is not released while its event loop is blocked."""
-
-    def clear_news(self) -> None:
-        """Count as news only what comes from now on."""
-        self._news = False
-
-    def wait_for_news(self, seconds: float) -> None:
-        """Wait until the store notifies that asking again is useful; at most so many seconds."""
-        if not self._waited:
-            self._waited = True
-            _warn_of_event_loop()
-        event = self._event = new_wait_event()
-        seconds = self.until_look(seconds)
-        # In this order: `look_again` notes the news before it looks for a waiter to wake.
-        if not self._news:
-            event.wait(None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX))
-        self._event = None
-
-    def look_again(self, answer: Answer | None = None) -> bool:
-        """Wake the waiter."""
-        self.delivered = answer
-        self._news = True
-        event = self._event
-        if event is not None:
-            event.set()
-        return True
-
-    def is_around(self, frames: set[int]) -> bool:
-        """Whether it is not released before this thread continues."""
-        return self.block in frames or (self.in_coroutine and _loop_name() is not None)
-
-    def call_soon(self, function: Callable[[], object]) -> None:
-        """Have a function called in a thread of the background."""
-        do_later(function)
-
-    def interrupt(self) -> None:
-        """Say that the lease is lost: a running thread cannot be stopped from outside."""
-        logger.warning("%s", self.loss_error())
-
-
-def _loop_name() -> str | None:
-    """Return whose event loop runs in this thread, None if none does."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        trio = sys.modules.get("trio")
-        return "trio" if trio is not None and trio.lowlevel.in_trio_run() else None
-    return "asyncio"
-
-
-def _warn_of_event_loop() -> None:
-    loop = _loop_name()
-    if loop is not None:
-        logger.warning(
-            "a SyncLimiter waits in the thread of a running %s loop. That blocks the loop, and "
-            "with it the code that has to release the slot: use Limiter there, or wait in another "
-            "thread (asyncio.to_thread)",
-            loop,
-        )
 
 
 class SyncEngine(Engine):

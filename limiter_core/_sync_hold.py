@@ -7,7 +7,8 @@ from types import TracebackType
 
 from limiter_core._blocks import current_frame, is_coroutine, noting_statements
 from limiter_core._prepare import Arguments, Limits
-from limiter_core._sync_engine import SyncCall, SyncEngine
+from limiter_core._sync_calls import SyncCall
+from limiter_core._sync_engine import SyncEngine
 from limiter_core.errors import ConfigurationError
 from limiter_core.lease import SyncLease
 from limiter_core.requests import Mode

@@ -23,7 +23,8 @@ from limiter_core._notice_router import subscribe, unsubscribe
 from limiter_core._observed_call import ObservedCall
 from limiter_core._prepare import check_limits, demands_of, run_now, terms_of
 from limiter_core._refusals import wait_timeout
-from limiter_core._sync_engine import SyncCall, SyncEngine
+from limiter_core._sync_calls import SyncCall
+from limiter_core._sync_engine import SyncEngine
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.lease import SyncLease
 from limiter_core.requests import Answer, Granted, Held, Request

@@ -6,14 +6,13 @@ own `scheduled`, with a time far ahead. SAQ brings it back at that time, if it w
 A slot is free when SAQ records the end of the job. A body that cannot be cancelled at its `timeout`
 (a function that is no coroutine) runs on: SAQ does not wait for it.
 
-What a lost slot does to a body: see `_stop`. SAQ's own `abort` looks once a second, and only at
+What a lost slot does to a body: see `stop_body`. SAQ's own `abort` looks once a second, and only at
 bodies that have run for a second; so bodies are stopped here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
@@ -21,8 +20,8 @@ from importlib import resources
 from typing import Any
 
 from redis.exceptions import RedisError
-from saq.job import TERMINAL_STATUSES, Status
 from saq.job import Job as SaqJob
+from saq.job import Status
 from saq.utils import now
 
 from limiter_core import (
@@ -49,8 +48,9 @@ from limiter_core.requests import Loss, Notice
 from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
 from limiter_saq._limits import binder_of
+from limiter_saq._stopping import stop_body
 from limiter_saq._sweep import SafeSweepQueue
-from limiter_saq._workers import check_new_workers, frame_of, stopping_of
+from limiter_saq._workers import check_new_workers, stopping_of
 
 logger = logging.getLogger("limiter")
 
@@ -271,43 +271,8 @@ class LimitedQueue(SafeSweepQueue):
             await super()._finish(job, status, **ended)
 
     async def _stop(self, job: SaqJob, loss: Loss, worker: asyncio.Task[Any]) -> None:
-        """Stop a body that lost its slot.
-
-        If a newer job, an operator or `max_hold` caused the loss, the job is ABORTED; else it runs
-        again. A function that is no coroutine cannot be stopped: if aborted, it keeps its slot
-        until it returns; if its lease is lost, it runs on, and SAQ records how it ends.
-        """
-        if id(job) not in self._leases:
-            return  # it has ended
-        reason = loss_text(self._leases[id(job)][1])
-        is_final = loss in (Loss.PREEMPTED, Loss.EVICTED, Loss.OVERRAN)
-        frame = frame_of(worker)
-        if frame is None:  # the task that dequeued the job is no worker of SAQ
-            if is_final:
-                await self.abort(job, reason)
-            else:
-                worker.cancel()
-            return
-        body = frame["task_ctx"]
-        if body is None:  # it has not begun
-            worker.cancel()
-        elif is_final:
-            body["aborted"] = reason
-            body["task"].cancel()
-        elif inspect.iscoroutinefunction(frame["self"].functions[job.function]):
-            body["task"].cancel()
-        else:
-            logger.warning("%s cannot be stopped: its function is no coroutine function", job.id)
-            return
-        await asyncio.wait([worker])
-        stored = await self.job(job.key)
-        if stored is None or stored.status in TERMINAL_STATUSES or stored.attempts > job.attempts:
-            return
-        # SAQ records nothing if the body ignored its cancellation, or did not begin.
-        if is_final:
-            await self.finish(job, Status.ABORTED, error=reason)
-        elif stored.status is Status.ACTIVE or stored.attempts < job.attempts:
-            await self.retry(job, reason)
+        if id(job) in self._leases:  # else it has ended
+            await stop_body(self, job, loss, loss_text(self._leases[id(job)][1]), worker)
 
     async def abort(self, job: SaqJob, error: str, ttl: float = 5) -> None:
         """Abort a job; one that waits for its slot, too, which SAQ would not: it is scheduled."""

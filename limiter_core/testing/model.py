@@ -36,6 +36,7 @@ from limiter_core.requests import (
     Refused,
     Request,
 )
+from limiter_core.testing._choices import Choices
 from limiter_core.testing._model_state import Holding, Waiting, demand_of, gate_of, keys_of
 from limiter_core.testing._serving import Serving
 from limiter_core.testing._state_changes import (
@@ -312,7 +313,7 @@ def outcomes(model: Model, operation: Callable[[Model], R]) -> list[tuple[Model,
     plans: list[list[int]] = [[]]
     while plans:
         plan = plans.pop()
-        choices = _Choices(plan)
+        choices = Choices(plan)
         after = Model()
         after.copy_from(model)
         after.choose = choices.choose
@@ -321,30 +322,6 @@ def outcomes(model: Model, operation: Callable[[Model], R]) -> list[tuple[Model,
             found.append((after, result))
         plans.extend(choices.alternatives())
     return found
-
-
-class _Choices:
-    """Chooses as planned, then the first; remembers the alternatives."""
-
-    def __init__(self, plan: list[int]) -> None:
-        self._plan = plan
-        self._made: list[int] = []
-        self._counts: list[int] = []
-
-    def choose(self, count: int) -> int:
-        """Return one of `count` choices."""
-        position = len(self._made)
-        self._made.append(self._plan[position] if position < len(self._plan) else 0)
-        self._counts.append(count)
-        return self._made[-1]
-
-    def alternatives(self) -> list[list[int]]:
-        """Return the plans that differ from what was chosen beyond the plan."""
-        return [
-            [*self._made[:position], choice]
-            for position in range(len(self._plan), len(self._made))
-            for choice in range(1, self._counts[position])
-        ]
 
 
 def _left(holder: Holding, now: float) -> float | None:
