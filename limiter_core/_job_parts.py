@@ -36,7 +36,7 @@ from limiter_core.requests import (
     Request,
 )
 from limiter_core.store import Store
-from limiter_core.tracing import Headers, in_trace_of, with_trace
+from limiter_core.tracing import Headers, in_trace_of, trace_headers, with_trace
 
 logger = logging.getLogger("limiter")
 
@@ -68,7 +68,7 @@ class Job:
         order: the place in line: when the job was enqueued, in microseconds since the epoch; None
             for "now".
         label: names the holder or waiter in `inspect`.
-        headers: those of its message, which may have the trace of its producer.
+        headers: those of its message; of them is kept what may have the trace of its producer.
     """
 
     ticket: str
@@ -80,12 +80,13 @@ class Job:
     headers: Headers | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Bound the ticket: it goes to the store, and many queues take ids from users.
+        """Bound what users may give: many queues take ids from them, and all take headers.
 
         Raises:
             ConfigurationError: the arguments are no mapping.
         """
         object.__setattr__(self, "arguments", view_of(self.arguments))
+        object.__setattr__(self, "headers", trace_headers(self.headers))
         if len(self.ticket) > MAX_NAME_LENGTH:
             object.__setattr__(self, "ticket", bounded_ticket(self.ticket))
 

@@ -13,7 +13,7 @@ With a second function, what happens to it happens in that trace.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 
 from limiter_core._held_leases import without_held
@@ -24,6 +24,7 @@ __all__ = (
     "labelled",
     "set_trace_source",
     "split_label",
+    "trace_headers",
     "with_trace",
 )
 
@@ -32,16 +33,23 @@ logger = logging.getLogger("limiter")
 MAX_TRACE_LENGTH = 200
 """Characters. A `traceparent` of the W3C has 55."""
 
+MAX_HEADER_LENGTH = 8192
+"""Characters. As many bytes may the `baggage` of the W3C have; a `tracestate` has fewer."""
+
 SEPARATOR = "\x1f"
 """Between a label and a trace. The labels that callers give do not contain it."""
 
 Headers = Mapping[str, object]
-"""Those of a job's message, by name; what is no text is of no interest."""
+"""Those of a job's message, by name."""
+
+Fields = Callable[[], Iterable[str]]
+"""Returns the names of the headers that may have a trace."""
 
 source: Callable[[], str] | None = None
 """The trace source of this process. Read it as `tracing.source`: it changes."""
 
 _enter: Callable[[Headers], Callable[[], object]] | None = None
+_fields: Fields = tuple[str, ...]
 
 _has_failed = False
 
@@ -65,6 +73,7 @@ def carries_trace(label: str) -> bool:
 def set_trace_source(
     new: Callable[[], str] | None,
     enter: Callable[[Headers], Callable[[], object]] | None = None,
+    fields: Fields = tuple[str, ...],
 ) -> None:
     """Have the requests of this process carry traces, of all limiters and gates.
 
@@ -75,10 +84,29 @@ def set_trace_source(
             none. Called where a call is made, in its task or thread. It must be quick. None: no
             traces any more.
         enter: makes the trace in the headers of a job's message that of the moment, and returns
-            what brings back the one before.
+            what brings back the one before. Of the headers it gets those of `fields`.
+        fields: returns the names of the headers that may have a trace.
     """
-    global source, _enter, _has_failed
-    source, _enter, _has_failed = new, enter, False
+    global source, _enter, _fields, _has_failed
+    source, _enter, _fields, _has_failed = new, enter, fields, False
+
+
+def trace_headers(headers: Headers | None) -> Headers | None:
+    """Return those of a job's headers that may have a trace; None if there are none.
+
+    The others are not kept: there are many jobs that wait, and users may send anything.
+    """
+    if _enter is None or not headers:
+        return None
+    found: dict[str, str] = {}
+    try:
+        for name in _fields():
+            value = headers.get(name)
+            if isinstance(value, str) and len(value) <= MAX_HEADER_LENGTH:
+                found[name] = value
+    except Exception:  # noqa: BLE001  (a trace source's; it is logged)
+        _log_failure()
+    return found or None
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import limiter_core
 from limiter_core.tracing import set_trace_source
 from limiter_otel._metrics import Metrics
 from limiter_otel._observer import OpenTelemetryObserver
-from limiter_otel._spans import WaitSpans, current_traceparent, enter_trace_of
+from limiter_otel._spans import WaitSpans, current_traceparent, enter_trace_of, trace_fields
 
 
 class LimiterInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # its module is not checked
@@ -42,7 +42,7 @@ class LimiterInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # its module
         spans = WaitSpans(get_tracer("limiter_otel", limiter_core.__version__, provider))
         self._observer = OpenTelemetryObserver(metrics, spans)
         self._remove = limiter_core.observe(self._observer)
-        set_trace_source(current_traceparent, enter_trace_of)
+        set_trace_source(current_traceparent, enter_trace_of, trace_fields)
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002  (a signature of the base class)
         set_trace_source(None)

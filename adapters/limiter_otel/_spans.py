@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from opentelemetry.context import Context, attach, detach, get_current
-from opentelemetry.propagate import extract
+from opentelemetry.propagate import extract, get_global_textmap
 from opentelemetry.trace import (
     Link,
     SpanContext,
@@ -50,8 +50,12 @@ def enter_trace_of(headers: Mapping[str, object]) -> Callable[[], object]:
     Returns:
         What makes the context current again that was so before.
     """
-    texts = {name: value for name, value in headers.items() if isinstance(value, str)}
-    return partial(detach, attach(extract(texts, get_current())))
+    return partial(detach, attach(extract(headers, get_current())))
+
+
+def trace_fields() -> set[str]:
+    """Return the names of the headers that the global propagator reads."""
+    return get_global_textmap().fields
 
 
 def span_context_of(traceparent: str) -> SpanContext | None:

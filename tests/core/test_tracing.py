@@ -22,7 +22,13 @@ from limiter_core import (
 )
 from limiter_core import events as of
 from limiter_core.jobs import Job, SyncJobGate, Waiting
-from limiter_core.tracing import labelled, set_trace_source, split_label, with_trace
+from limiter_core.tracing import (
+    MAX_HEADER_LENGTH,
+    labelled,
+    set_trace_source,
+    split_label,
+    with_trace,
+)
 from limiter_memory import MemoryStore
 
 from ._tools import until_waiting, until_waiting_now
@@ -154,6 +160,38 @@ def test_a_source_that_fails_fails_no_call_and_is_logged_once(
     assert [record.getMessage() for record in caplog.records] == [
         "the trace source failed: calls carry no trace while it does"
     ]
+
+
+@pytest.fixture
+def traced_jobs() -> Iterator[None]:
+    """A trace source that reads one header of a job's message."""
+    set_trace_source(trace.get, lambda _: lambda: None, lambda: ["traceparent"])
+    yield
+    set_trace_source(None)
+
+
+HEADERS = {"traceparent": TRACE, "attachment": "x" * 100_000, b"id": b"1", "retries": 2}
+
+
+@pytest.mark.usefixtures("traced_jobs")
+def test_of_the_headers_of_a_job_those_with_its_trace_are_kept() -> None:
+    assert Job("one", LIMIT, ArgumentView({}), headers=HEADERS).headers == {"traceparent": TRACE}  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("traced_jobs")
+@pytest.mark.parametrize("value", [b"bytes", 5, None, ["a"], "x" * (MAX_HEADER_LENGTH + 1)])
+def test_a_header_that_is_no_trace_is_not_kept(value: object) -> None:
+    assert Job("one", LIMIT, ArgumentView({}), headers={"traceparent": value}).headers is None
+
+
+def test_without_a_trace_source_no_header_is_kept() -> None:
+    assert Job("one", LIMIT, ArgumentView({}), headers=HEADERS).headers is None  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("traced_jobs")
+def test_headers_that_are_no_mapping_fail_no_job(caplog: pytest.LogCaptureFixture) -> None:
+    assert Job("one", LIMIT, ArgumentView({}), headers=[TRACE]).headers is None  # type: ignore[arg-type]
+    assert len(caplog.records) == 1
 
 
 def test_snapshots_split_a_label_that_carries_a_trace() -> None:
