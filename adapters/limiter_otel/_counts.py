@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from threading import RLock
+from weakref import WeakSet
 
 from limiter_otel._sample import Sample
 
@@ -28,19 +30,15 @@ class Series:
         attributes: its name, and its adapter if there is one.
         granted: the number of grants.
         held: leases that are held.
-        waiting: calls that wait.
+        waiting: the waits of calls.
         is_waited_for: whether any has waited: so these are calls, and no jobs.
         calls: the number of other outcomes, by outcome.
         lost: the number of lost leases, by reason.
         holds: which of them are measured.
         waits: which of them are measured, and become spans.
-
-    Args:
-        lock: that of the counts.
     """
 
     __slots__ = (
-        "_lock",
         "_with_outcome",
         "attributes",
         "calls",
@@ -54,13 +52,12 @@ class Series:
         "waits",
     )
 
-    def __init__(self, name: str, adapter: str | None, lock: RLock) -> None:
-        self._lock = lock
+    def __init__(self, name: str, adapter: str | None) -> None:
         self.name = name
         self.attributes = {NAME: name} if adapter is None else {NAME: name, ADAPTER: adapter}
         self.granted = 0
         self.held = 0
-        self.waiting = 0
+        self.waiting: WeakSet[object] = WeakSet()
         self.is_waited_for = False
         self.calls: dict[str, int] = {}
         self.lost: dict[str, int] = {}
@@ -75,16 +72,21 @@ class Series:
             found = self._with_outcome[outcome] = {**self.attributes, OUTCOME: outcome}
         return found
 
-    def begin_wait(self) -> None:
-        """Count a call that waits from now on."""
-        with self._lock:
-            self.is_waited_for = True
-            self.waiting += 1
+    def begin_wait(self) -> Callable[[], object]:
+        """Count a call that waits from now on; returns what counts that it waits no more.
 
-    def end_wait(self) -> None:
-        """Count a call that waits no more."""
-        with self._lock:
-            self.waiting -= 1
+        So does the collector: what is returned may be lost, if an exception is thrown in.
+        """
+        self.is_waited_for = True
+        waiting, wait = self.waiting, _Wait()
+        waiting.add(wait)
+        return partial(waiting.discard, wait)
+
+
+class _Wait:
+    """One call that waits."""
+
+    __slots__ = ("__weakref__",)
 
 
 class Counts:
@@ -111,7 +113,8 @@ class Counts:
         """Forget what is held, and what waits: their ends will not be sent."""
         with self.lock:
             for series in self._series.values():
-                series.held = series.waiting = 0
+                series.held = 0
+                series.waiting = WeakSet()
 
     def of(self, names: tuple[str, ...], adapter: str | None) -> tuple[Series, ...]:
         """Return the series that an event counts for: one for each name."""
@@ -129,7 +132,7 @@ class Counts:
         found = self._series.get((name or UNKNOWN, adapter))
         if found is None:
             with self.lock:
-                new = Series(name or UNKNOWN, adapter, self.lock)
+                new = Series(name or UNKNOWN, adapter)
                 found = self._series.setdefault((new.name, adapter), new)
         return found
 
@@ -160,7 +163,7 @@ class Counts:
     def all_waiting(self) -> Iterator[tuple[int, Attributes]]:
         """Yield the waiting calls of each series; jobs wait in the store, not in a process."""
         yield from [
-            (each.waiting, each.attributes)
+            (len(each.waiting), each.attributes)
             for each in self._all()
             if each.is_waited_for or ADAPTER not in each.attributes
         ]

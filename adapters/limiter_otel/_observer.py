@@ -36,12 +36,14 @@ class _Wait(NamedTuple):
         key: the key for which it waits.
         blocker: the `traceparent` of the oldest holder.
         context: the context in which it was made; None if it becomes no span.
+        end: counts that it waits no more, where a process counts that.
     """
 
     series: Series
     key: str
     blocker: str
     context: Context | None
+    end: Callable[[], object] = lambda: None
 
 
 class OpenTelemetryObserver(events.CountingObserver):
@@ -88,8 +90,7 @@ class OpenTelemetryObserver(events.CountingObserver):
         series = self._counts.named(name, adapter)
         if series.waits.takes():
             return None
-        series.begin_wait()
-        return series.end_wait
+        return series.begin_wait()
 
     def _queued(self, event: events.Queued) -> None:
         if event.is_job:
@@ -102,8 +103,8 @@ class OpenTelemetryObserver(events.CountingObserver):
         if len(self._waits) < MOST_SPANS and is_instrumentation_enabled():
             # An event is sent where it happened, so this is the context of the call itself.
             context = get_current()
-        self._waits[event.id] = _Wait(series, event.key, event.blocker, context)
-        series.begin_wait()
+        end = series.begin_wait()
+        self._waits[event.id] = _Wait(series, event.key, event.blocker, context, end)
 
     def _waited(self, event: _Outcome, outcome: str, *, error: str | None = None) -> None:
         """End the wait of a call or job, if there was one.
@@ -118,7 +119,7 @@ class OpenTelemetryObserver(events.CountingObserver):
         else:
             wait = self._waits.pop(event.id, None)
             if wait is not None:
-                wait.series.end_wait()
+                wait.end()
         if wait is None:
             return
         attributes = wait.series.with_outcome(outcome)

@@ -9,9 +9,12 @@ import asyncio
 import random
 import threading
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import limiter_otel
 from limiter_core import (
     LIMIT_BY,
     ConcurrencyLimit,
@@ -20,8 +23,11 @@ from limiter_core import (
     StoreError,
     SyncLimiter,
 )
+from limiter_core.requests import Demand
 from limiter_memory import MemoryStore
 from limiter_otel import LimiterInstrumentor
+from tests.core._interrupts import Other
+from tests.core._throw import Thrower, Thrown, sweep
 from tests.core._tools import Thread, until_waiting, until_waiting_now
 
 from ._telemetry import Telemetry
@@ -113,6 +119,25 @@ def test_a_wait_that_outlives_it_is_forgotten(
     waiter.result()
     assert telemetry.values("limiter.waiting") == {("billing",): 0}
     assert telemetry.values("limiter.held") == {("billing",): 0}
+
+
+def test_an_exception_thrown_in_leaves_no_wait_that_is_counted(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a signal handler raises it, at any line of the package."""
+    monkeypatch.setattr("limiter_otel._sample.PER_SECOND", 0)
+    soon = replace(ONE, timeout=0.001)
+
+    def trial(thrower: Thrower) -> None:
+        store = MemoryStore()
+        holder = Other(store, "holder", Demand("one", 1))
+        thrower.files = (str(Path(limiter_otel.__file__).parent),)
+        with thrower.tracing(), suppress(Thrown, LimiterError):
+            SyncLimiter(store).acquire(soon)
+        holder.leave()
+        assert telemetry.values("limiter.waiting").get(("billing",), 0) == 0
+
+    assert sweep(trial) > 10
 
 
 @pytest.mark.usefixtures("small_sample")
