@@ -203,7 +203,7 @@ class AsyncEngine(Engine):
     ) -> None:
         """Wait until the slots are granted."""
         self.begin_waiting(call)
-        if client is not None:
+        if client is not None and isinstance(answer, Queued | StoreUnavailable):
             client.begin_waiting(call.wake)
         if self._ticks and isinstance(call, AsyncioCall):
             call.is_ticked = True

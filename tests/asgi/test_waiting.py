@@ -308,6 +308,25 @@ async def test_a_request_that_is_cancelled_by_others_is_cancelled(
         assert not is_waiting(store)
 
 
+async def test_of_a_request_that_is_refused_at_once_nothing_is_received(
+    limiter: Limiter, store: MemoryStore
+) -> None:
+    """A client that asked whether to send its body would be told to."""
+    none_waits = ConcurrencyLimit(LIMIT_BY.constant("web"), 1, on_conflict="cancel")
+    server = FakeServer(part(b"", more=False))
+
+    async def send(message: dict[str, Any]) -> None:
+        await anyio.lowlevel.checkpoint()
+        await server.send(message)
+
+    with SyncLimiter(store).hold(ONE):
+        await LimitMiddleware(Starlette(), limiter, none_waits)(
+            {"type": "http"}, server.receive, send
+        )
+    assert server.sent[0]["status"] == 503
+    assert server.asked == 0
+
+
 async def test_a_wait_that_times_out_is_refused(limiter: Limiter, store: MemoryStore) -> None:
     soon = ConcurrencyLimit(LIMIT_BY.constant("web"), max_concurrent=1, timeout=0.02)
     server = FakeServer(part(b"", more=False))
