@@ -29,6 +29,7 @@ __all__ = (
     "print_key",
     "print_keys",
     "print_policies",
+    "slots_of",
 )
 
 _EACH_ITS_OWN = ("holders", "waiters")
@@ -48,7 +49,13 @@ def _dormant(dormant: DormantSnapshot) -> str:
 def print_keys(snapshots: Iterable[KeySnapshot], policies: Sequence[Policy] = ()) -> None:
     """Print a line for each key; of its name's policies what is in force."""
     rows = [
-        (key.key, key.name or "-", _slots(key), f"{key.waiting or '-'}", _remarks(key, policies))
+        (
+            key.key,
+            key.name or "-",
+            slots_of(key),
+            f"{key.waiting or '-'}",
+            _remarks(key, policies),
+        )
         for key in snapshots
     ]
     _print_table(("key", "name", "in use", "waiting", ""), rows, right=(2, 3))
@@ -60,7 +67,7 @@ def print_key(key: KeySnapshot, policies: Sequence[Policy] = ()) -> None:
     said = _remarks(dataclasses.replace(key, dormant=()), policies)
     remarks = f" ({said})" if said else ""
     name = "" if key.name in ("", key.key) else f" ({key.name})"
-    head = f"{key.key}{name}: {_slots(key)} slots in use{waiting}{remarks}"
+    head = f"{key.key}{name}: {slots_of(key)} slots in use{waiting}{remarks}"
     print_line(printable(head), style="bold")
     print_policies([each for each in policies if key.name and each.name == key.name])
     if key.holders:
@@ -175,7 +182,8 @@ def _waiter(waiter: WaiterSnapshot) -> Sequence[str]:
     )
 
 
-def _slots(key: KeySnapshot) -> str:
+def slots_of(key: KeySnapshot) -> str:
+    """Return how many slots of a key are in use, and of how many."""
     # The limit of a key that is not in use is known only to the code that declares it.
     known = key.declared or key.override is not None
     if key.limit >= NO_LIMIT:

@@ -107,7 +107,8 @@ def _key_families(statuses: Iterable[KeyStatus]) -> Iterator[Metric]:
     for each in statuses:
         labels = [each.name, each.key]
         in_use.add_metric(labels, each.in_use)
-        limit.add_metric(labels, each.limit or 0)
+        if each.limit is not None:
+            limit.add_metric(labels, each.limit)
         waiting.add_metric(labels, each.waiting)
         oldest.add_metric(labels, each.oldest_wait or 0.0)
     yield from (in_use, limit, waiting, oldest)

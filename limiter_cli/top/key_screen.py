@@ -14,6 +14,7 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Footer, Input, Label, Static
 
 from limiter_cli.output import printable
+from limiter_cli.tables import slots_of
 from limiter_cli.top.table import Table, spark_line
 from limiter_core import Limiter, LimiterError
 from limiter_core.monitoring import Collector
@@ -92,7 +93,7 @@ class KeyScreen(Screen[None]):
 
     def _show(self, found: KeySnapshot) -> None:
         state = " paused" if found.paused else ""
-        head = f"{found.key}  {found.in_use} of {found.limit}, {found.waiting} waiting{state}"
+        head = f"{found.key}  {slots_of(found)}, {found.waiting} waiting{state}"
         head += f"  {spark_line(self._collector.history(self._key))}"
         self.query_one("#head", Static).update(Text(printable(head)))
         rows = [

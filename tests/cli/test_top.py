@@ -17,7 +17,7 @@ from limiter_core import LIMIT_BY, ConcurrencyLimit, Evicted, Limiter
 from limiter_core.monitoring import SORTS, Sort
 from limiter_core.monitoring.history import BUCKETS, Point
 from limiter_core.monitoring.key_status import status_of
-from limiter_core.requests import Demand, Presence, Request
+from limiter_core.requests import NO_LIMIT, Demand, Presence, Request
 from limiter_memory import MemoryStore
 from tests.core._tools import until, until_waiting
 from tests.redis._servers import Process, server_program
@@ -70,6 +70,19 @@ async def test_what_is_shown_is_what_inspect_says(size: tuple[int, int]) -> None
     waiter.cancel()
     for lease in leases:
         await lease.release()
+
+
+async def test_a_key_without_a_limit_is_shown_without_a_number() -> None:
+    store = MemoryStore()
+    lease = await Limiter(store).acquire(ConcurrencyLimit(LIMIT_BY.constant("notes"), NO_LIMIT))
+    app = TopApp(store)
+    async with app.run_test() as pilot:
+        await until(lambda: len(rows(app)) == 1, "the key is shown")
+        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, KeyScreen) and len(rows(app)) == 1, "it is open")
+        head = str(app.screen.query_one("#head", Static).render())
+        assert head.startswith("notes  1, 0 waiting")
+    await lease.release()
 
 
 async def test_a_key_is_opened_and_changed() -> None:

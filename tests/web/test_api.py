@@ -10,7 +10,7 @@ import openapi_spec_validator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from limiter_core.requests import Demand, Request
+from limiter_core.requests import NO_LIMIT, Demand, Request
 from limiter_memory import MemoryStore
 from limiter_web.metrics import MAX_NAMES, OTHER
 
@@ -172,6 +172,16 @@ def test_metrics_of_the_busiest_keys(store: MemoryStore) -> None:
         found = samples(httpx.get(f"{url}/metrics").text)
     keys = {frozenset(labels) for labels in found if labels[0] == "limiter_key_waiting"}
     assert keys == {frozenset(("limiter_key_waiting", "billing", KEY))}
+
+
+def test_a_key_without_a_limit_has_no_sample_of_it(store: MemoryStore) -> None:
+    """With 0 it would be more than full."""
+    store.acquire(Request("note", (Demand("notes", NO_LIMIT),), lease=600))
+    with page(store, top_keys=9) as url:
+        found = samples(httpx.get(f"{url}/metrics").text)
+    assert found["limiter_key_slots_in_use", "notes", ""] == 1
+    assert ("limiter_key_slots_limit", "notes", "") not in found
+    assert ("limiter_key_slots_limit", KEY, "billing") in found
 
 
 def test_names_that_contain_values_make_a_bounded_number_of_series(store: MemoryStore) -> None:
