@@ -38,7 +38,6 @@ class AsyncRedisStore:
         session = self._session
         if session.one_slot:
             check_one_slot(request)
-        transport = session.async_transport()
         if request.payload is not None:
             await self._run(self._steps.note_scopes(self, request))
         tracker = session.tracker
@@ -51,6 +50,7 @@ class AsyncRedisStore:
             sent_at = time.monotonic()
         if request.payload is not None:
             tracker.policies.sent(request, sent_at)
+        transport = session.async_transport()  # last: it may have been closed meanwhile
         session.prepare(request, sent_at)
         deadline = answer_by(request.deadline, sent_at)
         try:

@@ -12,6 +12,7 @@ from typing import Any
 from redis.exceptions import (
     AuthenticationError,
     ClusterDownError,
+    ConnectionError,  # noqa: A004  (redis-py's own)
     MovedError,
     ReadOnlyError,
     ResponseError,
@@ -29,7 +30,7 @@ from limiter_redis.transport.batching import BatchingTransport
 from limiter_redis.transport.calls import Call, Confirmation
 from limiter_redis.transport.interfaces import Receiver, ThreadTransport
 from limiter_redis.transport.node_connection import NodeConnection
-from limiter_redis.transport.pending import Pending, deliver, fail, fail_overdue
+from limiter_redis.transport.pending import Pending, deliver, fail
 
 
 class AsyncTransport(BatchingTransport):
@@ -59,7 +60,8 @@ class AsyncTransport(BatchingTransport):
         patience: float | None,
         min_replicas: MinReplicas | None,
     ) -> None:
-        super().__init__(endpoint.where, slot_map, receiver, in_flight)
+        timeout = endpoint.timeout if patience is None else None
+        super().__init__(endpoint.where, slot_map, receiver, in_flight, timeout)
         self._endpoint = endpoint
         self._plain = plain
         self._encode = commands.Encoder(script, receiver.keyspace, receiver.process)
@@ -70,7 +72,6 @@ class AsyncTransport(BatchingTransport):
 
     async def command(self, *command: Any, node: Node | None = None) -> Any:
         """Carry out one plain command, at a node or where its key is."""
-        await self._begin_lifetime()
         plain = self._plain
         if plain is None:
             connection = self._connections.get(ONLY_NODE) or self._connection_to(ONLY_NODE)
@@ -90,11 +91,12 @@ class AsyncTransport(BatchingTransport):
             self._plain.close()
 
     async def _close(self) -> None:
-        for timer in self._delayed.values():
+        for timer in (self._watch, *self._delayed.values()):
             if timer is not None:
                 timer.cancel()
         for connection in self._connections.values():
             await connection.aclose()
+        self._fail(self._asked(), ConnectionError("the store was closed before it answered"))
         if self._plain is not None:
             self._plain.close()
 
@@ -115,8 +117,6 @@ class AsyncTransport(BatchingTransport):
         return None
 
     def _connection_to(self, node: Node) -> NodeConnection:
-        if self._beginning is None:
-            self._beginning = self.loop.create_task(self._begin_lifetime())
         timeout, repeats = self._endpoint.timeout, self._patience is not None
         connection = self._connections[node] = NodeConnection(
             node,
@@ -126,7 +126,6 @@ class AsyncTransport(BatchingTransport):
             self,
             timeout=timeout,
             connect_timeout=min(timeout, CONNECT_TIMEOUT) if repeats else timeout,
-            restarts=repeats,
             min_replicas=self._min_replicas,
             refusals=self._receiver.refusals,
             where=self._where,
@@ -142,7 +141,7 @@ class AsyncTransport(BatchingTransport):
         if len(lines) > len(call.pending):
             news = lines[len(call.pending) :]
             self._receiver.receive(news, call.sent_at, in_callers_thread=True)
-        if self._delayed or call.queue.singly:
+        if call.queue.singly or call.queue.calls[0] is not call:
             self._repeat_releases(call)
         self._over(call)
 
@@ -192,9 +191,6 @@ class AsyncTransport(BatchingTransport):
             return
         if is_about_the_map(error) and (pause or self._slot_map.is_stale()):
             self._refresh_map()
-        if self._patience is None:  # what is sent anew does not start its time again
-            overdue = now - self._endpoint.timeout
-            fail_overdue([*call.pending, *call.queue.gathered], overdue, self._where)
         if pause:
             self._delayed[call] = self.loop.call_later(pause, self._send_again, call)
         else:
@@ -239,6 +235,8 @@ class AsyncTransport(BatchingTransport):
             self.loop.call_soon(self._flush)
             again = self.loop.call_soon(self._send_again, *calls)
             self._delayed = dict.fromkeys(calls, again)  # before those behind them
+            if not self._is_watched:
+                self._watch_from(time.monotonic())
 
     def _send_now(self, calls: list[Call]) -> None:
         for connection in [self._send(call) for call in calls]:

@@ -11,7 +11,7 @@ from limiter_redis.protocol import commands
 from limiter_redis.transport.calls import Call, TagQueue
 from limiter_redis.transport.interfaces import Receiver
 from limiter_redis.transport.loop_transport import LoopTransport
-from limiter_redis.transport.pending import Pending, new_pending
+from limiter_redis.transport.pending import Pending, fail_overdue, new_pending
 
 
 class BatchingTransport(LoopTransport):
@@ -22,8 +22,18 @@ class BatchingTransport(LoopTransport):
     those behind it: no release overtakes the acquire of its caller.
     """
 
-    def __init__(self, where: str, slot_map: SlotMap, receiver: Receiver, in_flight: int) -> None:
+    def __init__(
+        self,
+        where: str,
+        slot_map: SlotMap,
+        receiver: Receiver,
+        in_flight: int,
+        timeout: float | None,
+    ) -> None:
         super().__init__()
+        self._timeout = timeout
+        self._watch: asyncio.TimerHandle | None = None
+        self._is_watched = timeout is None
         self._where = where
         self._slot_map = slot_map
         self._receiver = receiver
@@ -45,6 +55,8 @@ class BatchingTransport(LoopTransport):
         asked = new_pending(self.loop, operation, deadline, self._where)
         queue = self._only_queue or self._queue_of(operation)
         queue.gathered.append(asked)
+        if not self._is_watched:
+            self._watch_from(asked.at)
         if len(queue.calls) < self._in_flight:
             self._ready[queue.tag] = queue
             if not self._flush_is_due:
@@ -64,11 +76,32 @@ class BatchingTransport(LoopTransport):
             queue = self._queues[tag] = TagQueue(tag)
         return queue
 
-    def _asked(self) -> list[asyncio.Future[str]]:
+    def _asked(self) -> list[Pending]:
         queues = list(self._queues.values())
         pending = [each for queue in queues for each in queue.gathered]
         pending += [each for queue in queues for call in queue.calls for each in call.pending]
-        return [each.future for each in pending]
+        return pending
+
+    def _watch_from(self, asked_at: float) -> None:
+        """Look at the clock when the time of what was asked first is over."""
+        if self._timeout is not None:
+            left = asked_at + self._timeout - time.monotonic()
+            self._watch = self.loop.call_later(max(0.0, left), self._look_at_the_clock)
+            self._is_watched = True
+
+    def _look_at_the_clock(self) -> None:
+        """Fail what was asked too long ago, wherever it is, and however often it was sent."""
+        try:
+            self._is_watched = False
+            asked = self._asked()
+            if self._timeout is not None:
+                fail_overdue(asked, time.monotonic() - self._timeout, self._where)
+            left = [each.at for each in asked if not each.future.done()]
+            if left:
+                self._watch_from(min(left))
+        except BaseException:
+            self.interrupted()
+            raise
 
     @abstractmethod
     def _send_now(self, calls: list[Call]) -> None:
@@ -124,7 +157,7 @@ class BatchingTransport(LoopTransport):
 
         A call before this one came back to be sent again, while this one was done.
         """
-        if self._in_flight > 1 and (call.queue.singly or self._has_delayed(call.queue)):
+        if self._in_flight > 1:
             releases = filter(commands.is_release, call.operations)
             call.queue.gathered += map(self._new_pending, releases)
 

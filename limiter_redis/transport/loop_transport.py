@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from limiter_redis.connection.nodes import Node
 from limiter_redis.protocol import commands
+from limiter_redis.transport.pending import Pending
 
 CLOSING_TIMEOUT = 5.0
 """Seconds that closing waits for what was asked before."""
@@ -25,8 +27,8 @@ class LoopTransport(ABC):
         self.loop = asyncio.get_running_loop()
         self._closed = False
         self._lifetime = self._until_the_loop_ends()
-        self._lifetime_began = False
-        self._beginning: asyncio.Task[None] | None = None
+        with suppress(StopIteration):  # its first step waits for nothing: it needs no task
+            self._lifetime.__anext__().send(None)
 
     @abstractmethod
     def submit(
@@ -59,27 +61,20 @@ class LoopTransport(ABC):
         caller waits for any more.
         """
         deadline = self.loop.time() + CLOSING_TIMEOUT
-        while futures := [each for each in self._asked() if not each.done()]:
+        while futures := [each.future for each in self._asked() if not each.future.done()]:
             left = deadline - self.loop.time()
             if left <= 0:
                 break
             await asyncio.wait(futures, timeout=left)
-        if self._beginning is not None:
-            await self._beginning
         await self._lifetime.aclose()
 
     @abstractmethod
-    def _asked(self) -> list[asyncio.Future[str]]:
-        """Return the futures of what was asked and is not forgotten yet."""
+    def _asked(self) -> list[Pending]:
+        """Return what was asked and is not forgotten yet."""
 
     @abstractmethod
     async def _close(self) -> None:
-        """Close the connections."""
-
-    async def _begin_lifetime(self) -> None:
-        if not self._lifetime_began:
-            self._lifetime_began = True
-            await anext(self._lifetime)
+        """Close the connections; who waits for a reply is told so."""
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
         # `asyncio.run` closes the generators that are not finished: so that a program that never

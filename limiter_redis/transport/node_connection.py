@@ -68,7 +68,6 @@ class NodeConnection:
         *,
         timeout: float,
         connect_timeout: float,
-        restarts: bool,
         min_replicas: MinReplicas | None,
         refusals: Refusals,
         where: str,
@@ -82,7 +81,6 @@ class NodeConnection:
         self._where = where
         self._timeout = timeout + (0.0 if min_replicas is None else min_replicas.timeout)
         self._connect_timeout = connect_timeout
-        self._restarts = restarts
         self._min_replicas = min_replicas
         self._loop = asyncio.get_running_loop()
         self._stream: Stream | None = None
@@ -153,10 +151,11 @@ class NodeConnection:
             self._watch.cancel()
         if self._opening is not None:
             self._opening.cancel()
+            await asyncio.wait([self._opening])
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-            await asyncio.sleep(0)  # the loop closes the socket in its next turn
+        await asyncio.sleep(0)  # the loop closes the socket in its next turn
         await self._client.aclose()
 
     def abandon(self) -> None:
@@ -169,8 +168,7 @@ class NodeConnection:
 
     def _put(self, call: Call) -> None:
         self._out.append(call.encoded(self._encode, call.operations, self._invocation))
-        if self._restarts or not call.sent_at:
-            call.sent_at = time.monotonic()
+        call.sent_at = time.monotonic()
         self._in_flight.append(call)
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout, self._look_at_the_clock)

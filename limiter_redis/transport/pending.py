@@ -76,10 +76,9 @@ def fail(
 def fail_overdue(asked: Iterable[Pending], before: float, where: str) -> None:
     """Tell all who asked before some time that there is no reply."""
     for operation, future, at in asked:
-        if at > before:
-            return
-        error = NoAnswer("Timeout reading from the server")
-        _set_error(future, store_error(error, where, [operation]))
+        if at <= before:
+            error = NoAnswer("Timeout reading from the server")
+            _set_error(future, store_error(error, where, [operation]))
 
 
 def _set_error(future: asyncio.Future[str], error: StoreError) -> None:

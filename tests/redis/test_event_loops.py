@@ -188,6 +188,25 @@ PROGRAMS = {
         except TimeoutError:
             pass
     """,
+    "asyncio-all-cancelled": """
+        import asyncio
+        from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter
+        limit = ConcurrencyLimit(LIMIT_BY.constant("one"))
+        async def hold(limiter):
+            async with limiter.hold(limit):
+                pass
+        async def main():
+            for turns in range(12):
+                limiter = Limiter(sys.argv[1])
+                holding = asyncio.create_task(hold(limiter))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                    task.cancel()
+                await asyncio.wait([holding])
+                await limiter.aclose()
+        asyncio.run(main())
+    """,
     "never-used": """
         from limiter_core import Limiter, SyncLimiter
         Limiter(sys.argv[1]), SyncLimiter(sys.argv[1])
