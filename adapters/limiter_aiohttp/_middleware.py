@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import Mapping, Sequence
-from threading import get_ident
 from typing import ClassVar, NamedTuple
 
 from aiohttp import (
@@ -125,7 +124,6 @@ def _end_of(response: ClientResponse) -> tuple[asyncio.Future[None], weakref.ref
     """Return a future that is done when a response has ended, and a reference to the response."""
     loop, connection = asyncio.get_running_loop(), response.connection
     ended: asyncio.Future[None] = loop.create_future()
-    thread = get_ident()
 
     def end() -> None:
         if not ended.done():
@@ -133,9 +131,9 @@ def _end_of(response: ClientResponse) -> tuple[asyncio.Future[None], weakref.ref
 
     def end_from_anywhere(*_: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed, and so is its task
-            if get_ident() == thread:  # at once: a request that comes next finds the slot free
-                end()
-            else:  # called by the collector, or the loop runs in another thread by now
+            if asyncio._get_running_loop() is loop:  # noqa: SLF001  (the public one may raise)
+                end()  # at once: a request that comes next finds the slot free
+            else:  # called by the collector, or in the thread where the loop ran before
                 loop.call_soon_threadsafe(end)
 
     if connection is None:  # its whole body has come

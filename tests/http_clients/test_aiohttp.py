@@ -27,7 +27,7 @@ from limiter_core import (
     events,
 )
 from limiter_memory import MemoryStore
-from tests.core._tools import PATIENCE, until, until_waiting
+from tests.core._tools import PATIENCE, until, until_now, until_waiting
 from tests.http_clients._server import Server
 from tests.http_clients.conftest import ONE
 
@@ -118,8 +118,9 @@ async def test_a_redirect_takes_one_slot_after_the_other(session: Sessions, serv
         assert await response.text() == "whole"
 
 
+@pytest.mark.parametrize("closed_in", ["the new thread", "the old thread"])
 def test_an_event_loop_that_runs_in_another_thread_by_then(
-    session: Sessions, server: Server, store: MemoryStore
+    session: Sessions, server: Server, store: MemoryStore, closed_in: str
 ) -> None:
     loop = asyncio.new_event_loop()
 
@@ -127,14 +128,24 @@ def test_an_event_loop_that_runs_in_another_thread_by_then(
         http = session()
         return http, await http.get(f"{server.url}/drip")
 
-    async def end(http: aiohttp.ClientSession, response: aiohttp.ClientResponse) -> None:
-        response.close()
-        await until(lambda: in_use(store) == 0, FREE)
-        await http.close()
+    async def close(something: Any) -> None:
+        done = something.close()
+        if done is not None:
+            await done
 
     http, response = loop.run_until_complete(begin())
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(loop.run_until_complete, end(http, response)).result(PATIENCE)
+        thread.submit(loop.run_forever)
+        try:
+            until_now(loop.is_running, "it runs")
+            if closed_in == "the old thread":
+                response.close()
+            else:
+                asyncio.run_coroutine_threadsafe(close(response), loop).result(PATIENCE)
+            until_now(lambda: in_use(store) == 0, FREE)
+        finally:
+            asyncio.run_coroutine_threadsafe(close(http), loop).result(PATIENCE)
+            loop.call_soon_threadsafe(loop.stop)
     loop.close()
 
 
