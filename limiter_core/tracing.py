@@ -113,9 +113,10 @@ def trace_headers(headers: Headers | None) -> Headers | None:
 def in_trace_of(headers: Headers | None) -> Generator[None]:
     """Make the trace in the headers of a job's message that of the moment, for a block."""
     leave: Callable[[], object] | None = None
-    if _enter is not None and headers:
+    enter = _enter  # another thread may end tracing at any moment
+    if enter is not None and headers:
         try:
-            leave = _enter(headers)
+            leave = enter(headers)
         except Exception:  # noqa: BLE001  (a trace source's; it is logged)
             _log_failure()
     try:

@@ -24,6 +24,7 @@ from limiter_core import events as of
 from limiter_core.jobs import Job, SyncJobGate, Waiting
 from limiter_core.tracing import (
     MAX_HEADER_LENGTH,
+    in_trace_of,
     labelled,
     set_trace_source,
     split_label,
@@ -192,6 +193,18 @@ def test_without_a_trace_source_no_header_is_kept() -> None:
 def test_headers_that_are_no_mapping_fail_no_job(caplog: pytest.LogCaptureFixture) -> None:
     assert Job("one", LIMIT, ArgumentView({}), headers=[TRACE]).headers is None  # type: ignore[arg-type]
     assert len(caplog.records) == 1
+
+
+@pytest.mark.usefixtures("traced_jobs")
+def test_tracing_that_ends_meanwhile_fails_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    class Ending(dict[str, object]):
+        def __len__(self) -> int:
+            set_trace_source(None)
+            return 1
+
+    with in_trace_of(Ending(traceparent=TRACE)):
+        pass
+    assert caplog.records == []
 
 
 def test_snapshots_split_a_label_that_carries_a_trace() -> None:
