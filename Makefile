@@ -102,7 +102,7 @@ test-fastmcp: $(VENV)-fastmcp/.installed
 	  "tests/project/test_examples.py::test_example[fastmcp_tools]" \
 	  tests/project/test_pages.py tests/project/test_reference.py -k fastmcp)
 
-# Prefect brings 200 MB, and one page speaks of it.
+# Prefect brings 250 MB, and one page is about it.
 test-prefect: $(VENV)-prefect/.installed ## run what the page for users of Prefect says of it
 	$(VENV)-prefect/bin/python -m pytest tests/project/test_prefect.py $(ARGS)
 

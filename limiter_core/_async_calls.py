@@ -36,7 +36,7 @@ class ClientGone(Exception):
 
 
 class Client(Protocol):
-    """What a call waits for a slot for, and what may go away before there is one.
+    """What a call is made for. It may go away before the call has its slot.
 
     Attributes:
         is_gone: whether it has; the call then raises `ClientGone`, if it still waits.

@@ -45,7 +45,8 @@ class CountingObserver(ABC):
 
         Returns:
             A function that is called once, when the wait is over, before the outcome: then there is
-            no `Queued`, and `granted` is called in place of `Granted`. Or None: both are sent.
+            no `Queued`, and `granted` is called in place of `Granted`. (If an exception is thrown
+            in, as by a signal, it may be collected instead.) Or None: both are sent.
         """
         return None
 

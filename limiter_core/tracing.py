@@ -131,7 +131,7 @@ def in_trace_of(headers: Headers | None) -> Generator[None]:
 
 def _log_failure() -> None:
     """Log an exception of the trace source that is being handled, the first time."""
-    global _has_failed  # noqa: PLW0603  (as above)
+    global _has_failed  # noqa: PLW0603  (there is one source in a process)
     if not _has_failed:
         _has_failed = True
         logger.error(

@@ -44,6 +44,8 @@ if importlib.util.find_spec("axe_playwright_python") is None:
     collect_ignore.append("web")
 if importlib.util.find_spec("pydantic_ai") is None:
     collect_ignore.append("agents")
+if importlib.util.find_spec("prefect") is None:  # it has an environment of its own
+    collect_ignore.append("project/test_prefect.py")
 if importlib.util.find_spec("fastmcp") is None:  # it has an environment of its own
     collect_ignore.append("fastmcp_")
 if importlib.util.find_spec("openai") is None:

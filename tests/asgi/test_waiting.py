@@ -311,7 +311,7 @@ async def test_a_request_that_is_cancelled_by_others_is_cancelled(
 async def test_of_a_request_that_is_refused_at_once_nothing_is_received(
     limiter: Limiter, store: MemoryStore
 ) -> None:
-    """A client that asked whether to send its body would be told to."""
+    """To receive is to answer a client that asks whether to send its body: it does, then."""
     none_waits = ConcurrencyLimit(LIMIT_BY.constant("web"), 1, on_conflict="cancel")
     server = FakeServer(part(b"", more=False))
 

@@ -19,8 +19,6 @@ import pytest
 from tests.project._tree import ROOT, code_blocks
 from tests.redis._ports import free_port
 
-pytest.importorskip("prefect", reason="Prefect has an environment of its own: make test-prefect")
-
 PAGE = "docs/coming-from/prefect.md"
 TEXT = (ROOT / PAGE).read_text(encoding="utf-8")
 START = 120.0
