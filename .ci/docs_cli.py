@@ -82,7 +82,11 @@ def row_of(parameter: inspect.Parameter, annotated: Any) -> tuple[bool, str]:
         kind = kind_of(info, hint)
         shown += f" `{kind}`" if kind else ""
     else:
-        shown = f"`{info.metavar or parameter.name.upper()}`"
+        shown = info.metavar or parameter.name.upper()
+        if parameter.default is not parameter.empty:  # as typer shows it
+            several = any(typing.get_origin(each) is list for each in typing.get_args(hint))
+            shown = f"[{shown}]{'...' if several else ''}"
+        shown = f"`{shown}`"
     said = info.help or ""
     if info.envvar:
         said += f" Or `{info.envvar}` in the environment."

@@ -67,7 +67,7 @@ Yes = Annotated[
 KeyOrPattern = Annotated[
     str | None,
     typer.Argument(
-        metavar="[KEY|PATTERN]",
+        metavar="KEY|PATTERN",
         show_default=False,
         help="A key as `limiter ls` prints it, or the name that was given to `limiter run`; or a "
         "pattern, such as 'customer=*', for those in use.",

@@ -36,7 +36,7 @@ def ls(
     pattern: Annotated[
         str,
         typer.Argument(
-            metavar="[PATTERN]",
+            metavar="PATTERN",
             show_default=False,
             help="Only keys that match, such as 'billing/*'. Default: all.",
         ),
@@ -81,7 +81,7 @@ def ls(
 
 def show(
     key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", show_default=False, help=KEY_HELP)
+        str | None, typer.Argument(metavar="KEY", show_default=False, help=KEY_HELP)
     ] = None,
     *,
     name: Annotated[
@@ -156,7 +156,7 @@ def evict(
     leases: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[LEASE|TICKET]...",
+            metavar="LEASE|TICKET",
             show_default=False,
             help="As `limiter show` prints them.",
         ),
