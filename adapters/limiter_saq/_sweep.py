@@ -4,6 +4,11 @@ SAQ's own sweep takes each job that was dequeued and did not begin for that of a
 aborts the job, and puts it back or ends it. A job at the gate looks the same, so it ended ABORTED
 or ran twice. Here such a job has to stay unchanged for a while; then it goes back to the queue, as
 if it had not been dequeued.
+
+And a job that began and is stuck: SAQ takes its id out of all lists, waits for seconds until its
+worker has ended it, and then puts it back. If the sweep ended meanwhile, with its worker or with
+its connection, the job was in no list any more, and lost. Here the id stays where the next sweep
+looks.
 """
 
 from __future__ import annotations
@@ -47,11 +52,17 @@ class SafeSweepQueue(RedisQueue):
         super().__init__(redis, **settings)
         self._cleanup_script = self._find_swept  # type: ignore[assignment]
         self._not_begun: list[tuple[Job, bytes]] = []
+        self._sweeps: set[asyncio.Task[Any] | None] = set()
 
     async def sweep(self, lock: int = 60, abort: float = 5.0) -> list[str]:
         """As SAQ's; takes `GRACE` longer if there are jobs that may be a dead worker's."""
         self._not_begun = []
-        swept = await super().sweep(lock, abort)
+        sweep = asyncio.current_task()
+        self._sweeps.add(sweep)
+        try:
+            swept = await super().sweep(lock, abort)
+        finally:
+            self._sweeps.discard(sweep)
         not_begun, self._not_begun = self._not_begun, []
         if not_begun:
             await asyncio.sleep(GRACE)
@@ -62,6 +73,16 @@ class SafeSweepQueue(RedisQueue):
                 logger.info("%s was dequeued and never began: put back", job.id)
                 swept.append(job.id)
         return swept
+
+    async def abort(self, job: Job, error: str, ttl: float = 5) -> None:
+        """As SAQ's; but of a sweep it takes the job out of no list: what follows does."""
+        if asyncio.current_task() not in self._sweeps:
+            await super().abort(job, error, ttl)
+            return
+        job.status, job.error = Status.ABORTING, error
+        async with self.redis.pipeline(transaction=True) as pipe:
+            pipe.lrem(self._queued, 0, job.id).set(job.id, self.serialize(job))
+            await pipe.setex(job.abort_id, ttl, error).publish(job.id, job.status).execute()
 
     async def _find_swept(self, keys: list[str], args: list[int], client: Any) -> list[Any]:
         begun: list[Any] = []

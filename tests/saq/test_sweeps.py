@@ -239,3 +239,23 @@ async def test_two_sweeps_that_saw_the_same_job_put_it_back_once(
     gate.go_on.set()
     await job.refresh(5.0)
     assert (job.status, job.attempts, setup.ran) == (Status.COMPLETE, 1, ["left"])
+
+
+async def test_a_sweep_that_ends_midway_loses_no_job(setup: SaqSetup, begin_sweep: Sweep) -> None:
+    """It has aborted a job of a dead worker, and did not put it back."""
+    queue = setup.queue(ONE)
+    job = await queue.enqueue("job", user=1, name="left", retries=5, timeout=1)
+    assert job is not None
+    taken = await RedisQueue.dequeue(queue)
+    assert taken is not None
+    taken.started, taken.attempts = 1, 1  # and its worker is no more
+    await queue.update(taken, status=Status.ACTIVE)
+    ending = await begin_sweep(queue)
+    await until("it is aborted", lambda: setup.server.admin.exists(job.abort_id))
+    ending.cancel()
+    await asyncio.gather(ending, return_exceptions=True)
+    setup.server.admin.delete(LOCK)
+    assert await (await begin_sweep(setup.queue(ONE))) == [job.id]
+    setup.work(queue)
+    await job.refresh(10.0)
+    assert (job.status, setup.ran) == (Status.COMPLETE, ["left"])
