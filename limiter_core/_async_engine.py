@@ -227,9 +227,11 @@ class AsyncEngine(Engine):
                 answer = await self._ask(call)
                 if call.now() >= call.look_at:
                     await look(call, answer, self.face)
-        self.end_waiting(call)
         if client is not None:
+            if client.is_gone:
+                raise ClientGone
             client.end_waiting()
+        self.end_waiting(call)
 
     async def _ask_without_effects(
         self, call: AsyncCall, held_already: Sequence[tuple[Demand, int]]

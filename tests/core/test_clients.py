@@ -8,9 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter
+from limiter_core.store import Store
 from limiter_core.streams import ClientGone, hold_for_client
 from limiter_memory import MemoryStore
 
+from ._stores import RemoteStore
 from ._tools import until
 
 ONE = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1)
@@ -41,7 +43,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def hold(store: MemoryStore, client: Client) -> None:
+async def hold(store: Store, client: Client) -> None:
     async with hold_for_client(Limiter(store), ONE, None, client):
         client.seen.append("runs")
 
@@ -90,3 +92,22 @@ async def test_a_slot_that_comes_as_the_client_leaves_is_given_back(
         await task
     assert client.seen == ["waits"]
     assert store.inspect("one").in_use == 0
+
+
+async def test_a_client_that_leaves_while_the_store_answers_is_not_served() -> None:
+    store, client = RemoteStore(steps=3, hints_only=True), Client()
+    lease = await Limiter(store).acquire(ONE)
+    task = asyncio.create_task(hold(store, client))
+    await until(lambda: bool(client.seen), "it waits")
+    asked = store.asked
+    await lease.release()
+    for _ in range(100):
+        if store.asked > asked:
+            break
+        await asyncio.sleep(0)
+    client.leave()
+    with pytest.raises(ClientGone):
+        await task
+    assert store.asked == asked + 1
+    assert client.seen == ["waits"]
+    assert store.inner.inspect("one").in_use == 0
