@@ -80,6 +80,7 @@ class SafeSweepQueue(RedisQueue):
             await super().abort(job, error, ttl)
             return
         job.status, job.error = Status.ABORTING, error
+        pipe: Any  # its types are those of single commands
         async with self.redis.pipeline(transaction=True) as pipe:
             pipe.lrem(self._queued, 0, job.id).set(job.id, self.serialize(job))
             await pipe.setex(job.abort_id, ttl, error).publish(job.id, job.status).execute()
