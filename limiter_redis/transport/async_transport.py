@@ -6,7 +6,7 @@ trip, as far as the slot map lets it: all, or what has one tag.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import (
@@ -102,13 +102,12 @@ class AsyncTransport(BatchingTransport):
 
     # -- sending ----------------------------------------------------------------------------------
 
-    def _send(self, call: Call) -> NodeConnection | None:
-        """Have a call sent; returns the connection that is to be pushed."""
-        node = self._slot_map.node_of(call.queue.tag)
+    def _send(self, call: Call) -> Callable[[], object] | None:
+        node = ONLY_NODE if self._only_queue else self._slot_map.node_of(call.queue.tag)
         if node is not None:
             connection = self._connections.get(node) or self._connection_to(node)
             connection.send(call)
-            return connection
+            return connection.push
         if self._slot_map.version == 0:
             self._delayed[call] = None
             self._refresh_map()
@@ -141,7 +140,8 @@ class AsyncTransport(BatchingTransport):
         if len(lines) > len(call.pending):
             news = lines[len(call.pending) :]
             self._receiver.receive(news, call.sent_at, in_callers_thread=True)
-        if call.queue.singly or call.queue.calls[0] is not call:
+        queue = call.queue
+        if queue.singly or queue.calls[0] is not call:
             self._repeat_releases(call)
         self._over(call)
 
@@ -184,7 +184,7 @@ class AsyncTransport(BatchingTransport):
         now = time.monotonic()
         if call.retry is None:
             patience = self._patience
-            call.retry = Retry(None if patience is None else call.began_at + patience)
+            call.retry = Retry(None if patience is None else call.pending[0].at + patience)
         pause = call.retry.backoff_after(error, now)
         if pause is None:
             self._give_up(call, error)
@@ -239,9 +239,9 @@ class AsyncTransport(BatchingTransport):
                 self._watch_from(time.monotonic())
 
     def _send_now(self, calls: list[Call]) -> None:
-        for connection in [self._send(call) for call in calls]:
-            if connection is not None:
-                connection.push()  # all that was put there; it does nothing the second time
+        for push in list(map(self._send, calls)):
+            if push is not None:
+                push()
 
     def _give_up(self, call: Call, error: Exception) -> None:
         about_all = isinstance(error, ReadOnlyError | AuthenticationError)

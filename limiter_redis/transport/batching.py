@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from collections.abc import Callable
 
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.cluster.slot_map import SlotMap
@@ -104,8 +105,8 @@ class BatchingTransport(LoopTransport):
             raise
 
     @abstractmethod
-    def _send_now(self, calls: list[Call]) -> None:
-        """Send calls."""
+    def _send(self, call: Call) -> Callable[[], object] | None:
+        """Have a call sent; returns what has it on its way, with others of the same connection."""
 
     @abstractmethod
     def interrupted(self) -> None:
@@ -127,26 +128,25 @@ class BatchingTransport(LoopTransport):
 
     def _flush(self) -> None:
         try:
-            self._flush_now()
+            self._flush_is_due = False
+            ready, self._ready = self._ready, {}
+            # One at first: it finds out whether there is a server, and how the script is called
+            # there.
+            most = self._in_flight if self._is_answered else 1
+            pushes: list[Callable[[], object] | None] = []
+            for queue in ready.values():
+                while queue.gathered and (room := most - len(queue.calls)) > 0:
+                    if self._delayed and self._has_delayed(queue):
+                        break
+                    # In all calls that have room: so the replies of one are read while the next is
+                    # done.
+                    pushes.append(self._send(queue.next_call(room)))
+            for push in pushes:
+                if push is not None:
+                    push()  # all that was put there; it does nothing the second time
         except BaseException:
             self.interrupted()
             raise
-
-    def _flush_now(self) -> None:
-        self._flush_is_due = False
-        ready, self._ready = self._ready, {}
-        # One at first: it finds out whether there is a server, and how the script is called there.
-        most = self._in_flight if self._is_answered else 1
-        now = time.monotonic()
-        calls: list[Call] = []
-        for queue in ready.values():
-            while queue.gathered and (room := most - len(queue.calls)) > 0:
-                if self._delayed and self._has_delayed(queue):
-                    break
-                # In all calls that have room: so the replies of one are read while the next is
-                # done.
-                calls.append(queue.next_call(room, now))
-        self._send_now(calls)
 
     def _has_delayed(self, queue: TagQueue) -> bool:
         """Whether a call is to be sent again before any other of its tag."""

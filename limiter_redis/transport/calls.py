@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from limiter_redis.cluster.redirects import Retry
 from limiter_redis.cluster.replicas import Grants
-from limiter_redis.protocol import commands
 from limiter_redis.protocol.commands import BATCH
 from limiter_redis.transport.invocation import ScriptCall
 from limiter_redis.transport.pending import Pending
@@ -33,7 +32,7 @@ class TagQueue:
         self.calls: list[Call] = []
         self.singly = 0
 
-    def next_call(self, room: int, began_at: float) -> Call:
+    def next_call(self, room: int) -> Call:
         """Return the next call, one of so many that have room: so each has its part to do."""
         size = len(self.gathered)
         if size > WORTH_SPLITTING:
@@ -41,7 +40,7 @@ class TagQueue:
         if self.singly:
             self.singly -= 1
             size = 1
-        call = Call(self, self.gathered[:size], began_at)
+        call = Call(self, self.gathered[:size])
         # First: what is interrupted amid the two is in one list too many, not in none.
         self.calls.append(call)
         del self.gathered[:size]
@@ -58,26 +57,21 @@ class Call(ScriptCall):
 
     Attributes:
         queue: of their tag.
-        pending: the operations.
+        pending: the operations, and the futures of their replies.
+        operations: those alone.
         retry: how often it was sent, from the first failure on.
-        began_at: when it was made.
         sent_at: when it was sent.
     """
 
-    __slots__ = ("began_at", "pending", "queue", "retry", "sent_at")
+    __slots__ = ("operations", "pending", "queue", "retry", "sent_at")
 
-    def __init__(self, queue: TagQueue, asked: list[Pending], began_at: float) -> None:
-        super().__init__()
+    def __init__(self, queue: TagQueue, asked: list[Pending]) -> None:
+        self.form = None  # all else of a `ScriptCall` is there once it is encoded
         self.queue = queue
         self.pending = asked
+        self.operations = [each.operation for each in asked]
         self.retry: Retry | None = None
-        self.began_at = began_at
         self.sent_at = 0.0
-
-    @property
-    def operations(self) -> list[commands.Operation]:
-        """What was asked for."""
-        return [asked.operation for asked in self.pending]
 
 
 class Confirmation(NamedTuple):

@@ -96,7 +96,11 @@ class NodeConnection:
     def send(self, call: Call) -> None:
         """Send a call with the next `push`, when the connection is there and has room."""
         if self._stream is not None and len(self._in_flight) < IN_FLIGHT:
-            self._put(call)
+            self._out.append(call.encoded(self._encode, call.operations, self._invocation))
+            call.sent_at = time.monotonic()
+            self._in_flight.append(call)
+            if self._watch is None:
+                self._watch = self._loop.call_later(self._timeout, self._look_at_the_clock)
             return
         self._waiting.append(call)
         if self._stream is None and self._opening is None:
@@ -166,13 +170,6 @@ class NodeConnection:
             stream.abandon()
         abandon_pool(self._client)
 
-    def _put(self, call: Call) -> None:
-        self._out.append(call.encoded(self._encode, call.operations, self._invocation))
-        call.sent_at = time.monotonic()
-        self._in_flight.append(call)
-        if self._watch is None:
-            self._watch = self._loop.call_later(self._timeout, self._look_at_the_clock)
-
     def _look_at_the_clock(self) -> None:
         try:
             self._look_now()
@@ -228,48 +225,45 @@ class NodeConnection:
 
     def _flush(self) -> None:
         while self._waiting and self._stream is not None and len(self._in_flight) < IN_FLIGHT:
-            self._put(self._waiting.popleft())
+            self.send(self._waiting.popleft())
         self.push()
 
     def _receive(self, reply: Reply) -> None:
         try:
-            self._receive_now(reply)
+            if not self._in_flight:
+                self.fail(Unreadable("the server sent a reply that nobody asked for"))
+                return
+            expected = self._in_flight[0]
+            if isinstance(expected, Confirmation):
+                self._in_flight.popleft()
+                self._answering.confirmed(self, expected, reply if isinstance(reply, int) else 0)
+                return
+            if expected.loads and not isinstance(reply, Unreadable):
+                expected.loaded(reply, self._invocation)
+                return
+            self._in_flight.popleft()
+            lines: list[str] | None = None
+            if not isinstance(reply, RedisError):
+                try:
+                    lines = replies.lines_of(reply, len(expected.pending))
+                except Unreadable as error:
+                    reply = error
+            if lines is not None:
+                if self._min_replicas is None or not self._ask_replicas(expected, lines):
+                    self._answering.carried_out(self, expected, lines)
+            elif expected.change_form(reply, self._invocation, expected.operations):
+                self._send_in_other_form(expected)
+            else:
+                self._answering.refused(self, expected, reply)
+                if isinstance(reply, ReadOnlyError | AuthenticationError):
+                    # It may be another server that is written to by now, or another password.
+                    self._refusals.note(reply)
+                    self.fail(reply)
+            if self._waiting:
+                self._flush()
         except BaseException:
             self._answering.interrupted()
             raise
-
-    def _receive_now(self, reply: Reply) -> None:
-        if not self._in_flight:
-            self.fail(Unreadable("the server sent a reply that nobody asked for"))
-            return
-        expected = self._in_flight[0]
-        if isinstance(expected, Confirmation):
-            self._in_flight.popleft()
-            self._answering.confirmed(self, expected, reply if isinstance(reply, int) else 0)
-            return
-        if expected.loads and not isinstance(reply, Unreadable):
-            expected.loaded(reply, self._invocation)
-            return
-        self._in_flight.popleft()
-        lines: list[str] | None = None
-        if not isinstance(reply, RedisError):
-            try:
-                lines = replies.lines_of(reply, len(expected.pending))
-            except Unreadable as error:
-                reply = error
-        if lines is not None:
-            if self._min_replicas is None or not self._ask_replicas(expected, lines):
-                self._answering.carried_out(self, expected, lines)
-        elif expected.change_form(reply, self._invocation, expected.operations):
-            self._send_in_other_form(expected)
-        else:
-            self._answering.refused(self, expected, reply)
-            if isinstance(reply, ReadOnlyError | AuthenticationError):
-                # It may be another server that is written to by now, or another password.
-                self._refusals.note(reply)
-                self.fail(reply)
-        if self._waiting:
-            self._flush()
 
     def _ask_replicas(self, call: Call, lines: list[str]) -> bool:
         """Have replicas confirm a call's grants, if there are any."""
