@@ -73,9 +73,9 @@ class Series:
         return found
 
     def begin_wait(self) -> Callable[[], object]:
-        """Count a call that waits from now on; returns what counts that it waits no more.
+        """Count a call that waits from now on; returns a function that counts it no more.
 
-        So does the collector: what is returned may be lost, if an exception is thrown in.
+        If an exception is thrown in, that function may be lost: its collection has the same effect.
         """
         self.is_waited_for = True
         waiting, wait = self.waiting, _Wait()

@@ -35,7 +35,7 @@ REDIS_IN_PAGES = ("redis://localhost:6379/0", "redis+cluster://localhost:7000")
 ELSEWHERE = {
     "fastmcp": "FastMCP has an environment of its own",
     "openai": "the SDK of OpenAI, in the group dev",
-    "prefect": "Prefect has a server of its own, and is in no environment of the tests",
+    "prefect": "Prefect has an environment of its own: make test-prefect",
     "redis_semaphore": "a peer, in the group test",
     "steindamm": "a peer, in the group test",
 }
