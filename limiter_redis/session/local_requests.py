@@ -189,6 +189,10 @@ class LocalRequests(EntryTable):
         for each in gone:
             self._step(each, Event.CALLER_GONE, now)
 
+    def happened(self, entry: Entry, event: Event, now: float) -> None:
+        """Something happened to a request that says no more than the event."""
+        self._step(entry, event, now)
+
     def in_the_way(self, request: Request) -> list[Entry]:
         """Return what is to be released before a job is asked for again."""
         return [entry for entry in self.releasing if entry.request.id == request.id]

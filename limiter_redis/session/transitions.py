@@ -83,9 +83,6 @@ class EntryTable:
         if entry.early is not None and state is HELD:
             self._take_early(entry, now)
 
-    happened = _step
-    """Something happened to a request; by this name for events that say no more than themselves."""
-
     def _ended(
         self,
         entry: Entry,
