@@ -13,6 +13,7 @@ from limiter_celery._delivery import Delivery, job_of
 from limiter_celery._parked_tasks import ParkedTasks
 from limiter_celery._release_tracker import ReleaseTracker
 from limiter_celery._revocations import Revocations, have_in_common, stamps_of
+from limiter_celery._start_reservations import StartReservations
 from limiter_core import LimitReached, StoreError, Superseded
 from limiter_core.jobs import Held, SyncJobGate, Waiting
 from limiter_core.lease import SyncLease
@@ -33,6 +34,7 @@ class Admission:
 
     gate: SyncJobGate
     markers: CompletionMarkers
+    starts: StartReservations
     revocations: Revocations
     parked_tasks: ParkedTasks
     releases: ReleaseTracker
@@ -60,10 +62,12 @@ class Admission:
         delivery: Delivery = request.delivery
         if delivery.handed_over or request.revoked():
             return False
-        if delivery.has_slot():
+        if delivery.lease is not None:
             return True
         if delivery.is_local:
-            # It came too late: the slot may be another's by now, and its ticket is offered again.
+            if delivery.has_slot() and self._may_start(delivery):
+                return True
+            # It came too late, and its ticket is offered again; or another delivery has started.
             delivery.handed_over = True
             _celery.state.task_ready(request)
             return False
@@ -108,6 +112,11 @@ class Admission:
         try:
             is_revoked = self._was_revoked(request)
             is_to_run = not is_revoked and not self._is_copy(request, outcome)
+            if is_to_run and self._starts_elsewhere(request, outcome):
+                self.gate.take_back(outcome)
+                # Its worker may die before that: then it is this delivery that starts.
+                self.deferred.retry_later(request, RETRY_AFTER)
+                return False
         except BaseException:
             if isinstance(outcome, SyncLease):
                 self.gate.take_back(outcome)
@@ -126,6 +135,24 @@ class Admission:
                 self.gate.report_removed(request.delivery.ticket, function=request.name)
         _let_go(request)
         return False
+
+    def _may_start(self, delivery: Delivery) -> bool:
+        """Whether a local delivery still has its grant, and no other one starts."""
+        try:
+            return self.starts.may_start(delivery.ticket, *delivery.grant)
+        except StoreError:
+            return False
+
+    def _starts_elsewhere(self, request: Any, outcome: SyncLease | Waiting) -> bool:
+        """Whether a worker starts the task that has delivered it to itself.
+
+        Raises:
+            StoreError: the store could not be used.
+        """
+        delivery: Delivery = request.delivery
+        if not delivery.waited or request.task.acks_late or isinstance(outcome, Waiting):
+            return False
+        return bool(outcome.fencing_token) and self.starts.starts_elsewhere(delivery.ticket)
 
     def _was_revoked(self, request: Any) -> bool:
         """Whether a task was revoked while it waited, before this worker could load what was.

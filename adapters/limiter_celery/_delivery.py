@@ -28,6 +28,7 @@ class Delivery:
     received_at: float
     is_local: bool = False  # delivered by this process: only the ticket has its message
     reserved_until: float = 0.0  # of a local one: how long its slot is kept though not claimed
+    grant: tuple[tuple[str, ...], int] = ((), 0)  # of a local one: its keys, and the fencing token
     lease: SyncLease | None = None  # its slot, once it was claimed
     outcome_unknown: bool = False  # the store was asked for it, and the reply was lost
     submitted: bool = False  # it was given to the pool, or is about to be

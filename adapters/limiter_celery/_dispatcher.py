@@ -66,11 +66,11 @@ class Dispatcher:
             and self.worker.in_own_step
             and self._can_run(message)
         ):
-            token = notice.answer.fencing_token
+            grant = tuple(key for key, _ in notice.limits), notice.answer.fencing_token
             until = time.monotonic() + self.claim * _PART_OF_CLAIM
             with self._lock:
                 self._coming += 1
-            self.main_loop.call_soon(lambda: self._deliver(notice.id, message, token, until))
+            self.main_loop.call_soon(lambda: self._deliver(notice.id, message, grant, until))
         else:
             self.publisher.publish_later(notice.id, message)
 
@@ -94,7 +94,9 @@ class Dispatcher:
         busy = len(_celery.state.reserved_requests) + self._coming
         return bool(busy < consumer.pool.num_processes)
 
-    def _deliver(self, ticket: str, message: ParkedMessage, token: int, until: float) -> None:
+    def _deliver(
+        self, ticket: str, message: ParkedMessage, grant: tuple[tuple[str, ...], int], until: float
+    ) -> None:
         """Deliver a task in this process; in the main loop."""
         with self._lock:
             self._coming -= 1
@@ -106,7 +108,8 @@ class Dispatcher:
         delivery.is_local = True
         delivery.order = message.order
         delivery.reserved_until = until
-        request.request_dict["limiter_fencing_token"] = token
+        delivery.grant = grant
+        request.request_dict["limiter_fencing_token"] = grant[1]
         weakref.finalize(request, self._publish_unless_started, delivery, message).atexit = False
         self._delivered[request] = message
         if request.revoked():

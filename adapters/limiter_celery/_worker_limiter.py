@@ -28,6 +28,7 @@ from limiter_celery._request_factory import RequestFactory
 from limiter_celery._revocations import Revocations
 from limiter_celery._revoke_commands import RevokeReceiver
 from limiter_celery._scheduler import Scheduler
+from limiter_celery._start_reservations import StartReservations
 from limiter_celery._sweeper import Sweeper
 from limiter_celery._task import check_task
 from limiter_celery._worker_state import WorkerState
@@ -117,6 +118,7 @@ class WorkerLimiter:
         admission = Admission(
             gate=gate,
             markers=markers,
+            starts=StartReservations(face, settings.name, settings.claim),
             revocations=revocations,
             parked_tasks=parked_tasks,
             releases=releases,

@@ -32,6 +32,7 @@ from limiter_celery._release_tracker import ReleaseTracker
 from limiter_celery._request import LimitedRequest, RequestParts
 from limiter_celery._revocations import Revocations
 from limiter_celery._scheduler import Scheduler
+from limiter_celery._start_reservations import StartReservations
 from limiter_celery._worker_state import WorkerState
 from limiter_core.jobs import SyncJobGate
 from limiter_core.requests import Notice
@@ -126,6 +127,7 @@ class Parts:
         self.admission = Admission(
             gate=self.gate,
             markers=self.markers,
+            starts=StartReservations(self.tickets, NAME, 30.0),
             revocations=self.revocations,
             parked_tasks=self.parked_tasks,
             releases=self.releases,

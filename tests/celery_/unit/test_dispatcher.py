@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from celery import states
 from celery.bootsteps import CLOSE
+from celery.exceptions import TaskRevokedError
 from celery.worker import state
 
 from limiter_celery._delivery import job_of
@@ -14,6 +15,8 @@ from limiter_celery._request_factory import RequestFactory
 from limiter_core.jobs import Waiting
 
 from ._parts import Parts
+
+KEY = "user=eve"
 
 
 @pytest.fixture
@@ -82,6 +85,52 @@ def test_a_task_is_delivered_here_without_the_broker(parts: Parts, dispatcher: D
     assert request in state.reserved_requests
     parts.finish()
     assert parts.published() == 0
+
+
+def test_a_task_whose_notice_is_repeated_runs_once(parts: Parts, dispatcher: Dispatcher) -> None:
+    """To a worker that has just come: a notice may have been sent while none was there."""
+    parts.consumer.pool.limit = 3
+    dispatch(parts, dispatcher, "one")
+    (notice,) = parts.notices
+    with parts.worker.own_step():
+        dispatcher.dispatch(notice)
+    dispatcher.dispatch(notice)
+    parts.main_loop.run_pending()
+    first, second = parts.consumer.processed
+    parts.admission.admit(first)
+    parts.finish()
+    published = parts.receive(None)
+    for copy in (second, published):
+        with pytest.raises(TaskRevokedError):  # the first is about to start
+            parts.admission.admit(copy)
+    assert not published.message.acknowledged, "the first may die before that"
+    parts.releases.on_start(first)
+    assert parts.tickets.inspect(KEY).in_use == 1
+    state.task_ready(first)
+    parts.releases.on_end(first)
+    with pytest.raises(TaskRevokedError):  # it has run
+        parts.admission.admit(published)
+    assert published.message.acknowledged
+    assert parts.tickets.inspect(KEY).in_use == 0
+
+
+def test_a_published_task_starts_before_a_local_one_of_the_same_grant(
+    parts: Parts, dispatcher: Dispatcher
+) -> None:
+    parts.consumer.pool.limit = 3
+    dispatch(parts, dispatcher, "one")
+    (notice,) = parts.notices
+    dispatcher.dispatch(notice)
+    parts.main_loop.run_pending()
+    (local,) = parts.consumer.processed
+    parts.finish()
+    published = parts.receive(None)
+    parts.admission.admit(published)
+    with pytest.raises(TaskRevokedError):
+        parts.admission.admit(local)
+    assert local not in state.reserved_requests
+    assert parts.tickets.inspect(KEY).in_use == 1
+    parts.releases.on_end(published)
 
 
 def test_a_task_that_is_acknowledged_late_goes_through_the_broker(
