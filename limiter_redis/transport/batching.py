@@ -140,7 +140,11 @@ class BatchingTransport(LoopTransport):
                         break
                     # In all calls that have room: so the replies of one are read while the next is
                     # done.
-                    pushes.append(self._send(queue.next_call(room)))
+                    push = self._send(queue.next_call(room))
+                    if push is not None and queue is self._only_queue:
+                        push()  # the server begins with it while the next one is written
+                    else:
+                        pushes.append(push)
             for push in pushes:
                 if push is not None:
                     push()  # all that was put there; it does nothing the second time
