@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from limiter_celery._release_tracker import ReleaseTracker
 from limiter_celery._revocations import Revocations, have_in_common, stamps_of
 from limiter_celery._start_reservations import StartReservations
 from limiter_core import LimitReached, StoreError, Superseded
-from limiter_core.jobs import Held, SyncJobGate, Waiting
+from limiter_core.jobs import Held, Job, SyncJobGate, Waiting
 from limiter_core.lease import SyncLease
 from limiter_core.system_clock import system_clock as time
 
@@ -99,7 +100,7 @@ class Admission:
             job = job_of(request)
             if job is None:
                 return True  # without a slot: its arguments do not fit, so its body will raise
-            outcome = self.gate.admit(job, self.releases.on_lost(request), confirmed=False)
+            outcome = self._claim(request, job)
         except (LimitReached, Superseded, StoreError):
             raise
         except Exception as error:  # noqa: BLE001  # of a strategy, or a function of the call
@@ -108,15 +109,16 @@ class Admission:
         if isinstance(outcome, Held):
             self._meet_holder(request, outcome)
             return False
+        if outcome is None:
+            if self._has_finished(request.delivery):
+                _let_go(request)
+            else:  # the worker of the other one may die before that: then this one starts
+                self.deferred.retry_later(request, RETRY_AFTER)
+            return False
         # With its slot, or its place in line, in hand: so no other delivery finishes meanwhile.
         try:
             is_revoked = self._was_revoked(request)
             is_to_run = not is_revoked and not self._is_copy(request, outcome)
-            if is_to_run and self._starts_elsewhere(request, outcome):
-                self.gate.take_back(outcome)
-                # Its worker may die before that: then it is this delivery that starts.
-                self.deferred.retry_later(request, RETRY_AFTER)
-                return False
         except BaseException:
             if isinstance(outcome, SyncLease):
                 self.gate.take_back(outcome)
@@ -139,20 +141,28 @@ class Admission:
     def _may_start(self, delivery: Delivery) -> bool:
         """Whether a local delivery still has its grant, and no other one starts."""
         try:
-            return self.starts.may_start(delivery.ticket, *delivery.grant)
+            return self.starts.reserve_unclaimed(delivery.ticket, delivery.id, *delivery.grant)
         except StoreError:
             return False
 
-    def _starts_elsewhere(self, request: Any, outcome: SyncLease | Waiting) -> bool:
-        """Whether a worker starts the task that has delivered it to itself.
+    def _claim(self, request: Any, job: Job) -> SyncLease | Waiting | Held | None:
+        """Ask for the slots of a task; None where another delivery of the same grant starts.
 
         Raises:
             StoreError: the store could not be used.
+            LimitReached, Superseded: it is not to run.
         """
         delivery: Delivery = request.delivery
-        if not delivery.waited or request.task.acks_late or isinstance(outcome, Waiting):
-            return False
-        return bool(outcome.fencing_token) and self.starts.starts_elsewhere(delivery.ticket)
+        on_lost = self.releases.on_lost(request)
+        if not delivery.waited or request.task.acks_late:  # else none is delivered within a worker
+            return self.gate.admit(job, on_lost, confirmed=False)
+        if not self.starts.reserve(delivery.ticket, delivery.id):
+            return None
+        try:
+            return self.gate.admit(job, on_lost, confirmed=False)
+        finally:
+            with suppress(StoreError):  # it ends by itself
+                self.starts.release(delivery.ticket, delivery.id)
 
     def _was_revoked(self, request: Any) -> bool:
         """Whether a task was revoked while it waited, before this worker could load what was.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +39,7 @@ class Delivery:
     requeued: bool = False  # the broker has its message again
     has_marker: bool = False  # its completion is noted, for late copies
     finished: bool = False  # its slot was given back
+    id: str = field(default_factory=lambda: uuid.uuid4().hex, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @property

@@ -30,6 +30,15 @@ class ExpiringSet:
         if self._seconds > 0:
             self._store.acquire(self._request(member, Mode.TRY))
 
+    def add_for(self, member: str, owner: str) -> bool:
+        """Add a member for an owner; False if it is there for another one."""
+        request = self._request(member, Mode.TRY)._replace(payload=b"", claimant=owner)
+        return isinstance(self._store.acquire(request), Granted)
+
+    def remove_of(self, member: str, owner: str) -> None:
+        """Remove a member, if it is there for this owner."""
+        self._store.release_claim(member, [self._key], owner)
+
     def remove(self, member: str) -> None:
         """Remove a member, if it is there."""
         if self._seconds > 0:

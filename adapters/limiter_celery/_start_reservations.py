@@ -3,9 +3,8 @@
 A worker that has just come is told of grants that were not claimed yet, since their notices may
 have been sent while no worker was there. If a task is delivered within a worker, its slot is
 claimed only when its body has started, so that the ticket keeps the message until the pool has it.
-So such a delivery notes that it starts, and then looks whether another one has claimed the slot. A
-delivery by the broker claims it, and then looks for such a note. At least one of two sees the
-other.
+So whichever delivery is to start reserves that first: one within a worker until its body has
+started, one by the broker until it has claimed the slot.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from limiter_core.store import SyncStore
 
 
 class StartReservations:
-    """The notes that the workers of one name share; all methods may raise StoreError.
+    """The reservations that the workers of one name share; all methods may raise StoreError.
 
     Args:
         store: where they are kept, and where the tickets are.
@@ -27,31 +26,37 @@ class StartReservations:
 
     def __init__(self, store: SyncStore, name: str, seconds: float) -> None:
         self._store = store
-        self._notes = ExpiringSet(store, f"{name}:starts", seconds)
+        self._reservations = ExpiringSet(store, f"{name}:starts", seconds)
 
-    def may_start(self, ticket: str, keys: tuple[str, ...], token: int) -> bool:
-        """Note that a delivery within this worker starts; whether it still has its grant.
+    def reserve(self, ticket: str, owner: str) -> bool:
+        """Reserve the start of a task attempt for a delivery; False if another one has it."""
+        return self._reservations.add_for(_member(ticket), owner)
+
+    def release(self, ticket: str, owner: str) -> None:
+        """End the reservation of a delivery: it has claimed its slot, or does not start."""
+        self._reservations.remove_of(_member(ticket), owner)
+
+    def reserve_unclaimed(self, ticket: str, owner: str, keys: tuple[str, ...], token: int) -> bool:
+        """Reserve the start for a delivery within a worker, which has not claimed its slot.
 
         Args:
             ticket: names the attempt of the task.
+            owner: names the delivery.
             keys: of its limits.
             token: the fencing token of the grant.
+
+        Returns:
+            Whether it may start: the grant is there still, and nothing has claimed it.
         """
-        member = _member(ticket)
-        if self._notes.age(member) is not None:
+        if not self.reserve(ticket, owner):
             return False
-        self._notes.add(member)
         demands = tuple(Demand(key, 1) for key in keys)
-        look = Request(ticket, demands, lease=1.0, mode=Mode.LOOK, payload=b"", claimant=member)
+        look = Request(ticket, demands, lease=1.0, mode=Mode.LOOK, payload=b"", claimant=owner)
         answer = self._store.acquire(look)
         if isinstance(answer, Granted) and answer.fencing_token == token:
             return True
-        self._notes.remove(member)
+        self.release(ticket, owner)
         return False
-
-    def starts_elsewhere(self, ticket: str) -> bool:
-        """Whether a delivery within another worker starts, or has started, in these seconds."""
-        return self._notes.age(_member(ticket)) is not None
 
 
 def _member(ticket: str) -> str:

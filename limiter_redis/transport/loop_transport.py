@@ -74,7 +74,7 @@ class LoopTransport(ABC):
 
     @abstractmethod
     async def _close(self) -> None:
-        """Close the connections; who waits for a reply is told so."""
+        """Close the connections; what waits for a reply fails."""
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
         # `asyncio.run` closes the generators that are not finished: so that a program that never

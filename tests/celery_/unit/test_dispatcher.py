@@ -92,6 +92,7 @@ def test_a_task_whose_notice_is_repeated_runs_once(parts: Parts, dispatcher: Dis
     parts.consumer.pool.limit = 3
     dispatch(parts, dispatcher, "one")
     (notice,) = parts.notices
+    park(parts, "one")
     with parts.worker.own_step():
         dispatcher.dispatch(notice)
     dispatcher.dispatch(notice)
@@ -104,6 +105,7 @@ def test_a_task_whose_notice_is_repeated_runs_once(parts: Parts, dispatcher: Dis
         with pytest.raises(TaskRevokedError):  # the first is about to start
             parts.admission.admit(copy)
     assert not published.message.acknowledged, "the first may die before that"
+    assert parts.tickets.inspect(KEY).waiting == 1, "the slot is the first one's all the time"
     parts.releases.on_start(first)
     assert parts.tickets.inspect(KEY).in_use == 1
     state.task_ready(first)
@@ -111,7 +113,7 @@ def test_a_task_whose_notice_is_repeated_runs_once(parts: Parts, dispatcher: Dis
     with pytest.raises(TaskRevokedError):  # it has run
         parts.admission.admit(published)
     assert published.message.acknowledged
-    assert parts.tickets.inspect(KEY).in_use == 0
+    assert parts.tickets.inspect(KEY).waiting == 0, "the next one has its turn"
 
 
 def test_a_published_task_starts_before_a_local_one_of_the_same_grant(
