@@ -28,7 +28,7 @@ def with_absolute_links(text: str, source: str, version: str) -> str:
 
 def get_metadata_hook() -> type[Any]:
     """Return the hook. Hatchling is there where it builds, and need not be where tests run."""
-    from hatchling.metadata.plugin.interface import MetadataHookInterface  # noqa: PLC0415
+    from hatchling.metadata.plugin.interface import MetadataHookInterface  # noqa: PLC0415  (see above)
 
     class LongDescription(MetadataHookInterface):
         def update(self, metadata: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
 
 def get_build_hook() -> type[Any]:
     """Return the hook. Hatchling is there where it builds, and need not be where tests run."""
-    from hatchling.builders.hooks.plugin.interface import BuildHookInterface  # noqa: PLC0415
+    from hatchling.builders.hooks.plugin.interface import BuildHookInterface  # noqa: PLC0415  (see above)
 
     class ScriptWithoutComments(BuildHookInterface):
         def initialize(self, version: str, build_data: dict[str, Any]) -> None:
