@@ -2,12 +2,10 @@
 
 from importlib import import_module
 
-try:
+from limiter_core.extras import extra
+
+with extra("redis", "the Redis store needs redis-py"):
     import_module("redis")
-except ImportError as error:
-    raise ImportError(
-        'the Redis store needs redis-py: pip install "concurrency-limits[redis]"'
-    ) from error
 
 from limiter_redis.store import RedisStore, store_from_url
 

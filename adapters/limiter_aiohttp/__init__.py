@@ -8,12 +8,10 @@
 
 from importlib import import_module
 
-try:
+from limiter_core.extras import extra
+
+with extra("aiohttp", "limits for aiohttp need aiohttp"):
     import_module("aiohttp")
-except ImportError as error:
-    raise ImportError(
-        'limits for aiohttp need aiohttp: pip install "concurrency-limits[aiohttp]"'
-    ) from error
 
 from limiter_aiohttp._middleware import LimitMiddleware
 

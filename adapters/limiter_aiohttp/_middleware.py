@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Sequence
 
 from aiohttp import (
     ClientHandlerType,
@@ -20,9 +19,8 @@ from aiohttp import (
     ClientResponse,
     ConnectionTimeoutError,
 )
-from yarl import URL
 
-from limiter_core import ConcurrencyLimit, LeaseLost, Limiter, LimiterError, LimitReached
+from limiter_core import ConcurrencyLimit, LeaseLost, Limiter, LimitReached
 from limiter_core.streams import check_async_limits
 from limiter_http.errors import ErrorClasses, client_error
 from limiter_http.requests import RequestView
@@ -31,15 +29,7 @@ _ERRORS: ErrorClasses = {LimitReached: ConnectionTimeoutError, LeaseLost: Client
 
 
 class _View(RequestView):
-    adapter: ClassVar[str | None] = "aiohttp"
-
-
-class _Request(NamedTuple):
-    """The parts that strategies see; without the rest, which refers to the response."""
-
-    method: str
-    url: URL
-    headers: Mapping[str, str]
+    adapter = "aiohttp"
 
 
 class LimitMiddleware:
@@ -91,10 +81,9 @@ class LimitMiddleware:
     ) -> None:
         """Hold a slot from the request to the end of its response."""
         caller: asyncio.Future[ClientResponse] | None = answered
-        view = _View(_Request(request.method, request.url, request.headers))
         kept: weakref.ref[ClientResponse] | None = None
         try:
-            async with self._limiter.hold(self._limits, view):
+            async with self._limiter.hold(self._limits, _View(request)):
                 response = await handler(request)
                 if answered.done():  # its caller was cancelled
                     response.close()
@@ -110,10 +99,9 @@ class LimitMiddleware:
                 caller.cancel()
             raise
         except Exception as error:  # noqa: BLE001  (the caller gets it)
-            mapped = client_error(error, _ERRORS) if isinstance(error, LimiterError) else error
+            mapped = client_error(error, _ERRORS)
             if caller is None:
-                lost = None if kept is None else kept()
-                if lost is not None:
+                if kept is not None and (lost := kept()) is not None:
                     lost.content.set_exception(mapped)
                     lost.close()
             elif not caller.done():

@@ -15,12 +15,10 @@ A job that has to wait stays in arq's own queue: it holds no worker slot and spe
 
 from importlib import import_module
 
-try:
+from limiter_core.extras import extra
+
+with extra("arq", "the arq adapter needs arq 0.28"):
     import_module("arq")
-except ImportError as error:
-    raise ImportError(
-        'the arq adapter needs arq 0.28: pip install "concurrency-limits[arq]"'
-    ) from error
 
 from limiter_arq._decorator import limited
 from limiter_arq._worker import LimitedWorker

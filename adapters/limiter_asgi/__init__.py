@@ -10,12 +10,10 @@ when, and what a strategy sees of a request.
 
 from importlib import import_module
 
-try:
+from limiter_core.extras import extra
+
+with extra("asgi", "limits for ASGI apps need starlette"):
     import_module("starlette")
-except ImportError as error:
-    raise ImportError(
-        'limits for ASGI apps need starlette: pip install "concurrency-limits[asgi]"'
-    ) from error
 
 from limiter_asgi._dependency import limit
 from limiter_asgi._middleware import LimitMiddleware

@@ -18,7 +18,7 @@ from limiter_asgi._refusals import TRY_AGAIN_LATER, check_on_refused, refused
 from limiter_asgi._view import RequestView
 from limiter_core import ConcurrencyLimit, ConfigurationError, Lease, Limiter
 from limiter_core.streams import ClientGone, check_async_limits, hold_for_client
-from limiter_http.refusals import REFUSALS, ends_request
+from limiter_http.refusals import REFUSALS
 
 OLDEST = (0, 118)
 """The first release of FastAPI that leaves a dependency after the response was sent."""
@@ -72,9 +72,9 @@ def limit(
         except ClientGone:
             _leave(connection)
         except REFUSALS as error:
-            if not ends_request(error, lease):
+            refusal = refused(error, status, lease)
+            if refusal is None:
                 raise
-            refusal = refused(error, status)
             if isinstance(connection, WebSocket):
                 raise WebSocketException(TRY_AGAIN_LATER, refusal.problem["detail"]) from error
             raise refusal from error

@@ -14,7 +14,7 @@ from limiter_asgi._refusals import TRY_AGAIN_LATER, check_on_refused, refused, s
 from limiter_asgi._view import RequestView
 from limiter_core import ConcurrencyLimit, ConfigurationError, Lease, Limiter
 from limiter_core.streams import ClientGone, check_async_limits, hold_for_client
-from limiter_http.refusals import REFUSALS, ends_request
+from limiter_http.refusals import REFUSALS
 
 GivenArguments = Mapping[str, Any]
 
@@ -105,10 +105,11 @@ class LimitMiddleware:
         except ClientGone:
             return
         except REFUSALS as error:
-            if not ends_request(error, lease):
+            refusal = refused(error, self._on_refused, lease)
+            if refusal is None:
                 raise
             if not begun_by:
-                await send_refusal(refused(error, self._on_refused), scope, receive, send)
+                await send_refusal(refusal, scope, receive, send)
             elif begun_by == "websocket.accept":
                 await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
             else:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from limiter_core import ConfigurationError, LimiterError
+from limiter_core import ConfigurationError, Lease
 from limiter_http.refusals import refusal_of
 
 TRY_AGAIN_LATER = 1013
@@ -46,24 +46,25 @@ def check_on_refused(status: object) -> int:
     )
 
 
-def refused(error: LimiterError, on_refused: int) -> RequestRefused:
-    """Return the answer to a request.
+def refused(error: Exception, on_refused: int, lease: Lease | None = None) -> RequestRefused | None:
+    """Return the answer to a request; None if the error is not about its slot.
 
     Args:
         error: one of `REFUSALS`.
         on_refused: the status of a refusal; where the store is unavailable, it is 503.
+        lease: of the request; None before it has a slot.
     """
-    refusal = refusal_of(error)
+    refusal = refusal_of(error, lease)
+    if refusal is None:
+        return None
     status = 503 if refusal.reason == "unavailable" else on_refused
     problem: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": refusal.detail,
-        "reason": refusal.reason,
+        **refusal.fields(),
     }
-    if refusal.limit:
-        problem["limit"] = refusal.limit
     headers: dict[str, str] = {}
     if refusal.retry_after is not None:
         headers["retry-after"] = str(max(1, math.ceil(refusal.retry_after)))

@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from limiter_core import ArgumentView, KeyDerivationError, register_key_type
 from limiter_core.arguments import function_name_of
-from limiter_http.arguments import ReadArguments, Readers
+from limiter_http.arguments import ReadArguments, Readers, Reasons
 
 _ENDPOINTS = (FunctionType, MethodType, functools.partial, type)
 """What routes lead to; a mounted app is an object of its own class."""
@@ -61,7 +61,7 @@ class _RequestArguments(ReadArguments):
         "route": _route,
         "path_params": lambda scope: scope.get("path_params") if _has_endpoint(scope) else None,
     }
-    why_not: ClassVar[Mapping[str, str]] = {
+    why_not: ClassVar[Reasons] = {
         "client": "the server gives no address of the client, as on a Unix socket",
         "user": "no authentication middleware runs outside of the limit",
         "route": f"{_AFTER_ROUTING} (older releases of Starlette never say it)",

@@ -25,12 +25,10 @@ private names of Celery and kombu::
 
 from importlib import import_module
 
-try:
+from limiter_core.extras import extra
+
+with extra("celery", "the Celery adapter needs Celery"):
     import_module("celery")
-except ImportError as error:
-    raise ImportError(
-        'the Celery adapter needs Celery: pip install "concurrency-limits[celery]"'
-    ) from error
 
 from limiter_celery._install import install
 from limiter_celery._task import LimitedTask

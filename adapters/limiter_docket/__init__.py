@@ -8,12 +8,10 @@ the slot brings it forward.
 
 from importlib import import_module
 
-try:
+from limiter_core.extras import extra
+
+with extra("docket", "limits for Docket need pydocket"):
     import_module("docket")
-except ImportError as error:
-    raise ImportError(
-        'limits for Docket need pydocket: pip install "concurrency-limits[docket]"'
-    ) from error
 
 from limiter_core import LIMIT_BY, ConcurrencyStrategy, ConflictResolution
 from limiter_docket._gates import set_store, store_of

@@ -2,18 +2,15 @@
 
     mcp.add_middleware(LimitMiddleware(limiter, ConcurrencyLimit(LIMIT_BY.fn_name, 4)))
 
-`docs/how-to/fastmcp.md` says what is held when, and how to limit background tasks, which
-this does not.
+`docs/how-to/fastmcp.md` says what is held when, and how to limit background tasks.
 """
 
 from importlib import import_module
 
-try:
+from limiter_core.extras import extra
+
+with extra("fastmcp", "limits for FastMCP need fastmcp"):
     import_module("fastmcp")
-except ImportError as error:
-    raise ImportError(
-        'limits for FastMCP need fastmcp: pip install "concurrency-limits[fastmcp]"'
-    ) from error
 
 from limiter_fastmcp._middleware import LimitMiddleware
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
+from fastmcp.server.middleware import CallNext, Middleware
 from fastmcp.tools.base import ToolResult
 from mcp import MCPError
 from mcp_types import CallToolRequestParams
 
-from limiter_core import ConcurrencyLimit, Lease, Limiter, LimiterError
+from limiter_core import ConcurrencyLimit, Lease, Limiter
 from limiter_core.streams import check_async_limits
-from limiter_fastmcp._view import ToolCallView
-from limiter_http.refusals import REFUSALS, ends_request, refusal_of
+from limiter_fastmcp._view import ToolCall, ToolCallView
+from limiter_http.refusals import REFUSALS, refusal_of
 
 REFUSED = -32000
 """The code of a refusal; the first of those that JSON-RPC leaves to servers."""
@@ -44,9 +43,7 @@ class LimitMiddleware(Middleware):
         self._limiter = limiter
 
     async def on_call_tool(
-        self,
-        context: MiddlewareContext[CallToolRequestParams],
-        call_next: CallNext[CallToolRequestParams, ToolResult],
+        self, context: ToolCall, call_next: CallNext[CallToolRequestParams, ToolResult]
     ) -> ToolResult:
         """Call a tool when there is a slot for it."""
         lease: Lease | None = None
@@ -55,17 +52,10 @@ class LimitMiddleware(Middleware):
             async with self._limiter.hold(self._limits, view) as lease:
                 return await call_next(context)
         except REFUSALS as error:
-            if ends_request(error, lease):
-                raise _answer(error) from error
-            raise
-
-
-def _answer(error: LimiterError) -> MCPError:
-    """Return the answer to a call that is refused."""
-    refusal = refusal_of(error, "tool call")
-    data: dict[str, Any] = {"reason": refusal.reason}
-    if refusal.limit:
-        data["limit"] = refusal.limit
-    if refusal.retry_after is not None:
-        data["retry_after"] = round(refusal.retry_after, 3)
-    return MCPError(REFUSED, refusal.detail, data)
+            refusal = refusal_of(error, lease, "tool call")
+            if refusal is None:
+                raise
+            data = refusal.fields()
+            if refusal.retry_after is not None:
+                data["retry_after"] = round(refusal.retry_after, 3)
+            raise MCPError(REFUSED, refusal.detail, data) from error

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 from fastmcp.server.dependencies import get_access_token
 from fastmcp.server.middleware import MiddlewareContext
@@ -13,12 +12,12 @@ from mcp_types import CallToolRequestParams
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from limiter_core import ArgumentView, register_key_type
-from limiter_http.arguments import ReadArguments, Readers
+from limiter_http.arguments import ReadArguments, Readers, Reasons
 
-_Context = MiddlewareContext[CallToolRequestParams]
+ToolCall = MiddlewareContext[CallToolRequestParams]
 
 
-def _session(context: _Context) -> str | None:
+def _session(context: ToolCall) -> str | None:
     server = context.fastmcp_context
     request = None if server is None else server.request_context
     if server is None or request is None or request.protocol_version in MODERN_PROTOCOL_VERSIONS:
@@ -26,25 +25,18 @@ def _session(context: _Context) -> str | None:
     return server.session_id
 
 
-class _Call(NamedTuple):
-    context: _Context
-    given: Mapping[str, Any]
-
-
 class _Arguments(ReadArguments):
     __slots__ = ()
 
     owner = "a tool call"
     readers: ClassVar[Readers] = {
-        "tool": lambda call: call.context.message.name,
+        "tool": lambda context: context.message.name,
         "user": lambda _: get_access_token(),
-        "session": lambda call: _session(call.context),
-        "arguments": lambda call: call.given,
+        "session": _session,
     }
-    why_not: ClassVar[Mapping[str, str]] = {
+    why_not: ClassVar[Reasons] = {
         "user": "it was not authenticated",
-        "session": "since version 2026-07-28 the protocol has no sessions; limit by the user, or "
-        "by an argument of the tool",
+        "session": "since 2026-07-28 the protocol has no sessions; limit by the user or arguments",
     }
 
 
@@ -53,24 +45,23 @@ class ToolCallView(ArgumentView):
 
     __slots__ = ()
 
-    adapter: ClassVar[str | None] = "fastmcp"
+    adapter = "fastmcp"
 
     @classmethod
-    async def of(cls, context: _Context) -> Self:
+    async def of(cls, context: ToolCall) -> Self:
         """Return the view of a call, with the defaults of the tool for what was not sent."""
         call = context.message
-        given = call.arguments or {}
         server = context.fastmcp_context
         tool = None if server is None else await server.fastmcp.get_tool(call.name)
-        if tool is not None:
-            properties: dict[str, dict[str, Any]] = tool.parameters.get("properties", {})
-            defaults = {
-                name: schema["default"]
-                for name, schema in properties.items()
-                if "default" in schema
-            }
-            given = {**defaults, **given}
-        return cls(_Arguments(_Call(context, given), last=given), call.name)
+        parameters = {} if tool is None else tool.parameters
+        schemas: dict[str, dict[str, Any] | bool] = parameters.get("properties", {})
+        defaults = {
+            name: schema["default"]
+            for name, schema in schemas.items()
+            if isinstance(schema, dict) and "default" in schema
+        }
+        given = {**defaults, **(call.arguments or {})}
+        return cls(_Arguments(context, {"arguments": given}, given), call.name)
 
 
 def _principal_of(token: AccessToken) -> str:

@@ -7,10 +7,13 @@ from typing import Any, ClassVar
 
 from limiter_core import KeyDerivationError
 
-__all__ = ("ReadArguments", "Readers")
+__all__ = ("ReadArguments", "Readers", "Reasons")
 
 Readers = Mapping[str, Callable[[Any], Any]]
 """For each name, what reads an argument from a source; None if the source has none."""
+
+Reasons = Mapping[str, str]
+"""For each name, why a source may have none."""
 
 _MISSING: Any = object()
 
@@ -26,14 +29,14 @@ class ReadArguments(Mapping[str, Any]):
     Attributes:
         owner: what has the arguments, for the error.
         readers: the arguments that a source has.
-        why_not: by name, why a source may have none.
+        why_not: why a source may not have them.
     """
 
     __slots__ = ("_first", "_last", "_source")
 
     owner: ClassVar[str] = "a request"
     readers: ClassVar[Readers]
-    why_not: ClassVar[Mapping[str, str]] = {}
+    why_not: ClassVar[Reasons] = {}
 
     def __init__(
         self, source: Any, first: Mapping[str, Any] = {}, last: Mapping[str, Any] = {}

@@ -9,8 +9,7 @@ from typing import Any, ClassVar, Self
 from limiter_core import ConcurrencyLimit, Limiter, LimiterError
 from limiter_core.streams import check_async_limits, limited_stream
 from limiter_http.errors import ErrorClasses, client_error
-from limiter_http.requests import RequestView
-from limiter_http.transports import has_body, pool_timeout
+from limiter_http.requests import RequestView, has_body, pool_timeout
 
 __all__ = ("AsyncBaseBody", "AsyncBaseTransport")
 

@@ -13,7 +13,7 @@ ErrorClasses = Mapping[type[LimiterError], type[Exception]]
 """For an error of a limiter, and those derived from it, the error of the client that it also is."""
 
 
-def client_error(error: LimiterError, classes: ErrorClasses) -> LimiterError:
+def client_error(error: Exception, classes: ErrorClasses) -> Exception:
     """Return the error as one that also is its client's; itself, if there is no such class."""
     for kind, client in classes.items():
         if isinstance(error, kind) and not isinstance(error, client):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from limiter_core import Lease, LeaseLost, LimiterError, LimitReached, StoreError, Superseded
+from limiter_core import Lease, LeaseLost, LimitReached, StoreError, Superseded
 
-__all__ = ("REFUSALS", "Refusal", "ends_request", "refusal_of")
+__all__ = ("REFUSALS", "Refusal", "refusal_of")
 
 REFUSALS = (LimitReached, Superseded, LeaseLost, StoreError)
 """What ends a request that has no response yet, and is no fault of the code."""
@@ -40,24 +40,23 @@ class Refusal(NamedTuple):
     limit: str = ""
     retry_after: float | None = None
 
+    def fields(self) -> dict[str, Any]:
+        """Return `reason`, and `limit` if it is known."""
+        return {"reason": self.reason, **({"limit": self.limit} if self.limit else {})}
 
-def ends_request(error: BaseException, lease: Lease | None) -> bool:
-    """Whether an error is about the slot of the request, and not the app's own.
+
+def refusal_of(error: Exception, lease: Lease | None, noun: str = "request") -> Refusal | None:
+    """Return what to answer; None if the error is not about the slot of the request: the app's own.
+
+    A store that is unavailable is logged.
 
     Args:
         error: one of `REFUSALS`.
         lease: of the request; None before it has a slot.
-    """
-    return lease is None or (isinstance(error, LeaseLost) and error.lease_id == lease.id)
-
-
-def refusal_of(error: LimiterError, noun: str = "request") -> Refusal:
-    """Return what to answer; a store that is unavailable is logged.
-
-    Args:
-        error: one of `REFUSALS`.
         noun: what is refused.
     """
+    if lease is not None and not (isinstance(error, LeaseLost) and error.lease_id == lease.id):
+        return None
     reason, limit, retry_after = "lost", "", None
     if isinstance(error, StoreError):
         _logger.warning("a %s was refused, since the store is unavailable: %s", noun, error)

@@ -1,4 +1,4 @@
-"""Transports for httpx and httpx2, which differ in their names only: for threads, and what both do.
+"""Transports for httpx and httpx2, which differ in their names only. For threads.
 
 A request and its response are a stream: its first item is empty and stands for the response, the
 others are the body. `limited_sync_stream` holds a slot while that stream is open.
@@ -7,7 +7,6 @@ others are the body. `limited_sync_stream` holds a slot while that stream is ope
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Generator, Iterator, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -15,23 +14,9 @@ from typing import Any, ClassVar, Self
 from limiter_core import ConcurrencyLimit, LimiterError, SyncLimiter
 from limiter_core.streams import check_sync_limits, limited_sync_stream
 from limiter_http.errors import ErrorClasses, client_error
-from limiter_http.requests import RequestView
+from limiter_http.requests import RequestView, has_body, pool_timeout
 
-__all__ = ("BaseBody", "BaseTransport", "has_body", "pool_timeout")
-
-
-def pool_timeout(request: Any) -> float | None:
-    """Return how long a request may wait for a connection of the pool; None for any time."""
-    seconds = request.extensions.get("timeout", {}).get("pool")
-    return None if seconds is None or seconds == math.inf else seconds
-
-
-def has_body(request: Any, response: Any) -> bool:
-    """Whether a response may have a body, or is the beginning of another protocol."""
-    if request.method == "CONNECT" or response.status_code < 200:
-        return True
-    empty = request.method == "HEAD" or response.status_code in {204, 304}
-    return not empty and response.headers.get("content-length") != "0"
+__all__ = ("BaseBody", "BaseTransport")
 
 
 class _Exchange(Generator[bytes, Any, None]):

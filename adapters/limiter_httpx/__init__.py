@@ -8,12 +8,10 @@
 
 from importlib import import_module
 
-try:
+from limiter_core.extras import extra
+
+with extra("httpx", "limits for httpx need httpx"):
     import_module("httpx")
-except ImportError as error:
-    raise ImportError(
-        'limits for httpx need httpx: pip install "concurrency-limits[httpx]"'
-    ) from error
 
 from limiter_httpx._transports import AsyncLimitedTransport, LimitedTransport
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import httpx
 
@@ -17,7 +16,7 @@ _ERRORS: ErrorClasses = {LimitReached: httpx.PoolTimeout, LeaseLost: httpx.ReadE
 
 
 class _View(RequestView):
-    adapter: ClassVar[str | None] = "httpx"
+    adapter = "httpx"
 
 
 class _AsyncBody(AsyncBaseBody, httpx.AsyncByteStream):

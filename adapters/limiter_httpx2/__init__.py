@@ -8,12 +8,10 @@
 
 from importlib import import_module
 
-try:
+from limiter_core.extras import extra
+
+with extra("httpx2", "limits for httpx2 need httpx2"):
     import_module("httpx2")
-except ImportError as error:
-    raise ImportError(
-        'limits for httpx2 need httpx2: pip install "concurrency-limits[httpx2]"'
-    ) from error
 
 from limiter_httpx2._transports import AsyncLimitedTransport, LimitedTransport
 

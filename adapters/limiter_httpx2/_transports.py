@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import httpx2
 
@@ -17,7 +16,7 @@ _ERRORS: ErrorClasses = {LimitReached: httpx2.PoolTimeout, LeaseLost: httpx2.Rea
 
 
 class _View(RequestView):
-    adapter: ClassVar[str | None] = "httpx2"
+    adapter = "httpx2"
 
 
 class _AsyncBody(AsyncBaseBody, httpx2.AsyncByteStream):

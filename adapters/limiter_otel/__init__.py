@@ -10,12 +10,10 @@ lists the metrics, and says how to read the spans.
 
 from importlib import import_module
 
-try:
+from limiter_core.extras import extra
+
+with extra("otel", "telemetry of limits needs opentelemetry"):
     import_module("opentelemetry.instrumentation.instrumentor")
-except ImportError as error:
-    raise ImportError(
-        'telemetry of limits needs opentelemetry: pip install "concurrency-limits[otel]"'
-    ) from error
 
 from limiter_otel._instrumentor import LimiterInstrumentor
 

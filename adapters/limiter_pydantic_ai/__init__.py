@@ -9,12 +9,10 @@
 
 from importlib import import_module
 
-try:
+from limiter_core.extras import extra
+
+with extra("pydantic-ai", "limits for pydantic-ai need pydantic-ai"):
     import_module("pydantic_ai.concurrency")
-except ImportError as error:
-    raise ImportError(
-        'limits for pydantic-ai need pydantic-ai: pip install "concurrency-limits[pydantic-ai]"'
-    ) from error
 
 from limiter_pydantic_ai._limiter import SharedLimiter
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic_ai.concurrency import AbstractConcurrencyLimiter
 from pydantic_ai.exceptions import ConcurrencyLimitExceeded
@@ -24,7 +24,7 @@ from limiter_http.errors import client_error
 
 
 class _View(ArgumentView):
-    adapter: ClassVar[str | None] = "pydantic_ai"
+    adapter = "pydantic_ai"
 
 
 class SharedLimiter(AbstractConcurrencyLimiter):

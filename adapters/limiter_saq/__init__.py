@@ -8,10 +8,10 @@ the slot brings it forward.
 
 from importlib import import_module
 
-try:
+from limiter_core.extras import extra
+
+with extra("saq", "limits for SAQ need saq"):
     import_module("saq")
-except ImportError as error:
-    raise ImportError('limits for SAQ need saq: pip install "concurrency-limits[saq]"') from error
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, ConcurrencyStrategy, ConflictResolution
 from limiter_saq._queue import LimitedQueue

@@ -10,6 +10,7 @@ import pytest
 from fastmcp import Client, FastMCP
 from fastmcp.exceptions import ToolError
 from fastmcp.server.auth.providers.jwt import StaticTokenVerifier
+from fastmcp.tools.base import Tool, ToolResult
 from mcp import MCPError
 
 from limiter_core import (
@@ -133,6 +134,23 @@ async def test_an_unknown_tool_is_what_it_is_without_a_limit(store: MemoryStore)
     async with Client(Tools(store, limit()).mcp) as client:
         with pytest.raises(ToolError, match="Unknown tool"):
             await client.call_tool("no_such_tool", {})
+
+
+class PassedOn(Tool):
+    """A tool of another server: its schema is as that wrote it, and need not say any type."""
+
+    async def run(self, arguments: dict[str, Any]) -> ToolResult:
+        return ToolResult(content=str(arguments["customer_id"]))
+
+
+async def test_a_schema_may_say_that_an_argument_is_anything(store: MemoryStore) -> None:
+    tools = Tools(store, limit("customer_id"))
+    properties = {"customer_id": {"default": 1}, "details": True}
+    schema: dict[str, Any] = {"type": "object", "properties": properties}
+    tools.mcp.add_tool(PassedOn(name="passed_on", parameters=schema))
+    async with Client(tools.mcp) as client:
+        answer = await client.call_tool("passed_on", {"customer_id": 42, "details": [1]})
+    assert answer.content[0].text == "42"
 
 
 # -- refusals --------------------------------------------------------------------------------------

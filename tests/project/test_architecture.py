@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "limiter_http": {"limiter_core", "limiter_http"},
     "limiter_httpx": {"limiter_core", "limiter_http", "limiter_httpx", "httpx"},
     "limiter_httpx2": {"limiter_core", "limiter_http", "limiter_httpx2", "httpx2"},
-    "limiter_aiohttp": {"limiter_core", "limiter_http", "limiter_aiohttp", "aiohttp", "yarl"},
+    "limiter_aiohttp": {"limiter_core", "limiter_http", "limiter_aiohttp", "aiohttp"},
     "limiter_web": CORE
     | {"limiter_web", "jinja2", "prometheus_client", "sse_starlette", "starlette", "uvicorn"},
     "limiter_fastmcp": {"limiter_core", "limiter_http", "limiter_fastmcp"}
