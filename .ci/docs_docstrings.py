@@ -3,10 +3,12 @@
 `Text::` before a block becomes `Text:`, since the pages are Markdown. The type of a validated field
 is shown without what validates it. A name of the reference in
 backticks becomes a link to it: a public name anywhere, a method in the docstrings of its class.
+What a class has from a private one is shown as its own.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 from functools import cache
@@ -70,7 +72,32 @@ class Docstrings(griffe.Extension):
         if obj.docstring is None:
             return
         text = re.sub(r"::$", ":", obj.docstring.value, flags=re.MULTILINE)
-        obj.docstring.value = "".join(
+        obj.docstring.value = self._with_links(text, obj)
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Give a class of the reference the methods that it has from a private one."""
+        for path in (path for paths in documented().values() for path in paths):
+            package, _, name = path.rpartition(".")
+            if package != pkg.path or not isinstance(pkg.members.get(name), griffe.Alias):
+                continue
+            found = pkg.members[name].final_target
+            if isinstance(found, griffe.Class):
+                for inherited in found.inherited_members.values():
+                    self._adopt(inherited.final_target, found)
+
+    def _adopt(self, method: griffe.Object | griffe.Alias, by: griffe.Class) -> None:
+        """Show a method of a private class as one of the class that inherits it, after its own."""
+        if not isinstance(method, griffe.Function) or path_of(method.parent.name, by.module.path):
+            return
+        adopted = copy.copy(method)
+        by.set_member(method.name, adopted)
+        if method.docstring is not None:
+            adopted.docstring = copy.copy(method.docstring)
+            adopted.docstring.parent = adopted
+            adopted.docstring.value = self._with_links(method.docstring.value, adopted)
+
+    def _with_links(self, text: str, obj: griffe.Object) -> str:
+        return "".join(
             part if index % 2 else NAME.sub(lambda match: self._linked(match, obj), part)
             for index, part in enumerate(re.split(r"(^ {8,}.*$|^ {4}\S.*\n\n)", text))
         )

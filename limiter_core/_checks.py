@@ -116,6 +116,39 @@ def check_name(value: object) -> str | None:
     return str.__str__(value)  # of an enum's member that is text, the text
 
 
+def check_scope(value: object) -> str | None:
+    """Return a limit's scope, None for none.
+
+    Raises:
+        ConfigurationError: it is no text, or blank.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(f"scope must be text, and not blank, got {value!r}")
+    return str.__str__(value)  # of an enum's member that is text, the text
+
+
+def check_max_waiting(value: Any) -> int | None:
+    """Return how many calls may wait on a key, None for any number.
+
+    Raises:
+        ConfigurationError: it is no whole number of 0 or more.
+    """
+    return None if value is None else check_number(value, "max_waiting", least=0)
+
+
+def check_on_lost(value: Any) -> Any:
+    """Return what a lost lease does to the body.
+
+    Raises:
+        ConfigurationError: it is none of the two; says what was given and what is allowed.
+    """
+    if value in ("cancel", "warn"):
+        return value
+    raise ConfigurationError(f'on_lost must be "cancel" or "warn", got {value!r}')
+
+
 def printable(text: str) -> str:
     """Return text with a `?` for each character that is no glyph or space, such as a line break."""
     if text.isprintable():

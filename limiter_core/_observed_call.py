@@ -1,18 +1,12 @@
-"""What observers are sent of one call: one outcome, and one end for a grant.
-
-An outcome and an end can be found by two threads at once: the caller's and that of a store, which
-reports a loss. Each is claimed by an atomic `list.pop` before it is sent.
-"""
+"""What observers are sent of one call: one outcome, and one end for a grant."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Protocol, cast
 
 from limiter_core import events
-from limiter_core._collected import do_later
+from limiter_core._event_sender import EventSender
 from limiter_core._names import counted_name
 from limiter_core._observers import (
     ObserverSet,
@@ -22,15 +16,13 @@ from limiter_core._observers import (
     count_grant,
     count_release,
     end_waits,
-    must_be_sent_later,
     of_process,
-    send_now,
 )
 from limiter_core.errors import LimiterError, LimitReached, Superseded
 from limiter_core.events import Event, RefusedReason
 from limiter_core.limits import ConcurrencyLimit
 from limiter_core.requests import Demand, Granted, Loss, Request
-from limiter_core.tracing import Headers, in_trace_of, split_label
+from limiter_core.tracing import Headers, split_label
 
 
 class QueuedAnswer(Protocol):
@@ -54,7 +46,7 @@ class BegunCall(Protocol):
     loss: Loss | None
 
 
-class ObservedCall:
+class ObservedCall(EventSender):
     """One call, or one delivery of a job, as its observers see it.
 
     Args:
@@ -77,9 +69,6 @@ class ObservedCall:
     _end: list[None]
     _id: str
     _label: str
-    _pending: deque[Event] | None = None
-    _late: deque[None] | None = None
-    """As many as there are events that are sent in the background: others follow them there."""
 
     def __init__(
         self,
@@ -93,14 +82,14 @@ class ObservedCall:
         headers: Headers | None = None,
     ) -> None:
         self._observers = observers
+        self._headers = headers
+        self._forks = of_process.forks
         self._now = now
         self._function = function
         self._adapter = adapter
         self._limits = limits
         self._is_job = is_job
-        self._headers = headers
         self._outcome = [None]
-        self._forks = of_process.forks
 
     def describe(self, request: Request) -> None:
         """Note the request, once it is known; not itself, since it refers to the call."""
@@ -321,67 +310,10 @@ class ObservedCall:
         assert self._granted_at is not None
         return max(0.0, self._now() - self._granted_at)
 
-    def _claim(self, token: list[None]) -> bool:
-        """Take a token; whether it was there, and the call is not of the parent of a fork."""
-        try:
-            token.pop()
-        except IndexError:
-            return False
-        return self._forks == of_process.forks
-
     def _send_outcome(self, event: Event) -> None:
         if self._claim(self._outcome):
             end_waits(self._waits)
             self._send(event)
-
-    def _once(self, name: str) -> list[None]:
-        """Return a token that most calls do not need; the same one in each thread."""
-        token: list[None] = self.__dict__.setdefault(name, [None])
-        return token
-
-    def _report(self, event: Event, later: Callable[[Callable[[], object]], object] | None) -> None:
-        """Send what a store has reported, now or later, before the end that follows it."""
-        self.__dict__.setdefault("_pending", deque()).append(event)
-        if later is None:
-            self._flush()
-        else:
-            later(self._flush)
-
-    def _flush(self) -> None:
-        pending = self._pending
-        while pending:
-            try:
-                event = pending.popleft()
-            except IndexError:  # another thread was faster
-                return
-            self._send(event)
-
-    def _send(self, event: Event) -> None:
-        self._send_to(self._observers.registered, event)
-
-    def _send_to(self, observers: Sequence[Registration], event: Event) -> None:
-        """Send an event, and never before an earlier one of the same call."""
-        if self._late or must_be_sent_later():
-            late: deque[None] = self.__dict__.setdefault("_late", deque())
-            late.append(None)
-            do_later(partial(self._send_late, late, observers, event))
-        else:
-            self._send_now(observers, event)
-
-    def _send_late(
-        self, late: deque[None], observers: Sequence[Registration], event: Event
-    ) -> None:
-        try:
-            self._send_now(observers, event)
-        finally:
-            late.pop()
-
-    def _send_now(self, observers: Sequence[Registration], event: Event) -> None:
-        if self._headers is None:
-            send_now(observers, event)
-        else:
-            with in_trace_of(self._headers):
-                send_now(observers, event)
 
 
 def refused_reason(error: BaseException) -> RefusedReason | None:

@@ -16,9 +16,11 @@ from limiter_core._checks import (
     MAX_NAME_LENGTH,
     PRIORITY_RANGE,
     check_cost,
+    check_max_waiting,
     check_name,
-    check_number,
+    check_on_lost,
     check_priority,
+    check_scope,
     check_seconds,
     check_timeout,
     number_or_function,
@@ -137,14 +139,6 @@ class Fixed:
     """Those of the last calls, by the value of the argument."""
 
 
-def _scope(value: Any) -> Any:
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigurationError(f"scope must be text, and not blank, got {value!r}")
-    return str.__str__(value)  # of an enum's member that is text, the text
-
-
 def _resolution(value: Any) -> Any:
     if isinstance(value, ConflictResolution):
         return value
@@ -155,16 +149,6 @@ def _resolution(value: Any) -> Any:
     raise ConfigurationError(
         f"on_conflict must be a ConflictResolution (one of {names}) or its name, got {value!r}"
     )
-
-
-def _max_waiting(value: Any) -> Any:
-    return None if value is None else check_number(value, "max_waiting", least=0)
-
-
-def _on_lost(value: Any) -> Any:
-    if value in ("cancel", "warn"):
-        return value
-    raise ConfigurationError(f'on_lost must be "cancel" or "warn", got {value!r}')
 
 
 def _priority(value: Any) -> Any:
@@ -231,7 +215,7 @@ class ConcurrencyLimit:
         int | Callable[[ArgumentView], Any], PlainValidator(number_or_function("max_concurrent", 0))
     ] = 1
     _: KW_ONLY
-    scope: Annotated[str | None, PlainValidator(_scope)] = None
+    scope: Annotated[str | None, PlainValidator(check_scope)] = None
     on_conflict: Annotated[Resolution, PlainValidator(_resolution)] = ConflictResolution.QUEUE
     priority: Annotated[int | Callable[[ArgumentView], Any], PlainValidator(_priority)] = 0
     cost: Annotated[
@@ -240,11 +224,11 @@ class ConcurrencyLimit:
     fair_by: Annotated[
         str | Sequence[str] | ConcurrencyStrategy | KeySource | None, PlainValidator(_fair_by)
     ] = None
-    max_waiting: Annotated[int | None, PlainValidator(_max_waiting)] = None
+    max_waiting: Annotated[int | None, PlainValidator(check_max_waiting)] = None
     timeout: Annotated[float | timedelta | None, PlainValidator(check_timeout)] = None
     lease: Annotated[float | timedelta, PlainValidator(_lease)] = 30.0
     max_hold: Annotated[float | timedelta | None, PlainValidator(_max_hold)] = None
-    on_lost: Annotated[Literal["cancel", "warn"], PlainValidator(_on_lost)] = "cancel"
+    on_lost: Annotated[Literal["cancel", "warn"], PlainValidator(check_on_lost)] = "cancel"
     name: Annotated[str | None, PlainValidator(check_name)] = None
 
     def __post_init__(self) -> None:
