@@ -16,7 +16,7 @@ from typing import Any
 
 from limiter_celery._revocations import Stamps, have_in_common, stamps_of
 from limiter_core.errors import StoreError
-from limiter_core.jobs import Job, Waiting, timeout_error
+from limiter_core.jobs import Job, SyncJobGate, Waiting, timeout_error
 from limiter_core.requests import Mode, Queued, Request
 from limiter_core.store import SyncStore
 
@@ -44,8 +44,7 @@ class ParkedTasks:
 
     Args:
         store: where the tickets are.
-        drop: removes a ticket of these keys from the store, for an error or for none, of a task of
-            this name; returns whether it was there.
+        gate: what drops a ticket.
         call_later: calls a function after so many seconds.
         on_removed: called with the ticket, the payload and the reason of each that was taken out.
     """
@@ -53,12 +52,12 @@ class ParkedTasks:
     def __init__(
         self,
         store: SyncStore,
-        drop: Callable[[str, tuple[str, ...], Exception | None, str], bool],
+        gate: SyncJobGate,
         call_later: Callable[[float, Callable[[], object]], object],
         on_removed: Callable[[str, bytes, str], object],
     ) -> None:
         self._store = store
-        self._drop = drop
+        self._gate = gate
         self._call_later = call_later
         self._on_removed = on_removed
         self._lock = threading.Lock()
@@ -117,7 +116,9 @@ class ParkedTasks:
         try:
             # Only while it waits. A delivery that claims its slot checks by itself that it may run.
             where = self._store.acquire(parked.request._replace(mode=Mode.LOOK))
-            is_removed = isinstance(where, Queued) and self._drop(ticket, keys, error, parked.task)
+            is_removed = isinstance(where, Queued) and self._gate.drop(
+                ticket, keys, error=error, function=parked.task
+            )
         except StoreError:
             self._remove_later(ticket, parked, _RETRY_AFTER, reason)
             return

@@ -15,6 +15,7 @@ from limiter_celery._queues import QueueMissing
 from limiter_celery._request_factory import RequestFactory
 from limiter_celery._scheduler import Scheduler
 from limiter_core import StoreError
+from limiter_core.jobs import SyncJobGate
 from limiter_core.system_clock import system_clock as time
 
 logger = logging.getLogger("limiter")
@@ -38,13 +39,13 @@ class Publisher:
     Args:
         app: the Celery app.
         scheduler: in which it publishes, and drops.
-        drop: removes a ticket from the store.
+        gate: what drops a ticket.
     """
 
-    def __init__(self, app: Any, scheduler: Scheduler, drop: Callable[[str], object]) -> None:
+    def __init__(self, app: Any, scheduler: Scheduler, gate: SyncJobGate) -> None:
         self._app = app
         self._scheduler = scheduler
-        self._drop = drop
+        self._gate = gate
         self._closed_at: float | None = None
         self._attempts: collections.Counter[str] = collections.Counter()
 
@@ -74,7 +75,7 @@ class Publisher:
             logger.warning("%s is dropped: %s", ticket, error)
             del self._attempts[ticket]
             with suppress(StoreError):  # it is offered again
-                self._drop(ticket)
+                self._gate.drop(ticket)
         except Exception as error:  # noqa: BLE001  # its ticket is offered again
             logger.warning("could not wake a task, will try again: %r", error)
 

@@ -34,6 +34,7 @@ from limiter_celery._task import check_task
 from limiter_celery._worker_state import WorkerState
 from limiter_core.jobs import SyncJobGate
 from limiter_core.registry import open_store
+from limiter_core.requests import Notice
 from limiter_core.store import Store
 
 _VISIBILITY_TIMEOUT = 3600.0
@@ -71,6 +72,14 @@ class WorkerLimiter:
         self._main_loop = main_loop = MainLoop()
         self._scheduler = scheduler = Scheduler("limiter-celery")
         self._store_scheduler = store_scheduler = Scheduler("limiter-celery-sweep")
+        self._gate = gate = SyncJobGate(
+            store,
+            settings.name,
+            self._dispatch,
+            claim=settings.claim,
+            on_store_error=settings.on_store_error,
+            label=str(worker.hostname),
+        )
         markers = CompletionMarkers(face, settings.name, remember)
         revocations = Revocations(face, settings.name, _celery.REVOKE_EXPIRES)
         self._requests = requests = RequestFactory(consumer)
@@ -81,10 +90,8 @@ class WorkerLimiter:
             scheduler=scheduler,
             withdraw=face.withdraw,
         )
-        parked_tasks = ParkedTasks(
-            face, self._drop, store_scheduler.call_later, refusals.report_later
-        )
-        self._publisher = Publisher(app, scheduler, self._drop)
+        parked_tasks = ParkedTasks(face, gate, store_scheduler.call_later, refusals.report_later)
+        self._publisher = Publisher(app, scheduler, gate)
         self._dispatcher = Dispatcher(
             consumer=consumer,
             claim=settings.claim,
@@ -95,15 +102,7 @@ class WorkerLimiter:
             refusals=refusals,
             main_loop=main_loop,
             worker=state,
-            report_removed=self._report_removed,
-        )
-        self._gate = gate = SyncJobGate(
-            store,
-            settings.name,
-            self._dispatcher.dispatch,
-            claim=settings.claim,
-            on_store_error=settings.on_store_error,
-            label=str(worker.hostname),
+            gate=gate,
         )
         self._releases = releases = ReleaseTracker(
             gate=gate,
@@ -180,17 +179,8 @@ class WorkerLimiter:
         self._requests.add(task, self._request_class)
         return self._request_class
 
-    def _drop(
-        self,
-        ticket: str,
-        keys: tuple[str, ...] = (),
-        error: Exception | None = None,
-        task: str | None = None,
-    ) -> bool:
-        return self._gate.drop(ticket, keys, error=error, function=task)
-
-    def _report_removed(self, ticket: str, error: Exception, task: str | None) -> None:
-        self._gate.report_removed(ticket, error, function=task)
+    def _dispatch(self, notice: Notice) -> None:
+        self._dispatcher.dispatch(notice)  # it is made after the gate, which it uses
 
     def stop_fetching(self) -> None:
         """Have other workers run the tasks that wait: this one is about to end."""

@@ -106,9 +106,7 @@ class Parts:
         self.removed: list[tuple[str, bytes, str]] = []
         self.parked_tasks = ParkedTasks(
             self.tickets,
-            lambda ticket, keys, error, task: self.gate.drop(
-                ticket, keys, error=error, function=task
-            ),
+            self.gate,
             self.scheduler.call_later,
             lambda *given: self.removed.append(given),
         )

@@ -31,7 +31,7 @@ def dispatcher(parts: Parts) -> Dispatcher:
         requests=requests,
         revocations=parts.revocations,
         parked_tasks=parts.parked_tasks,
-        publisher=Publisher(parts.app, parts.scheduler, parts.gate.drop),
+        publisher=Publisher(parts.app, parts.scheduler, parts.gate),
         refusals=Refusals(
             app=parts.app,
             requests=requests,
@@ -41,9 +41,7 @@ def dispatcher(parts: Parts) -> Dispatcher:
         ),
         main_loop=parts.main_loop,
         worker=parts.worker,
-        report_removed=lambda ticket, error, task: parts.gate.report_removed(
-            ticket, error, function=task
-        ),
+        gate=parts.gate,
     )
 
 

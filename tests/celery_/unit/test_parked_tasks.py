@@ -27,7 +27,7 @@ class Line:
         self.removed: list[tuple[str, str]] = []
         self.parked = ParkedTasks(
             tickets,
-            lambda ticket, keys, error, task: gate.drop(ticket, keys, error=error, function=task),
+            gate,
             lambda seconds, function: self.due.append((seconds, function)),
             lambda ticket, _, reason: self.removed.append((ticket, reason)),
         )

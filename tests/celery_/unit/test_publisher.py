@@ -15,7 +15,7 @@ from ._parts import Parts
 
 @pytest.fixture
 def publisher(parts: Parts) -> Publisher:
-    return Publisher(parts.app, parts.scheduler, parts.gate.drop)
+    return Publisher(parts.app, parts.scheduler, parts.gate)
 
 
 @pytest.fixture
