@@ -73,6 +73,10 @@ class Dispatcher:
         else:
             self.publisher.publish_later(notice.id, message)
 
+    def has_any(self) -> bool:
+        """Whether a task was delivered here that has not ended."""
+        return any(not request.delivery.finished for request in list(self._delivered))
+
     def hand_over(self) -> None:
         """Have what was delivered here, and did not start, start elsewhere."""
         for request, message in list(self._delivered.items()):

@@ -30,14 +30,15 @@ def can_terminate(pool: Any) -> bool:
 
 
 class DeadChildCheck:
-    """Has the pool look for children that died while their tasks hold slots.
+    """Has the pool look for children that died, or ended, while their tasks hold slots.
 
     The pool looks when the pipe of a child closes. If the system reports only a moment later that
-    the child is gone, the pool looks again after five seconds.
+    the child is gone, the pool looks again after five seconds. So long a task would wait that was
+    given to a child which had just run its last one (`worker_max_tasks_per_child`).
 
     Args:
         pool: of processes.
-        is_needed: whether any task holds a slot.
+        is_needed: whether any task holds a slot, or is about to.
     """
 
     def __init__(self, pool: Any, is_needed: Callable[[], bool]) -> None:

@@ -149,7 +149,12 @@ class WorkerLimiter:
         self._sweeper = Sweeper(
             gate=gate, revocations=revocations, scheduler=store_scheduler, worker=state
         )
-        self._dead_children = None if semaphore is None else DeadChildCheck(pool, releases.has_any)
+        dispatcher = self._dispatcher
+        self._dead_children = None
+        if semaphore is not None:
+            self._dead_children = DeadChildCheck(
+                pool, lambda: releases.has_any() or dispatcher.has_any()
+            )
 
     def start(self) -> None:
         """Start to keep limits."""

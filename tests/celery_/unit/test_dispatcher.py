@@ -81,6 +81,9 @@ def test_a_task_is_delivered_here_without_the_broker(parts: Parts, dispatcher: D
     assert request.delivery.has_slot()
     assert request.request_dict["limiter_fencing_token"] > 0
     assert request in state.reserved_requests
+    assert dispatcher.has_any(), "it may have been given to a child that has ended"
+    request.delivery.finish()
+    assert not dispatcher.has_any()
     parts.finish()
     assert parts.published() == 0
 
