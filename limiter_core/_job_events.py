@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar, cast
 from limiter_core._event_log import LOG
 from limiter_core._job_parts import REMEMBERED, Job, Waiting
 from limiter_core._observed_call import BegunCall, ObservedCall
-from limiter_core._observers import is_in_observer, of_process
+from limiter_core._observers import ObserverSet, is_in_observer, of_process
 from limiter_core.errors import Evicted, StoreError, Superseded
 from limiter_core.lease import Lease, SyncLease
 from limiter_core.requests import Held
@@ -130,15 +130,24 @@ class JobEvents:
         token = object()
         return _remember(self._decided, ticket, token) is token
 
-    def _new(
-        self, function: str | None, limits: object = (), headers: Headers | None = None
-    ) -> ObservedCall | None:
+    def lack_names(self, limits: Sequence[tuple[str, str]]) -> bool:
+        """Whether an event would not say what the limits of some keys are called."""
+        return not all(name for _, name in limits) and self._observers() is not None
+
+    def _observers(self) -> ObserverSet | None:
+        """Return who is sent an event now; None if nobody is."""
         if is_in_observer():
             return None
         observers = of_process.observers
         if logger.isEnabledFor(logging.WARNING):
             observers = observers.joined_by(LOG)
-        if not observers.registered:
+        return observers if observers.registered else None
+
+    def _new(
+        self, function: str | None, limits: object = (), headers: Headers | None = None
+    ) -> ObservedCall | None:
+        observers = self._observers()
+        if observers is None:
             return None
         return ObservedCall(
             observers,

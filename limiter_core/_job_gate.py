@@ -254,6 +254,10 @@ class JobGate(GatePresence):
         """
         ticket = bounded_ticket(ticket)
         limits = self._state.limits_of(ticket, keys)
+        if self._events.lack_names(limits):  # the store knows what the workers of the job call them
+            limits = tuple(
+                [(key, name or (await self._face.inspect(key)).name) for key, name in limits]
+            )
         removed = await self._face.withdraw(ticket, [key for key, _ in limits])
         if removed:
             self._events.removed(ticket, limits, error, function)

@@ -144,6 +144,8 @@ class SyncJobGate:
         """Remove a ticket whose job is gone, and hand on; see `JobGate.drop`."""
         ticket = bounded_ticket(ticket)
         limits = self._state.limits_of(ticket, keys)
+        if self._events.lack_names(limits):
+            limits = tuple((key, name or self._face.inspect(key).name) for key, name in limits)
         removed = self._face.withdraw(ticket, [key for key, _ in limits])
         if removed:
             self._events.removed(ticket, limits, error, function)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from rich.text import Text
@@ -10,6 +11,7 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
+from textual.css.query import NoMatches
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Footer, Input, Label, Static
 
@@ -83,7 +85,8 @@ class KeyScreen(Screen[None]):
 
     @work
     async def _watch(self) -> None:
-        with self._collector.watching(self._key):
+        # A screen that closes removes its widgets before it cancels this.
+        with self._collector.watching(self._key), suppress(NoMatches):
             while True:
                 try:
                     self._show(await self._collector.inspect(self._key))

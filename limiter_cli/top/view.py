@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ from rich.text import Text
 from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import BindingType
+from textual.css.query import NoMatches
 from textual.widgets import DataTable, Footer, Static
 
 from limiter_cli.output import printable
@@ -70,7 +72,8 @@ class TopApp(App[None]):
 
     @work
     async def _watch(self) -> None:
-        with self.collector.watching():
+        # An app that closes removes its widgets before it cancels this.
+        with self.collector.watching(), suppress(NoMatches):
             while True:
                 await self.collector.next_round()
                 self.show_keys()

@@ -85,6 +85,22 @@ async def test_a_key_without_a_limit_is_shown_without_a_number() -> None:
     await lease.release()
 
 
+@pytest.mark.parametrize("opens", [False, True], ids=["all keys", "one key"])
+async def test_it_may_close_while_it_looks(opens: bool) -> None:
+    store = MemoryStore()
+    lease = await Limiter(store).acquire(limit("busy"))
+    app = TopApp(store)
+    async with app.run_test() as pilot:
+        await until(lambda: len(rows(app)) == 1, "the key is shown")
+        if opens:
+            await pilot.press("enter")
+            await until(lambda: isinstance(app.screen, KeyScreen), "it is open")
+        watches = [each for each in app.workers if each.node is (app.screen if opens else app)]
+        await app.screen.query(Static).remove()
+        await until(lambda: any(each.is_finished for each in watches), "it looked once more")
+    await lease.release()
+
+
 async def test_a_key_is_opened_and_changed() -> None:
     store = MemoryStore()
     limiter = Limiter(store, label="first")

@@ -216,7 +216,8 @@ def test_another_worker_may_drop_it(
     gate.park(job("2"))
     assert other.drop("2#1", (KEY,))
     gate.release(lease)
-    assert seen.one(events.Cancelled).keys == (KEY,)
+    cancelled = seen.one(events.Cancelled)
+    assert (cancelled.keys, cancelled.names) == ((KEY,), ("customer",))
     seen.check_law(2)
 
 
