@@ -50,7 +50,7 @@ from limiter_core.system_clock import system_clock as time
 from limiter_saq._limits import binder_of
 from limiter_saq._stopping import stop_body
 from limiter_saq._sweep import SafeSweepQueue
-from limiter_saq._workers import check_new_workers, stopping_of
+from limiter_saq._workers import check_new_workers, worker_of
 
 logger = logging.getLogger("limiter")
 
@@ -108,6 +108,8 @@ class LimitedQueue(SafeSweepQueue):
             asyncio.Event, asyncio.Task[None]
         ] = {}  # by the stop event of a worker
         self._sweeper: asyncio.Task[None] | None = None
+        self._asking = 0
+        self._left_waiting: set[str] = set()  # for a worker in burst mode: jobs that it has parked
 
     def check_worker(self, functions: Mapping[str, Callable[..., Any]]) -> None:
         """Refuse a worker that would ignore a limit; called when one is made for this queue.
@@ -134,13 +136,14 @@ class LimitedQueue(SafeSweepQueue):
     async def dequeue(self, timeout: float = 0.0, poll_interval: float = 0.0) -> SaqJob | None:
         """Return the next job that may run; park those that have to wait."""
         gate, background = self._open()  # now: the jobs of a dead worker may be waiting for a sweep
-        stopping = stopping_of(asyncio.current_task())
+        worker = worker_of(asyncio.current_task())
+        stopping = None if worker is None else worker.event
         if stopping is None or not stopping.is_set():
             gate.arrive()
         if stopping is not None and stopping not in self._watchers:
             self._watchers[stopping] = asyncio.create_task(self._leave_after(stopping, gate))
         try:
-            return await self._dequeue(background, timeout, poll_interval)
+            return await self._dequeue(background, worker, timeout, poll_interval)
         except asyncio.CancelledError:
             if stopping is None and not self._watchers:  # a fetcher that is no worker of SAQ stops
                 background.begin(gate.leave())
@@ -154,16 +157,20 @@ class LimitedQueue(SafeSweepQueue):
         del self._watchers[stopping]
 
     async def _dequeue(
-        self, background: BackgroundTasks, timeout: float, poll_interval: float
+        self, background: BackgroundTasks, worker: Any, timeout: float, poll_interval: float
     ) -> SaqJob | None:
+        in_burst: bool = getattr(worker, "burst", False)
         while True:
             job = await super().dequeue(timeout, poll_interval)
+            if job is None and in_burst and not worker.event.is_set() and await self._has_waiting():
+                continue  # without a job, the worker would end
             if job is not None and job.status is Status.ACTIVE:
                 continue  # a sweep put it back, but it began all the same: its own worker ends it
             limits = None if job is None else self._limits.get(job.function)
             if job is None or limits is None:
                 return job
             dequeued_at = time.monotonic()
+            self._asking += 1
             try:
                 if await background.finish(self._admit(job, limits, asyncio.current_task())):
                     if await self._is_still_ours(job, time.monotonic() - dequeued_at):
@@ -171,10 +178,26 @@ class LimitedQueue(SafeSweepQueue):
                             self._open()[0].confirm(self._leases[id(job)][1])
                         return job
                     await self._releasing(job).aclose()  # a sweep put it back meanwhile
+                if in_burst:
+                    self._left_waiting.add(job.id)
             except asyncio.CancelledError:  # the worker stops, whatever the gate answered
                 if id(job) in self._leases:  # its slot is free when this task has ended
                     await background.finish(self._park(job, 1.0))
                 raise
+            finally:
+                self._asking -= 1
+
+    async def _has_waiting(self) -> bool:
+        """Whether jobs that were due wait for their slots, or were woken and not dequeued yet."""
+        if self._asking:
+            return True
+        for job_id in list(self._left_waiting):
+            parked_until = await self.redis.zscore(self._incomplete, job_id)
+            if not parked_until:  # it was woken, or has ended
+                self._left_waiting.discard(job_id)
+            if parked_until is not None:
+                return True
+        return False
 
     async def _admit(self, job: SaqJob, limits: Any, worker: Any) -> bool:
         try:

@@ -22,10 +22,10 @@ def frame_of(task: asyncio.Task[Any]) -> dict[str, Any] | None:
     return names if "task_ctx" in names else None
 
 
-def stopping_of(task: asyncio.Task[Any] | None) -> asyncio.Event | None:
-    """Return the event that stops the worker which dequeues in a task; None without a worker."""
+def worker_of(task: asyncio.Task[Any] | None) -> Worker[Any] | None:
+    """Return the worker which dequeues in a task, None if none does."""
     frame = None if task is None else frame_of(task)
-    return None if frame is None else frame["self"].event
+    return None if frame is None else frame["self"]
 
 
 def check_new_workers(kind: type[Any]) -> None:
