@@ -162,6 +162,9 @@ class TaskRun:
     async def _park(self, gate: JobGate, keys: tuple[str, ...], seconds: float) -> AdmissionBlocked:
         """Park the task; returns the exception that reports it to Docket."""
         execution, reply = self._execution, ""
+        counts = self._worker._execution_counts  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
+        if execution.key in counts:  # of `Worker.run_at_most`: to wait is no iteration
+            counts[execution.key] -= 1
         try:
             reply = await park(execution, keys, time.time() + seconds)
         except RedisError as error:

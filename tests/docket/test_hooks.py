@@ -26,6 +26,11 @@ def test_a_worker_knows_its_tasks_and_those_that_were_cancelled() -> None:
     assert "task in self._cancelled_by_docket" in text
 
 
+def test_a_worker_counts_the_iterations_of_a_task() -> None:
+    assert "self._execution_counts[execution.key] += 1" in source(Worker)
+    assert "self._execution_counts[key] >= iterations_by_key[key]" in source(Worker.run_at_most)
+
+
 def test_a_worker_has_a_stack_that_it_leaves_when_its_tasks_have_ended() -> None:
     assert "self._stack" in source(Worker.__aenter__)
     assert "AsyncExitStack" in source(Worker)

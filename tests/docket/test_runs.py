@@ -311,3 +311,20 @@ async def test_a_grant_that_nobody_heard_of_is_waited_for(
 
 async def _nothing(*_: Any) -> None:
     """Renew nothing."""
+
+
+async def test_waiting_is_no_iteration_of_a_perpetual_task(any_docket: Docket) -> None:
+    record = TaskRecord()
+
+    async def forever(
+        n: int,
+        perpetual: Perpetual = Perpetual(),
+        c: ConcurrencyLimit = ConcurrencyLimit(LIMIT_BY.constant("k")),
+    ):
+        await record.body(n, 0.05)
+
+    await any_docket.add(forever, key="one")(1)
+    await any_docket.add(forever, key="two")(2)
+    async with quick(any_docket) as worker:
+        await worker.run_at_most({"one": 3, "two": 3})
+    assert sorted(record.began) == [1] * 3 + [2] * 3
