@@ -36,7 +36,7 @@ WORKERS ?= 6
 PARALLEL = --numprocesses $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo environments environments-elsewhere chromium test test-browser test-elsewhere test-fastmcp test-prefect test-fast test-here test-pythons test-redis-5 test-slow test-faults test-containers test-wheel docs docs-serve lint types bench fix clean
+.PHONY: help demo environments environments-elsewhere chromium test test-browser test-docs test-elsewhere test-faults-short test-servers test-fastmcp test-prefect test-fast test-here test-pythons test-redis-5 test-slow test-faults test-containers test-wheel docs docs-serve lint types bench fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,7 +44,7 @@ help: ## list the targets
 demo: $(VENV)/.installed ## replay a log of calls under limits, and show who held what when
 	$(BIN)/limiter demo $(ARGS)
 
-test: environments test-here test-redis-5 ## run all tests but those in a browser and `test-elsewhere`
+test: environments test-here test-redis-5 ## run the tests of the package; what CI runs besides: test-docs, -faults-short, -elsewhere, -browser
 
 # What `test` needs, at the same time; and, with it, what `test-elsewhere` needs.
 environments:
@@ -54,7 +54,12 @@ environments-elsewhere:
 	@$(MAKE) --no-print-directory --jobs $(VENV)/.tools $(VENV)-fastmcp/.installed \
 	  $(foreach version,$(OTHERS),$(if $(call found,$(version)),$(VENV)-$(version)/.installed))
 
-test-elsewhere: environments-elsewhere test-fastmcp $(ENDS:%=test-%) ## run what depends on it on the other of Python 3.11 and 3.13, and with FastMCP
+test-elsewhere: environments-elsewhere test-servers test-fastmcp $(ENDS:%=test-%) ## run what depends on it on another server, on the other of Python 3.11 and 3.13, and with FastMCP
+
+test-servers: $(VENV)/.tools
+	@if command -v $(OTHER_SERVERS) >/dev/null; \
+	then $(call tested,$(BIN)/python,tests/redis -k $(OTHER_SERVERS)); \
+	else echo "$(OTHER_SERVERS) is not installed: the tests ran on Valkey alone"; fi
 
 # For the tests of the page. Where it cannot be had they are skipped, and name it.
 chromium:
@@ -70,17 +75,27 @@ tested = $(1) -m pytest $(PARALLEL) $(2) || \
   { [ $$? = 1 ] && echo "Once more, alone:" && \
     $(1) -m pytest --last-failed --last-failed-no-failures none $(2); }
 
-test-here: $(VENV)/.tools
-	$(call tested,$(BIN)/python,$(or $(ARGS),--ignore $(IN_BROWSER)))
-
+# What takes minutes, or is of no use before each commit, has a target of its own.
 IN_BROWSER := tests/web/test_browser.py
+OF_DOCS := $(addprefix tests/project/test_,examples.py page_commands.py page_shell.py pages.py reference.py)
+UNDER_LOAD := tests/faults tests/agents/test_processes.py tests/core/test_stress.py
+# The servers other than the one of the tests' requirements that are installed.
+OTHER_SERVERS := redis-server
+ON_ONE_SERVER := -k "not $(OTHER_SERVERS)"
+
+test-here: $(VENV)/.tools
+	$(call tested,$(BIN)/python,$(or $(ARGS),$(addprefix --ignore ,$(IN_BROWSER) $(OF_DOCS) $(UNDER_LOAD)) $(ON_ONE_SERVER)))
+
+test-docs: $(VENV)/.tools ## run the examples, and the code and the commands of the docs
+	$(call tested,$(BIN)/python,$(or $(ARGS),$(OF_DOCS)))
+
+test-faults-short: $(VENV)/.tools ## try what each fault does, under load, for a moment
+	$(call tested,$(BIN)/python,$(or $(ARGS),$(UNDER_LOAD)))
+
 test-browser: $(VENV)/.tools chromium ## run the tests of the page in a browser
 	$(call tested,$(BIN)/python,$(IN_BROWSER) $(ARGS))
 
 test-pythons: $(TESTED:%=test-%) ## run what depends on it on Python 3.11, 3.12 and 3.13
-
-# Every server is tried once, on .venv.
-ON_ONE_SERVER := -k "not redis-server"
 
 # For the inner loop.
 FAST := tests/core tests/stores $(wildcard $(addprefix tests/redis/test_,bookkeeping.py \
