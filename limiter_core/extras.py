@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator
 
-__all__ = ("extra",)
+__all__ = ("required",)
 
 
 @contextlib.contextmanager
-def extra(name: str, sentence: str) -> Generator[None]:
-    """Say which extra installs a module that cannot be imported.
+def required(name: str, sentence: str) -> Generator[None]:
+    """Say which extra installs a module that is required here, if it cannot be imported.
 
     Args:
         name: of the extra.

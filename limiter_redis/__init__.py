@@ -2,9 +2,9 @@
 
 from importlib import import_module
 
-from limiter_core.extras import extra
+from limiter_core import extras
 
-with extra("redis", "the Redis store needs redis-py"):
+with extras.required("redis", "the Redis store needs redis-py"):
     import_module("redis")
 
 from limiter_redis.store import RedisStore, store_from_url

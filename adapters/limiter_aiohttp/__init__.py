@@ -8,9 +8,9 @@
 
 from importlib import import_module
 
-from limiter_core.extras import extra
+from limiter_core import extras
 
-with extra("aiohttp", "limits for aiohttp need aiohttp"):
+with extras.required("aiohttp", "limits for aiohttp need aiohttp"):
     import_module("aiohttp")
 
 from limiter_aiohttp._middleware import LimitMiddleware

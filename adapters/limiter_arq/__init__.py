@@ -15,9 +15,9 @@ A job that has to wait stays in arq's own queue: it holds no worker slot and spe
 
 from importlib import import_module
 
-from limiter_core.extras import extra
+from limiter_core import extras
 
-with extra("arq", "the arq adapter needs arq 0.28"):
+with extras.required("arq", "the arq adapter needs arq 0.28"):
     import_module("arq")
 
 from limiter_arq._decorator import limited

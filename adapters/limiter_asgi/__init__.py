@@ -10,9 +10,9 @@ when, and what a strategy sees of a request.
 
 from importlib import import_module
 
-from limiter_core.extras import extra
+from limiter_core import extras
 
-with extra("asgi", "limits for ASGI apps need starlette"):
+with extras.required("asgi", "limits for ASGI apps need starlette"):
     import_module("starlette")
 
 from limiter_asgi._dependency import limit

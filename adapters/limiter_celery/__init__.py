@@ -25,9 +25,9 @@ private names of Celery and kombu::
 
 from importlib import import_module
 
-from limiter_core.extras import extra
+from limiter_core import extras
 
-with extra("celery", "the Celery adapter needs Celery"):
+with extras.required("celery", "the Celery adapter needs Celery"):
     import_module("celery")
 
 from limiter_celery._install import install

@@ -8,9 +8,9 @@ the slot brings it forward.
 
 from importlib import import_module
 
-from limiter_core.extras import extra
+from limiter_core import extras
 
-with extra("docket", "limits for Docket need pydocket"):
+with extras.required("docket", "limits for Docket need pydocket"):
     import_module("docket")
 
 from limiter_core import LIMIT_BY, ConcurrencyStrategy, ConflictResolution

@@ -7,9 +7,9 @@
 
 from importlib import import_module
 
-from limiter_core.extras import extra
+from limiter_core import extras
 
-with extra("fastmcp", "limits for FastMCP need fastmcp"):
+with extras.required("fastmcp", "limits for FastMCP need fastmcp"):
     import_module("fastmcp")
 
 from limiter_fastmcp._middleware import LimitMiddleware

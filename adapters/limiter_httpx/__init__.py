@@ -8,9 +8,9 @@
 
 from importlib import import_module
 
-from limiter_core.extras import extra
+from limiter_core import extras
 
-with extra("httpx", "limits for httpx need httpx"):
+with extras.required("httpx", "limits for httpx need httpx"):
     import_module("httpx")
 
 from limiter_httpx._transports import AsyncLimitedTransport, LimitedTransport

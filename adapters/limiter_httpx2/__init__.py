@@ -8,9 +8,9 @@
 
 from importlib import import_module
 
-from limiter_core.extras import extra
+from limiter_core import extras
 
-with extra("httpx2", "limits for httpx2 need httpx2"):
+with extras.required("httpx2", "limits for httpx2 need httpx2"):
     import_module("httpx2")
 
 from limiter_httpx2._transports import AsyncLimitedTransport, LimitedTransport

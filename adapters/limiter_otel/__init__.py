@@ -10,9 +10,9 @@ lists the metrics, and says how to read the spans.
 
 from importlib import import_module
 
-from limiter_core.extras import extra
+from limiter_core import extras
 
-with extra("otel", "telemetry of limits needs opentelemetry"):
+with extras.required("otel", "telemetry of limits needs opentelemetry"):
     import_module("opentelemetry.instrumentation.instrumentor")
 
 from limiter_otel._instrumentor import LimiterInstrumentor

@@ -9,9 +9,9 @@
 
 from importlib import import_module
 
-from limiter_core.extras import extra
+from limiter_core import extras
 
-with extra("pydantic-ai", "limits for pydantic-ai need pydantic-ai"):
+with extras.required("pydantic-ai", "limits for pydantic-ai need pydantic-ai"):
     import_module("pydantic_ai.concurrency")
 
 from limiter_pydantic_ai._limiter import SharedLimiter

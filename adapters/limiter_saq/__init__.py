@@ -8,9 +8,9 @@ the slot brings it forward.
 
 from importlib import import_module
 
-from limiter_core.extras import extra
+from limiter_core import extras
 
-with extra("saq", "limits for SAQ need saq"):
+with extras.required("saq", "limits for SAQ need saq"):
     import_module("saq")
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, ConcurrencyStrategy, ConflictResolution
