@@ -12,6 +12,7 @@ import pytest
 import redis
 import redis.asyncio
 
+import limiter_core
 from limiter_core import (
     LIMIT_BY,
     ConcurrencyLimit,
@@ -246,6 +247,20 @@ async def test_an_error_says_where_the_store_is_and_why_it_is_away() -> None:
         assert isinstance(caught.value.__cause__, redis.ConnectionError | OSError)
     assert not store.session.tracker.entries
     await store.aclose()
+
+
+async def test_the_server_lists_whose_connections_they_are(server: Server) -> None:
+    """`CLIENT LIST` does so on Redis 7.2 and newer, and on Valkey."""
+    own = f"redis-py(concurrency-limits_v{limiter_core.__version__})"
+    with redis.Redis.from_url(server.url) as operator:
+
+        def names() -> list[str]:
+            connections: list[dict[str, str]] = operator.client_list()
+            return [each["lib-name"] for each in connections]
+
+        async with Limiter(server.url) as limiter, limiter.hold(ONE):
+            # That of the calls, that of the renewals, and that of the messages.
+            await until(lambda: names().count(own) == 3, "all three connections have their name")
 
 
 def test_a_url_may_name_the_namespace(server: Server) -> None:
