@@ -189,10 +189,6 @@ class AsyncioCall(AsyncCall):
         self._timer: asyncio.TimerHandle | None = None
         self._cancelled = False
         """Whether the body was cancelled, by us."""
-        self._cancelling = 0
-        """How often others had asked to cancel the task before the body began."""
-        self._scope: object = None
-        """The innermost scope of anyio's around the body."""
 
     def wait_for_news(self, seconds: float) -> Awaitable[object]:
         """Wait until the store notifies that asking again is useful; at most so many seconds."""
@@ -228,6 +224,7 @@ class AsyncioCall(AsyncCall):
         if task is None:
             where = NOWHERE
         else:
+            # How often others have asked to cancel it, and the innermost scope of anyio's.
             self._cancelling = task.cancelling()
             self._scope = current_scope(task)
         max_hold = self.request.max_hold

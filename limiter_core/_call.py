@@ -52,18 +52,16 @@ class Call:
         request: what the store is asked, set when the call is known well enough; an empty one once
             it is settled.
         owner: the task or thread that asked.
-        failures: how often in a row the store could not be reached.
         delivered: the answer that came with the wake-up, None if the store has to be asked.
         order: the place in line that the store gave, None before.
-        queued: the last answer `Queued`.
         outer: the call that the same task or thread began before.
         block: the id of the frame whose `with` statement holds it; 0 if none certainly does.
         granted: the store's grant; None while waiting, and for a call admitted without a store.
         granted_at: when that was, on the call's clock; None if its hold is not measured.
         loss: why the lease ended, None while it lives.
         ends_at: when the holder counts it as lost unless renewed, on the call's clock; None: never.
-        margin: seconds that the store keeps it for longer.
-        held_until: when `max_hold` is over.
+        margin: seconds that the store keeps it for longer; if it ends.
+        held_until: when `max_hold` is over; if it ends.
         watch: notices that the lease is garbage-collected; None once it is being released.
         engine: what is told of that.
         closed: True from the moment of the release; a loss after that is none.
@@ -71,14 +69,19 @@ class Call:
             asynchronous generator does to be closed, and be released after all.
         settled: True when the store knows nothing (more) of this call.
         observed: sends what happens to the observers; None if there are none.
-        waiting_since: when it began to wait, on its clock; None if it did not.
         waited: seconds that it waited for its grant.
-        look_at: when a call that waits is to be looked at, on its clock: the earliest of the next.
+
+    Of a call that waits, or did:
+        waiting_since: when it began to wait, on its clock.
+        queued: the last answer `Queued`.
+        failures: how often in a row the store could not be reached.
+        look_at: when it is to be looked at, on its clock: the earliest of the next.
         warn_at: when that it waits for long is to be logged.
         rings: looks whether it waits for calls that wait for it; None if it holds nothing.
     """
 
     # Slots: an attribute of an instance is read in a tenth of the time of a default of its class.
+    # Most calls never wait, and have a lease without an end: what the others have is set there.
     __slots__ = (
         "block",
         "closed",
@@ -122,23 +125,24 @@ class Call:
         self.now = now
         self.delivered: Answer | None = None
         self.order: int | None = None
-        self.queued: Queued | None = None
-        self.failures = 0
         self.outer: Call | None = None
         self.block = 0
         self.granted: Granted | None = None
         self.granted_at: float | None = None
         self.loss: Loss | None = None
         self.ends_at: float | None = None
-        self.margin = 0.0
-        self.held_until = math.inf
         self.watch: object = None
         self.closed = False
         self.forgotten = False
         self.settled = False
         self.observed: ObservedCall | None = None
-        self.waiting_since: float | None = None
         self.waited = 0.0
+
+    def begin_waiting(self) -> None:
+        """Note that it waits from now on."""
+        self.waiting_since = self.now()
+        self.queued: Queued | None = None
+        self.failures = 0
         self.look_at = math.inf
         self.warn_at = math.inf
         self.rings: RingWatch | None = None
@@ -237,10 +241,10 @@ class Call:
         self.granted = granted
         if granted.expires_in is not None:
             since = self.now() if sent_at is None else sent_at
-            self.ends_at = since + granted.expires_in
             self.margin = granted.margin
-            if self.request.max_hold is not None:
-                self.held_until = since + self.request.max_hold
+            max_hold = self.request.max_hold
+            self.held_until = math.inf if max_hold is None else since + max_hold
+            self.ends_at = since + granted.expires_in  # last: with an end, the others are read
 
     def fencing_tokens(self) -> Mapping[str, int]:
         """Return the token per key."""

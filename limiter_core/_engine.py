@@ -173,7 +173,7 @@ class Engine:
         timeout, lease, max_hold, _ = terms
         label = self._label if tracing.source is None else tracing.with_trace(self._label)
         # A waiter that died delays the next no longer than a holder that did.
-        claim = min(lease, CLAIM)
+        claim = lease if lease < CLAIM else CLAIM  # noqa: FURB136  (`min` takes ten times as long)
         deadline = None if timeout is None else call.now() + timeout
         call.demands = demands
         request_id = call.id = new_id()
@@ -205,9 +205,9 @@ class Engine:
 
     def begin_waiting(self, call: Call) -> None:
         """Note a call that waits from now on."""
-        now = call.waiting_since = call.now()
+        call.begin_waiting()
         if self.warn_after is not None:
-            call.look_at = call.warn_at = now + self.warn_after
+            call.look_at = call.warn_at = call.waiting_since + self.warn_after
         if self._holding and call.request.deadline is None:
             watch_rings(call, leases_around(self._holding.get(call.owner)))
         self.waiting.add(call)
@@ -217,12 +217,11 @@ class Engine:
     def end_waiting(self, call: Call) -> None:
         """Note that a call waits no more: it has its slots."""
         self.waiting.discard(call)
-        if call.waiting_since is not None:
-            now = call.now()
-            call.waited = now - call.waiting_since
-            self.until_measured -= 1
-            if self.until_measured <= 0:
-                call.granted_at = now
+        now = call.now()
+        call.waited = now - call.waiting_since
+        self.until_measured -= 1
+        if self.until_measured <= 0:
+            call.granted_at = now
 
     def note_hold(self, call: Call, granted_at: float) -> None:
         """Note how long slots were held that are released now; those of short holds are sampled."""

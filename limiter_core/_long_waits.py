@@ -90,7 +90,6 @@ def warn(call: Call, state: KeySnapshot | None) -> None:
     """
     queued = call.queued
     assert queued is not None
-    assert call.waiting_since is not None
     waited = call.now() - call.waiting_since
     place = None if state is None else _place(call, state)
     logger.warning(

@@ -99,14 +99,15 @@ def fixed_demand(fixed: Fixed, arguments: Arguments) -> Demand:
     """
     value: Any = None
     plain = type(arguments) is dict  # the commonest arguments
-    if fixed.demand is not None and (plain or arguments is None or _is_view(arguments)):
-        return cast(Demand, fixed.demand)
+    of_all: Demand | None = fixed.demand
+    if of_all is not None and (plain or arguments is None or _is_view(arguments)):
+        return of_all
     if plain and fixed.argument is not None:
         value = cast(Any, arguments).get(fixed.argument)
         if type(value) is int or type(value) is str:
-            known = fixed.demands.get(value)
+            known: Demand | None = fixed.demands.get(value)
             if known is not None:
-                return cast(Demand, known)
+                return known
         else:
             value = None
     view = ArgumentView(cast(Any, arguments)) if plain else view_of(arguments)

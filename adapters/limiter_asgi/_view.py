@@ -16,6 +16,8 @@ from limiter_core import ArgumentView, KeyDerivationError, register_key_type
 from limiter_core.arguments import function_name_of
 from limiter_http.arguments import ReadArguments, Readers, Reasons
 
+_NONE: Mapping[str, Any] = {}
+
 _ENDPOINTS = (FunctionType, MethodType, functools.partial, type)
 """What routes lead to; a mounted app is an object of its own class."""
 
@@ -85,8 +87,9 @@ class RequestView(ArgumentView):
         function_name = None
         if "endpoint" in scope and _has_endpoint(scope):
             function_name = function_name_of(scope["endpoint"])
-        path_params: Mapping[str, Any] = scope.get("path_params") or {}
-        super().__init__(_RequestArguments(scope, given or {}, path_params), function_name)
+        path_params: Mapping[str, Any] = scope.get("path_params") or _NONE
+        arguments = _RequestArguments(scope, given or _NONE, path_params)
+        ArgumentView.__init__(self, arguments, function_name)
 
 
 def _identity_of(user: BaseUser) -> str:
