@@ -67,6 +67,10 @@ class Server:
     def stop(self) -> None:
         for client in self._clients:
             client.leave()
+        self.end()
+
+    def end(self) -> None:
+        """End as at SIGTERM: requests have a second, and are cancelled then."""
         self._server.should_exit = True
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), "the server still runs"
