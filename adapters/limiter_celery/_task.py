@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from limiter_celery import _celery
 from limiter_celery._pools import can_terminate
 from limiter_core import ConcurrencyLimit, ConfigurationError, ConflictResolution
 from limiter_core.arguments import ArgumentView, Binder
-from limiter_core.jobs import check_argument_names
+from limiter_core.jobs import check_argument_names, check_limits
 
 __all__ = ("LimitedTask", "check_task", "limits_of_task", "view_of")
 
@@ -57,17 +57,7 @@ def limits_of_task(task: Any) -> tuple[ConcurrencyLimit, ...]:
         ConfigurationError: there are none, or one of them is no limit.
     """
     # Through the class: Celery binds what stands there as if it were a method.
-    given: object = task.__class__.limits
-    if isinstance(given, ConcurrencyLimit):
-        return (given,)
-    if isinstance(given, Sequence):
-        several = cast(Sequence[object], given)
-        limits = tuple(each for each in several if isinstance(each, ConcurrencyLimit))
-        if limits and len(limits) == len(several):
-            return limits
-    raise ConfigurationError(
-        f"the task {task.name} needs limits=[ConcurrencyLimit(...), ...], got {given!r}"
-    )
+    return check_limits(task.__class__.limits, f"limits= of the task {task.name}")
 
 
 @functools.lru_cache(maxsize=4096)

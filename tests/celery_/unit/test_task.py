@@ -50,7 +50,7 @@ def test_a_task_with_limits_and_without_the_base_is_refused() -> None:
 def test_limits_that_are_none_are_refused(limits: Any) -> None:
     app = make_app()
     task = app.task(base=LimitedTask, limits=limits, name="sync", shared=False)(body)
-    with pytest.raises(ConfigurationError, match="the task sync needs limits="):
+    with pytest.raises(ConfigurationError, match="limits= of the task sync needs"):
         limits_of_task(app.tasks[task.name])
 
 
