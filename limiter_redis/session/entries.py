@@ -145,3 +145,32 @@ class ListenerCall(NamedTuple):
     loss: Loss | None = None
     renewed_until: float | None = None
     answer: Answer | None = None
+
+
+class Work:
+    """What there is to do at a node, each thing once.
+
+    Attributes:
+        renewals: of what this process waits for and holds.
+        looks: keys to be looked at.
+        releases: of what is not wanted any more.
+        policies: whether to read the policies of names.
+        publish: whether there are notices for other processes.
+    """
+
+    def __init__(self) -> None:
+        self.renewals: dict[Entry, None] = {}
+        self.looks: dict[str, None] = {}
+        self.releases: dict[Entry, None] = {}
+        self.policies = self.publish = False
+
+    def __bool__(self) -> bool:
+        return bool(self.renewals or self.looks or self.releases or self.policies or self.publish)
+
+    def add(self, other: Work) -> None:
+        """Add what else there is to do."""
+        self.renewals |= other.renewals
+        self.looks |= other.looks
+        self.releases |= other.releases
+        self.policies |= other.policies
+        self.publish |= other.publish

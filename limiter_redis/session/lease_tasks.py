@@ -6,10 +6,10 @@ replies say. A reply that is an error, or that cannot be read, leaves the others
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from redis.exceptions import (
     ConnectionError,  # noqa: A004  (redis-py's own)
@@ -21,13 +21,13 @@ from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.outage import Outage, shared_outage
 from limiter_core.requests import Request
 from limiter_core.system_clock import system_clock as time
-from limiter_core.threads import SystemEvent, new_lock, socket_owner
 from limiter_redis.cluster.slot_map import tag_of
 from limiter_redis.connection.exchange import BackgroundCall
+from limiter_redis.connection.nodes import Node
 from limiter_redis.protocol import commands, layout, policies, replies
 from limiter_redis.protocol.commands import BATCH, batched
 from limiter_redis.protocol.errors import store_error
-from limiter_redis.session.entries import Entry, Event
+from limiter_redis.session.entries import Entry, Event, Work
 from limiter_redis.session.tracker import RequestTracker
 from limiter_redis.transport.interfaces import ThreadTransport
 
@@ -58,6 +58,11 @@ def release_of(entry: Entry) -> commands.Operation:
 def renewal_of(entry: Entry) -> commands.Operation:
     """Return the operation that renews a request."""
     return commands.renew(entry.request.id, entry.key, entry.claimant)
+
+
+def tick_of(tracker: RequestTracker) -> float:
+    """Return the seconds between looks at the clock."""
+    return _SHORT_TICK if tracker.requests.shortest < _SHORT_LEASE else TICK
 
 
 class Warnings:
@@ -93,56 +98,76 @@ class Warnings:
 
 
 class LeaseTasks:
-    """The tasks of the lease renewer. For any of its threads.
+    """The tasks of one node's worker, and what it notes. For its thread.
 
     Args:
         tracker: the requests of this process.
-        new_transport: makes a transport for the running thread.
-        refresh: has the slot map refreshed.
-
-    Attributes:
-        stopping: whether the store was closed.
-        polls: whether the servers have no sharded channels.
+        transport: the way to the servers, for this worker alone.
         warnings: where failures are said.
+        slots_moved: has the slot map refreshed.
     """
 
     def __init__(
         self,
         tracker: RequestTracker,
-        new_transport: Callable[[], ThreadTransport],
-        refresh: Callable[[], object],
+        transport: ThreadTransport,
+        warnings: Warnings,
+        slots_moved: Callable[[], object],
     ) -> None:
         self._tracker = tracker
-        self._new_transport = new_transport
-        self._refresh = refresh
-        self.stopping = SystemEvent()
-        self.polls = False
-        self.warnings = Warnings(tracker)
-        self._transports: dict[object, ThreadTransport] = {}
-        """By the owner of their sockets; see `socket_owner`."""
-        self._publishing = new_lock()
+        self._transport = transport
+        self._warnings = warnings
+        self.slots_moved = slots_moved
 
-    def transport(self) -> ThreadTransport:
-        """Return the transport of the running thread."""
-        owner = socket_owner()
-        transport = self._transports.get(owner)
-        if transport is None:
-            transport = self._transports.setdefault(owner, self._new_transport())
-        return transport
-
-    def connect(self) -> BackgroundCall:
-        """Open a connection, in the background."""
-        transport = self.transport()
-        call = BackgroundCall(lambda: transport.command("PING"), lambda _: transport.close())
+    def connect(self, node: Node) -> BackgroundCall:
+        """Open the connection to a node, in the background."""
+        call = BackgroundCall(
+            lambda: self._transport.command("PING", node=node), lambda _: self._transport.close()
+        )
         call.begin()
         return call
 
     def close(self) -> None:
         """Close the connections."""
-        while self._transports:
-            self._transports.popitem()[1].close()
+        self._transport.close()
 
-    def renew(self, entries: list[Entry]) -> None:
+    def hurry(self, work: Work) -> bool:
+        """Whether there is work that puts up with no pause: the process may end."""
+        return self._tracker.requests.closing and bool(work.releases)
+
+    def carry_out(self, work: Work) -> float | None:
+        """Do what there is to do at the node.
+
+        Returns:
+            None; or if the node is away the seconds to the next attempt, at the most.
+        """
+        try:
+            self._carefully(self._renew, work.renewals)
+            self._carefully(self._look, work.looks)
+            self._carefully(self._release, work.releases)
+            if work.policies:
+                self._carefully(self._read_policies)
+            if work.publish:
+                self._carefully(self._publish)  # last: it may be refused, for want of a right
+        except StoreUnavailable as error:
+            if self._tracker.depends():
+                self._warnings.warn(_UNAVAILABLE, error)
+            if self._tracker.requests.closing:
+                for entry in work.releases:  # what could not be released ends by itself
+                    self._tracker.happened(entry, Event.RELEASED)
+            return min(_LONGEST_PAUSE, self._tracker.requests.shortest / 6)
+        return None
+
+    def _carefully(self, task: Callable[..., None], *given: Iterable[Any]) -> None:
+        """Carry out a task that may fail, whatever the reason: those behind it go on."""
+        try:
+            task(*given)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001
+            self._warnings.warn(FAILED, error)
+
+    def _renew(self, entries: Iterable[Entry]) -> None:
         """Renew leases and tickets; ask again for leases that the store lost.
 
         Raises:
@@ -168,7 +193,7 @@ class LeaseTasks:
     def _again(self, request: Request) -> commands.Operation:
         return commands.acquire(request, self._tracker.policies.by_name, time.monotonic())
 
-    def read_policies(self) -> None:
+    def _read_policies(self) -> None:
         """Read the policies of names; those who wait under one that changed ask again (S22)."""
         known, asked_at = self._tracker.policies, time.monotonic()
         agreed, line = self._call([layout.look(), policies.look()])
@@ -188,7 +213,7 @@ class LeaseTasks:
             while True:
                 operations = steps.send(self._call(operations))
 
-    def look(self, keys: list[str]) -> None:
+    def _look(self, keys: Iterable[str]) -> None:
         """Look at keys whose next lease ends, or where a step left work over."""
         for some in batched(keys, BATCH):
             lines = self._call(list(map(commands.sweep, some)))
@@ -198,42 +223,41 @@ class LeaseTasks:
                         after = self._read(partial(replies.parse_duration, line, key))
                         self._tracker.look_at(key, after)
 
-    def release(self, entries: list[Entry]) -> None:
+    def _release(self, entries: Iterable[Entry]) -> None:
         """Release what is not wanted any more."""
         for some in batched(entries, BATCH):
             for entry, line in zip(some, self._call(list(map(release_of, some))), strict=True):
                 unavailable = isinstance(line, StoreUnavailable)
-                if isinstance(line, str) or (unavailable and self.stopping.is_set()):
-                    self._tracker.happened(
-                        entry, Event.RELEASED
-                    )  # what could not be released ends by itself
+                if isinstance(line, str) or (unavailable and self._tracker.requests.closing):
+                    # What could not be released ends by itself.
+                    self._tracker.happened(entry, Event.RELEASED)
                 elif not unavailable:  # else it is tried again at once
                     self._tracker.happened(entry, Event.FAILED)
 
-    def publish(self) -> None:
+    def _publish(self) -> None:
         """Tell other processes of jobs that were not woken here; else a sweep finds them."""
-        undelivered = self._tracker.notices.undelivered
-        with self._publishing:
-            while undelivered:
+        notices = self._tracker.notices
+        with notices.publishing:
+            while notices.undelivered:
                 command = "SPUBLISH" if self._tracker.sharded else "PUBLISH"
-                self.transport().command(command, self._tracker.notices.channel, undelivered[0])
-                del undelivered[0]  # only now: what fails is tried again
+                self._transport.command(command, notices.channel, notices.undelivered[0])
+                del notices.undelivered[0]  # only now: what fails is tried again
 
     def _call(self, operations: list[commands.Operation]) -> list[str | StoreError]:
         """Carry out operations and pass on the news; returns the replies, or why there is none."""
         sent_at = time.monotonic()
-        lines, news = self.transport().call_each(operations)
+        lines, news = self._transport.call_each(operations)
         self._tracker.receive(news, sent_at)
         errors = [line for line in lines if isinstance(line, StoreError)]
         away = [error for error in errors if isinstance(error, StoreUnavailable)]
         if away:
             self.slots_moved()
             if self._tracker.depends():
-                self.warnings.warn(_UNAVAILABLE, away[0])
+                self._warnings.warn(_UNAVAILABLE, away[0])
         elif errors:
-            self.warnings.warn(_BAD_ANSWER, errors[0])
+            self._warnings.warn(_BAD_ANSWER, errors[0])
         else:
-            self.warnings.carried_out()
+            self._warnings.carried_out()
         if len(away) == len(lines) and all(map(self._is_of_node, away)):
             raise away[0]
         return lines
@@ -249,14 +273,14 @@ class LeaseTasks:
         try:
             return read()
         except StoreError as error:
-            self.warnings.warn(_BAD_ANSWER, error)
+            self._warnings.warn(_BAD_ANSWER, error)
             return None
 
     # -- messages ----------------------------------------------------------------------------------
 
     def tick(self) -> float:
         """Return the seconds between looks at the clock."""
-        return _SHORT_TICK if self._tracker.requests.shortest < _SHORT_LEASE else TICK
+        return tick_of(self._tracker)
 
     def channel_of(self, tag: str) -> bytes:
         """Return the channel of this process under a tag; that of notices is its own tag."""
@@ -292,20 +316,15 @@ class LeaseTasks:
         if self._tracker.notices.channel in tags:
             self._tracker.notices.may_be_lost()
         if complete:
-            self.warnings.subscribed()
+            self._warnings.subscribed()
 
     def not_subscribed(self, error: Exception, *, took_long: bool) -> None:
         """Note why messages are not received at a node."""
         # A caller that the store does not know yet gets the error of its own call; but not if that
         # hangs.
         if self._tracker.depends() or (took_long and self._tracker.entries):
-            self.warnings.warn(NOT_SUBSCRIBED, store_error(error, self._tracker.where))
+            self._warnings.warn(NOT_SUBSCRIBED, store_error(error, self._tracker.where))
         self.slots_moved()
-
-    def slots_moved(self) -> None:
-        """Have the slot map refreshed."""
-        if self._tracker.sharded:
-            self._refresh()
 
     def no_sharded_channels(self, error: Exception) -> None:
         """Look at all waiters from time to time, since the servers have no sharded channels.
@@ -315,19 +334,6 @@ class LeaseTasks:
         """
         if not self._tracker.sharded:
             raise error
-        if not self.polls:
-            self.warnings.warn("no sharded pub/sub here, will look instead", error)
-        self.polls = True
-
-    def node_is_away(self, releases: list[Entry], error: StoreUnavailable) -> float:
-        """Note that a node is away; returns the seconds to the next attempt, at the most."""
-        if self._tracker.depends():
-            self.warnings.warn(_UNAVAILABLE, error)
-        if self.stopping.is_set():
-            for entry in releases:  # what could not be released ends by itself
-                self._tracker.happened(entry, Event.RELEASED)
-        return min(_LONGEST_PAUSE, self._tracker.requests.shortest / 6)
-
-    def failed(self, error: Exception) -> None:
-        """Note that a task failed, whatever the reason: leases depend on it that work goes on."""
-        self.warnings.warn(FAILED, error)
+        if not self._tracker.polls:
+            self._warnings.warn("no sharded pub/sub here, will look instead", error)
+        self._tracker.polls = True

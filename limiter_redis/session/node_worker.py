@@ -1,23 +1,22 @@
-"""What the lease renewer does at one node: it receives messages, and carries out tasks.
+"""What the lease renewer does at one node: a thread that receives messages, and carries out tasks.
 
-In a cluster each node has a thread of its own, so that a node that is away holds up only what it
-owns. Where there is one node, the thread of the lease renewer does its work.
+Each node has one of its own, so that a node that is away holds up only what it owns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 from redis.exceptions import MovedError
 
-from limiter_core.errors import StoreUnavailable
 from limiter_core.system_clock import system_clock as time
-from limiter_core.threads import SystemEvent, SystemThread, new_lock, new_socket_pair
+from limiter_core.threads import SystemThread, new_lock, new_socket_pair
 from limiter_redis.connection.backoff import Backoff
 from limiter_redis.connection.exchange import BackgroundCall
-from limiter_redis.session.entries import Entry
+from limiter_redis.connection.nodes import Node
+from limiter_redis.session.entries import Work
 from limiter_redis.session.subscriber import Subscriber
 
 LINGER = 5.0
@@ -26,66 +25,36 @@ LINGER = 5.0
 TIMEOUT = 2.0
 """Seconds that a reply, or a connection, may take: a renewal must be over long before a lease."""
 
-MOMENT = 0.01
-"""Seconds that it is waited for at once: most connections are open by then."""
-
 _LONG = 1.0
 """Seconds after which an attempt to connect has taken long."""
 
 _IDLE_AFTER = 10.0
 
 
-class Work(NamedTuple):
-    """What there is to do at a node.
-
-    Attributes:
-        tags: to be subscribed to.
-        entries: to be renewed.
-        looks: keys to be looked at.
-        releases: requests that are not wanted any more.
-        publish: whether there are notices for other processes.
-        policies: whether to read the policies of names.
-        at_once: whether to wake the thread for it.
-    """
-
-    tags: Sequence[str] = ()
-    entries: Sequence[Entry] = ()
-    looks: Sequence[str] = ()
-    releases: Sequence[Entry] = ()
-    publish: bool = False
-    policies: bool = False
-    at_once: bool = False
-
-
 class _NodeTasks(Protocol):
     """What a worker can do at its node, and what it reports; see `LeaseTasks`."""
 
-    stopping: SystemEvent
-
     def tick(self) -> float: ...
-    def connect(self) -> BackgroundCall: ...
-    def renew(self, entries: list[Entry]) -> None: ...
-    def look(self, keys: list[str]) -> None: ...
-    def release(self, entries: list[Entry]) -> None: ...
-    def publish(self) -> None: ...
-    def read_policies(self) -> None: ...
+    def connect(self, node: Node) -> BackgroundCall: ...
+    def hurry(self, work: Work) -> bool: ...
+    def carry_out(self, work: Work) -> float | None: ...
+    def close(self) -> None: ...
     def channel_of(self, tag: str) -> bytes: ...
     def receive(self, messages: list[tuple[bytes, bytes]]) -> None: ...
     def subscribed_to(self, tags: set[str], *, complete: bool) -> None: ...
     def not_subscribed(self, error: Exception, *, took_long: bool) -> None: ...
     def no_sharded_channels(self, error: Exception) -> None: ...
-    def slots_moved(self) -> None: ...
-    def node_is_away(self, releases: list[Entry], error: StoreUnavailable) -> float: ...
-    def failed(self, error: Exception) -> None: ...
+    @property
+    def slots_moved(self) -> Callable[[], object]: ...
 
 
 class NodeWorker:
     """The worker of one node.
 
     Args:
-        tasks: what can be done.
-        new_subscriber: makes a connection for messages; None: no node is known.
-        thread: the name of its own thread; None: its owner calls `listen` and `work` in turn.
+        node: the node; None: that of slots which no node is known to have.
+        tasks: what can be done there.
+        new_subscriber: makes a connection for messages.
 
     Attributes:
         subscribed: tags whose messages are received.
@@ -93,8 +62,9 @@ class NodeWorker:
     """
 
     def __init__(
-        self, tasks: _NodeTasks, new_subscriber: Callable[[], Subscriber] | None, thread: str | None
+        self, node: Node | None, tasks: _NodeTasks, new_subscriber: Callable[[], Subscriber]
     ) -> None:
+        self._node = node
         self._tasks = tasks
         self._new_subscriber = new_subscriber
         self._subscriber: Subscriber | None = None
@@ -105,97 +75,103 @@ class NodeWorker:
         self._asked: dict[bytes, str] = {}
         """Channels that were asked for, and their tags."""
         self.subscribed: set[str] = set()
-        self._entries: dict[str, Entry] = {}
-        self._looks: dict[str, None] = {}
-        self._releases: dict[Entry, None] = {}
-        self._publish = self._policies = False
+        self._work = Work()
         self._subscribing, self.renewing = Backoff(), Backoff()
         self._busy_at = time.monotonic()
         self._ended = self._stopping = False
-        self._wake_end: Any = None
-        self._woken: Any = None
-        """A socket that ends the waiting for messages, where there is a thread to be woken."""
-        self._first_call: BackgroundCall | None = None
-        if thread is None:
-            # Opened beside the connection for messages, which takes several round trips.
-            self._first_call = tasks.connect()
-            return
         self._wake_end, self._woken = new_socket_pair()
         self._wake_end.setblocking(False)
         self._woken.setblocking(False)
-        self._thread = SystemThread(self._run, f"limiter-{thread}")
+        name = "unowned" if node is None else f"{node.host}:{node.port}"
+        self._thread = SystemThread(self._run, f"limiter-{name}")
         self._thread.start()
 
-    def give(self, work: Work) -> bool:
-        """Give it something to do; whether it still takes it."""
+    def give(self, work: Work, tags: Iterable[str] = ()) -> bool:
+        """Give it something to do; whether it still takes it.
+
+        Args:
+            work: the tasks.
+            tags: whose messages it is to receive for a while.
+        """
         now = time.monotonic()
         with self._lock:
             if self._ended:
                 return False
-            for tag in work.tags:
-                self._wanted[tag] = now
-            self._entries.update((entry.request.id, entry) for entry in work.entries)
-            self._looks.update(dict.fromkeys(work.looks))
-            self._releases.update(dict.fromkeys(work.releases))
-            self._publish |= work.publish
-            self._policies |= work.policies
-        if work.at_once:
+            known = len(self._wanted)
+            self._wanted.update(dict.fromkeys(tags, now))
+            self._work.add(work)
+            is_new = work or len(self._wanted) > known
+        if is_new:
             self._wake()
         return True
 
     def stop(self) -> None:
         """Have it end."""
         self._stopping = True
-        if self._woken is None:
-            self._close()
         self._wake()
 
     def join(self, seconds: float) -> None:
         """Wait until it has ended."""
-        if self._woken is not None and not self._thread.is_current():
+        if not self._thread.is_current():
             self._thread.join(seconds)
 
     def _wake(self) -> None:
-        if self._wake_end is not None:
-            with suppress(OSError):  # it is full of wake-ups, or closed
-                self._wake_end.send(b"!")
+        with suppress(OSError):  # it is full of wake-ups, or closed
+            self._wake_end.send(b"!")
 
     def _run(self) -> None:
+        # Opened beside the connection for messages, which takes several round trips.
+        first_call = None if self._node is None else self._tasks.connect(self._node)
         try:
             while not self._stopping:
-                self.listen()
+                self._listen()
                 with suppress(BlockingIOError):
                     self._woken.recv(1024)
-                self.work()
+                if first_call is None or first_call.is_done(self._tasks.tick()):
+                    self._carry_out()
                 if self._may_end():
                     return
         finally:
             with self._lock:
                 self._ended = True
-            self._close()
+            if first_call is not None:
+                first_call.give_up()
+            self._unsubscribe_all()
+            self._tasks.close()
             self._wake_end.close()
             self._woken.close()
+
+    def _carry_out(self) -> None:
+        """Carry out what it was given, unless the node was away a moment ago."""
+        if not (self._tasks.hurry(self._work) or self.renewing.is_due(time.monotonic())):
+            return
+        with self._lock:
+            work, self._work = self._work, Work()
+        if not work:
+            return
+        longest = self._tasks.carry_out(work)
+        if longest is None:
+            self.renewing.over()
+            return
+        with self._lock:
+            self._work.looks |= work.looks  # all else is given again
+        self.renewing.failed(longest)
 
     def _may_end(self) -> bool:
         now = time.monotonic()
         with self._lock:
-            if self._wanted or self._entries or self._looks or self._releases or self._publish:
+            if self._wanted or self._work:
                 self._busy_at = now
             elif now - self._busy_at > _IDLE_AFTER:
                 self._ended = True
         return self._ended
 
-    def _close(self) -> None:
-        if self._first_call is not None:
-            self._first_call.give_up()
-        self._unsubscribe_all()
-
     # -- messages ---------------------------------------------------------------------------------
 
-    def listen(self) -> None:
+    def _listen(self) -> None:
         """Receive the messages of one tick. It never waits longer: renewals come behind it."""
         try:
-            self._listen(self._tasks.tick())
+            self._listen_for(self._tasks.tick())
         except Exception as error:  # noqa: BLE001  (leases depend on it that this goes on)
             opening = self._subscriber is not None and self._subscriber.is_opening
             took_long = opening and time.monotonic() - self._opening_since > _LONG
@@ -210,9 +186,9 @@ class NodeWorker:
             self._subscriber.close()
             self._subscriber = None
 
-    def _listen(self, tick: float) -> None:
-        until = time.monotonic() + tick
-        subscriber = self._open_subscriber(tick)
+    def _listen_for(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        subscriber = self._open_subscriber(seconds)
         if subscriber is None:
             return
         self._subscribe(subscriber)
@@ -223,28 +199,19 @@ class NodeWorker:
             if confirmed or not received:
                 return
 
-    def _open_subscriber(self, tick: float) -> Subscriber | None:
-        """Return the connection for messages, if it is open within a tick."""
+    def _open_subscriber(self, seconds: float) -> Subscriber | None:
+        """Return the connection for messages, if it is open within so many seconds."""
         now = time.monotonic()
         with self._lock:
             for tag in [tag for tag, at in self._wanted.items() if now - at > LINGER]:
                 del self._wanted[tag]
         if self._subscriber is None:
-            if (
-                not self._wanted
-                or self._new_subscriber is None
-                or not self._subscribing.is_due(now)
-            ):
-                self._sleep(tick)
+            if not self._wanted or not self._subscribing.is_due(now):
+                self._sleep(seconds)
                 return None
             self._opening_since = now
             self._subscriber = self._new_subscriber()
-        if self._woken is None:
-            return self._subscriber if self._subscriber.open(TIMEOUT, tick) else None
-        if not self._subscriber.open(TIMEOUT, MOMENT):
-            self._sleep(tick)
-            return None
-        return self._subscriber
+        return self._subscriber if self._subscriber.open(TIMEOUT, seconds) else None
 
     def _subscribe(self, subscriber: Subscriber) -> None:
         with self._lock:
@@ -290,9 +257,6 @@ class NodeWorker:
                     self._wanted.pop(tag, None)
 
     def _sleep(self, seconds: float) -> None:
-        if self._woken is None:
-            time.sleep(seconds)
-            return
         self._woken.settimeout(seconds)
         try:
             self._woken.recv(1024)
@@ -300,45 +264,3 @@ class NodeWorker:
             pass
         finally:
             self._woken.setblocking(False)
-
-    # -- tasks ------------------------------------------------------------------------------------
-
-    def work(self) -> None:
-        """Carry out what it was given."""
-        if self._first_call is not None and not self._first_call.is_done(self._tasks.tick()):
-            return
-        at_once = self._releases and self._tasks.stopping.is_set()  # the process may end
-        if not (at_once or self.renewing.is_due(time.monotonic())):
-            return
-        with self._lock:
-            entries, self._entries = list(self._entries.values()), {}
-            looks, self._looks = list(self._looks), {}
-            releases, self._releases = list(self._releases), {}
-            publish, self._publish = self._publish, False
-            policies, self._policies = self._policies, False
-        if not (entries or looks or releases or publish or policies):
-            return
-        try:
-            self._carefully(self._tasks.renew, entries)
-            self._carefully(self._tasks.look, looks)
-            self._carefully(self._tasks.release, releases)
-            if policies:
-                self._carefully(self._tasks.read_policies)
-            if publish:
-                self._carefully(self._tasks.publish)  # last: it may be refused, for want of a right
-        except StoreUnavailable as error:
-            # What is to be renewed or released is given again.
-            with self._lock:
-                self._looks.update(dict.fromkeys(looks))
-            self.renewing.failed(self._tasks.node_is_away(releases, error))
-        else:
-            self.renewing.over()
-
-    def _carefully(self, task: Callable[..., None], *given: list[Any]) -> None:
-        """Carry out a task that may fail, whatever the reason: those behind it go on."""
-        try:
-            task(*given)
-        except StoreUnavailable:
-            raise
-        except Exception as error:  # noqa: BLE001
-            self._tasks.failed(error)

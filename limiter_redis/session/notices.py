@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from limiter_core.requests import Granted, Notice
 from limiter_core.system_clock import system_clock as time
+from limiter_core.threads import new_lock
 
 REMEMBERED = 1024
 """Delivered notices that are remembered, so that they are not delivered twice."""
@@ -27,6 +28,7 @@ class Notices:
 
     Attributes:
         undelivered: notices to be published, as they came.
+        publishing: is held while they are.
         on_undelivered: called when there is one.
         gaps: how many times notices may have been missed for a while.
     """
@@ -34,6 +36,7 @@ class Notices:
     def __init__(self, channel: str) -> None:
         self.channel = channel
         self.undelivered: list[str] = []
+        self.publishing = new_lock()
         self.on_undelivered: Callable[[], object] = lambda: None
         self.gaps = 0
         self._callback: Callable[[Notice], object] | None = None

@@ -1,9 +1,9 @@
 """The lease renewer: a background thread per process that keeps its requests alive.
 
 It hands out what is due to a worker for each node: renewals, looks at keys whose time is up,
-releases, notices. Its connections are its own, so that neither a busy event loop nor an exhausted
-pool can make a lease run out. It runs while this process waits or holds, and for a little longer.
-One server is a cluster of one node: there the thread is that node's worker, too.
+releases, notices. Their connections are their own, so that neither a busy event loop nor an
+exhausted pool can make a lease run out. It waits for no server: so holders are told in time that
+their leases end. It runs while this process waits or holds, and for a little longer.
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 
 from limiter_core.jitter import jitter
-from limiter_core.outage import RepeatedWarning
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, SystemThread, new_lock
 from limiter_redis.cluster.slot_map import SlotMap, tag_of
 from limiter_redis.connection.backoff import Backoff
 from limiter_redis.connection.nodes import ONLY_NODE, Endpoint, Node
 from limiter_redis.protocol.errors import store_error
-from limiter_redis.session.entries import Entry
-from limiter_redis.session.lease_tasks import LeaseTasks
-from limiter_redis.session.node_worker import TIMEOUT, NodeWorker, Work
+from limiter_redis.session.entries import Work
+from limiter_redis.session.lease_tasks import FAILED, LeaseTasks, Warnings, tick_of
+from limiter_redis.session.node_worker import TIMEOUT, NodeWorker
 from limiter_redis.session.subscriber import Subscriber
 from limiter_redis.session.tracker import RequestTracker
 from limiter_redis.transport.interfaces import ThreadTransport
@@ -51,7 +49,7 @@ class LeaseRenewer:
         tracker: the requests of this process.
         endpoint: where the servers are.
         slot_map: which node has what.
-        new_transport: makes a transport for the running thread.
+        new_transport: makes a transport for a worker.
     """
 
     def __init__(
@@ -64,11 +62,10 @@ class LeaseRenewer:
         self._tracker = tracker
         self._endpoint = endpoint
         self._slot_map = slot_map
-        self._tasks = LeaseTasks(tracker, new_transport, self._slots_moved)
+        self._new_transport = new_transport
+        self._warnings = Warnings(tracker)
         self._lock = new_lock()
         self._thread: SystemThread | None = None
-        self._stopping = self._tasks.stopping
-        self._failures = RepeatedWarning("a listener failed")
         self._due_now = SystemEvent()
         self._urgent: dict[str, None] = {}
         self._waited_for: dict[str, None] = {}
@@ -97,8 +94,7 @@ class LeaseRenewer:
         Raises:
             RuntimeError: no thread can begin. The next call tries again.
         """
-        if self._stopping.is_set():
-            self._stopping.clear()
+        if self._tracker.requests.closing:
             self._tracker.requests.closing = False
         if self._thread is None:
             with self._lock:
@@ -114,9 +110,8 @@ class LeaseRenewer:
         Waiters are woken: to ask again starts it anew.
         """
         thread = self._thread
-        self._stopping.set()
-        self._due_now.set()
         self._tracker.close()
+        self._due_now.set()
         if thread is None or thread.is_current():
             return
         if not self._tracker.requests:
@@ -129,55 +124,33 @@ class LeaseRenewer:
     # -- the thread -------------------------------------------------------------------------------
 
     def _run(self, thread: SystemThread) -> None:
-        over = SystemEvent()
-        with suppress(RuntimeError):  # the process ends, and no thread can begin
-            SystemThread(lambda: self._watch_deadlines(over), "limiter-deadlines").start()
         tracker = self._tracker
         workers = self._workers = {}
-        only = None if tracker.sharded else self._new_worker(ONLY_NODE)
-        if only is not None:
-            workers[ONLY_NODE] = only
         idle_since = time.monotonic()
         try:
             while True:
-                if only is None:
-                    self._due_now.wait(self._tasks.tick())
-                    self._due_now.clear()
-                else:
-                    # Before it listens: the first turn subscribes, and one that took long does not
-                    # let a channel go.
-                    self._carefully(self._hand_out_channels)
-                    only.listen()
-                self._carefully(self._hand_out)
-                if only is not None:
-                    only.work()
+                for task in (self._hand_out_tags, self._hand_out, tracker.expire):
+                    self._carefully(task, time.monotonic())
                 self._carefully(tracker.after_turn)
-                if tracker.requests or (tracker.notices.callback and not self._stopping.is_set()):
+                is_closed = tracker.requests.closing
+                if tracker.requests or (tracker.notices.callback and not is_closed):
                     idle_since = time.monotonic()
-                elif self._stopping.is_set() or time.monotonic() - idle_since > _IDLE_AFTER:
+                elif is_closed or time.monotonic() - idle_since > _IDLE_AFTER:
                     if self._may_end(thread):
                         return
+                self._due_now.wait(tick_of(tracker))
+                self._due_now.clear()
         finally:
-            over.set()
             with self._lock:
                 if self._thread in (thread, None):  # else the next one runs already
                     self._thread = None
             self._close(list(workers.values()))
 
-    def _carefully(self, work: Callable[[], object]) -> None:
+    def _carefully(self, task: Callable[..., object], *given: float) -> None:
         try:
-            work()
+            task(*given)
         except Exception as error:  # noqa: BLE001
-            self._tasks.failed(error)
-
-    def _watch_deadlines(self, over: SystemEvent) -> None:
-        # In a thread of its own: one that waits for a server that says nothing cannot tell holders
-        # in time that their leases end.
-        while not over.wait(self._tasks.tick()):
-            try:
-                self._tracker.expire(time.monotonic())
-            except Exception as error:  # noqa: BLE001
-                self._failures.note(error, unknown=True)
+            self._warnings.warn(FAILED, error)
 
     def _may_end(self, thread: SystemThread) -> bool:
         with self._lock:
@@ -193,66 +166,48 @@ class LeaseRenewer:
             worker.stop()
         for worker in workers:
             worker.join(TIMEOUT)
-        self._tasks.close()
 
     # -- handing out ------------------------------------------------------------------------------
 
-    def _hand_out_channels(self) -> None:
-        notices = [self._tracker.notices.channel] if self._tracker.notices.callback else []
-        self._give(ONLY_NODE, Work(tags=[self._tracker.channel, self._tracker.changes, *notices]))
-
-    def _hand_out(self) -> None:
-        tracker, now = self._tracker, time.monotonic()
-        if tracker.sharded:
-            self._hand_out_tags(now)
-        for node, entries in self._by_node(tracker.due(now)).items():
-            self._give(node, Work(entries=entries, at_once=True))
+    def _hand_out(self, now: float) -> None:
+        tracker, node_of = self._tracker, self._slot_map.node_of
+        work: defaultdict[Node | None, Work] = defaultdict(Work)
+        for entry in tracker.due(now):
+            work[node_of(self._tag(entry.key))].renewals[entry] = None
         for key in tracker.due_looks(now):
-            self._give(self._slot_map.node_of(self._tag(key)), Work(looks=[key], at_once=True))
-        for node, releases in self._by_node(tracker.releases_due(now)).items():
-            self._give(node, Work(releases=releases, at_once=self._stopping.is_set()))
+            work[node_of(self._tag(key))].looks[key] = None
+        for entry in tracker.releases_due(now):
+            work[node_of(self._tag(entry.key))].releases[entry] = None
         if tracker.policies.is_due(now):
             tracker.policies.begin_reading(now)
-            node = self._slot_map.node_of(tracker.keyspace.common)
-            self._give(node, Work(policies=True, at_once=True))
+            work[node_of(tracker.keyspace.common)].policies = True
         if tracker.notices.undelivered:
-            self._give(
-                self._slot_map.node_of(tracker.notices.channel), Work(publish=True, at_once=True)
-            )
-
-    def _by_node(self, entries: Iterable[Entry]) -> dict[Node | None, list[Entry]]:
-        by_node: defaultdict[Node | None, list[Entry]] = defaultdict(list)
-        for entry in entries:
-            by_node[self._slot_map.node_of(self._tag(entry.key))].append(entry)
-        return by_node
+            work[node_of(tracker.notices.channel)].publish = True
+        for node, its in work.items():
+            self._give(node, its)
 
     def _tag(self, key: str) -> str:
         return tag_of(self._tracker.keyspace, key)
 
-    def _give(self, node: Node | None, work: Work) -> None:
+    def _give(self, node: Node | None, work: Work, tags: Iterable[str] = ()) -> None:
         worker = self._workers.get(node)
-        if worker is None or not worker.give(work):
+        if worker is None or not worker.give(work, tags):
             worker = self._workers[node] = self._new_worker(node)
-            worker.give(work)
+            worker.give(work, tags)
 
     def _new_worker(self, node: Node | None) -> NodeWorker:
-        sharded = self._tracker.sharded
-
         # One for all attempts: it knows which Sentinel answered last.
         client = functools.cache(
             lambda: self._endpoint.sync_client(node or ONLY_NODE, timeout=TIMEOUT)
         )
 
         def new_subscriber() -> Subscriber:
-            return Subscriber(client(), self._tracker.refusals, sharded=sharded)
+            return Subscriber(client(), self._tracker.refusals, sharded=self._tracker.sharded)
 
-        if not sharded:
-            return NodeWorker(self._tasks, new_subscriber, None)
-        if node is None:
-            return NodeWorker(self._tasks, None, "unowned")
-        return NodeWorker(self._tasks, new_subscriber, f"{node.host}:{node.port}")
+        tasks = LeaseTasks(self._tracker, self._new_transport(), self._warnings, self._slots_moved)
+        return NodeWorker(node, tasks, new_subscriber)
 
-    # -- in a cluster: which channels, and which node has what ------------------------------------
+    # -- which channels, and in a cluster which node has what -------------------------------------
 
     def watch(self, key: str) -> None:
         """Receive what is said under a key's tag, as soon as may be."""
@@ -264,22 +219,27 @@ class LeaseRenewer:
             self._due_now.set()
 
     def _hand_out_tags(self, now: float) -> None:
+        tracker = self._tracker
+        if not tracker.sharded:
+            notices = [tracker.notices.channel] if tracker.notices.callback else []
+            self._give(ONLY_NODE, Work(), [tracker.channel, tracker.changes, *notices])
+            return
         if self._slot_map.version == 0 or self._map_is_wrong:
             self._refresh(now)
-        if self._tasks.polls:
+        if tracker.polls:
             self._urgent.clear()
             if now >= self._poll_at:
                 self._poll_at = now + _POLL * jitter.uniform(0.5, 1.0)
-                self._tracker.messages_lost()
-                self._tracker.notices.may_be_lost()
+                tracker.messages_lost()
+                tracker.notices.may_be_lost()
             return
         urgent = list(self._urgent)
         for tag in urgent:
             self._urgent.pop(tag, None)
-        self._want(urgent, at_once=True)
+        self._want(urgent)
         if now >= self._watch_at:
             self._watch_at = now + _WATCH_EVERY
-            self._want(self._tags_to_watch(now), at_once=False)
+            self._want(self._tags_to_watch(now))
 
     def _tags_to_watch(self, now: float) -> set[str]:
         """Return the tags under which a request waits, or has held for a while.
@@ -300,14 +260,14 @@ class LeaseRenewer:
             held.add(self._tracker.notices.channel)
         return waited_for | held
 
-    def _want(self, tags: Iterable[str], *, at_once: bool) -> None:
+    def _want(self, tags: Iterable[str]) -> None:
         by_node: defaultdict[Node, list[str]] = defaultdict(list)
         for tag in tags:
             node = self._slot_map.node_of(tag)
             if node is not None:
                 by_node[node].append(tag)
         for node, some in by_node.items():
-            self._give(node, Work(tags=some, at_once=at_once))
+            self._give(node, Work(), some)
 
     def _refresh(self, now: float) -> None:
         if now < self._refresh_at or not self._refreshing.is_due(now):
@@ -328,12 +288,13 @@ class LeaseRenewer:
             self._refreshing.failed()
             if self._tracker.depends():
                 what = "cannot read which node has which slots, will try again"
-                self._tasks.warnings.warn(what, store_error(error, self._tracker.where))
+                self._warnings.warn(what, store_error(error, self._tracker.where))
         else:
             self._refreshing.over()
         self._watch_at = 0.0
         self._due_now.set()
 
     def _slots_moved(self) -> None:
-        self._map_is_wrong = True
-        self._due_now.set()
+        if self._tracker.sharded:
+            self._map_is_wrong = True
+            self._due_now.set()

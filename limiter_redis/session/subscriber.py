@@ -142,7 +142,7 @@ class Subscriber:
             raise ConnectionError("Connection closed.")
         return sock
 
-    def listen(self, seconds: float, woken: Any = None) -> None:
+    def listen(self, seconds: float, woken: Any) -> None:
         """Receive what comes, or wait until it does.
 
         Args:
@@ -160,36 +160,27 @@ class Subscriber:
             self._send("PING")
             self._asked_at = now
         until = now + seconds
-        if woken is None:
-            self._receive(until, seconds)
-        elif not self._receive(until, 0):
+        if not self._receive(until):
             # No `select`: it knows no descriptor above 1023.
             with selectors.DefaultSelector() as selector:
                 selector.register(self._sock(), selectors.EVENT_READ)
                 selector.register(woken, selectors.EVENT_READ)
                 selector.select(seconds)
-            self._receive(until, 0)
+            self._receive(until)
 
-    def _receive(self, until: float, patience: float) -> bool:
-        """Take what is there; whether anything was. What comes without a pause is read later.
-
-        Args:
-            until: when to stop, on the monotonic clock.
-            patience: seconds to wait for the first bytes.
-        """
+    def _receive(self, until: float) -> bool:
+        """Take what is there; whether anything was. What comes after some time is read later."""
         sock = self._sock()
-        sock.settimeout(patience)
+        sock.settimeout(0)
         anything = False
         while not anything or time.monotonic() < until:
             try:
                 data = sock.recv(_READ_SIZE)
-            except (BlockingIOError, TimeoutError, ssl.SSLWantReadError):
+            except (BlockingIOError, ssl.SSLWantReadError):
                 break
             if not data:
                 raise ConnectionError("Connection closed by server.")
-            if not anything:
-                anything = True
-                sock.settimeout(0)
+            anything = True
             replies, trouble = self._parser.feed(data)
             for reply in replies:
                 self._take(reply)

@@ -38,6 +38,8 @@ class RequestTracker:
         self.process = ("s" if sharded else f"{database}:") + secrets.token_hex(8)
         self.sharded = sharded
         """Whether the channels are those of a cluster's slots."""
+        self.polls = False
+        """Whether the servers have no such channels: then waiters look from time to time."""
         self.channel = f"{namespace}:process:{self.process}"
         self.requests = LocalRequests()
         self.entries = self.requests.entries

@@ -129,7 +129,7 @@ def test_without_sharded_channels(start: Callable[..., Worker]) -> None:
             lease = SyncLimiter(holding).acquire(limit, {"key": "x"})
             with ThreadPoolExecutor() as pool:
                 waiting = pool.submit(SyncLimiter(other).acquire, limit, {"key": "x"})
-                until_now(lambda: other.session.renewer._tasks.polls, "it looks")  # type: ignore[attr-defined]
+                until_now(lambda: other.session.tracker.polls, "it looks")  # type: ignore[attr-defined]
                 released_at = time.monotonic()
                 lease.release()
                 waiting.result(10).release()
