@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from redis.exceptions import MovedError
 
@@ -54,7 +54,7 @@ class NodeWorker:
     Args:
         node: the node; None: that of slots which no node is known to have.
         tasks: what can be done there.
-        new_subscriber: makes a connection for messages.
+        new_subscriber: makes a connection for messages; a socket ends the waiting for them.
 
     Attributes:
         subscribed: tags whose messages are received.
@@ -62,7 +62,7 @@ class NodeWorker:
     """
 
     def __init__(
-        self, node: Node | None, tasks: _NodeTasks, new_subscriber: Callable[[], Subscriber]
+        self, node: Node | None, tasks: _NodeTasks, new_subscriber: Callable[[Any], Subscriber]
     ) -> None:
         self._node = node
         self._tasks = tasks
@@ -193,7 +193,7 @@ class NodeWorker:
             return
         self._subscribe(subscriber)
         while (left := until - time.monotonic()) > 0:
-            subscriber.listen(left, self._woken)
+            subscriber.listen(left)
             received, confirmed = bool(subscriber.received), bool(subscriber.confirmed)
             self._take_in(subscriber)
             if confirmed or not received:
@@ -210,7 +210,7 @@ class NodeWorker:
                 self._sleep(seconds)
                 return None
             self._opening_since = now
-            self._subscriber = self._new_subscriber()
+            self._subscriber = self._new_subscriber(self._woken)
         return self._subscriber if self._subscriber.open(TIMEOUT, seconds) else None
 
     def _subscribe(self, subscriber: Subscriber) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from limiter_core.jitter import jitter
 from limiter_core.system_clock import system_clock as time
@@ -201,8 +202,9 @@ class LeaseRenewer:
             lambda: self._endpoint.sync_client(node or ONLY_NODE, timeout=TIMEOUT)
         )
 
-        def new_subscriber() -> Subscriber:
-            return Subscriber(client(), self._tracker.refusals, sharded=self._tracker.sharded)
+        def new_subscriber(woken: Any) -> Subscriber:
+            tracker = self._tracker
+            return Subscriber(client(), tracker.refusals, woken, sharded=tracker.sharded)
 
         tasks = LeaseTasks(self._tracker, self._new_transport(), self._warnings, self._slots_moved)
         return NodeWorker(node, tasks, new_subscriber)

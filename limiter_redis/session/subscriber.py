@@ -42,6 +42,7 @@ class Subscriber:
     Args:
         client: opens it.
         refusals: whether the server takes our credentials.
+        woken: a socket that ends the waiting for messages, too.
         sharded: whether the channels are those of a cluster's slots (Redis 7, Valkey).
 
     Attributes:
@@ -51,8 +52,12 @@ class Subscriber:
         taken: channels whose slot has left the node.
     """
 
-    def __init__(self, client: redis.Redis, refusals: Refusals, *, sharded: bool) -> None:
+    def __init__(
+        self, client: redis.Redis, refusals: Refusals, woken: Any, *, sharded: bool
+    ) -> None:
         self._refusals = refusals
+        self._woken = woken
+        self._selector: selectors.BaseSelector | None = None
         self._client = client  # one that is collected closes the connections of its pool
         kind = "s" if sharded else ""
         self._subscribed = f"{kind}subscribe".encode()
@@ -104,6 +109,10 @@ class Subscriber:
         self._opening = None
         self._parser = ReplyParser(pushes=True)
         self._asked_at = self._heard_at = time.monotonic()
+        # No `select`: it knows no descriptor above 1023.
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._sock(), selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
         return True
 
     def close(self) -> None:
@@ -111,6 +120,9 @@ class Subscriber:
         if self._opening is not None:
             self._opening.give_up()
             self._opening = None
+        if self._selector is not None:
+            self._selector.close()
+            self._selector = None
         if self._connection is not None:
             self._connection.disconnect()
             self._connection = None
@@ -142,12 +154,11 @@ class Subscriber:
             raise ConnectionError("Connection closed.")
         return sock
 
-    def listen(self, seconds: float, woken: Any) -> None:
+    def listen(self, seconds: float) -> None:
         """Receive what comes, or wait until it does.
 
         Args:
             seconds: to wait at the most.
-            woken: a socket that ends the waiting, too.
 
         Raises:
             RedisError, OSError: the connection has ended.
@@ -160,12 +171,7 @@ class Subscriber:
             self._send("PING")
             self._asked_at = now
         until = now + seconds
-        if not self._receive(until):
-            # No `select`: it knows no descriptor above 1023.
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._sock(), selectors.EVENT_READ)
-                selector.register(woken, selectors.EVENT_READ)
-                selector.select(seconds)
+        if not self._receive(until) and self._selector and self._selector.select(seconds):
             self._receive(until)
 
     def _receive(self, until: float) -> bool:
