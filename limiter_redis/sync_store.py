@@ -21,7 +21,7 @@ from limiter_redis.session.session import Session
 R = TypeVar("R")
 
 # The members of an enum take their time to be looked up.
-RELEASED, NOT_RELEASED = Event.RELEASED, Event.NOT_RELEASED
+RELEASED, CALLER_GONE = Event.RELEASED, Event.CALLER_GONE
 
 
 class SyncRedisStore:
@@ -81,7 +81,7 @@ class SyncRedisStore:
             deadline = None if entry.token else answer_by(0.0, time.monotonic())
             there = replies.parse_flag(self._carry_out(release_of(entry), deadline), key)
         except BaseException:
-            self._session.tracker.happened(entry, NOT_RELEASED)
+            self._session.tracker.happened(entry, CALLER_GONE)
             raise
         self._session.tracker.happened(entry, RELEASED)
         return there
@@ -99,7 +99,7 @@ class SyncRedisStore:
             self._session.abandon(lease_id, keys[0], claimant)
 
     def let_expire(self, lease_id: str, claimant: str = "") -> None:
-        self._session.tracker.let_expire(lease_id, claimant)
+        self._session.tracker.end(lease_id, claimant, Event.COLLECTED)
 
     def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
         if self._session.tracker.holds(ticket_id):

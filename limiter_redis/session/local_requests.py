@@ -31,7 +31,7 @@ from limiter_redis.session.entries import NOW, Entry, Event, State
 from limiter_redis.session.transitions import LOOK, MARGIN, UNSURE, EntryTable, with_margin
 
 # The members of an enum take their time to be looked up.
-ASK, GRANTED, RELEASE = Event.ASK, Event.GRANTED, Event.RELEASE
+ASK, GRANTED = Event.ASK, Event.GRANTED
 
 UNKNOWN_LEASE = 60.0
 """Seconds that a lease is taken to live whose own time is not known."""
@@ -109,7 +109,7 @@ class LocalRequests(EntryTable):
                 self.look_at(answer.key, answer.look_again, now)
             key, limit, in_use, order, _, *rest = answer  # it is looked at for all who wait
             answer = from_fields(Queued, (key, limit, in_use, order, None, *rest))
-            event = Event.PARKED if durable else Event.QUEUED
+            event = Event.REFUSED if durable else Event.QUEUED
         else:
             event = Event.REFUSED
         if entry is not None:
@@ -137,7 +137,7 @@ class LocalRequests(EntryTable):
             return Granted(entry.token, max(0.0, entry.expires_at - now))
         # A job is delivered again: then another asks for it.
         durable = request.payload is not None
-        self._step(entry, Event.GIVEN_UP if durable else Event.NO_REPLY, now)
+        self._step(entry, Event.CALLER_GONE if durable else Event.NO_REPLY, now)
         return None
 
     def not_sent(self, request: Request, now: float) -> None:
@@ -147,17 +147,6 @@ class LocalRequests(EntryTable):
             self.not_answered(request, now, unsure=False)
         else:
             self._step(entry, Event.NOT_SENT, now)
-
-    def end(self, request_id: str, now: float) -> Entry | None:
-        """The caller of a request sends its release, and says what came of it.
-
-        Returns:
-            What is to be released; None if it is not known.
-        """
-        entry = self.entries.get(request_id)
-        if entry is not None:
-            self._step(entry, RELEASE, now)
-        return entry
 
     def release(
         self, request_id: str, now: float, key: str | None = None, claimant: str = ""
@@ -196,18 +185,6 @@ class LocalRequests(EntryTable):
     def in_the_way(self, request: Request) -> list[Entry]:
         """Return what is to be released before a job is asked for again."""
         return [entry for entry in self.releasing if entry.request.id == request.id]
-
-    def collected(self, request_id: str, claimant: str, now: float) -> None:
-        """The garbage collector has the holder of a lease.
-
-        Args:
-            request_id: its id.
-            claimant: which delivery of a job it was: another one may run by now.
-            now: the time.
-        """
-        entry = self.entries.get(request_id)
-        if entry is not None and entry.claimant == claimant:
-            self._step(entry, Event.COLLECTED, now)
 
     # -- what the store says ----------------------------------------------------------------------
 
@@ -295,30 +272,23 @@ class LocalRequests(EntryTable):
             hold = max(0.001, hold - (now - entry.granted_at))
         return entry.request._replace(mode=Mode.RECLAIM, fencing_token=entry.token, max_hold=hold)
 
-    def note_gap(self, concerned: Callable[[Entry], bool] | None = None) -> None:
-        """Messages or replies may have been lost until now.
-
-        Args:
-            concerned: says of which entries; None for all.
-        """
-        for entry in [*self.entries.values(), *self.rivals.values()]:
-            if concerned is None or concerned(entry):
-                self._step(entry, Event.SILENCE, 0.0)
-
     # -- all at once ------------------------------------------------------------------------------
 
-    def wake(self, now: float, concerned: Callable[[Entry], bool] | None = None) -> None:
-        """Have all who wait ask again; who is not there any more says so.
+    def happened_to_all(
+        self, event: Event, now: float, concerned: Callable[[Entry], bool] | None = None
+    ) -> None:
+        """Something happened to all that somebody here waits for or holds.
 
         Args:
-            now: the local clock.
-            concerned: says of which entries; None for all.
+            event: what it was.
+            now: the time.
+            concerned: says to which entries; None for all.
         """
         for entry in [*self.entries.values(), *self.rivals.values()]:
             if concerned is None or concerned(entry):
-                self._step(entry, Event.WAKE, now)
+                self._step(entry, event, now)
 
     def close(self, now: float) -> None:
         """The store is closed: each waiter asks again, which opens it."""
         self.closing = True
-        self.wake(now)
+        self.happened_to_all(Event.WAKE, now)

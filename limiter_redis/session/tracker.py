@@ -26,7 +26,8 @@ from limiter_redis.session.local_requests import LocalRequests
 from limiter_redis.session.notices import Notices
 from limiter_redis.transport.invocation import Invocations
 
-LOOK = Mode.LOOK  # a member of an enum takes its time to be looked up
+# The members of an enum take their time to be looked up.
+LOOK, RELEASE = Mode.LOOK, Event.RELEASE
 
 
 class RequestTracker:
@@ -129,18 +130,22 @@ class RequestTracker:
         entry = self.entries.get(request_id)
         return entry is not None and not entry.waiting
 
-    def end(self, request_id: str, claimant: str | None = None) -> Entry | None:
-        """Note that a caller sends the release of its request; `happened` says what became of it.
+    def end(
+        self, request_id: str, claimant: str | None = None, event: Event = RELEASE
+    ) -> Entry | None:
+        """Note that a caller ends its request; returns it if it is known.
 
         Args:
             request_id: its id.
             claimant: that of the job's delivery, None for any.
+            event: how: it sends the release, and `happened` says what became of that; or else.
         """
         with self._lock:
             entry = self.entries.get(request_id)
-            if claimant is not None and entry and entry.claimant != claimant:
-                return None  # another delivery's
-            return self.requests.end(request_id, time.monotonic())
+            if entry is None or (claimant is not None and entry.claimant != claimant):
+                return None
+            self.requests.happened(entry, event, time.monotonic())
+            return entry
 
     def happened(self, entry: Entry, event: Event) -> None:
         """Note what became of a release: it is confirmed, or to be sent in the background."""
@@ -151,11 +156,6 @@ class RequestTracker:
         """Have a request released in the background, since it is not wanted any more."""
         with self._lock:
             self.requests.release(request_id, time.monotonic(), key, claimant)
-
-    def let_expire(self, request_id: str, claimant: str) -> None:
-        """Renew a lease no more."""
-        with self._lock:
-            self.requests.collected(request_id, claimant, time.monotonic())
 
     def in_the_way(self, request: Request) -> list[Entry]:
         """Return what is to be released before a job is asked for again."""
@@ -275,12 +275,7 @@ class RequestTracker:
 
     def _policies_changed(self, names: frozenset[str]) -> None:
         """Have the waiters of these names ask again."""
-        with self._lock:
-            self.requests.wake(
-                time.monotonic(),
-                lambda entry: entry.waiting and entry.has_name_of(names),
-            )
-        self.notify(in_callers_thread=False)
+        self.wake(lambda entry: entry.waiting and entry.has_name_of(names), in_callers_thread=False)
 
     # -- for the background -----------------------------------------------------------------------
 
@@ -291,13 +286,15 @@ class RequestTracker:
             concerned: says of which requests; None for all.
         """
         with self._lock:
-            self.requests.note_gap(concerned)
+            self.requests.happened_to_all(Event.SILENCE, time.monotonic(), concerned)
 
-    def wake(self) -> None:
-        """Have all waiters ask again; those whose event loop has ended are released."""
+    def wake(
+        self, concerned: Callable[[Entry], bool] | None = None, *, in_callers_thread: bool = True
+    ) -> None:
+        """Have waiters ask again, by default all; those whose event loop has ended are released."""
         with self._lock:
-            self.requests.wake(time.monotonic())
-        self.notify()
+            self.requests.happened_to_all(Event.WAKE, time.monotonic(), concerned)
+        self.notify(in_callers_thread=in_callers_thread)
 
     def close(self) -> None:
         """Have all waiters ask again, for the store was closed."""

@@ -154,7 +154,7 @@ class EntryTable:
     # -- time -------------------------------------------------------------------------------------
 
     def due(self, now: float) -> list[Entry]:
-        """Return what has to be renewed; the caller renews it now, or calls `note_gap`."""
+        """Return what has to be renewed; the caller renews it now, or notes a gap."""
         if now < self._next_due:
             return []
         self._next_due = math.inf
@@ -290,9 +290,7 @@ ASK          | ASKED             | ASKED             | HELD                    |
 GRANTED      | HELD hold         | -                 | HELD hold tell_end      | -
 QUEUED       | WAITING           | -                 | HELD                    | -
 REFUSED      | GONE              | -                 | GONE say_lost           | -
-PARKED       | GONE              | -                 | GONE say_lost           | -
 NO_REPLY     | WAITING           | -                 | -                       | -
-GIVEN_UP     | RELEASING send    | -                 | -                       | -
 NEWS_GRANTED | HELD hold deliver | HELD hold deliver | HELD                    | -
 NEWS_REFUSED | GONE deliver      | GONE deliver      | HELD                    | -
 NEWS_LOOK    | ASKED wake        | WAITING wake      | HELD                    | -
@@ -310,7 +308,6 @@ NOT_SENT     | GONE              | -                 | -                       |
 RELEASE      | RELEASING sent    | RELEASING sent    | RELEASING sent          | -
 CALLER_GONE  | RELEASING send    | RELEASING send    | RELEASING send          | RELEASING send
 RELEASED     | -                 | -                 | -                       | GONE
-NOT_RELEASED | -                 | -                 | -                       | RELEASING send
 FAILED       | -                 | -                 | -                       | RELEASING retry
 SILENCE      | ASKED look_now    | WAITING look_now  | HELD look_now           | -
 WAKE         | ASKED wake        | WAITING wake      | HELD wake               | -

@@ -296,7 +296,7 @@ RELEASING: list[Act] = [*HELD, lambda one: one.requests.release("r", NOW)]
         (WAITING, lambda one: one.hear(GRANTED), State.HELD, [TOLD_GRANTED]),
         (WAITING, lambda one: one.hear(REPLACED), State.GONE, [REPLACED]),
         (WAITING, lambda one: one.hear(None), State.WAITING, [None]),
-        (HELD, lambda one: one.requests.note_gap(), State.HELD, []),
+        (HELD, lambda one: one.requests.happened_to_all(Event.SILENCE, NOW), State.HELD, []),
         (HELD, lambda one: one.requests.release("r", NOW, "k"), State.RELEASING, []),
         (
             RELEASING,
@@ -306,7 +306,7 @@ RELEASING: list[Act] = [*HELD, lambda one: one.requests.release("r", NOW)]
         ),
         (
             RELEASING,
-            lambda one: one.requests.happened(one.noted, Event.NOT_RELEASED, NOW),
+            lambda one: one.requests.happened(one.noted, Event.CALLER_GONE, NOW),
             State.RELEASING,
             [],
         ),

@@ -80,6 +80,7 @@ def test_every_name_is_as_the_page_says(
     face.sweep()
     for name in ("job-cu", "job-or", "late-cu", "late-or"):
         face.release(name)
+    store.session.tracker.requests.clear()  # else it goes on beside the next test
     store.close()
 
 

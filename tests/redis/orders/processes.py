@@ -63,11 +63,11 @@ class Processes:
 
     def note_gap(self) -> None:
         for requests in self.all:
-            requests.note_gap()
+            requests.happened_to_all(Event.SILENCE, 0.0)
 
     def wake(self, now: float) -> None:
         for requests in self.all:
-            requests.wake(now)
+            requests.happened_to_all(Event.WAKE, now)
 
     def close(self, now: float) -> None:
         for requests in self.all:

@@ -153,7 +153,7 @@ class Simulation:
         request = caller.request
         entry = caller.requests.entries.get(request.id)
         if entry is not None and entry.request.claimant == request.claimant:
-            entry = caller.requests.end(request.id, self.now)
+            caller.requests.happened(entry, Event.RELEASE, self.now)
         else:
             entry = None  # it is lost, or another delivery's
         if in_haste:
@@ -179,7 +179,9 @@ class Simulation:
         """The store is told that the garbage collector had its lease."""
         caller.status = Status.GONE
         request = caller.request
-        caller.requests.collected(request.id, request.claimant, self.now)
+        entry = caller.requests.entries.get(request.id)
+        if entry is not None and entry.request.claimant == request.claimant:
+            caller.requests.happened(entry, Event.COLLECTED, self.now)
 
     def _stop(self, caller: Caller) -> None:
         """Its event loop ends: it does nothing any more, and says so when it is asked."""
@@ -279,12 +281,12 @@ class Simulation:
             self._ask_failed(message, unsure=True)
         elif message.what == "release" and message.by_caller:  # any other is sent again
             if message.entry is not None:
-                requests.happened(message.entry, Event.NOT_RELEASED, self.now)
+                requests.happened(message.entry, Event.CALLER_GONE, self.now)
             request = message.request
             if request.claimant:  # of a job whose lease was lost no entry is left
                 key = request.demands[0].key
                 requests.release(request.id, self.now, key, request.claimant)
-        requests.note_gap()  # news may have been lost with it
+        requests.happened_to_all(Event.SILENCE, self.now)  # news may have been lost with it
 
     def _read(self, label: str) -> None:
         """The process reads a reply."""
