@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import math
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from redis.crc import key_slot
@@ -221,35 +220,40 @@ class SingleNodeMap(SlotMap):
 
 
 class MapRefresher:
-    """Refreshes the slot map for an event loop, in a thread of its own: the loop's may be busy.
+    """Refreshes the slot map in a thread of its own: a node that says nothing holds up nobody.
 
     Args:
         slot_map: the map.
-        loop: the event loop.
-        refreshed: is called in the loop after each refresh, with the reason if it failed.
+        refreshed: is called in that thread after each refresh, with the reason if it failed.
+
+    Attributes:
+        is_running: whether a refresh is under way.
     """
 
-    def __init__(
-        self,
-        slot_map: SlotMap,
-        loop: asyncio.AbstractEventLoop,
-        refreshed: Callable[[Exception | None], None],
-    ) -> None:
+    def __init__(self, slot_map: SlotMap, refreshed: Callable[[Exception | None], object]) -> None:
         self._slot_map = slot_map
-        self._loop = loop
         self._refreshed = refreshed
-        self._is_running = False
+        self.is_running = False
 
     def begin(self) -> None:
-        """Begin a refresh, unless one is under way."""
-        if not self._is_running:
-            self._is_running = True
-            seen = self._slot_map.version
+        """Begin a refresh, unless one is under way.
+
+        Raises:
+            RuntimeError: no thread can begin. The next call tries again.
+        """
+        if self.is_running:
+            return
+        self.is_running = True
+        seen = self._slot_map.version
+        try:
             SystemThread(lambda: self._refresh(seen), "limiter-slots").start()
+        except RuntimeError:
+            self.is_running = False
+            raise
 
     def reset(self) -> None:
         """Have the next `begin` begin one, whatever was under way: it may have been interrupted."""
-        self._is_running = False
+        self.is_running = False
 
     def _refresh(self, seen: int) -> None:
         trouble: Exception | None = None
@@ -257,6 +261,5 @@ class MapRefresher:
             self._slot_map.refresh(seen)
         except Exception as error:  # noqa: BLE001
             trouble = error
-        self._is_running = False
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._refreshed, trouble)
+        self.is_running = False
+        self._refreshed(trouble)

@@ -82,9 +82,13 @@ class NodeWorker:
         self._wake_end, self._woken = new_socket_pair()
         self._wake_end.setblocking(False)
         self._woken.setblocking(False)
-        name = "unowned" if node is None else f"{node.host}:{node.port}"
+        name = "unowned" if node is None else ":".join(map(str, node)) if node.host else "server"
         self._thread = SystemThread(self._run, f"limiter-{name}")
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._close_sockets()
+            raise
 
     def give(self, work: Work, tags: Iterable[str] = ()) -> bool:
         """Give it something to do; whether it still takes it.
@@ -138,8 +142,11 @@ class NodeWorker:
                 first_call.give_up()
             self._unsubscribe_all()
             self._tasks.close()
-            self._wake_end.close()
-            self._woken.close()
+            self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        self._wake_end.close()
+        self._woken.close()
 
     def _carry_out(self) -> None:
         """Carry out what it was given, unless the node was away a moment ago."""

@@ -16,7 +16,7 @@ from typing import Any
 from limiter_core.jitter import jitter
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, SystemThread, new_lock
-from limiter_redis.cluster.slot_map import SlotMap, tag_of
+from limiter_redis.cluster.slot_map import MapRefresher, SlotMap, tag_of
 from limiter_redis.connection.backoff import Backoff
 from limiter_redis.connection.nodes import ONLY_NODE, Endpoint, Node
 from limiter_redis.protocol.errors import store_error
@@ -74,7 +74,7 @@ class LeaseRenewer:
         self._workers: dict[Node | None, NodeWorker] = {}
         self._poll_at = self._watch_at = self._refresh_at = 0.0
         self._map_is_wrong = False
-        self._refresher: SystemThread | None = None
+        self._refresher = MapRefresher(slot_map, self._refreshed)
         self._refreshing = Backoff()
         if tracker.sharded:
             tracker.queued = self.watch
@@ -100,9 +100,21 @@ class LeaseRenewer:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    thread = SystemThread(lambda: self._run(thread), "limiter-lease-renewer")
-                    thread.start()
-                    self._thread = thread
+                    self._start()
+
+    def _start(self) -> None:
+        workers: dict[Node | None, NodeWorker] = {}
+        self._workers = workers
+        if not self._tracker.sharded:  # now: who asks is told if its thread cannot begin
+            workers[ONLY_NODE] = self._new_worker(ONLY_NODE)
+        thread = SystemThread(lambda: self._run(thread, workers), "limiter-lease-renewer")
+        try:
+            thread.start()
+        except RuntimeError:
+            for worker in workers.values():
+                worker.stop()
+            raise
+        self._thread = thread
 
     def stop(self) -> None:
         """End the thread, if it runs; but not before the last lease was given back or lost.
@@ -124,9 +136,8 @@ class LeaseRenewer:
 
     # -- the thread -------------------------------------------------------------------------------
 
-    def _run(self, thread: SystemThread) -> None:
+    def _run(self, thread: SystemThread, workers: dict[Node | None, NodeWorker]) -> None:
         tracker = self._tracker
-        workers = self._workers = {}
         idle_since = time.monotonic()
         try:
             while True:
@@ -275,24 +286,19 @@ class LeaseRenewer:
         if now < self._refresh_at or not self._refreshing.is_due(now):
             return
         self._refresh_at = now + _REFRESH_AGAIN
-        if self._refresher is not None and self._refresher.is_alive():
-            return
-        self._map_is_wrong = False
-        # In a thread of its own: a node that says nothing must not hold up work at the others.
-        self._refresher = SystemThread(self._refresh_now, "limiter-slots")
-        self._refresher.start()
+        if not self._refresher.is_running:
+            self._map_is_wrong = False
+            self._refresher.begin()
 
-    def _refresh_now(self) -> None:
-        try:
-            self._slot_map.refresh(self._slot_map.version)
-        except Exception as error:  # noqa: BLE001
+    def _refreshed(self, trouble: Exception | None) -> None:
+        if trouble is None:
+            self._refreshing.over()
+        else:
             self._map_is_wrong = True
             self._refreshing.failed()
             if self._tracker.depends():
                 what = "cannot read which node has which slots, will try again"
-                self._warnings.warn(what, store_error(error, self._tracker.where))
-        else:
-            self._refreshing.over()
+                self._warnings.warn(what, store_error(trouble, self._tracker.where))
         self._watch_at = 0.0
         self._due_now.set()
 

@@ -7,6 +7,7 @@ trip, as far as the slot map lets it: all, or what has one tag.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import (
@@ -68,7 +69,7 @@ class AsyncTransport(BatchingTransport):
         self._patience = patience
         self._min_replicas = min_replicas
         self._connections: dict[Node, NodeConnection] = {}
-        self._refresher = MapRefresher(slot_map, self.loop, self._refreshed)
+        self._refresher = MapRefresher(slot_map, self._refreshed_elsewhere)
 
     async def command(self, *command: Any, node: Node | None = None) -> Any:
         """Carry out one plain command, at a node or where its key is."""
@@ -262,6 +263,10 @@ class AsyncTransport(BatchingTransport):
     def _refresh_map(self) -> None:
         if not self._closed:
             self._refresher.begin()
+
+    def _refreshed_elsewhere(self, trouble: Exception | None) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self.loop.call_soon_threadsafe(self._refreshed, trouble)
 
     def _refreshed(self, trouble: Exception | None) -> None:
         try:

@@ -92,13 +92,17 @@ async def test_closing_waits_for_nobody_in_the_executor(server: Server) -> None:
 
 
 @pytest.mark.parametrize("kind", [Limiter, SyncLimiter])
-async def test_where_no_thread_can_begin_a_call_says_so(
-    kind: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["limiter-lease-renewer", "limiter-server"])
+async def test_where_a_thread_cannot_begin_a_call_says_so(
+    kind: Any, name: str, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And leaves nothing behind: the next call, when threads can begin, works."""
+    start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
 
     store = RedisStore(server.url)
     limiter = kind(store)

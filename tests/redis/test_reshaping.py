@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ import pytest
 from limiter_core import ConcurrencyLimit, Limiter, SyncLimiter
 from limiter_core.requests import Demand, Granted, Queued, Request
 from limiter_redis import RedisStore
+from limiter_redis.cluster.slot_map import MapRefresher, SingleNodeMap
+from limiter_redis.protocol.keyspace import keyspace_of
 
 from ._clusters import Cluster, Mover, owner_of
 from ._load_processes import KEYS, LoadProcesses
@@ -196,3 +199,25 @@ def test_holders_are_kept_alive_over_a_failover(cluster: Cluster) -> None:
             lease.release()
         assert all(limiter.inspect(limit, {"key": key}).in_use == 0 for key in KEYS)
     until_now(lambda: len(cluster.primaries()) == 3 and cluster._is_up(), "the cluster is whole")
+
+
+# -- the map ---------------------------------------------------------------------------------------
+
+
+def test_a_refresh_that_no_thread_could_begin_begins_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a process that had too many threads for a moment would never follow a slot again."""
+
+    def too_many(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    done = threading.Event()
+    keyspace = keyspace_of("limiter")
+    refresher = MapRefresher(SingleNodeMap(keyspace), lambda _: done.set())
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", too_many)
+        with pytest.raises(RuntimeError):
+            refresher.begin()
+    refresher.begin()
+    assert done.wait(5), "it begins"
