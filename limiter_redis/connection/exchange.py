@@ -61,7 +61,7 @@ class ConnectionPool(Protocol):
         """Close those that lie idle: they may be dead as well."""
 
     def close(self) -> None:
-        """Close all that are not in use."""
+        """Close all; those that are in use once they are put back."""
 
 
 def new_connection(client: redis.Redis, deadline: float) -> Any:
@@ -85,6 +85,7 @@ class OwnPool:
         self._idle: deque[Any] = deque()
         self._lock = new_lock()
         self._count = 0
+        self._is_closed = False
 
     def take(self, deadline: float) -> Any:
         """Return an idle one, or open one; where there are too many, wait for one."""
@@ -119,6 +120,8 @@ class OwnPool:
         """Keep it for the next, if it is open."""
         if connection._sock is not None:  # noqa: SLF001
             self._idle.append(connection)
+            if self._is_closed:
+                self.drop_idle()
         else:
             self._forget()
 
@@ -129,7 +132,10 @@ class OwnPool:
                 self._idle.pop().disconnect()
                 self._forget()
 
-    close = drop_idle
+    def close(self) -> None:
+        """Close those that lie idle; and those in use, once they are put back."""
+        self._is_closed = True
+        self.drop_idle()
 
 
 class BorrowedPool:

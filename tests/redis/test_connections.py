@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -25,6 +26,8 @@ from limiter_core import (
 from limiter_core.requests import Demand, Granted, Notice, Queued, Request
 from limiter_core.testing import OverlapRecorder
 from limiter_redis import RedisStore
+from limiter_redis.connection.backoff import Refusals
+from limiter_redis.connection.exchange import OwnPool
 
 from ._servers import Process, Server
 from ._tools import until, until_now, until_waiting
@@ -164,6 +167,15 @@ def test_many_threads_on_a_pool_of_four(server: Server) -> None:
             list(pool.map(call, range(400)))
         recorder.assert_within("one", 1)
         store.close()
+
+
+def test_a_connection_that_was_in_use_when_its_pool_was_closed_is_closed(server: Server) -> None:
+    """Nobody would take it again: a program that ends meanwhile would leave it open."""
+    pool = OwnPool(redis.Redis.from_url(server.url), Refusals())
+    connection = pool.take(time.monotonic() + 5)
+    pool.close()
+    pool.put_back(connection)
+    assert connection._sock is None
 
 
 async def test_commands_per_release_do_not_grow_with_the_waiters(server: Server) -> None:
