@@ -39,14 +39,14 @@ class AsyncRedisStore:
         if session.one_slot:
             check_one_slot(request)
         if request.payload is not None:
-            await self._run(self._steps.note_scopes(self, request))
+            await self._run(self._steps.note_scopes(request))
         tracker = session.tracker
         in_the_way: Sequence[Entry] = ()
         if request.payload is not None and tracker.requests.releasing:  # else its id is a new one
             in_the_way = tracker.in_the_way(request)
         sent_at = time.monotonic()
         if sent_at >= tracker.policies.valid_until:
-            await self._run(self._steps.read_policies(self, request.deadline))
+            await self._run(self._steps.read_policies(request.deadline))
             sent_at = time.monotonic()
         if request.payload is not None:
             tracker.policies.sent(request, sent_at)
@@ -131,11 +131,10 @@ class AsyncRedisStore:
         return key is not None and await self._flag(commands.evict(lease_id, key))
 
     async def sweep(self, presence: Presence | None = None) -> None:
-        await self._run(self._steps.sweep(self, presence))
+        await self._run(self._steps.sweep(presence))
 
     async def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
-        await self._check_layout(deadline)
-        return snapshots.parse_snapshot(key, await self._carry_out(commands.inspect(key), deadline))
+        return snapshots.parse_snapshot(key, await self._operate(commands.inspect(key), deadline))
 
     async def keys(
         self, *, after_slice: Callable[[], Awaitable[None]] | None = None
@@ -147,39 +146,37 @@ class AsyncRedisStore:
                 yield key
 
     async def set_limit(self, key: str, limit: int) -> None:
-        await self._check_layout()
-        await self._carry_out(commands.set_limit(key, limit))
+        await self._operate(commands.set_limit(key, limit))
 
     async def reset_limit(self, key: str) -> None:
-        await self._check_layout()
-        await self._carry_out(commands.set_limit(key, None))
+        await self._operate(commands.set_limit(key, None))
 
     async def pause(self, key: str) -> None:
-        await self._check_layout()
-        await self._carry_out(commands.set_paused(key, True))
+        await self._operate(commands.set_paused(key, True))
 
     async def resume(self, key: str) -> None:
-        await self._check_layout()
-        await self._carry_out(commands.set_paused(key, False))
+        await self._operate(commands.set_paused(key, False))
 
     async def change_policy(self, change: Change) -> Change:
-        return await self._run(self._steps.change_policy(self, change))
+        return await self._run(self._steps.change_policy(change))
 
     async def policies(self) -> tuple[Policy, ...]:
-        await self._check_layout()
-        return policies.parse_policies(await self._carry_out(policies.look()))
+        return policies.parse_policies(await self._operate(policies.look()))
 
     async def log_change(self, change: Change) -> Change:
-        await self._check_layout()
-        return policies.logged(change, await self._carry_out(policies.log(change)))
+        return policies.logged(change, await self._operate(policies.log(change)))
 
     async def changes(self) -> tuple[Change, ...]:
-        await self._check_layout()
-        return policies.parse_changes(await self._carry_out(policies.look_at_changes()))
+        return policies.parse_changes(await self._operate(policies.look_at_changes()))
+
+    async def _operate(self, operation: commands.Operation, deadline: float | None = None) -> str:
+        """Carry out an operation of an operator, unless the layout is another release's."""
+        await self._check_layout(deadline)
+        return await self._carry_out(operation, deadline)
 
     async def _check_layout(self, deadline: float | None = None) -> None:
         if not self._session.tracker.layout_checked:
-            await self._run(self._steps.check_layout(self, deadline))
+            await self._run(self._steps.check_layout(deadline))
 
     def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         self._session.on_notice(callback)
@@ -249,11 +246,11 @@ class AsyncRedisStore:
                     await after_slice()
 
     async def _find(self, request_id: str) -> str | None:
-        return await self._run(self._steps.find(self, request_id))
+        return await self._run(self._steps.find(request_id))
 
     @property
     def _steps(self) -> CommonSteps:
-        return CommonSteps(self._session.tracker, self._session.sweep_state)
+        return CommonSteps(self, self._session.tracker, self._session.sweep_state)
 
     async def _run(self, steps: Steps[R]) -> R:
         """Carry out an operation of more than one call; returns its result."""

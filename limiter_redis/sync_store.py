@@ -38,14 +38,14 @@ class SyncRedisStore:
         if session.one_slot:
             check_one_slot(request)
         if request.payload is not None:
-            self._run(self._steps.note_scopes(self, request))
+            self._run(self._steps.note_scopes(request))
         tracker = session.tracker
         in_the_way: Sequence[Entry] = ()
         if request.payload is not None and tracker.requests.releasing:  # else its id is a new one
             in_the_way = tracker.in_the_way(request)
         sent_at = time.monotonic()
         if sent_at >= tracker.policies.valid_until:
-            self._run(self._steps.read_policies(self, request.deadline))
+            self._run(self._steps.read_policies(request.deadline))
             sent_at = time.monotonic()
         if request.payload is not None:
             tracker.policies.sent(request, sent_at)
@@ -125,11 +125,10 @@ class SyncRedisStore:
         return key is not None and self._flag(commands.evict(lease_id, key))
 
     def sweep(self, presence: Presence | None = None) -> None:
-        self._run(self._steps.sweep(self, presence))
+        self._run(self._steps.sweep(presence))
 
     def inspect(self, key: str, deadline: float | None = None) -> KeySnapshot:
-        self._check_layout(deadline)
-        return snapshots.parse_snapshot(key, self._carry_out(commands.inspect(key), deadline))
+        return snapshots.parse_snapshot(key, self._operate(commands.inspect(key), deadline))
 
     def keys(self, *, after_slice: Callable[[], object] | None = None) -> Iterator[str]:
         self._check_layout()
@@ -139,39 +138,37 @@ class SyncRedisStore:
                 yield key
 
     def set_limit(self, key: str, limit: int) -> None:
-        self._check_layout()
-        self._carry_out(commands.set_limit(key, limit))
+        self._operate(commands.set_limit(key, limit))
 
     def reset_limit(self, key: str) -> None:
-        self._check_layout()
-        self._carry_out(commands.set_limit(key, None))
+        self._operate(commands.set_limit(key, None))
 
     def pause(self, key: str) -> None:
-        self._check_layout()
-        self._carry_out(commands.set_paused(key, True))
+        self._operate(commands.set_paused(key, True))
 
     def resume(self, key: str) -> None:
-        self._check_layout()
-        self._carry_out(commands.set_paused(key, False))
+        self._operate(commands.set_paused(key, False))
 
     def change_policy(self, change: Change) -> Change:
-        return self._run(self._steps.change_policy(self, change))
+        return self._run(self._steps.change_policy(change))
 
     def policies(self) -> tuple[Policy, ...]:
-        self._check_layout()
-        return policies.parse_policies(self._carry_out(policies.look()))
+        return policies.parse_policies(self._operate(policies.look()))
 
     def log_change(self, change: Change) -> Change:
-        self._check_layout()
-        return policies.logged(change, self._carry_out(policies.log(change)))
+        return policies.logged(change, self._operate(policies.log(change)))
 
     def changes(self) -> tuple[Change, ...]:
-        self._check_layout()
-        return policies.parse_changes(self._carry_out(policies.look_at_changes()))
+        return policies.parse_changes(self._operate(policies.look_at_changes()))
+
+    def _operate(self, operation: commands.Operation, deadline: float | None = None) -> str:
+        """Carry out an operation of an operator, unless the layout is another release's."""
+        self._check_layout(deadline)
+        return self._carry_out(operation, deadline)
 
     def _check_layout(self, deadline: float | None = None) -> None:
         if not self._session.tracker.layout_checked:
-            self._run(self._steps.check_layout(self, deadline))
+            self._run(self._steps.check_layout(deadline))
 
     def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         self._session.on_notice(callback)
@@ -243,11 +240,11 @@ class SyncRedisStore:
                     after_slice()
 
     def _find(self, request_id: str) -> str | None:
-        return self._run(self._steps.find(self, request_id))
+        return self._run(self._steps.find(request_id))
 
     @property
     def _steps(self) -> CommonSteps:
-        return CommonSteps(self._session.tracker, self._session.sweep_state)
+        return CommonSteps(self, self._session.tracker, self._session.sweep_state)
 
     def _run(self, steps: Steps[R]) -> R:
         """Carry out an operation of more than one call; returns its result."""

@@ -51,23 +51,25 @@ class CommonSteps:
     """The operations.
 
     Args:
+        world: how their calls are carried out.
         tracker: the requests of this process.
         state: what it remembers of sweeps.
     """
 
-    def __init__(self, tracker: RequestTracker, state: SweepState) -> None:
+    def __init__(self, world: World, tracker: RequestTracker, state: SweepState) -> None:
+        self._world = world
         self._tracker = tracker
         self._state = state
 
-    def find(self, world: World, request_id: str) -> Steps[str | None]:
+    def find(self, request_id: str) -> Steps[str | None]:
         """Return a key of a lease or ticket: from our own entries, or by looking at all keys."""
         entry = self._tracker.entries.get(request_id)
         if entry is not None:
             return entry.key
-        keys: Iterable[str] = yield world.all_keys()
+        keys: Iterable[str] = yield self._world.all_keys()
         for some in batched(keys, BATCH):
             operations = [commands.find(request_id, key) for key in some]
-            found: list[str | StoreError] = yield world.carry_out_each(operations)
+            found: list[str | StoreError] = yield self._world.carry_out_each(operations)
             away = next((line for line in found if isinstance(line, StoreUnavailable)), None)
             if away is not None:
                 raise away
@@ -77,21 +79,21 @@ class CommonSteps:
 
     # -- durable tickets --------------------------------------------------------------------------
 
-    def note_scopes(self, world: World, request: Request) -> Steps[None]:
+    def note_scopes(self, request: Request) -> Steps[None]:
         """Note the scopes of a durable request for `sweep`: for a while, since the note ends."""
         now = time.monotonic()
         all_scopes = {words.scope_of(words.key_word(demand.key)) for demand in request.demands}
         # The keys without one need no note.
         scopes = [each for each in all_scopes if each and now >= self._state.scopes.get(each, 0.0)]
         if scopes:
-            yield world.command("SADD", self._tracker.keyspace.scopes, *scopes)
-            yield world.command("EXPIRE", self._tracker.keyspace.scopes, NOTE_LASTS)
+            yield self._world.command("SADD", self._tracker.keyspace.scopes, *scopes)
+            yield self._world.command("EXPIRE", self._tracker.keyspace.scopes, NOTE_LASTS)
             self._state.scopes.update(dict.fromkeys(scopes, time.monotonic() + _NOTE_AGAIN))
 
-    def sweep(self, world: World, presence: Presence | None) -> Steps[None]:
+    def sweep(self, presence: Presence | None) -> Steps[None]:
         """Look after durable tickets, for a worker that is there or leaves."""
-        yield from self.check_layout(world)
-        noted = yield world.command("SMEMBERS", self._tracker.keyspace.scopes)
+        yield from self.check_layout()
+        noted = yield self._world.command("SMEMBERS", self._tracker.keyspace.scopes)
         known = set(replies.parse_scopes(noted))
         for scope in list(self._state.scopes):
             if scope not in known:  # noted here, and lost there: it is noted again
@@ -101,7 +103,7 @@ class CommonSteps:
             scopes = some
             while scopes:
                 operations = [commands.offers(scope, presence) for scope in scopes]
-                lines = yield world.carry_out_all(operations)
+                lines = yield self._world.carry_out_all(operations)
                 done = map(replies.parse_count, lines, scopes)
                 scopes = [scope for scope, n in zip(scopes, done, strict=True) if n >= BATCH]
         if presence is None or presence.leaving:
@@ -109,29 +111,29 @@ class CommonSteps:
         gaps = self._tracker.notices.gaps
         if gaps > self._state.repeated.get(presence.worker, 0):
             for scope in all_scopes:
-                yield from self._repeat_notices(world, scope, presence.name)
+                yield from self._repeat_notices(scope, presence.name)
             self._state.repeated[presence.worker] = gaps
         # No gap says so: the process that refused a job may have been killed, or got no reply.
         now = time.monotonic()
         if now >= self._state.refusals_at.get(presence.worker, 0.0) + _REPEAT_EVERY:
             self._state.refusals_at[presence.worker] = now
-            yield from self._repeat_refusals(world, all_scopes, presence.name)
+            yield from self._repeat_refusals(all_scopes, presence.name)
 
-    def _repeat_notices(self, world: World, scope: str, gate: str) -> Steps[None]:
+    def _repeat_notices(self, scope: str, gate: str) -> Steps[None]:
         skip, looked = 0, BATCH
         while looked >= BATCH:
-            (line,) = yield world.carry_out_all([commands.missed(scope, gate, skip)])
+            (line,) = yield self._world.carry_out_all([commands.missed(scope, gate, skip)])
             looked = replies.parse_count(line, scope)
             skip += looked
 
-    def _repeat_refusals(self, world: World, scopes: Iterable[str], gate: str) -> Steps[None]:
+    def _repeat_refusals(self, scopes: Iterable[str], gate: str) -> Steps[None]:
         for some in batched(scopes, BATCH):
             cursors = dict.fromkeys(some, "0")
             while cursors:
                 operations = [
                     commands.refusals(scope, gate, cursor) for scope, cursor in cursors.items()
                 ]
-                lines = yield world.carry_out_all(operations)
+                lines = yield self._world.carry_out_all(operations)
                 cursors = {
                     scope: str(cursor)
                     for scope, line in zip(cursors, lines, strict=True)
@@ -140,27 +142,27 @@ class CommonSteps:
 
     # -- policies of names, and the layout --------------------------------------------------------
 
-    def change_policy(self, world: World, change: Change) -> Steps[Change]:
+    def change_policy(self, change: Change) -> Steps[Change]:
         """Change what is in force for a name, for all who wait, too; returns the log's entry."""
-        yield from self.check_layout(world)
-        (line,) = yield world.carry_out_all([policies.change(change)])
+        yield from self.check_layout()
+        (line,) = yield self._world.carry_out_all([policies.change(change)])
         entry = policies.changed(change, line)
-        yield from self.read_policies(world, None)
+        yield from self.read_policies(None)
         known, words = self._tracker.policies, None
         while words != known.words_of(change.name):  # or another operator has changed it meanwhile
             words = known.words_of(change.name)
-            steps = policies.apply_all(list((yield world.all_keys())), change.name, words)
+            steps = policies.apply_all(list((yield self._world.all_keys())), change.name, words)
             try:
                 operations = next(steps)
                 while True:
-                    operations = steps.send((yield world.carry_out_each(operations)))
+                    operations = steps.send((yield self._world.carry_out_each(operations)))
             except StopIteration as done:
                 if done.value is not None:
                     raise done.value from None
-            yield from self.read_policies(world, None)
+            yield from self.read_policies(None)
         return entry
 
-    def read_policies(self, world: World, until: float | None) -> Steps[None]:
+    def read_policies(self, until: float | None) -> Steps[None]:
         """Read what is in force for names (S22).
 
         Where that is refused, for want of a right, no policy counts, and calls go on.
@@ -168,7 +170,9 @@ class CommonSteps:
         asked_at = time.monotonic()
         deadline = None if until is None else answer_by(until, asked_at)
         try:
-            agreed, line = yield world.carry_out_all([layout.look(), policies.look()], deadline)
+            agreed, line = yield self._world.carry_out_all(
+                [layout.look(), policies.look()], deadline
+            )
             found = policies.parse_policies(line)
         except StoreUnavailable:
             raise
@@ -176,18 +180,18 @@ class CommonSteps:
             if may_be_on_its_way(error):
                 raise  # it was not answered
             self._tracker.policies.unreadable(error)
-            agreed, found = (yield from self._look_at_layout(world, deadline)), ()
+            agreed, found = (yield from self._look_at_layout(deadline)), ()
         self._tracker.layout_read(agreed)
         self._tracker.policies.update(found, asked_at)
 
-    def check_layout(self, world: World, deadline: float | None = None) -> Steps[None]:
+    def check_layout(self, deadline: float | None = None) -> Steps[None]:
         """Find out, once, that processes of other releases here have the layout of this one."""
         if not self._tracker.layout_checked:
-            self._tracker.layout_read((yield from self._look_at_layout(world, deadline)))
+            self._tracker.layout_read((yield from self._look_at_layout(deadline)))
 
-    def _look_at_layout(self, world: World, deadline: float | None) -> Steps[str]:
+    def _look_at_layout(self, deadline: float | None) -> Steps[str]:
         try:
-            (line,) = yield world.carry_out_all([layout.look()], deadline)
+            (line,) = yield self._world.carry_out_all([layout.look()], deadline)
         except StoreError as error:
             return layout.unread(error)
         return str(line)
