@@ -27,11 +27,13 @@ from limiter_redis.connection.nodes import Node
 from limiter_redis.protocol import commands, layout, policies, replies
 from limiter_redis.protocol.commands import BATCH, batched
 from limiter_redis.protocol.errors import store_error
-from limiter_redis.session.entries import Entry, Event, Work
+from limiter_redis.session.entries import Entry, Event, State, Work
 from limiter_redis.session.tracker import RequestTracker
 from limiter_redis.transport.interfaces import ThreadTransport
 
 R = TypeVar("R")
+
+RELEASING = State.RELEASING  # a member of an enum takes its time to be looked up
 
 TICK = 0.1
 """Seconds between looks at the clock; the bound on how late a renewal can be."""
@@ -63,6 +65,13 @@ def renewal_of(entry: Entry) -> commands.Operation:
 def tick_of(tracker: RequestTracker) -> float:
     """Return the seconds between looks at the clock."""
     return _SHORT_TICK if tracker.requests.shortest < _SHORT_LEASE else TICK
+
+
+def _still_due(entries: Iterable[Entry], *, releasing: bool) -> list[Entry]:
+    """Return what was not done meanwhile: what takes long is given again before it is over."""
+    now = time.monotonic()
+    due = [each for each in entries if each.renew_at <= now]
+    return [each for each in due if (each.state is RELEASING) == releasing]
 
 
 class Warnings:
@@ -173,7 +182,7 @@ class LeaseTasks:
         Raises:
             StoreUnavailable: the node is away. (As of all that follow.)
         """
-        for some in batched(entries, BATCH):
+        for some in batched(_still_due(entries, releasing=False), BATCH):
             sent_at = time.monotonic()
             lost: list[Request] = []
             for entry, line in zip(some, self._call(list(map(renewal_of, some))), strict=True):
@@ -225,7 +234,7 @@ class LeaseTasks:
 
     def _release(self, entries: Iterable[Entry]) -> None:
         """Release what is not wanted any more."""
-        for some in batched(entries, BATCH):
+        for some in batched(_still_due(entries, releasing=True), BATCH):
             for entry, line in zip(some, self._call(list(map(release_of, some))), strict=True):
                 unavailable = isinstance(line, StoreUnavailable)
                 if isinstance(line, str) or (unavailable and self._tracker.requests.closing):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from limiter_core.backoff import backoff
 from limiter_core.lease import SyncLease
 from limiter_core.requests import Demand, Request
 from limiter_redis import RedisStore
+from limiter_redis.session.entries import Entry
 
 from ._hostile_server import HostileServer, Send, well
 from ._listeners import NotingListener
@@ -193,6 +195,40 @@ def test_a_renewal_that_fails_holds_up_nothing_else(
                 lambda: any(call[0].startswith(b"release") for call in server.calls),
                 "it is given up",
             )
+        store.sync_face().release("held", ("key",))
+        store.close()
+
+
+def is_due(entry: Entry) -> bool:
+    return entry.renew_at <= time.monotonic()
+
+
+@pytest.mark.parametrize("kind", ["server", "cluster"])
+def test_what_takes_long_is_sent_once(kind: str) -> None:
+    """A server that is far away has no more to renew and to release than one that is near."""
+
+    def answer(operations: list[bytes], send: Send) -> None:
+        if operations[0].startswith((b"renew", b"release")):
+            time.sleep(0.35)
+        well(operations, send)
+
+    with HostileServer(answer) as server:
+        store = RedisStore(server.url if kind == "server" else server.cluster_url)
+        tracker = store.session.tracker
+        for each in ("held", "given up"):
+            request = Request(each, (Demand("key", 2),), lease=60, listener=NotingListener())
+            store.sync_face().acquire(request)
+        until_now(lambda: store.session.renewer.listening, "what was missed before is asked for")
+        until_now(lambda: not any(map(is_due, tracker.entries.values())), "and is answered")
+        server.calls.clear()
+        store.session.abandon("given up", "key")
+        tracker.messages_lost()  # so the other is due
+        until_now(lambda: not tracker.requests.releasing, "it is released")
+        tracker.unfinished["key"] = None
+        until_now(lambda: [b"sweep key"] in server.calls, "what was due is done")
+        operations = [each for call in list(server.calls) for each in call]
+        assert sum(each.startswith(b"renew held") for each in operations) == 1
+        assert sum(each.startswith(b"release given") for each in operations) == 1
         store.sync_face().release("held", ("key",))
         store.close()
 
