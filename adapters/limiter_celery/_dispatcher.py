@@ -20,7 +20,7 @@ from limiter_celery._publisher import Publisher, Refusals
 from limiter_celery._request_factory import RequestFactory
 from limiter_celery._revocations import Revocations
 from limiter_celery._worker_state import WorkerState
-from limiter_core.jobs import SyncJobGate, error_of
+from limiter_core.jobs import error_of
 from limiter_core.requests import Granted, Notice
 from limiter_core.system_clock import system_clock as time
 
@@ -41,7 +41,6 @@ class Dispatcher:
     refusals: Refusals
     main_loop: MainLoop
     worker: WorkerState
-    gate: SyncJobGate
     _coming: int = field(default=0, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _delivered: weakref.WeakKeyDictionary[Any, ParkedMessage] = field(
@@ -57,9 +56,7 @@ class Dispatcher:
         message = unpack(notice.payload)
         self.parked_tasks.forget(notice.id)
         if error is not None:
-            self.gate.report_removed(notice.id, error, function=message.task)
-            keys = tuple(key for key, _ in notice.limits)
-            self.refusals.report_later(notice.id, notice.payload, str(error), keys)
+            self.refusals.report_refused_later(notice, error)
         elif (
             isinstance(notice.answer, Granted)
             and self.worker.in_own_step

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import collections
 import logging
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from limiter_celery._completion_markers import CompletionMarkers
+from limiter_celery._expiring_set import ExpiringSet
 from limiter_celery._parked_message import ParkedMessage, unpack
 from limiter_celery._queues import QueueMissing
 from limiter_celery._request_factory import RequestFactory
 from limiter_celery._scheduler import Scheduler
 from limiter_core import StoreError
 from limiter_core.jobs import SyncJobGate
+from limiter_core.keys import bounded
+from limiter_core.requests import Notice
 from limiter_core.system_clock import system_clock as time
 
 logger = logging.getLogger("limiter")
@@ -31,6 +35,9 @@ worker does not know whether it exists. If its slot is not claimed, there are no
 
 _MAX_RETRY_AFTER = 30.0
 """Seconds, at most, between two attempts to report a task."""
+
+REPORTED_FOR = 30.0
+"""Seconds for which no other worker reports a task that the store refused, although it is told."""
 
 
 class Publisher:
@@ -88,28 +95,41 @@ class Refusals:
     requests: RequestFactory
     markers: CompletionMarkers
     scheduler: Scheduler
+    gate: SyncJobGate
+    reports: ExpiringSet
     withdraw: Callable[[str, Sequence[str]], object]  # of the store
 
-    def report_later(
-        self, ticket: str, payload: bytes, reason: str, keys: Sequence[str] = ()
-    ) -> None:
-        """Report the task of a ticket's payload as REVOKED, until that is done; from any thread.
+    def report_later(self, ticket: str, payload: bytes, reason: str) -> None:
+        """Report a task that this worker took out of the line, until that is done.
+
+        From any thread.
 
         Args:
             ticket: names the attempt.
             payload: the parked message.
             reason: why it must not run.
-            keys: of the ticket, if the store said that it was refused: it repeats that until then.
         """
-        self.scheduler.call_soon(lambda: self._report_first(ticket, unpack(payload), reason, keys))
+        self.scheduler.call_soon(lambda: self._try(ticket, unpack(payload), reason, 0.5))
 
-    def _report_first(
-        self, ticket: str, message: ParkedMessage, reason: str, keys: Sequence[str]
-    ) -> None:
+    def report_refused_later(self, notice: Notice, error: Exception) -> None:
+        """Report a task that the store refused, unless another worker does; from any thread.
+
+        A worker that sweeps is told of it as well, until it is withdrawn.
+        """
+        self.scheduler.call_soon(lambda: self._report_refused(notice, error))
+
+    def _report_refused(self, notice: Notice, error: Exception) -> None:
+        message = unpack(notice.payload)
+        try:
+            if not self.reports.add_for(f"{bounded(notice.id)}:report", uuid.uuid4().hex):
+                return
+        except StoreError:  # it is told once more
+            return
+        self.gate.report_removed(notice.id, error, function=message.task)
         # Later the ticket may be that of a task which was sent again under its id.
-        if self._try(ticket, message, reason, 0.5) and keys:
-            with suppress(StoreError):  # it is reported once more
-                self.withdraw(ticket, keys)
+        if self._try(notice.id, message, str(error), 0.5):
+            with suppress(StoreError):
+                self.withdraw(notice.id, [key for key, _ in notice.limits])
 
     def _try(self, ticket: str, message: ParkedMessage, reason: str, pause: float) -> bool:
         try:

@@ -18,10 +18,11 @@ from limiter_celery._admission_hook import AdmissionHook
 from limiter_celery._completion_markers import CompletionMarkers
 from limiter_celery._deferred_deliveries import DeferredDeliveries
 from limiter_celery._dispatcher import Dispatcher
+from limiter_celery._expiring_set import ExpiringSet
 from limiter_celery._main_loop import MainLoop
 from limiter_celery._parked_tasks import ParkedTasks
 from limiter_celery._pools import DeadChildCheck
-from limiter_celery._publisher import Publisher, Refusals
+from limiter_celery._publisher import REPORTED_FOR, Publisher, Refusals
 from limiter_celery._release_tracker import ReleaseTracker
 from limiter_celery._request import LimitedRequest, RequestParts
 from limiter_celery._request_factory import RequestFactory
@@ -88,6 +89,8 @@ class WorkerLimiter:
             requests=requests,
             markers=markers,
             scheduler=scheduler,
+            gate=gate,
+            reports=ExpiringSet(face, f"{settings.name}:reports", REPORTED_FOR),
             withdraw=face.withdraw,
         )
         parked_tasks = ParkedTasks(face, gate, store_scheduler.call_later, refusals.report_later)
@@ -102,7 +105,6 @@ class WorkerLimiter:
             refusals=refusals,
             main_loop=main_loop,
             worker=state,
-            gate=gate,
         )
         self._releases = releases = ReleaseTracker(
             gate=gate,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from celery import states
+from celery import signals, states
 from celery.bootsteps import CLOSE
 from celery.exceptions import TaskRevokedError
 from celery.worker import state
 
 from limiter_celery._delivery import job_of
 from limiter_celery._dispatcher import Dispatcher
-from limiter_celery._publisher import Publisher, Refusals
+from limiter_celery._expiring_set import ExpiringSet
+from limiter_celery._publisher import REPORTED_FOR, Publisher, Refusals
 from limiter_celery._request_factory import RequestFactory
+from limiter_core import events, observe
 from limiter_core.jobs import Waiting
+from tests.core._events import EventRecorder
 
-from ._parts import Parts
+from ._parts import NAME, Parts
 
 KEY = "user=eve"
 
@@ -37,11 +42,12 @@ def dispatcher(parts: Parts) -> Dispatcher:
             requests=requests,
             markers=parts.markers,
             scheduler=parts.scheduler,
+            gate=parts.gate,
+            reports=ExpiringSet(parts.tickets, f"{NAME}:reports", REPORTED_FOR),
             withdraw=parts.tickets.withdraw,
         ),
         main_loop=parts.main_loop,
         worker=parts.worker,
-        gate=parts.gate,
     )
 
 
@@ -256,3 +262,31 @@ def test_a_task_whose_waiting_is_over_is_forgotten(parts: Parts, dispatcher: Dis
     parts.parked_tasks.revoke({request.id})
     assert parts.removed == []
     assert parts.tickets.inspect("user=eve").waiting == 1
+
+
+def test_a_refused_task_is_reported_by_one_of_the_workers_that_are_told(
+    parts: Parts, dispatcher: Dispatcher
+) -> None:
+    """One that sweeps is told as well, until the refusal is withdrawn."""
+    seen = EventRecorder()
+    revoked: list[str] = []
+
+    def on_revoked(request: Any, **_: object) -> None:
+        revoked.append(request.id)
+
+    remove = observe(seen)
+    signals.task_revoked.connect(on_revoked)
+    try:
+        parts.admission.admit(parts.receive("latest"))
+        task_id = park(parts, "latest")
+        park(parts, "latest")
+        (notice,) = parts.notices
+        dispatcher.dispatch(notice)
+        dispatcher.dispatch(notice)
+        parts.finish()
+        assert seen.one(events.Refused).reason == "superseded"
+        assert revoked == [task_id]
+        assert parts.tickets.inspect(f"{NAME}:reports").in_use == 1
+    finally:
+        remove()
+        signals.task_revoked.disconnect(on_revoked)

@@ -6,11 +6,12 @@ import pytest
 from celery import states
 
 from limiter_celery._delivery import job_of
+from limiter_celery._expiring_set import ExpiringSet
 from limiter_celery._parked_message import ParkedMessage, parked_message_of
-from limiter_celery._publisher import _ATTEMPTS, Publisher, Refusals
+from limiter_celery._publisher import _ATTEMPTS, REPORTED_FOR, Publisher, Refusals
 from limiter_celery._request_factory import RequestFactory
 
-from ._parts import Parts
+from ._parts import NAME, Parts
 
 
 @pytest.fixture
@@ -69,6 +70,8 @@ def refusals(parts: Parts) -> Refusals:
         requests=RequestFactory(parts.consumer),
         markers=parts.markers,
         scheduler=parts.scheduler,
+        gate=parts.gate,
+        reports=ExpiringSet(parts.tickets, f"{NAME}:reports", REPORTED_FOR),
         withdraw=parts.tickets.withdraw,
     )
 
