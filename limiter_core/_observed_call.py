@@ -65,6 +65,8 @@ class ObservedCall(EventSender):
     _waits: Waits = ()
     _names: tuple[str, ...] = ()
     _began: float | None = None
+    _queued: events.Queued | None = None
+    """Of a call that waits, so that the event is collected with it: see `Queued`."""
     _granted_at: float | None = None
     _end: list[None]
     _id: str
@@ -172,6 +174,8 @@ class ObservedCall(EventSender):
                 in_use=answer.in_use,
                 blocker=split_label(answer.blocker)[1],
             )
+            if not self._is_job:
+                self._queued = waits
             self._send_to(observers, waits)
 
     def _count_wait(self, key: str) -> None:
@@ -233,6 +237,8 @@ class ObservedCall(EventSender):
                 self._send_to(observers, events.Granted(**self._common(), waited=call.waited))
         finally:  # whatever interrupted an observer, the end is to follow
             self._granted_at = granted_at
+            if self._began is not None and not self._late:
+                self._queued = None
         if call.loss is Loss.PREEMPTED:
             self.preempted(None)
         elif call.loss is not None:
@@ -314,6 +320,8 @@ class ObservedCall(EventSender):
         if self._claim(self._outcome):
             end_waits(self._waits)
             self._send(event)
+            if not self._late:
+                self._queued = None
 
 
 def refused_reason(error: BaseException) -> RefusedReason | None:

@@ -101,11 +101,15 @@ class Event:
     time: float = field(default_factory=system_clock.time)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Queued(Event):
     """A call waits from now on; sent once per call. A job sends it each time that it is parked.
 
     A call that may not wait (`CANCEL`, `try_acquire`, `timeout=0`) sends none.
+
+    If an exception is thrown in while the outcome of a call is sent, as by a signal handler, that
+    may be missing. An observer that counts the calls that wait can keep a weak reference to this
+    event: it lives until the outcome was sent, and no longer than the call.
 
     Attributes:
         key: the key in whose queue it waits.

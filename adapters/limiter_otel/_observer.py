@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from opentelemetry.context import Context, get_current
@@ -37,6 +39,7 @@ class _Wait(NamedTuple):
         blocker: the `traceparent` of the oldest holder.
         context: the context in which it was made; None if it becomes no span.
         end: counts that it waits no more, where a process counts that.
+        call: forgets it with the call, should its outcome never come; None of a job.
     """
 
     series: Series
@@ -44,6 +47,7 @@ class _Wait(NamedTuple):
     blocker: str
     context: Context | None
     end: Callable[[], object] = lambda: None
+    call: weakref.ref[events.Queued] | None = None
 
 
 class OpenTelemetryObserver(events.CountingObserver):
@@ -103,8 +107,9 @@ class OpenTelemetryObserver(events.CountingObserver):
         if len(self._waits) < MOST_SPANS and is_instrumentation_enabled():
             # An event is sent where it happened, so this is the context of the call itself.
             context = get_current()
+        call = weakref.ref(event, partial(_forget, self._waits, event.id))
         end = series.begin_wait()
-        self._waits[event.id] = _Wait(series, event.key, event.blocker, context, end)
+        self._waits[event.id] = _Wait(series, event.key, event.blocker, context, end, call)
 
     def _waited(self, event: _Outcome, outcome: str, *, error: str | None = None) -> None:
         """End the wait of a call or job, if there was one.
@@ -211,6 +216,11 @@ class OpenTelemetryObserver(events.CountingObserver):
 
     def _store_failed(self, event: events.StoreFailed) -> None:
         self._counts.store_failed(_type_of(event.error))
+
+
+def _forget(waits: dict[str, _Wait], call: str, event: object) -> None:  # noqa: ARG001
+    """Forget a wait whose call was collected; may be called by the garbage collector."""
+    waits.pop(call, None)
 
 
 def _reason_of(loss: Loss | None) -> str:

@@ -28,7 +28,7 @@ from limiter_memory import MemoryStore
 from limiter_otel import LimiterInstrumentor
 from tests.core._interrupts import Other
 from tests.core._throw import Thrower, Thrown, sweep
-from tests.core._tools import Thread, until_waiting, until_waiting_now
+from tests.core._tools import Thread, until_now, until_waiting, until_waiting_now
 
 from ._telemetry import Telemetry
 
@@ -121,11 +121,12 @@ def test_a_wait_that_outlives_it_is_forgotten(
     assert telemetry.values("limiter.held") == {("billing",): 0}
 
 
+@pytest.mark.parametrize("per_second", [0, 1_000_000], ids=["counted alone", "of the sample"])
 def test_an_exception_thrown_in_leaves_no_wait_that_is_counted(
-    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, per_second: int
 ) -> None:
     """As a signal handler raises it, at any line of the package."""
-    monkeypatch.setattr("limiter_otel._sample.PER_SECOND", 0)
+    monkeypatch.setattr("limiter_otel._sample.PER_SECOND", per_second)
     soon = replace(ONE, timeout=0.001)
 
     def trial(thrower: Thrower) -> None:
@@ -136,6 +137,31 @@ def test_an_exception_thrown_in_leaves_no_wait_that_is_counted(
             SyncLimiter(store).acquire(soon)
         holder.leave()
         assert telemetry.values("limiter.waiting").get(("billing",), 0) == 0
+        assert telemetry.waiting_remembered() == 0
+
+    assert sweep(trial) > 10
+
+
+def test_an_exception_thrown_in_at_a_grant_leaves_no_wait_that_is_counted(
+    telemetry: Telemetry,
+) -> None:
+    def trial(thrower: Thrower) -> None:
+        store = MemoryStore()
+        holder = Other(store, "holder", Demand("one", 1))
+        thrower.files = (str(Path(limiter_otel.__file__).parent),)
+
+        def call() -> None:
+            with thrower.tracing(), suppress(Thrown, LimiterError):
+                SyncLimiter(store).acquire(replace(ONE, timeout=30)).release()
+
+        waiter = Thread(call)
+        until_now(
+            lambda: store.inspect("one").waiting == 1 or not waiter.is_alive(), "it waits, or ended"
+        )
+        holder.leave()
+        waiter.result()
+        assert telemetry.values("limiter.waiting").get(("billing",), 0) == 0
+        assert telemetry.waiting_remembered() == 0
 
     assert sweep(trial) > 10
 
