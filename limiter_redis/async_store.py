@@ -45,8 +45,8 @@ class AsyncRedisStore:
         if request.payload is not None and tracker.requests.releasing:  # else its id is a new one
             in_the_way = tracker.in_the_way(request)
         sent_at = time.monotonic()
-        if sent_at >= tracker.policies.valid_until:
-            await self._run(self._steps.read_policies(request.deadline))
+        if sent_at >= tracker.policies.valid_until or tracker.policies.readers:
+            await self._read_policies(request, sent_at)
             sent_at = time.monotonic()
         if request.payload is not None:
             tracker.policies.sent(request, sent_at)
@@ -64,6 +64,19 @@ class AsyncRedisStore:
             if granted is None or not isinstance(error, StoreUnavailable):
                 raise
             return granted
+
+    async def _read_policies(self, request: Request, now: float) -> None:
+        """Read policies for a call; also for one behind it, where another thread just read them.
+
+        Else that one would be sent while the first still reads, and overtake it.
+        """
+        policies = self._session.tracker.policies
+        if now >= policies.valid_until:
+            policies.readers.add(request.id)
+        try:
+            await self._run(self._steps.read_policies(request.deadline))
+        finally:
+            policies.readers.discard(request.id)
 
     async def release(self, lease_id: str, keys: Sequence[str] = ()) -> bool:
         if self._session.is_of_parent(lease_id):

@@ -38,12 +38,14 @@ class KnownPolicies:
     Attributes:
         by_name: the policies in force; most often none.
         valid_until: when a call has to read them first, on the local clock.
+        readers: the ids of calls of event loops that do so now.
         on_change: called with the names for which something changed.
     """
 
     def __init__(self, *, look_often: bool = False) -> None:
         self.by_name: dict[str, Known] = {}
         self.valid_until = 0.0
+        self.readers: set[str] = set()
         self.on_change: Callable[[frozenset[str]], object] = lambda _: None
         self._every = _LOOK_EVERY if look_often else _READ_EVERY
         self._read_at = -math.inf

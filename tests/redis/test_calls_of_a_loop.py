@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from limiter_core import StoreUnavailable
-from limiter_core.requests import Demand, Request
+from limiter_core.requests import Demand, Granted, Queued, Request
 from limiter_redis import RedisStore
 from limiter_redis.protocol import commands
 from limiter_redis.transport import loop_transport
@@ -96,3 +96,19 @@ async def test_closing_fails_what_was_not_answered(
             outcomes = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(each) for each in outcomes] == [StoreUnavailable] * 3
     assert "closed" in str(outcomes[0])
+
+
+async def test_a_call_does_not_overtake_one_that_still_reads_the_policies(
+    own_server: Process,
+) -> None:
+    """Another thread may have read them meanwhile: then a later call needs not to."""
+    store = RedisStore(own_server.url)
+    face = store.async_face()
+    first = asyncio.ensure_future(face.acquire(Request("first", (Demand(KEY, 1),), lease=30.0)))
+    await asyncio.sleep(0)  # its question is on the way
+    store.session.tracker.policies.update((), time.monotonic())
+    second = asyncio.ensure_future(face.acquire(Request("second", (Demand(KEY, 1),), lease=30.0)))
+    assert isinstance(await first, Granted)
+    assert isinstance(await second, Queued)
+    assert not store.session.tracker.policies.readers
+    await store.aclose()
