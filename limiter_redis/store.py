@@ -33,7 +33,6 @@ from limiter_redis.session.session import Session, Topology
 from limiter_redis.session.tracker import RequestTracker
 from limiter_redis.sync_store import SyncRedisStore
 from limiter_redis.transport.async_transport import AsyncTransport
-from limiter_redis.transport.loop_transport import LoopTransport
 from limiter_redis.transport.sync_transport import SyncTransport
 
 __all__ = ("RedisStore", "store_from_url")
@@ -232,7 +231,7 @@ class _Topology:
         new_pool = self._own_pool if own or self._client is None else self._borrowed_pool
         return self._new_sync_transport(new_pool, self._endpoint.timeout, self._endpoint.timeout)
 
-    def new_async_transport(self) -> LoopTransport:
+    def new_async_transport(self) -> AsyncTransport:
         return AsyncTransport(
             self._endpoint,
             self._slot_map,

@@ -20,8 +20,7 @@ from limiter_core.store import Capabilities
 from limiter_core.threads import new_lock, run_in_thread, socket_owner
 from limiter_redis.session.notices import SweepState
 from limiter_redis.session.tracker import RequestTracker
-from limiter_redis.transport.interfaces import ThreadTransport
-from limiter_redis.transport.loop_transport import LoopTransport
+from limiter_redis.transport.interfaces import LoopTransport, ThreadTransport
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from abc import abstractmethod
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.cluster.slot_map import SlotMap
 from limiter_redis.protocol import commands
 from limiter_redis.transport.calls import Call, TagQueue
 from limiter_redis.transport.interfaces import Receiver
-from limiter_redis.transport.loop_transport import LoopTransport
 from limiter_redis.transport.pending import Pending, fail_overdue, new_pending
 
+CLOSING_TIMEOUT = 5.0
+"""Seconds that closing waits for what was asked before."""
 
-class BatchingTransport(LoopTransport):
+
+class BatchingTransport(ABC):
     """Gathers operations, and makes calls of them, a queue for each tag.
 
     While calls of a tag are on their way, the next one gathers operations; so the number of round
     trips does not grow with the number of tasks. A call that has to be sent again is sent before
     those behind it: no release overtakes the acquire of its caller.
+
+    Attributes:
+        loop: the event loop.
     """
 
     def __init__(
@@ -31,7 +37,11 @@ class BatchingTransport(LoopTransport):
         in_flight: int,
         timeout: float | None,
     ) -> None:
-        super().__init__()
+        self.loop = asyncio.get_running_loop()
+        self._closed = False
+        self._lifetime = self._until_the_loop_ends()
+        with suppress(StopIteration):  # its first step waits for nothing: it needs no task
+            self._lifetime.__anext__().send(None)
         self._timeout = timeout
         self._watch: asyncio.TimerHandle | None = None
         self._is_watched = timeout is None
@@ -52,7 +62,13 @@ class BatchingTransport(LoopTransport):
     def submit(
         self, operation: commands.Operation, deadline: float | None = None
     ) -> asyncio.Future[str]:
-        """Have an operation carried out; the future is its reply."""
+        """Have an operation carried out; the future is its reply.
+
+        Args:
+            operation: the operation.
+            deadline: when the caller's patience ends, on the monotonic clock: then the future has
+                a `StoreUnavailable`, and the operation may still be carried out.
+        """
         asked = new_pending(self.loop, operation, deadline, self._where)
         queue = self._only_queue or self._queue_of(operation)
         queue.gathered.append(asked)
@@ -66,6 +82,33 @@ class BatchingTransport(LoopTransport):
                 else:
                     self._flush()
         return asked.future
+
+    async def aclose(self) -> None:
+        """Close the connections.
+
+        What was asked before is carried out first, in bounded time: it may be a release that no
+        caller waits for any more.
+        """
+        deadline = self.loop.time() + CLOSING_TIMEOUT
+        while futures := [each.future for each in self._asked() if not each.future.done()]:
+            left = deadline - self.loop.time()
+            if left <= 0:
+                break
+            await asyncio.wait(futures, timeout=left)
+        await self._lifetime.aclose()
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
+        # `asyncio.run` closes the generators that are not finished: so that a program that never
+        # closes its limiter leaves no connection to a loop that is gone.
+        try:
+            yield
+        finally:
+            self._closed = True
+            await self._close()
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Close the connections; what waits for a reply fails."""
 
     def _new_pending(self, operation: commands.Operation) -> Pending:
         return new_pending(self.loop, operation, None, self._where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -74,3 +75,32 @@ class ThreadTransport(Protocol):
     def close(self) -> None:
         """Close the connections."""
         ...
+
+
+class LoopTransport(Protocol):
+    """A way for the tasks of one event loop, to one server or to many. It ends with the loop.
+
+    Attributes:
+        loop: the event loop.
+    """
+
+    loop: asyncio.AbstractEventLoop
+
+    def submit(
+        self, operation: commands.Operation, deadline: float | None = None
+    ) -> asyncio.Future[str]:
+        """Have an operation carried out; the future is its reply; see `BatchingTransport`."""
+        ...
+
+    async def command(self, *command: Any, node: Node | None = None) -> Any:
+        """Carry out one plain command, at a node or where its key is."""
+
+    async def nodes(self) -> Sequence[Node]:
+        """Return the nodes that have keys."""
+        ...
+
+    def abandon(self) -> None:
+        """Close the connections of a loop that was closed before; from any thread."""
+
+    async def aclose(self) -> None:
+        """Close the connections, when what was asked before is carried out."""

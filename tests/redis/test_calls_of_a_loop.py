@@ -12,7 +12,7 @@ from limiter_core import StoreUnavailable
 from limiter_core.requests import Demand, Granted, Queued, Request
 from limiter_redis import RedisStore
 from limiter_redis.protocol import commands
-from limiter_redis.transport import loop_transport
+from limiter_redis.transport import batching
 
 from ._hostile_server import HostileServer, Send, well
 from ._servers import Process
@@ -84,7 +84,7 @@ async def test_a_release_follows_an_acquire_that_was_sent_again_in_another_form(
 async def test_closing_fails_what_was_not_answered(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop_transport, "CLOSING_TIMEOUT", 0.2)
+    monkeypatch.setattr(batching, "CLOSING_TIMEOUT", 0.2)
     with HostileServer(well) as server:
         store = RedisStore(f"{getattr(server, url)}?socket_timeout=60")
         await store.async_face().pause(KEY)
