@@ -33,15 +33,6 @@ def tag_of(names: Keyspace, key: str) -> str:
     return _tag_of_scope(names.opening, key.partition("/")[0])
 
 
-def tag_of_operation(names: Keyspace, operation: commands.Operation) -> str:
-    """Return the tag of an operation."""
-    if operation.keys:
-        return tag_of(names, operation.keys[0])
-    if operation.scope:
-        return tag_of(names, operation.scope)
-    return names.common
-
-
 @functools.lru_cache(maxsize=4096)
 def _tag_of_scope(opening: str, scope: str) -> str:
     return f"{opening}{words.key_word(scope)}}}"
@@ -111,7 +102,10 @@ class SlotMap:
 
     def tag_of(self, operation: commands.Operation) -> str:
         """Return the tag of an operation: what has one travels together, and in order."""
-        return tag_of_operation(self._keyspace, operation)
+        names, keys, scope = self._keyspace, operation.keys, operation.scope
+        if keys:
+            return tag_of(names, keys[0])
+        return tag_of(names, scope) if scope else names.common
 
     def node_of(self, tag: str) -> Node | None:
         """Return the node that owns a tag, None if that is not known."""

@@ -74,10 +74,6 @@ class Keyspace:
             rf"{re.escape(self.opening)}([^{{}}]*)\}}:state(?::([^{{}}]*))?", re.DOTALL
         )
 
-    def redis_keys(self, key: str) -> tuple[str, str, str]:
-        """Return the Redis keys of a limiter key: state, ends and queue; as `around` in Lua."""
-        return redis_keys(self.opening, key)
-
     def offers_index(self, scope: str) -> str:
         """Return the Redis key of a scope's offers ("" for keys without one); as `index_of`."""
         return f"{self.opening}{scope}}}:offers" if scope else f"{self.common}:offers"
@@ -96,7 +92,12 @@ class Keyspace:
 
 
 def redis_keys(opening: str, key: str) -> tuple[str, str, str]:
-    """Return the Redis keys of a limiter key, in the namespace that has this opening."""
+    """Return the Redis keys of a limiter key: state, ends and queue; as `around` in Lua.
+
+    Args:
+        opening: that of the namespace.
+        key: the limiter key, as a word.
+    """
     scope, slash, rest = key.partition("/")
     head = f"{opening}{scope}}}"
     tail = f":{rest}" if slash else ""

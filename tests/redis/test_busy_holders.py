@@ -18,7 +18,7 @@ from limiter_core.requests import Demand, Granted, Loss, Mode, Queued, Request
 from limiter_core.testing import RecordingListener
 from limiter_redis import RedisStore
 from limiter_redis.protocol import commands
-from limiter_redis.protocol.keyspace import Keyspace
+from limiter_redis.protocol.keyspace import redis_keys
 
 from ._servers import Server
 from ._tools import until_now
@@ -89,7 +89,7 @@ def test_one_step_stays_short_however_many_have_died(server: Server, store: Redi
     ]
     for start in range(0, many, 128):
         wire.call([commands.acquire(each) for each in requests[start : start + 128]])
-    names = Keyspace("limiter").redis_keys(KEY)
+    names = redis_keys("{limiter:", KEY)
     ended = server.admin.zrange(names[1], 0, -1)
     assert len(ended) == many
     for start in range(0, many, 5000):  # and suddenly their leases have ended

@@ -16,7 +16,12 @@ from limiter_core import ConcurrencyLimit, ConfigurationError, SyncLimiter
 from limiter_core.requests import Demand, Granted, Notice, Queued, Request
 from limiter_core.testing.listener import RecordingListener
 from limiter_redis import RedisStore, store_from_url
-from limiter_redis.protocol.keyspace import Keyspace, check_cluster, checked_namespace
+from limiter_redis.protocol.keyspace import (
+    Keyspace,
+    check_cluster,
+    checked_namespace,
+    redis_keys,
+)
 from limiter_redis.protocol.words import id_word, key_word
 
 from ._processes import Worker
@@ -351,7 +356,7 @@ def all_names(names: Keyspace, key: str) -> set[str]:
     scope, slash, _ = key.partition("/")
     head = f"{names.opening}{scope}}}"
     return {
-        *names.redis_keys(key),
+        *redis_keys(names.opening, key),
         f"{head}:ended:a",
         names.offers_index(scope if slash else ""),
         f"{head}:process:s0",
@@ -381,7 +386,7 @@ def test_no_two_namespaces_have_a_name_in_common(drawn: tuple[str, str, str, str
     mine, theirs = Keyspace(one), Keyspace(other)
     assert not all_names(mine, key) & all_names(theirs, their_key)
     for names, word in itertools.product((mine, theirs), (key, their_key)):
-        state = names.redis_keys(word)[0]
+        state = redis_keys(names.opening, word)[0]
         assert names.key_of(state) == word
         assert (theirs if names is mine else mine).key_of(state) is None
 
