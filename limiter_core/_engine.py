@@ -30,10 +30,9 @@ from limiter_core._observers import (
     of_process,
     registration_of,
 )
-from limiter_core._prepare import Arguments, Limits
+from limiter_core._prepare import Arguments, Limits, is_view
 from limiter_core._retry_advice import RetryAdvice
 from limiter_core._store_outages import add_observer_of
-from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError, LimiterError, StoreError, StoreUnavailable
 from limiter_core.jitter import jitter
 from limiter_core.limits import Terms
@@ -163,10 +162,9 @@ class Engine:
         if not observers.registered:
             return None
         function = adapter = None
-        # The type first: to ask whether a plain dict is an instance takes a third of a microsecond.
-        if type(arguments) is not dict and isinstance(arguments, ArgumentView):
+        if is_view(arguments):
             function, adapter = arguments.function_name, arguments.adapter
-        return ObservedCall(observers, now, function=function, adapter=adapter, limits=limits)
+        return ObservedCall(observers, now, function, adapter, limits)
 
     def prepare(self, call: Call, demands: tuple[Demand, ...], terms: Terms, mode: Mode) -> Request:
         """Give a new call its request, and return it."""

@@ -152,9 +152,9 @@ class JobEvents:
         return ObservedCall(
             observers,
             self._now,
-            function=function,
-            adapter=self._adapter,
-            limits=limits,
+            function,
+            self._adapter,
+            limits,
             is_job=True,
             headers=headers,
         )

@@ -13,7 +13,7 @@ from limiter_core.arguments import ArgumentView
 from limiter_core.limits import ConcurrencyLimit
 from limiter_core.requests import Demand
 
-__all__ = ("MAX_COUNTED", "OTHER", "counted_name", "name_at", "name_of")
+__all__ = ("MAX_COUNTED", "OTHER", "counted_name", "counted_names", "name_at", "name_of")
 
 logger = logging.getLogger("limiter")
 
@@ -23,7 +23,8 @@ MAX_COUNTED = 100
 OTHER = "other"
 """What is counted in place of all further names."""
 
-_ranks: dict[str, int] = {}
+_counted: dict[str, tuple[str]] = {}
+"""For each name that counts, and for the first that does not, what is counted in its place."""
 _numbers = itertools.count()
 
 
@@ -48,13 +49,19 @@ def counted_name(name: str) -> str:
     a name that contains values (`LIMIT_BY.constant(f"user-{id}")`) must not make a time series for
     each of them.
     """
-    rank = _ranks.get(name)
-    if rank is None:
-        if len(_ranks) > MAX_COUNTED:
-            return OTHER
+    return counted_names(name)[0]
+
+
+def counted_names(name: str) -> tuple[str]:
+    """Return the names of a call under one limit: for most calls a tuple that is there already."""
+    found = _counted.get(name)
+    if found is None:
+        if len(_counted) > MAX_COUNTED:
+            return (OTHER,)
         # Of two threads with a new name each, none gets the number of the other.
-        rank = _ranks.setdefault(name, next(_numbers))
-        if rank == MAX_COUNTED:
+        rank = next(_numbers)
+        found = _counted.setdefault(name, (name,) if rank < MAX_COUNTED else (OTHER,))
+        if rank == MAX_COUNTED and found == (OTHER,):
             logger.warning(
                 "this process has limits of more than %s names; from %r on they are counted as %r. "
                 "Give a limit a name of its own where its strategy contains values",
@@ -62,4 +69,4 @@ def counted_name(name: str) -> str:
                 name,
                 OTHER,
             )
-    return name if rank < MAX_COUNTED else OTHER
+    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 from limiter_core._checks import check_cost, check_number, check_priority, check_timeout
 from limiter_core._names import name_of
@@ -58,8 +58,8 @@ def view_of(arguments: object) -> ArgumentView:
     Raises:
         ConfigurationError: they are no mapping.
     """
-    if _is_view(arguments):
-        return cast(ArgumentView, arguments)
+    if is_view(arguments):
+        return arguments
     if arguments is None:
         return ArgumentView({})
     if not isinstance(arguments, Mapping):
@@ -69,7 +69,7 @@ def view_of(arguments: object) -> ArgumentView:
     return ArgumentView(cast(Mapping[str, Any], arguments))
 
 
-def _is_view(arguments: object) -> bool:
+def is_view(arguments: object) -> TypeGuard[ArgumentView]:
     """Whether it is a view; `isinstance` of an abstract class takes five times as long."""
     return type.__instancecheck__(ArgumentView, arguments)
 
@@ -100,7 +100,7 @@ def fixed_demand(fixed: Fixed, arguments: Arguments) -> Demand:
     value: Any = None
     plain = type(arguments) is dict  # the commonest arguments
     of_all: Demand | None = fixed.demand
-    if of_all is not None and (plain or arguments is None or _is_view(arguments)):
+    if of_all is not None and (plain or arguments is None or is_view(arguments)):
         return of_all
     if plain and fixed.argument is not None:
         value = cast(Any, arguments).get(fixed.argument)

@@ -53,6 +53,10 @@ _fields: Fields = tuple[str, ...]
 
 _has_failed = False
 
+_last: tuple[str, str, str] = "", "", ""
+"""The last trace that was asked for, a label, and both together: a request often makes several
+calls."""
+
 
 def labelled(label: str, trace: str) -> str:
     """Return a label that carries a trace; the label alone if the trace is empty."""
@@ -145,10 +149,16 @@ def with_trace(label: str) -> str:
     get_trace = source
     if get_trace is None:
         return label
+    global _last  # noqa: PLW0603  (replaced as a whole, so that threads need no lock)
+    known, of_label, text = _last
     try:
         trace = get_trace()
+        if trace is known and label is of_label:
+            return text
         is_allowed = trace.isascii() and trace.isprintable() and len(trace) <= MAX_TRACE_LENGTH
     except Exception:  # noqa: BLE001  (a trace source's; it is logged)
         _log_failure()
         return label
-    return labelled(label, trace) if is_allowed else label
+    text = labelled(label, trace) if is_allowed else label
+    _last = trace, label, text
+    return text

@@ -152,7 +152,7 @@ def test_a_limit_keeps_no_more_names_of_functions_than_a_bound():
 @pytest.fixture
 def no_names(monkeypatch):
     """No name was counted yet in this process."""
-    monkeypatch.setattr(names, "_ranks", {})
+    monkeypatch.setattr(names, "_counted", {})
     monkeypatch.setattr(names, "_numbers", iter(range(10**9)))
 
 
@@ -165,7 +165,7 @@ def test_a_process_counts_a_hundred_names_and_says_so_once(caplog):
         assert {counted_name(f"later-{number}") for number in range(1000)} == {OTHER}
     assert [record.getMessage().count("'later-0'") for record in caplog.records] == [1]
     assert [counted_name(name) for name in first] == first
-    assert len(names._ranks) <= MAX_COUNTED + 1
+    assert len(names._counted) <= MAX_COUNTED + 1
 
 
 @pytest.mark.usefixtures("no_names")

@@ -15,7 +15,7 @@ from ._telemetry import Telemetry, instrumented
 @pytest.fixture(autouse=True)
 def few_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count the names of each test from the first on: a process counts a hundred separately."""
-    monkeypatch.setattr(_names, "_ranks", {})
+    monkeypatch.setattr(_names, "_counted", {})
     monkeypatch.setattr(_names, "_numbers", itertools.count())
 
 
