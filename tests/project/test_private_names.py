@@ -39,6 +39,7 @@ GUARDED = {
             "_Depends",
             "_cancelled_by_docket",
             "_ended",
+            "_execution_counts",
             "_mark_as_terminal",
             "_pubsub",
             "_stack",
