@@ -127,12 +127,12 @@ class LeaseRenewer:
         self._due_now.set()
         if thread is None or thread.is_current():
             return
-        if not self._tracker.requests:
-            thread.join(TIMEOUT)
-            return
         until = time.monotonic() + TIMEOUT
         while self._tracker.releases_due(now := time.monotonic()) and now < until:
             time.sleep(0.02)
+        if not self._tracker.requests:
+            self._due_now.set()  # a worker ended what there was
+            thread.join(max(until - now, 0.0))
 
     # -- the thread -------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -71,6 +72,19 @@ def test_a_program_that_is_ending(end: str, imported: str, server: Server) -> No
         timeout=50,
     )
     assert (run.stdout.strip() in ("held", "refused"), run.stderr) == (True, "")
+
+
+@pytest.mark.parametrize("other_layout", [False, True], ids=["granted", "refused by the store"])
+def test_a_closed_store_has_no_thread(server: Server, other_layout: bool) -> None:
+    before = {*threading.enumerate()}
+    if other_layout:
+        server.admin.set("{limiter}:layout", "0 of another release", ex=100)
+    store = RedisStore(server.url)
+    with suppress(StoreError):
+        SyncLimiter(store).acquire(ONE).release()
+    assert {*threading.enumerate()} - before
+    store.close()
+    assert not {*threading.enumerate()} - before
 
 
 async def test_closing_needs_no_executor(server: Server) -> None:
