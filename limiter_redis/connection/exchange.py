@@ -76,6 +76,19 @@ def new_connection(client: redis.Redis, deadline: float) -> Any:
     return connection
 
 
+def connected(connection: Any) -> Any:
+    """Open a connection, and return it; one that fails on the way is closed, whatever the reason.
+
+    redis-py closes it after an error of its own; a credential provider may raise what it likes.
+    """
+    try:
+        connection.connect()
+    except BaseException:
+        connection.disconnect()
+        raise
+    return connection
+
+
 class OwnPool:
     """Connections of our own, as the pool of a client makes them."""
 
@@ -109,7 +122,7 @@ class OwnPool:
         self._refusals.check()
         connection = new_connection(self._client, deadline)
         with self._refusals.watched():
-            _within(connection.connect, lambda _: connection.disconnect(), deadline)
+            _within(lambda: connected(connection), lambda _: connection.disconnect(), deadline)
         return connection
 
     def _forget(self) -> None:

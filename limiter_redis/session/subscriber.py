@@ -21,7 +21,7 @@ from redis.exceptions import (
 
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.connection.backoff import Refusals
-from limiter_redis.connection.exchange import BackgroundCall, new_connection
+from limiter_redis.connection.exchange import BackgroundCall, connected, new_connection
 from limiter_redis.protocol import commands
 from limiter_redis.protocol.errors import Unreadable
 from limiter_redis.protocol.resp import ReplyParser
@@ -95,12 +95,9 @@ class Subscriber:
             self._refusals.check()
             self._open_by = time.monotonic() + patience
             connection = new_connection(self._client, self._open_by)
-
-            def connect() -> Any:
-                connection.connect()
-                return connection
-
-            self._opening = BackgroundCall(connect, lambda _: connection.disconnect())
+            self._opening = BackgroundCall(
+                lambda: connected(connection), lambda _: connection.disconnect()
+            )
             self._opening.begin()
         if not self._opening.is_done(seconds) and time.monotonic() < self._open_by:
             return False

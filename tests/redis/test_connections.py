@@ -178,6 +178,27 @@ def test_a_connection_that_was_in_use_when_its_pool_was_closed_is_closed(server:
     assert connection._sock is None
 
 
+def test_a_connection_that_fails_while_it_is_opened_is_closed(server: Server) -> None:
+    """Also if it is the user's credential provider that fails, as it likes."""
+    opened: list[Any] = []
+
+    class Failing(redis.CredentialProvider):
+        def get_credentials(self) -> tuple[str]:
+            raise LookupError("no token")
+
+    class Noted(redis.Connection):
+        def connect(self, *given: Any) -> None:
+            opened.append(self)
+            super().connect(*given)
+
+    port = int(server.url.rpartition(":")[2].partition("/")[0])
+    made_of: dict[str, Any] = {"port": port, "credential_provider": Failing()}
+    client = redis.Redis(connection_pool=redis.ConnectionPool(connection_class=Noted, **made_of))
+    with pytest.raises(LookupError, match="no token"):
+        OwnPool(client, Refusals()).take(time.monotonic() + 5)
+    assert [connection._sock for connection in opened] == [None]
+
+
 async def test_commands_per_release_do_not_grow_with_the_waiters(server: Server) -> None:
     """Row 24: no herd."""
 
