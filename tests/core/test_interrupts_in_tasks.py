@@ -129,6 +129,10 @@ def throw_into(thread: Thread) -> None:
     )
 
 
+# Python drops what is thrown in amid the callback of a weak reference, and says so.
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <function WeakSet:pytest.PytestUnraisableExceptionWarning"
+)
 def test_threads_into_which_exceptions_are_thrown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is thrown in, and however often: the books are right, and all goes on."""
     # One thrown in amid a log record leaves the lock of logging's handler taken.
