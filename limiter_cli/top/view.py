@@ -60,6 +60,7 @@ class TopApp(App[None]):
 
     def on_mount(self) -> None:
         """Begin to look."""
+        self._main = self.screen  # an app that closes has no screens any more
         table = self.query_one(Table)
         for name in COLUMNS:
             table.add_column(name)
@@ -90,7 +91,7 @@ class TopApp(App[None]):
             state = f"the store is away: {health.error}"
         elif page.pages > 1:
             state += f", page {page.page} of {page.pages}"
-        main = self.screen_stack[0]
+        main = self._main
         main.query_one("#state", Static).update(Text(printable(state)))
         main.query_one(Table).show(
             [(each.key, cells(each, self.collector.history(each.key))) for each in page.keys]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from textual.css.query import NoMatches
 from textual.widgets import Input, Static
 
 from limiter_cli.top.key_screen import KeyScreen, QuestionScreen
@@ -98,6 +99,8 @@ async def test_it_may_close_while_it_looks(opens: bool) -> None:
         watches = [each for each in app.workers if each.node is (app.screen if opens else app)]
         await app.screen.query(Static).remove()
         await until(lambda: any(each.is_finished for each in watches), "it looked once more")
+    with pytest.raises(NoMatches):  # at which it ends, and at nothing else
+        app.show_keys()
     await lease.release()
 
 
