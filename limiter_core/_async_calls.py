@@ -60,7 +60,10 @@ class Client(Protocol):
 class AsyncCall(Call):
     """What the calls of both loops have in common."""
 
-    __slots__ = ("_news", "_thread", "_wake", "guarded", "in_stream")
+    __slots__ = ("_news", "_thread", "_wake", "guarded", "in_stream", "is_ticked", "loop")
+
+    loop: Any
+    """Asyncio's event loop, or what stands for it in trio: the token of the run."""
 
     def __init__(self, owner: Any, terms: Terms, now: Callable[[], float]) -> None:
         Call.__init__(self, owner, terms, now)
@@ -68,6 +71,8 @@ class AsyncCall(Call):
         """When the body may be cancelled, as `where_to_cancel` says; None while there is none."""
         self.in_stream = False
         """Whether an async generator holds it, of which its event loop knows."""
+        self.is_ticked = False
+        """Whether a timer of its event loop wakes it when it has to be looked at."""
         self._news = False
         self._wake: Callable[[], object] | None = None
         self._thread = get_ident()
@@ -151,6 +156,21 @@ class AsyncCall(Call):
         """
         raise NotImplementedError
 
+    def call_later(
+        self, seconds: float, function: Callable[[], object], at_end: Callable[[], object]
+    ) -> object:
+        """Have a function called after so many seconds; in its event loop, and from there.
+
+        Args:
+            seconds: from now on.
+            function: is called then.
+            at_end: is called instead if a run of trio ends before.
+
+        Raises:
+            RuntimeError: the run has ended.
+        """
+        raise NotImplementedError
+
     def _call_soon(self, function: Callable[[], object]) -> None:
         """Have a function called in the event loop, from another thread."""
         raise NotImplementedError
@@ -170,7 +190,9 @@ class AsyncCall(Call):
 class AsyncioCall(AsyncCall):
     """A call in an asyncio loop."""
 
-    __slots__ = ("_cancelled", "_cancelling", "_scope", "_timer", "is_ticked", "loop")
+    __slots__ = ("_cancelled", "_cancelling", "_scope", "_timer")
+
+    loop: asyncio.AbstractEventLoop
 
     owner: asyncio.Task[Any] | None
     """None where a coroutine is driven without a task: its body cannot be cancelled."""
@@ -184,8 +206,6 @@ class AsyncioCall(AsyncCall):
     ) -> None:
         AsyncCall.__init__(self, owner, terms, now)
         self.loop = loop
-        self.is_ticked = False
-        """Whether a timer of its event loop wakes it when it has to be looked at."""
         self._timer: asyncio.TimerHandle | None = None
         self._cancelled = False
         """Whether the body was cancelled, by us."""
@@ -213,6 +233,15 @@ class AsyncioCall(AsyncCall):
         if seconds == math.inf:
             return future
         return _until_done(future, self.loop.call_later(seconds, wake))
+
+    def call_later(
+        self,
+        seconds: float,
+        function: Callable[[], object],
+        at_end: Callable[[], object],  # noqa: ARG002  (asyncio's loops have no end that could be noted)
+    ) -> object:
+        """Have a function called after so many seconds."""
+        return self.loop.call_later(seconds, function)
 
     def is_there(self) -> bool:
         """Whether the call's event loop was not closed; also if this is asked in its thread."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from limiter_core._async_calls import AsyncCall, AsyncioCall, Client, ClientGone
+from limiter_core._async_calls import AsyncCall, Client, ClientGone
 from limiter_core._call import Call, could_not_release, is_in_doubt
 from limiter_core._collected import has_work
 from limiter_core._engine import (
@@ -205,10 +205,8 @@ class AsyncEngine(Engine):
         self.begin_waiting(call)
         if client is not None and isinstance(answer, Queued | StoreUnavailable):
             client.begin_waiting(call.wake)
-        if self._ticks and isinstance(call, AsyncioCall):
-            call.is_ticked = True
-            if call.loop not in self._tickers.armed:
-                self._tickers.arm(call.loop)
+        if self._ticks:
+            self._tickers.watch(call)
         while not isinstance(answer, Granted):
             seconds = patience(call, answer, deadline, around, self.advice)
             if call.observed is not None and isinstance(answer, Queued):

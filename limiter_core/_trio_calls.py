@@ -16,20 +16,21 @@ from limiter_core.requests import Loss
 class TrioCall(AsyncCall):
     """A call in a trio loop."""
 
-    __slots__ = ("_cancel_scope", "_token", "_trio")
+    __slots__ = ("_cancel_scope", "_trio")
 
     def __init__(self, owner: Any, terms: Terms, now: Callable[[], float], trio: Any) -> None:
         AsyncCall.__init__(self, owner, terms, now)
         self._cancel_scope: Any = None
         """Around the body that is to be cancelled when the lease is lost."""
         self._trio = trio
-        self._token = trio.lowlevel.current_trio_token()
+        self.loop = trio.lowlevel.current_trio_token()
 
     async def wait_for_news(self, seconds: float) -> None:
         """Wait until the store notifies that asking again is useful; at most so many seconds."""
         event = self._trio.Event()
         self._wake = event.set
-        seconds = self.until_look(seconds)
+        if not self.is_ticked:
+            seconds = self.until_look(seconds)
         if self._news:
             pass
         elif seconds == math.inf:
@@ -37,6 +38,23 @@ class TrioCall(AsyncCall):
         else:
             with self._trio.move_on_after(max(0.0, seconds)):
                 await event.wait()
+
+    def call_later(
+        self, seconds: float, function: Callable[[], object], at_end: Callable[[], object]
+    ) -> object:
+        """Have a function called after so many seconds, or another one at the end of the run."""
+
+        trio = self._trio
+
+        async def wait() -> None:
+            try:
+                await trio.sleep(seconds)
+            except trio.Cancelled:
+                at_end()
+                raise
+            function()
+
+        return trio.lowlevel.spawn_system_task(wait, name="limiter-ticker")
 
     def guard_body(self, where: int) -> None:
         """Have the body, which begins now, cancelled when the lease is lost.
@@ -101,4 +119,4 @@ class TrioCall(AsyncCall):
             raise TimeoutError
 
     def _call_soon(self, function: Callable[[], object]) -> None:
-        self._token.run_sync_soon(function)
+        self.loop.run_sync_soon(function)
