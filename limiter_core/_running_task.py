@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from limiter_core._async_calls import AsyncCall, AsyncioCall
+from limiter_core._async_calls import AsyncCall
+from limiter_core._asyncio_calls import AsyncioCall
 from limiter_core._trio_calls import TrioCall
 from limiter_core.errors import ConfigurationError
 from limiter_core.limits import Terms

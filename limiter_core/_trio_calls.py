@@ -43,7 +43,6 @@ class TrioCall(AsyncCall):
         self, seconds: float, function: Callable[[], object], at_end: Callable[[], object]
     ) -> object:
         """Have a function called after so many seconds, or another one at the end of the run."""
-
         trio = self._trio
 
         async def wait() -> None:

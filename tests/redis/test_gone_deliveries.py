@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from limiter_core._async_calls import AsyncioCall
+from limiter_core._asyncio_calls import AsyncioCall
 from limiter_core._job_gate import _JobCall
 from limiter_core.limits import ConcurrencyLimit, ConflictResolution
 from limiter_core.requests import Demand, Granted, Queued, Replaced, Request
