@@ -131,10 +131,10 @@ async def test_waiters_keep_their_order_over_data_loss(
         async with limiter.hold(patient):
             served.append(number)
 
-    tasks = []
-    for number in range(10):
-        tasks.append(asyncio.create_task(wait(number)))
-        await until_waiting(limiter, limit, number + 1)
+    # In one turn of the loop: each is looked at after a third of its lease, the first one not
+    # before the holder.
+    tasks = [asyncio.create_task(wait(number)) for number in range(10)]
+    await until_waiting(limiter, limit, 10)
     own_server.admin.flushall()
     await until_waiting(limiter, limit, 10)
     await holder.release()
