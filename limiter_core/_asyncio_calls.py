@@ -120,8 +120,8 @@ class AsyncioCall(AsyncCall):
     def unguard_body(
         self,
         kind: type[BaseException] | None,
-        error: BaseException | None,  # noqa: ARG002
-        traceback: TracebackType | None,  # noqa: ARG002
+        error: BaseException | None,  # noqa: ARG002  (trio's scopes need it)
+        traceback: TracebackType | None,  # noqa: ARG002  (likewise)
     ) -> bool:
         """Leave the body alone; whether what came out of it is the cancellation for a loss."""
         self.guarded = None
@@ -193,7 +193,7 @@ class AsyncioCall(AsyncCall):
         """
         asyncio_task: Any = task
         try:
-            awaited: asyncio.Future[Any] | None = asyncio_task._fut_waiter  # noqa: SLF001
+            awaited: asyncio.Future[Any] | None = asyncio_task._fut_waiter  # noqa: SLF001  (no public name)
         except AttributeError:
             self.loop.call_later(_SHIELD_CHECK, self._cancel_body)
             return

@@ -162,7 +162,7 @@ class TaskRun:
     async def _park(self, gate: JobGate, keys: tuple[str, ...], seconds: float) -> AdmissionBlocked:
         """Park the task; returns the exception that reports it to Docket."""
         execution, reply = self._execution, ""
-        counts = self._worker._execution_counts  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
+        counts = self._worker._execution_counts  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001  (no hook)
         if execution.key in counts:  # of `Worker.run_at_most`: to wait is no iteration
             counts[execution.key] -= 1
         try:

@@ -218,7 +218,7 @@ class OpenTelemetryObserver(events.CountingObserver):
         self._counts.store_failed(_type_of(event.error))
 
 
-def _forget(waits: dict[str, _Wait], call: str, event: object) -> None:  # noqa: ARG001
+def _forget(waits: dict[str, _Wait], call: str, event: object) -> None:  # noqa: ARG001  (a weak reference's callback gets it)
     """Forget a wait whose call was collected; may be called by the garbage collector."""
     waits.pop(call, None)
 

@@ -105,7 +105,7 @@ class LeaseRenewer:
     def _start(self) -> None:
         workers: dict[Node | None, NodeWorker] = {}
         self._workers = workers
-        if not self._tracker.sharded:  # now: who asks is told if its thread cannot begin
+        if not self._tracker.sharded:  # now: a call gets the error if its thread cannot begin
             workers[ONLY_NODE] = self._new_worker(ONLY_NODE)
         thread = SystemThread(lambda: self._run(thread, workers), "limiter-lease-renewer")
         try:

@@ -209,7 +209,7 @@ def test_what_takes_long_is_sent_once(kind: str) -> None:
 
     def answer(operations: list[bytes], send: Send) -> None:
         if operations[0].startswith((b"renew", b"release")):
-            time.sleep(0.35)
+            time.sleep(0.35)  # the fault itself: an answer that takes more than three ticks
         well(operations, send)
 
     with HostileServer(answer) as server:
