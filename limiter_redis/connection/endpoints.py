@@ -15,6 +15,7 @@ from limiter_redis.connection.sentinel import (
     AsyncMasterConnection,
     AsyncMasterSSLConnection,
     AsyncSentinels,
+    Master,
     MasterConnection,
     MasterSSLConnection,
     Sentinels,
@@ -65,6 +66,7 @@ class SentinelEndpoint:
     ) -> None:
         self._service = service
         self._sentinels = sentinels
+        self._master = Master()
         self._address = _without(address, "host", "port")
         self.timeout: float = address["socket_timeout"]
         self.database = int(address.get("db", 0))
@@ -74,7 +76,7 @@ class SentinelEndpoint:
 
     def sync_client(self, node: Node = ONLY_NODE, *, timeout: float) -> redis.Redis:  # noqa: ARG002
         """Return a client of our own for threads."""
-        sentinels: Any = Sentinels(self._sentinels, min(timeout, CONNECT_TIMEOUT))
+        sentinels: Any = Sentinels(self._sentinels, min(timeout, CONNECT_TIMEOUT), self._master)
         settings = quiet_sync_settings(self._address, timeout)
         kind = MasterSSLConnection if settings.pop("ssl", False) else MasterConnection
         pools: Any = SentinelConnectionPool
@@ -83,7 +85,9 @@ class SentinelEndpoint:
 
     def async_client(self, node: Node = ONLY_NODE) -> redis.asyncio.Redis:  # noqa: ARG002
         """Return a client of our own for the running event loop."""
-        sentinels: Any = AsyncSentinels(self._sentinels, min(self.timeout, CONNECT_TIMEOUT))
+        sentinels: Any = AsyncSentinels(
+            self._sentinels, min(self.timeout, CONNECT_TIMEOUT), self._master
+        )
         settings = quiet_async_settings(self._address)
         kind = AsyncMasterSSLConnection if settings.pop("ssl", False) else AsyncMasterConnection
         pools: Any = AsyncSentinelPool

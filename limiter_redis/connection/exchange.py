@@ -25,6 +25,7 @@ from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, are_green, new_lock
 from limiter_redis.connection.backoff import Refusals
 from limiter_redis.connection.deadlines import NoAnswer
+from limiter_redis.connection.sentinel import check_master
 from limiter_redis.protocol.errors import Unreadable
 from limiter_redis.protocol.resp import ReplyParser
 
@@ -205,6 +206,7 @@ def exchange(connection: Any, commands: bytes, count: int, deadline: float) -> l
         sock = _socket(connection)
         if sock is None:
             raise ConnectionError("Connection closed.")
+        check_master(connection)
         sock.settimeout(_left(deadline))
         sock.sendall(commands)
         parser = ReplyParser()
@@ -213,6 +215,7 @@ def exchange(connection: Any, commands: bytes, count: int, deadline: float) -> l
             if not data:
                 raise ConnectionError("Connection closed by server.")
             found, trouble = parser.feed(data)
+            check_master(connection)  # what a master of before has granted is worth nothing
             replies += found
             if trouble is not None:
                 raise Unreadable(str(trouble))

@@ -23,17 +23,33 @@ from limiter_redis.connection.settings import quiet_async_settings, quiet_sync_s
 _QUESTION = ("SENTINEL", "get-master-addr-by-name")
 
 
+_Address = tuple[str, int]
+
+
+class Master:
+    """The master that a Sentinel named last to any connection of a store.
+
+    Attributes:
+        address: where it listens; None: no Sentinel was asked yet.
+    """
+
+    def __init__(self) -> None:
+        self.address: _Address | None = None
+
+
 class Sentinels:
     """The Sentinels, for threads.
 
     Args:
         addresses: connection settings, one for each.
         timeout: seconds that one has to answer.
+        master: notes which master they name.
     """
 
-    def __init__(self, addresses: list[dict[str, Any]], timeout: float) -> None:
+    def __init__(self, addresses: list[dict[str, Any]], timeout: float, master: Master) -> None:
         self._addresses = list(addresses)
         self._timeout = timeout
+        self.master = master
 
     def discover_master(self, service_name: str) -> tuple[str, int]:
         """Return where the master listens.
@@ -53,7 +69,8 @@ class Sentinels:
                 client.connection_pool.disconnect()
             if found:
                 _to_front(self._addresses, address)
-                return _endpoint(found)
+                self.master.address = _endpoint(found)
+                return self.master.address
             troubles.append(_trouble(address, "does not know it"))
         raise _not_found(service_name, troubles)
 
@@ -61,9 +78,10 @@ class Sentinels:
 class AsyncSentinels:
     """The Sentinels, for an event loop; see `Sentinels`."""
 
-    def __init__(self, addresses: list[dict[str, Any]], timeout: float) -> None:
+    def __init__(self, addresses: list[dict[str, Any]], timeout: float, master: Master) -> None:
         self._addresses = list(addresses)
         self._timeout = timeout
+        self.master = master
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
         """Return where the master listens.
@@ -85,23 +103,46 @@ class AsyncSentinels:
                 await client.connection_pool.disconnect()
             if found:
                 _to_front(self._addresses, address)
-                return _endpoint(found)
+                self.master.address = _endpoint(found)
+                return self.master.address
             troubles.append(_trouble(address, "does not know it"))
         raise _not_found(service_name, troubles)
 
 
-_Address = tuple[str, int]
+class ToMaster:
+    """A connection to a server that was the master when it was opened, and may be it no more.
 
-
-class _CheckedConnection:
-    """A connection, for threads, to a server that is the master when it is open.
-
-    While it was being made another one may have been promoted, and the server be back: without its
-    data, and until a Sentinel demotes it, ten seconds later, as a master. What it grants is
-    held by others.
+    A server that stood still, or that was cut off, continues as a master until a Sentinel demotes
+    it, which may take ten seconds. What it grants is held by others. So all connections of a store
+    end as soon as one of them learns of another master.
     """
 
     connection_pool: Any
+    host: str
+    port: int
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a Sentinel has named another master since."""
+        return bool(self.connection_pool.sentinel_manager.master.address != (self.host, self.port))
+
+
+def check_master(connection: Any) -> None:
+    """Refuse a connection that was opened behind Sentinels, if it leads to a master of before.
+
+    Raises:
+        ConnectionError: it does.
+    """
+    if isinstance(connection, ToMaster) and connection.is_outdated:
+        raise ConnectionError(f"{connection.host}:{connection.port} is the master no more")
+
+
+class _CheckedConnection(ToMaster):
+    """A connection, for threads, to a server that is the master when it is open.
+
+    While it was being made another one may have been promoted, and the server be back: without its
+    data.
+    """
 
     def connect_to(self, address: _Address) -> None:
         """Connect, and ask the Sentinels again.
@@ -118,10 +159,8 @@ class _CheckedConnection:
             raise
 
 
-class _CheckedAsyncConnection:
+class _CheckedAsyncConnection(ToMaster):
     """The same, for an event loop."""
-
-    connection_pool: Any
 
     async def connect_to(self, address: _Address) -> None:
         """Connect, and ask the Sentinels again; see `_CheckedConnection`."""

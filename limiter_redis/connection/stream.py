@@ -16,6 +16,7 @@ from redis.exceptions import (
     ConnectionError,  # noqa: A004  (redis-py's own)
 )
 
+from limiter_redis.connection.sentinel import ToMaster, check_master
 from limiter_redis.protocol.errors import Unreadable, is_driver_error
 from limiter_redis.protocol.resp import ReplyParser
 
@@ -38,6 +39,12 @@ class Stream(asyncio.Protocol):
         self._ended: Callable[[Stream, Exception], None] | None = ended
         self._parser = ReplyParser()
         self._writer: Any = None
+        self._to_master: ToMaster | None = None
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether another master was promoted since it was opened."""
+        return self._to_master is not None and self._to_master.is_outdated
 
     async def open(self, client: redis.asyncio.Redis) -> None:
         """Connect to the server of a client, as the client's user.
@@ -55,6 +62,8 @@ class Stream(asyncio.Protocol):
         self._writer = connection._writer  # noqa: SLF001
         # It would close what it opened when it is collected: so its references are removed.
         connection._writer = connection._reader = None  # noqa: SLF001
+        if isinstance(connection, ToMaster):
+            self._to_master = connection
         self._writer.transport.set_protocol(self)
 
     def write(self, command: bytes) -> None:
@@ -86,6 +95,12 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on the replies that are complete."""
+        if self._to_master is not None:
+            try:
+                check_master(self._to_master)
+            except ConnectionError as outdated:
+                self.fail(outdated)
+                return
         replies, trouble = self._parser.feed(data)
         for reply in replies:
             if self._ended is None:

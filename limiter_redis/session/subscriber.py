@@ -22,6 +22,7 @@ from redis.exceptions import (
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.connection.backoff import Refusals
 from limiter_redis.connection.exchange import BackgroundCall, connected, new_connection
+from limiter_redis.connection.sentinel import check_master
 from limiter_redis.protocol import commands
 from limiter_redis.protocol.errors import Unreadable
 from limiter_redis.protocol.resp import ReplyParser
@@ -160,6 +161,7 @@ class Subscriber:
         Raises:
             RedisError, OSError: the connection has ended.
         """
+        check_master(self._connection)
         now = time.monotonic()
         if now - self._asked_at > _CHECK:
             # A connection may be dead without a word: so it is asked for one.

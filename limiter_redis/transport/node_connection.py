@@ -95,6 +95,8 @@ class NodeConnection:
 
     def send(self, call: Call) -> None:
         """Send a call with the next `push`, when the connection is there and has room."""
+        if not self._in_flight and self._stream is not None and self._stream.is_outdated:
+            self.fail(ConnectionError("another master was promoted"))  # nobody waits for a reply
         if self._stream is not None and len(self._in_flight) < IN_FLIGHT:
             self._out.append(call.encoded(self._encode, call.operations, self._invocation))
             call.sent_at = time.monotonic()

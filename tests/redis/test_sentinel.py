@@ -165,6 +165,58 @@ async def test_a_master_that_is_back_after_another_was_promoted_grants_nothing(w
         assert in_use[1] > 0
 
 
+class SwitchingSentinel(LateSentinel):
+    """A Sentinel that names a master, and another one from when it is told to."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__(first, first)
+
+    def promote(self, port: int) -> None:
+        """Name this one from now on."""
+        self.ports = [port]
+
+
+def connections_to(server: Process) -> set[str]:
+    """Return the ids of all connections of clients."""
+    return {client["id"] for client in server.admin.client_list()}
+
+
+@pytest.mark.parametrize("idle", ["event loop", "threads"])
+async def test_an_idle_connection_to_a_master_of_before_grants_nothing(idle: str) -> None:
+    """S11: one connection of the store learnt of another master, so no call asks the old one."""
+    with (
+        closing(Process(server_program())) as old,
+        closing(Process(server_program())) as new,
+        SwitchingSentinel(old.port) as sentinel,
+    ):
+        store = RedisStore(f"redis+sentinel://127.0.0.1:{sentinel.port}/{SERVICE}")
+        limiter, threads = Limiter(store), SyncLimiter(store)
+
+        def hold_in_a_thread(key: str) -> None:
+            with threads.hold(LIMIT, {"key": key}):
+                pass
+
+        async def hold(world: str, key: str) -> None:
+            if world == "threads":
+                await asyncio.to_thread(hold_in_a_thread, key)
+                return
+            async with limiter.hold(LIMIT, {"key": key}):
+                pass
+
+        other = "threads" if idle == "event loop" else "event loop"
+        await hold(idle, "before")
+        kept = connections_to(old)
+        await hold(other, "before")
+        sentinel.promote(new.port)
+        for client in connections_to(old) - kept:
+            old.admin.client_kill_filter(_id=client)
+        await hold(other, "after")
+        asked = old.commands().get("fcall", 0)
+        await hold(idle, "after")
+        assert old.commands().get("fcall", 0) == asked > 0
+        await store.aclose()
+
+
 def test_a_master_dies_under_load(sentinel: Sentinel, start: Callable[..., Worker]) -> None:
     """kill -9: all go on at the new one, nobody overlaps but by writes it did not get."""
     load = LoadProcesses(start, sentinel.url)
