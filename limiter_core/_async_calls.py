@@ -78,7 +78,7 @@ class AsyncCall(Call):
 
     def look_again(self, answer: Answer | None = None) -> bool:
         """Wake the waiter; whether its event loop is still there."""
-        self.delivered = answer
+        self.deliver(answer)
         self._news = True
         if self.granted is not None:
             return True  # a holder may continue in another loop

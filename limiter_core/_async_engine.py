@@ -158,7 +158,8 @@ class AsyncEngine(Engine):
                     answer = await self._ask(call)
                 if not isinstance(answer, Granted):
                     await self._wait(call, answer, request.deadline, around, client)
-                if call.loss is not None:
+                # A process that stood still reads of a grant when its lease is over.
+                if call.loss is not None or (call.ends_at is not None and call.is_lost()):
                     raise call.loss_error()
                 return call  # noqa: TRY300  (an exception may be thrown in here, too)
             except (StoreError, WaitTimeout) as error:

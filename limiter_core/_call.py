@@ -53,6 +53,7 @@ class Call:
             it is settled.
         owner: the task or thread that asked.
         delivered: the answer that came with the wake-up, None if the store has to be asked.
+        delivered_at: when that was, on its clock; of a grant with an end.
         order: the place in line that the store gave, None before.
         outer: the call that the same task or thread began before.
         block: the id of the frame whose `with` statement holds it; 0 if none certainly does.
@@ -86,6 +87,7 @@ class Call:
         "block",
         "closed",
         "delivered",
+        "delivered_at",
         "demands",
         "ends_at",
         "engine",
@@ -153,6 +155,12 @@ class Call:
         """Wake the waiter; whether it is still there. Each world does it in its own way."""
         raise NotImplementedError
 
+    def deliver(self, answer: Answer | None) -> None:
+        """Note what came with a wake-up."""
+        if isinstance(answer, Granted) and answer.expires_in is not None:
+            self.delivered_at = self.now()
+        self.delivered = answer
+
     def lease_renewed(self, expires_at: float) -> None:
         """Note the new end."""
         self.ends_at = expires_at
@@ -199,7 +207,7 @@ class Call:
         answer = self.delivered
         self.delivered = None
         if isinstance(answer, Granted):
-            self.grant(answer)
+            self.grant(answer, None if answer.expires_in is None else self.delivered_at)
         return answer
 
     def is_late(self) -> bool:

@@ -47,7 +47,7 @@ class SyncCall(Call):
 
     def look_again(self, answer: Answer | None = None) -> bool:
         """Wake the waiter."""
-        self.delivered = answer
+        self.deliver(answer)
         self._news = True
         event = self._event
         if event is not None:

@@ -129,7 +129,8 @@ class SyncEngine(Engine):
                 )
                 if not isinstance(answer, Granted):
                     self._wait(call, answer, deadline, around)
-                if call.loss is not None:
+                # A process that stood still reads of a grant when its lease is over.
+                if call.loss is not None or (call.ends_at is not None and call.is_lost()):
                     raise call.loss_error()
                 return call  # noqa: TRY300  (an exception may be thrown in here, too)
             except LimiterError as error:

@@ -10,12 +10,12 @@ import redis.asyncio
 from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelPool
 from redis.sentinel import SentinelConnectionPool
 
+from limiter_redis.connection.master import Master
 from limiter_redis.connection.nodes import CONNECT_TIMEOUT, ONLY_NODE, Node
 from limiter_redis.connection.sentinel import (
     AsyncMasterConnection,
     AsyncMasterSSLConnection,
     AsyncSentinels,
-    Master,
     MasterConnection,
     MasterSSLConnection,
     Sentinels,

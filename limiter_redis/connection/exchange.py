@@ -25,7 +25,7 @@ from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, are_green, new_lock
 from limiter_redis.connection.backoff import Refusals
 from limiter_redis.connection.deadlines import NoAnswer
-from limiter_redis.connection.sentinel import check_master
+from limiter_redis.connection.master import check_master
 from limiter_redis.protocol.errors import Unreadable
 from limiter_redis.protocol.resp import ReplyParser
 

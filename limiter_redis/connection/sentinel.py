@@ -18,23 +18,10 @@ from redis.exceptions import (
 )
 from redis.sentinel import MasterNotFoundError
 
+from limiter_redis.connection.master import Address, Master, ToMaster
 from limiter_redis.connection.settings import quiet_async_settings, quiet_sync_settings
 
 _QUESTION = ("SENTINEL", "get-master-addr-by-name")
-
-
-_Address = tuple[str, int]
-
-
-class Master:
-    """The master that a Sentinel named last to any connection of a store.
-
-    Attributes:
-        address: where it listens; None: no Sentinel was asked yet.
-    """
-
-    def __init__(self) -> None:
-        self.address: _Address | None = None
 
 
 class Sentinels:
@@ -109,34 +96,6 @@ class AsyncSentinels:
         raise _not_found(service_name, troubles)
 
 
-class ToMaster:
-    """A connection to a server that was the master when it was opened, and may be it no more.
-
-    A server that stood still, or that was cut off, continues as a master until a Sentinel demotes
-    it, which may take ten seconds. What it grants is held by others. So all connections of a store
-    end as soon as one of them learns of another master.
-    """
-
-    connection_pool: Any
-    host: str
-    port: int
-
-    @property
-    def is_outdated(self) -> bool:
-        """Whether a Sentinel has named another master since."""
-        return bool(self.connection_pool.sentinel_manager.master.address != (self.host, self.port))
-
-
-def check_master(connection: Any) -> None:
-    """Refuse a connection that was opened behind Sentinels, if it leads to a master of before.
-
-    Raises:
-        ConnectionError: it does.
-    """
-    if isinstance(connection, ToMaster) and connection.is_outdated:
-        raise ConnectionError(f"{connection.host}:{connection.port} is the master no more")
-
-
 class _CheckedConnection(ToMaster):
     """A connection, for threads, to a server that is the master when it is open.
 
@@ -144,7 +103,7 @@ class _CheckedConnection(ToMaster):
     data.
     """
 
-    def connect_to(self, address: _Address) -> None:
+    def connect_to(self, address: Address) -> None:
         """Connect, and ask the Sentinels again.
 
         Raises:
@@ -162,7 +121,7 @@ class _CheckedConnection(ToMaster):
 class _CheckedAsyncConnection(ToMaster):
     """The same, for an event loop."""
 
-    async def connect_to(self, address: _Address) -> None:
+    async def connect_to(self, address: Address) -> None:
         """Connect, and ask the Sentinels again; see `_CheckedConnection`."""
         connection: Any = self
         await super().connect_to(address)  # type: ignore[misc]
@@ -193,7 +152,7 @@ class AsyncMasterSSLConnection(
     """For an event loop, with TLS."""
 
 
-def _check(address: _Address, master: _Address) -> None:
+def _check(address: Address, master: Address) -> None:
     if master != address:
         raise ConnectionError(
             "{}:{} is the master no more: {}:{} was promoted".format(*address, *master)

@@ -16,7 +16,7 @@ from redis.exceptions import (
     ConnectionError,  # noqa: A004  (redis-py's own)
 )
 
-from limiter_redis.connection.sentinel import ToMaster, check_master
+from limiter_redis.connection.master import ToMaster, check_master
 from limiter_redis.protocol.errors import Unreadable, is_driver_error
 from limiter_redis.protocol.resp import ReplyParser
 

@@ -13,12 +13,10 @@ from typing import Any, TypeVar
 
 from redis.exceptions import (
     ConnectionError,  # noqa: A004  (redis-py's own)
-    RedisError,
     TimeoutError,  # noqa: A004  (redis-py's own)
 )
 
 from limiter_core.errors import StoreError, StoreUnavailable
-from limiter_core.outage import Outage, shared_outage
 from limiter_core.requests import Request
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.cluster.slot_map import tag_of
@@ -29,6 +27,7 @@ from limiter_redis.protocol.commands import BATCH, batched
 from limiter_redis.protocol.errors import store_error
 from limiter_redis.session.entries import Entry, Event, State, Work
 from limiter_redis.session.tracker import RequestTracker
+from limiter_redis.session.warnings import NOT_SUBSCRIBED, Warnings
 from limiter_redis.transport.interfaces import ThreadTransport
 
 R = TypeVar("R")
@@ -43,7 +42,6 @@ _SHORT_LEASE = 1.0
 _LONGEST_PAUSE = 1.0
 """Seconds between two renewals where the store is away, at the most; less for a short lease."""
 
-NOT_SUBSCRIBED = "cannot receive messages, will try again"
 FAILED = "the lease renewer failed, and goes on"
 _BAD_ANSWER = "the lease renewer got an error from the store"
 _UNAVAILABLE = "cannot renew leases, will retry until they end"
@@ -72,38 +70,6 @@ def _still_due(entries: Iterable[Entry], *, releasing: bool) -> list[Entry]:
     now = time.monotonic()
     due = [each for each in entries if each.renew_at <= now]
     return [each for each in due if (each.state is RELEASING) == releasing]
-
-
-class Warnings:
-    """Warns of troubles, now and then as long as they last.
-
-    Args:
-        tracker: says where the store is: all stores of this process there warn once.
-    """
-
-    def __init__(self, tracker: RequestTracker) -> None:
-        self._tracker = tracker
-        self._outages: dict[str, Outage] = {}
-
-    def warn(self, what: str, error: Exception) -> None:
-        """Note a failure."""
-        outage = self._outages.get(what)
-        if outage is None:
-            where = f"{self._tracker.where} {self._tracker.keyspace.common}"
-            outage = self._outages[what] = shared_outage(where, what)
-        outage.began(error, unknown=not isinstance(error, StoreError | RedisError | OSError))
-
-    def subscribed(self) -> None:
-        """Note that messages are received."""
-        outage = self._outages.get(NOT_SUBSCRIBED)
-        if outage is not None:
-            outage.over()
-
-    def carried_out(self) -> None:
-        """Note that operations were carried out."""
-        for what, outage in list(self._outages.items()):
-            if what != NOT_SUBSCRIBED:
-                outage.over()
 
 
 class LeaseTasks:
@@ -297,9 +263,14 @@ class LeaseTasks:
             return f"{tag}:process:{self._tracker.process}".encode()
         return tag.encode()
 
-    def receive(self, messages: list[tuple[bytes, bytes]]) -> None:
-        """Pass on messages."""
-        notices, received_at = self._tracker.notices.channel.encode(), time.monotonic()
+    def receive(self, messages: list[tuple[bytes, bytes]], since: float) -> None:
+        """Pass on messages.
+
+        Args:
+            messages: each with its channel in front.
+            since: a moment before which none had arrived: leases count from then.
+        """
+        notices = self._tracker.notices.channel.encode()
         changes = self._tracker.changes.encode()
         for channel, said in messages:
             if channel == changes:
@@ -307,7 +278,7 @@ class LeaseTasks:
             elif channel == notices:
                 self._tracker.receive_undelivered(replies.text_of(said))
             else:
-                self._tracker.receive([replies.text_of(said)], received_at)
+                self._tracker.receive([replies.text_of(said)], since)
 
     def subscribed_to(self, tags: set[str], *, complete: bool) -> None:
         """Have the requests looked at that missed what was said before: the leases, too.

@@ -28,10 +28,13 @@ from collections.abc import Callable
 
 from limiter_core.requests import Answer, Demand, Granted, Loss, Mode, Queued, Request, from_fields
 from limiter_redis.session.entries import NOW, Entry, Event, State
-from limiter_redis.session.transitions import LOOK, MARGIN, UNSURE, EntryTable, with_margin
+from limiter_redis.session.transitions import LOOK, UNSURE, EntryTable, with_margin
 
 # The members of an enum take their time to be looked up.
 ASK, GRANTED = Event.ASK, Event.GRANTED
+
+LONGEST_WAY = 0.2
+"""The part of a lease that news of its grant may take."""
 
 UNKNOWN_LEASE = 60.0
 """Seconds that a lease is taken to live whose own time is not known."""
@@ -197,10 +200,10 @@ class LocalRequests(EntryTable):
             return
         if isinstance(answer, Granted) and answer.expires_in is not None:
             # The lease counts from when the step was asked for. News that took long are only a
-            # hint, for the slot may be another's by now: it asks. So it does if news of the loss
-            # were faster.
+            # hint, for the slot may be another's soon, or by now: it asks. So it does if news of
+            # the loss were faster.
             known_as_lost = entry.early is not None and entry.early[1] >= answer.fencing_token
-            if known_as_lost or now - sent_at > MARGIN / 2 * answer.expires_in:
+            if known_as_lost or now - sent_at > LONGEST_WAY * answer.expires_in:
                 self._step(entry, Event.NEWS_LOOK, now)
                 return
             entry.known = True

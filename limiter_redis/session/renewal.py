@@ -21,10 +21,11 @@ from limiter_redis.connection.backoff import Backoff
 from limiter_redis.connection.nodes import ONLY_NODE, Endpoint, Node
 from limiter_redis.protocol.errors import store_error
 from limiter_redis.session.entries import Work
-from limiter_redis.session.lease_tasks import FAILED, LeaseTasks, Warnings, tick_of
+from limiter_redis.session.lease_tasks import FAILED, LeaseTasks, tick_of
 from limiter_redis.session.node_worker import TIMEOUT, NodeWorker
 from limiter_redis.session.subscriber import Subscriber
 from limiter_redis.session.tracker import RequestTracker
+from limiter_redis.session.warnings import Warnings
 from limiter_redis.transport.interfaces import ThreadTransport
 
 _IDLE_AFTER = 10.0
@@ -64,7 +65,7 @@ class LeaseRenewer:
         self._endpoint = endpoint
         self._slot_map = slot_map
         self._new_transport = new_transport
-        self._warnings = Warnings(tracker)
+        self._warnings = Warnings(lambda: f"{tracker.where} {tracker.keyspace.common}")
         self._lock = new_lock()
         self._thread: SystemThread | None = None
         self._due_now = SystemEvent()

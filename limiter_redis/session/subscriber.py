@@ -22,7 +22,7 @@ from redis.exceptions import (
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.connection.backoff import Refusals
 from limiter_redis.connection.exchange import BackgroundCall, connected, new_connection
-from limiter_redis.connection.sentinel import check_master
+from limiter_redis.connection.master import check_master
 from limiter_redis.protocol import commands
 from limiter_redis.protocol.errors import Unreadable
 from limiter_redis.protocol.resp import ReplyParser
@@ -48,6 +48,8 @@ class Subscriber:
 
     Attributes:
         received: messages, each with its channel in front.
+        received_since: a moment, on the local clock, before which none of them had arrived; they
+            may have waited long, if the process stood still.
         confirmed: channels whose messages are received from now on.
         refused: what the node said to channels that it does not have.
         taken: channels whose slot has left the node.
@@ -69,7 +71,7 @@ class Subscriber:
         self._connection: Any = None
         self._parser = ReplyParser(pushes=True)
         self._asked: deque[tuple[bytes, bytes]] = deque()
-        self._asked_at = self._heard_at = 0.0
+        self._asked_at = self._heard_at = self._empty_at = self.received_since = 0.0
         self.received: list[tuple[bytes, bytes]] = []
         self.confirmed: list[bytes] = []
         self.refused: list[tuple[bytes, RedisError]] = []
@@ -106,7 +108,7 @@ class Subscriber:
             self._connection = self._opening.result(self._open_by)
         self._opening = None
         self._parser = ReplyParser(pushes=True)
-        self._asked_at = self._heard_at = time.monotonic()
+        self._asked_at = self._heard_at = self._empty_at = time.monotonic()
         # No `select`: it knows no descriptor above 1023.
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._sock(), selectors.EVENT_READ)
@@ -178,10 +180,14 @@ class Subscriber:
         sock = self._sock()
         sock.settimeout(0)
         anything = False
+        if not self.received:
+            self.received_since = self._empty_at
         while not anything or time.monotonic() < until:
+            now = time.monotonic()
             try:
                 data = sock.recv(_READ_SIZE)
             except (BlockingIOError, ssl.SSLWantReadError):
+                self._empty_at = now
                 break
             if not data:
                 raise ConnectionError("Connection closed by server.")

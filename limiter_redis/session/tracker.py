@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable
 
-from limiter_core.errors import StoreError
+from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.outage import RepeatedWarning
 from limiter_core.requests import Answer, Granted, Loss, Mode, Queued, Request
 from limiter_core.store import log_deferred
@@ -24,6 +24,7 @@ from limiter_redis.session.entries import RENEWALS, Entry, Event, ListenerCall
 from limiter_redis.session.known_policies import KnownPolicies
 from limiter_redis.session.local_requests import LocalRequests
 from limiter_redis.session.notices import Notices
+from limiter_redis.session.transitions import is_over
 from limiter_redis.transport.invocation import Invocations
 
 # The members of an enum take their time to be looked up.
@@ -64,8 +65,7 @@ class RequestTracker:
         self.layout_checked = False
         """Whether the processes of the namespace have agreed on the layout of this release."""
         self.changes = "" if sharded else f"{namespace}:process:{database}:all"
-        """The channel of changes of policies, within the rights for that of a process; none in a
-        cluster."""
+        """The channel of changes of policies, within the rights for that of a process, if any."""
         self._unreadable = RepeatedWarning("could not pass on what the store said")
         self._failures = RepeatedWarning("a listener failed with what the store said")
         self.after_turn: Callable[[], object] = lambda: None
@@ -84,14 +84,22 @@ class RequestTracker:
             self.requests.not_sent(request, time.monotonic())
 
     def settle(self, request: Request, line: str, sent_at: float) -> Answer:
-        """Return the answer that a reply stands for, and note what follows from it."""
+        """Return the answer that a reply stands for, and note what follows from it.
+
+        Raises:
+            StoreUnavailable: it came when the lease that it grants was over.
+            StoreError: it cannot be read.
+        """
         fields = line.split(" ")
         answer = replies.parse_answer(fields, request.demands[0].key)
         if request.listener is None or request.mode is LOOK:
             return answer
         hold_left = replies.parse_hold_left(fields) if request.max_hold is not None else None
+        now = time.monotonic()
+        if isinstance(answer, Granted) and is_over(answer, now - sent_at):
+            raise StoreUnavailable("the answer came when the lease that it grants was over")
         with self._lock:
-            answer = self.requests.answered(request, answer, sent_at, time.monotonic(), hold_left)
+            answer = self.requests.answered(request, answer, sent_at, now, hold_left)
         if self.requests.outbox:
             self.notify()
         if self.queued is not None and isinstance(answer, Queued):
@@ -99,11 +107,7 @@ class RequestTracker:
         return answer
 
     def withdraw(self, request: Request, error: BaseException | None = None) -> Granted | None:
-        """Note that a request was not answered.
-
-        Args:
-            request: the request.
-            error: why it could not be sent, or was not answered.
+        """Note that a request was not answered, or could not be sent, and why.
 
         Returns:
             The grant that the news brought while the request was on its way.
@@ -138,7 +142,7 @@ class RequestTracker:
         Args:
             request_id: its id.
             claimant: that of the job's delivery, None for any.
-            event: how: it sends the release, and `happened` says what became of that; or else.
+            event: `RELEASE`: it sends that, and `happened` says what became of it; or another.
         """
         with self._lock:
             entry = self.entries.get(request_id)
@@ -169,8 +173,7 @@ class RequestTracker:
 
         Args:
             in_callers_thread: what is thrown into the thread meanwhile is then for its caller: it
-                is raised, and the listener is told by whoever comes next. To be told twice does no
-                harm.
+                is raised, and the next to come tells the listener: twice does no harm.
         """
         outbox = self.requests.outbox
         while outbox:
@@ -209,8 +212,7 @@ class RequestTracker:
 
         Args:
             lines: the news, one by one. Any of them may be nonsense: the channel is open to all.
-            sent_at: when the step that made them was asked for, or later they cannot have been
-                made; on the local clock. Leases count from then.
+            sent_at: a moment before they were made, on the local clock: leases count from then.
             in_callers_thread: what is thrown into the thread meanwhile is then for its caller, or
                 its event loop: it is raised, after the other news were passed on.
         """

@@ -40,6 +40,12 @@ def with_margin(granted: Granted, lease: float) -> Granted:
     return from_fields(Granted, (token, expires_in - margin, margin, waited))
 
 
+def is_over(granted: Granted, age: float) -> bool:
+    """Whether a lease that was asked for so many seconds ago has ended, for its holder."""
+    expires_in = granted.expires_in
+    return expires_in is not None and age >= (1 - MARGIN) * expires_in
+
+
 class EntryTable:
     """The entries of one store in one process, and how the table changes them."""
 

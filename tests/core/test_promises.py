@@ -17,13 +17,32 @@ from limiter_core import (
     SyncLimiter,
     WaitTimeout,
 )
-from limiter_core.testing import FakeClock, FullStore
+from limiter_core.requests import Granted, Request
+from limiter_core.testing import FakeClock, FullStore, UnlimitedStore
 from limiter_memory import MemoryStore
 
 from ._stores import RemoteStore
 from ._tools import Thread, until_waiting, until_waiting_now
 
 ONE = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1)
+
+
+class LateStore(UnlimitedStore):
+    """A store whose leases are over when their caller continues: its process stood still."""
+
+    def acquire(self, request: Request) -> Granted:
+        return super().acquire(request)._replace(expires_in=0.0)
+
+
+async def test_a_lease_that_is_over_before_its_body_begins_is_lost() -> None:
+    """S2: no body begins; and the slot is given back."""
+    store = LateStore()
+    with pytest.raises(LeaseLost):
+        async with Limiter(store).hold(ONE):
+            pytest.fail("it began")
+    with pytest.raises(LeaseLost), SyncLimiter(store).hold(ONE):
+        pytest.fail("it began")
+    assert store.inspect("one").in_use == 0
 
 
 @pytest.mark.parametrize("is_given", [True, False])

@@ -55,6 +55,36 @@ async def own(own_server: Process) -> AsyncIterator[RedisStore]:
     await store.aclose()
 
 
+@pytest.mark.parametrize("world", ["event loop", "threads"])
+async def test_an_answer_that_comes_when_its_lease_is_over_is_none(
+    proxy: Proxy, world: str
+) -> None:
+    """S2: the caller asks again, and begins with a lease that lives; it is told of no loss."""
+    store = RedisStore(proxy.url)
+    limiter, threads = Limiter(store), SyncLimiter(store)
+    limit = ConcurrencyLimit(WORK, 1, lease=0.5)
+
+    async def hold() -> float:
+        async with limiter.hold(limit) as lease:
+            return lease.expires_in()
+
+    def hold_in_a_thread() -> float:
+        with threads.hold(limit) as lease:
+            return lease.expires_in()
+
+    async def hold_once() -> float:
+        return await (hold() if world == "event loop" else asyncio.to_thread(hold_in_a_thread))
+
+    await hold_once()  # its connections are open
+    proxy.hold_up()
+    over_at = time.monotonic() + 0.6
+    held = asyncio.create_task(hold_once())
+    await until(lambda: time.monotonic() > over_at, "a lease that is asked for now would be over")
+    proxy.let_pass()
+    assert await held > 0
+    await store.aclose()
+
+
 async def test_a_subscription_is_killed_during_a_wait(server: Server, astore: RedisStore) -> None:
     """Row 15: what was said in between is learnt after the next subscription."""
     limit = ConcurrencyLimit(WORK, 1, lease=60)

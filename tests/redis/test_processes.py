@@ -157,6 +157,32 @@ def test_a_frozen_waiter_is_passed_over_and_comes_back(
         worker.end()
 
 
+@WORLDS
+def test_a_grant_that_a_frozen_waiter_reads_when_it_is_over_begins_nothing(
+    in_loop: bool, server: Server, limiter: SyncLimiter, start: Start
+) -> None:
+    """S2: its message waited in the socket, and the slot is another's by now."""
+    limit = {"max_concurrent": 1, "lease": 1.5}
+    holder = start("hold.py", url=server.url, limit=limit)
+    holder.wait_for("begins")
+    frozen = start("hold.py", url=server.url, limit=limit, **{"async": in_loop})
+    until_waiting(limiter, 1)
+    frozen.freeze()
+    holder.tell()
+    holder.wait_for("done")
+    granted = limiter.inspect(KEY).holders[0].id
+    other = start("hold.py", url=server.url, limit=limit)
+    assert other.wait_for("begins")["id"] != granted
+    frozen.thaw()
+    until_waiting(limiter, 1)
+    other.tell()
+    ended = other.wait_for("ends")["at"]
+    assert frozen.wait_for("begins")["at"] > ended
+    frozen.tell()
+    for worker in (holder, other, frozen):
+        worker.end()
+
+
 def test_a_newer_call_preempts_the_holder_in_another_process(
     server: Server, limiter: SyncLimiter, start: Start
 ) -> None:

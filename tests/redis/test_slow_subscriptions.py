@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 
 import pytest
+import redis
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, SyncLimiter
 from limiter_core.requests import Demand, Request
 from limiter_redis import RedisStore
+from limiter_redis.connection.backoff import Refusals
 from limiter_redis.protocol.commands import BATCH
 from limiter_redis.session import lease_tasks
+from limiter_redis.session.subscriber import Subscriber
 
 from ._hostile_server import HostileServer, Send, well
 from ._listeners import NotingListener
@@ -132,3 +137,28 @@ def test_a_slot_that_is_closed_holds_up_no_other_slot_of_its_node() -> None:
         face.release("open", ("open/key",))
         assert not listener.losses
         store.close()
+
+
+def test_messages_that_waited_in_the_socket_count_from_before_they_came(
+    own_server: Process,
+) -> None:
+    """S2: a process that stood still may read of a grant whose lease is over."""
+    woken, wake = socket.socketpair()
+    client = redis.Redis(port=own_server.port)
+    subscriber = Subscriber(client, Refusals(), woken, sharded=False)
+    with woken, wake, client:
+        until_now(lambda: subscriber.open(5.0, 1.0), "it is open")
+        subscriber.subscribe([b"channel"])
+
+        def is_subscribed() -> bool:
+            subscriber.listen(0.1)
+            return subscriber.confirmed == [b"channel"]
+
+        until_now(is_subscribed, "it is subscribed")
+        before = time.monotonic()
+        assert own_server.admin.publish("channel", "said") == 1
+        until_now(lambda: time.monotonic() > before + 0.2, "it stands still meanwhile")
+        subscriber.listen(1.0)
+        assert subscriber.received == [(b"channel", b"said")]
+        assert subscriber.received_since <= before
+        subscriber.close()
