@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
 from datetime import timedelta
+from functools import partial
 from logging import DEBUG
 from typing import Any
 
@@ -11,13 +12,8 @@ import anyio
 
 from limiter_core._async_calls import AsyncCall, Client, ClientGone
 from limiter_core._call import Call, could_not_release, is_in_doubt
-from limiter_core._collected import has_work
-from limiter_core._engine import (
-    CLOSING_PATIENCE,
-    Engine,
-    OnStoreError,
-    logger,
-)
+from limiter_core._collected import do_later, has_work
+from limiter_core._engine import CLOSING_PATIENCE, Engine, OnStoreError, logger
 from limiter_core._held_calls import check_self_deadlock, check_until, demands_held_already
 from limiter_core._long_waits import look
 from limiter_core._loop_ticker import TICK, LoopTickers
@@ -35,11 +31,7 @@ from limiter_core._prepare import (
     view_of,
 )
 from limiter_core._running_task import new_call
-from limiter_core._store_methods import (
-    bounded_inspect,
-    methods_in_background,
-    release_of_jobs,
-)
+from limiter_core._store_methods import bounded_inspect, methods_in_background, release_of_jobs
 from limiter_core.errors import StoreError, StoreUnavailable, WaitTimeout
 from limiter_core.lease import Lease
 from limiter_core.limits import ConcurrencyLimit
@@ -289,6 +281,9 @@ class AsyncEngine(Engine):
         try:
             if call.closed and not call.forgotten:
                 return
+            if self.must_release_later():
+                self.abandon(call)
+                return
             call.closed = True
             call.watch = None
             if call.granted_at is not None:
@@ -339,6 +334,9 @@ class AsyncEngine(Engine):
         """Give back without waiting; whatever was done of it before an exception was thrown in."""
         call.closed = True
         call.watch = None
+        if self.must_release_later():
+            do_later(partial(self.abandon, call))
+            return
         call.stop_guarding()
         self.ended(call)
         if not call.settled:

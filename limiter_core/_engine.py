@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from limiter_core import tracing
 from limiter_core._call import Call
 from limiter_core._checks import check_on_store_error, check_seconds, short_label
-from limiter_core._collected import do_later, when_finalized
+from limiter_core._collected import do_later, is_collecting, when_finalized
 from limiter_core._event_log import LOG
 from limiter_core._held_calls import calls_around, leases_around
 from limiter_core._hold_times import hold_times
@@ -270,6 +270,13 @@ class Engine:
             inner = inner.outer
         if inner is not None:  # released out of order
             inner.outer = call.outer
+
+    def must_release_later(self) -> bool:
+        """Whether the garbage collector runs this, perhaps amid code that has a lock of the store.
+
+        A store that never suspends minds that itself.
+        """
+        return self.suspends and is_collecting()
 
     def calls_around(self, call: Call) -> Sequence[Call]:
         """Return the calls of the same task or thread that hold what a new one asks for.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, cast
 
 from limiter_core import events
+from limiter_core._collected import do_later, is_collecting
 from limiter_core._event_sender import EventSender
 from limiter_core._names import counted_name, counted_names
 from limiter_core._observers import (
@@ -307,7 +309,11 @@ class ObservedCall(EventSender):
             observers = self._observers
             if observers.counters:
                 names = self._names or self._name()
-                count_release(observers.counters, names, self._adapter, held)
+                if is_collecting():  # it may have interrupted code with a lock that a counter takes
+                    count = partial(count_release, observers.counters, names, self._adapter, held)
+                    do_later(count)
+                else:
+                    count_release(observers.counters, names, self._adapter, held)
             if observers.others:
                 end = events.Released(**self._common(), held=held)
                 self._send_to(observers.others, end)

@@ -25,8 +25,8 @@ class CountingObserver(ABC):
     """An observer that is sent no event for what happens to most calls: these methods are called.
 
     For counts that have to cost little: making an event takes longer than counting it. Subclass it.
-    They may be called at any moment, also in the middle of each other, by a finalizer that releases
-    a lease. So they take no lock that is not reentrant, and use no limiter.
+    They are called where it happens, also in the middle of each other by a `__del__` that releases
+    a lease (but not by the garbage collector). So they use no limiter.
     """
 
     def begin_wait(

@@ -17,7 +17,6 @@ from typing import Any
 
 from limiter_core._async_hold import Hold
 from limiter_core._blocks import noting_statements
-from limiter_core._collected import do_later
 from limiter_core._sync_hold import Hold as SyncHold
 
 
@@ -123,8 +122,6 @@ class GeneratorHold(SyncHold):
     ) -> None:
         call = self._call
         if call is not None and self.generator() is None:
-            # As of a collected lease, which it is; but its code has ended, so it is released.
-            call.closed = call.forgotten = True
-            do_later(functools.partial(self._engine.release_call, call))
+            self._engine.release_later(call)
         else:
             super().__exit__(kind, error, traceback)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from logging import DEBUG
 
 from limiter_core._call import Call, could_not_release, is_in_doubt, logger
-from limiter_core._collected import has_work
+from limiter_core._collected import do_later, has_work
 from limiter_core._engine import (
     CLOSING_PATIENCE,
     Engine,
@@ -246,6 +247,9 @@ class SyncEngine(Engine):
         try:
             if call.closed and not call.forgotten:
                 return
+            if self.must_release_later():
+                self.release_later(call)
+                return
             call.closed = True
             call.watch = None
             if call.granted_at is not None:
@@ -268,10 +272,19 @@ class SyncEngine(Engine):
             if call.observed is not None:
                 call.observed.released()
 
+    def release_later(self, call: Call) -> None:
+        """Have a call released in the background, by code that the garbage collector called."""
+        # As of a collected lease, which it is; but its code has ended, so it is released.
+        call.closed = call.forgotten = True
+        do_later(partial(self.release_call, call))
+
     def abandon(self, call: Call) -> None:
         """Give back without waiting; whatever was done of it before an exception was thrown in."""
         call.closed = True
         call.watch = None
+        if self.must_release_later():
+            do_later(partial(self.abandon, call))
+            return
         self.ended(call)
         if not call.settled:
             self._abandon(call.id, call.keys, call.request.claimant)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import anyio
 import pytest
@@ -16,7 +19,7 @@ from limiter_core.events import CountingObserver
 from limiter_memory import MemoryStore
 
 from ._events import EventRecorder
-from ._tools import until_waiting
+from ._tools import until_now, until_waiting
 
 ONE = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1, name="billing")
 BOTH = (ONE, ConcurrencyLimit("region"))
@@ -220,3 +223,38 @@ async def test_a_counter_of_waits_that_raises_gets_the_events(
     remove()
     assert sorted(observer.kinds) == ["Granted", "Granted", "Queued", "Queued"]
     assert caplog.text.count("raised at a wait") == 1
+
+
+def test_the_collector_calls_no_observer_amid_the_code_that_it_interrupted(
+    threads: SyncLimiter, counted: CountingRecorder
+) -> None:
+    """That may have the lock which an observer takes; OpenTelemetry's are not reentrant."""
+    lock = threading.Lock()
+
+    class Locking(CountingRecorder):
+        def released(self, names: tuple[str, ...], adapter: str | None, held: float) -> None:
+            with lock:
+                super().released(names, adapter, held)
+
+    def stream() -> Iterator[None]:
+        with threads.hold(ONE):
+            yield
+
+    observer = Locking()
+    cycle: dict[str, Any] = {"stream": stream()}
+    remove = limiter_core.observe(observer)
+    next(cycle["stream"])
+
+    def collect() -> None:
+        with lock:
+            cycle["itself"] = cycle.copy()
+            cycle["itself"]["itself"] = cycle["itself"]
+            cycle.clear()
+            gc.collect()
+
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), "it waits for its own lock"
+    until_now(lambda: observer.releases == counted.releases == {"billing": 1}, "both have counted")
+    remove()
