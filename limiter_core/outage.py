@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import weakref
 
 from limiter_core._store_outages import note_failure, note_success
@@ -67,9 +68,21 @@ class Outage:
         if since is not None and self._end is not None:
             logger.warning("%s after %.1f s", self._end, time.monotonic() - since)
 
+    def after_fork_in_child(self) -> None:
+        """Have a lock that no thread of the parent holds."""
+        self._lock = new_lock()
 
-_shared: weakref.WeakValueDictionary[tuple[str, str], Outage] = weakref.WeakValueDictionary()
-_shared_lock = new_lock()
+
+class _Shared:
+    """The outages that stores of this process share; the lock is held for moments."""
+
+    def __init__(self) -> None:
+        self.lock = new_lock()
+        self.outages: weakref.WeakValueDictionary[tuple[str, str], Outage]
+        self.outages = weakref.WeakValueDictionary()
+
+
+_shared = _Shared()
 
 
 def shared_outage(
@@ -83,11 +96,11 @@ def shared_outage(
         end: as `Outage` has it.
         stops_calls: whether calls cannot be answered: observers are sent the outage.
     """
-    with _shared_lock:
-        found = _shared.get((where, what))
+    with _shared.lock:
+        found = _shared.outages.get((where, what))
         if found is None:
             store = where if stops_calls else None
-            found = _shared[where, what] = Outage(what, end, store)
+            found = _shared.outages[where, what] = Outage(what, end, store)
         return found
 
 
@@ -122,3 +135,13 @@ class RepeatedWarning:
         more = f" ({unsaid} more since the last warning)" if unsaid else ""
         what = f"{self._what} {about}" if about else self._what
         logger.warning("%s%s: %s", what, more, error, exc_info=error if unknown else None)
+
+
+def _after_fork_in_child() -> None:
+    _shared.lock = new_lock()
+    for outage in list(_shared.outages.values()):
+        outage.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -21,6 +21,9 @@ from limiter_core import (
     LimiterError,
     SyncLimiter,
 )
+from limiter_core._store_outages import _here
+from limiter_core.errors import StoreUnavailable
+from limiter_core.outage import _shared, shared_outage
 from limiter_core.registry import open_store
 from limiter_memory import MemoryStore
 
@@ -262,6 +265,18 @@ class TestRow30Fork:
             assert in_child(lambda: threads.run(ONE, lambda: "ran")) == "ran"
         finally:
             store._lock.release()
+
+    def test_the_child_may_note_an_outage_while_a_parents_thread_did(self):
+        """Each lock of it may be held at the fork."""
+        outage = shared_outage("fork://", "calls wait", stops_calls=True)
+
+        def work() -> bool:
+            outage.began(StoreUnavailable("it is away"))
+            outage.over()
+            return shared_outage("fork://", "calls wait") is outage
+
+        with outage._lock, _shared.lock, _here.lock:
+            assert in_child(work)
 
     def test_what_the_parent_held_is_no_self_deadlock_in_the_child(self, threads):
         def work() -> str:
