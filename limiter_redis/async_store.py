@@ -238,9 +238,15 @@ class AsyncRedisStore:
 
     async def _finish_steps(self) -> None:
         """Do what steps left over (S16)."""
-        while self._session.tracker.unfinished:
-            key = self._session.tracker.unfinished.popitem()[0]
-            await self._session.async_transport().submit(commands.sweep(key))
+        tracker = self._session.tracker
+        while (key := tracker.take_unfinished()) is not None:
+            try:
+                await self._session.async_transport().submit(commands.sweep(key))
+            except BaseException as error:
+                tracker.unfinished[key] = None
+                if isinstance(error, StoreError):
+                    return  # the renewer does it
+                raise
 
     async def _names(self, after_slice: Callable[[], Awaitable[None]] | None) -> AsyncIterator[Any]:
         transport = self._session.async_transport()

@@ -198,9 +198,8 @@ class SyncRedisStore:
         try:
             lines = transport.call(operations, deadline)
             tracker.receive(lines[len(operations) :], sent_at, in_callers_thread=True)
-            while tracker.unfinished:
-                # Taken out first: were it swept by the renewer as well, news would change places.
-                key = tracker.unfinished.popitem()[0]
+            # Taken out first: were it swept by the renewer as well, news would change places.
+            while tracker.unfinished and (key := tracker.take_unfinished()) is not None:
                 sent_at = time.monotonic()
                 try:
                     news = transport.call([commands.sweep(key)], deadline)[1:]
@@ -221,8 +220,8 @@ class SyncRedisStore:
         sent_at = time.monotonic()
         lines, news = self._session.sync_transport().call_each(operations)
         self._session.tracker.receive(news, sent_at)
-        while self._session.tracker.unfinished:  # what steps left over (S16)
-            self._carry_out(commands.sweep(self._session.tracker.unfinished.popitem()[0]))
+        while (key := self._session.tracker.take_unfinished()) is not None:
+            self._carry_out(commands.sweep(key))  # what steps left over (S16)
         return lines
 
     def _names(self, after_slice: Callable[[], object] | None) -> Iterator[Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from limiter_core.errors import StoreError
 from limiter_core.outage import RepeatedWarning
@@ -101,13 +102,14 @@ class KnownPolicies:
         for demand in request.demands:
             self._asked_keys[demand.key] = now
         while len(self._asked_keys) > _MOST_KEYS:
-            self._asked_keys.pop(next(iter(self._asked_keys)))
+            with suppress(RuntimeError):  # another thread changed it
+                self._asked_keys.pop(next(iter(self._asked_keys)), None)
 
     def to_apply(self, now: float) -> dict[str, list[str]]:
         """Return keys by names: a ticket of this process may be judged by an older policy."""
         since = now - _REMEMBERED
-        self._changed = {name: at for name, at in self._changed.items() if at > since}
-        for key, at in list(self._asked_keys.items()):
-            if at <= since:
-                self._asked_keys.pop(key, None)
-        return {name: list(self._asked_keys) for name in self._changed if self._asked_keys}
+        for known in (self._changed, self._asked_keys):
+            for name, at in list(known.items()):  # other threads change them
+                if at <= since:
+                    known.pop(name, None)
+        return {name: list(self._asked_keys) for name in list(self._changed) if self._asked_keys}

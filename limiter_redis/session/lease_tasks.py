@@ -78,7 +78,7 @@ class LeaseTasks:
     Args:
         tracker: the requests of this process.
         transport: the way to the servers, for this worker alone.
-        warnings: where failures are said.
+        warnings: where its failures are said.
         slots_moved: has the slot map refreshed.
     """
 
@@ -296,7 +296,7 @@ class LeaseTasks:
         if self._tracker.notices.channel in tags:
             self._tracker.notices.may_be_lost()
         if complete:
-            self._warnings.subscribed()
+            self._warnings.over(NOT_SUBSCRIBED)
 
     def not_subscribed(self, error: Exception, *, took_long: bool) -> None:
         """Note why messages are not received at a node."""

@@ -109,6 +109,11 @@ class NodeWorker:
             self._wake()
         return True
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it takes nothing any more."""
+        return self._ended
+
     def stop(self) -> None:
         """Have it end."""
         self._stopping = True

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from limiter_core.errors import StoreError
 from limiter_core.jitter import jitter
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, SystemThread, new_lock
@@ -43,6 +44,9 @@ _POLL = 0.3
 _REFRESH_AGAIN = 0.2
 """Seconds between refreshes of the slot map, while something is wrong with it."""
 
+_NO_THREAD = "cannot begin a thread for a node, will try again"
+_NO_MAP = "cannot read which node has which slots, will try again"
+
 
 class LeaseRenewer:
     """Keeps alive what the tracker knows of, at whatever node it is.
@@ -65,13 +69,16 @@ class LeaseRenewer:
         self._endpoint = endpoint
         self._slot_map = slot_map
         self._new_transport = new_transport
-        self._warnings = Warnings(lambda: f"{tracker.where} {tracker.keyspace.common}")
+        self._warnings = self._new_warnings()
+        self._warnings_of: dict[Node | None, Warnings] = {}
         self._lock = new_lock()
         self._thread: SystemThread | None = None
         self._due_now = SystemEvent()
-        self._urgent: dict[str, None] = {}
-        self._waited_for: dict[str, None] = {}
-        """Tags under which a request of this process was queued."""
+        self._queued: dict[str, None] = {}
+        """Tags under which a request of this process was queued, and which the thread has not taken
+        yet."""
+        self._waited_for: set[str] = set()
+        """Those that it has taken, as long as a request waits there. It alone changes them."""
         self._workers: dict[Node | None, NodeWorker] = {}
         self._poll_at = self._watch_at = self._refresh_at = 0.0
         self._map_is_wrong = False
@@ -145,10 +152,9 @@ class LeaseRenewer:
                 for task in (self._hand_out_tags, self._hand_out, tracker.expire):
                     self._carefully(task, time.monotonic())
                 self._carefully(tracker.after_turn)
-                is_closed = tracker.requests.closing
-                if tracker.requests or (tracker.notices.callback and not is_closed):
+                if self._has_work():
                     idle_since = time.monotonic()
-                elif is_closed or time.monotonic() - idle_since > _IDLE_AFTER:
+                elif tracker.requests.closing or time.monotonic() - idle_since > _IDLE_AFTER:
                     if self._may_end(thread):
                         return
                 self._due_now.wait(tick_of(tracker))
@@ -168,11 +174,15 @@ class LeaseRenewer:
     def _may_end(self, thread: SystemThread) -> bool:
         with self._lock:
             self._thread = None
-            if not self._tracker.requests and not self._tracker.notices.undelivered:
+            if not self._has_work() and not self._tracker.notices.undelivered:
                 return True
-            # A request came in between, and saw a thread that runs: so it does.
+            # Work came in between, and whoever brought it saw a thread that runs: so it does.
             self._thread = thread
             return False
+
+    def _has_work(self) -> bool:
+        requests = self._tracker.requests
+        return bool(requests or (self._tracker.notices.callback and not requests.closing))
 
     def _close(self, workers: list[NodeWorker]) -> None:
         for worker in workers:
@@ -204,9 +214,20 @@ class LeaseRenewer:
 
     def _give(self, node: Node | None, work: Work, tags: Iterable[str] = ()) -> None:
         worker = self._workers.get(node)
-        if worker is None or not worker.give(work, tags):
+        if worker is not None and worker.give(work, tags):
+            return
+        for each in [each for each, its in self._workers.items() if its.has_ended]:
+            del self._workers[each]
+        try:
             worker = self._workers[node] = self._new_worker(node)
-            worker.give(work, tags)
+        except (RuntimeError, OSError) as error:
+            self._warnings.warn(_NO_THREAD, StoreError(str(error)))
+            # Slower than by a worker of its own, and better than not at all.
+            if not any(each.give(work) for each in self._workers.values()):
+                self._tracker.unfinished.update(work.looks)  # all else is given again
+            return
+        self._warnings.over(_NO_THREAD)
+        worker.give(work, tags)
 
     def _new_worker(self, node: Node | None) -> NodeWorker:
         # One for all attempts: it knows which Sentinel answered last.
@@ -218,18 +239,23 @@ class LeaseRenewer:
             tracker = self._tracker
             return Subscriber(client(), tracker.refusals, woken, sharded=tracker.sharded)
 
-        tasks = LeaseTasks(self._tracker, self._new_transport(), self._warnings, self._slots_moved)
+        # One for all workers of a node: what lasts is not said anew by each.
+        warnings = self._warnings_of.setdefault(node, self._new_warnings())
+        tasks = LeaseTasks(self._tracker, self._new_transport(), warnings, self._slots_moved)
         return NodeWorker(node, tasks, new_subscriber)
+
+    def _new_warnings(self) -> Warnings:
+        tracker = self._tracker
+        return Warnings(lambda: f"{tracker.where} {tracker.keyspace.common}")
 
     # -- which channels, and in a cluster which node has what -------------------------------------
 
     def watch(self, key: str) -> None:
         """Receive what is said under a key's tag, as soon as may be."""
         tag = self._tag(key)
-        self._waited_for[tag] = None
+        self._queued[tag] = None
         worker = self._workers.get(self._slot_map.node_of(tag))
         if worker is None or tag not in worker.subscribed:
-            self._urgent[tag] = None
             self._due_now.set()
 
     def _hand_out_tags(self, now: float) -> None:
@@ -241,16 +267,17 @@ class LeaseRenewer:
         if self._slot_map.version == 0 or self._map_is_wrong:
             self._refresh(now)
         if tracker.polls:
-            self._urgent.clear()
+            self._queued.clear()
             if now >= self._poll_at:
                 self._poll_at = now + _POLL * jitter.uniform(0.5, 1.0)
                 tracker.messages_lost()
                 tracker.notices.may_be_lost()
             return
-        urgent = list(self._urgent)
-        for tag in urgent:
-            self._urgent.pop(tag, None)
-        self._want(urgent)
+        queued = list(self._queued)
+        for tag in queued:
+            self._queued.pop(tag, None)
+        self._waited_for.update(queued)
+        self._want(queued)
         if now >= self._watch_at:
             self._watch_at = now + _WATCH_EVERY
             self._want(self._tags_to_watch(now))
@@ -268,8 +295,7 @@ class LeaseRenewer:
                     held.add(self._tag(entry.key))
             elif (tag := self._tag(entry.key)) in self._waited_for:
                 waited_for.add(tag)
-        for tag in [tag for tag in self._waited_for if tag not in waited_for]:
-            self._waited_for.pop(tag, None)
+        self._waited_for = waited_for
         if self._tracker.notices.callback is not None:
             held.add(self._tracker.notices.channel)
         return waited_for | held
@@ -289,17 +315,20 @@ class LeaseRenewer:
         self._refresh_at = now + _REFRESH_AGAIN
         if not self._refresher.is_running:
             self._map_is_wrong = False
-            self._refresher.begin()
+            try:
+                self._refresher.begin()
+            except RuntimeError as error:  # no thread can begin
+                self._refreshed(ConnectionError(str(error)))
 
     def _refreshed(self, trouble: Exception | None) -> None:
         if trouble is None:
             self._refreshing.over()
+            self._warnings.over(_NO_MAP)
         else:
             self._map_is_wrong = True
             self._refreshing.failed()
             if self._tracker.depends():
-                what = "cannot read which node has which slots, will try again"
-                self._warnings.warn(what, store_error(trouble, self._tracker.where))
+                self._warnings.warn(_NO_MAP, store_error(trouble, self._tracker.where))
         self._watch_at = 0.0
         self._due_now.set()
 

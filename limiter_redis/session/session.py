@@ -184,7 +184,7 @@ class Session:
     def _renew_leases(self) -> None:
         try:
             self.renewer.ensure_running()
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:  # or there are too many open files
             raise StoreError(
                 f"leases cannot be renewed, since no thread can begin: {error}. In a program that "
                 "is ending, take slots before its end, or once before, so that the thread runs"
@@ -193,7 +193,7 @@ class Session:
     def abandon(self, request_id: str, key: str, claimant: str = "") -> None:
         """Have a request released in the background; needs no wait, and no event loop."""
         self.tracker.abandon(request_id, key, claimant)
-        with suppress(RuntimeError):  # the process ends, and no thread can begin
+        with suppress(RuntimeError, OSError):  # the process ends, and no thread can begin
             self.renewer.ensure_running()
 
     def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
@@ -212,8 +212,9 @@ class Session:
         """Close connections, and end the renewer once nothing here waits or holds any more."""
         self.renewer.stop()
         mine = socket_owner()
-        while self._sync_transports:
-            owner, transport = self._sync_transports.popitem()
+        for owner, transport in list(self._sync_transports.items()):
+            if self._sync_transports.pop(owner, None) is None:
+                continue  # another thread closes it
             # gevent lets no other thread close the sockets of a thread: the collector does.
             with suppress(ValueError) if owner != mine else nullcontext():
                 transport.close()

@@ -311,13 +311,12 @@ class RequestTracker:
 
     def due_looks(self, now: float) -> list[str]:
         """Return the keys that have to be looked at, once each."""
-        looks = self.requests.looks
-        keys = [key for key, at in list(looks.items()) if at <= now]
-        for key in keys:
-            looks.pop(key, None)
-        while self.unfinished:
-            keys.append(self.unfinished.popitem()[0])
-        return keys
+        return [*self.requests.looks_due(now), *iter(self.take_unfinished, None)]
+
+    def take_unfinished(self) -> str | None:
+        """Return a key on which a step left work over, None if there is none (any more)."""
+        with self._lock:  # callers and the renewer take them at once
+            return self.unfinished.popitem()[0] if self.unfinished else None
 
     def look_at(self, key: str, after: float | None) -> None:
         """Note when the next lease of a key ends that a caller here waits for."""

@@ -203,6 +203,13 @@ class EntryTable:
             if at < self.looks.get(key, at + 1.0):
                 self.looks[key] = at
 
+    def looks_due(self, now: float) -> list[str]:
+        """Return the keys that are to be looked at, and forget them."""
+        due = [key for key, at in list(self.looks.items()) if at <= now]
+        for key in due:
+            self.looks.pop(key, None)
+        return due
+
     # -- the actions of the table -----------------------------------------------------------------
 
     def _hold(self, entry: Entry, _: float, sent_at: float, answer: Any, *__: Any) -> None:

@@ -13,10 +13,10 @@ NOT_SUBSCRIBED = "cannot receive messages, will try again"
 
 
 class Warnings:
-    """Warns of troubles, now and then as long as they last.
+    """Warns of the troubles of one node, now and then as long as they last.
 
     Args:
-        where: says where the store is: all stores of this process there warn once.
+        where: says where the store is: all nodes, and stores of this process there, warn once.
     """
 
     def __init__(self, where: Callable[[], str]) -> None:
@@ -30,14 +30,14 @@ class Warnings:
             outage = self._outages[what] = shared_outage(self._where(), what)
         outage.began(error, unknown=not isinstance(error, StoreError | RedisError | OSError))
 
-    def subscribed(self) -> None:
-        """Note that messages are received."""
-        outage = self._outages.get(NOT_SUBSCRIBED)
+    def over(self, what: str) -> None:
+        """Note that a trouble is over, if it was met here: another node may still have it."""
+        outage = self._outages.pop(what, None)
         if outage is not None:
             outage.over()
 
     def carried_out(self) -> None:
         """Note that operations were carried out."""
-        for what, outage in list(self._outages.items()):
+        for what in list(self._outages):
             if what != NOT_SUBSCRIBED:
-                outage.over()
+                self.over(what)

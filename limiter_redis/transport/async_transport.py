@@ -262,7 +262,11 @@ class AsyncTransport(BatchingTransport):
 
     def _refresh_map(self) -> None:
         if not self._closed:
-            self._refresher.begin()
+            try:
+                self._refresher.begin()
+            except RuntimeError as error:  # no thread can begin
+                trouble = ConnectionError(f"cannot read which node has which slots: {error}")
+                self.loop.call_soon(self._refreshed, trouble)
 
     def _refreshed_elsewhere(self, trouble: Exception | None) -> None:
         with suppress(RuntimeError):  # the loop has ended

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from redis.exceptions import (
@@ -90,8 +90,14 @@ class NodeExchange:
 
     def close(self) -> None:
         """Close the connections, unless they are the user's."""
-        while self._pools:
-            self._pools.popitem()[1].close()
+        self.keep(())
+
+    def keep(self, nodes: Iterable[Node]) -> None:
+        """Close the connections to all other nodes: no call would find out that they have ended."""
+        for node in self._pools.keys() - {*nodes}:
+            pool = self._pools.pop(node, None)
+            if pool is not None:  # else another thread closes it
+                pool.close()
 
     def __call__(self, node: Node, calls: list[Call]) -> None:
         """Send calls to a node, and note the reply of each.

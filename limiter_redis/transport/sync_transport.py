@@ -63,6 +63,7 @@ class SyncTransport:
             *(slot_map, receiver, script, new_pool), timeout=timeout, min_replicas=min_replicas
         )
         self._timeout = self._exchange.timeout
+        self._map_version = slot_map.version
 
     def call(
         self, operations: Sequence[commands.Operation], deadline: float | None = None
@@ -249,6 +250,9 @@ class SyncTransport:
 
     def _send(self, calls: list[Call]) -> None:
         error = self._refresh(0) if self._slot_map.version == 0 else None
+        if self._slot_map.version != self._map_version:
+            self._map_version = self._slot_map.version
+            self._exchange.keep(self._slot_map.masters())
         by_node: dict[Node, list[Call]] = {}
         for call in calls:
             tag = call.tag
