@@ -25,7 +25,7 @@ class LimitedTask(_celery.Task):
     is the fencing token of the task's slot.
 
     Attributes:
-        limits: a limit, or several that are taken all or none.
+        limits: a limit, or several that are taken all or none; of the class, or of the task itself.
         abstract: Celery's own: this is a base, and no task.
     """
 
@@ -39,7 +39,7 @@ class LimitedTask(_celery.Task):
             ConfigurationError: the worker is not to run the task, as it would ignore its limits.
         """
         # A base of all tasks, `Celery(task_cls=LimitedTask)`, is the base of Celery's own, too.
-        if self.__class__.limits != ():
+        if _given_limits(self) != ():
             limiter = getattr(consumer.controller, "concurrency_limiter", None)
             if limiter is None:
                 raise ConfigurationError(
@@ -56,8 +56,13 @@ def limits_of_task(task: Any) -> tuple[ConcurrencyLimit, ...]:
     Raises:
         ConfigurationError: there are none, or one of them is no limit.
     """
-    # Through the class: Celery binds what stands there as if it were a method.
-    return check_limits(task.__class__.limits, f"limits= of the task {task.name}")
+    return check_limits(_given_limits(task), f"limits= of the task {task.name}")
+
+
+def _given_limits(task: Any) -> Any:
+    """Return what a task was given as its limits: what was set on the task itself comes first."""
+    # Not by `task.limits`: Celery binds what stands in the class as if it were a method.
+    return vars(task).get("limits", task.__class__.limits)
 
 
 @functools.lru_cache(maxsize=4096)

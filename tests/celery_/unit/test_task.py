@@ -46,6 +46,30 @@ def test_a_task_with_limits_and_without_the_base_is_refused() -> None:
         _check_bases(app)
 
 
+def test_limits_that_are_set_on_the_task_itself_count() -> None:
+    """After its decorator, or in the `__init__` of a class: they must not be ignored in silence."""
+    app = make_app()
+
+    @app.task(base=LimitedTask, name="decorated", shared=False)
+    def decorated(user: int) -> None: ...
+
+    decorated.limits = limit = ConcurrencyLimit("user")
+
+    class Made(LimitedTask):
+        name = "made"
+
+        def __init__(self) -> None:
+            self.limits = [limit]
+
+        def run(self, user: int) -> None: ...
+
+    app.register_task(Made())
+    for name in ("decorated", "made"):
+        assert limits_of_task(app.tasks[name]) == (limit,)
+        with pytest.raises(ConfigurationError, match=re.escape("install(app, store)")):
+            app.tasks[name].start_strategy(app, SimpleNamespace(controller=object()))
+
+
 @pytest.mark.parametrize("limits", [(), ["user"], None, 3])
 def test_limits_that_are_none_are_refused(limits: Any) -> None:
     app = make_app()
