@@ -26,6 +26,7 @@ from limiter_core.registry import open_store
 from limiter_core.store import Store
 from limiter_core.strategies import KeySource
 from limiter_docket._gates import gates_of
+from limiter_docket._hints import check_new_tasks
 from limiter_docket._queue import when_of
 from limiter_docket._run import TaskRun, runs
 
@@ -242,3 +243,6 @@ def _flattened(dependencies: Iterable[Any]) -> Iterator[Any]:
             depends = cast(Any, each)
             own = {**get_dependency_parameters(depends.factory), **depends.bindings}
             yield from _flattened(own.values())
+
+
+check_new_tasks(ConcurrencyLimit)
