@@ -16,10 +16,14 @@ from errno import ENOENT
 from pathlib import Path
 from typing import Any, Self
 
-from limiter_cli.exits import NO_COMMAND, NOT_RUNNABLE, SIGNALLED
+from limiter_cli.exits import NO_COMMAND, NOT_RUNNABLE, SIGNALLED, say
+from limiter_cli.run.orphans import end_orphans
 from limiter_cli.run.supervisor import SIGNALS
 
-__all__ = ("Child", "CommandError", "check_command")
+__all__ = ("LEASE_ID", "Child", "CommandError", "check_command")
+
+LEASE_ID = "LIMITER_LEASE_ID"
+"""The variable in the environment of the command that has the id of its lease."""
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
@@ -51,6 +55,7 @@ class Child:
 
     An async context manager: the supervisor starts at its beginning, so that it is there when there
     is a slot. What still runs when it ends is ended by the supervisor.
+    If that is killed, what it has started is ended here, as far as it is found.
 
     The command runs with this process's terminal and open files, and on Linux in its group.
 
@@ -61,6 +66,7 @@ class Child:
     def __init__(self, kill_after: float) -> None:
         self._kill_after = kill_after
         self._messages = _Messages()
+        self._mark = ""  # in the environment of all that was started
         self._supervisor: subprocess.Popen[bytes] | None = None
 
     async def __aenter__(self) -> Self:
@@ -91,6 +97,7 @@ class Child:
         Raises:
             CommandError: it could not be started.
         """
+        self._mark = f"{LEASE_ID}={environment[LEASE_ID]}"
         self._messages.send(
             start={
                 "command": list(command),
@@ -110,12 +117,13 @@ class Child:
             The status as a shell has it: 128 + n where signal n ended the command.
         """
         await self._messages.empty.wait()
+        await self._end_orphans(self._kill_after)
         return self.status
 
     @property
     def has_exited(self) -> bool:
         """Whether the command and its descendants have ended."""
-        return self._messages.empty.is_set()
+        return self._messages.empty.is_set() and not self._messages.cut_off
 
     @property
     def status(self) -> int:
@@ -131,6 +139,12 @@ class Child:
         """End the command and its descendants: SIGTERM, and SIGKILL so many seconds later."""
         self._messages.send(end=kill_after)
         await self._messages.empty.wait()
+        await self._end_orphans(kill_after)
+
+    async def _end_orphans(self, kill_after: float) -> None:
+        if self._messages.cut_off:
+            say("limiter: what watches over the command was killed; ending the command")
+            await end_orphans(self._mark, kill_after)
 
 
 class _Messages(asyncio.Protocol):
@@ -143,12 +157,16 @@ class _Messages(asyncio.Protocol):
         self.exit_code = -signal.SIGKILL
         """The command's exit code, negative for a signal; KILL where the supervisor was killed."""
         self.empty = asyncio.Event()
-        """The command and its descendants have ended."""
+        """The command and its descendants have ended, or the supervisor was killed."""
+        self.cut_off = False
+        """The supervisor was killed while the command, or a descendant of it, may have run."""
         self._buffer = b""
+        self._runs = False
         self._transport: asyncio.Transport | None = None
 
     def send(self, **message: object) -> None:
         assert self._transport is not None
+        self._runs = self._runs or "start" in message
         self._transport.write(json.dumps(message).encode() + b"\n")
 
     def close(self) -> None:
@@ -165,11 +183,13 @@ class _Messages(asyncio.Protocol):
             self._note(json.loads(line))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.cut_off = self._runs
         self.started.set()
         self.empty.set()
 
     def _note(self, message: dict[str, Any]) -> None:
         if "failed" in message:
+            self._runs = False
             self.failure = message["failed"], message["why"]
             self.started.set()
         elif "started" in message:
@@ -177,6 +197,7 @@ class _Messages(asyncio.Protocol):
         elif "ended" in message:
             self.exit_code = message["ended"]
         elif "empty" in message:
+            self._runs = False
             self.empty.set()
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import anyio
 
 from limiter_cli.exits import LOST, SIGNALLED, say
-from limiter_cli.run.child import Child
+from limiter_cli.run.child import LEASE_ID, Child
 from limiter_cli.run.supervisor import SIGNALS
 from limiter_core import ConcurrencyLimit, Lease, LeaseLost, Limiter, StoreError
 
@@ -93,7 +93,7 @@ class _Guard:
         environment = {
             **os.environ,
             "LIMITER_KEY": lease.keys[0],
-            "LIMITER_LEASE_ID": lease.id,
+            LEASE_ID: lease.id,
             "LIMITER_FENCING_TOKEN": str(lease.fencing_token),
         }
         self._started = True

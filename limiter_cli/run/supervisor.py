@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ("SIGNALS", "TO_ALL")
+__all__ = ("LOOK_EVERY", "SIGNALS", "TO_ALL")
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 """Signals that `limiter run` passes on, by name, as not every system has all."""
@@ -43,7 +43,7 @@ TO_ALL = ("SIGINT", "SIGTERM", "SIGQUIT")
 Ctrl-C to all. The others are sent to the command alone."""
 
 _LINUX = sys.platform == "linux"
-_LOOK_EVERY = 0.05
+LOOK_EVERY = 0.05
 """Seconds between two looks for new processes, while they are being ended."""
 
 _PR_SET_PDEATHSIG = 1
@@ -222,7 +222,7 @@ class Supervisor:
 
     def _patience(self) -> float | None:
         if self._kill_at is not None:
-            return _LOOK_EVERY
+            return LOOK_EVERY
         # Without a subreaper there is no signal when the last of a group ends.
         return 1.0 if self._status is not None and not self._subreaper else None
 

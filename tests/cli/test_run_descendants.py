@@ -149,6 +149,23 @@ def test_kill_9_of_limiter_run_ends_all_that_was_started(
     wait_until("the work is ended", lambda: not is_alive(pid))
 
 
+@linux_only
+@pytest.mark.parametrize("template", [WORK, DETACHED, STUBBORN])
+def test_kill_9_of_the_supervisor_ends_all_that_was_started_before_the_slot_passes_on(
+    processes, key, work, template
+):
+    process = processes.start("run", key, "--kill-after", "0.3", *work.command(template))
+    pid = work.pid()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    [supervisor] = map(int, children.read_text().split())
+
+    os.kill(supervisor, signal.SIGKILL)
+
+    assert process.wait(WAITS) == 128 + signal.SIGKILL
+    assert not is_alive(pid)
+    assert "what watches over the command was killed" in process.stderr.read()
+
+
 def test_what_was_there_before_is_neither_waited_for_nor_ended(processes, key, work):
     """A shell's own children, when it has replaced itself by `limiter run`."""
     limiter = f"{sys.executable} -c 'from limiter_cli.main import app; app()'"

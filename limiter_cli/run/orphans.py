@@ -1,0 +1,45 @@
+"""What is left of a command whose supervisor was killed: found by a mark in its environment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from limiter_cli.run.supervisor import LOOK_EVERY
+
+__all__ = ("end_orphans",)
+
+
+async def end_orphans(mark: str, kill_after: float) -> None:
+    """End all processes that have a mark, and wait until none is left.
+
+    Nothing is found but on Linux, and nothing that has cleared its environment.
+
+    Args:
+        mark: a variable of the environment with its value, `NAME=VALUE`, which no other has.
+        kill_after: seconds from SIGTERM to SIGKILL.
+    """
+    kill_at = time.monotonic() + kill_after
+    told: set[int] = set()
+    while found := set(_marked(mark)):
+        kill = time.monotonic() >= kill_at
+        for pid in found if kill else found - told:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL if kill else signal.SIGTERM)
+                os.kill(pid, signal.SIGCONT)  # one that is stopped would not see it
+        told |= found
+        await asyncio.sleep(LOOK_EVERY)
+
+
+def _marked(mark: str) -> Iterator[int]:
+    variable = os.fsencode(mark)
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        # It may have ended meanwhile, or be another user's; what has ended has no environment.
+        with contextlib.suppress(OSError):
+            if variable in entry.read_bytes().split(b"\0"):
+                yield int(entry.parent.name)
