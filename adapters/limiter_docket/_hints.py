@@ -87,17 +87,20 @@ def _evaluated(hint: Any, names: _Names) -> Any:
 
 def _found_in(hint: Any, kind: type[Any]) -> Iterator[Any]:
     """Yield the limits in the metadata of a hint, and of the hints in it."""
-    for each in getattr(hint, "__metadata__", ()):  # of `Annotated`
-        if isinstance(each, kind) or (isinstance(each, type) and issubclass(each, kind)):
-            yield each
-    parts: tuple[Any, ...] = typing.get_args(hint)
-    if isinstance(hint, list):  # of the parameters of a `Callable`
-        parts = tuple(cast("list[Any]", hint))
-    alias = hint if hasattr(hint, "__value__") else typing.get_origin(hint)
-    if hasattr(alias, "__value__"):  # of a `type` statement
-        parts = (*parts, alias.__value__)
-    for part in parts:
-        yield from _found_in(part, kind)
+    left, aliases = [hint], set[int]()
+    while left:
+        here: Any = left.pop()
+        for each in getattr(here, "__metadata__", ()):  # of `Annotated`
+            if isinstance(each, kind) or (isinstance(each, type) and issubclass(each, kind)):
+                yield each
+        left += typing.get_args(here)
+        if isinstance(here, list):  # of the parameters of a `Callable`
+            left += cast("list[Any]", here)
+        of_type_statement: tuple[Any, ...] = (here, typing.get_origin(here))
+        for alias in of_type_statement:
+            if hasattr(alias, "__value__") and id(alias) not in aliases:  # it may contain itself
+                aliases.add(id(alias))
+                left.append(alias.__value__)
 
 
 class _Names(dict[str, Any]):
