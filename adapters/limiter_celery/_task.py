@@ -62,7 +62,7 @@ def limits_of_task(task: Any) -> tuple[ConcurrencyLimit, ...]:
 def _given_limits(task: Any) -> Any:
     """Return what a task was given as its limits: what was set on the task itself comes first."""
     # Not by `task.limits`: Celery binds what stands in the class as if it were a method.
-    return vars(task).get("limits", task.__class__.limits)
+    return task.__dict__.get("limits", task.__class__.limits)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -11,6 +11,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 from docket import Docket
@@ -93,14 +94,14 @@ def _found_in(hint: Any, kind: type[Any]) -> Iterator[Any]:
         for each in getattr(here, "__metadata__", ()):  # of `Annotated`
             if isinstance(each, kind) or (isinstance(each, type) and issubclass(each, kind)):
                 yield each
+        alias: Any = getattr(here, "__origin__", here)  # of a `type` statement
+        if id(alias) not in aliases:  # it may contain itself
+            aliases.add(id(alias))
+            with suppress(Exception):  # it is evaluated only here
+                left.append(alias.__value__)
         left += typing.get_args(here)
         if isinstance(here, list):  # of the parameters of a `Callable`
             left += cast("list[Any]", here)
-        of_type_statement: tuple[Any, ...] = (here, typing.get_origin(here))
-        for alias in of_type_statement:
-            if hasattr(alias, "__value__") and id(alias) not in aliases:  # it may contain itself
-                aliases.add(id(alias))
-                left.append(alias.__value__)
 
 
 class _Names(dict[str, Any]):
