@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from limiter_cli.run.supervisor import LOOK_EVERY
+from limiter_core.system_clock import system_clock as time
 
 __all__ = ("end_orphans",)
 
