@@ -19,7 +19,7 @@ from limiter_core.requests import (
 )
 from limiter_redis.connection.backoff import FIRST, LONGEST
 from limiter_redis.session.entries import Entry, Event, State
-from limiter_redis.session.local_requests import LocalRequests
+from limiter_redis.session.local_requests import LONGEST_WAY, LocalRequests
 from limiter_redis.session.tracker import RequestTracker
 from tests.core._throw import Thrower, Thrown, sweep
 
@@ -243,7 +243,7 @@ def test_news_of_a_grant_that_took_long_have_the_store_asked(one: OneRequest) ->
     """The slot may be another's by now."""
     one.ask()
     one.answer(QUEUED)
-    one.requests.answer_received("r", Granted(7, LEASE), NOW - 2.0, NOW)
+    one.requests.answer_received("r", Granted(7, LEASE), NOW - 1.1 * LONGEST_WAY * LEASE, NOW)
     assert one.entry.state is State.WAITING
     assert one.told() == [None]
 
