@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -260,3 +261,12 @@ def test_the_command_starts_without_what_its_demo_alone_needs() -> None:
 @pytest.mark.parametrize("package", packages())
 def test_every_package_is_typed(package: str) -> None:
     assert (packages()[package] / "py.typed").exists()
+
+
+def test_the_page_names_each_file_of_the_redis_store() -> None:
+    root = packages()["limiter_redis"]
+    page = (root.parent / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    _, _, rest = page.partition("## The files of `limiter_redis`")
+    named = set(re.findall(r"[\w/]+\.py", rest.partition("\n## ")[0]))
+    files = {path.name for path in root.rglob("*.py")} - {"__init__.py"}
+    assert {name.rpartition("/")[2] for name in named} == files

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from limiter_core.requests import Loss
+from limiter_core.requests import Granted, Loss, Mode
 from limiter_redis.session.entries import NOW, Entry, State
+from limiter_redis.session.local_requests import LocalRequests
 
 from .callers import LEASE, Caller, Status
 from .simulation import Simulation
@@ -27,6 +28,25 @@ def broken_on_the_way(simulation: Simulation) -> Iterator[str]:
             expected = State.ASKED
         if its is not None and caller.is_there and its.state is not expected:
             yield f"L5: caller {caller.number} is {caller.status.value}, its entry {its.state.name}"
+        yield from _changed_by_a_look(simulation, caller)
+
+
+def _changed_by_a_look(simulation: Simulation, caller: Caller) -> Iterator[str]:
+    """Look whether its slot was handed over, as a gate may at any moment."""
+    requests, now = caller.requests, simulation.now
+    before = _content(requests)
+    look = caller.request._replace(mode=Mode.LOOK)
+    requests.asked(look, now)
+    requests.not_answered(look, now, unsure=True)
+    requests.answered(look, Granted(int(now * 1_000_000) + 1, LEASE), now, now)
+    if _content(requests) != before:
+        yield f"L6: a look at the request of caller {caller.number} changes the books"
+
+
+def _content(requests: LocalRequests) -> object:
+    books = (requests.entries, requests.rivals, requests.releasing)
+    entries = [(entry, {**vars(entry)}) for book in books for entry in book.values()]
+    return [*map(len, books)], entries, len(requests.outbox), dict(requests.looks)
 
 
 def broken_at_rest(simulation: Simulation) -> Iterator[str]:
