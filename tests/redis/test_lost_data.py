@@ -121,18 +121,17 @@ async def test_waiters_keep_their_order_over_data_loss(
 ) -> None:
     """S7, S10: they ask again, each with its place in line."""
     limiter = Limiter(own)
-    limit = ConcurrencyLimit(WORK, 1, lease=0.6)
-    # Renewed more often than those who wait, so that it is back before them.
+    limit = ConcurrencyLimit(WORK, 1, lease=3)
+    # Renewed after a second, and those who wait after four, so it is back before them.
     holder = await limiter.acquire(limit)
-    patient = ConcurrencyLimit(WORK, 1, lease=6)
+    patient = ConcurrencyLimit(WORK, 1, lease=30)
     served: list[int] = []
 
     async def wait(number: int) -> None:
         async with limiter.hold(patient):
             served.append(number)
 
-    # In one turn of the loop: each is looked at after a third of its lease, the first one not
-    # before the holder.
+    # In one turn of the loop, so that the first one is not looked at before the holder.
     tasks = [asyncio.create_task(wait(number)) for number in range(10)]
     await until_waiting(limiter, limit, 10)
     own_server.admin.flushall()
