@@ -148,10 +148,15 @@ class LeaseTasks:
         Raises:
             StoreUnavailable: the node is away. (As of all that follow.)
         """
-        for some in batched(_still_due(entries, releasing=False), BATCH):
+        due = _still_due(entries, releasing=False)
+        due.sort(key=lambda entry: entry.waiting)  # else those who wait would get what is held
+        for some in batched(due, BATCH):
             sent_at = time.monotonic()
             lost: list[Request] = []
             for entry, line in zip(some, self._call(list(map(renewal_of, some))), strict=True):
+                if lost and entry.waiting:
+                    self._reclaim(lost)
+                    lost = []
                 if isinstance(line, str):
                     request = self._read(partial(self._tracker.renewed, entry, line, sent_at))
                     if request is not None:

@@ -136,6 +136,7 @@ async def test_waiters_keep_their_order_over_data_loss(
     await until_waiting(limiter, limit, 10)
     own_server.admin.flushall()
     await until_waiting(limiter, limit, 10)
+    assert not holder.lost, "it asks before those who wait"
     await holder.release()
     await asyncio.wait_for(asyncio.gather(*tasks), 10.0)
     assert served == list(range(10))
