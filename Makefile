@@ -139,7 +139,7 @@ test-%: $(VENV)/.tools
 	else echo "Python $* not found: the tests ran on $$ran, not on $*"; fi
 
 test-slow: $(VENV)/.tools $(VENV)-redis-5/.installed ## run the long tests as well
-	LIMITER_SLOW_TESTS=1 $(BIN)/python -m pytest $(PARALLEL) tests/redis tests/docket tests/celery_ $(ARGS)
+	LIMITER_SLOW_TESTS=1 $(BIN)/python -m pytest $(PARALLEL) tests/core tests/redis tests/docket tests/celery_ $(ARGS)
 	LIMITER_SLOW_TESTS=1 $(VENV)-redis-5/bin/python -m pytest $(PARALLEL) tests/arq tests/saq $(ARGS)
 
 # Each trial keeps a core busy.

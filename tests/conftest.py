@@ -111,8 +111,15 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Sort the tests of a worker of pytest-xdist; it is in this order that they are given out."""
+    """Skip what takes long, unless it is asked for; sort the tests of a worker of pytest-xdist.
+
+    It is in this order that they are given out.
+    """
+    run_slow = os.environ.get("LIMITER_SLOW_TESTS") == "1" or "slow" in config.option.markexpr
+    skip = pytest.mark.skip(reason="slow: run it with LIMITER_SLOW_TESTS=1, or with -m slow")
     for item in items:
+        if not run_slow and item.get_closest_marker("slow"):
+            item.add_marker(skip)
         if ADDRESS.search(item.nodeid):
             raise pytest.UsageError(
                 f"{item.nodeid}: give it an id that is the same in each process"

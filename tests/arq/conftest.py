@@ -6,7 +6,6 @@ They run where arq's redis-py 5 is; see tests/conftest.py. Tests marked `slow` a
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -28,21 +27,13 @@ ARQS_OWN = {"arq:queue", "arq:abort"}
 """What arq keeps without an expiry: jobs that a test left waiting, aborts that came too late."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes long; see tests/redis/conftest.py")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
-    run_slow = os.environ.get("LIMITER_SLOW_TESTS") == "1" or "slow" in config.option.markexpr
-    skip = pytest.mark.skip(reason="slow: run it with LIMITER_SLOW_TESTS=1, or with -m slow")
     # arq 0.28 closes its connections in a way that redis-py 5 no longer likes.
     deprecated = pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")
     for item in items:
         if here in item.path.parents:
             item.add_marker(deprecated)
-            if not run_slow and item.get_closest_marker("slow"):
-                item.add_marker(skip)
 
 
 @pytest.fixture

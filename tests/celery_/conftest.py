@@ -5,7 +5,6 @@ Everything here runs real `celery worker` processes. `slow` as in tests/redis/co
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -15,19 +14,6 @@ import pytest
 from tests.redis._servers import Process, server_program
 
 from ._worker_processes import MakeWorkers, WorkerProcesses, close_apps
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes long; see tests/redis/conftest.py")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if os.environ.get("LIMITER_SLOW_TESTS") == "1" or "slow" in config.option.markexpr:
-        return
-    skip = pytest.mark.skip(reason="slow: run it with LIMITER_SLOW_TESTS=1, or with -m slow")
-    for item in items:
-        if item.get_closest_marker("slow") and item.path.parent.name == "celery_":
-            item.add_marker(skip)
 
 
 def _server() -> Process:

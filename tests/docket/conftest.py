@@ -1,12 +1,8 @@
-"""Fixtures of the tests of the Docket adapter: a docket on a real server, and one in memory.
-
-Tests marked `slow` run with `-m slow`, or with `LIMITER_SLOW_TESTS=1`.
-"""
+"""Fixtures of the tests of the Docket adapter: a docket on a real server, and one in memory."""
 
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
@@ -20,19 +16,6 @@ from tests.docket._worker_processes import SingleServer, WorkerProcesses
 from tests.redis._servers import Process, Server, open_source, server_program, sources
 
 _numbers = itertools.count()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes long; see tests/docket/conftest.py")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if os.environ.get("LIMITER_SLOW_TESTS") == "1" or "slow" in config.option.markexpr:
-        return
-    skip = pytest.mark.skip(reason="slow: run it with LIMITER_SLOW_TESTS=1, or with -m slow")
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(skip)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 from limiter_core import LIMIT_BY, ConcurrencyLimit, SyncLimiter
 from limiter_core.registry import open_store
 from limiter_core.requests import CLAIM
@@ -25,6 +27,10 @@ from ._holder_processes import WORLDS, HolderProcess, HolderProcesses
 from ._overlap import Body, Overlap, check, read
 
 SECONDS = float(os.environ.get("LIMITER_FAULT_SECONDS", "0"))
+
+in_the_long_run = pytest.mark.skipif(
+    SECONDS == 0, reason="takes long: run it with LIMITER_FAULT_SECONDS=30"
+)
 """How long the load and the faults of each scenario last, at the least."""
 
 CREW = WORLDS * 2 if SECONDS else (*WORLDS, "asyncio")

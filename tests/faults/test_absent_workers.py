@@ -10,11 +10,10 @@ import pytest
 from limiter_core import SyncLease
 from limiter_core.requests import PRESENCE
 
+from ._trial import in_the_long_run
 from ._web_and_workers import CLAIM, JOBS, NOISE, Scene
 
 pytestmark = pytest.mark.timeout(180)
-
-slow = pytest.mark.slow
 
 
 def is_served_again(scene: Scene, lease: SyncLease) -> None:
@@ -45,7 +44,7 @@ def test_workers_are_killed(scene: Scene) -> None:
     scene.until_done(in_order=False)
 
 
-@slow
+@in_the_long_run
 def test_workers_freeze(scene: Scene) -> None:
     """They are frozen, and continue."""
     lease = scene.park()
@@ -61,7 +60,7 @@ def test_workers_freeze(scene: Scene) -> None:
     scene.until_done(in_order=False)
 
 
-@slow
+@in_the_long_run
 def test_workers_are_cut_off(scene: Scene) -> None:
     """Nothing passes between them and the server for a while."""
     lease = scene.park()
@@ -75,7 +74,7 @@ def test_workers_are_cut_off(scene: Scene) -> None:
     scene.until_done(in_order=False)
 
 
-@slow
+@in_the_long_run
 def test_a_rolling_restart_loses_no_place(scene: Scene) -> None:
     """New workers come before the old ones go: no job is dormant, and the web process is behind."""
     lease = scene.park()

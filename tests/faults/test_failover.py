@@ -11,13 +11,9 @@ import pytest
 from tests.project._tree import ROOT
 
 from ._replicated import Cluster, Pair, Sentinel
-from ._trial import LIMITS, SECONDS, Begin
+from ._trial import LIMITS, Begin, in_the_long_run
 
 LEASE = 2.0
-
-in_the_long_run = pytest.mark.skipif(
-    SECONDS == 0, reason="takes long: run it with LIMITER_FAULT_SECONDS=30"
-)
 
 
 @pytest.fixture

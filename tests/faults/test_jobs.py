@@ -20,7 +20,7 @@ from tests.redis._tools import until_now
 from ._deployments import KEEPING
 from ._jobs import ARQ, CELERY, DOCKET, SAQ, Framework, Workers
 from ._overlap import History, check
-from ._trial import SECONDS, Figures
+from ._trial import SECONDS, Figures, in_the_long_run
 from .workers.job_notes import LEASE, LIMITS
 
 JOBS = 60
@@ -34,7 +34,7 @@ needs_redis_5 = pytest.mark.skipif(
     reason="arq and SAQ need redis-py 5: run them in an environment of its own",
 )
 pytestmark = [
-    pytest.mark.skipif(SECONDS == 0, reason="takes long: run it with LIMITER_FAULT_SECONDS=30"),
+    in_the_long_run,
     pytest.mark.timeout(SECONDS + PATIENCE + 60),
 ]
 

@@ -7,7 +7,6 @@ left without an expiry. Every test runs on the first of `_servers.sources()`, an
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -22,17 +21,7 @@ from ._servers import OneNode, Process, Server, open_source, server_program, sou
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes long; see tests/redis/conftest.py")
     config.addinivalue_line("markers", "every_server: runs on every server that there is")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if os.environ.get("LIMITER_SLOW_TESTS") == "1" or "slow" in config.option.markexpr:
-        return
-    skip = pytest.mark.skip(reason="slow: run it with LIMITER_SLOW_TESTS=1, or with -m slow")
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(skip)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
