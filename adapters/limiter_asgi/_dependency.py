@@ -14,7 +14,12 @@ from starlette.types import Message, Receive
 from starlette.websockets import WebSocket
 
 from limiter_asgi._client import KEPT, WaitingClient
-from limiter_asgi._refusals import TRY_AGAIN_LATER, check_on_refused, refused
+from limiter_asgi._refusals import (
+    CLIENT_CLOSED_REQUEST,
+    TRY_AGAIN_LATER,
+    check_on_refused,
+    refused,
+)
 from limiter_asgi._view import RequestView
 from limiter_core import ConcurrencyLimit, ConfigurationError, Lease, Limiter
 from limiter_core.streams import ClientGone, check_async_limits, hold_for_client
@@ -23,7 +28,6 @@ from limiter_http.refusals import REFUSALS
 OLDEST = (0, 118)
 """The first release of FastAPI that leaves a dependency after the response was sent."""
 
-_CLIENT_CLOSED_REQUEST = 499
 _GOING_AWAY = 1001
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
 
@@ -115,7 +119,7 @@ def _leave(connection: HTTPConnection) -> NoReturn:
     """End the request of a client that is gone; nobody gets the answer."""
     if isinstance(connection, WebSocket):
         raise WebSocketException(_GOING_AWAY)
-    raise HTTPException(_CLIENT_CLOSED_REQUEST, "the client is gone")
+    raise HTTPException(CLIENT_CLOSED_REQUEST, "the client is gone")
 
 
 def _check_fastapi() -> None:

@@ -10,7 +10,13 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from limiter_asgi._client import WaitingClient
-from limiter_asgi._refusals import TRY_AGAIN_LATER, check_on_refused, refused, send_refusal
+from limiter_asgi._refusals import (
+    TRY_AGAIN_LATER,
+    check_on_refused,
+    refused,
+    send_refusal,
+    send_to_nobody,
+)
 from limiter_asgi._view import RequestView
 from limiter_core import ConcurrencyLimit, ConfigurationError, Lease, Limiter
 from limiter_core.streams import ClientGone, check_async_limits, hold_for_client
@@ -103,7 +109,7 @@ class LimitMiddleware:
             async with hold_for_client(self._limiter, self._limits, view, client) as lease:
                 await self.app(scope, client.receive, send_and_release)
         except ClientGone:
-            return
+            await send_to_nobody(scope, receive, send)
         except REFUSALS as error:
             refusal = refused(error, self._on_refused, lease)
             if refusal is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -14,6 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from limiter_core import ConfigurationError, Lease
 from limiter_http.refusals import refusal_of
+
+CLIENT_CLOSED_REQUEST = 499
+"""The status of a request whose client is gone, as nginx has it in its log."""
 
 TRY_AGAIN_LATER = 1013
 """The code that a websocket is closed with."""
@@ -93,3 +97,13 @@ async def send_refusal(error: RequestRefused, scope: Scope, receive: Receive, se
     else:
         response = JSONResponse(error.problem, error.status_code, error.headers)
         await response(scope, receive, send)
+
+
+async def send_to_nobody(scope: Scope, receive: Receive, send: Send) -> None:
+    """End a request of a client that is gone.
+
+    A middleware outside may take it for an error if there is no response; Starlette's does.
+    """
+    if scope["type"] == "http":
+        with contextlib.suppress(OSError):  # a server may say so that the client is gone
+            await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -167,6 +168,21 @@ def test_behind_a_middleware_that_wraps_receive(
     until_state(store, "web", in_use=0, waiting=0)
 
 
+def test_a_client_that_is_gone_is_no_error_of_the_app(
+    app: Any, serve: Serve, store: MemoryStore, parser: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Starlette's middleware raises if the app inside sends no response."""
+    server = serve(Outside(app), parser)
+    client = server.connect()
+    with SyncLimiter(store).hold(ONE):
+        client.get("/echo")
+        until_state(store, "web", in_use=1, waiting=1)
+        client.leave()
+        until_state(store, "web", in_use=1, waiting=0)
+    server.end()
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
 class FakeServer:
     """Hands out messages, one for each `receive`; counts the calls, and the messages taken."""
 
@@ -266,7 +282,8 @@ async def test_a_client_that_is_gone_is_not_served(limiter: Limiter, store: Memo
         await until_here(lambda: is_waiting(store), "the request waits")
         server.add({"type": "http.disconnect"})
         await until_here(lambda: not is_waiting(store), "the request left the line")
-    assert (served, server.sent, store.inspect("web").in_use) == ([], [], 0)
+    assert (served, store.inspect("web").in_use) == ([], 0)
+    assert [message.get("status") for message in server.sent] == [499, None]
 
 
 async def test_a_server_that_fails_does_so_where_the_app_receives(

@@ -42,9 +42,10 @@ def limited_stream(limiter: SyncLimiter) -> Iterator[None]:
 
 def collect_amid_a_step(store: RedisStore, cycle: dict[str, Any]) -> None:
     """Collect something while this thread has the lock that each step takes."""
+    face: Any = store.sync_face()
 
     def step() -> None:
-        with store.sync_face()._session.tracker._lock:
+        with face._session.tracker._lock:
             cycle["itself"] = cycle.copy()
             cycle["itself"]["itself"] = cycle["itself"]
             cycle.clear()
