@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from limiter_core._call import Call, logger
-from limiter_core._collected import do_later
+from limiter_core._collected import notify_later
 from limiter_core.limits import Terms
 from limiter_core.requests import Answer
 
@@ -125,7 +125,7 @@ class AsyncCall(Call):
         try:
             self._call_soon(function)
         except RuntimeError:
-            do_later(function)
+            notify_later(function)
 
     def in_loop(self, function: Callable[[], object]) -> bool:
         """Call a function in the call's event loop; whether that loop is still there."""

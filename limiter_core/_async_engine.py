@@ -12,13 +12,13 @@ import anyio
 
 from limiter_core._async_calls import AsyncCall, Client, ClientGone
 from limiter_core._call import Call, could_not_release, is_in_doubt
-from limiter_core._collected import do_later, has_work
+from limiter_core._collected import has_work
 from limiter_core._engine import CLOSING_PATIENCE, Engine, OnStoreError, logger
 from limiter_core._held_calls import check_self_deadlock, check_until, demands_held_already
 from limiter_core._long_waits import look
 from limiter_core._loop_ticker import TICK, LoopTickers
 from limiter_core._observed_call import ObservedCall
-from limiter_core._observers import Observer, of_process
+from limiter_core._observers import Observer, of_process, release_later
 from limiter_core._patience import patience
 from limiter_core._prepare import (
     Arguments,
@@ -335,7 +335,7 @@ class AsyncEngine(Engine):
         call.closed = True
         call.watch = None
         if self.must_release_later():
-            do_later(partial(self.abandon, call))
+            release_later(partial(self.abandon, call))
             return
         call.stop_guarding()
         self.ended(call)

@@ -23,11 +23,6 @@ logger = logging.getLogger("limiter")
 EXIT_PATIENCE = 1.0
 """Seconds that the end of a process waits for work that is left."""
 
-_work: deque[Callable[[], object]] = deque()
-_threads: deque[None] = deque()
-"""As many as there are threads that run, or are about to."""
-
-
 _phases: dict[str, object] = {}
 """What the collector of cycles does: the last key is "start" while it is at work.
 
@@ -72,20 +67,57 @@ def _judge_all(phase: str, info: object) -> None:  # noqa: ARG001
         raise failure
 
 
-def do_later(work: Callable[[], object]) -> None:
-    """Have some work done soon, in a thread of the background; for finalizers."""
-    _work.append(work)
-    if not _threads:
-        _threads.append(None)
-        try:
-            start_new_thread(_run, ())
-        except RuntimeError:  # the process ends, or has too many threads: with the next one
-            _threads.pop()
+class _Worker:
+    """Does one thing after the other in a thread, which there is while there is anything to do."""
+
+    def __init__(self) -> None:
+        self._work: deque[Callable[[], object]] = deque()
+        self._threads: deque[None] = deque()
+        """As many as there are threads that run, or are about to."""
+
+    def do_later(self, work: Callable[[], object]) -> None:
+        self._work.append(work)
+        if not self._threads:
+            self._threads.append(None)
+            try:
+                start_new_thread(self._run, ())
+            except RuntimeError:  # the process ends, or has too many threads: with the next one
+                self._threads.pop()
+
+    def is_busy(self) -> bool:
+        return bool(self._work or self._threads)
+
+    def forget(self) -> None:
+        self._threads.clear()
+        self._work.clear()
+
+    def _run(self) -> None:
+        while self._work:
+            try:
+                self._work.popleft()()
+            except IndexError:
+                break  # another thread was faster
+            except Exception:
+                logger.exception("could not release a lease that was garbage-collected")
+        self._threads.pop()
+        if self._work and not self._threads:  # it came while this one was ending
+            self._threads.append(None)
+            self._run()
+
+
+_releases, _notifications = _Worker(), _Worker()
+"""Two, so that no slot waits for an observer that takes long."""
+
+do_later = _releases.do_later
+"""Have some work done soon, in a thread of the background; for finalizers."""
+
+notify_later = _notifications.do_later
+"""Have observers called soon, in another such thread."""
 
 
 def has_work() -> bool:
     """Whether such work is to be done, or is being done."""
-    return bool(_work or _threads)
+    return _releases.is_busy() or _notifications.is_busy()
 
 
 def _finish() -> None:
@@ -98,24 +130,10 @@ def _finish() -> None:
 atexit.register(_finish)
 
 
-def _run() -> None:
-    while _work:
-        try:
-            _work.popleft()()
-        except IndexError:
-            break  # another thread was faster
-        except Exception:
-            logger.exception("could not release a lease that was garbage-collected")
-    _threads.pop()
-    if _work and not _threads:  # it came while this one was ending
-        _threads.append(None)
-        _run()
-
-
 def _after_fork_in_child() -> None:
     _after_collecting.clear()
-    _threads.clear()  # the parent's are not here
-    _work.clear()  # and its leases are its own
+    for worker in (_releases, _notifications):
+        worker.forget()  # the parent's threads are not here, and its leases are its own
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks

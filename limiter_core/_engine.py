@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from limiter_core import tracing
 from limiter_core._call import Call
 from limiter_core._checks import check_on_store_error, check_seconds, short_label
-from limiter_core._collected import do_later, is_collecting, when_finalized
+from limiter_core._collected import do_later, is_collecting, notify_later, when_finalized
 from limiter_core._event_log import LOG
 from limiter_core._held_calls import calls_around, leases_around
 from limiter_core._hold_times import hold_times
@@ -308,7 +308,7 @@ class Engine:
         if call.loss is not None and call.loss is not Loss.PREEMPTED:
             return
         if call.observed is not None:
-            call.observed.lost(None, do_later)
+            call.observed.lost(None, notify_later)
 
         claimant = call.request.claimant
 

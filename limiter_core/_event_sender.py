@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from limiter_core._collected import do_later
+from limiter_core._collected import notify_later
 from limiter_core._observers import (
     ObserverSet,
     Registration,
@@ -72,7 +72,7 @@ class EventSender:
         if self._late or must_be_sent_later():
             late: deque[None] = self.__dict__.setdefault("_late", deque())
             late.append(None)
-            do_later(partial(self._send_late, late, observers, event))
+            notify_later(partial(self._send_late, late, observers, event))
         else:
             self._send_now(observers, event)
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Protocol, cast
 
 from limiter_core import events
-from limiter_core._collected import do_later, is_collecting
+from limiter_core._collected import is_collecting, notify_later
 from limiter_core._event_sender import EventSender
 from limiter_core._names import counted_name, counted_names
 from limiter_core._observers import (
@@ -311,7 +311,7 @@ class ObservedCall(EventSender):
                 names = self._names or self._name()
                 if is_collecting():  # it may have interrupted code with a lock that a counter takes
                     count = partial(count_release, observers.counters, names, self._adapter, held)
-                    do_later(count)
+                    notify_later(count)
                 else:
                     count_release(observers.counters, names, self._adapter, held)
             if observers.others:

@@ -12,7 +12,7 @@ from functools import partial
 from types import MethodType
 from typing import Any
 
-from limiter_core._collected import do_later, is_collecting
+from limiter_core._collected import do_later, is_collecting, notify_later
 from limiter_core.errors import ConfigurationError
 
 logger = logging.getLogger("limiter")
@@ -292,10 +292,23 @@ def must_be_sent_later() -> bool:
     return _in_observer.get() or is_collecting()
 
 
+def release_later(release: Callable[[], object]) -> None:
+    """Have something released in the background, whose events are sent by another thread."""
+    do_later(partial(_release_without_sending, release))
+
+
+def _release_without_sending(release: Callable[[], object]) -> None:
+    _in_observer.set(True)
+    try:
+        release()
+    finally:
+        _in_observer.set(False)
+
+
 def send(registrations: Sequence[Registration], event: object) -> None:
     """Call observers with an event, here or in the background."""
     if must_be_sent_later():
-        do_later(partial(send_now, registrations, event))
+        notify_later(partial(send_now, registrations, event))
     else:
         send_now(registrations, event)
 

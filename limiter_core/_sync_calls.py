@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 from limiter_core._call import Call, logger
-from limiter_core._collected import do_later
+from limiter_core._collected import notify_later
 from limiter_core.limits import Terms
 from limiter_core.requests import Answer
 from limiter_core.threads import WaitEvent, new_wait_event
@@ -60,7 +60,7 @@ class SyncCall(Call):
 
     def call_soon(self, function: Callable[[], object]) -> None:
         """Have a function called in a thread of the background."""
-        do_later(function)
+        notify_later(function)
 
     def interrupt(self) -> None:
         """Say that the lease is lost: a running thread cannot be stopped from outside."""

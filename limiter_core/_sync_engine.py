@@ -8,7 +8,7 @@ from functools import partial
 from logging import DEBUG
 
 from limiter_core._call import Call, could_not_release, is_in_doubt, logger
-from limiter_core._collected import do_later, has_work
+from limiter_core._collected import has_work
 from limiter_core._engine import (
     CLOSING_PATIENCE,
     Engine,
@@ -17,7 +17,7 @@ from limiter_core._engine import (
 from limiter_core._held_calls import check_self_deadlock, check_until, demands_held_already
 from limiter_core._long_waits import look_now
 from limiter_core._observed_call import ObservedCall
-from limiter_core._observers import Observer, of_process
+from limiter_core._observers import Observer, of_process, release_later
 from limiter_core._patience import patience
 from limiter_core._prepare import (
     Arguments,
@@ -276,14 +276,14 @@ class SyncEngine(Engine):
         """Have a call released in the background, by code that the garbage collector called."""
         # As of a collected lease, which it is; but its code has ended, so it is released.
         call.closed = call.forgotten = True
-        do_later(partial(self.release_call, call))
+        release_later(partial(self.release_call, call))
 
     def abandon(self, call: Call) -> None:
         """Give back without waiting; whatever was done of it before an exception was thrown in."""
         call.closed = True
         call.watch = None
         if self.must_release_later():
-            do_later(partial(self.abandon, call))
+            release_later(partial(self.abandon, call))
             return
         self.ended(call)
         if not call.settled:

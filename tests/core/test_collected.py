@@ -16,6 +16,7 @@ import pytest
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, SyncLimiter
 from limiter_core._collected import do_later
+from limiter_core.events import Released
 from limiter_core.testing import FakeClock
 from limiter_memory import MemoryStore
 
@@ -245,6 +246,26 @@ def unfinished() -> Iterator[list[str]]:
     timer.start()
     yield done
     timer.join()
+
+
+def test_no_slot_waits_for_an_observer_that_takes_long(store: MemoryStore):
+    may_go_on = threading.Event()
+    limiter = SyncLimiter(
+        store, observe=lambda event: type(event) is Released and may_go_on.wait(20)
+    )
+
+    @limiter.limited(ConcurrencyLimit(KEY, max_concurrent=3))
+    def items() -> Iterator[None]:
+        yield
+
+    streams = [items() for _ in range(3)]
+    assert [next(each) for each in streams] == [None] * 3
+    streams.clear()  # no loop goes on with them, so Python finalizes them
+    try:
+        until_now(lambda: store.inspect("key").in_use == 0, "the slots are free")
+    finally:
+        may_go_on.set()
+    limiter.close()
 
 
 def test_the_end_of_a_limiter_waits_for_what_is_being_released(unfinished: list[str]):
