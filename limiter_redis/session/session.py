@@ -240,7 +240,10 @@ def _after_fork_in_child() -> None:
 
 
 def _at_exit() -> None:
-    for session in list(_sessions):
+    sessions = list(_sessions)
+    for session in sessions:  # first: what they release they release at the same time
+        session.tracker.close()
+    for session in sessions:
         session.close()
 
 
