@@ -148,7 +148,7 @@ class AsyncEngine(Engine):
                             call.granted_at = call.now()
                 else:
                     answer = await self._ask(call)
-                if not isinstance(answer, Granted):
+                if not isinstance(answer, Granted) or (call.ends_at and call.came_late()):
                     await self._wait(call, answer, request.deadline, around, client)
                 # A process that stood still reads of a grant when its lease is over.
                 if call.loss is not None or (call.ends_at is not None and call.is_lost()):
@@ -200,7 +200,10 @@ class AsyncEngine(Engine):
             client.begin_waiting(call.wake)
         if self._ticks:
             self._tickers.watch(call)
-        while not isinstance(answer, Granted):
+        while not isinstance(answer, Granted) or call.came_late():
+            if isinstance(answer, Granted):
+                answer = await self._ask(call)
+                continue
             seconds = patience(call, answer, deadline, around, self.advice)
             if call.observed is not None and isinstance(answer, Queued):
                 call.observed.queued(answer)

@@ -53,7 +53,6 @@ class Call:
             it is settled.
         owner: the task or thread that asked.
         delivered: the answer that came with the wake-up, None if the store has to be asked.
-        delivered_at: when that was, on its clock; of a grant with an end.
         order: the place in line that the store gave, None before.
         outer: the call that the same task or thread began before.
         block: the id of the frame whose `with` statement holds it; 0 if none certainly does.
@@ -87,7 +86,6 @@ class Call:
         "block",
         "closed",
         "delivered",
-        "delivered_at",
         "demands",
         "ends_at",
         "engine",
@@ -156,9 +154,12 @@ class Call:
         raise NotImplementedError
 
     def deliver(self, answer: Answer | None) -> None:
-        """Note what came with a wake-up."""
+        """Note what came with a wake-up.
+
+        The lease counts from now, and may be renewed before the waiter continues.
+        """
         if isinstance(answer, Granted) and answer.expires_in is not None:
-            self.delivered_at = self.now()
+            self._note_end(answer, answer.expires_in, self.now())
         self.delivered = answer
 
     def lease_renewed(self, expires_at: float) -> None:
@@ -207,7 +208,7 @@ class Call:
         answer = self.delivered
         self.delivered = None
         if isinstance(answer, Granted):
-            self.grant(answer, None if answer.expires_in is None else self.delivered_at)
+            self.granted = answer
         return answer
 
     def is_late(self) -> bool:
@@ -249,10 +250,25 @@ class Call:
         self.granted = granted
         if granted.expires_in is not None:
             since = self.now() if sent_at is None else sent_at
-            self.margin = granted.margin
-            max_hold = self.request.max_hold
-            self.held_until = math.inf if max_hold is None else since + max_hold
-            self.ends_at = since + granted.expires_in  # last: with an end, the others are read
+            self._note_end(granted, granted.expires_in, since)
+
+    def _note_end(self, granted: Granted, expires_in: float, since: float) -> None:
+        self.margin = granted.margin
+        max_hold = self.request.max_hold
+        self.held_until = math.inf if max_hold is None else since + max_hold
+        end = since + expires_in
+        if self.ends_at is None or self.ends_at < end:  # it may have been renewed meanwhile
+            self.ends_at = end  # last: with an end, the others are read
+
+    def came_late(self) -> bool:
+        """Whether so much time passed around the answer that its lease may be over: it asks again.
+
+        The thread was held up, before the request was sent or after the reply came, as the others
+        of a greenlet's are that computes. The store may have begun the lease long after that.
+        """
+        if self.loss is not None or self.ends_at is None or self.now() < self.ends_at:
+            return False
+        return self.granted is not None and self.granted.expires_in != 0.0
 
     def fencing_tokens(self) -> Mapping[str, int]:
         """Return the token per key."""

@@ -216,7 +216,7 @@ class Engine:
         """Note that a call waits no more: it has its slots."""
         self.waiting.discard(call)
         now = call.now()
-        call.waited = now - call.waiting_since
+        call.waited += now - call.waiting_since  # once more, if it asked again
         self.until_measured -= 1
         if self.until_measured <= 0:
             call.granted_at = now

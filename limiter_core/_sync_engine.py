@@ -128,7 +128,7 @@ class SyncEngine(Engine):
                     if held_already
                     else self._ask(call)
                 )
-                if not isinstance(answer, Granted):
+                if not isinstance(answer, Granted) or (call.ends_at and call.came_late()):
                     self._wait(call, answer, deadline, around)
                 # A process that stood still reads of a grant when its lease is over.
                 if call.loss is not None or (call.ends_at is not None and call.is_lost()):
@@ -172,7 +172,10 @@ class SyncEngine(Engine):
     ) -> None:
         """Wait until the slots are granted."""
         self.begin_waiting(call)
-        while not isinstance(answer, Granted):
+        while not isinstance(answer, Granted) or call.came_late():
+            if isinstance(answer, Granted):
+                answer = self._ask(call)
+                continue
             seconds = patience(call, answer, deadline, around, self.advice)
             if call.observed is not None and isinstance(answer, Queued):
                 call.observed.queued(answer)

@@ -17,7 +17,8 @@ from limiter_core import (
     SyncLimiter,
     WaitTimeout,
 )
-from limiter_core.requests import Granted, Request
+from limiter_core.requests import Granted, Queued, Request
+from limiter_core.store import Capabilities
 from limiter_core.testing import FakeClock, FullStore, UnlimitedStore
 from limiter_memory import MemoryStore
 
@@ -43,6 +44,61 @@ async def test_a_lease_that_is_over_before_its_body_begins_is_lost() -> None:
     with pytest.raises(LeaseLost), SyncLimiter(store).hold(ONE):
         pytest.fail("it began")
     assert store.inspect("one").in_use == 0
+
+
+class BusyProcess(UnlimitedStore):
+    """A store of a process whose threads are held up, as by a greenlet that computes."""
+
+    def __init__(self, seconds: list[float], *, renewed: bool = False) -> None:
+        self.clock = FakeClock()
+        super().__init__(clock=self.clock)
+        self.seconds = seconds
+        self.renewed = renewed
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(suspends=True)
+
+    def acquire(self, request: Request) -> Any:
+        granted = super().acquire(request)._replace(expires_in=1.0)
+        if not self.renewed:  # it is held up before the request is sent
+            self.clock.advance(self.seconds.pop(0))
+            return granted
+        assert request.listener is not None
+        assert request.listener.look_again(granted)
+        for _ in range(4):
+            self.clock.advance(0.5)
+            request.listener.lease_renewed(self.clock() + 1.0)
+        return Queued("one", 1, 1, 0, None)
+
+
+async def holds(store: Any) -> None:
+    async with Limiter(store).hold(ONE) as lease:
+        assert not lease.lost
+        assert lease.expires_in() > 0.9
+    assert store.inspect("one").in_use == 0
+
+
+def holds_in_a_thread(store: Any) -> None:
+    with SyncLimiter(store).hold(ONE) as lease:
+        assert not lease.lost
+        assert lease.expires_in() > 0.9
+    assert store.inspect("one").in_use == 0
+
+
+async def test_a_call_that_was_held_up_for_longer_than_its_lease_asks_again() -> None:
+    """It may have been sent only then: nobody said that the lease is lost."""
+    for hold in (holds, holds_in_a_thread):
+        store = BusyProcess([1.5, 1.5, 0.0])
+        waiting: Any = hold(store)
+        if waiting is not None:
+            await waiting
+        assert store.seconds == []
+
+
+async def test_a_lease_that_is_renewed_before_its_waiter_continues_lives() -> None:
+    await holds(BusyProcess([], renewed=True))
+    holds_in_a_thread(BusyProcess([], renewed=True))
 
 
 @pytest.mark.parametrize("is_given", [True, False])
