@@ -38,6 +38,7 @@ def goes_well(url: str, library: str, when: str) -> None:
                 assert said() == "kept"
             for pair in ("green-green", "green-system", "system-green", "system-system"):
                 assert said() == f"{pair} first second free"
+            assert said() == "crowd served"
             assert said() == "asks"
             lease = limiter.acquire(ONE, timeout=5)
             worker.stdin.write("\n")

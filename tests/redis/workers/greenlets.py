@@ -27,6 +27,7 @@ def patch():
 if when == "before":
     patch()
 
+import logging
 import threading
 import time
 
@@ -40,6 +41,7 @@ if when == "after":
 from limiter_core.threads import SystemThread
 
 ONE = ConcurrencyLimit(LIMIT_BY.constant("k"), 1, lease=3)
+SHORT = ConcurrencyLimit(LIMIT_BY.constant("m"), 2, lease=1)
 
 
 def say(*words):
@@ -85,6 +87,28 @@ def share(limiter, first, second):
     return " ".join(done), time.monotonic() - started
 
 
+def crowd(limiter):
+    """Some compute for longer than a lease, while the others ask, wait and are granted."""
+    left, ended = [1.3, 0.0, 1.3, 0.0, 0.0], []
+    logging.getLogger("limiter").disabled = True  # an answer that is read so late is an outage
+
+    def work():
+        try:
+            with limiter.hold(SHORT, timeout=30) as lease:
+                compute(left.pop())
+                ended.append("lost" if lease.lost else "served")
+        except Exception as error:
+            ended.append(repr(error))
+
+    for _ in range(5):
+        green(work)
+    started = time.monotonic()
+    while len(ended) < 5 and time.monotonic() < started + 35:
+        time.sleep(0.01)
+    logging.getLogger("limiter").disabled = False
+    return " ".join(sorted(set(ended)))
+
+
 def green(work):
     threading.Thread(target=work, daemon=True).start()
 
@@ -109,6 +133,7 @@ with SyncLimiter(url) as limiter:
         order, _ = share(limiter, first, second)
         # None of those that wait stops the others, as long as the holder has the slot: a second.
         say(name, order, "free" if len(beats) > 5 else f"stopped: {len(beats)} beats")
+    say("crowd", crowd(limiter))
     say("asks")
     sys.stdin.readline()
     with limiter.hold(ONE, timeout=10):
