@@ -10,8 +10,9 @@ released by a thread of the background.
 from __future__ import annotations
 
 import functools
+import sys
 import weakref
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any
 
@@ -38,7 +39,7 @@ def limited_async_generator(
             held.begin_stream()
             stream = function(*args, **kwargs)
             try:
-                item = await anext(stream)
+                item = await _first_item(stream)
                 while True:
                     try:
                         sent = yield item
@@ -55,6 +56,24 @@ def limited_async_generator(
                 await stream.aclose()
 
     return limited_function
+
+
+def _first_item(stream: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
+    """Ask for the first item, without the event loop noting this generator.
+
+    The loop would close it at the same time as the one around, which does so itself: one of the two
+    would fail, and the slot be released while the code still cleans up.
+    """
+    firstiter, finalizer = sys.get_asyncgen_hooks()
+    try:
+        sys.set_asyncgen_hooks(None, _leave_alone)
+        return stream.__anext__()
+    finally:
+        sys.set_asyncgen_hooks(firstiter, finalizer)
+
+
+def _leave_alone(stream: AsyncGenerator[Any, Any]) -> None:
+    """Finalize a generator that is closed by the one around."""
 
 
 def limited_generator(

@@ -8,7 +8,7 @@ import functools
 import gc
 import inspect
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -314,3 +314,30 @@ def test_streams_that_are_open_when_the_loop_ends() -> None:
 
     asyncio.run(main())
     assert in_use(store) == 0
+
+
+def test_a_stream_that_cleans_up_at_the_end_of_its_loop(
+    limiter: Limiter, store: MemoryStore, anyio_backend_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It holds its slot until the code has ended, and the loop closes it once."""
+    held: list[int] = []
+    left: list[object] = []
+
+    @limiter.limited(ONE)
+    async def cleans_up() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.001)
+            held.append(in_use(store))
+
+    async def main() -> None:
+        left.append(cleans_up())
+        assert await anext(cast(AsyncIterator[int], left[-1])) == 1
+
+    for _ in range(10):  # in which order a loop closes them is a matter of chance
+        anyio.run(main, backend=anyio_backend_name)
+    assert held == [1] * 10
+    assert in_use(store) == 0
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
