@@ -14,7 +14,7 @@ from limiter_core._anyio_scopes import current_scope, is_shielded_within, shield
 from limiter_core._async_calls import AsyncCall
 from limiter_core._blocks import ANYWHERE, NOWHERE, awaits_in
 from limiter_core.limits import Terms
-from limiter_core.requests import Loss
+from limiter_core.requests import Answer, Loss
 
 _SHIELD_CHECK = 0.005
 """Seconds between looks whether a body has left a shield of anyio's, to be cancelled then.
@@ -44,6 +44,16 @@ class AsyncioCall(AsyncCall):
         self._timer: asyncio.TimerHandle | None = None
         self._cancelled = False
         """Whether the body was cancelled, by us."""
+
+    def look_again(self, answer: Answer | None = None) -> bool:
+        """Wake the waiter; whether its event loop is still there."""
+        if self.granted is not None and self.owner is not None and self.loop.is_closed():
+            # Its task will never go on. Who listens to the store must not keep that alive: once it
+            # is collected, its lease is.
+            if self.block:
+                self.engine.ended(self)
+            self.owner = None
+        return AsyncCall.look_again(self, answer)
 
     def wait_for_news(self, seconds: float) -> Awaitable[object]:
         """Wait until the store notifies that asking again is useful; at most so many seconds."""
@@ -132,7 +142,8 @@ class AsyncioCall(AsyncCall):
             return False
         self._cancelled = False
         task = self.owner
-        assert task is not None
+        if task is None:  # its loop was closed
+            return False
         # As `asyncio.timeout` does: a cancellation that others asked for goes first.
         others = task.uncancel() > self._cancelling
         if kind is None or others or not issubclass(kind, asyncio.CancelledError):

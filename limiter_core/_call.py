@@ -42,6 +42,10 @@ class LeaseWatcher(Protocol):
         """Note that a lease was garbage-collected, perhaps unreleased."""
         ...
 
+    def ended(self, call: Any) -> None:
+        """Note that a call holds nothing any more for its task or thread."""
+        ...
+
 
 class Call:
     """What is known of one call. It is the store's `Listener`, so its methods come from any thread.

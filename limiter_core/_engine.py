@@ -288,7 +288,7 @@ class Engine:
         return () if last is None else calls_around(last, call.request)
 
     def collected(self, call: Call, watch: object) -> None:  # noqa: ARG002
-        """Hear of a lease that was collected, perhaps unreleased.
+        """Note a lease that was collected, perhaps unreleased.
 
         Called by the garbage collector, so this takes no lock.
         """

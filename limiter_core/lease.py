@@ -17,6 +17,9 @@ class _AsyncEngine(Protocol):
     def collected(self, call: Any, watch: object) -> None:
         """Called when a lease was garbage-collected unreleased."""
 
+    def ended(self, call: Any) -> None:
+        """Called when a call holds nothing any more for its task or thread."""
+
     async def release_call(self, call: Any) -> None:
         """Release."""
 
@@ -24,6 +27,9 @@ class _AsyncEngine(Protocol):
 class _SyncEngine(Protocol):
     def collected(self, call: Any, watch: object) -> None:
         """Called when a lease was garbage-collected unreleased."""
+
+    def ended(self, call: Any) -> None:
+        """Called when a call holds nothing any more for its task or thread."""
 
     def release_call(self, call: Any) -> None:
         """Release."""

@@ -75,7 +75,7 @@ class Entry:
 
     Attributes:
         request: as it was sent last.
-        listener: who hears.
+        listener: what is notified.
         state: where it stands.
         renew_at: when it is to be renewed, on the local clock.
         expires_at: when the lease counts as lost unless renewed; what is released needs no release

@@ -204,6 +204,8 @@ class NodeConnection:
                     await stream.open(self._client)
         except Exception as error:  # noqa: BLE001
             # Of any kind: a credential provider, for one, may raise what it likes.
+            if self._loop.is_closed():
+                return  # it was closed meanwhile, and nobody is there any more
             error = or_no_answer(error)
             calls = [*self._waiting]
             self._waiting.clear()

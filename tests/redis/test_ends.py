@@ -204,6 +204,35 @@ def unclosed() -> Any:
     assert found == []
 
 
+async def hold_for_ever(limiter: Limiter, holding: asyncio.Event) -> None:
+    async with limiter.hold(ONE):
+        holding.set()
+        await asyncio.get_running_loop().create_future()
+
+
+def test_a_slot_is_free_whose_holder_was_in_a_loop_that_was_closed(server: Server) -> None:
+    """By hand, and its task was not cancelled: that will never go on, and is collected."""
+    store = RedisStore(server.url)
+    other = SyncLimiter(store)
+
+    async def begin() -> None:
+        holding = asyncio.Event()
+        task = asyncio.create_task(hold_for_ever(Limiter(store), holding))
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        await holding.wait()
+
+    in_a_loop_of_its_own(begin)
+    assert other.inspect("k").in_use == 1
+
+    def is_free() -> bool:
+        gc.collect()
+        return other.inspect("k").in_use == 0
+
+    until_now(is_free, "it is free before its lease could end, and is not renewed", patience=15.0)
+    assert not store.session.tracker.entries
+    store.close()
+
+
 def test_loops_made_by_hand_leave_no_connections(server: Server, unclosed: Any) -> None:
     limiter = Limiter(server.url)
 
@@ -234,8 +263,8 @@ def test_connections_end_soon_after_their_loops(server: Server, unclosed: Any) -
     for thread in threads:
         thread.join(PATIENCE)
         assert not thread.is_alive()
-    keeper = 2
-    until_now(lambda: connections(server) <= before + keeper, "all loops' are closed", patience=5)
+    renewer = 2
+    until_now(lambda: connections(server) <= before + renewer, "all loops' are closed", patience=5)
     limiter._engine.store.close()
 
 
