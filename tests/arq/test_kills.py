@@ -164,14 +164,14 @@ async def test_a_store_of_its_own_is_killed_and_comes_back(
     pool: ArqRedis, processes: WorkerProcesses, own_server: Callable[..., Process]
 ) -> None:
     """arq's Redis runs on, and so do the workers."""
-    keeper = own_server("--appendonly", "yes", "--appendfsync", "always")
-    settings = {"limiter": keeper.url, "in_progress": 600, "lease": 5.0, "claim": 1.0}
+    store_server = own_server("--appendonly", "yes", "--appendfsync", "always")
+    settings = {"limiter": store_server.url, "in_progress": 600, "lease": 5.0, "claim": 1.0}
     await enqueue(pool, 15, 0.2)
     for _ in range(2):
         processes.start(**settings)
     for ended in (2, 6):
         processes.wait_for_ends(ended)
-        keeper.restart()
+        store_server.restart()
     processes.wait_for_ends(15)
     until_now(lambda: processes.server.admin.zcard("arq:queue") == 0, "all are finished")
     assert processes.most_at_once() == 1

@@ -28,7 +28,7 @@ WORK = LIMIT_BY.constant("work")
 
 
 async def test_a_blocked_event_loop_keeps_its_lease(server: Server, astore: RedisStore) -> None:
-    """Row 28: blocked for two leases; the keeper is a thread of its own."""
+    """Row 28: blocked for two leases; the renewer is a thread of its own."""
     limiter = Limiter(astore)
     limit = ConcurrencyLimit(WORK, 1, lease=1)
     other = SyncLimiter(RedisStore(server.url))
@@ -117,7 +117,7 @@ def test_a_cost_of_thousands(store: RedisStore) -> None:
 
 
 def test_renewing_thousands_at_once(store: RedisStore) -> None:
-    """Row 19: the keeper renews in batches."""
+    """Row 19: the renewer renews in batches."""
     face = store.sync_face()
     listeners = [RecordingListener() for _ in range(1000)]
     for number, listener in enumerate(listeners):

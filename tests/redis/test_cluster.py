@@ -319,5 +319,5 @@ def test_loops_made_by_hand_leave_no_connections(cluster: Cluster) -> None:
     before = in_a_loop_of_its_own()
     for _ in range(10):
         after = in_a_loop_of_its_own()
-    assert after <= before + 8  # of two loops, at the most, and of the keeper's threads
+    assert after <= before + 8  # of two loops, at the most, and of the renewer's threads
     limiter._engine.store.close()

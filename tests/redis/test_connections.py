@@ -115,7 +115,7 @@ async def test_any_client_of_a_user_will_do_in_an_event_loop(
 
 @pytest.mark.parametrize("protocol", [2, 3])
 async def test_messages_are_heard_with_either_protocol(server: Server, protocol: int) -> None:
-    """S6: the keeper's connection speaks what the URL says."""
+    """S6: the renewer's connection speaks what the URL says."""
     url = f"{server.url}?protocol={protocol}&decode_responses=True"
     here, there = RedisStore(url), RedisStore(url)
     async with Limiter(here).hold(ONE):

@@ -212,7 +212,7 @@ async def test_an_event_loop_sweeps(server: Server, here: Party, clock: ServerCl
 
 
 def test_a_real_claim_time_passes(server: Server) -> None:
-    """S17: on the server's own time, a keeper that waits beside a job offers it again."""
+    """S17: on the server's own time, a renewer that waits beside a job offers it again."""
     party = Party(server)
     party.face.acquire(job("first"))
     party.face.acquire(job("second", claim=0.2))

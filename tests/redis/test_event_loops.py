@@ -50,8 +50,8 @@ def test_a_second_event_loop(server: Server) -> None:
 
 
 def test_event_loops_of_several_threads(server: Server) -> None:
-    """S6: all loops of a process share the slots, and hear through one keeper."""
-    before = set(threading.enumerate())  # the keeper of a store that was closed may still end
+    """S6: all loops of a process share the slots, and hear through one renewer."""
+    before = set(threading.enumerate())  # the renewer of a store that was closed may still end
     store = RedisStore(server.url)
     limiter = Limiter(store)
     recorder = OverlapRecorder()
@@ -118,18 +118,18 @@ def test_a_forked_child_neither_renews_nor_releases(server: Server) -> None:
     store = RedisStore(server.url)
     limiter = SyncLimiter(store)
     lease = limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("one"), lease=2))
-    until_now(lambda: store.session.renewer.listening, "the keeper runs")
+    until_now(lambda: store.session.renewer.listening, "the renewer runs")
     read, write = os.pipe()
     child = fork()
     if child == 0:
         try:
             held = len(store.session.tracker.entries)
-            keepers = sum(each.name == "limiter-lease-renewer" for each in threading.enumerate())
+            renewers = sum(each.name == "limiter-lease-renewer" for each in threading.enumerate())
             taken = limiter.try_acquire(ONE) is not None
             other = limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("two")))
             own = other.fencing_token > lease.fencing_token
             lease.release()  # of the parent: not the child's to give back
-            os.write(write, repr((held, keepers, taken, own)).encode())
+            os.write(write, repr((held, renewers, taken, own)).encode())
         finally:
             os._exit(0)
     os.waitpid(child, 0)

@@ -92,7 +92,7 @@ async def test_a_subscription_is_killed_during_a_wait(server: Server, astore: Re
     holder = await Limiter(other).acquire(limit)
     waiter = asyncio.create_task(Limiter(astore).acquire(limit))
     await until_waiting(Limiter(other), limit, 1)
-    await until(lambda: astore.session.renewer.listening, "the keeper listens")
+    await until(lambda: astore.session.renewer.listening, "the renewer listens")
     with server.admin.pipeline(transaction=True) as at_once:
         at_once.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
         at_once.execute()
@@ -219,7 +219,7 @@ async def test_a_holder_is_told_before_its_lease_ends(
     moments: list[float] = []
 
     async def body() -> None:
-        await until(lambda: far.session.renewer.listening, "the keeper runs")
+        await until(lambda: far.session.renewer.listening, "the renewer runs")
         moments.append(time.monotonic())
         if how == "silent":
             proxy.hold_up()
@@ -242,7 +242,7 @@ async def test_one_lost_renewal_is_no_loss(proxy: Proxy, far: RedisStore) -> Non
     """Row 29: away for a third of the lease."""
     limiter = Limiter(far)
     async with limiter.hold(ConcurrencyLimit(WORK, 1, lease=2)) as lease:
-        await until(lambda: far.session.renewer.listening, "the keeper runs")
+        await until(lambda: far.session.renewer.listening, "the renewer runs")
         for _ in range(3):
             proxy.refusing = True
             proxy.hang_up()

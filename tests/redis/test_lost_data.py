@@ -35,7 +35,7 @@ async def own(own_server: Process) -> AsyncIterator[RedisStore]:
 
 @pytest.mark.every_server
 async def test_scripts_are_flushed_before_every_call(server: Server, astore: RedisStore) -> None:
-    """Rows 16, 17: also in batches, and by the keeper."""
+    """Rows 16, 17: also in batches, and by the renewer."""
     stop = threading.Event()
 
     def flush() -> None:

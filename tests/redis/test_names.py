@@ -230,7 +230,7 @@ def test_with_these_rights_between_processes(
     until_now(
         lambda: own_server.admin.pubsub_numsub("shop:limits:notices:0")[0][1], "it hears notices"
     )
-    mute.acquire(Request("call", (Demand("other", 1),), listener=listener))  # so its keeper runs
+    mute.acquire(Request("call", (Demand("other", 1),), listener=listener))  # so its renewer runs
     assert mute.release("job", (key,))
     until_now(lambda: heard == ["job", "next"], "the notice is forwarded")
     mute.release("call")

@@ -137,13 +137,13 @@ def test_listeners_that_always_fail_are_said_once_a_minute(
 ) -> None:
     """However many there are, and whatever they are told: by messages, and when leases end."""
     tracker = RequestTracker("limiter")
-    keeper = LeaseRenewer(tracker, None, SingleNodeMap(tracker.keyspace), lambda: None)  # type: ignore[arg-type,return-value]
+    renewer = LeaseRenewer(tracker, None, SingleNodeMap(tracker.keyspace), lambda: None)  # type: ignore[arg-type,return-value]
     for number in range(1000):
         request = Request(f"w{number}", (Demand(KEY, 1),), lease=0.001, listener=Failing())
         tracker.begin(request, time.monotonic())
         tracker.receive([f"answer w{number} granted 7 1000"], time.monotonic())
     for _ in range(1000):
-        keeper._carefully(tracker.expire, time.monotonic())
+        renewer._carefully(tracker.expire, time.monotonic())
     said = [record.getMessage() for record in caplog.records]
     assert len([each for each in said if "it is broken" in each]) == 1, said[:5]
 
@@ -154,7 +154,7 @@ async def test_strange_messages_do_no_harm(
     """Whatever comes over the channel: leases are renewed, and messages heard, as before."""
     limiter = Limiter(astore)
     lease = await limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("one"), lease=1.0))
-    await until(lambda: astore.session.renewer.listening, "the keeper listens")
+    await until(lambda: astore.session.renewer.listening, "the renewer listens")
     for message in (b"hello", b"", b"\xff\xfe", b"shout x y", b"answer x granted one two"):
         server.admin.publish(astore.session.tracker.channel, message)
     await asyncio.sleep(1.5)
@@ -223,7 +223,7 @@ def test_a_thread_hears_of_what_a_lost_reply_said(own_server: Process) -> None:
         face.acquire(Request("holder", (Demand(KEY, 1),)))
         somebody = NotingListener()
         assert isinstance(face.acquire(Request("w", (Demand(KEY, 1),), listener=somebody)), Queued)
-        until_now(lambda: store.session.renewer.listening, "the keeper listens")
+        until_now(lambda: store.session.renewer.listening, "the renewer listens")
         time.sleep(0.3)
         proxy.losing = 1
         face.release("holder", (KEY,))
@@ -245,7 +245,7 @@ def test_a_subscription_that_fell_silent_is_renewed(
     with Proxy(own_server.port) as proxy:
         store = RedisStore(proxy.url)
         lease = SyncLimiter(store).acquire(ONE)
-        until_now(lambda: store.session.renewer.listening, "the keeper listens")
+        until_now(lambda: store.session.renewer.listening, "the renewer listens")
         own_server.admin.client_kill_filter(_type="pubsub")
         until_now(lambda: listens(own_server, store), "it listens again")
         asked = own_server.commands().get("ping", 0)

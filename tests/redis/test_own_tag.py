@@ -209,7 +209,7 @@ async def test_a_waiter_in_another_process_is_woken_at_once(
 
 @pytest.mark.parametrize("world", ["async", "sync"])
 async def test_leases_are_renewed(world: str, store: RedisStore) -> None:
-    """By the keeper, at the node, again and again."""
+    """By the renewer, at the node, again and again."""
     lease_time = 1.8
     limits = [
         ConcurrencyLimit("customer", max_concurrent=1, lease=lease_time),

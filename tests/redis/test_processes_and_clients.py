@@ -99,7 +99,7 @@ class Refuses(redis.CredentialProvider):
 async def test_a_credential_provider_may_raise_what_it_likes(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Callers are told; nothing goes round in circles, and the keeper goes on."""
+    """Callers are told; nothing goes round in circles, and the renewer goes on."""
     refuses = Refuses()
     client = redis.Redis.from_url(server.url, credential_provider=refuses)
     store = RedisStore(client=client)
@@ -131,10 +131,10 @@ async def test_closing_leaves_nobody_behind(server: Server) -> None:
     await lease.release()
     await (await asyncio.wait_for(waiter, 5.0)).release()
     await store.aclose()
-    await until(lambda: store.session.renewer._thread is None, "the keeper ends")
+    await until(lambda: store.session.renewer._thread is None, "the renewer ends")
 
 
-def test_a_keeper_that_could_not_begin_begins_with_the_next_call(
+def test_a_renewer_that_could_not_begin_begins_with_the_next_call(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_many(_: threading.Thread) -> None:
@@ -148,20 +148,20 @@ def test_a_keeper_that_could_not_begin_begins_with_the_next_call(
             limiter.try_acquire(ONE, {})
         store.close()  # says nothing of a thread that never was
     with limiter.hold(ONE, {}):  # and whoever keeps its lease is there again
-        until_now(lambda: store.session.renewer.listening, "the keeper listens")
+        until_now(lambda: store.session.renewer.listening, "the renewer listens")
     store.close()
 
 
-async def test_a_keeper_without_work_is_silent_while_the_server_is_away(
+async def test_a_renewer_without_work_is_silent_while_the_server_is_away(
     own_server: Process, caplog: pytest.LogCaptureFixture
 ) -> None:
     """There is nothing to renew, so nothing to warn of."""
     caplog.set_level(logging.WARNING)
     store = RedisStore(own_server.url)
     async with Limiter(store).hold(ONE):
-        await until(lambda: store.session.renewer.listening, "the keeper listens")
+        await until(lambda: store.session.renewer.listening, "the renewer listens")
     own_server.kill()
-    await until(lambda: not store.session.renewer.listening, "the keeper notices")
+    await until(lambda: not store.session.renewer.listening, "the renewer notices")
     await asyncio.sleep(0.5)
     await store.aclose()
     assert caplog.text == ""

@@ -104,9 +104,9 @@ async def test_a_waiter_whose_slot_moves_is_woken(cluster: Cluster) -> None:
         assert lease is not None
         waiting = RedisStore(cluster.url)
         task = asyncio.create_task(Limiter(waiting).acquire(limit, {"key": "wanders"}))
-        keeper = waiting.session.renewer
+        renewer = waiting.session.renewer
         until = asyncio.to_thread
-        await until(until_now, lambda: keeper.receives("key=wanders"), "it hears")  # type: ignore[attr-defined]
+        await until(until_now, lambda: renewer.receives("key=wanders"), "it hears")  # type: ignore[attr-defined]
         await until(Mover(cluster, tag("wanders")).move)
         new = owner_of(cluster, tag("wanders"))
         pattern = "{limiter:key=wanders}:process:*"

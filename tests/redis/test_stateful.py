@@ -68,7 +68,7 @@ def machine(server: Server) -> Iterator[Any]:
             opened.append(store)
             leave_time_to_the_clock(store.session.tracker)
             store.session.renewer.ensure_running()
-            until_now(lambda: store.session.renewer.listening, "the keeper listens")
+            until_now(lambda: store.session.renewer.listening, "the renewer listens")
             # Sweeps come to scopes that had a job. Before its first one, a worker that is there is
             # known in the scope up to a sweep later: the model has it known at once.
             face = store.sync_face()
