@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 
 from limiter_core._async_calls import AsyncCall
 from limiter_core._call import Call
-from limiter_core.errors import named_key
+from limiter_core.errors import ConfigurationError, named_key
 
 __all__ = ("Lease", "SyncLease")
 
@@ -97,6 +97,18 @@ class _BaseLease:
         """
         if self._call.is_lost():
             raise self._call.loss_error()
+
+    def __copy__(self) -> Self:
+        return self  # there is one of each grant: it is watched for when it is collected
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise ConfigurationError(
+            "a lease is renewed and released by the process that holds it, so it cannot be sent to "
+            "another one: send its id and its fencing_token"
+        )
 
     def __repr__(self) -> str:
         state = "released" if self._call.closed else "lost" if self.lost else "held"

@@ -149,8 +149,24 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
             raise RuntimeError("ConcurrencyLimit not initialized - use within task context")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Return how a limit is made again; a lease is refused, as all are.
+
+        Raises:
+            ConfigurationError: it is the lease of a task.
+        """
+        if "concurrency_key" in vars(self):
+            return super().__reduce__()
+        return _made_again, (type(self), vars(self))
+
     def __repr__(self) -> str:
         return f"<{self.limit!r} of a Docket task>"
+
+
+def _made_again(kind: type[ConcurrencyLimit], attributes: dict[str, Any]) -> ConcurrencyLimit:
+    limit = object.__new__(kind)
+    vars(limit).update(attributes)
+    return limit
 
 
 def _limits_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from typing import Any
 
@@ -74,3 +75,24 @@ def test_what_is_in_this_process_cannot_be_sent_to_another(kind: Any, url: str) 
     for cannot_be_sent in (kind(url), MemoryStore(), kind(MemoryStore())):
         with pytest.raises(ConfigurationError, match=r"in this process.*URL of a store"):
             pickle.dumps(cannot_be_sent)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_lease_is_its_own_copy(copied: Any) -> None:
+    """What collects the one that was copied would say that it was never released."""
+    limiter = SyncLimiter()
+    lease = limiter.acquire(LIMIT, {"user": 1})
+    other = copied(lease)
+    del lease
+    gc.collect()
+    assert not other.lost
+    other.release()
+    assert limiter.inspect(LIMIT, {"user": 1}).in_use == 0
+
+
+async def test_a_lease_cannot_be_sent_to_another_process_and_the_error_says_what_can() -> None:
+    async with Limiter().hold(LIMIT, {"user": 1}) as lease:
+        with SyncLimiter().hold(LIMIT, {"user": 1}) as of_a_thread:
+            for each in (lease, of_a_thread):
+                with pytest.raises(ConfigurationError, match="send its id and its fencing_token"):
+                    pickle.dumps(each)
