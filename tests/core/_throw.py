@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import linecache
 import sys
 from collections.abc import Awaitable, Callable, Collection, Iterator
@@ -65,12 +66,19 @@ class Thrower:
 
     @contextmanager
     def tracing(self) -> Iterator[None]:
-        before = sys.gettrace()
+        """Raise in what runs meanwhile, but not in what the garbage collector calls.
+
+        It comes at any moment, for leases of earlier trials, and what is raised in there is lost.
+        """
+        before, collects = sys.gettrace(), gc.isenabled()
+        gc.disable()
         sys.settrace(self._call)
         try:
             yield
         finally:
             sys.settrace(before)
+            if collects:
+                gc.enable()
 
     def _call(self, frame: FrameType, event: str, argument: object) -> Any:
         file = frame.f_code.co_filename
