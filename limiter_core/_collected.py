@@ -15,6 +15,7 @@ from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from threading import local
 
 from limiter_core.system_clock import system_clock as time
 
@@ -29,14 +30,21 @@ _phases: dict[str, object] = {}
 Noted by functions that are not written in Python: in one that is, what a signal raises would be
 swallowed, and the collector is at work all the time.
 """
-gc.callbacks.extend((_phases.pop, partial(operator.setitem, _phases)))
+_phases_here = local()
+"""The same of each thread, as attributes: with which information it was called last."""
+gc.callbacks.extend(
+    (_phases.pop, partial(operator.setitem, _phases), partial(setattr, _phases_here))
+)
 
 _after_collecting: deque[Callable[[], object]] = deque()
 
 
 def is_collecting() -> bool:
-    """Whether the collector of cycles is at work: then this is code that it called."""
-    return next(reversed(_phases), "stop") == "start"
+    """Whether the collector of cycles is at work in this thread: then it called this code."""
+    if next(reversed(_phases), "stop") != "start":
+        return False
+    # Each collection has information of its own.
+    return getattr(_phases_here, "start", None) is _phases.get("start")
 
 
 def when_finalized(judge: Callable[[], object]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_core._collected import is_collecting
 from limiter_core.streams import release_soon
 from limiter_redis import RedisStore
 
@@ -90,3 +91,34 @@ async def test_a_release_without_waiting_amid_a_step_of_its_store(store: RedisSt
         return (await limiter.inspect(MANY)).in_use == 0
 
     await until_true(is_free, "the slot is free")
+
+
+class Slow:
+    """In a cycle that the garbage collector finds: its finalizer takes its time."""
+
+    def __init__(self, collected: threading.Event, go_on: threading.Event) -> None:
+        self._collected, self._go_on, self._itself = collected, go_on, self
+
+    def __del__(self) -> None:
+        self._collected.set()
+        self._go_on.wait(PATIENCE)
+
+
+def test_while_another_thread_collects_a_release_is_done_when_it_returns(
+    store: RedisStore,
+) -> None:
+    """It is not code that the collector called, so it waits for the store, as always."""
+    collected, go_on = threading.Event(), threading.Event()
+    limiter = SyncLimiter(store)
+    lease = limiter.acquire(MANY)
+    Slow(collected, go_on)
+    thread = threading.Thread(target=gc.collect)
+    thread.start()
+    try:
+        assert collected.wait(PATIENCE)
+        assert not is_collecting()
+        lease.release()
+        assert limiter.inspect(MANY).in_use == 0
+    finally:
+        go_on.set()
+        thread.join()
