@@ -32,7 +32,7 @@ from limiter_core._observers import (
 )
 from limiter_core._prepare import Arguments, Limits, is_view
 from limiter_core._retry_advice import RetryAdvice
-from limiter_core._store_outages import add_observer_of
+from limiter_core._store_outages import outage_of
 from limiter_core.errors import ConfigurationError, LimiterError, StoreError, StoreUnavailable
 from limiter_core.jitter import jitter
 from limiter_core.limits import Terms
@@ -103,7 +103,7 @@ class Engine:
         """The observers of this limiter alone."""
         if observe is not None:
             self.registrations = (registration_of(observe),)
-            add_observer_of(where, self.registrations[0])
+            outage_of(where).add_observer(self.registrations[0])
         self.advice = RetryAdvice()
         self.until_measured = 0
         """Grants to come until a hold is measured: 1 or less, it is the next one."""

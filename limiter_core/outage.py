@@ -7,7 +7,7 @@ import math
 import os
 import weakref
 
-from limiter_core._store_outages import note_failure, note_success
+from limiter_core._store_outages import outage_of
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock
 
@@ -34,7 +34,7 @@ class Outage:
     def __init__(self, what: str, end: str | None = None, store: str | None = None) -> None:
         self._what = what
         self._end = end
-        self._store = store
+        self._of_store = None if store is None else outage_of(store)
         self._lock = new_lock()
         self._say_at = 0.0
         self.since: float | None = None
@@ -46,8 +46,8 @@ class Outage:
             error: says where the store is, and what is wrong.
             unknown: whether its traceback is worth a look.
         """
-        if self._store is not None:
-            note_failure(self._store, error)
+        if self._of_store is not None:
+            self._of_store.began(error)
         now = time.monotonic()
         with self._lock:
             since = self.since
@@ -63,8 +63,8 @@ class Outage:
         with self._lock:
             since = self.since
             self.since = None
-        if self._store is not None:
-            note_success(self._store)
+        if self._of_store is not None:
+            self._of_store.over()
         if since is not None and self._end is not None:
             logger.warning("%s after %.1f s", self._end, time.monotonic() - since)
 

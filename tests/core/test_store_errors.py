@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 
@@ -17,6 +18,7 @@ from limiter_core import (
     SyncLimiter,
     WaitTimeout,
 )
+from limiter_core.events import Event, StoreFailed
 
 from ._stores import RemoteStore
 from ._tools import PATIENCE, Thread, until, until_now
@@ -234,3 +236,29 @@ async def test_a_store_that_answers_with_an_error_is_not_asked_again(on_store_er
     with pytest.raises(StoreError, match="WRONGTYPE"):
         SyncLimiter(broken, on_store_error=on_store_error).acquire(ONE)
     assert limiter.admitted_without_store == 0
+
+
+class NamelessStore(RemoteStore):
+    """Named by its address, which another one may have once it is collected."""
+
+    def __repr__(self) -> str:
+        return "<NamelessStore object at 0x7f0000000000>"
+
+
+def outages_seen(store: RemoteStore) -> int:
+    """Have a call admitted without its store; return how many observers are sent that it failed."""
+    seen: list[Event] = []
+    store.down = True
+    limiter = SyncLimiter(store, on_store_error="admit", observe=seen.append)
+    limiter.acquire(ONE).release()
+    return sum(isinstance(event, StoreFailed) for event in seen)
+
+
+def test_a_store_at_the_address_of_one_that_failed_has_an_outage_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The records that pytest keeps refer to errors, and these to all that called.
+    monkeypatch.setattr(logging.getLogger("limiter"), "disabled", True)
+    assert outages_seen(NamelessStore()) == 1
+    gc.collect()
+    assert outages_seen(NamelessStore()) == 1
