@@ -15,9 +15,9 @@ from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from threading import local
 
 from limiter_core.system_clock import system_clock as time
+from limiter_core.threads import new_system_local
 
 logger = logging.getLogger("limiter")
 
@@ -30,7 +30,7 @@ _phases: dict[str, object] = {}
 Noted by functions that are not written in Python: in one that is, what a signal raises would be
 swallowed, and the collector is at work all the time.
 """
-_phases_here = local()
+_phases_here = new_system_local()
 """The same of each thread, as attributes: with which information it was called last."""
 gc.callbacks.extend(
     (_phases.pop, partial(operator.setitem, _phases), partial(setattr, _phases_here))

@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ __all__ = (
     "current_system_thread",
     "new_lock",
     "new_socket_pair",
+    "new_system_local",
     "new_wait_event",
     "run_in_thread",
     "socket_owner",
@@ -38,6 +39,7 @@ __all__ = (
 R = TypeVar("R")
 
 _POLL = 0.005
+_MOMENT = 0.001
 # What the threads of gevent import at first: two at once would wait for each other's locks.
 _IMPORTED_EARLY = ("encodings.idna", "gevent.resolver.thread", "gevent.threadpool")
 
@@ -74,10 +76,40 @@ def current_system_thread() -> int:
     return ident
 
 
-def new_lock() -> threading.Lock:
-    """Return a lock of the system: for moments only, nothing green may wait while it is held."""
+class _GreenLock:
+    """A lock of the system for greenlets, too.
+
+    The greenlet that has it waits for nothing, but what the garbage collector calls meanwhile may:
+    a `__del__` that closes a connection of its own. Then another greenlet of that thread runs, and
+    would stop the thread for ever if it waited as a thread does.
+    """
+
+    def __init__(self) -> None:
+        self._lock = _new_system_lock()
+
+    def __enter__(self) -> bool:
+        while not self._lock.acquire(timeout=_MOMENT):
+            time.sleep(_MOMENT)
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def _new_system_lock() -> threading.Lock:
     lock: threading.Lock = _original("allocate_lock")()
     return lock
+
+
+def new_lock() -> AbstractContextManager[bool]:
+    """Return a lock that greenlets and threads of the system share, to be held for moments only."""
+    return _GreenLock() if are_green() else _new_system_lock()
+
+
+def new_system_local() -> object:
+    """Return an object whose attributes each thread of the system has for itself."""
+    new: object = _original("_local")()
+    return new
 
 
 def socket_owner() -> object:
@@ -185,7 +217,7 @@ class SystemEvent:
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until it is set, at most so many seconds if they are given; whether it is."""
-        lock = new_lock()
+        lock = _new_system_lock()
         lock.acquire()
         self._waiting.append(lock)
         if not self._is_set:  # in this order: `set` sets it before it looks for waiters

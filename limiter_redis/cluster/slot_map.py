@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.crc import key_slot
@@ -15,7 +14,7 @@ from limiter_core.errors import ConfigurationError
 from limiter_core.jitter import jitter
 from limiter_core.requests import Request
 from limiter_core.system_clock import system_clock as time
-from limiter_core.threads import SystemThread, are_green, new_lock
+from limiter_core.threads import SystemThread, new_lock
 from limiter_redis.connection.nodes import ONLY_NODE, Node
 from limiter_redis.protocol import commands, words
 from limiter_redis.protocol.errors import is_driver_error
@@ -132,7 +131,7 @@ class SlotMap:
         Raises:
             RedisError, OSError: no node answers.
         """
-        with self._taking_turns():
+        with self._lock:
             if self.version != seen:
                 return
             owners = self.masters()
@@ -150,16 +149,6 @@ class SlotMap:
                     self.version += 1
                     return
             raise reason
-
-    @contextmanager
-    def _taking_turns(self) -> Generator[None]:
-        # A greenlet that waits for the lock must not stop the one that has it.
-        while not self._lock.acquire(blocking=not are_green()):
-            time.sleep(_TURN)
-        try:
-            yield
-        finally:
-            self._lock.release()
 
     def _take(self, answer: Any, told_by: Node) -> None:
         owners: list[Node | None] = [None] * SLOTS

@@ -39,6 +39,7 @@ def goes_well(url: str, library: str, when: str) -> None:
             for pair in ("green-green", "green-system", "system-green", "system-system"):
                 assert said() == f"{pair} first second free"
             assert said() == "crowd served"
+            assert said() == "collect 2"
             assert said() == "asks"
             lease = limiter.acquire(ONE, timeout=5)
             worker.stdin.write("\n")

@@ -27,6 +27,7 @@ def patch():
 if when == "before":
     patch()
 
+import gc
 import logging
 import threading
 import time
@@ -109,6 +110,35 @@ def crowd(limiter):
     return " ".join(sorted(set(ended)))
 
 
+class Closing:
+    """As a connection that is collected: it closes itself, and other greenlets run meanwhile."""
+
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        time.sleep(0.2)
+
+
+def collect(limiter):
+    """The garbage collector finds it while this greenlet has a lock; others want that lock."""
+    tracker, done = limiter._engine.store.session.tracker, []
+
+    def hold():
+        with limiter.hold(SHORT):
+            done.append(1)
+
+    for _ in range(2):
+        green(hold)
+    Closing()
+    with tracker._lock:
+        gc.collect()
+    started = time.monotonic()
+    while len(done) < 2 and time.monotonic() < started + 15:
+        time.sleep(0.01)
+    return len(done)
+
+
 def green(work):
     threading.Thread(target=work, daemon=True).start()
 
@@ -134,6 +164,7 @@ with SyncLimiter(url) as limiter:
         # None of those that wait stops the others, as long as the holder has the slot: a second.
         say(name, order, "free" if len(beats) > 5 else f"stopped: {len(beats)} beats")
     say("crowd", crowd(limiter))
+    say("collect", collect(limiter))
     say("asks")
     sys.stdin.readline()
     with limiter.hold(ONE, timeout=10):
