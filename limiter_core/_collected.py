@@ -11,13 +11,12 @@ import gc
 import logging
 import operator
 import os
-from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 
 from limiter_core.system_clock import system_clock as time
-from limiter_core.threads import new_system_local
+from limiter_core.threads import new_system_local, start_bare_thread
 
 logger = logging.getLogger("limiter")
 
@@ -88,7 +87,7 @@ class _Worker:
         if not self._threads:
             self._threads.append(None)
             try:
-                start_new_thread(self._run, ())
+                start_bare_thread(self._run)
             except RuntimeError:  # the process ends, or has too many threads: with the next one
                 self._threads.pop()
 

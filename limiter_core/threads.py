@@ -34,6 +34,7 @@ __all__ = (
     "new_wait_event",
     "run_in_thread",
     "socket_owner",
+    "start_bare_thread",
 )
 
 R = TypeVar("R")
@@ -180,12 +181,33 @@ class SystemThread:
 
     def _run(self) -> None:
         self._ident = current_system_thread()
+        if are_green():
+            _system_threads.add(self._ident)
         try:
             self._target()
         finally:
             self._ended = True
+            _system_threads.discard(self._ident)
             if _gevent() is not None:
                 import_module("gevent").get_hub().destroy(destroy_loop=True)
+
+
+_system_threads: set[int] = set()
+"""What identifies those of this package that run now, where threads are green."""
+
+
+def start_bare_thread(target: Callable[[], object]) -> None:
+    """Start a thread, or a greenlet where threads are green; for finalizers: it takes no lock.
+
+    In a thread of the system no greenlet would ever run: there it is another such thread.
+
+    Raises:
+        RuntimeError: no thread can begin.
+    """
+    if _system_threads and current_system_thread() in _system_threads:
+        SystemThread(target, "limiter-background").start()
+    else:
+        _thread.start_new_thread(target, ())
 
 
 class SystemEvent:

@@ -39,6 +39,7 @@ if when == "after":
 
     patch()
 
+from limiter_core._collected import do_later
 from limiter_core.threads import SystemThread
 
 ONE = ConcurrencyLimit(LIMIT_BY.constant("k"), 1, lease=3)
@@ -139,6 +140,15 @@ def collect(limiter):
     return len(done)
 
 
+def later():
+    """What a thread of the system has done in the background, as a finalizer in it does."""
+    done, started = [], time.monotonic()
+    system(lambda: do_later(lambda: done.append(1)))
+    while not done and time.monotonic() < started + 10:
+        time.sleep(0.01)
+    return bool(done)
+
+
 def green(work):
     threading.Thread(target=work, daemon=True).start()
 
@@ -165,6 +175,7 @@ with SyncLimiter(url) as limiter:
         say(name, order, "free" if len(beats) > 5 else f"stopped: {len(beats)} beats")
     say("crowd", crowd(limiter))
     say("collect", collect(limiter))
+    say("later", later())
     say("asks")
     sys.stdin.readline()
     with limiter.hold(ONE, timeout=10):
