@@ -75,9 +75,14 @@ def _judge_all(phase: str, info: object) -> None:  # noqa: ARG001
 
 
 class _Worker:
-    """Does one thing after the other in a thread, which there is while there is anything to do."""
+    """Does one thing after the other in a thread, which there is while there is anything to do.
 
-    def __init__(self) -> None:
+    Args:
+        failed: what is logged of one that raises.
+    """
+
+    def __init__(self, failed: str) -> None:
+        self._failed = failed
         self._work: deque[Callable[[], object]] = deque()
         self._threads: deque[None] = deque()
         """As many as there are threads that run, or are about to."""
@@ -105,15 +110,16 @@ class _Worker:
             except IndexError:
                 break  # another thread was faster
             except Exception:
-                logger.exception("could not release a lease that was garbage-collected")
+                logger.exception(self._failed)
         self._threads.pop()
         if self._work and not self._threads:  # it came while this one was ending
             self._threads.append(None)
             self._run()
 
 
-_releases, _notifications = _Worker(), _Worker()
-"""Two, so that no slot waits for an observer that takes long."""
+# Two, so that no slot waits for an observer that takes long.
+_releases = _Worker("could not release a lease that was garbage-collected")
+_notifications = _Worker("could not tell observers what happened")
 
 do_later = _releases.do_later
 """Have some work done soon, in a thread of the background; for finalizers."""

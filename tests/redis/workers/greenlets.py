@@ -118,7 +118,7 @@ class Closing:
         self.itself = self
 
     def __del__(self):
-        time.sleep(0.2)
+        time.sleep(0.2)  # the fault itself
 
 
 def collect(limiter):
