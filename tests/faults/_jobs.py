@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from tests.project._tree import ROOT
 from tests.redis._processes import written
 from tests.redis._servers import PATIENCE
 
+from ._broker_log import lost_messages
 from ._events import disagreements
 from ._overlap import Body, History, read
 
@@ -33,6 +34,9 @@ class Framework:
         imports: most of what a worker imports.
         database: of the server, where the slots are.
         namespace: of the store's keys.
+        children: of a worker, in which its bodies run; 0 if they run in its main process.
+        lost_messages: finds, by the server's log, the arguments of jobs that the queue's own
+            driver lost.
     """
 
     module: str
@@ -40,6 +44,8 @@ class Framework:
     imports: tuple[str, ...]
     database: int = 0
     namespace: str = "limiter"
+    children: int = 0
+    lost_messages: Callable[[Path], set[str]] = lambda _: set()
 
 
 _MODULES = "tests.faults.workers"
@@ -61,6 +67,8 @@ CELERY = Framework(
     ),
     ("celery.bin.celery", "celery.concurrency.prefork", "limiter_celery", "limiter_redis"),
     database=2,
+    children=2,
+    lost_messages=lost_messages,
 )
 SAQ = Framework(
     f"{_MODULES}.saq_jobs",
@@ -209,7 +217,7 @@ class Workers:
             for path in files:
                 process = int(path.stem)
                 killed = set[int]() if worker.ended_well else {process}
-                found += disagreements(files, {process: leases}, killed)
+                found += disagreements(files, {process: leases}, killed, self._framework.children)
         return found
 
     def said(self) -> str:

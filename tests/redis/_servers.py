@@ -97,6 +97,11 @@ class Process(Server):
                 return
 
     @property
+    def folder(self) -> Path:
+        """Where it writes."""
+        return Path(self._folder)
+
+    @property
     def pid(self) -> int:
         """The id of its process."""
         assert self._process is not None
