@@ -270,3 +270,19 @@ def test_the_page_names_each_file_of_the_redis_store() -> None:
     named = set(re.findall(r"[\w/]+\.py", rest.partition("\n## ")[0]))
     files = {path.name for path in root.rglob("*.py")} - {"__init__.py"}
     assert {name.rpartition("/")[2] for name in named} == files
+
+
+def test_the_page_names_each_file_of_the_adapters() -> None:
+    root = packages()["limiter_redis"].parent
+    page = (root / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    _, _, rest = page.partition("## The files of the adapters")
+    _, *parts = re.split(r"\| \*\*`(\w+)`\*\* \| \|\n", rest.partition("\n## ")[0])
+    named = {
+        package: set(re.findall(r"`(\w+\.py)`", rows))
+        for package, rows in zip(parts[::2], parts[1::2], strict=True)
+    }
+    folders = [path for path in (root / "adapters").iterdir() if (path / "__init__.py").exists()]
+    assert named == {
+        folder.name: {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+        for folder in folders
+    }
