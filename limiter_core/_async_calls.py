@@ -55,8 +55,9 @@ class AsyncCall(Call):
     loop: Any
     """Asyncio's event loop, or what stands for it in trio: the token of the run."""
 
-    def __init__(self, owner: Any, terms: Terms, now: Callable[[], float]) -> None:
+    def __init__(self, owner: Any, terms: Terms, now: Callable[[], float], loop: Any) -> None:
         Call.__init__(self, owner, terms, now)
+        self.loop = loop
         self.guarded: int | None = None
         """When the body may be cancelled, as `where_to_cancel` says; None while there is none."""
         self.in_stream = False
@@ -108,7 +109,7 @@ class AsyncCall(Call):
         raise NotImplementedError
 
     def stop_guarding(self) -> None:
-        """Cancel no body from now on: its slot is being released."""
+        """Cancel no body from now on: its slot is being released. Only if one is guarded."""
         raise NotImplementedError
 
     def unguard_body(

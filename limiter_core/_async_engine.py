@@ -340,7 +340,8 @@ class AsyncEngine(Engine):
         if self.must_release_later():
             release_later(partial(self.abandon, call))
             return
-        call.stop_guarding()
+        if call.guarded is not None:
+            call.stop_guarding()
         self.ended(call)
         if not call.settled:
             self._abandon(call.id, call.keys, call.request.claimant)

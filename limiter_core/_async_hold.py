@@ -9,10 +9,10 @@ from types import TracebackType
 from limiter_core._async_calls import AsyncCall, Client
 from limiter_core._async_engine import AsyncEngine
 from limiter_core._blocks import ANYWHERE, current_frame, noting_statements, where_to_cancel
+from limiter_core._engine import WAIT
 from limiter_core._prepare import Arguments, Limits
 from limiter_core.errors import ConfigurationError
 from limiter_core.lease import Lease
-from limiter_core.requests import Mode
 
 
 class Hold(AbstractAsyncContextManager[Lease]):
@@ -51,7 +51,7 @@ class Hold(AbstractAsyncContextManager[Lease]):
         engine = self._engine
         try:
             call = self._call = await engine.take(
-                self._limits, self._arguments, self._timeout, Mode.WAIT, self._client
+                self._limits, self._arguments, self._timeout, WAIT, self._client
             )
             frame = current_frame(1)
             by_statement = self.by_statement

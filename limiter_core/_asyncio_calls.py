@@ -13,7 +13,6 @@ from typing import Any
 from limiter_core._anyio_scopes import current_scope, is_shielded_within, shield
 from limiter_core._async_calls import AsyncCall
 from limiter_core._blocks import ANYWHERE, NOWHERE, awaits_in
-from limiter_core.limits import Terms
 from limiter_core.requests import Answer, Loss
 
 _SHIELD_CHECK = 0.005
@@ -31,19 +30,6 @@ class AsyncioCall(AsyncCall):
 
     owner: asyncio.Task[Any] | None
     """None where a coroutine is driven without a task: its body cannot be cancelled."""
-
-    def __init__(
-        self,
-        owner: Any,
-        terms: Terms,
-        now: Callable[[], float],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        AsyncCall.__init__(self, owner, terms, now)
-        self.loop = loop
-        self._timer: asyncio.TimerHandle | None = None
-        self._cancelled = False
-        """Whether the body was cancelled, by us."""
 
     def look_again(self, answer: Answer | None = None) -> bool:
         """Wake the waiter; whether its event loop is still there."""
@@ -94,6 +80,9 @@ class AsyncioCall(AsyncCall):
 
     def guard_body(self, where: int) -> None:
         """Have the body, which begins now, cancelled when the lease is lost."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._cancelled = False
+        """Whether the body was cancelled, by us."""
         task = self.owner
         if task is None:
             where = NOWHERE
@@ -134,10 +123,11 @@ class AsyncioCall(AsyncCall):
         traceback: TracebackType | None,  # noqa: ARG002  (likewise)
     ) -> bool:
         """Leave the body alone; whether what came out of it is the cancellation for a loss."""
-        self.guarded = None
+        if self.guarded is None:
+            return False
         if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+            self.stop_guarding()
+        self.guarded = None
         if not self._cancelled:
             return False
         self._cancelled = False

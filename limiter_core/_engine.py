@@ -55,6 +55,9 @@ OUTAGES: dict[OnStoreError, tuple[str, str]] = {
     "admit": ("calls run without a slot until the store can be used", BACK),
 }
 
+WAIT = Mode.WAIT
+"""Looked up once: to find a member of an enum takes as long as some calls of functions."""
+
 WARN_AFTER = 60.0
 """Seconds that a call waits before that is logged, unless its limiter says otherwise."""
 

@@ -6,12 +6,12 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 
 from limiter_core._blocks import current_frame, is_coroutine, noting_statements
+from limiter_core._engine import WAIT
 from limiter_core._prepare import Arguments, Limits
 from limiter_core._sync_calls import SyncCall
 from limiter_core._sync_engine import SyncEngine
 from limiter_core.errors import ConfigurationError
 from limiter_core.lease import SyncLease
-from limiter_core.requests import Mode
 
 
 class Hold(AbstractContextManager[SyncLease]):
@@ -42,7 +42,7 @@ class Hold(AbstractContextManager[SyncLease]):
             raise ConfigurationError("a hold can be entered once; call hold() again")
         engine = self._engine
         try:
-            call = self._call = engine.take(self._limits, self._arguments, self._timeout, Mode.WAIT)
+            call = self._call = engine.take(self._limits, self._arguments, self._timeout, WAIT)
             if self.by_statement:
                 frame = current_frame(1)
                 call.in_coroutine = is_coroutine(frame)

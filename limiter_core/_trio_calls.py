@@ -19,11 +19,10 @@ class TrioCall(AsyncCall):
     __slots__ = ("_cancel_scope", "_trio")
 
     def __init__(self, owner: Any, terms: Terms, now: Callable[[], float], trio: Any) -> None:
-        AsyncCall.__init__(self, owner, terms, now)
+        AsyncCall.__init__(self, owner, terms, now, trio.lowlevel.current_trio_token())
         self._cancel_scope: Any = None
         """Around the body that is to be cancelled when the lease is lost."""
         self._trio = trio
-        self.loop = trio.lowlevel.current_trio_token()
 
     async def wait_for_news(self, seconds: float) -> None:
         """Wait until the store notifies that asking again is useful; at most so many seconds."""

@@ -11,7 +11,7 @@ from limiter_core._async_engine import AsyncEngine
 from limiter_core._async_hold import Hold
 from limiter_core._async_operations import AsyncOperations
 from limiter_core._checks import check_timeout
-from limiter_core._engine import WARN_AFTER, OnStoreError
+from limiter_core._engine import WAIT, WARN_AFTER, OnStoreError
 from limiter_core._functions import check_coroutine_function
 from limiter_core._limited import AsyncLimited, limited_async
 from limiter_core._operator import Operator
@@ -114,7 +114,7 @@ class Limiter(AsyncOperations):
 
         Args, Raises: as `hold`.
         """
-        return await self._engine.lease(limits, arguments, timeout, Mode.WAIT)
+        return await self._engine.lease(limits, arguments, timeout, WAIT)
 
     async def try_acquire(self, limits: Limits, arguments: Arguments = None) -> Lease | None:
         """Take a slot if one is free now. Never waits, and never overtakes a waiter.

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import ParamSpec, Self, TypeVar
 
 from limiter_core._checks import check_timeout
-from limiter_core._engine import WARN_AFTER, OnStoreError
+from limiter_core._engine import WAIT, WARN_AFTER, OnStoreError
 from limiter_core._functions import check_plain_function, check_result
 from limiter_core._limited import limited_sync
 from limiter_core._operator import Operator
@@ -109,7 +109,7 @@ class SyncLimiter(SyncOperations):
 
         Args, Raises: as `hold`.
         """
-        return self._engine.lease(limits, arguments, timeout, Mode.WAIT)
+        return self._engine.lease(limits, arguments, timeout, WAIT)
 
     def try_acquire(self, limits: Limits, arguments: Arguments = None) -> SyncLease | None:
         """Take a slot if one is free now. Never waits, and never overtakes a waiter.

@@ -66,8 +66,8 @@ class Admission(Reaping):
         waited = None
         if not holder.claimed:  # the waiter claims what was handed to it
             holder.claimed = True
-            if request.payload is not None and holder.waiting_since is not None:
-                waited = in_seconds(now - holder.waiting_since)
+            if request.payload is not None and holder.ticket is not None:
+                waited = in_seconds(now - holder.ticket.since)
             # What was handed over counts, whatever the functions of the call answer today.
             holder.request = request._replace(demands=holder.request.demands)
             if request.max_hold is not None:

@@ -19,6 +19,7 @@ from limiter_core.requests import (
     Renewal,
     Request,
 )
+from limiter_memory._admission import Admission
 from limiter_memory._answers import (
     lease_end,
     microseconds,
@@ -27,19 +28,15 @@ from limiter_memory._queues import LOOK
 from limiter_memory._records import Holder, KeyState, Ticket
 from limiter_memory._recovery import recover
 from limiter_memory._snapshots import snapshot_of
-from limiter_memory._uncontended import Uncontended
 
 
-class Machine(Uncontended):
+class Machine(Admission):
     """All keys of one store. Every public method is one atomic step."""
 
     # -- the steps -------------------------------------------------------------------------------
 
     def acquire(self, request: Request, now: int) -> Answer:
         """Answer a request: the first time, while it waits, or when it claims its slot."""
-        at_once = self._grant_at_once(request, now)
-        if at_once is not None:
-            return at_once
         table, request_id, is_look = self.table, request.id, request.mode is LOOK
         if request.presence is not None and not is_look:
             self._update_presence(request.presence, now)
@@ -89,8 +86,6 @@ class Machine(Uncontended):
     def release(self, request_id: str, now: int) -> bool:
         """Remove the lease or ticket of this id; whether there was one."""
         holder = self.table.holders.get(request_id)
-        if holder is not None and self._release_at_once(holder):
-            return True
         member = holder or self.table.tickets.get(request_id)
         if member is None:
             self._ended.pop(request_id, None)

@@ -190,8 +190,7 @@ class Queues(Notifications):
             state.fair_rounds().served(home.priority, home.group, ticket.round)
         self.table.remove_first(state, ticket)
         holder = self._grant(request, ticket.order, ticket.sequence, now, handed_over=True)
-        holder.offers, holder.deferred_until = ticket.offers, ticket.deferred_until
-        holder.waiting_since, holder.declared = ticket.since, ticket.declared
+        holder.ticket = ticket
         self.notify(request, granted(holder, now))
         del self.table.tickets[request.id]
 
@@ -235,11 +234,12 @@ class Queues(Notifications):
 
     def lapse(self, holder: Holder, now: int) -> Ticket:
         """Make a ticket of a job that did not claim its slot; it is in no queue yet."""
-        request = holder.request
-        since = now if holder.waiting_since is None else holder.waiting_since
+        request, before = holder.request, holder.ticket
+        since = now if before is None else before.since
         ticket = Ticket(request, holder.order, holder.sequence, since, None, request.demands[0])
-        ticket.offers, ticket.deferred_until = holder.offers, holder.deferred_until
-        ticket.declared = holder.declared
+        if before is not None:
+            ticket.offers, ticket.deferred_until = before.offers, before.deferred_until
+            ticket.declared = before.declared
         self.judge(ticket, now)
         self.table.tickets[request.id] = ticket
         self.table.remove_holder(holder)

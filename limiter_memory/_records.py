@@ -23,13 +23,8 @@ class Holder:
     expires_at: int | None = None
     ends_at: int | None = None
     preempted: bool = False
-    offers: int = 0
-    deferred_until: int | None = None
-    """As those of the ticket that was handed the slot."""
-    waiting_since: int | None = None
-    """When that ticket arrived; None without one."""
-    declared: tuple[Demand, ...] | None = None
-    """As that of the ticket, which waits by it again if the slot is not claimed."""
+    ticket: Ticket | None = None
+    """That was handed the slot, and waits as before if that is not claimed; None without one."""
 
     def due(self) -> int | None:
         """Return when it ends unless renewed: the lease's end or the hold's, whichever is first."""

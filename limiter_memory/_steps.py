@@ -13,6 +13,7 @@ from limiter_core.store import log_deferred
 from limiter_core.system_clock import system_clock as time
 from limiter_memory._effects import Effects
 from limiter_memory._machine import Machine
+from limiter_memory._uncontended import QuickMachine
 
 R = TypeVar("R")
 
@@ -43,7 +44,7 @@ class Steps:
         and of a job the claimant."""
         self._unsent: dict[Effects, None] = {}
         """Effects of steps that are not completely sent."""
-        self._machine = Machine()
+        self._machine = QuickMachine()
         self._on_notice_callback: Callable[[Notice], object] | None = None
 
     def _step(self, step: Callable[[Machine, int], R]) -> R:
@@ -139,7 +140,7 @@ class Steps:
         self._unsent.clear()
         self._owner = 0
         self._lock = threading.Lock()  # another thread of the parent may have held it
-        self._machine = Machine()
+        self._machine = QuickMachine()
         self._machine.policies = policies
         for parent in parents:
             if parent.paused or parent.override is not None:

@@ -17,7 +17,7 @@ from limiter_asgi._refusals import (
     send_refusal,
     send_to_nobody,
 )
-from limiter_asgi._view import RequestView
+from limiter_asgi._view import NO_ARGUMENTS, RequestView
 from limiter_core import ConcurrencyLimit, ConfigurationError, Lease, Limiter
 from limiter_core.streams import ClientGone, check_async_limits, hold_for_client
 from limiter_http.refusals import REFUSALS
@@ -87,7 +87,7 @@ class LimitMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        given = None if self._arguments is None else await self._given(scope)
+        given = NO_ARGUMENTS if self._arguments is None else await self._given(scope)
         view = RequestView(scope, given)
         lease: Lease | None = None
         begun_by = ""
@@ -100,7 +100,7 @@ class LimitMiddleware:
                 begun_by = kind
                 has_trailers = message.get("trailers", False)
             await send(message)
-            if kind in _PARTS and not message.get(_PARTS[kind], False):
+            if kind in _PARTS and not message.get(_PARTS[kind]):
                 if lease is not None and (not has_trailers or kind == "http.response.trailers"):
                     await lease.release()
 

@@ -16,7 +16,7 @@ from limiter_core import ArgumentView, KeyDerivationError, register_key_type
 from limiter_core.arguments import function_name_of
 from limiter_http.arguments import ReadArguments, Readers, Reasons
 
-_NONE: Mapping[str, Any] = {}
+NO_ARGUMENTS: Mapping[str, Any] = {}
 
 _ENDPOINTS = (FunctionType, MethodType, functools.partial, type)
 """What routes lead to; a mounted app is an object of its own class."""
@@ -83,13 +83,11 @@ class RequestView(ArgumentView):
 
     adapter = "asgi"
 
-    def __init__(self, scope: Scope, given: Mapping[str, Any] | None = None) -> None:
-        function_name = None
+    def __init__(self, scope: Scope, given: Mapping[str, Any] = NO_ARGUMENTS) -> None:
+        self._arguments = _RequestArguments(scope, given, scope.get("path_params", NO_ARGUMENTS))
+        self.function_name = None
         if "endpoint" in scope and _has_endpoint(scope):
-            function_name = function_name_of(scope["endpoint"])
-        path_params: Mapping[str, Any] = scope.get("path_params") or _NONE
-        arguments = _RequestArguments(scope, given or _NONE, path_params)
-        ArgumentView.__init__(self, arguments, function_name)
+            self.function_name = function_name_of(scope["endpoint"])
 
 
 def _identity_of(user: BaseUser) -> str:
