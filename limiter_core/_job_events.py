@@ -7,6 +7,7 @@ refusal, the removal of the ticket. A delivery that ends otherwise sends nothing
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -140,7 +141,7 @@ class JobEvents:
             return None
         observers = of_process.observers
         if logger.isEnabledFor(logging.WARNING):
-            observers = observers.joined_by(LOG)
+            observers = _with_log(observers)
         return observers if observers.registered else None
 
     def _new(
@@ -158,6 +159,12 @@ class JobEvents:
             is_job=True,
             headers=headers,
         )
+
+
+@functools.lru_cache(maxsize=1)
+def _with_log(observers: ObserverSet) -> ObserverSet:
+    """Return the observers of this process, which seldom change, and the log."""
+    return observers.joined_by(LOG)
 
 
 def _remember(notes: OrderedDict[str, V], ticket: str, note: V) -> V:

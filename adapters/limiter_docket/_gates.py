@@ -79,11 +79,13 @@ class WorkerGates:
     Attributes:
         docket: the docket of the worker.
         settings: those of `set_store`.
+        task_limits: what its tasks have of limits, by the names of their functions.
     """
 
     def __init__(self, docket: Docket) -> None:
         self.docket = docket
         self.settings = _settings.get(docket.name, Settings())
+        self.task_limits: dict[str, Any] = {}
         self._open: dict[Store | None, JobGate] = {}
         self._fetches = True
         self._stack = AsyncExitStack()

@@ -10,6 +10,7 @@ import builtins
 import functools
 import inspect
 import typing
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, cast
@@ -18,6 +19,9 @@ from docket import Docket
 from docket.dependencies import get_annotation_dependencies
 
 from limiter_core import ConfigurationError
+
+_checked = weakref.WeakSet[Callable[..., Any]]()
+"""Functions that are not refused: Docket registers one each time that a task of it is added."""
 
 
 def check_new_tasks(kind: type[Any]) -> None:
@@ -34,7 +38,10 @@ def check_new_tasks(kind: type[Any]) -> None:
     def register_checked(
         docket: Docket, function: Callable[..., Any], *args: Any, **more: Any
     ) -> Any:
-        _check_hints(function, kind)
+        if function not in _checked:
+            _check_hints(function, kind)
+            with suppress(TypeError):  # it cannot be referred to weakly
+                _checked.add(function)
         return register(docket, function, *args, **more)
 
     cast(Any, Docket).register = register_checked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Container, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self, Unpack, cast
+from typing import Any, NamedTuple, Self, Unpack, cast
 
 from docket import Cooldown, Debounce, Docket, Execution, RateLimit, Worker
 from docket.dependencies import (
@@ -99,12 +99,11 @@ class ConcurrencyLimit(Dependency["ConcurrencyLimit"], Lease):
                 if not execution.redelivered:  # else it may hold a lease of its first delivery
                     await gates.drop(execution.key, when_of(execution))
                 return self
-            limits = _limits_of(execution.function, worker, frame.provided)
-            gate = await gates.gate(limits[0].store)
+            found = _task_limits(execution, worker, frame.provided)
+            gate = await gates.gate(found.store)
             run = TaskRun(self, execution, worker)
-            of_core = [each.limit for each in limits]
-            await run.admit(gate, of_core, _view_of(execution), gates.settings.backstop)
-            if not _has_cleanup(execution.function, worker):
+            await run.admit(gate, found.limits, _view_of(execution), gates.settings.backstop)
+            if not found.has_cleanup:
                 run.release_at_completion()
         lease = run.lease
         running = object.__new__(type(self))  # `self` is shared by all calls
@@ -167,6 +166,41 @@ def _made_again(kind: type[ConcurrencyLimit], attributes: dict[str, Any]) -> Con
     limit = object.__new__(kind)
     vars(limit).update(attributes)
     return limit
+
+
+class _TaskLimits(NamedTuple):
+    """What a task has of limits.
+
+    Attributes:
+        function: its function.
+        store: that of its limits, None for the docket's.
+        limits: the limits of it and its worker.
+        has_cleanup: whether something of it may run when its body has ended.
+    """
+
+    function: Callable[..., Any]
+    store: Store | None
+    limits: Sequence[Limit]
+    has_cleanup: bool
+
+
+def _task_limits(execution: Execution, worker: Worker, given: Iterable[str]) -> _TaskLimits:
+    """Return what a task has of limits: looked for once, unless one is given as an argument.
+
+    Raises:
+        ConfigurationError: as of `_limits_of`.
+    """
+    function, name = execution.function, execution.function_name
+    usual = get_dependency_parameters(function).keys().isdisjoint(given)
+    known = gates_of(worker).task_limits
+    found: _TaskLimits | None = known.get(name) if usual else None
+    if found is None or found.function is not function:
+        limits = _limits_of(function, worker, () if usual else tuple(given))
+        store, has_cleanup = limits[0].store, _has_cleanup(function, worker)
+        found = _TaskLimits(function, store, [each.limit for each in limits], has_cleanup)
+        if usual:
+            known[name] = found
+    return found
 
 
 def _limits_of(

@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from limiter_core.requests import KeySnapshot, Presence, Request, from_fields
 from limiter_redis.protocol.forms import Form
@@ -18,13 +18,12 @@ from limiter_redis.protocol.keyspace import Keyspace, redis_keys
 from limiter_redis.protocol.policy_words import Known
 from limiter_redis.protocol.script import FULL, Script
 from limiter_redis.protocol.words import (
-    ANY_TEXT,
-    SAFE,
     id_word,
     key_word,
     label_word,
     microseconds,
     payload_word,
+    quoted,
     word,
 )
 
@@ -90,7 +89,7 @@ def acquire(
             number = policies[name].limit_word(limit, cost, now)
         text += (
             f" {key_word(key)} {number} {cost} {conflict._value_} {priority} "
-            f"{'-' if group is None else '=' + quote(group, safe=SAFE, errors=ANY_TEXT)} "
+            f"{'-' if group is None else '=' + quoted(group)} "
             f"{-1 if max_waiting is None else max_waiting} {word(name)}"
         )
     keys = (demands[0].key,) if len(demands) == 1 else tuple(demand.key for demand in demands)

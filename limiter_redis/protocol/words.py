@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import re
 from urllib.parse import quote, unquote
 
 from limiter_core.requests import Presence
@@ -22,6 +23,19 @@ _PRINTED = "".join(map(chr, range(ord("!"), ord("~") + 1))).replace("{", "").rep
 """What stands in a word for a key as it is: braces would end the hash tag."""
 
 
+_IS_PLAIN = re.compile(r"[\w.~:@+/=,-]*", re.ASCII).fullmatch
+_CODES = {code: quote(chr(code), safe=SAFE) for code in range(128)}
+
+
+def quoted(text: str) -> str:
+    """Return text as `quote` does with `SAFE`, which takes three times as long for ASCII."""
+    if _IS_PLAIN(text):
+        return text
+    if text.isascii():
+        return text.translate(_CODES)
+    return quote(text, safe=SAFE, errors=ANY_TEXT)
+
+
 def microseconds(duration: float) -> int:
     """Return a duration as the script counts it."""
     return round(duration * 1_000_000)
@@ -34,8 +48,7 @@ def seconds(field: str) -> float | None:
 
 def id_word(request_id: str) -> str:
     """Return an id, which may be any text, as one word; that of a limiter is one."""
-    plain = request_id.isascii() and request_id.replace("-", "").isalnum()
-    return request_id if plain else quote(request_id, safe=SAFE, errors=ANY_TEXT)
+    return quoted(request_id)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -47,7 +60,7 @@ def key_word(key: str) -> str:
 @functools.lru_cache(maxsize=1024)
 def word(text: str) -> str:
     """Return text as one word of printable ASCII; "-" stands for none."""
-    return "%2D" if text == "-" else quote(text, safe=SAFE, errors=ANY_TEXT) or "-"
+    return "%2D" if text == "-" else quoted(text) or "-"
 
 
 def label_word(label: str) -> str:
