@@ -59,8 +59,9 @@ async def without(amount: Decimal, call: Callable[[Decimal], int], more: no.such
 def test_a_limit_beside_a_hint_that_cannot_be_resolved_is_refused(function: Any, how: Any) -> None:
     """Docket sees none of the function's hints then, and would run its tasks without the limit."""
     docket = Docket(name="shop", url="memory://")
-    with pytest.raises(ConfigurationError, match=r"cannot be resolved \(name 'Decimal' is not"):
-        how(docket, function)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=r"cannot be resolved \(name 'Decimal' is not"):
+            how(docket, function)
     assert function.__name__ not in docket.tasks
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
@@ -18,7 +19,7 @@ from limiter_core._checks import short_label
 from limiter_core.requests import Demand, Granted, Notice, Queued, Request
 from limiter_core.tracing import labelled
 from limiter_redis import RedisStore
-from limiter_redis.protocol.words import label_word, unword, word
+from limiter_redis.protocol.words import ANY_TEXT, SAFE, id_word, label_word, unword, word
 
 from ._fake_time import FAKED, TIME_KEY, ServerClock
 from ._servers import Server
@@ -220,6 +221,12 @@ def test_a_label_and_its_trace_are_one_word(label: str, trace: str) -> None:
         assert label_word(text) == word(text)
         assert not set(label_word(text)) & set(" \n\x1f{}")
         assert unword(label_word(text)) == text
+
+
+@thorough
+@given(texts | st.text(st.characters(max_codepoint=127)))
+def test_an_id_is_quoted_as_a_part_of_a_url(text: str) -> None:
+    assert id_word(text) == quote(text, safe=SAFE, errors=ANY_TEXT)
 
 
 def test_traces_push_no_names_out_of_the_cache() -> None:
