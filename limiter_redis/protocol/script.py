@@ -41,6 +41,9 @@ _STEPS = (
 _COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
 """Lines of comments: the server gets none, so it has a fifth less to compile and to keep."""
 
+_NAME = re.compile(r"^--- (\w+)\n", re.MULTILINE)
+"""The line before each file in the one that a wheel has."""
+
 _FUNCTION = re.compile(
     r"^function (?P<group>[a-z]+)\.(?P<name>[a-z_]+)(?P<rest>\([^\n]* end$|\(.*?^end$)",
     re.MULTILINE | re.DOTALL,
@@ -126,7 +129,8 @@ _REFUSES_NOTHING = "local function refusal() return nil end\n"
 
 
 def _load() -> str:
-    general = "\n".join(_read(name) for name in _SHARED + _STEPS)
+    files = _read()
+    general = "\n".join(files[name] for name in _SHARED + _STEPS)
     made: dict[str, str] = {}
     for each in _FUNCTION.finditer(general):
         made.setdefault(each["group"], "")
@@ -136,13 +140,20 @@ def _load() -> str:
     groups = "".join(f"if group == '{group}' then\n{made[group]}end\n" for group in made)
     make = f"local function make(group, name)\n{groups}end\n"
     return "\n".join(
-        (_read("entry"), _read("contended"), _FUNCTION.sub("", general), make, _read("run"))
+        (files["entry"], files["contended"], _FUNCTION.sub("", general), make, files["run"])
     )
 
 
-def _read(name: str) -> str:
-    file = resources.files("limiter_redis.protocol") / "lua" / f"{name}.lua"
-    return _COMMENT.sub("", file.read_text("utf-8"))
+def _read() -> dict[str, str]:
+    """Return the files in lua/ by their names, without comments. In a wheel they are one."""
+    folder = resources.files("limiter_redis.protocol") / "lua"
+    together = folder / "together.lua"
+    if together.is_file():
+        _, *parts = _NAME.split(together.read_text("utf-8"))
+        return dict(zip(parts[::2], parts[1::2], strict=True))
+    names = ("entry", "contended", *_SHARED, *_STEPS, "run")
+    texts = ((folder / f"{name}.lua").read_text("utf-8") for name in names)
+    return {name: _COMMENT.sub("", text) for name, text in zip(names, texts, strict=True)}
 
 
 SCRIPT = Script.of(_load())
