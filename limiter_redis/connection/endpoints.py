@@ -119,7 +119,6 @@ class ClusterEndpoint:
         self.remap = remap
         self._address = _without(address, "host", "port", "db")
         self._address.setdefault("socket_connect_timeout", CONNECT_TIMEOUT)
-        self._address["protocol"] = 2  # under 3, redis-py keeps some replies to itself
         self.timeout: float = address["socket_timeout"]
         self.database = 0
         scheme = "rediss" if address.get("ssl") else "redis"

@@ -62,6 +62,10 @@ def _driver_settings() -> dict[str, Any]:
 _DRIVER = _driver_settings()
 """Says in `CLIENT LIST` which connections are our own."""
 
+_PROTOCOL = 2
+"""Not 3: HELLO, which asks for it, takes a round trip, and some proxies do not have it; and redis-py
+keeps some replies to itself."""
+
 
 class Credentials(redis.CredentialProvider):
     """A user's credentials, for connections of our own: asked for when one is made.
@@ -158,8 +162,13 @@ def sync_client(address: dict[str, Any], *, socket_timeout: float) -> redis.Redi
 
 def quiet_sync_settings(address: dict[str, Any], socket_timeout: float) -> dict[str, Any]:
     """Return the settings of connections for threads that do not retry."""
-    settings = for_threads(address)
-    return {**_DRIVER, **settings, "socket_timeout": socket_timeout, "retry": Retry(NoBackoff(), 0)}
+    return {
+        **_DRIVER,
+        **for_threads(address),
+        "protocol": _PROTOCOL,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": socket_timeout,
+    }
 
 
 def async_client(address: dict[str, Any]) -> redis.asyncio.Redis:
@@ -179,7 +188,7 @@ def quiet_async_settings(address: dict[str, Any]) -> dict[str, Any]:
     return {
         **_DRIVER,
         **for_event_loops(address),
-        "protocol": 2,
+        "protocol": _PROTOCOL,
         "retry": AsyncRetry(NoBackoff(), 0),
         "socket_timeout": None,
     }

@@ -27,6 +27,7 @@ from redis.exceptions import (
 )
 
 from limiter_core.errors import StoreError, StoreUnavailable
+from limiter_redis.protocol.forms import takes_no_scripts
 
 NOT_READABLE = (
     ValueError,
@@ -116,6 +117,11 @@ def store_error(error: Exception, where: str, operations: Sequence[About] = ()) 
             f"the server at {where} is a node of a cluster, and the keys lie on another: give the "
             "store the URL redis+cluster://host:port in place of redis://host:port, or a "
             "RedisCluster as its client"
+        )
+    elif isinstance(error, ResponseError) and takes_no_scripts(error):
+        ours = StoreError(
+            f"the server at {where}, or a proxy before it, refuses scripts: {error}. A store needs "
+            "the command FCALL, or EVALSHA and EVAL"
         )
     else:
         about = ""
