@@ -268,11 +268,16 @@ class Call:
         """Whether so much time passed around the answer that its lease may be over: it asks again.
 
         The thread was held up, before the request was sent or after the reply came, as the others
-        of a greenlet's are that computes. The store may have begun the lease long after that.
+        of a greenlet's are that computes. The store may have begun the lease long after that. The
+        last question is the one that was asked when the caller's patience had ended. Where a store
+        itself says that a lease is over, it is.
         """
-        if self.loss is not None or self.ends_at is None or self.now() < self.ends_at:
+        granted, ends_at = self.granted, self.ends_at
+        if granted is None or not granted.expires_in or ends_at is None or self.now() < ends_at:
             return False
-        return self.granted is not None and self.granted.expires_in != 0.0
+        deadline = self.request.deadline
+        asked_at = ends_at - granted.expires_in
+        return self.loss is None and (deadline is None or asked_at < deadline)
 
     def fencing_tokens(self) -> Mapping[str, int]:
         """Return the token per key."""

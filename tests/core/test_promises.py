@@ -96,6 +96,23 @@ async def test_a_call_that_was_held_up_for_longer_than_its_lease_asks_again() ->
         assert store.seconds == []
 
 
+async def test_one_that_is_always_held_up_asks_last_when_its_patience_has_ended() -> None:
+    limit = ConcurrencyLimit(LIMIT_BY.constant("one"), timeout=2.0)
+    for seconds in ([3.0, 0.0], [1.5, 1.5, 0.0]):
+        store = BusyProcess(list(seconds))
+        await (await Limiter(store).acquire(limit)).release()
+        again = BusyProcess(list(seconds))
+        SyncLimiter(again).acquire(limit).release()
+        assert store.seconds == again.seconds == []
+    for world in (Limiter, SyncLimiter):
+        store = BusyProcess([1.5] * 5)
+        with pytest.raises(LeaseLost):
+            waiting: Any = world(store).acquire(limit)
+            await waiting  # in a thread it was raised before
+        assert store.seconds == [1.5] * 2
+        assert store.inspect("one").in_use == 0
+
+
 async def test_a_lease_that_is_renewed_before_its_waiter_continues_lives() -> None:
     await holds(BusyProcess([], renewed=True))
     holds_in_a_thread(BusyProcess([], renewed=True))
