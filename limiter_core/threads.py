@@ -181,30 +181,28 @@ class SystemThread:
 
     def _run(self) -> None:
         self._ident = current_system_thread()
-        if are_green():
-            _system_threads.add(self._ident)
         try:
             self._target()
         finally:
             self._ended = True
-            _system_threads.discard(self._ident)
             if _gevent() is not None:
                 import_module("gevent").get_hub().destroy(destroy_loop=True)
 
 
-_system_threads: set[int] = set()
-"""What identifies those of this package that run now, where threads are green."""
+_first_thread = current_system_thread()
+"""The thread of the system that imported this: if any, it is the one in which greenlets run."""
 
 
 def start_bare_thread(target: Callable[[], object]) -> None:
     """Start a thread, or a greenlet where threads are green; for finalizers: it takes no lock.
 
-    In a thread of the system no greenlet would ever run: there it is another such thread.
+    In any other thread of the system, be it one of ours or of a pool of the user's, a greenlet may
+    never run: there it is another such thread.
 
     Raises:
         RuntimeError: no thread can begin.
     """
-    if _system_threads and current_system_thread() in _system_threads:
+    if are_green() and current_system_thread() != _first_thread:
         SystemThread(target, "limiter-background").start()
     else:
         _thread.start_new_thread(target, ())

@@ -40,7 +40,7 @@ def goes_well(url: str, library: str, when: str) -> None:
                 assert said() == f"{pair} first second free"
             assert said() == "crowd served"
             assert said() == "collect 2"
-            assert said() == "later True"
+            assert said() == "later True True"
             assert said() == "asks"
             lease = limiter.acquire(ONE, timeout=5)
             worker.stdin.write("\n")

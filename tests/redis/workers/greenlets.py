@@ -140,10 +140,10 @@ def collect(limiter):
     return len(done)
 
 
-def later():
+def later(begin):
     """What a thread of the system has done in the background, as a finalizer in it does."""
     done, started = [], time.monotonic()
-    system(lambda: do_later(lambda: done.append(1)))
+    begin(lambda: do_later(lambda: done.append(1)))
     while not done and time.monotonic() < started + 10:
         time.sleep(0.01)
     return bool(done)
@@ -155,6 +155,18 @@ def green(work):
 
 def system(work):
     SystemThread(work, "system").start()
+
+
+def pooled(work):
+    """In a thread of the system that belongs to the library, as its users have it."""
+    if library == "gevent":
+        import gevent
+
+        gevent.get_hub().threadpool.apply(work)
+    else:
+        from eventlet import tpool
+
+        tpool.execute(work)
 
 
 with SyncLimiter(url) as limiter:
@@ -175,7 +187,7 @@ with SyncLimiter(url) as limiter:
         say(name, order, "free" if len(beats) > 5 else f"stopped: {len(beats)} beats")
     say("crowd", crowd(limiter))
     say("collect", collect(limiter))
-    say("later", later())
+    say("later", later(system), later(pooled))
     say("asks")
     sys.stdin.readline()
     with limiter.hold(ONE, timeout=10):
