@@ -41,6 +41,9 @@ _OPTION = re.compile(r"([?&;#][^=&;#]*=)([^&;#]*)")
 
 _NO_SECRETS = ("db", "namespace")
 
+_LONGEST = 200
+"""Characters of what was given that an error shows."""
+
 _openers: dict[str, Callable[[str], object]] = {}
 """Functions that were found before: to look through the metadata of all packages is slow."""
 
@@ -58,7 +61,7 @@ def open_store(given: str | Store) -> Store:
         return given
     if not isinstance(url, str):
         raise ConfigurationError(
-            f'a limiter needs a store or its URL, such as "memory://", got {given!r}'
+            f'a limiter needs a store or its URL, such as "memory://", got a {type(url).__name__}'
         )
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -90,7 +93,7 @@ def _find(scheme: str, url: str) -> Callable[[str], object]:
     added: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=STORES)}
     if scheme not in added:
         raise ConfigurationError(
-            f"no store knows the URL scheme {scheme!r} of {without_secrets(url)!r}; "
+            f"no store knows the URL scheme {scheme[:_LONGEST]!r} of {without_secrets(url)!r}; "
             f"installed are: {', '.join(sorted({*BUILT_IN, *added}))}"
         )
     opener: Callable[[str], object] = added[scheme].load()
@@ -106,7 +109,8 @@ def without_secrets(url: str) -> str:
     if at:
         scheme, separator, _ = head.partition("://")
         head = f"{scheme}://***@" if separator else "***@"
-    return (head if at else "") + _OPTION.sub(_hide, tail)
+    shown = (head if at else "") + _OPTION.sub(_hide, tail)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
 
 
 def _hide(option: re.Match[str]) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from limiter_core.errors import ConfigurationError, StoreUnavailable
 from limiter_redis.protocol import commands
+from limiter_redis.protocol.errors import brief
 
 
 class MinReplicas(NamedTuple):
@@ -42,7 +43,7 @@ def checked_min_replicas(given: object) -> MinReplicas | None:
         case _:
             raise ConfigurationError(
                 "min_replicas is a pair: how many replicas (1 or more), and the seconds they may "
-                f"take, as in (1, 0.1); got {given!r}"
+                f"take, as in (1, 0.1); got {brief(given)}"
             )
 
 
@@ -58,8 +59,7 @@ def min_replicas_of(query: dict[str, str]) -> tuple[int, float] | None:
         return int(query["min_replicas"]), float(query.get("min_replicas_timeout", "0.1"))
     except (KeyError, ValueError):
         raise ConfigurationError(
-            "a URL asks for replicas by min_replicas=1&min_replicas_timeout=0.1 (in seconds), got "
-            f"{query!r}"
+            "a URL asks for replicas by min_replicas=1&min_replicas_timeout=0.1 (in seconds)"
         ) from None
 
 

@@ -63,8 +63,8 @@ _DRIVER = _driver_settings()
 """Says in `CLIENT LIST` which connections are our own."""
 
 _PROTOCOL = 2
-"""Not 3: HELLO, which asks for it, takes a round trip, and some proxies do not have it; and redis-py
-keeps some replies to itself."""
+"""Not 3: HELLO, which asks for it, takes a round trip, and some proxies do not have it; and under 3
+redis-py keeps some replies to itself."""
 
 
 class Credentials(redis.CredentialProvider):

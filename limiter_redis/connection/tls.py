@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,11 @@ from limiter_core.errors import ConfigurationError
 REQUIREMENTS = ("required", "optional", "none")
 """What `ssl_cert_reqs` may be; Celery writes `CERT_REQUIRED`."""
 
+_MODES: dict[int, str] = {mode.value: mode.name for mode in ssl.VerifyMode}
+
 _CERTIFICATE = "the server's certificate"
+
+_LONGEST_PATH = 255
 
 
 def tls_options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,13 +85,13 @@ def _requirement(given: object) -> str:
     """Return what is required of the server's certificate, in redis-py's words."""
     if given is None:
         return "none"
-    if isinstance(given, ssl.VerifyMode | int):
-        given = ssl.VerifyMode(given).name
+    if isinstance(given, int):
+        given = _MODES.get(given)
     said = str(given).lower().removeprefix("cert_")
     if said not in REQUIREMENTS:
         raise ConfigurationError(
-            f"ssl_cert_reqs says what is asked of {_CERTIFICATE}: "
-            f"{', '.join(REQUIREMENTS)}; got {given!r}"
+            f"ssl_cert_reqs says what is asked of {_CERTIFICATE}, and can be one of: "
+            f"{', '.join(REQUIREMENTS)}"
         )
     return said
 
@@ -95,10 +99,10 @@ def _requirement(given: object) -> str:
 def _check(options: Mapping[str, Any]) -> None:
     """Make a context of options, as redis-py does for each connection, to see that it can be."""
     for name in ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs"):
-        if name in options and not Path(options[name]).is_file():
-            raise ConfigurationError(f"{name} is no file: {options[name]!r}")
-    if "ssl_ca_path" in options and not Path(options["ssl_ca_path"]).is_dir():
-        raise ConfigurationError(f"ssl_ca_path is no folder: {options['ssl_ca_path']!r}")
+        if name in options:
+            _check_path(name, options[name], "file", Path.is_file)
+    if "ssl_ca_path" in options:
+        _check_path("ssl_ca_path", options["ssl_ca_path"], "folder", Path.is_dir)
     if "ssl_keyfile" in options and "ssl_certfile" not in options:
         raise ConfigurationError("ssl_keyfile is the key of a certificate: give ssl_certfile, too")
     if "ssl_validate_ocsp" in options and "ssl_validate_ocsp_stapled" in options:
@@ -106,6 +110,19 @@ def _check(options: Mapping[str, Any]) -> None:
             "of ssl_validate_ocsp and ssl_validate_ocsp_stapled only one can be asked for"
         )
     _check_context(tuple(sorted((name, options[name]) for name in options if name in _CHECKED)))
+
+
+def _check_path(name: str, given: Any, kind: str, is_one: Callable[[Path], bool]) -> None:
+    try:
+        if is_one(Path(given)):
+            return
+    except (OSError, ValueError, TypeError):  # too long, a null character, no path
+        pass
+    said = str(given)
+    # The text of a key, where its path is wanted, is shown to nobody.
+    if len(said) <= _LONGEST_PATH and said.isprintable() and "-----" not in said:
+        raise ConfigurationError(f"{name} is no {kind}: {said!r}")
+    raise ConfigurationError(f"{name} is no {kind}: it takes a path, not what would stand there")
 
 
 _CHECKED = frozenset(
@@ -149,4 +166,6 @@ def _check_context(items: tuple[tuple[str, Any], ...]) -> None:
         hint = ""
         if named.startswith("ssl_certfile"):
             hint = " (they have to be PEM, belong together, and ssl_password has to open the key)"
-        raise ConfigurationError(f"{named} cannot be used{hint}: {error}") from None
+        # What others than OpenSSL say repeats what was given.
+        why = f": {error}" if isinstance(error, ssl.SSLError) else ""
+        raise ConfigurationError(f"{named} cannot be used{hint}{why}") from None

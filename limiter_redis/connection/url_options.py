@@ -6,6 +6,7 @@ import difflib
 import functools
 import inspect
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -87,7 +88,7 @@ def check_options(base: str, kind: str, query: str) -> None:
     known = allowed(base, kind)
     for name, times in Counter(name for name, _ in given).items():
         if name not in known:
-            _refuse(name, base, kind)
+            _refuse(name, base, kind, shows=_may_be_shown(name, given))
         if times > 1:
             raise ConfigurationError(f"the URL has the option {name!r} {times} times")
     options = dict(given)
@@ -105,7 +106,13 @@ def knows_all(base: str, kind: str, query: str) -> bool:
     return all(name in allowed(base, kind) for name, _ in parse_qsl(query, keep_blank_values=True))
 
 
-def _refuse(name: str, base: str, kind: str) -> None:
+def _may_be_shown(name: str, given: list[tuple[str, str]]) -> bool:
+    """Whether what stands where an option is named is no part of a password, with a "&" in it."""
+    beside_a_password = any(each.endswith("password") and each != name for each, _ in given)
+    return not beside_a_password and re.fullmatch(r"\w{1,40}", name) is not None
+
+
+def _refuse(name: str, base: str, kind: str, *, shows: bool) -> None:
     scheme = f"{base}+{kind}" if kind else base
     if name in allowed("rediss", kind):
         with_tls = f"rediss+{kind}" if kind else "rediss"
@@ -113,10 +120,11 @@ def _refuse(name: str, base: str, kind: str) -> None:
             f"the URL's option {name!r} is for TLS: begin it with {with_tls}://, not {scheme}://"
         )
     known = allowed(base, kind)
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name[:100], known, n=1)
     meant = f" (did you mean {close[0]!r}?)" if close else ""
+    named = f": {name!r}" if shows else ""
     raise ConfigurationError(
-        f"the URL has an option that a store does not know: {name!r}{meant}; "
+        f"the URL has an option that a store does not know{named}{meant}; "
         f"with {scheme}:// there are: {', '.join(known)}"
     )
 

@@ -20,8 +20,10 @@ from limiter_redis.connection.settings import (
     not_a_url,
 )
 from limiter_redis.connection.url_options import OF_SENTINELS, check_options, knows_all
+from limiter_redis.protocol.errors import brief
 
 _SENTINEL_PORT, _PORT = 26379, 6379
+_DIGITS = 9
 _SEVERAL = ("", "cluster", "sentinel")
 _KINDS_OF = {"redis": _SEVERAL, "rediss": _SEVERAL, "unix": ("",)}
 
@@ -71,9 +73,9 @@ def endpoint_of_url(url: str) -> Endpoint:
 def _check_database(head: str, query: str) -> None:
     """Refuse a path that is no database: redis-py takes what it can of it, and is silent."""
     path = head.partition("/")[2].removesuffix("/")
-    if path and not (path.isascii() and path.isdecimal()):
+    if path and not (path.isascii() and path.isdecimal() and len(path) <= _DIGITS):
         raise ConfigurationError(
-            f'behind host and port stands the number of a database, "/0"; got {"/" + path!r}'
+            f'behind host and port stands the number of a database, "/0"; got {brief("/" + path)}'
         )
     option = dict(parse_qsl(query)).get("db")
     if path and option is not None and int(option) != int(path):
@@ -115,7 +117,7 @@ def _address(base: str, node: Node, who: str, path: str, query: str) -> dict[str
 def _cluster_of_url(base: str, rest: str) -> ClusterEndpoint:
     nodes, who, path, query = _split(rest, _PORT, CLUSTER_URL)
     if path not in ("", "0"):
-        raise ConfigurationError(f"a cluster has one database, 0, got {path!r}")
+        raise ConfigurationError(f"a cluster has one database, 0, got {brief(path)}")
     return ClusterEndpoint(nodes, _address(base, nodes[0], who, "", query))
 
 

@@ -74,6 +74,8 @@ def may_be_on_its_way(error: BaseException) -> bool:
     return True
 
 
+_LONGEST_SHOWN = 200
+
 UNAVAILABLE = (
     ConnectionError,
     TimeoutError,
@@ -139,6 +141,12 @@ def _says_cluster(error: Exception) -> bool:
 
 class Unreadable(ResponseError):
     """A reply that is none of the script's: of another type, or with too few lines."""
+
+
+def brief(given: object) -> str:
+    """Return what a user gave as an error shows it, of a length that nobody can stretch."""
+    text = repr(given)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def unreadable_record(said: str, key: str) -> StoreError:

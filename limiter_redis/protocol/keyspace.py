@@ -16,6 +16,7 @@ import functools
 import re
 
 from limiter_core.errors import ConfigurationError
+from limiter_redis.protocol.errors import brief
 
 LONGEST = 128
 """Characters of a namespace at the most."""
@@ -111,15 +112,15 @@ def checked_namespace(given: object) -> str:
         ConfigurationError: it cannot be one.
     """
     if not isinstance(given, str) or not 1 <= len(given) <= LONGEST or not given.isprintable():
-        raise ConfigurationError(f"{_ALLOWED}; got {given!r}")
+        raise ConfigurationError(f"{_ALLOWED}; got {brief(given)}")
     before, brace, behind = given.partition("{")
     tag, end, rest = behind.partition("}")
     if not brace and "}" not in before:
         return given
     if not end or not tag or any(each in part for each in "{}" for part in (before, tag, rest)):
-        raise ConfigurationError(f"{_ALLOWED}; got {given!r}")
+        raise ConfigurationError(f"{_ALLOWED}; got {brief(given)}")
     if not rest:
-        raise ConfigurationError(f"{_ALLOWED}; got {given!r}, with nothing behind the tag")
+        raise ConfigurationError(f"{_ALLOWED}; got {brief(given)}, with nothing behind the tag")
     word = rest[1:].partition(":")[0]
     if rest.startswith(":") and word in _KINDS:
         raise ConfigurationError(

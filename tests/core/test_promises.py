@@ -106,9 +106,9 @@ async def test_one_that_is_always_held_up_asks_last_when_its_patience_has_ended(
         assert store.seconds == again.seconds == []
     for world in (Limiter, SyncLimiter):
         store = BusyProcess([1.5] * 5)
+        acquire: Any = world(store).acquire
         with pytest.raises(LeaseLost):
-            waiting: Any = world(store).acquire(limit)
-            await waiting  # in a thread it was raised before
+            await acquire(limit)  # in a thread it is raised before it would be waited for
         assert store.seconds == [1.5] * 2
         assert store.inspect("one").in_use == 0
 

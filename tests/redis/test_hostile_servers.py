@@ -165,9 +165,8 @@ async def test_a_proxy_that_takes_no_scripts(kind: str) -> None:
 
 def test_a_proxy_that_knows_one_protocol(kind: str) -> None:
     """No connection of our own asks for another."""
-    with OldProxy(b"HELLO") as server:
-        with SyncLimiter(RedisStore(url_of(server, kind))) as limiter:
-            limiter.acquire(BY_ID, {"id": 1}).release()
+    with OldProxy(b"HELLO") as server, SyncLimiter(RedisStore(url_of(server, kind))) as limiter:
+        limiter.acquire(BY_ID, {"id": 1}).release()
 
 
 class NoLibrary(HostileServer):
