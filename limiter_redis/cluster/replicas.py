@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from limiter_core.errors import ConfigurationError, StoreUnavailable
 from limiter_redis.protocol import commands
-from limiter_redis.protocol.errors import brief
+from limiter_redis.protocol.keyspace import brief
 
 
 class MinReplicas(NamedTuple):

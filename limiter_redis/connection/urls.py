@@ -20,7 +20,7 @@ from limiter_redis.connection.settings import (
     not_a_url,
 )
 from limiter_redis.connection.url_options import OF_SENTINELS, check_options, knows_all
-from limiter_redis.protocol.errors import brief
+from limiter_redis.protocol.keyspace import brief
 
 _SENTINEL_PORT, _PORT = 26379, 6379
 _DIGITS = 9

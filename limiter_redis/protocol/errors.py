@@ -19,6 +19,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     ConnectionError,  # noqa: A004  (redis-py's own)
+    NoScriptError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -27,7 +28,6 @@ from redis.exceptions import (
 )
 
 from limiter_core.errors import StoreError, StoreUnavailable
-from limiter_redis.protocol.forms import takes_no_scripts
 
 NOT_READABLE = (
     ValueError,
@@ -74,8 +74,6 @@ def may_be_on_its_way(error: BaseException) -> bool:
     return True
 
 
-_LONGEST_SHOWN = 200
-
 UNAVAILABLE = (
     ConnectionError,
     TimeoutError,
@@ -90,6 +88,10 @@ _PASSING = re.compile(
     r"(?:^|: -?)(?:BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|READONLY|TRYAGAIN) "
 )
 """How the errors of a server begin, also within a script, that is not itself for a while."""
+
+
+_NO_SCRIPTS = re.compile(r"\beval(?:sha)?\b", re.IGNORECASE)
+"""What is tried last, in what a server or a proxy says of a command that it does not have."""
 
 
 class About(Protocol):
@@ -120,7 +122,7 @@ def store_error(error: Exception, where: str, operations: Sequence[About] = ()) 
             "store the URL redis+cluster://host:port in place of redis://host:port, or a "
             "RedisCluster as its client"
         )
-    elif isinstance(error, ResponseError) and takes_no_scripts(error):
+    elif _refuses_scripts(error):
         ours = StoreError(
             f"the server at {where}, or a proxy before it, refuses scripts: {error}. A store needs "
             "the command FCALL, or EVALSHA and EVAL"
@@ -139,14 +141,13 @@ def _says_cluster(error: Exception) -> bool:
     return isinstance(error, AskError) or "CROSSSLOT" in said or "non local key" in said
 
 
+def _refuses_scripts(error: Exception) -> bool:
+    is_answer = isinstance(error, ResponseError) and not isinstance(error, NoScriptError)
+    return is_answer and _NO_SCRIPTS.search(str(error)) is not None
+
+
 class Unreadable(ResponseError):
     """A reply that is none of the script's: of another type, or with too few lines."""
-
-
-def brief(given: object) -> str:
-    """Return what a user gave as an error shows it, of a length that nobody can stretch."""
-    text = repr(given)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def unreadable_record(said: str, key: str) -> StoreError:

@@ -69,12 +69,6 @@ def may_call_no_script(error: Exception) -> bool:
     return isinstance(error, NoPermissionError) and "'eval" in str(error).lower()
 
 
-def takes_no_scripts(error: Exception) -> bool:
-    """Whether a server, or a proxy before it, does not have the last form, either."""
-    said = str(error).lower()
-    return "eval" in said and _NO_COMMAND.search(said) is not None
-
-
 def is_loaded(reply: object) -> bool:
     """Whether the reply to FUNCTION LOAD says that the library is there."""
     return not isinstance(reply, Exception) or "already exists" in str(reply)

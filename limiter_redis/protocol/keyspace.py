@@ -16,7 +16,6 @@ import functools
 import re
 
 from limiter_core.errors import ConfigurationError
-from limiter_redis.protocol.errors import brief
 
 LONGEST = 128
 """Characters of a namespace at the most."""
@@ -103,6 +102,15 @@ def redis_keys(opening: str, key: str) -> tuple[str, str, str]:
     head = f"{opening}{scope}}}"
     tail = f":{rest}" if slash else ""
     return f"{head}:state{tail}", f"{head}:ends{tail}", f"{head}:queue{tail}"
+
+
+_LONGEST_SHOWN = 200
+
+
+def brief(given: object) -> str:
+    """Return what a user gave as an error shows it, of a length that nobody can stretch."""
+    text = repr(given)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def checked_namespace(given: object) -> str:
