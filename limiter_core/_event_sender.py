@@ -65,7 +65,9 @@ class EventSender:
             self._send(event)
 
     def _send(self, event: Event) -> None:
-        self._send_to(self._observers.registered, event)
+        """Send what happens to few calls."""
+        observers = self._observers
+        self._send_to(observers.registered + observers.rare, event)
 
     def _send_to(self, observers: Sequence[Registration], event: Event) -> None:
         """Send an event, and never before an earlier one of the same call."""

@@ -141,7 +141,7 @@ class JobEvents:
             return None
         observers = of_process.observers
         if logger.isEnabledFor(logging.WARNING):
-            observers = _with_log(observers)
+            return _with_log(observers, losses_only=not logger.isEnabledFor(logging.INFO))
         return observers if observers.registered else None
 
     def _new(
@@ -161,10 +161,10 @@ class JobEvents:
         )
 
 
-@functools.lru_cache(maxsize=1)
-def _with_log(observers: ObserverSet) -> ObserverSet:
+@functools.lru_cache(maxsize=2)
+def _with_log(observers: ObserverSet, *, losses_only: bool) -> ObserverSet:
     """Return the observers of this process, which seldom change, and the log."""
-    return observers.joined_by(LOG)
+    return observers.with_rare(LOG) if losses_only else observers.joined_by(LOG)
 
 
 def _remember(notes: OrderedDict[str, V], ticket: str, note: V) -> V:

@@ -187,20 +187,29 @@ class ObserverSet:
         registered: all of them, in the order in which they were added.
         counters: those that count what happens to most calls.
         others: those that are sent an event for it.
+        rare: beside all others, those that are sent only what happens to few calls: a loss, and an
+            outcome without a slot.
     """
 
-    __slots__ = ("counters", "others", "registered")
+    __slots__ = ("counters", "others", "rare", "registered")
 
-    def __init__(self, registered: tuple[Registration, ...] = ()) -> None:
+    def __init__(
+        self, registered: tuple[Registration, ...] = (), rare: tuple[Registration, ...] = ()
+    ) -> None:
         if len(registered) > 1:
             registered = _without_doubles(registered)
         self.registered = registered
+        self.rare = rare
         self.counters = tuple(each for each in registered if each.counter is not None)
         self.others = tuple(each for each in registered if each.counter is None)
 
     def joined_by(self, *registered: Registration) -> ObserverSet:
         """Return these observers and others."""
-        return ObserverSet((*self.registered, *registered)) if registered else self
+        return ObserverSet((*self.registered, *registered), self.rare) if registered else self
+
+    def with_rare(self, *rare: Registration) -> ObserverSet:
+        """Return these observers, and others that are sent only what happens to few calls."""
+        return ObserverSet(self.registered, rare)
 
 
 def _without_doubles(registered: tuple[Registration, ...]) -> tuple[Registration, ...]:
