@@ -167,9 +167,10 @@ class ObservedCall(EventSender):
         if self._began is not None:
             return
         self._began = self._now()
+        observers: Sequence[Registration] = self._observers.registered
         if self._observers.counters and not self._is_job:
             self._count_wait(answer.key)
-        observers = self._without_counters_of_wait()
+            _, observers = self._observers_of_wait()
         if observers:
             waits = events.Queued(
                 **self._common(),
@@ -191,13 +192,13 @@ class ObservedCall(EventSender):
             name = names[keys.index(key)] if key in keys else name
         self._waits = begin_waits(self._observers.counters, name, self._adapter)
 
-    def _without_counters_of_wait(self) -> Sequence[Registration]:
-        """Return the observers that are sent the events of its wait."""
-        registered = self._observers.registered
-        if len(self._waits) == len(registered):
-            return ()
-        counters = [counter for counter, _ in self._waits]
-        return [each for each in registered if each not in counters]
+    def _observers_of_wait(self) -> tuple[Sequence[Registration], Sequence[Registration]]:
+        """Return the observers that count its wait, and those that are sent the events of it."""
+        registered, waits = self._observers.registered, self._waits
+        if len(waits) == len(registered):
+            return registered, ()
+        counters = [counter for counter, _ in waits]
+        return counters, [each for each in registered if each not in counters]
 
     def waiting_for_each_other(self, ring: tuple[str, ...], ring_keys: tuple[str, ...]) -> None:
         """Send that it is in a ring of calls that wait for each other."""
@@ -231,7 +232,7 @@ class ObservedCall(EventSender):
         if self._began is None and not call.waited:
             counters, observers = self._observers.counters, self._observers.others
         elif waits:
-            counters, observers = [each for each, _ in waits], self._without_counters_of_wait()
+            counters, observers = self._observers_of_wait()
         else:
             observers = self._observers.registered
         try:

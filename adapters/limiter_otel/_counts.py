@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from threading import RLock
-from weakref import WeakSet
+from weakref import ref
 
 from limiter_otel._sample import Sample
 
@@ -21,6 +22,8 @@ _MOST_COMBINATIONS = 1000
 
 Attributes = Mapping[str, str]
 
+_numbers = itertools.count()
+
 
 class Series:
     """The counts of one limit name and one adapter.
@@ -29,8 +32,8 @@ class Series:
         name: of the limit.
         attributes: its name, and its adapter if there is one.
         granted: the number of grants.
-        held: leases that are held.
-        waiting: the waits of calls.
+        ended: the number of granted leases that have ended, or are not counted any more.
+        waiting: what ends the waits of calls, by a number for each.
         is_waited_for: whether any has waited: so these are calls, and no jobs.
         calls: the number of other outcomes, by outcome.
         lost: the number of lost leases, by reason.
@@ -42,8 +45,8 @@ class Series:
         "_with_outcome",
         "attributes",
         "calls",
+        "ended",
         "granted",
-        "held",
         "holds",
         "is_waited_for",
         "lost",
@@ -56,8 +59,8 @@ class Series:
         self.name = name
         self.attributes = {NAME: name} if adapter is None else {NAME: name, ADAPTER: adapter}
         self.granted = 0
-        self.held = 0
-        self.waiting: WeakSet[object] = WeakSet()
+        self.ended = 0
+        self.waiting: dict[int, ref[Callable[[], object]]] = {}
         self.is_waited_for = False
         self.calls: dict[str, int] = {}
         self.lost: dict[str, int] = {}
@@ -78,15 +81,18 @@ class Series:
         If an exception is thrown in, that function may be lost: its collection has the same effect.
         """
         self.is_waited_for = True
-        waiting, wait = self.waiting, _Wait()
-        waiting.add(wait)
-        return partial(waiting.discard, wait)
+        waiting, number = self.waiting, next(_numbers)
+        end = partial(waiting.pop, number, None)
+        waiting[number] = ref(end)
+        return end
 
-
-class _Wait:
-    """One call that waits."""
-
-    __slots__ = ("__weakref__",)
+    def count_waiting(self) -> int:
+        """Return the number of calls that wait."""
+        waiting = self.waiting
+        for number, end in waiting.copy().items():
+            if end() is None:
+                waiting.pop(number, None)
+        return len(waiting)
 
 
 class Counts:
@@ -113,8 +119,8 @@ class Counts:
         """Forget what is held, and what waits: their ends will not be sent."""
         with self.lock:
             for series in self._series.values():
-                series.held = 0
-                series.waiting = WeakSet()
+                series.ended = series.granted
+                series.waiting = {}
 
     def of(self, names: tuple[str, ...], adapter: str | None) -> tuple[Series, ...]:
         """Return the series that an event counts for: one for each name."""
@@ -146,7 +152,7 @@ class Counts:
         """Count a lease that was lost."""
         with self.lock:
             for each in series:
-                each.held -= 1
+                each.ended += 1
                 each.lost[reason] = each.lost.get(reason, 0) + 1
 
     def store_failed(self, error: str) -> None:
@@ -158,12 +164,14 @@ class Counts:
 
     def all_held(self) -> Iterator[tuple[int, Attributes]]:
         """Yield the held leases of each series."""
-        yield from [(each.held, each.attributes) for each in self._all()]
+        with self.lock:
+            held = [(each.granted - each.ended, each.attributes) for each in self._series.values()]
+        yield from held
 
     def all_waiting(self) -> Iterator[tuple[int, Attributes]]:
         """Yield the waiting calls of each series; jobs wait in the store, not in a process."""
         yield from [
-            (len(each.waiting), each.attributes)
+            (each.count_waiting(), each.attributes)
             for each in self._all()
             if each.is_waited_for or ADAPTER not in each.attributes
         ]

@@ -168,7 +168,6 @@ class OpenTelemetryObserver(events.CountingObserver):
         series = counts.by_names.get((names, adapter)) or counts.of(names, adapter)
         with counts.lock:
             for each in series:
-                each.held += 1
                 each.granted += 1
 
     def _granted(self, event: events.Granted) -> None:
@@ -201,7 +200,7 @@ class OpenTelemetryObserver(events.CountingObserver):
         series = counts.by_names.get((names, adapter)) or counts.of(names, adapter)
         with counts.lock:
             for each in series:
-                each.held -= 1
+                each.ended += 1
         for each in series:
             if each.holds.takes():
                 self._metrics.held(held, each.with_outcome("released"))

@@ -29,9 +29,10 @@ class Sample:
             # What was seen in the last second, if that was the last second.
             self._before = self._seen if now < self._ends_at + 1 else 0
             self._seen, self._ends_at = 0, now + 1
-        self._seen += 1
-        seen, before = self._seen, self._before
+        seen = self._seen = self._seen + 1
+        before = self._before
         if before > PER_SECOND:
-            return jitter.random() * max(seen, before) < PER_SECOND
+            # (`max` takes as long as all the rest.)
+            return jitter.random() * (seen if seen > before else before) < PER_SECOND  # noqa: FURB136
         # A second of many after one of few: together at most twice as many as in others.
         return seen <= PER_SECOND or jitter.random() < (PER_SECOND / seen) ** 2

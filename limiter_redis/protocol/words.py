@@ -19,6 +19,9 @@ ANY_TEXT = "surrogatepass"
 
 _TRACE_WORD = quote(TRACE)
 
+_last_traced: tuple[str, str] = "", "-"
+"""A label and its word: the calls of a request have one, and the same object (`with_trace`)."""
+
 _PRINTED = "".join(map(chr, range(ord("!"), ord("~") + 1))).replace("{", "").replace("}", "")
 """What stands in a word for a key as it is: braces would end the hash tag."""
 
@@ -64,11 +67,17 @@ def word(text: str) -> str:
 
 
 def label_word(label: str) -> str:
-    """Return a label as one word; the trace that it carries, another one for each, is not kept."""
+    """Return a label as one word; of those that carry a trace, the last one is kept."""
+    global _last_traced  # noqa: PLW0603  (replaced as a whole, so that threads need no lock)
+    known, found = _last_traced
+    if label is known:
+        return found
     if TRACE not in label:
         return word(label)
-    label, _, trace = label.partition(TRACE)
-    return f"{word(label) if label else ''}{_TRACE_WORD}{id_word(trace)}"
+    own, _, trace = label.partition(TRACE)
+    found = f"{word(own) if own else ''}{_TRACE_WORD}{id_word(trace)}"
+    _last_traced = label, found
+    return found
 
 
 def unword(word: str) -> str:
