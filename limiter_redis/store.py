@@ -201,10 +201,10 @@ class _Topology:
             keyspace, refusals = self.tracker.keyspace, self.tracker.refusals
             check_cluster(keyspace)
 
-            def ask(node: Node) -> Any:
+            def ask(node: Node, seconds: float) -> Any:
                 refusals.check()
                 with refusals.watched():
-                    return endpoint.ask_slots(node)
+                    return endpoint.ask_slots(node, seconds)
 
             self._script = in_slots(script)
             self._slot_map = SlotMap(keyspace, endpoint.seeds, ask, endpoint.remap)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.crc import key_slot
@@ -14,7 +15,8 @@ from limiter_core.errors import ConfigurationError
 from limiter_core.jitter import jitter
 from limiter_core.requests import Request
 from limiter_core.system_clock import system_clock as time
-from limiter_core.threads import SystemThread, new_lock
+from limiter_core.threads import SystemThread
+from limiter_redis.connection.deadlines import NoAnswer
 from limiter_redis.connection.nodes import ONLY_NODE, Node
 from limiter_redis.protocol import commands, words
 from limiter_redis.protocol.errors import is_driver_error
@@ -65,13 +67,39 @@ def check_one_slot(request: Request) -> None:
         )
 
 
+class _Reading:
+    """One refresh of the map, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.is_over = True
+        self.error: Exception | None = None
+
+    def begin(self, refresh: Callable[[], object]) -> None:
+        self.is_over = False
+        SystemThread(lambda: self._run(refresh), "limiter-slots").start()
+
+    def _run(self, refresh: Callable[[], object]) -> None:
+        try:
+            refresh()
+        except Exception as error:  # noqa: BLE001  (raised where it is waited for)
+            self.error = error
+        finally:
+            self.is_over = True
+
+
+def _pause_until(deadline: float) -> None:
+    if time.monotonic() >= deadline:
+        raise NoAnswer("Timeout reading the slots of the cluster")
+    time.sleep(_TURN)
+
+
 class SlotMap:
     """The nodes of a cluster, and which of them owns which slot. For any thread.
 
     Args:
         keyspace: the names of the store.
         seeds: nodes that may be asked at first.
-        ask: returns what a node answers to CLUSTER SLOTS.
+        ask: returns what a node answers to CLUSTER SLOTS, in so many seconds at the most.
         remap: from the address that a node calls its own to the one where it can be reached.
 
     Attributes:
@@ -84,14 +112,16 @@ class SlotMap:
         self,
         keyspace: Keyspace,
         seeds: Sequence[Node],
-        ask: Callable[[Node], Any],
+        ask: Callable[[Node, float], Any],
         remap: Callable[[tuple[str, int]], tuple[str, int]] | None = None,
     ) -> None:
         self._keyspace = keyspace
         self._seeds = list(seeds)
         self._ask = ask
         self._remap = remap
-        self._lock = new_lock()
+        self._free: list[None] = [None]
+        """Empty while a thread reads the map: the others wait for that, each as long as it may."""
+        self._reading = _Reading()
         self._owners: list[Node | None] = []
         """By slot; empty until it is read, for to make it takes longer than all else here."""
         self._replicas: list[Node] = []
@@ -125,30 +155,63 @@ class SlotMap:
         """Whether it is time to look whether more has changed than a redirection told of."""
         return time.monotonic() - self._refreshed_at > _OLD_AFTER
 
-    def refresh(self, seen: int) -> None:
+    def refresh(self, seen: int, deadline: float = math.inf) -> None:
         """Ask the nodes for the map, unless another thread did since the version that was seen.
 
         Raises:
-            RedisError, OSError: no node answers.
+            RedisError, OSError: no node answers, or none before the deadline.
         """
-        with self._lock:
-            if self.version != seen:
+        while True:
+            with suppress(IndexError):
+                mine = self._free.pop()
+                break
+            _pause_until(deadline)
+        try:
+            if self.version == seen:
+                self._read(deadline)
+        finally:
+            self._free.append(mine)
+
+    def refresh_in_time(self, seen: int, deadline: float) -> None:
+        """Have it refreshed by a thread that goes on after the deadline, if it has to.
+
+        So a node that says nothing holds up no call for longer than it may take, and the next call
+        finds the map. Where no thread can begin, the nodes share the time that is left.
+
+        Raises:
+            RedisError, OSError: no node answers, or none before the deadline.
+        """
+        reading = self._reading
+        if reading.is_over and self.version == seen:
+            reading = self._reading = _Reading()
+            try:
+                reading.begin(lambda: self.refresh(seen))
+            except RuntimeError:
+                reading.is_over = True
+                self.refresh(seen, deadline)
+        while self.version == seen and not reading.is_over:
+            _pause_until(deadline)
+        if self.version == seen:
+            raise reading.error or ConnectionError("the map of slots was not read")
+
+    def _read(self, deadline: float) -> None:
+        owners = self.masters()
+        jitter.shuffle(owners)
+        reason: Exception = ConnectionError("the cluster has no nodes")
+        nodes = [*dict.fromkeys([*owners, *self._replicas, *self._seeds])]
+        for number, node in enumerate(nodes):
+            left = (deadline - time.monotonic()) / (len(nodes) - number)
+            try:
+                self._take(self._ask(node, max(_TURN, left)), node)
+            except Exception as error:
+                if not is_driver_error(error):
+                    raise
+                reason = error  # whatever it was, the next node may know better
+            else:
+                self._refreshed_at = time.monotonic()
+                self.version += 1
                 return
-            owners = self.masters()
-            jitter.shuffle(owners)
-            reason: Exception = ConnectionError("the cluster has no nodes")
-            for node in dict.fromkeys([*owners, *self._replicas, *self._seeds]):
-                try:
-                    self._take(self._ask(node), node)
-                except Exception as error:
-                    if not is_driver_error(error):
-                        raise
-                    reason = error  # whatever it was, the next node may know better
-                else:
-                    self._refreshed_at = time.monotonic()
-                    self.version += 1
-                    return
-            raise reason
+        raise reason
 
     def _take(self, answer: Any, told_by: Node) -> None:
         owners: list[Node | None] = [None] * SLOTS
@@ -176,7 +239,7 @@ class SingleNodeMap(SlotMap):
     has_tags = False
 
     def __init__(self, keyspace: Keyspace) -> None:
-        super().__init__(keyspace, [ONLY_NODE], lambda _: [(0, SLOTS - 1, (b"", 0))])
+        super().__init__(keyspace, [ONLY_NODE], lambda _, __: [(0, SLOTS - 1, (b"", 0))])
         self.version = 1
 
     def node_of(self, tag: str) -> Node | None:  # noqa: ARG002
@@ -187,8 +250,10 @@ class SingleNodeMap(SlotMap):
         """Return the one tag of all that the server has."""
         return ""
 
-    def refresh(self, seen: int) -> None:
+    def refresh(self, seen: int, deadline: float = math.inf) -> None:
         """Do nothing: the server has it all."""
+
+    refresh_in_time = refresh
 
     def moved(self, error: Any, told_by: Node) -> None:
         """Do nothing: there is no other server."""

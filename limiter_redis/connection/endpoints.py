@@ -138,9 +138,9 @@ class ClusterEndpoint:
         """Refuse settings that redis-py has for threads alone."""
         for_event_loops(self._address)
 
-    def ask_slots(self, node: Node) -> Any:
-        """Return what a node answers to CLUSTER SLOTS."""
-        client = self.sync_client(node, timeout=min(self.timeout, CONNECT_TIMEOUT))
+    def ask_slots(self, node: Node, seconds: float) -> Any:
+        """Return what a node answers to CLUSTER SLOTS; no step takes more than so many seconds."""
+        client = self.sync_client(node, timeout=min(self.timeout, CONNECT_TIMEOUT, seconds))
         connection: Any = client.connection_pool.make_connection()
         try:
             connection.connect()

@@ -102,7 +102,7 @@ class SyncTransport:
                 raise
             call.reply = error
         if isinstance(call.reply, Exception):
-            self._run(self._to_repeat([call], 0, deadline), deadline)
+            self._run(self._to_repeat([call], 0, deadline, deadline), deadline)
             if isinstance(call.reply, StoreError):
                 raise call.reply
         reply: Any = call.reply
@@ -196,14 +196,18 @@ class SyncTransport:
 
     def _run(self, calls: list[Call], began_at: float) -> None:
         """Have calls carried out, or find out why that cannot be."""
+        patience = self._timeout if self._patience is None else self._patience
+        until = max((bounded(call.deadline, began_at, patience) for call in calls), default=0.0)
         while calls:
             seen = self._slot_map.version
-            self._send(calls)
+            self._send(calls, until)
             calls = [call for call in calls if isinstance(call.reply, Exception)]
             if calls:
-                calls = self._to_repeat(calls, seen, began_at)
+                calls = self._to_repeat(calls, seen, began_at, until)
 
-    def _to_repeat(self, failed: list[Call], seen: int, began_at: float) -> list[Call]:
+    def _to_repeat(
+        self, failed: list[Call], seen: int, began_at: float, until: float
+    ) -> list[Call]:
         """Return the calls that are to be sent again, after the pause that it takes."""
         again: list[Call] = []
         pause, map_is_wrong, script_sent = 0.0, False, False
@@ -234,22 +238,22 @@ class SyncTransport:
             again.append(call)
             map_is_wrong |= is_about_the_map(error) and (wait > 0 or self._slot_map.is_stale())
         if map_is_wrong:
-            self._refresh(seen)
+            self._refresh(seen, until)
         if pause:
             time.sleep(pause)
         return again
 
-    def _refresh(self, seen: int) -> Exception | None:
+    def _refresh(self, seen: int, deadline: float) -> Exception | None:
         try:
-            self._slot_map.refresh(seen)
+            self._slot_map.refresh_in_time(seen, deadline)
         except Exception as error:
             if is_driver_error(error):
                 return error
             raise
         return None
 
-    def _send(self, calls: list[Call]) -> None:
-        error = self._refresh(0) if self._slot_map.version == 0 else None
+    def _send(self, calls: list[Call], until: float) -> None:
+        error = self._refresh(0, until) if self._slot_map.version == 0 else None
         if self._slot_map.version != self._map_version:
             self._map_version = self._slot_map.version
             self._exchange.keep(self._slot_map.masters())
