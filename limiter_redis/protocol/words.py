@@ -19,7 +19,7 @@ ANY_TEXT = "surrogatepass"
 
 _TRACE_WORD = quote(TRACE)
 
-_last_traced: tuple[str, str] = "", "-"
+_last_traced: tuple[str, str] = "", ""
 """A label and its word: the calls of a request have one, and the same object (`with_trace`)."""
 
 _PRINTED = "".join(map(chr, range(ord("!"), ord("~") + 1))).replace("{", "").replace("}", "")
@@ -68,12 +68,12 @@ def word(text: str) -> str:
 
 def label_word(label: str) -> str:
     """Return a label as one word; of those that carry a trace, the last one is kept."""
+    if TRACE not in label:
+        return word(label)
     global _last_traced  # noqa: PLW0603  (replaced as a whole, so that threads need no lock)
     known, found = _last_traced
     if label is known:
         return found
-    if TRACE not in label:
-        return word(label)
     own, _, trace = label.partition(TRACE)
     found = f"{word(own) if own else ''}{_TRACE_WORD}{id_word(trace)}"
     _last_traced = label, found
