@@ -36,7 +36,8 @@ class MemoryStore(Steps):
     microseconds. There is no thread behind it; ends of leases are noticed by the next step.
 
     Leases need no renewal here: a holder with a listener holds its slot for as long as the
-    process lives, or until its `max_hold`. A child process made by `fork` starts with no leases
+    process lives, or until its `max_hold`; also one whose event loop was closed by hand before it
+    could release it. A child process made by `fork` starts with no leases
     and no tickets, but with what operators set: overrides, pauses, policies, and the log.
 
     Args:
