@@ -203,3 +203,19 @@ async def test_a_refused_job_that_is_gone_is_reported_with_its_key() -> None:
     await holder.release()
     refused = seen.one(events.Refused)
     assert (refused.keys, refused.names) == ((KEY,), ("customer",))
+
+
+async def test_a_job_whose_ask_is_cancelled_before_it_begins_ends_at_once() -> None:
+    """As all tasks of a loop are when it ends."""
+    async with JobGate(MemoryStore(), "queue", lambda _: None) as gate:
+        others = asyncio.all_tasks()
+        asking = asyncio.ensure_future(gate.admit(job("first")))
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - others:  # of which one has not begun
+            task.cancel()
+        ended, _ = await asyncio.wait([asking], timeout=5)
+        assert ended
+        assert asking.cancelled()
+        taken = await gate.admit(job("second"))
+        assert not isinstance(taken, Waiting | Held)
+        await taken.release()
