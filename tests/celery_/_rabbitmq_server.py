@@ -32,10 +32,11 @@ class RabbitMQServer:
     """The server; `url` is its address."""
 
     def __init__(self, binary: str) -> None:
+        self._binary = binary
         self._folder = Path(tempfile.mkdtemp(prefix="limiter-rabbit-"))
         port, distribution = free_port(), free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{port}//"
-        environment = {
+        self._environment = {
             **os.environ,
             "HOME": str(self._folder),
             "RABBITMQ_NODENAME": f"limiter{port}@localhost",
@@ -51,7 +52,7 @@ class RabbitMQServer:
         }
         self._process = subprocess.Popen(
             [binary],
-            env=environment,
+            env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -77,6 +78,12 @@ class RabbitMQServer:
             with suppress(amqp.NotFound):
                 connection.channel().queue_purge(queue)
         connection.close()
+
+    def close_connections(self) -> None:
+        """Have it close the connections of all its clients."""
+        tool = str(Path(self._binary).with_name("rabbitmqctl"))
+        command = [tool, "close_all_connections", "on purpose"]
+        subprocess.run(command, env=self._environment, check=True, capture_output=True)
 
     def close(self) -> None:
         """Kill it, and remove its files."""

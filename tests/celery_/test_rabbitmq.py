@@ -79,3 +79,46 @@ def test_the_connection_breaks_while_a_task_runs(
     time.sleep(3.0)  # for the copy
     assert len(shop.log("begin", first.id)) == 1
     assert shop.most_at_once() == 1
+
+
+QUEUES = {
+    "classic": {},
+    "quorum": {"x-queue-type": "quorum"},
+    "with priorities": {"x-max-priority": 10},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", QUEUES)
+def test_all_connections_are_closed_while_tasks_wait(
+    make_workers: MakeWorkers, rabbit: RabbitMQServer, kind: str
+) -> None:
+    """Of both workers; some tasks wait for the slot, others for their countdown."""
+    name = kind.replace(" ", "-")
+    queue = {"name": name, "exchange": name, "kind": "direct", "keys": [name]}
+    shop = make_workers(
+        broker=rabbit.url,
+        queues=[{**queue, "queue_arguments": QUEUES[kind]}],
+        lease=4.0,
+        limiter={"claim": 2.0},
+    )
+    shop.start()
+    shop.start()
+    first = shop.send("late", "eve", LONG, queue=name)
+    shop.until_began(first)
+    given: list[dict[str, int]] = [{}, {"countdown": 3}, {"priority": 5}, {"priority": 1}, {}]
+    rest = [
+        shop.send(task, "eve", 0.1, queue=name, **options)
+        for task in ("by_user", "late")
+        for options in given
+    ]
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting >= 6, "those without countdown")
+    rabbit.close_connections()
+    for worker in shop.workers:
+        shop.until(lambda w=worker: "broker lost" in w.output(), "it lost its connection")
+    shop.let_end(first)
+    shop.until_ended(first, *rest)
+    shop.until(lambda: shop.limiter.inspect("user=eve").in_use == 0, "the slot is free")
+    begun = [each["id"] for each in shop.log("begin")]
+    assert sorted(begun) == sorted(each.id for each in (first, *rest))
+    assert shop.most_at_once() == 1
