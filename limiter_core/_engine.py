@@ -36,7 +36,7 @@ from limiter_core._store_outages import outage_of
 from limiter_core.errors import ConfigurationError, LimiterError, StoreError, StoreUnavailable
 from limiter_core.jitter import jitter
 from limiter_core.limits import Terms
-from limiter_core.outage import Outage, shared_outage
+from limiter_core.outage import outage_of_calls
 from limiter_core.registry import open_store
 from limiter_core.requests import CLAIM, Demand, Loss, Mode, Request, from_fields
 from limiter_core.store import Store
@@ -48,15 +48,7 @@ OnStoreError = Literal["raise", "admit"]
 CLOSING_PATIENCE = 5.0
 """Seconds that waiters may take to leave when their limiter is closed."""
 
-
-BACK = "the store is back"
-OUTAGES: dict[OnStoreError, tuple[str, str]] = {
-    "raise": ("calls wait until the store can be used", BACK),
-    "admit": ("calls run without a slot until the store can be used", BACK),
-}
-
-WAIT = Mode.WAIT
-"""Looked up once: to find a member of an enum takes as long as some calls of functions."""
+WAIT = Mode.WAIT  # to find a member of an enum takes as long as some calls of functions
 
 WARN_AFTER = 60.0
 """Seconds that a call waits before that is logged, unless its limiter says otherwise."""
@@ -99,7 +91,7 @@ class Engine:
         _engines.add(self)
         self._holding: dict[object, Call] = {}
         where = repr(self.store)
-        self.outage = shared_outage(where, *OUTAGES[on_store_error], stops_calls=True)
+        self.outage = outage_of_calls(where, admits=on_store_error == "admit")
         self.warn_after = None if warn_after is None else check_seconds(warn_after, "warn_after")
         self._observe = observe
         self.registrations: tuple[Registration, ...] = ()
@@ -199,7 +191,7 @@ class Engine:
         """Take no more calls, and have those end that wait."""
         self.closed = True
         # Another limiter on the store logs its own.
-        self.outage = Outage(*OUTAGES[self.on_store_error])
+        self.outage = outage_of_calls(None, admits=self.on_store_error == "admit")
         for call in list(self.waiting):
             if not call.look_again():
                 self.waiting.discard(call)  # its event loop is gone, and so is the call
@@ -328,12 +320,12 @@ class Engine:
             stacklevel=2,
         )
 
-    def admits(self, error: LimiterError) -> bool:
+    def admits(self, error: LimiterError, key: str) -> bool:
         """Whether a call runs without a slot, since the store cannot be reached."""
         if self.on_store_error != "admit" or not isinstance(error, StoreUnavailable):
             return False
         self.admitted += 1
-        self.outage.began(error)
+        self.outage.began(error, key)
         logger.warning("admitted a call without a slot: %s", error)
         return True
 

@@ -186,7 +186,7 @@ class JobGate(GatePresence):
                     raise wait_timeout(demands, outcome, self._state.advice, time.time())
         except StoreUnavailable as error:
             call.settled = True
-            if not engine.admits(error):
+            if not engine.admits(error, call.keys[0]):
                 raise
             return Lease(call, engine)
         if isinstance(outcome, Granted):
@@ -207,7 +207,7 @@ class JobGate(GatePresence):
                     call.grant(answer[0], sent_at)
                     call.granted_at = sent_at
             except StoreError as error:
-                self._outage.began(error)
+                self._outage.began(error, call.keys[0])
                 raise
 
         try:
@@ -218,7 +218,7 @@ class JobGate(GatePresence):
             raise
         except TimeoutError as error:
             raise StoreUnavailable("the store did not answer in time") from error
-        self._outage.over()
+        self._outage.over(call.keys[0])
         return answer[0]
 
     async def handed_over(self, waiting: Waiting) -> bool:

@@ -141,7 +141,7 @@ class SyncEngine(Engine):
                 # A grant that was not received is released in the background.
                 self._abandon(call.id, call.keys, call.request.claimant)
                 call.settle()
-                if not self.admits(error):
+                if not self.admits(error, call.keys[0]):
                     raise
                 self.waiting.discard(call)
                 return call
@@ -227,10 +227,10 @@ class SyncEngine(Engine):
             if self.on_store_error == "admit":
                 raise
             if call.request.mode is Mode.WAIT and not call.is_late():
-                self.outage.began(error)
+                self.outage.began(error, call.keys[0])
             return error
         if self.outage.since is not None:
-            self.outage.over()
+            self.outage.over(call.keys[0])
         if isinstance(answer, Granted):
             call.grant(answer, sent_at)
             self.until_measured -= 1

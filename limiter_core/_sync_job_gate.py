@@ -107,7 +107,7 @@ class SyncJobGate:
                     raise wait_timeout(demands, outcome, self._state.advice, time.time())
         except StoreUnavailable as error:
             call.settled = True
-            if not engine.admits(error):
+            if not engine.admits(error, call.keys[0]):
                 raise
             return SyncLease(call, engine)
         if isinstance(outcome, Granted):
@@ -124,9 +124,9 @@ class SyncJobGate:
                 call.grant(answer, sent_at)
                 call.granted_at = sent_at
         except StoreError as error:
-            self._outage.began(error)
+            self._outage.began(error, call.keys[0])
             raise
-        self._outage.over()
+        self._outage.over(call.keys[0])
         return answer
 
     def handed_over(self, waiting: Waiting) -> bool:

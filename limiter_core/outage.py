@@ -11,16 +11,28 @@ from limiter_core._store_outages import outage_of
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock
 
-__all__ = ("Outage", "RepeatedWarning", "shared_outage")
+__all__ = ("Outage", "RepeatedWarning", "outage_of_calls", "shared_outage")
 
 logger = logging.getLogger("limiter")
 
 SAY_AGAIN = 60.0
 """Seconds between two warnings of one outage."""
 
+_BACK = "the store is back"
+
+_QUIET = 5.0
+"""Seconds without a failure after which any success ends an outage: longer than a call that waits
+pauses before it asks again."""
+
+_MOST_KEYS = 100
+"""Keys that an outage has to end for; of more, the others are taken to come back with these."""
+
 
 class Outage:
     """Warns of one trouble, however often it is met.
+
+    Of a cluster one node may be away: then some keys fail again and again, while others work. So a
+    success ends the outage of its own key, and the outage is over when it is for each key.
 
     Args:
         what: cannot be done meanwhile, for people.
@@ -37,13 +49,16 @@ class Outage:
         self._of_store = None if store is None else outage_of(store)
         self._lock = new_lock()
         self._say_at = 0.0
+        self._failed_at = 0.0
+        self._keys: set[str] = set()
         self.since: float | None = None
 
-    def began(self, error: BaseException, *, unknown: bool = False) -> None:
+    def began(self, error: BaseException, key: str = "", *, unknown: bool = False) -> None:
         """Note a failure, and warn if it is time.
 
         Args:
             error: says where the store is, and what is wrong.
+            key: what could not be asked for.
             unknown: whether its traceback is worth a look.
         """
         if self._of_store is not None:
@@ -51,6 +66,9 @@ class Outage:
         now = time.monotonic()
         with self._lock:
             since = self.since
+            self._failed_at = now
+            if len(self._keys) < _MOST_KEYS:
+                self._keys.add(key)
             if since is not None and now < self._say_at:
                 return
             self.since = now if since is None else since
@@ -58,10 +76,14 @@ class Outage:
         so_far = "" if since is None else f" (for {now - since:.0f} s so far)"
         logger.warning("%s%s: %s", self._what, so_far, error, exc_info=error if unknown else None)
 
-    def over(self) -> None:
-        """Note a success."""
+    def over(self, key: str = "") -> None:
+        """Note a success, of that key."""
         with self._lock:
             since = self.since
+            self._keys.discard(key)
+            if self._keys and time.monotonic() < self._failed_at + _QUIET:
+                return
+            self._keys.clear()
             self.since = None
         if self._of_store is not None:
             self._of_store.over()
@@ -81,27 +103,41 @@ class _Shared:
         self.outages: weakref.WeakValueDictionary[tuple[str, str], Outage]
         self.outages = weakref.WeakValueDictionary()
 
+    def outage(self, where: str, what: str, end: str | None, store: str | None) -> Outage:
+        """Return the outage of this name, the same for all."""
+        with self.lock:
+            found = self.outages.get((where, what))
+            if found is None:
+                found = self.outages[where, what] = Outage(what, end, store)
+            return found
+
 
 _shared = _Shared()
 
 
-def shared_outage(
-    where: str, what: str, end: str | None = None, *, stops_calls: bool = False
-) -> Outage:
-    """Return the outage of a store for all of this process that use it: one warning, not many.
+def outage_of_calls(store: str | None, *, admits: bool) -> Outage:
+    """Return what logs that calls cannot be answered, and that they can be again.
+
+    Args:
+        store: names the store, whose users in this process share one, and observers are sent it;
+            None for one that is shared with nobody, and logged alone.
+        admits: whether calls run without a slot meanwhile; else they wait.
+    """
+    meanwhile = "run without a slot" if admits else "wait"
+    what = f"calls {meanwhile} until the store can be used"
+    if store is None:
+        return Outage(what, _BACK)
+    return _shared.outage(store, what, _BACK, store)
+
+
+def shared_outage(where: str, what: str) -> Outage:
+    """Return the trouble of a store for all of this process that use it: one warning, not many.
 
     Args:
         where: names the store.
-        what: as `Outage` has it; with `where`, it says whose outage it is.
-        end: as `Outage` has it.
-        stops_calls: whether calls cannot be answered: observers are sent the outage.
+        what: as `Outage` has it; with `where`, it says whose it is.
     """
-    with _shared.lock:
-        found = _shared.outages.get((where, what))
-        if found is None:
-            store = where if stops_calls else None
-            found = _shared.outages[where, what] = Outage(what, end, store)
-        return found
+    return _shared.outage(where, what, None, None)
 
 
 class RepeatedWarning:

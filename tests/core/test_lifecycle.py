@@ -23,7 +23,7 @@ from limiter_core import (
 )
 from limiter_core._store_outages import _here
 from limiter_core.errors import StoreUnavailable
-from limiter_core.outage import _shared, shared_outage
+from limiter_core.outage import _shared, outage_of_calls
 from limiter_core.registry import open_store
 from limiter_memory import MemoryStore
 
@@ -268,12 +268,12 @@ class TestRow30Fork:
 
     def test_the_child_may_note_an_outage_while_a_parents_thread_did(self):
         """Each lock of it may be held at the fork."""
-        outage = shared_outage("fork://", "calls wait", stops_calls=True)
+        outage = outage_of_calls("fork://", admits=False)
 
         def work() -> bool:
             outage.began(StoreUnavailable("it is away"))
             outage.over()
-            return shared_outage("fork://", "calls wait") is outage
+            return outage_of_calls("fork://", admits=False) is outage
 
         with outage._lock, _shared.lock, _here.lock:
             assert in_child(work)

@@ -240,7 +240,8 @@ def test_a_sweep_costs_what_is_due(server: Server, here: Party, clock: ServerClo
     for _ in range(10):
         here.face.sweep()
     after = server.commands()
-    assert server.calls() - calls == 10
+    # One each; the lease renewer may look at the waiting job once meanwhile.
+    assert 10 <= server.calls() - calls <= 12
     assert after.get("scan", 0) == before.get("scan", 0)
     assert after.get("zscore", 0) - before.get("zscore", 0) < 10
     clock.advance(31)  # the holder died
