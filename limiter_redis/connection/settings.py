@@ -16,6 +16,7 @@ from redis.retry import Retry
 import limiter_core
 from limiter_core.errors import ConfigurationError
 from limiter_redis.connection.tls import for_event_loops, for_threads, tls_options
+from limiter_redis.protocol.keyspace import brief
 
 SCHEMES = ("redis", "rediss", "unix")
 
@@ -61,6 +62,8 @@ def _driver_settings() -> dict[str, Any]:
 # Made once: redis-py looks in the metadata of its distribution for each client, which takes 2 ms.
 _DRIVER = _driver_settings()
 """Says in `CLIENT LIST` which connections are our own."""
+
+_DIGITS = 9
 
 _PROTOCOL = 2
 """Not 3: HELLO, which asks for it, takes a round trip, and some proxies do not have it; and under 3
@@ -141,9 +144,12 @@ def address_of_connections(given: dict[str, Any], *, tls: bool) -> dict[str, Any
     """Return the connection settings of what redis-py makes connections with.
 
     Raises:
-        ConfigurationError: TLS cannot be had with them.
+        ConfigurationError: TLS cannot be had with them, or a number is none.
     """
     address = {name: given[name] for name in _ADDRESS if given.get(name) is not None}
+    for name in ("db", "port"):  # redis-py looks at them when it connects
+        if name in address:
+            address[name] = _number(name, address[name])
     if "credential_provider" in address:
         address["credential_provider"] = Credentials(address["credential_provider"])
     if tls:
@@ -153,6 +159,18 @@ def address_of_connections(given: dict[str, Any], *, tls: bool) -> dict[str, Any
     timeout = given.get("socket_timeout")
     address["socket_timeout"] = timeout if isinstance(timeout, int | float) else SOCKET_TIMEOUT
     return address
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is that of a database or a port, and no longer than any of these."""
+    return text.isascii() and text.isdecimal() and len(text) <= _DIGITS
+
+
+def _number(name: str, given: object) -> int:
+    text = str(given)
+    if not is_number(text):
+        raise ConfigurationError(f"the {name} of a client is a whole number, got {brief(given)}")
+    return int(text)
 
 
 def sync_client(address: dict[str, Any], *, socket_timeout: float) -> redis.Redis:

@@ -17,13 +17,13 @@ from limiter_redis.connection.settings import (
     address_of_connections,
     address_of_pool,
     address_of_url,
+    is_number,
     not_a_url,
 )
 from limiter_redis.connection.url_options import OF_SENTINELS, check_options, knows_all
 from limiter_redis.protocol.keyspace import brief
 
 _SENTINEL_PORT, _PORT = 26379, 6379
-_DIGITS = 9
 _SEVERAL = ("", "cluster", "sentinel")
 _KINDS_OF = {"redis": _SEVERAL, "rediss": _SEVERAL, "unix": ("",)}
 
@@ -73,7 +73,7 @@ def endpoint_of_url(url: str) -> Endpoint:
 def _check_database(head: str, query: str) -> None:
     """Refuse a path that is no database: redis-py takes what it can of it, and is silent."""
     path = head.partition("/")[2].removesuffix("/")
-    if path and not (path.isascii() and path.isdecimal() and len(path) <= _DIGITS):
+    if path and not is_number(path):
         raise ConfigurationError(
             f'behind host and port stands the number of a database, "/0"; got {brief("/" + path)}'
         )

@@ -34,7 +34,7 @@ class RabbitMQServer:
     def __init__(self, binary: str) -> None:
         self._binary = binary
         self._folder = Path(tempfile.mkdtemp(prefix="limiter-rabbit-"))
-        port, distribution = free_port(), free_port()
+        port, distribution, names = free_port(), free_port(), str(free_port())
         self.url = f"amqp://guest:guest@127.0.0.1:{port}//"
         self._environment = {
             **os.environ,
@@ -48,8 +48,11 @@ class RabbitMQServer:
             "RABBITMQ_PID_FILE": str(self._folder / "pid"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "plugins"),
             "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq"),
-            "ERL_EPMD_PORT": str(free_port()),
+            "ERL_EPMD_PORT": names,
         }
+        # Else it starts one that stays when it is gone.
+        epmd = shutil.which("epmd")
+        self._epmd = None if epmd is None else subprocess.Popen([epmd, "-port", names])
         self._process = subprocess.Popen(
             [binary],
             env=self._environment,
@@ -90,4 +93,7 @@ class RabbitMQServer:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(PATIENCE)
+        if self._epmd is not None:
+            self._epmd.kill()
+            self._epmd.wait(PATIENCE)
         shutil.rmtree(self._folder, ignore_errors=True)

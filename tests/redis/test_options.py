@@ -195,6 +195,13 @@ def test_tls_of_a_client_that_cannot_be_is_refused_at_once(module: Any) -> None:
         RedisStore(client=client)
 
 
+@pytest.mark.parametrize("module", [redis, redis.asyncio])
+@pytest.mark.parametrize("given", [{"db": "orders"}, {"port": "http"}, {"db": -1}])
+def test_a_number_of_a_client_that_is_none_is_refused_at_once(module: Any, given: Any) -> None:
+    with pytest.raises(ConfigurationError, match="is a whole number"):
+        RedisStore(client=module.Redis(**given))
+
+
 @pytest.mark.parametrize(
     ("said", "meant"),
     [
