@@ -46,7 +46,7 @@ def get_build_hook() -> type[Any]:
                 made.write_text(text, "utf-8")
                 build_data["force_include"][str(made)] = path
 
-        def finalize(self, version: str, build_data: dict[str, Any], artifact: str) -> None:  # noqa: ARG002
+        def finalize(self, version: str, build_data: dict[str, Any], artifact: str) -> None:  # noqa: ARG002  (Hatchling's)
             """Remove the files."""
             if version != "editable":
                 shutil.rmtree(self._made)

@@ -32,7 +32,7 @@ class Sample:
         seen = self._seen = self._seen + 1
         before = self._before
         if before > PER_SECOND:
-            # (`max` takes as long as all the rest.)
-            return jitter.random() * (seen if seen > before else before) < PER_SECOND  # noqa: FURB136
+            most = seen if seen > before else before  # noqa: FURB136  (`max` is slower)
+            return jitter.random() * most < PER_SECOND
         # A second of many after one of few: together at most twice as many as in others.
         return seen <= PER_SECOND or jitter.random() < (PER_SECOND / seen) ** 2

@@ -7,15 +7,22 @@ import logging
 import anyio
 import pytest
 
+import limiter_core
 from limiter_core import (
     LIMIT_BY,
+    ArgumentView,
     ConcurrencyLimit,
     ConfigurationError,
     Limiter,
     SyncLimiter,
+    events,
 )
+from limiter_core.jobs import Job
 from limiter_memory import MemoryStore
 
+from ._events import EventRecorder
+from ._gates import ONE as OF_CUSTOMER
+from ._gates import Gate, job
 from ._tools import Thread, until, until_now
 
 ONE = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1)
@@ -70,3 +77,31 @@ def test_a_thread_that_waits_for_long_is_logged_once(
 def test_warn_after_is_seconds(given: object) -> None:
     with pytest.raises(ConfigurationError, match="warn_after must be"):
         Limiter(warn_after=given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("is_observed", [False, True])
+def test_a_log_of_warnings_has_the_losses_of_jobs_alone(
+    store: MemoryStore, caplog: pytest.LogCaptureFixture, kind: str, is_observed: bool
+) -> None:
+    gate = Gate(kind, store, "arq:shop")
+    caplog.set_level(logging.WARNING, "limiter")
+    seen = EventRecorder()
+    remove = limiter_core.observe(seen) if is_observed else lambda: None
+    asking = Job(
+        "2", OF_CUSTOMER, ArgumentView({"customer": 42}, "shop.bill"), b"2", None, "bill(2)"
+    )
+    first = gate.take(job("1"))
+    gate.park(asking)
+    gate.release(first)
+    lease = gate.take(asking)
+    store.evict(lease.id)
+    if gate._runner is not None:
+        gate.sweep()  # its event loop runs
+    until_now(lambda: bool(caplog.records), "the line of the loss")
+    remove()
+    gate.close()
+    (record,) = caplog.records
+    assert record.message.startswith("bill(2) lost its slot of 'customer=42'")
+    assert record.levelno == logging.WARNING
+    assert len(seen.all(events.Granted)) == (2 if is_observed else 0)

@@ -349,29 +349,6 @@ def test_what_happens_to_a_job_is_logged(
     assert (fields["adapter"], fields["function"], fields["lease_id"]) == ("arq", "shop.bill", "2")
 
 
-@pytest.mark.parametrize("is_observed", [False, True])
-def test_a_log_of_warnings_has_the_losses_of_jobs_alone(
-    gate: Gate, store: MemoryStore, caplog: pytest.LogCaptureFixture, is_observed: bool
-) -> None:
-    caplog.set_level(logging.WARNING, "limiter")
-    seen = EventRecorder()
-    remove = limiter_core.observe(seen) if is_observed else lambda: None
-    asking = Job("2", ONE, ArgumentView({"customer": 42}, "shop.bill"), b"2", None, "bill(2)")
-    first = gate.take(job("1"))
-    gate.park(asking)
-    gate.release(first)
-    lease = gate.take(asking)
-    store.evict(lease.id)
-    if gate._runner is not None:
-        gate.sweep()  # its event loop runs
-    until_now(lambda: bool(caplog.records), "the line of the loss")
-    remove()
-    (record,) = caplog.records
-    assert record.message.startswith("bill(2) lost its slot of 'customer=42'")
-    assert record.levelno == logging.WARNING
-    assert len(seen.all(events.Granted)) == (2 if is_observed else 0)
-
-
 def test_a_json_formatter_shows_the_fields(gate: Gate, clock: FakeClock) -> None:
     """As any formatter that writes what a record has beside the standard attributes."""
     standard = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}

@@ -137,38 +137,6 @@ async def test_scripts_are_called_where_there_are_no_functions(kind: str, says: 
             assert repr(store).endswith(" called by scripts>")
 
 
-class OldProxy(HostileServer):
-    """A proxy that knows few commands, and says so in words of its own."""
-
-    def __init__(self, *unknown: bytes) -> None:
-        super().__init__(well)
-        self._unknown = unknown
-
-    def _reply(self, words: list[bytes], send: Send) -> None:
-        if words[0] in self._unknown:
-            send(b"-unsupported command '%s'\r\n" % words[0].lower())
-        else:
-            super()._reply(words, send)
-
-
-async def test_a_proxy_that_takes_no_scripts(kind: str) -> None:
-    """The error says what a store needs, in either world."""
-    with OldProxy(b"FCALL", b"EVALSHA", b"EVAL") as server:
-        store = RedisStore(url_of(server, kind))
-        says = "refuses scripts: unsupported command 'evalsha'. A store needs the command FCALL, or"
-        with pytest.raises(StoreError, match=says):
-            await Limiter(store).acquire(BY_ID, {"id": 1})
-        with pytest.raises(StoreError, match=says):
-            await asyncio.to_thread(SyncLimiter(store).try_acquire, BY_ID, {"id": 1})
-        await give_up(store)
-
-
-def test_a_proxy_that_knows_one_protocol(kind: str) -> None:
-    """No connection of our own asks for another."""
-    with OldProxy(b"HELLO") as server, SyncLimiter(RedisStore(url_of(server, kind))) as limiter:
-        limiter.acquire(BY_ID, {"id": 1}).release()
-
-
 class NoLibrary(HostileServer):
     """A server that has no function, and answers FUNCTION LOAD with what cannot be read."""
 

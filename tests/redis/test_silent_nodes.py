@@ -99,7 +99,7 @@ def test_where_no_thread_can_begin_a_call_ends_in_time(
     with limiter.hold(LIMIT, {"id": 2}):  # the lease renewer runs
         if not known:
             store.session._sync_transports.clear()
-            slot_map = store.session._topology._slot_map  # type: ignore[attr-defined]
+            slot_map = store.session._topology._slot_map  # type: ignore[attr-defined]  # (of a cluster)
             slot_map._owners, slot_map.version = [], 0
         with node.frozen():
             no_thread()

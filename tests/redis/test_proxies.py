@@ -1,0 +1,49 @@
+"""Proxies before a server that do not know all commands."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from limiter_core import ConcurrencyLimit, Limiter, StoreError, SyncLimiter
+from limiter_redis import RedisStore
+
+from ._hostile_server import HostileServer, Send, well
+
+BY_ID = ConcurrencyLimit("id", timeout=0.5)
+WORLDS = pytest.mark.parametrize("address", ["url", "cluster_url"])
+
+
+class OldProxy(HostileServer):
+    """A proxy that knows few commands, and says so in words of its own."""
+
+    def __init__(self, *unknown: bytes) -> None:
+        super().__init__(well)
+        self._unknown = unknown
+
+    def _reply(self, words: list[bytes], send: Send) -> None:
+        if words[0] in self._unknown:
+            send(b"-unsupported command '%s'\r\n" % words[0].lower())
+        else:
+            super()._reply(words, send)
+
+
+@WORLDS
+async def test_a_proxy_that_takes_no_scripts(address: str) -> None:
+    """The error says what a store needs, in either world."""
+    with OldProxy(b"FCALL", b"EVALSHA", b"EVAL") as server:
+        store = RedisStore(getattr(server, address))
+        says = "refuses scripts: unsupported command 'evalsha'. A store needs the command FCALL, or"
+        with pytest.raises(StoreError, match=says):
+            await Limiter(store).acquire(BY_ID, {"id": 1})
+        with pytest.raises(StoreError, match=says):
+            await asyncio.to_thread(SyncLimiter(store).try_acquire, BY_ID, {"id": 1})
+        await store.aclose()
+
+
+@WORLDS
+def test_a_proxy_that_knows_one_protocol(address: str) -> None:
+    """No connection of our own asks for another."""
+    with OldProxy(b"HELLO") as server, SyncLimiter(RedisStore(getattr(server, address))) as limiter:
+        limiter.acquire(BY_ID, {"id": 1}).release()
