@@ -217,6 +217,9 @@ class Lost(Event):
 class StoreFailed(Event):
     """A store cannot be used; sent once per outage in each process.
 
+    So it is if a single node of a cluster is away: the outage lasts until what could not be asked
+    for is answered, or nothing has failed for fifteen seconds.
+
     Attributes:
         store: names it, without its password.
         error: the failure that was noticed first.

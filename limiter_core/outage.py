@@ -20,9 +20,10 @@ SAY_AGAIN = 60.0
 
 _BACK = "the store is back"
 
-_QUIET = 5.0
-"""Seconds without a failure after which any success ends an outage: longer than a call that waits
-pauses before it asks again."""
+_QUIET = 15.0
+"""Seconds without a failure after which any success ends an outage: those who asked for the keys
+that failed may be gone. Longer than a call pauses that waits, and then asks a silent node in vain.
+"""
 
 _MOST_KEYS = 100
 """Keys that an outage has to end for; of more, the others are taken to come back with these."""
