@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from inspect import CO_COROUTINE
 from types import TracebackType
+from typing import TypeVar
 
 from limiter_core._async_calls import AsyncCall, Client
 from limiter_core._async_engine import AsyncEngine
@@ -13,6 +15,42 @@ from limiter_core._engine import WAIT
 from limiter_core._prepare import Arguments, Limits
 from limiter_core.errors import ConfigurationError
 from limiter_core.lease import Lease
+
+R = TypeVar("R")
+
+
+async def run_held(
+    engine: AsyncEngine,
+    limits: Limits,
+    arguments: Arguments,
+    timeout: float | None,
+    body: Callable[[Lease], Awaitable[R]],
+    *,
+    client: Client | None = None,
+) -> R:
+    """Await a body while holding slots: as a `Hold` around it does, in fewer steps."""
+    call: AsyncCall | None = None
+    try:
+        call = await engine.take(limits, arguments, timeout, WAIT, client)
+        try:
+            engine.began(call, id(current_frame()))
+            if call.on_lost == "cancel":
+                call.guard_body(ANYWHERE)
+            lease = Lease(call, engine)
+            result = await body(lease)
+            call.unguard_body(None, None, None)
+            return result  # noqa: TRY300  (an exception may be thrown in here, too)
+        except BaseException as error:
+            if call.unguard_body(type(error), error, error.__traceback__):
+                raise call.loss_error() from error
+            raise
+        finally:
+            if not call.closed or call.forgotten:
+                await engine.release_call(call)
+    except BaseException:
+        if call is not None:
+            engine.abandon(call)
+        raise
 
 
 class Hold(AbstractAsyncContextManager[Lease]):

@@ -6,7 +6,8 @@ import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
-from limiter_core._async_hold import Hold
+from limiter_core._async_engine import AsyncEngine
+from limiter_core._async_hold import Hold, run_held
 from limiter_core._functions import (
     check_argument_names,
     check_async_function,
@@ -15,6 +16,7 @@ from limiter_core._functions import (
     is_async_generator_function,
     is_generator_function,
 )
+from limiter_core._prepare import the_one_or_all
 from limiter_core._streams import GeneratorHold, limited_async_generator, limited_generator
 from limiter_core._sync_hold import Hold as SyncHold
 from limiter_core.arguments import ArgumentView, Binder
@@ -50,26 +52,30 @@ class AsyncLimited(Protocol):
 
 
 def limited_async(
-    limits: tuple[ConcurrencyLimit, ...], hold: Callable[[ArgumentView], Hold]
+    engine: AsyncEngine, limits: tuple[ConcurrencyLimit, ...], timeout: float | None
 ) -> AsyncLimited:
     """Return the decorator for functions of an event loop.
 
     Args:
+        engine: takes the slots.
         limits: what the functions are put under.
-        hold: returns what takes the slots of a call.
+        timeout: of each call, as for `Limiter.hold`.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         check_async_function(function, "Limiter.limited()")
         bind = Binder(function)
         check_argument_names(limits, bind)
+        taken = the_one_or_all(limits)
         if is_async_generator_function(function):
-            return limited_async_generator(function, lambda args, kwargs: hold(bind(args, kwargs)))
+            return limited_async_generator(
+                function, lambda args, kwargs: Hold(engine, taken, bind(args, kwargs), timeout)
+            )
 
         @functools.wraps(function)
         async def limited_function(*args: Any, **kwargs: Any) -> Any:
-            async with hold(bind(args, kwargs)):
-                return await function(*args, **kwargs)
+            view = bind(args, kwargs)
+            return await run_held(engine, taken, view, timeout, lambda _: function(*args, **kwargs))
 
         return limited_function
 

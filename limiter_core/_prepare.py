@@ -52,6 +52,11 @@ def check_limits(limits: object, owner: str = "") -> tuple[ConcurrencyLimit, ...
     raise ConfigurationError(f"{needs} a ConcurrencyLimit or a list of them, got {limits!r}")
 
 
+def the_one_or_all(limits: tuple[ConcurrencyLimit, ...]) -> Limits:
+    """Return the one limit itself if there is one: its calls take the shortest way."""
+    return limits[0] if len(limits) == 1 else limits
+
+
 def view_of(arguments: object) -> ArgumentView:
     """Return the view of the arguments that a caller gave.
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import ParamSpec, Self, TypeVar
 
 from limiter_core._async_engine import AsyncEngine
-from limiter_core._async_hold import Hold
+from limiter_core._async_hold import Hold, run_held
 from limiter_core._async_operations import AsyncOperations
 from limiter_core._checks import check_timeout
 from limiter_core._engine import WAIT, WARN_AFTER, OnStoreError
@@ -148,9 +148,7 @@ class Limiter(AsyncOperations):
         """
         checked = check_limits(limits)
         check_timeout(timeout)
-        return limited_async(
-            checked, lambda arguments: Hold(self._engine, checked, arguments, timeout)
-        )
+        return limited_async(self._engine, checked, timeout)
 
     async def run(
         self,
@@ -165,8 +163,8 @@ class Limiter(AsyncOperations):
         Args, Raises: as `hold`; what the function raises passes through.
         """
         check_coroutine_function(function, "Limiter.run()")
-        async with Hold(self._engine, limits, binder_of(function)(args, kwargs), None):
-            return await function(*args, **kwargs)
+        view = binder_of(function)(args, kwargs)
+        return await run_held(self._engine, limits, view, None, lambda _: function(*args, **kwargs))
 
     # -- beginning and end -----------------------------------------------------------------------
 

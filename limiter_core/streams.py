@@ -6,14 +6,14 @@ is cancelled or collected, in whichever task or thread. See `Limiter.limited` on
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager
 from types import AsyncGeneratorType
 from typing import Any, TypeVar, cast
 
 from limiter_core._async_calls import Client, ClientGone
-from limiter_core._async_hold import Hold
-from limiter_core._prepare import Arguments, Limits, check_limits
+from limiter_core._async_hold import Hold, run_held
+from limiter_core._prepare import Arguments, Limits, check_limits, the_one_or_all
 from limiter_core._streams import GeneratorHold, limited_async_generator, limited_generator
 from limiter_core.errors import ConfigurationError
 from limiter_core.lease import Lease
@@ -29,13 +29,15 @@ __all__ = (
     "limited_stream",
     "limited_sync_stream",
     "release_soon",
+    "run_for_client",
 )
 
+R = TypeVar("R")
 Y = TypeVar("Y")
 
 
 def check_async_limits(limiter: object, limits: Limits, owner: str) -> Limits:
-    """Return the limits as a tuple, or the one limit itself: its calls take the shortest way.
+    """Return the limits as a tuple, or the one limit itself.
 
     Args:
         limiter: what is to take the slots.
@@ -58,8 +60,7 @@ def check_sync_limits(limiter: object, limits: Limits, owner: str) -> Limits:
 
 
 def _checked(limits: Limits, owner: str) -> Limits:
-    checked = check_limits(limits, owner)
-    return checked[0] if len(checked) == 1 else checked
+    return the_one_or_all(check_limits(limits, owner))
 
 
 def hold_for_client(
@@ -72,6 +73,22 @@ def hold_for_client(
     """
     engine = limiter._engine  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     return Hold(engine, limits, arguments, None, client)
+
+
+def run_for_client(
+    limiter: Limiter,
+    limits: Limits,
+    arguments: Arguments,
+    client: Client,
+    body: Callable[[Lease], Awaitable[R]],
+) -> Coroutine[Any, Any, R]:
+    """Await a body while holding a slot, for a client that may go away while the call waits.
+
+    Raises:
+        ClientGone: it did, and the call has left the line.
+    """
+    engine = limiter._engine  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    return run_held(engine, limits, arguments, None, body, client=client)
 
 
 def limited_stream(

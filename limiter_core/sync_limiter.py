@@ -12,7 +12,7 @@ from limiter_core._engine import WAIT, WARN_AFTER, OnStoreError
 from limiter_core._functions import check_plain_function, check_result
 from limiter_core._limited import limited_sync
 from limiter_core._operator import Operator
-from limiter_core._prepare import Arguments, Limits, check_limits
+from limiter_core._prepare import Arguments, Limits, check_limits, the_one_or_all
 from limiter_core._streams import GeneratorHold
 from limiter_core._sync_engine import SyncEngine
 from limiter_core._sync_hold import Hold
@@ -145,11 +145,11 @@ class SyncLimiter(SyncOperations):
         """
         checked = check_limits(limits)
         check_timeout(timeout)
-
+        taken = the_one_or_all(checked)
         return limited_sync(
             checked,
-            lambda arguments: Hold(self._engine, checked, arguments, timeout),
-            lambda arguments: GeneratorHold(self._engine, checked, arguments, timeout),
+            lambda arguments: Hold(self._engine, taken, arguments, timeout),
+            lambda arguments: GeneratorHold(self._engine, taken, arguments, timeout),
         )
 
     def run(

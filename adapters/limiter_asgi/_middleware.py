@@ -19,7 +19,7 @@ from limiter_asgi._refusals import (
 )
 from limiter_asgi._view import NO_ARGUMENTS, RequestView
 from limiter_core import ConcurrencyLimit, ConfigurationError, Lease, Limiter
-from limiter_core.streams import ClientGone, check_async_limits, hold_for_client
+from limiter_core.streams import ClientGone, check_async_limits, run_for_client
 from limiter_http.refusals import REFUSALS
 
 GivenArguments = Mapping[str, Any]
@@ -36,6 +36,48 @@ _PARTS = {
 
 _BEFORE_RESPONSE = ("http.response.early_hint", "http.response.push", "http.response.debug")
 """Messages after which the status of the response is still open."""
+
+
+class _Served:
+    """A request that is served: notes what was sent, and releases the slot behind the last byte.
+
+    Attributes:
+        lease: of the slot; None before it has one.
+        begun_by: the type of the first message of the response; empty before it.
+    """
+
+    __slots__ = ("_app", "_client", "_has_trailers", "_scope", "_send", "begun_by", "lease")
+
+    def __init__(self, app: ASGIApp, scope: Scope, client: WaitingClient, send: Send) -> None:
+        self._app = app
+        self._scope = scope
+        self._client = client
+        self._send = send
+        self.lease: Lease | None = None
+        self.begun_by = ""
+
+    def serve(self, lease: Lease) -> Awaitable[None]:
+        """Call the app."""
+        self.lease = lease
+        return self._app(self._scope, self._client.receive, self.send)
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Send a message of the app."""
+        kind = message["type"]
+        if not self.begun_by and kind not in _BEFORE_RESPONSE:
+            self.begun_by = kind
+            self._has_trailers = message.get("trailers", False)
+        more = _PARTS.get(kind)
+        if more is None or message.get(more):
+            return self._send(message)
+        if self._has_trailers and kind != "http.response.trailers":
+            return self._send(message)
+        return self._send_last(message)
+
+    async def _send_last(self, message: Message) -> None:
+        await self._send(message)
+        assert self.lease is not None
+        await self.lease.release()
 
 
 class LimitMiddleware:
@@ -89,34 +131,19 @@ class LimitMiddleware:
             return
         given = NO_ARGUMENTS if self._arguments is None else await self._given(scope)
         view = RequestView(scope, given)
-        lease: Lease | None = None
-        begun_by = ""
-        has_trailers = False
-
-        async def send_and_release(message: Message) -> None:
-            nonlocal begun_by, has_trailers
-            kind = message["type"]
-            if not begun_by and kind not in _BEFORE_RESPONSE:
-                begun_by = kind
-                has_trailers = message.get("trailers", False)
-            await send(message)
-            if kind in _PARTS and not message.get(_PARTS[kind]):
-                if lease is not None and (not has_trailers or kind == "http.response.trailers"):
-                    await lease.release()
-
         client = WaitingClient(receive)
+        served = _Served(self.app, scope, client, send)
         try:
-            async with hold_for_client(self._limiter, self._limits, view, client) as lease:
-                await self.app(scope, client.receive, send_and_release)
+            await run_for_client(self._limiter, self._limits, view, client, served.serve)
         except ClientGone:
             await send_to_nobody(scope, receive, send)
         except REFUSALS as error:
-            refusal = refused(error, self._on_refused, lease)
+            refusal = refused(error, self._on_refused, served.lease)
             if refusal is None:
                 raise
-            if not begun_by:
+            if not served.begun_by:
                 await send_refusal(refusal, scope, receive, send)
-            elif begun_by == "websocket.accept":
+            elif served.begun_by == "websocket.accept":
                 await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
             else:
                 raise

@@ -72,6 +72,24 @@ async def test_a_hold_in_a_task(suspends: bool) -> None:
 
 
 @pytest.mark.parametrize("suspends", [False, True])
+@pytest.mark.parametrize("way", ["run", "limited"])
+async def test_a_call_in_a_task(suspends: bool, way: str) -> None:
+    async def trial(thrower: Thrower, store: MemoryStore) -> None:
+        limiter = Limiter(behind_a_network(store) if suspends else store)
+
+        async def body() -> None:
+            assert store.inspect("one").in_use == 1
+
+        limited = limiter.limited(LONG)(body)
+        await interrupt_async(
+            thrower, limited if way == "limited" else lambda: limiter.run(LONG, body)
+        )
+        finish(store)
+
+    await swept_async(trial)
+
+
+@pytest.mark.parametrize("suspends", [False, True])
 async def test_a_lease_in_a_task(suspends: bool) -> None:
     async def trial(thrower: Thrower, store: MemoryStore) -> None:
         limiter = Limiter(behind_a_network(store) if suspends else store)
