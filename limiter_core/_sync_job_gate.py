@@ -27,7 +27,7 @@ from limiter_core._sync_calls import SyncCall
 from limiter_core._sync_engine import SyncEngine
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.lease import SyncLease
-from limiter_core.requests import Answer, Granted, Held, Request
+from limiter_core.requests import Answer, Demand, Granted, Held, Mode, Request
 from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
 
@@ -167,6 +167,35 @@ class SyncJobGate:
         """
         ticket = bounded_ticket(ticket)
         self._events.removed(ticket, self._state.limits_of(ticket), error, function)
+
+    def keys_of(self, job: Job) -> tuple[str, ...]:
+        """Return the keys of a job's limits; raises what `admit` would of its strategies."""
+        return tuple(
+            each.key for each in run_now(demands_of(check_limits(job.limits), job.arguments))
+        )
+
+    def move(self, job: Job, keys: tuple[str, ...]) -> Held | None:
+        """Leave the keys of an earlier ticket of a job, if its limits have other keys by now.
+
+        For an adapter that keeps the job in its ticket: the old one would be offered for ever. Call
+        it while the job is safe elsewhere, and before `admit`.
+
+        Args:
+            job: the delivery.
+            keys: those of the ticket that was granted.
+
+        Returns:
+            `Held` if another delivery of this attempt runs with slots of the old keys.
+        """
+        if set(keys) == set(self.keys_of(job)):
+            return None
+        demands = tuple(Demand(key, 1) for key in keys)
+        look = Request(job.ticket, demands, lease=1.0, mode=Mode.LOOK, payload=b"", claimant="")
+        answer = self._face.acquire(look)
+        if isinstance(answer, Held):
+            return answer
+        self._face.withdraw(job.ticket, keys)
+        return None
 
     def take_back(self, outcome: SyncLease | Waiting) -> None:
         """Give back what `admit` returned with `confirmed=False`, and send nothing."""

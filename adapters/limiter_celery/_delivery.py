@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from limiter_celery._parked_message import ORIGIN, REFUSAL, Origin, parked_message_of
+from limiter_celery._parked_message import KEYS, ORIGIN, REFUSAL, Origin, parked_message_of
 from limiter_celery._queues import may_hold_copies, queue_of
 from limiter_celery._task import limits_of_task, view_of
 from limiter_core.jobs import Job
@@ -29,7 +29,8 @@ class Delivery:
     received_at: float
     is_local: bool = False  # delivered by this process: only the ticket has its message
     reserved_until: float = 0.0  # of a local one: how long its slot is kept though not claimed
-    grant: tuple[tuple[str, ...], int] = ((), 0)  # of a local one: its keys, and the fencing token
+    grant: tuple[tuple[str, ...], int] = ((), 0)  # its keys; of a local one the fencing token, too
+    job: Job | None = None  # of a local one: what the gate is asked
     lease: SyncLease | None = None  # its slot, once it was claimed
     outcome_unknown: bool = False  # the store was asked for it, and the reply was lost
     submitted: bool = False  # it was given to the pool, or is about to be
@@ -82,11 +83,10 @@ def delivery_of(request: Any, origin: Origin | None, connection: int) -> Deliver
     # The task must not see these headers: it would send them along with a retry.
     refusal = headers.pop(REFUSAL, None)
     headers.pop(ORIGIN, None)
+    keys: list[Any] = headers.pop(KEYS, None) or []
     queue = queue_of(app, request.message) if origin is None else origin.queue
-    ticket = f"{request.id}:{headers.get('retries') or 0}:{request.replaced_task_nesting or 0}"
     return Delivery(
-        # Where several queues have a copy each, each copy is one of its own.
-        ticket=f"{ticket}:{queue}" if may_hold_copies(app, queue) else ticket,
+        ticket=ticket_of(app, queue, headers),
         queue=queue,
         origin=origin,
         refusal=refusal,
@@ -94,7 +94,16 @@ def delivery_of(request: Any, origin: Origin | None, connection: int) -> Deliver
         redelivered=bool(request.delivery_info.get("redelivered")),
         connection=connection,
         received_at=time.monotonic(),
+        grant=(() if origin is None else tuple(map(str, keys)), 0),
     )
+
+
+def ticket_of(app: Any, queue: str, headers: Any) -> str:
+    """Return the ticket of a message of this queue: it names one attempt of a task."""
+    parts = headers["id"], headers.get("retries") or 0, headers.get("replaced_task_nesting") or 0
+    # Where several queues have a copy each, each copy is one of its own.
+    copy = (queue,) if may_hold_copies(app, queue) else ()
+    return ":".join(map(str, parts + copy))
 
 
 _last_order = 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from limiter_celery import _celery
-from limiter_celery._delivery import Delivery
+from limiter_celery._delivery import Delivery, job_of
 from limiter_celery._main_loop import MainLoop
 from limiter_celery._parked_message import ParkedMessage, unpack
 from limiter_celery._parked_tasks import ParkedTasks
@@ -20,7 +20,7 @@ from limiter_celery._publisher import Publisher, Refusals
 from limiter_celery._request_factory import RequestFactory
 from limiter_celery._revocations import Revocations
 from limiter_celery._worker_state import WorkerState
-from limiter_core.jobs import error_of
+from limiter_core.jobs import SyncJobGate, error_of
 from limiter_core.requests import Granted, Notice
 from limiter_core.system_clock import system_clock as time
 
@@ -33,6 +33,7 @@ class Dispatcher:
     """Delivers the tasks that the notices of the store name."""
 
     consumer: Any
+    gate: SyncJobGate
     claim: float  # seconds that a granted task has to claim its slot
     requests: RequestFactory
     revocations: Revocations
@@ -54,6 +55,7 @@ class Dispatcher:
             return
         error = error_of(notice)
         message = unpack(notice.payload)
+        keys = tuple(key for key, _ in notice.limits)
         self.parked_tasks.forget(notice.id)
         if error is not None:
             self.refusals.report_refused_later(notice, error)
@@ -62,13 +64,13 @@ class Dispatcher:
             and self.worker.in_own_step
             and self._can_run(message)
         ):
-            grant = tuple(key for key, _ in notice.limits), notice.answer.fencing_token
+            grant = keys, notice.answer.fencing_token
             until = time.monotonic() + self.claim * _PART_OF_CLAIM
             with self._lock:
                 self._coming += 1
             self.main_loop.call_soon(lambda: self._deliver(notice.id, message, grant, until))
         else:
-            self.publisher.publish_later(notice.id, message)
+            self.publisher.publish_later(notice.id, message, keys)
 
     def has_any(self) -> bool:
         """Whether a task was delivered here that has not ended."""
@@ -79,7 +81,7 @@ class Dispatcher:
         for request, message in list(self._delivered.items()):
             delivery: Delivery = request.delivery
             if not delivery.finished and not delivery.handed_over and delivery.hand_over():
-                self.publisher.publish_later(delivery.ticket, message)
+                self.publisher.publish_later(delivery.ticket, message, delivery.grant[0])
 
     def _can_run(self, message: ParkedMessage) -> bool:
         """Whether a task can start here and now."""
@@ -87,7 +89,7 @@ class Dispatcher:
         app = consumer.app
         if self.worker.closing or consumer.blueprint.state != _celery.RUN:
             return False
-        if not self.requests.knows(message) or not self.revocations.loaded:
+        if not self.requests.has(message.task) or not self.revocations.loaded:
             return False
         if app.tasks[message.task].acks_late or message.queue not in app.amqp.queues.consume_from:
             return False
@@ -101,7 +103,7 @@ class Dispatcher:
         with self._lock:
             self._coming -= 1
         if not self._can_run(message):
-            self.publisher.publish_later(ticket, message)
+            self.publisher.publish_later(ticket, message, grant[0])
             return
         request = self.requests.make(message)
         delivery: Delivery = request.delivery
@@ -109,6 +111,9 @@ class Dispatcher:
         delivery.order = message.order
         delivery.reserved_until = until
         delivery.grant = grant
+        if not self._has_keys(request, grant[0]):
+            self.publisher.publish_later(ticket, message, grant[0])
+            return
         request.request_dict["limiter_fencing_token"] = grant[1]
         weakref.finalize(request, self._publish_unless_started, delivery, message).atexit = False
         self._delivered[request] = message
@@ -117,7 +122,15 @@ class Dispatcher:
         _celery.state.task_reserved(request)
         self.consumer.on_task_request(request)
 
+    def _has_keys(self, request: Any, keys: tuple[str, ...]) -> bool:
+        """Whether the limits of a task still have the keys on which it was granted."""
+        try:
+            job = request.delivery.job = job_of(request)
+            return job is None or set(self.gate.keys_of(job)) == set(keys)
+        except Exception:  # noqa: BLE001  # of a strategy: whoever takes the task off the broker reports it
+            return False
+
     def _publish_unless_started(self, delivery: Delivery, message: ParkedMessage) -> None:
         """A request is gone: if it never started, the connection to the broker broke."""
         if delivery.started_at is None and not delivery.finished and not delivery.handed_over:
-            self.publisher.publish_later(delivery.ticket, message)
+            self.publisher.publish_later(delivery.ticket, message, delivery.grant[0])

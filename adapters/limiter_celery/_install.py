@@ -60,7 +60,8 @@ class LimiterStep(_celery.StartStopStep):
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
-        consume_granted(worker.app)
+        app = _celery.without_proxy(worker.app)
+        consume_granted(app, lambda message: _limiters[app].on_granted(message))  # noqa: PLW0108  (it is made later)
         self._limiter: WorkerLimiter | None = None
 
     def start(self, worker: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import logging
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from limiter_celery import _celery
@@ -18,8 +19,14 @@ logger = logging.getLogger("limiter")
 ORIGIN = "limiter_origin"
 """The header of a message that is published again: its `Origin`."""
 
+KEYS = "limiter_keys"
+"""The header of a message that is published again: the keys on which its task was granted."""
+
 REFUSAL = "limiter_refused"
 """The header of a message that is published again only to be REVOKED: the reason."""
+
+HEADERS = (ORIGIN, KEYS, REFUSAL)
+"""All of these: the task must not see them."""
 
 _PUBLISHED_AGAIN = (
     "correlation_id",
@@ -81,8 +88,12 @@ class ParkedMessage(NamedTuple):
         """Return the message that reports the task as REVOKED where it is delivered."""
         return self._replace(headers={**self.headers, REFUSAL: reason})
 
-    def publish(self, app: Any) -> None:
+    def publish(self, app: Any, keys: Sequence[str] = ()) -> None:
         """Publish it to the queue of granted tasks: ahead of what waits in its own queue.
+
+        Args:
+            app: the Celery app.
+            keys: those on which the task was granted, as far as they are known.
 
         Raises:
             QueueMissing: no worker consumes that queue.
@@ -93,7 +104,7 @@ class ParkedMessage(NamedTuple):
         origin = Origin(
             self.exchange, self.routing_key, self.queue, self.temporary, self.order, rest
         )
-        headers = {**self.headers, ORIGIN: list(origin)}
+        headers = {**self.headers, ORIGIN: list(origin), KEYS: list(keys)}
         compression = headers.pop("compression", None)
         with app.producer_or_acquire() as producer:
             producer.publish(
@@ -165,7 +176,7 @@ def parked_message_of(request: Any) -> ParkedMessage:
     message, delivery = request.message, request.delivery
     headers = dict(message.headers)
     # `redelivered`, of the Redis transport, is about one delivery.
-    for name in (REFUSAL, ORIGIN, "redelivered"):
+    for name in (*HEADERS, "redelivered"):
         headers.pop(name, None)
     # A countdown is over when it comes here, and must not start again.
     if headers.get("eta") is not None:

@@ -60,20 +60,20 @@ class Publisher:
         """This worker is about to end: publish from now on only what it cannot take itself."""
         self._closed_at = time.monotonic()
 
-    def publish_later(self, ticket: str, message: ParkedMessage) -> None:
-        """Publish the message of a granted task; from any thread."""
+    def publish_later(self, ticket: str, message: ParkedMessage, keys: Sequence[str] = ()) -> None:
+        """Publish the message of a task that was granted on these keys; from any thread."""
         wait = 0.0
         if self._closed_at is not None:
             wait = max(self._closed_at + _LAST_POLL - time.monotonic(), 0.0)
-        self._scheduler.call_later(wait, lambda: self._publish(ticket, message))
+        self._scheduler.call_later(wait, lambda: self._publish(ticket, message, keys))
 
-    def _publish(self, ticket: str, message: ParkedMessage) -> None:
+    def _publish(self, ticket: str, message: ParkedMessage, keys: Sequence[str]) -> None:
         try:
             if message.temporary and message.queue not in self._app.amqp.queues:
                 self._attempts[ticket] += 1
                 if self._attempts[ticket] > _ATTEMPTS:
                     raise QueueMissing(f"no worker consumes the queue {message.queue}")
-            message.publish(self._app)
+            message.publish(self._app, keys)
         except QueueMissing as error:
             if not message.temporary:
                 logger.warning("could not wake a task, will try again: %s", error)
@@ -142,7 +142,7 @@ class Refusals:
         return True
 
     def _report(self, ticket: str, message: ParkedMessage, reason: str) -> None:
-        if not self.requests.knows(message):
+        if not self.requests.has(message.task):
             message.refused(reason).publish(self.app)
             return
         try:

@@ -8,6 +8,7 @@ is one for granted tasks, so that they do not wait a second time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from limiter_celery import _celery
@@ -25,11 +26,17 @@ _LOSING = ("x-max-length", "x-max-length-bytes", "x-message-ttl", "x-overflow")
 """Arguments by which a queue loses messages; a granted task must not be lost."""
 
 
-def consume_granted(app: Any) -> None:
-    """Have a worker consume, beside each of its queues, that of its granted tasks."""
+def consume_granted(app: Any, on_granted: Callable[[Any], object]) -> None:
+    """Have a worker consume, beside each of its queues, that of its granted tasks.
+
+    Args:
+        app: the Celery app.
+        on_granted: called with each message of a granted task, before it is processed.
+    """
     if not issubclass(app.amqp.Consumer, _TaskConsumer):
         bases = (_TaskConsumer, app.amqp.Consumer)
-        app.amqp.Consumer = type("TaskConsumer", bases, {"app": app})
+        names = {"app": app, "on_granted": staticmethod(on_granted)}
+        app.amqp.Consumer = type("TaskConsumer", bases, names)
     queues = app.amqp.queues
     for name in list(queues.consume_from):
         if not name.endswith(SUFFIX):
@@ -127,6 +134,7 @@ class _TaskConsumer(_celery.QueueNotingConsumer):
     """
 
     app: Any
+    on_granted: Callable[[Any], object]
 
     def __init__(self, channel: Any, queues: Any = None, *args: Any, **options: Any) -> None:
         # With an option of the Redis transport, messages are taken from the first queue that has
@@ -150,3 +158,5 @@ class _TaskConsumer(_celery.QueueNotingConsumer):
     def on_queue_message(self, queue: str, message: Any) -> None:
         """Note the queue."""
         note_queue(message, queue)
+        if queue.endswith(SUFFIX):
+            self.on_granted(message)

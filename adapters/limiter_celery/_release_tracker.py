@@ -121,7 +121,7 @@ class ReleaseTracker:
                 delivery.lease.release()
 
     def _claim(self, request: Any) -> None:
-        job = job_of(request)
+        job = request.delivery.job or job_of(request)
         if job is None:
             return
         try:

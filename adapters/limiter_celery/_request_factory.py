@@ -27,9 +27,9 @@ class RequestFactory:
             app=consumer.app,
         )
 
-    def knows(self, message: ParkedMessage) -> bool:
-        """Whether the task of a message is one of them."""
-        return message.task in self._classes
+    def has(self, task: str | None) -> bool:
+        """Whether the task of this name is one of them."""
+        return task in self._classes
 
     def make(self, parked: ParkedMessage) -> Any:
         """Return the request of a message whose task is one of them."""

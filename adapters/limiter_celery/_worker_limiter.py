@@ -17,9 +17,11 @@ from limiter_celery._admission import Admission
 from limiter_celery._admission_hook import AdmissionHook
 from limiter_celery._completion_markers import CompletionMarkers
 from limiter_celery._deferred_deliveries import DeferredDeliveries
+from limiter_celery._delivery import ticket_of
 from limiter_celery._dispatcher import Dispatcher
 from limiter_celery._expiring_set import ExpiringSet
 from limiter_celery._main_loop import MainLoop
+from limiter_celery._parked_message import HEADERS, origin_of
 from limiter_celery._parked_tasks import ParkedTasks
 from limiter_celery._pools import DeadChildCheck
 from limiter_celery._publisher import REPORTED_FOR, Publisher, Refusals
@@ -33,6 +35,7 @@ from limiter_celery._start_reservations import StartReservations
 from limiter_celery._sweeper import Sweeper
 from limiter_celery._task import check_task
 from limiter_celery._worker_state import WorkerState
+from limiter_core import StoreError
 from limiter_core.jobs import SyncJobGate
 from limiter_core.registry import open_store
 from limiter_core.requests import Notice
@@ -67,6 +70,7 @@ class WorkerLimiter:
         remember = visibility_timeout + _MARGIN if remember is None else float(remember)
         semaphore = _celery.semaphore_of(worker)
 
+        self._app = app
         self._pool = pool
         self._pid = os.getpid()
         self._state = state = WorkerState()
@@ -97,6 +101,7 @@ class WorkerLimiter:
         self._publisher = Publisher(app, scheduler, gate)
         self._dispatcher = Dispatcher(
             consumer=consumer,
+            gate=gate,
             claim=settings.claim,
             requests=requests,
             revocations=revocations,
@@ -175,6 +180,28 @@ class WorkerLimiter:
         self._main_loop.connect(consumer.hub, consumer.timer)
         if self._dead_children is not None and consumer.hub is not None:
             self._dead_children.connect(consumer.hub)
+
+    def on_granted(self, message: Any) -> None:
+        """A task that was granted came from the broker: without limits by now, it needs no slot.
+
+        Or this worker does not have it any more. Its ticket would be offered for ever, and the task
+        run each time: only a request of a limited task takes up its slot.
+        """
+        headers: dict[str, Any] = message.headers or {}
+        origin = origin_of(headers)
+        if origin is None or "task" not in headers or self._requests.has(headers["task"]):
+            return
+        for name in HEADERS:  # else a retry would have them
+            headers.pop(name, None)
+        ticket = ticket_of(self._app, origin.queue, headers)
+
+        def drop() -> None:
+            try:
+                self._gate.drop(ticket, function=headers["task"])
+            except StoreError:
+                self._scheduler.call_later(1.0, drop)
+
+        self._scheduler.call_soon(drop)
 
     def prepare(self, task: Any) -> type[LimitedRequest]:
         """Return the class of the requests of a task.

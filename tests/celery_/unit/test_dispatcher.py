@@ -32,6 +32,7 @@ def dispatcher(parts: Parts) -> Dispatcher:
     parts.revocations.load()
     return Dispatcher(
         consumer=parts.consumer,
+        gate=parts.gate,
         claim=30.0,
         requests=requests,
         revocations=parts.revocations,

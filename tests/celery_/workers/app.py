@@ -233,6 +233,16 @@ def make_app(given: dict[str, Any]) -> Celery:  # noqa: PLR0915  # a list of tas
             pass
         note(log, "end", self)
 
+    # A task as releases of a program have it, one after the other.
+    forms = {"limited": [one("user")], "other_key": [one("user", scope="new")], "unlimited": None}
+    form = given.get("changing", "limited")
+    if form in forms:
+        limits = {} if forms[form] is None else {"limits": forms[form]}
+
+        @app.task(name="changing", **limits, **options)
+        def changing(self, user, seconds=0.0):
+            return body(self, seconds)
+
     @app.task(name="gather", shared=False)
     def gather(results):
         return results
