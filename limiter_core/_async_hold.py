@@ -1,4 +1,4 @@
-"""`Limiter.hold`."""
+"""`Limiter.hold`, and the same around one call."""
 
 from __future__ import annotations
 
