@@ -13,7 +13,7 @@ from limiter_redis.async_store import AsyncRedisStore
 from limiter_redis.cluster.redirects import in_slots
 from limiter_redis.cluster.replicas import MinReplicas, checked_min_replicas, min_replicas_of
 from limiter_redis.cluster.slot_map import SingleNodeMap, SlotMap
-from limiter_redis.connection.endpoints import ClusterEndpoint
+from limiter_redis.connection.endpoints import ClusterEndpoint, SentinelEndpoint
 from limiter_redis.connection.exchange import BorrowedPool, ConnectionPool, OwnPool
 from limiter_redis.connection.nodes import Endpoint, Node
 from limiter_redis.connection.url_options import OWN
@@ -61,7 +61,7 @@ class RedisStore:
             seconds) in place of the arguments; any other is refused.
         client: in place of a URL, a client of redis-py that you have, sync or async: a `Redis`, one
             that `Sentinel.master_for` made, or a `RedisCluster`. Its settings say how to reach the
-            servers. The pool of a `redis.Redis` is also used for what threads ask; all else
+            servers. The pool of a plain `redis.Redis` is also used for what threads ask; all else
             connects by itself, with one connection per event loop and two of the renewer (in a
             cluster: to each node).
         namespace: stands at the front of every Redis key and channel; default "limiter". 1 to 128
@@ -216,7 +216,9 @@ class _Topology:
             self._script = script
             self._slot_map = SingleNodeMap(self.tracker.keyspace)
             self.capabilities = Capabilities(sure_release=True, policies=True)
-            if not self._repeats and isinstance(client, redis.Redis):
+            # Connections of a user's to a master do not learn that another was promoted.
+            is_of_sentinels = isinstance(endpoint, SentinelEndpoint)
+            if not (self._repeats or is_of_sentinels) and isinstance(client, redis.Redis):
                 self._client = client
         self.tracker.where = endpoint.where
         renewal_timeout = RENEWAL_TIMEOUT if self.tracker.sharded else TIMEOUT

@@ -11,6 +11,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelPool
 from redis.sentinel import SentinelConnectionPool
 
 from limiter_redis.connection.master import Master
+from limiter_redis.connection.master_watch import MasterWatch
 from limiter_redis.connection.nodes import CONNECT_TIMEOUT, ONLY_NODE, Node
 from limiter_redis.connection.sentinel import (
     AsyncMasterConnection,
@@ -46,6 +47,9 @@ class ServerEndpoint:
     def async_client(self, node: Node = ONLY_NODE) -> redis.asyncio.Redis:  # noqa: ARG002
         """Return a client of our own for the running event loop."""
         return async_client(self._address)
+
+    def new_watch(self, *_: object) -> None:
+        """Return nothing: there is no other server."""
 
     def check_event_loops(self) -> None:
         """Refuse settings that redis-py has for threads alone."""
@@ -94,6 +98,12 @@ class SentinelEndpoint:
         pool = pools(self._service, sentinels, connection_class=kind, **settings)
         return redis.asyncio.Redis.from_pool(pool)
 
+    def new_watch(
+        self, shortest_lease: Callable[[], float], looked: Callable[[Exception | None], object], /
+    ) -> MasterWatch:
+        """Return what asks the Sentinels which server is the master, again and again."""
+        return MasterWatch(self._service, self._sentinels, self._master, shortest_lease, looked)
+
     def check_event_loops(self) -> None:
         """Refuse settings that redis-py has for threads alone."""
         for each in (self._address, *self._sentinels):
@@ -133,6 +143,9 @@ class ClusterEndpoint:
     def async_client(self, node: Node = ONLY_NODE) -> redis.asyncio.Redis:
         """Return a client of our own for the running event loop, of one node."""
         return async_client({**self._address, **node._asdict()})
+
+    def new_watch(self, *_: object) -> None:
+        """Return nothing: nodes redirect."""
 
     def check_event_loops(self) -> None:
         """Refuse settings that redis-py has for threads alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import redis
@@ -16,6 +17,26 @@ class Node(NamedTuple):
 
     host: str
     port: int
+
+
+class Watch(Protocol):
+    """What looks in the background whether a server is still the one to be asked."""
+
+    def ensure_running(self) -> None:
+        """Start it, if it does not run.
+
+        Raises:
+            RuntimeError: no thread can begin.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Have it end."""
+        ...
+
+    def join(self, seconds: float) -> None:
+        """Wait until it has ended."""
+        ...
 
 
 ONLY_NODE = Node("", 0)
@@ -48,5 +69,16 @@ class Endpoint(Protocol):
 
         Raises:
             ConfigurationError: there is one, and certificates would not be checked as it says.
+        """
+        ...
+
+    def new_watch(
+        self, shortest_lease: Callable[[], float], looked: Callable[[Exception | None], object], /
+    ) -> Watch | None:
+        """Return what watches which server is to be asked; None where nobody can be asked that.
+
+        Args:
+            shortest_lease: returns the seconds of the shortest lease that depends on it.
+            looked: is called in its thread after each look, with the reason if it failed.
         """
         ...

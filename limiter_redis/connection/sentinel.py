@@ -19,22 +19,28 @@ from redis.exceptions import (
 from redis.sentinel import MasterNotFoundError
 
 from limiter_redis.connection.master import Address, Master, ToMaster
-from limiter_redis.connection.settings import quiet_async_settings, quiet_sync_settings
+from limiter_redis.connection.settings import (
+    is_number,
+    quiet_async_settings,
+    quiet_sync_settings,
+)
+from limiter_redis.protocol.errors import UNREADABLE
 
-_QUESTION = ("SENTINEL", "get-master-addr-by-name")
+QUESTION = ("SENTINEL", "get-master-addr-by-name")
+"""What a Sentinel is asked, with the name of the service behind it."""
 
 
 class Sentinels:
     """The Sentinels, for threads.
 
     Args:
-        addresses: connection settings, one for each.
+        addresses: connection settings, one for each; the next to be asked is in front.
         timeout: seconds that one has to answer.
         master: notes which master they name.
     """
 
     def __init__(self, addresses: list[dict[str, Any]], timeout: float, master: Master) -> None:
-        self._addresses = list(addresses)
+        self._addresses = addresses
         self._timeout = timeout
         self.master = master
 
@@ -48,25 +54,23 @@ class Sentinels:
         for address in list(self._addresses):
             client: Any = redis.Redis(**quiet_sync_settings(address, self._timeout))
             try:
-                found = client.execute_command(*_QUESTION, service_name)
-            except (RedisError, OSError) as error:
-                troubles.append(_trouble(address, str(error)))
+                found = master_of(client.execute_command(*QUESTION, service_name))
+            except (RedisError, OSError, *UNREADABLE) as error:
+                troubles.append(trouble_of(address, str(error)))
                 continue
             finally:
                 client.connection_pool.disconnect()
-            if found:
-                _to_front(self._addresses, address)
-                self.master.address = _endpoint(found)
-                return self.master.address
-            troubles.append(_trouble(address, "does not know it"))
-        raise _not_found(service_name, troubles)
+            to_front(self._addresses, address)
+            self.master.address = found
+            return found
+        raise not_found(service_name, troubles)
 
 
 class AsyncSentinels:
     """The Sentinels, for an event loop; see `Sentinels`."""
 
     def __init__(self, addresses: list[dict[str, Any]], timeout: float, master: Master) -> None:
-        self._addresses = list(addresses)
+        self._addresses = addresses
         self._timeout = timeout
         self.master = master
 
@@ -82,18 +86,16 @@ class AsyncSentinels:
             settings["socket_timeout"] = self._timeout
             client: Any = redis.asyncio.Redis(**settings)
             try:
-                found = await client.execute_command(*_QUESTION, service_name)
-            except (RedisError, OSError) as error:
-                troubles.append(_trouble(address, str(error)))
+                found = master_of(await client.execute_command(*QUESTION, service_name))
+            except (RedisError, OSError, *UNREADABLE) as error:
+                troubles.append(trouble_of(address, str(error)))
                 continue
             finally:
                 await client.connection_pool.disconnect()
-            if found:
-                _to_front(self._addresses, address)
-                self.master.address = _endpoint(found)
-                return self.master.address
-            troubles.append(_trouble(address, "does not know it"))
-        raise _not_found(service_name, troubles)
+            to_front(self._addresses, address)
+            self.master.address = found
+            return found
+        raise not_found(service_name, troubles)
 
 
 class _CheckedConnection(ToMaster):
@@ -159,21 +161,34 @@ def _check(address: Address, master: Address) -> None:
         )
 
 
-def _to_front(addresses: list[dict[str, Any]], address: dict[str, Any]) -> None:
-    """Have the one that answered asked first the next time."""
-    addresses.remove(address)
-    addresses.insert(0, address)
+def to_front(addresses: list[dict[str, Any]], address: dict[str, Any]) -> None:
+    """Have the one that answered asked first the next time, by all connections of the store."""
+    # Of a copy, and in one step: other threads do the same.
+    others = [each for each in list(addresses) if each is not address]
+    addresses[:] = [address, *others]
 
 
-def _endpoint(found: Any) -> tuple[str, int]:
+def master_of(found: Any) -> Address:
+    """Return the address that a Sentinel answered with.
+
+    Raises:
+        RedisError: it does not know the service.
+        ValueError, TypeError: it answers with something else.
+    """
+    if not found:
+        raise RedisError("does not know it")
     host, port = found
-    return host.decode() if isinstance(host, bytes) else host, int(port)
+    if not (isinstance(host, bytes) and isinstance(port, bytes) and is_number(port.decode())):
+        raise ValueError("does not answer with an address")
+    return host.decode(), int(port)
 
 
-def _trouble(address: dict[str, Any], said: str) -> str:
+def trouble_of(address: dict[str, Any], said: str) -> str:
+    """Return what went wrong with a Sentinel."""
     return f"{address.get('host')}:{address.get('port')}: {said}"
 
 
-def _not_found(service: str, troubles: list[str]) -> Exception:
+def not_found(service: str, troubles: list[str]) -> MasterNotFoundError:
+    """Return the error for when none names a master."""
     said = "; ".join(troubles)
     return MasterNotFoundError(f"no Sentinel names the master of {service!r} ({said})")

@@ -20,7 +20,7 @@ from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.requests import Request
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.cluster.slot_map import tag_of
-from limiter_redis.connection.exchange import BackgroundCall
+from limiter_redis.connection.background import BackgroundCall
 from limiter_redis.connection.nodes import Node
 from limiter_redis.protocol import commands, layout, policies, replies
 from limiter_redis.protocol.commands import BATCH, batched

@@ -13,8 +13,8 @@ from redis.exceptions import MovedError
 
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemThread, new_lock, new_socket_pair
+from limiter_redis.connection.background import BackgroundCall
 from limiter_redis.connection.backoff import Backoff
-from limiter_redis.connection.exchange import BackgroundCall
 from limiter_redis.connection.nodes import Node
 from limiter_redis.session.entries import Work
 from limiter_redis.session.subscriber import Subscriber

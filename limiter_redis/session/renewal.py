@@ -19,7 +19,7 @@ from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, SystemThread, new_lock
 from limiter_redis.cluster.slot_map import MapRefresher, SlotMap, tag_of
 from limiter_redis.connection.backoff import Backoff
-from limiter_redis.connection.nodes import ONLY_NODE, Endpoint, Node
+from limiter_redis.connection.nodes import ONLY_NODE, Endpoint, Node, Watch
 from limiter_redis.protocol.errors import store_error
 from limiter_redis.session.entries import Work
 from limiter_redis.session.lease_tasks import FAILED, LeaseTasks, tick_of
@@ -45,6 +45,7 @@ _REFRESH_AGAIN = 0.2
 """Seconds between refreshes of the slot map, while something is wrong with it."""
 
 _NO_THREAD = "cannot begin a thread for a node, will try again"
+_NO_SENTINEL = "cannot learn from any Sentinel which server is the master, will try again"
 _NO_MAP = "cannot read which node has which slots, will try again"
 
 
@@ -147,11 +148,14 @@ class LeaseRenewer:
     def _run(self, thread: SystemThread, workers: dict[Node | None, NodeWorker]) -> None:
         tracker = self._tracker
         idle_since = time.monotonic()
+        watch = self._endpoint.new_watch(lambda: tracker.requests.shortest, self._looked_for_master)
         try:
             while True:
                 for task in (self._hand_out_tags, self._hand_out, tracker.expire):
                     self._carefully(task, time.monotonic())
                 self._carefully(tracker.after_turn)
+                if watch is not None:
+                    self._carefully(watch.ensure_running)
                 if self._has_work():
                     idle_since = time.monotonic()
                 elif tracker.requests.closing or time.monotonic() - idle_since > _IDLE_AFTER:
@@ -163,7 +167,7 @@ class LeaseRenewer:
             with self._lock:
                 if self._thread in (thread, None):  # else the next one runs already
                     self._thread = None
-            self._close(list(workers.values()))
+            self._close([*workers.values(), *([watch] if watch else [])])
 
     def _carefully(self, task: Callable[..., object], *given: float) -> None:
         try:
@@ -184,11 +188,11 @@ class LeaseRenewer:
         requests = self._tracker.requests
         return bool(requests or (self._tracker.notices.callback and not requests.closing))
 
-    def _close(self, workers: list[NodeWorker]) -> None:
-        for worker in workers:
-            worker.stop()
-        for worker in workers:
-            worker.join(TIMEOUT)
+    def _close(self, threads: list[NodeWorker | Watch]) -> None:
+        for each in threads:
+            each.stop()
+        for each in threads:
+            each.join(TIMEOUT)
 
     # -- handing out ------------------------------------------------------------------------------
 
@@ -331,6 +335,12 @@ class LeaseRenewer:
                 self._warnings.warn(_NO_MAP, store_error(trouble, self._tracker.where))
         self._watch_at = 0.0
         self._due_now.set()
+
+    def _looked_for_master(self, trouble: Exception | None) -> None:
+        if trouble is None:
+            self._warnings.over(_NO_SENTINEL)
+        elif self._tracker.depends():
+            self._warnings.warn(_NO_SENTINEL, store_error(trouble, self._tracker.where))
 
     def _slots_moved(self) -> None:
         if self._tracker.sharded:

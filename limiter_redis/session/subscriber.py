@@ -20,8 +20,9 @@ from redis.exceptions import (
 )
 
 from limiter_core.system_clock import system_clock as time
+from limiter_redis.connection.background import BackgroundCall
 from limiter_redis.connection.backoff import Refusals
-from limiter_redis.connection.exchange import BackgroundCall, connected, new_connection
+from limiter_redis.connection.exchange import connected, new_connection
 from limiter_redis.connection.master import check_master
 from limiter_redis.protocol import commands
 from limiter_redis.protocol.errors import Unreadable

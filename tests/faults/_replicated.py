@@ -137,6 +137,47 @@ class Sentinel:
         with old.frozen():
             yield lambda: self._until_promoted(old)
 
+    def failover_by_order(self) -> tuple[float, float]:
+        """Have the replica promoted although the primary lives, and wait until all name it.
+
+        Returns:
+            The moments before and after.
+        """
+        [old] = self.primaries()
+        before = time.monotonic()
+        self._sentinels[0].admin.sentinel_failover(SERVICE)
+        return before, self._until_promoted(old)
+
+    @contextmanager
+    def not_demoted(self, primary: Process) -> Generator[None]:
+        """Let no sentinel make a replica of a primary, as if none reached it."""
+        rights = "ACL", "SETUSER", "default"
+        primary.admin.execute_command(*rights, "-replicaof", "-slaveof")
+        try:
+            yield
+        finally:
+            primary.admin.execute_command(*rights, "+replicaof", "+slaveof")
+
+    @contextmanager
+    def replaced_by_order(self) -> Generator[tuple[float, float, float]]:
+        """Replace a primary that lives on, and that nobody demotes.
+
+        Gives the moments before and after, and that from which on no client asks it any more.
+        """
+        self.until_whole()
+        [old] = self.primaries()
+        new = self._other_than(old)
+
+        def is_left() -> bool:
+            asked, enough = old.calls(), new.calls() + 30
+            until_now(lambda: new.calls() > enough, "the other one is asked")
+            return old.calls() == asked
+
+        with self.not_demoted(old):
+            moments = self.failover_by_order()
+            until_now(is_left, "it is asked no more")
+            yield (*moments, time.monotonic())
+
     def until_whole(self) -> None:
         """Wait until the old primary follows the new one, and all sentinels know."""
         until_now(self._know_each_other, "the sentinels know each other and the replica")

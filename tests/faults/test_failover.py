@@ -8,8 +8,6 @@ from contextlib import closing
 
 import pytest
 
-from tests.project._tree import ROOT
-
 from ._replicated import Cluster, Pair, Sentinel
 from ._trial import LIMITS, Begin, in_the_long_run
 
@@ -43,6 +41,12 @@ def replicated(request: pytest.FixtureRequest) -> Iterator[Sentinel | Cluster]:
 def cluster() -> Iterator[Cluster]:
     with closing(Cluster()) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def sentinel() -> Iterator[Sentinel]:
+    with closing(Sentinel()) as sentinel:
+        yield sentinel
 
 
 def test_a_primary_is_killed(replicated: Sentinel | Cluster, trial: Begin) -> None:
@@ -93,10 +97,17 @@ def test_a_replica_takes_over_by_order(cluster: Cluster, trial: Begin) -> None:
     assert set(run.figures.errors) <= {"WaitTimeout"}
 
 
-def test_what_an_order_to_sentinels_may_cost_is_written_down() -> None:
-    """SENTINEL FAILOVER of a primary that lives: two are writable for longer than a lease."""
-    page = " ".join((ROOT / "docs" / "how-to" / "cluster.md").read_text(encoding="utf-8").split())
-    assert (
-        "After a `SENTINEL FAILOVER` of a live primary, that primary accepts writes for up to ten "
-        "seconds"
-    ) in page
+@in_the_long_run
+def test_sentinels_replace_a_primary_that_lives(sentinel: Sentinel, trial: Begin) -> None:
+    """SENTINEL FAILOVER, and nobody demotes the old primary: all leave it all the same.
+
+    What it grants until then is lost.
+    """
+    with trial(sentinel, lease=LEASE) as run:
+        for _ in run.rounds():
+            run.processes.keep_holding(run.processes.alive[:2], LIMITS)
+            with sentinel.replaced_by_order() as (before, promoted, left):
+                run.forgot("replaced", (before, left))
+                run.forgot("named", (promoted, left))
+                run.end_bodies()
+        sentinel.until_whole()

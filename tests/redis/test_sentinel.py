@@ -27,7 +27,7 @@ from limiter_core.jobs import Held, Job, JobGate, Waiting
 from limiter_redis import RedisStore
 from tests.faults._replicated import SERVICE, Sentinel
 
-from ._hostile_server import HostileServer, Send, well
+from ._fake_sentinels import FakeSentinel
 from ._load_processes import LoadProcesses
 from ._notified_parties import KEY, LoopParty, Party, ThreadParty, seconds_until
 from ._processes import Worker
@@ -129,19 +129,20 @@ def test_sentinels_that_do_not_answer_are_asked_first_only_once(sentinel: Sentin
         store.close()
 
 
-class LateSentinel(HostileServer):
-    """A Sentinel that names a master, and from the next question on another one."""
+class LateSentinel(FakeSentinel):
+    """A Sentinel that names a master until that is connected to, and from then on another one."""
 
-    def __init__(self, first: int, then: int) -> None:
-        self.ports = [first, then]
-        super().__init__(well)
+    def __init__(self, first: Process, then: Process) -> None:
+        self._first, self._then = first, then
+        self._connections = self._count()
+        super().__init__(first.port)
 
-    def _reply(self, words: list[bytes], send: Send) -> None:
-        if words[0].upper() != b"SENTINEL":
-            super()._reply(words, send)
-            return
-        port = self.ports.pop(0) if len(self.ports) > 1 else self.ports[0]
-        send(b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%d\r\n" % (len(str(port)), port))
+    def _count(self) -> int:
+        count: int = self._first.admin.info("stats")["total_connections_received"]
+        return count
+
+    def _port(self) -> int:
+        return (self._first if self._count() == self._connections else self._then).port
 
 
 @pytest.mark.parametrize("world", ["event loop", "threads"])
@@ -150,7 +151,7 @@ async def test_a_master_that_is_back_after_another_was_promoted_grants_nothing(w
     with (
         closing(Process(server_program())) as old,
         closing(Process(server_program())) as new,
-        LateSentinel(old.port, new.port) as sentinel,
+        LateSentinel(old, new) as sentinel,
     ):
         store = RedisStore(f"redis+sentinel://127.0.0.1:{sentinel.port}/{SERVICE}")
         if world == "threads":
@@ -165,17 +166,6 @@ async def test_a_master_that_is_back_after_another_was_promoted_grants_nothing(w
         assert in_use[1] > 0
 
 
-class SwitchingSentinel(LateSentinel):
-    """A Sentinel that names a master, and another one from when it is told to."""
-
-    def __init__(self, first: int) -> None:
-        super().__init__(first, first)
-
-    def promote(self, port: int) -> None:
-        """Name this one from now on."""
-        self.ports = [port]
-
-
 def connections_to(server: Process) -> set[str]:
     """Return the ids of all connections of clients."""
     return {client["id"] for client in server.admin.client_list()}
@@ -187,7 +177,7 @@ async def test_an_idle_connection_to_a_master_of_before_grants_nothing(idle: str
     with (
         closing(Process(server_program())) as old,
         closing(Process(server_program())) as new,
-        SwitchingSentinel(old.port) as sentinel,
+        FakeSentinel(old.port) as sentinel,
     ):
         store = RedisStore(f"redis+sentinel://127.0.0.1:{sentinel.port}/{SERVICE}")
         limiter, threads = Limiter(store), SyncLimiter(store)
@@ -207,7 +197,7 @@ async def test_an_idle_connection_to_a_master_of_before_grants_nothing(idle: str
         await hold(idle, "before")
         kept = connections_to(old)
         await hold(other, "before")
-        sentinel.promote(new.port)
+        sentinel.named = new.port
         for client in connections_to(old) - kept:
             old.admin.client_kill_filter(_id=client)
         await hold(other, "after")

@@ -1,0 +1,129 @@
+"""A primary that is not demoted yet, and clients whose connections to it are whole."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from limiter_core import ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_redis import RedisStore
+from tests.faults._replicated import SERVICE, Sentinel
+
+from ._fake_sentinels import FakeSentinel
+from ._servers import Process, Server, server_program
+from ._tools import until, until_now, until_outlived, until_true
+
+LIMIT = ConcurrencyLimit("key", max_concurrent=1, lease=30)
+SHORT = ConcurrencyLimit("key", max_concurrent=1, lease=1)
+
+
+@pytest.fixture(scope="module")
+def running_sentinel() -> Iterator[Sentinel]:
+    with closing(Sentinel()) as sentinel:
+        yield sentinel
+
+
+@pytest.fixture
+def sentinel(running_sentinel: Sentinel) -> Sentinel:
+    """Whole, whatever the test before did to it."""
+    running_sentinel.until_whole()
+    return running_sentinel
+
+
+@pytest.mark.parametrize("world", ["event loop", "threads"])
+async def test_one_that_no_sentinel_can_demote_grants_nothing_to_others(
+    sentinel: Sentinel, world: str
+) -> None:
+    """S3: the Sentinels have named another, and no connection ended."""
+    thread = asyncio.to_thread
+    store = RedisStore(sentinel.url)
+    limiter, threads = Limiter(store), SyncLimiter(store)
+    [old] = sentinel.primaries()
+
+    async def is_granted(key: str) -> bool:
+        if world == "threads":
+            held = await thread(threads.try_acquire, LIMIT, {"key": key})
+            if held is not None:
+                await thread(held.release)
+            return held is not None
+        lease = await limiter.try_acquire(LIMIT, {"key": key})
+        if lease is not None:
+            await lease.release()
+        return lease is not None
+
+    assert await is_granted("taken")
+    with sentinel.not_demoted(old):
+        await thread(sentinel.failover_by_order)
+        async with Limiter(sentinel.url).hold(LIMIT, {"key": "taken"}):
+
+            async def is_refused() -> bool:
+                return not await is_granted("taken")
+
+            await until_true(is_refused, "the new primary is asked")
+            assert not await is_granted("taken")
+        role = await thread(old.admin.role)
+        assert role[0] == "master"
+    await store.aclose()
+
+
+def test_a_sentinel_that_was_cut_off_from_the_others_is_not_believed() -> None:
+    """S3: it is the first in the URL, and names the master of before."""
+    with (
+        closing(Process(server_program())) as old,
+        closing(Process(server_program())) as new,
+        FakeSentinel(old.port, epoch=1) as cut_off,
+        FakeSentinel(new.port, epoch=2) as other,
+        closing(RedisStore(_url(cut_off, other))) as store,
+    ):
+        limiter = SyncLimiter(store)
+
+        def is_asked() -> bool:
+            limiter.acquire(LIMIT, {"key": 1}).release()
+            return new.calls() > 0
+
+        until_now(is_asked, "the new master is asked")
+        calls = old.calls()
+        assert is_asked()
+        assert old.calls() == calls
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors as Linux does")
+@pytest.mark.parametrize("behaviour", ["silence", "a byte now and then", "garbage", "a map"])
+async def test_sentinels_that_misbehave_cost_no_lease_and_no_call(
+    server: Server, behaviour: str
+) -> None:
+    """Once there is a connection; and when the store is closed nothing is left of them."""
+    port = int(server.admin.connection_pool.connection_kwargs["port"])
+    threads, descriptors = _threads(), _descriptors()
+    with FakeSentinel(port) as one, FakeSentinel(port) as other:
+        store = RedisStore(_url(one, other))
+        async with Limiter(store) as limiter:
+            lease = await limiter.acquire(SHORT, {"key": "long"})
+            await until_outlived(lease, 1.0)
+            await until(lambda: store.session.renewer.listening, "all connections are there")
+            one.behaves = other.behaves = behaviour
+            await until_outlived(lease, 1.0)
+            async with limiter.hold(LIMIT, {"key": "short"}, timeout=1.0):
+                pass
+            await lease.release()
+        await store.aclose()
+        until_now(lambda: _threads() <= threads, "no thread is left")
+    until_now(lambda: _descriptors() <= descriptors, "no socket is left")
+
+
+def _url(*sentinels: FakeSentinel) -> str:
+    hosts = ",".join(f"127.0.0.1:{each.port}" for each in sentinels)
+    return f"redis+sentinel://{hosts}/{SERVICE}"
+
+
+def _threads() -> set[threading.Thread]:
+    return {each for each in threading.enumerate() if each.name.startswith("limiter-")}
+
+
+def _descriptors() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
