@@ -23,6 +23,7 @@ from limiter_core._job_parts import (
     Waiting,
     Wake,
     bounded_ticket,
+    earlier_request,
     error_of,
     is_parked,
     look_request,
@@ -169,6 +170,7 @@ class JobGate(GatePresence):
         demands = await run_async(demands_of(limits, job.arguments))
         terms = terms_of(limits, None)
         call = _JobCall(asyncio.current_task(), terms, self._face.now, asyncio.get_running_loop())
+        keys = job.keys or self._state.keys_of(job.ticket)
         request = self._state.request(job, demands, terms, engine.label, call)
         call.id, call.demands, call.request = request.id, demands, request
         call.observed = observed
@@ -176,7 +178,7 @@ class JobGate(GatePresence):
             observed.describe(request)
         try:
             outcome = self._state.outcome(
-                request, await self._ask(request, call), terms, time.time()
+                request, await self._ask(request, call, keys), terms, time.time()
             )
             if isinstance(outcome, Waiting) and outcome.patience is not None:
                 if outcome.patience <= 0:
@@ -195,12 +197,18 @@ class JobGate(GatePresence):
             return Lease(call, engine)
         return outcome
 
-    async def _ask(self, request: Request, call: _JobCall) -> Answer:
+    async def _ask(self, request: Request, call: _JobCall, keys: tuple[str, ...]) -> Answer:
         """Ask, and wait for the answer, even if the caller is cancelled."""
         answer: list[Answer] = []
 
         async def ask() -> None:
             try:
+                if earlier := earlier_request(request, keys):
+                    found = await self._face.acquire(earlier)
+                    if isinstance(found, Held):
+                        answer.append(found)
+                        return
+                    await self._face.withdraw(request.id, keys)
                 sent_at = call.now()
                 answer.append(await self._face.acquire(request))
                 if isinstance(answer[0], Granted):

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from limiter_core._checks import check_seconds, short_label
 from limiter_core._identity import new_id
 from limiter_core._names import name_at
+from limiter_core._packed_limits import packed_limits
 from limiter_core._prepare import Limits, view_of
 from limiter_core._refusals import refusal_error
 from limiter_core._retry_advice import RetryAdvice
@@ -69,6 +70,8 @@ class Job:
             for "now".
         label: names the holder or waiter in `inspect`.
         headers: those of its message; of them is kept what may have the trace of its producer.
+        keys: those on which it waited, or was granted, as far as the adapter knows. If its limits
+            have others by now, the job leaves the old ones.
     """
 
     ticket: str
@@ -78,6 +81,7 @@ class Job:
     order: int | None = None
     label: str = ""
     headers: Headers | None = field(default=None, repr=False, compare=False)
+    keys: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Bound what users may give: many queues take ids from them, and all take headers.
@@ -245,6 +249,10 @@ class GateState:
         while len(self._names) > REMEMBERED:
             self._names.popitem(last=False)
 
+    def keys_of(self, ticket: str) -> tuple[str, ...]:
+        """Return the keys of a ticket, as this process asked for them last, or was told."""
+        return tuple(key for key, _ in self._limits.get(ticket, ()))
+
     def limits_of(self, ticket: str, keys: tuple[str, ...] = ()) -> tuple[tuple[str, str], ...]:
         """Return what is known of a ticket's keys, each with the name of its limit; once.
 
@@ -297,6 +305,18 @@ def look_request(waiting: Waiting) -> Request:
     return waiting.request._replace(mode=Mode.LOOK)
 
 
+def earlier_request(request: Request, keys: tuple[str, ...]) -> Request | None:
+    """Return what asks where a ticket stands on the keys that it had; None if it has them still.
+
+    A place that is left there would be offered to the job again and again, and where the two have a
+    key in common, the job would wait behind itself.
+    """
+    if not keys or set(keys) == {demand.key for demand in request.demands}:
+        return None
+    demands = tuple(Demand(key, 1) for key in keys)
+    return request._replace(demands=demands, mode=Mode.LOOK)
+
+
 def error_of(notice: Notice) -> Exception | None:
     """Return why a job that was noticed is not to run, None if it may claim its slot."""
     if isinstance(notice.answer, Refused | Replaced):
@@ -312,20 +332,6 @@ def loss_text(lease: Lease | SyncLease) -> str:
     except LeaseLost as error:
         return str(error)
     return "lost the lease"
-
-
-def packed_limits(limits: tuple[tuple[str, str], ...]) -> bytes:
-    """Return keys, each with the name of its limit, as the payload of a ticket begins with them.
-
-    Neither a key nor a name has control characters.
-    """
-    return "\x1e".join(map("\x1f".join, limits)).encode()
-
-
-def unpacked_limits(packed: bytes) -> tuple[tuple[str, str], ...]:
-    """Return what was packed; an earlier version packed the first key alone."""
-    found = [each.partition("\x1f") for each in packed.decode().split("\x1e")]
-    return tuple((key, name) for key, _, name in found)
 
 
 def outage_of_gate(name: str, store: Store, *, admits: bool) -> Outage:

@@ -15,6 +15,7 @@ from limiter_core._job_parts import (
     Waiting,
     Wake,
     bounded_ticket,
+    earlier_request,
     is_parked,
     look_request,
     outage_of_gate,
@@ -27,7 +28,7 @@ from limiter_core._sync_calls import SyncCall
 from limiter_core._sync_engine import SyncEngine
 from limiter_core.errors import StoreError, StoreUnavailable
 from limiter_core.lease import SyncLease
-from limiter_core.requests import Answer, Demand, Granted, Held, Mode, Request
+from limiter_core.requests import Answer, Granted, Held, Request
 from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
 
@@ -98,7 +99,9 @@ class SyncJobGate:
         if observed is not None:
             observed.describe(request)
         try:
-            outcome = self._state.outcome(request, self._ask(request, call), terms, time.time())
+            outcome = self._state.outcome(
+                request, self._ask(request, call, job), terms, time.time()
+            )
             if isinstance(outcome, Waiting) and outcome.patience is not None:
                 if outcome.patience <= 0:
                     self._face.withdraw(request.id, outcome.keys)
@@ -116,8 +119,13 @@ class SyncJobGate:
             return SyncLease(call, engine)
         return outcome
 
-    def _ask(self, request: Request, call: _JobCall) -> Answer:
+    def _ask(self, request: Request, call: _JobCall, job: Job) -> Answer:
         try:
+            if earlier := earlier_request(request, job.keys):
+                answer = self._face.acquire(earlier)
+                if isinstance(answer, Held):
+                    return answer
+                self._face.withdraw(request.id, job.keys)
             sent_at = call.now()
             answer = self._face.acquire(request)
             if isinstance(answer, Granted):
@@ -173,29 +181,6 @@ class SyncJobGate:
         return tuple(
             each.key for each in run_now(demands_of(check_limits(job.limits), job.arguments))
         )
-
-    def move(self, job: Job, keys: tuple[str, ...]) -> Held | None:
-        """Leave the keys of an earlier ticket of a job, if its limits have other keys by now.
-
-        For an adapter that keeps the job in its ticket: the old one would be offered for ever. Call
-        it while the job is safe elsewhere, and before `admit`.
-
-        Args:
-            job: the delivery.
-            keys: those of the ticket that was granted.
-
-        Returns:
-            `Held` if another delivery of this attempt runs with slots of the old keys.
-        """
-        if set(keys) == set(self.keys_of(job)):
-            return None
-        demands = tuple(Demand(key, 1) for key in keys)
-        look = Request(job.ticket, demands, lease=1.0, mode=Mode.LOOK, payload=b"", claimant="")
-        answer = self._face.acquire(look)
-        if isinstance(answer, Held):
-            return answer
-        self._face.withdraw(job.ticket, keys)
-        return None
 
     def take_back(self, outcome: SyncLease | Waiting) -> None:
         """Give back what `admit` returned with `confirmed=False`, and send nothing."""

@@ -96,12 +96,11 @@ class Admission:
             StoreError: the store could not be used.
             LimitReached, Superseded: it is not to run.
         """
-        delivery: Delivery = request.delivery
         try:
             job = job_of(request)
             if job is None:
                 return True  # without a slot: its arguments do not fit, so its body will raise
-            outcome = self._leave_old_keys(delivery, job) or self._claim(request, job)
+            outcome = self._claim(request, job)
         except (LimitReached, Superseded, StoreError):
             raise
         except Exception as error:  # noqa: BLE001  # of a strategy, or a function of the call
@@ -138,21 +137,6 @@ class Admission:
                 self.gate.report_removed(request.delivery.ticket, function=request.name)
         _let_go(request)
         return False
-
-    def _leave_old_keys(self, delivery: Delivery, job: Job) -> Held | None:
-        """Give up its place on the keys on which it was granted, if it has others by now.
-
-        Returns:
-            `Held` if it runs there by another delivery.
-        """
-        if not delivery.grant[0]:
-            return None
-        try:
-            return self.gate.move(job, delivery.grant[0])
-        except StoreError:
-            if not self.without_store:
-                raise
-            return None
 
     def _may_start(self, delivery: Delivery) -> bool:
         """Whether a local delivery still has its grant, and no other one starts."""

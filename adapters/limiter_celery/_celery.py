@@ -146,6 +146,18 @@ def semaphore_of(worker: Any) -> Any:
     return worker.semaphore if uses_it else None
 
 
+def let_pass_rate_limits(consumer: Any, passes: Callable[[Any], bool]) -> None:
+    """Have some requests pass the rate limits of a consumer; `passes` says which."""
+    limit_rate = consumer._limit_task  # noqa: SLF001  (nothing public is called there)
+
+    def limit_task(request: Any, bucket: Any, tokens: int) -> Any:
+        if passes(request):
+            return consumer._limit_move_to_pool(request)  # noqa: SLF001
+        return limit_rate(request, bucket, tokens)
+
+    consumer._limit_task = limit_task  # noqa: SLF001
+
+
 def move_last_to_front(semaphore: Any) -> None:
     """Have the task that came last get the next process that is free."""
     semaphore._waiting.rotate(1)  # noqa: SLF001  (nothing public reorders it)

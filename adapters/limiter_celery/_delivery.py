@@ -140,4 +140,5 @@ def job_of(request: Any) -> Job | None:
         order=request.delivery.order,
         label=f"{task.name}[{request.id}]",
         headers=request.request_dict,
+        keys=request.delivery.grant[0],
     )

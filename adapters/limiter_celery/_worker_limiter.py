@@ -57,6 +57,10 @@ class Settings:
     remember: float | None
 
 
+def _has_waited(request: Any) -> bool:
+    return isinstance(request, LimitedRequest) and request.delivery.waited
+
+
 class WorkerLimiter:
     """The limiter in one worker, whose pool has started."""
 
@@ -142,6 +146,9 @@ class WorkerLimiter:
             main_loop=main_loop,
             scheduler=scheduler,
         )
+        # A task that waited has waited for its rate before. Behind others that wait for it, it
+        # would not claim its slot in time, again and again, and no task would run.
+        _celery.let_pass_rate_limits(consumer, _has_waited)
         self._request_class = LimitedRequest.using(
             RequestParts(
                 admission=admission, releases=releases, revocations=revocations, worker=state

@@ -190,3 +190,20 @@ def test_a_slot_that_no_worker_freed_is_given_once(
     shop.until_ended(*tasks)
     time.sleep(1.0)  # for copies
     assert [len(shop.log("begin", each.id)) for each in tasks] == [1] * 8
+
+
+def test_a_task_whose_turn_has_come_does_not_wait_for_its_rate_again(
+    make_workers: MakeWorkers,
+) -> None:
+    """Behind the others it came too late for its slot, again and again, and none ran."""
+    shop = make_workers(
+        limiter={"claim": 0.5}, conf={"task_annotations": {"late": {"rate_limit": "60/m"}}}
+    )
+    shop.start()
+    first = shop.send("late", "eve", LONG)
+    shop.until_began(first)
+    rest = [shop.send("late", "eve") for _ in range(6)]
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 1, "the second waits")
+    shop.let_end(first)
+    shop.until_ended(first, *rest)
+    assert [each["id"] for each in shop.log("begin")] == [each.id for each in (first, *rest)]

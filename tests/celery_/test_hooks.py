@@ -42,6 +42,8 @@ def source(function: Any) -> str:
         (Request.acknowledge, ["self"]),
         (Request.revoked, ["self"]),
         (Request._announce_revoked, ["self", "reason", "terminated", "signum", "expired"]),
+        (consumer.Consumer._limit_task, ["self", "request", "bucket", "tokens"]),
+        (consumer.Consumer._limit_move_to_pool, ["self", "request"]),
         (state.task_ready, ["request", "successful"]),
         (state.task_reserved, ["request"]),
         (LaxBoundedSemaphore.acquire, ["self", "callback", "partial_args", "partial_kwargs"]),
@@ -92,6 +94,7 @@ def test_where_workers_call_what_we_stand_before() -> None:
     text = source(strategy.default)
     assert "Request = symbol_by_name(task.Request)" in text
     assert "handle = consumer.on_task_request" in text
+    assert "limit_task = consumer._limit_task" in text
     assert "except TaskRevokedError" in source(worker.WorkController._process_task)
     text = source(consumer.Consumer.__init__)
     taken = text.index("self.on_task_request = on_task_request")

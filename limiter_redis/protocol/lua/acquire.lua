@@ -125,6 +125,11 @@ function steps.ask(w)
   if how and not match(how, '^lost ') then return how end
   if mode == 'look' then return admission.refusal(first, r.demands[1], 'unknown') end
 
+  for i = 2, r.durable and #r.demands or 1 do
+    local held = steps.leave_other_keys(r, r.demands[i].key)
+    if held then return held end
+  end
+
   -- A newcomer.
   local order, sequence = given_order, now
   if order == 0 then
@@ -178,6 +183,17 @@ function steps.ask(w)
     if not t then return call('GET', ended) end
   end
   return steps.queued(t)
+end
+
+-- The keys of a job may have changed since it got its place: by another first key it is not found. It
+-- leaves that place, or it would wait behind itself; a delivery that runs is told as always (S18).
+function steps.leave_other_keys(r, key)
+  local h, t = turns.member(state.load(key, r.id), r.id)
+  if h and h.claimed then
+    local first = state.load(holders.keys_of(h.keys)[1])
+    return 'held ' .. int(state.end_of(first, 'h' .. r.id) - now)
+  end
+  if h or t then steps.release({ 'release', r.id, key }) end
 end
 
 function steps.note_names(r)

@@ -1,0 +1,104 @@
+"""A job whose limits have other keys when its turn comes than when it was parked."""
+
+from __future__ import annotations
+
+import pytest
+
+from limiter_core import LIMIT_BY, ArgumentView, ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_core.jobs import Held, Job, JobGate, SyncJobGate, Waiting
+from limiter_core.requests import Notice
+from limiter_memory import MemoryStore
+from limiter_redis import RedisStore
+
+from ._servers import Process
+
+CRM = ConcurrencyLimit(LIMIT_BY.constant("crm"), 1, name="crm")
+
+
+def tier(call: ArgumentView) -> str:
+    """Return what a tenant's table says when it is asked."""
+    return str(call["tiers"][0])
+
+
+TIER = ConcurrencyLimit(LIMIT_BY.fn(tier), 1, name="tier")
+
+
+def job(name: str, tiers: list[str], *, keys: tuple[str, ...] = (), alone: bool = False) -> Job:
+    limits = (TIER,) if alone else (TIER, CRM)
+    return Job(f"{name}#1", limits, ArgumentView({"tiers": tiers}, "bill"), b"job", keys=keys)
+
+
+def use(limiter: SyncLimiter, *keys: str) -> list[tuple[int, int]]:
+    return [((found := limiter.inspect(key)).in_use, found.waiting) for key in keys]
+
+
+KEYS = "key:gold", "key:iron", "crm"
+
+
+@pytest.mark.parametrize("when", ["granted", "waiting"])
+def test_it_does_not_wait_behind_itself(server: Process, when: str) -> None:
+    """Whichever process asks: one that does not know on which keys it waits."""
+    tiers, notices = ["gold"], list[Notice]()
+    store, other = RedisStore(server.url), RedisStore(server.url)
+    parking = SyncJobGate(store, "queue", notices.append)
+    asking = SyncJobGate(other, "queue", notices.append)
+    parking.sweep()
+    with SyncLimiter(server.url) as limiter:
+        first = parking.admit(job("first", tiers))
+        assert not isinstance(first, Waiting | Held)
+        assert isinstance(parking.admit(job("second", tiers)), Waiting)
+        if when == "granted":
+            first.release()
+        tiers[:] = ["iron"]
+        second = asking.admit(job("second", tiers))
+        if isinstance(second, Waiting):
+            assert when == "waiting"
+            assert use(limiter, *KEYS) == [(1, 0), (0, 0), (1, 1)]
+            first.release()
+            second = asking.admit(job("second", tiers))
+        assert not isinstance(second, Waiting | Held)
+        assert use(limiter, *KEYS) == [(0, 0), (1, 0), (1, 0)]
+        assert isinstance(parking.admit(job("second", ["zinc"])), Held), "it runs: by its other key"
+        second.release()
+        assert use(limiter, *KEYS) == [(0, 0)] * 3
+    for each in (parking, asking):
+        each.close()
+
+
+def test_it_leaves_the_keys_that_its_adapter_names(server: Process) -> None:
+    tiers = ["gold"]
+    gate = SyncJobGate(RedisStore(server.url), "queue", lambda _: None)
+    gate.sweep()
+    with SyncLimiter(server.url) as limiter:
+        first = gate.admit(job("first", tiers, alone=True))
+        assert not isinstance(first, Waiting | Held)
+        assert isinstance(gate.admit(job("second", tiers, alone=True)), Waiting)
+        first.release()
+        assert use(limiter, *KEYS[:2]) == [(1, 0), (0, 0)], "it is kept for the second"
+        second = gate.admit(job("second", ["iron"], keys=("key:gold",), alone=True))
+        assert not isinstance(second, Waiting | Held)
+        assert use(limiter, *KEYS[:2]) == [(0, 0), (1, 0)]
+        again = gate.admit(job("second", ["zinc"], keys=("key:iron",), alone=True))
+        assert isinstance(again, Held), "it runs"
+        second.release()
+    gate.close()
+
+
+@pytest.mark.parametrize("kind", ["redis", "memory"])
+async def test_it_leaves_the_keys_of_which_its_process_knows(server: Process, kind: str) -> None:
+    tiers = ["gold"]
+    store = RedisStore(server.url) if kind == "redis" else MemoryStore()
+
+    async def notice(_: Notice) -> bool:
+        return True
+
+    async with Limiter(store) as limiter, JobGate(store, "queue", notice) as gate:
+        first = await gate.admit(job("first", tiers, alone=True))
+        assert not isinstance(first, Waiting | Held)
+        assert isinstance(await gate.admit(job("second", tiers, alone=True)), Waiting)
+        second = await gate.admit(job("second", ["iron"], alone=True))
+        assert not isinstance(second, Waiting | Held)
+        assert (await limiter.inspect("key:gold")).waiting == 0
+        await first.release()
+        assert (await limiter.inspect("key:gold")).in_use == 0
+        await second.release()
