@@ -29,6 +29,8 @@ GUARDED = {
             "_basic_consume",
             "_delivery_info",
             "_get_current_object",
+            "_limit_move_to_pool",
+            "_limit_task",
             "_process_task_sem",
             "_waiting",
         ],
