@@ -48,7 +48,16 @@ def run(kind: str, order: Order) -> Simulation:
     """Return the simulation in which these events have happened."""
     simulation = Simulation(kind)
     for event in order:
+        simulation.apply(event)
+    return simulation
+
+
+def settled(kind: str, order: Order) -> Simulation:
+    """Return the simulation in which these events have happened, and all has settled."""
+    simulation = Simulation(kind)
+    for event in order:
         _apply(simulation, event)
+    _settle(simulation)
     return simulation
 
 
@@ -57,25 +66,30 @@ def _apply(simulation: Simulation, event: str) -> None:
     simulation.failures += broken_on_the_way(simulation)
 
 
-def settled(kind: str, order: Order) -> Simulation:
-    """Return the simulation in which these events have happened, and all has settled.
+def _settle(simulation: Simulation) -> None:
+    """Have all settle.
 
     To settle, all arrives that is on its way, in little time, and nobody does anything new: so what
     is put right only by the next regular renewal counts as wrong.
     """
-    simulation = run(kind, order)
     for _ in range(MOST_TO_SETTLE):
         event = next_to_settle(simulation)
         if event is None:
-            return simulation
+            return
         _apply(simulation, event)
     simulation.failures.append("it never comes to rest")
-    return simulation
 
 
 def broken_by(kind: str, order: Order) -> list[str]:
     """Return the laws that are broken on the way, or once all has settled."""
     return list(broken_at_rest(settled(kind, order)))
+
+
+def broken_by_last(simulation: Simulation) -> list[str]:
+    """Return the same, where the way up to the last event was looked at before."""
+    simulation.failures += broken_on_the_way(simulation)
+    _settle(simulation)
+    return list(broken_at_rest(simulation))
 
 
 def is_possible(kind: str, order: Order) -> bool:
@@ -84,12 +98,15 @@ def is_possible(kind: str, order: Order) -> bool:
     for event in order:
         if event not in events_of(simulation):
             return False
-        _apply(simulation, event)
+        simulation.apply(event)
     return True
 
 
-def orders(kind: str, most: int, situation: str) -> Iterator[Order]:
+def orders(kind: str, most: int, situation: str) -> Iterator[tuple[Order, Simulation]]:
     """Yield orders of events, the shortest first, each of which leads where none before it did.
+
+    With each comes the simulation in which its events have happened. All but the last event of an
+    order are an order that came before, or the situation.
 
     Args:
         kind: what the callers ask for.
@@ -100,16 +117,17 @@ def orders(kind: str, most: int, situation: str) -> Iterator[Order]:
     if not is_possible(kind, first):
         return
     seen: set[object] = set()
-    to_go_on: deque[Order] = deque([first])
+    to_go_on = deque([(first, list(events_of(run(kind, first))))])
     while to_go_on and len(seen) < most:
-        before = to_go_on.popleft()
-        for event in list(events_of(run(kind, before))):
+        before, events = to_go_on.popleft()
+        for event in events:
             after = (*before, event)
-            found = fingerprint(run(kind, after))
+            simulation = run(kind, after)
+            found = fingerprint(simulation)
             if found not in seen:
                 seen.add(found)
-                to_go_on.append(after)
-                yield after
+                to_go_on.append((after, list(events_of(simulation))))
+                yield after, simulation
 
 
 def shortened(kind: str, order: Order, fails: Callable[[str, Order], object]) -> Order:
