@@ -81,13 +81,16 @@ class Thrower:
                 gc.enable()
 
     def _call(self, frame: FrameType, event: str, argument: object) -> Any:
+        if self.has_thrown:  # nothing is left to do
+            return None
         file = frame.f_code.co_filename
-        return self._line if file.startswith((*PACKAGES, *self.files)) else None
+        is_traced = file.startswith(PACKAGES) or (self.files and file.startswith(self.files))
+        return self._line if is_traced else None
 
     def _line(self, frame: FrameType, event: str, argument: object) -> Any:
         if event != "line" or self.has_thrown:
             return self._line
-        if frame.f_code.co_qualname == self.before:
+        if self.before and frame.f_code.co_qualname == self.before:
             self.where = self.before
             raise Thrown(self.before)
         if self.task is not None and asyncio.current_task() is not self.task:
@@ -113,10 +116,17 @@ def _only_tracers_throw(frame: FrameType) -> bool:
     throw, so that no lock is kept for ever.
     """
     code = frame.f_code
-    line = linecache.getline(code.co_filename, frame.f_lineno).strip()
-    if not line.startswith("with "):
-        return line == "try:"
+    statement = _statement(code.co_filename, frame.f_lineno)
+    if statement != "with":
+        return statement == "try"
     return frame.f_lasti > _first_instruction(code, frame.f_lineno)
+
+
+@functools.cache
+def _statement(file: str, line: int) -> str:
+    """Return whether a line begins with `with`, or is a `try`; else nothing."""
+    text = linecache.getline(file, line).strip()
+    return "with" if text.startswith("with ") else "try" if text == "try:" else ""
 
 
 @functools.cache
@@ -125,6 +135,7 @@ def _first_instruction(code: CodeType, line: int) -> int:
 
 
 _LAST_WORDS = {"Hold.__exit__", "Hold.__aexit__", "Lease.release", "SyncLease.release"}
+_LAST_NAMES = {"__exit__", "__aexit__", "release", "release_call"}
 
 
 def _is_before(frame: FrameType) -> bool:
@@ -133,6 +144,8 @@ def _is_before(frame: FrameType) -> bool:
     That is as if it was not called: nobody can guard it, and the lease ends by itself.
     """
     code, caller = frame.f_code, frame.f_back
+    if code.co_name not in _LAST_NAMES:
+        return False
     is_inner = code.co_name == "release_call" and caller and caller.f_code.co_name == "release"
     if code.co_qualname not in _LAST_WORDS and not is_inner:
         return False
