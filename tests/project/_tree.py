@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
-from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -17,17 +17,21 @@ IN_REPOSITORY = "https://github.com/concurrency-limits/concurrency-limits/"
 """How a page of the site links to a file that is not on the site."""
 
 
+@functools.cache
 def packages() -> dict[str, Path]:
     """Return the packages of the distribution, by import name."""
     candidates = [*ROOT.glob("limiter_*"), *ROOT.glob("adapters/limiter_*")]
     return {path.name: path for path in sorted(candidates) if (path / "__init__.py").exists()}
 
 
-def modules(package: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the import name and the file of each module of a package."""
+@functools.cache
+def modules(package: Path) -> list[tuple[str, Path]]:
+    """Return the import name and the file of each module of a package."""
+    found = []
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package.parent).with_suffix("").parts
-        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+        found.append((".".join(parts[:-1] if parts[-1] == "__init__" else parts), path))
+    return found
 
 
 def pages() -> list[str]:
