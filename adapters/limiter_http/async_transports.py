@@ -61,15 +61,19 @@ class AsyncBaseBody:
         if self._closed:
             raise self.closed_error
         try:
-            return await anext(self._held)
+            chunk = await anext(self._held)
         except LimiterError as error:
             raise client_error(error, self.errors) from error.__cause__
+        if self._closed:  # by another task, which could not end the generator while it ran
+            await self._held.aclose()
+        return chunk
 
     async def aclose(self) -> None:
         """Close the response, and release the slot."""
         self._closed = True
         if self._held.ag_running:
-            # Another task that reads finds the connection closed, and so ends the generator.
+            # Another task reads. It ends the generator, whether it finds the connection closed or
+            # has got a chunk at the same moment.
             await self._exchange.aclose()
         else:
             await self._held.aclose()

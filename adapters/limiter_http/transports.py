@@ -74,9 +74,12 @@ class BaseBody:
         if self._closed:
             raise self.closed_error
         try:
-            return next(self._held)
+            chunk = next(self._held)
         except LimiterError as error:
             raise client_error(error, self.errors) from error.__cause__
+        if self._closed:  # by another thread, which could not end the generator while it ran
+            self._end()
+        return chunk
 
     def close(self) -> None:
         """Close the response, and release the slot."""
@@ -84,9 +87,13 @@ class BaseBody:
         try:
             self._exchange.close_body()
         finally:
-            # Another thread that reads finds the connection closed, and so ends the generator.
-            with contextlib.suppress(ValueError):
-                self._held.close()
+            self._end()
+
+    def _end(self) -> None:
+        # Another thread that reads ends the generator, whether it finds the connection closed or
+        # has got a chunk at the same moment.
+        with contextlib.suppress(ValueError):
+            self._held.close()
 
 
 class BaseTransport:
