@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
 
 PRIORITY_RANGE = 2**31
@@ -29,9 +30,9 @@ def check_number(value: object, what: str, *, least: int) -> int:
         ConfigurationError: it is not; says what was given and what is allowed.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationError(f"{what} must be a whole number, got {value!r}")
+        raise ConfigurationError(f"{what} must be a whole number, got {brief(value)}")
     if value < least:
-        raise ConfigurationError(f"{what} must be at least {least}, got {value!r}")
+        raise ConfigurationError(f"{what} must be at least {least}, got {brief(value)}")
     if value > MAX_NUMBER:
         given = repr(value) if value < MAX_NUMBER**2 else "more"
         raise ConfigurationError(f"{what} must be at most {MAX_NUMBER:,}, got {given}")
@@ -45,9 +46,9 @@ def check_priority(value: object) -> int:
         ConfigurationError: it is no whole number, or outside of `PRIORITY_RANGE`.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationError(f"priority must be a whole number, got {value!r}")
+        raise ConfigurationError(f"priority must be a whole number, got {brief(value)}")
     if abs(value) >= PRIORITY_RANGE:
-        raise ConfigurationError(f"priority must lie within ±2**31, got {value!r}")
+        raise ConfigurationError(f"priority must lie within ±2**31, got {brief(value)}")
     return int(value)
 
 
@@ -71,11 +72,11 @@ def check_seconds(value: Any, what: str, *, zero_allowed: bool = False) -> float
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise ConfigurationError(f"{what} must be seconds or a timedelta, got {value!r}")
+        raise ConfigurationError(f"{what} must be seconds or a timedelta, got {brief(value)}")
     too_short = seconds < 0 or (seconds == 0 and not zero_allowed)
     if too_short or not math.isfinite(seconds):
         allowed = "zero or more" if zero_allowed else "more than zero"
-        raise ConfigurationError(f"{what} must be {allowed} and finite, got {value!r}")
+        raise ConfigurationError(f"{what} must be {allowed} and finite, got {brief(value)}")
     return float(seconds)
 
 
@@ -95,7 +96,7 @@ def check_on_store_error(value: object) -> None:
         ConfigurationError: it is none; says what was given and what is allowed.
     """
     if value not in ("raise", "admit"):
-        raise ConfigurationError(f'on_store_error must be "raise" or "admit", got {value!r}')
+        raise ConfigurationError(f'on_store_error must be "raise" or "admit", got {brief(value)}')
 
 
 def check_name(value: object) -> str | None:
@@ -108,11 +109,10 @@ def check_name(value: object) -> str | None:
         return None
     if isinstance(value, str) and len(value) > MAX_NAME_LENGTH:
         raise ConfigurationError(
-            f"name must have at most {MAX_NAME_LENGTH} characters, got {len(value)}: "
-            f"{value[:50]!r}..."
+            f"name must have at most {MAX_NAME_LENGTH} characters, got {len(value)}: {brief(value)}"
         )
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise ConfigurationError(f"name must be printable text, and not blank, got {value!r}")
+        raise ConfigurationError(f"name must be printable text, and not blank, got {brief(value)}")
     return str.__str__(value)  # of an enum's member that is text, the text
 
 
@@ -125,7 +125,7 @@ def check_scope(value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value.strip():
-        raise ConfigurationError(f"scope must be text, and not blank, got {value!r}")
+        raise ConfigurationError(f"scope must be text, and not blank, got {brief(value)}")
     return str.__str__(value)  # of an enum's member that is text, the text
 
 
@@ -146,7 +146,7 @@ def check_on_lost(value: Any) -> Any:
     """
     if value in ("cancel", "warn"):
         return value
-    raise ConfigurationError(f'on_lost must be "cancel" or "warn", got {value!r}')
+    raise ConfigurationError(f'on_lost must be "cancel" or "warn", got {brief(value)}')
 
 
 def printable(text: str) -> str:

@@ -10,6 +10,7 @@ from types import CoroutineType
 from typing import Any, cast
 
 from limiter_core.arguments import Binder, binder_of
+from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
 from limiter_core.limits import ConcurrencyLimit
 from limiter_core.strategies import argument_names_of
@@ -70,7 +71,7 @@ def check_coroutine_function(function: object, where: str) -> None:
         if is_async_generator_function(function):
             hint = "for async generator functions there is Limiter.limited()"
         raise ConfigurationError(
-            f"{where} needs a coroutine function (async def), got {function!r}; {hint}"
+            f"{where} needs a coroutine function (async def), got {brief(function)}; {hint}"
         )
 
 
@@ -95,8 +96,8 @@ def check_plain_function(function: object, where: str) -> None:
     check_sync_function(function, where)
     if is_generator_function(function):
         raise ConfigurationError(
-            f"{where} needs a plain function, no coroutine and no generator, got {function!r}; "
-            "for generator functions there is SyncLimiter.limited()"
+            f"{where} needs a plain function, no coroutine and no generator, got "
+            f"{brief(function)}; for generator functions there is SyncLimiter.limited()"
         )
 
 
@@ -112,7 +113,7 @@ def check_sync_function(function: object, where: str) -> None:
     is_async = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
     if not callable(function) or any(check(inner) or check(call) for check in is_async):
         raise ConfigurationError(
-            f"{where} needs a plain function or a generator function, got {function!r}; "
+            f"{where} needs a plain function or a generator function, got {brief(function)}; "
             "for coroutine functions and async generator functions there is Limiter"
         )
     _check_makes_no_context_manager(function, where)
@@ -153,7 +154,7 @@ def _makes_context_manager(function: object) -> bool:
 def _check_makes_no_context_manager(function: object, where: str) -> None:
     if _makes_context_manager(function):
         raise ConfigurationError(
-            f"{where} cannot limit {function!r}: it makes a context manager, whose block runs "
+            f"{where} cannot limit {brief(function)}: it makes a context manager, whose block runs "
             "after the call; take the slot inside of it, with hold()"
         )
 
@@ -167,8 +168,8 @@ def check_result(result: object, function: object, where: str) -> None:
     if type(result) is CoroutineType:
         cast("CoroutineType[Any, Any, Any]", result).close()
         raise ConfigurationError(
-            f"{where} needs a plain function, and {function!r} returned a coroutine, which would "
-            "run after the slot is released; for coroutine functions there is Limiter"
+            f"{where} needs a plain function, and {brief(function)} returned a coroutine, which "
+            "would run after the slot is released; for coroutine functions there is Limiter"
         )
 
 

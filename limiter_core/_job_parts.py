@@ -16,6 +16,7 @@ from limiter_core._prepare import Limits, view_of
 from limiter_core._refusals import refusal_error
 from limiter_core._retry_advice import RetryAdvice
 from limiter_core.arguments import ArgumentView
+from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError, LeaseLost, WaitTimeout
 from limiter_core.keys import bounded
 from limiter_core.lease import Lease, SyncLease
@@ -180,11 +181,11 @@ class GateState:
 
     def __init__(self, name: str, claim: float, family: str | None = None) -> None:
         if not name or "\0" in name:
-            raise ConfigurationError(f"a gate needs a name, of one line of text, got {name!r}")
+            raise ConfigurationError(f"a gate needs a name, of one line of text, got {brief(name)}")
         if len(name) > MAX_NAME_LENGTH:
             raise ConfigurationError(
                 f"a gate's name has at most {MAX_NAME_LENGTH} characters, got {len(name)}: "
-                f"{name[:50]!r}..."
+                f"{brief(name)}"
             )
         self.name = name
         self.family = family

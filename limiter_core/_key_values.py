@@ -28,6 +28,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel, RootModel, Secret, SecretBytes, SecretStr
 
+from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError, KeyDerivationError
 
 __all__ = ("Json", "Plain", "checked_text", "json_text", "number_text", "plain")
@@ -74,7 +75,7 @@ def register_key_type(kind: type[T], text: Callable[[T], str]) -> None:
     given: Any = kind
     function: Any = text
     if not isinstance(given, type):
-        raise ConfigurationError(f"register_key_type() needs a class, got {given!r}")
+        raise ConfigurationError(f"register_key_type() needs a class, got {brief(given)}")
     if given in _RULES or given in (object, type, bool, type(None)):
         raise ConfigurationError(
             f"the key text of a {given.__qualname__} is fixed; "
@@ -83,7 +84,7 @@ def register_key_type(kind: type[T], text: Callable[[T], str]) -> None:
     if not callable(function):
         raise ConfigurationError(
             f"register_key_type() needs a function that returns the text of a "
-            f"{given.__qualname__}, got {function!r}"
+            f"{given.__qualname__}, got {brief(function)}"
         )
     if function in (str, repr) and _has_default_text(given, function):
         raise ConfigurationError(
@@ -94,8 +95,8 @@ def register_key_type(kind: type[T], text: Callable[[T], str]) -> None:
         before = _registered.get(given, function)
         if _origin(before) != _origin(function):
             raise ConfigurationError(
-                f"{given.__qualname__} is registered with {before!r}; with {function!r} its values "
-                "would change their keys"
+                f"{given.__qualname__} is registered with {brief(before)}; with "
+                f"{brief(function)} its values would change their keys"
             )
         _registered[given] = text
 

@@ -13,6 +13,7 @@ from types import MethodType
 from typing import Any
 
 from limiter_core._collected import do_later, is_collecting, notify_later
+from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
 
 logger = logging.getLogger("limiter")
@@ -272,7 +273,9 @@ def registration_of(observer: object) -> Registration:
         ConfigurationError: it cannot be called.
     """
     if not callable(observer):
-        raise ConfigurationError(f"an observer is a function that takes an event, got {observer!r}")
+        raise ConfigurationError(
+            f"an observer is a function that takes an event, got {brief(observer)}"
+        )
     return Registration(observer)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from limiter_core._checks import check_number
+from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
 from limiter_core.keys import MAX_WHOLE_LENGTH
 from limiter_core.limits import ConcurrencyLimit
@@ -15,11 +16,13 @@ def check_key(key: object) -> str:
         ConfigurationError: it is no text, or longer than any key.
     """
     if not isinstance(key, str) or not key:
-        raise ConfigurationError(f"a key is text, as key_for() and keys() return it, got {key!r}")
+        raise ConfigurationError(
+            f"a key is text, as key_for() and keys() return it, got {brief(key)}"
+        )
     if len(key) > MAX_WHOLE_LENGTH:
         raise ConfigurationError(
             f"a key has at most {MAX_WHOLE_LENGTH} characters (key_for() shortens it), "
-            f"got {len(key)}: {key[:50]!r}..."
+            f"got {len(key)}: {brief(key)}"
         )
     return key
 
@@ -32,7 +35,7 @@ def check_id(lease_id: object) -> str:
     """
     if not isinstance(lease_id, str) or not lease_id:
         raise ConfigurationError(
-            f"a lease is named by its id, as in lease.id and inspect(), got {lease_id!r}"
+            f"a lease is named by its id, as in lease.id and inspect(), got {brief(lease_id)}"
         )
     return lease_id
 
@@ -53,5 +56,5 @@ def one_limit(limits: object) -> ConcurrencyLimit:
         ConfigurationError: several were given.
     """
     if not isinstance(limits, ConcurrencyLimit):
-        raise ConfigurationError(f"give one ConcurrencyLimit here, got {limits!r}")
+        raise ConfigurationError(f"give one ConcurrencyLimit here, got {brief(limits)}")
     return limits

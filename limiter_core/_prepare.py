@@ -13,6 +13,7 @@ from typing import Any, TypeGuard, TypeVar, cast
 from limiter_core._checks import check_cost, check_number, check_priority, check_timeout
 from limiter_core._names import name_of
 from limiter_core.arguments import ArgumentView
+from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
 from limiter_core.keys import MAX_KEY_LENGTH, bounded, scoped
 from limiter_core.limits import ConcurrencyLimit, ConflictResolution, Fixed, Terms
@@ -49,7 +50,9 @@ def check_limits(limits: object, owner: str = "") -> tuple[ConcurrencyLimit, ...
         if several and len(several) == len(given):
             return several
     needs = f"{owner} needs" if owner else "give"
-    raise ConfigurationError(f"{needs} a ConcurrencyLimit or a list of them, got {limits!r}")
+    raise ConfigurationError(
+        f"{needs} a ConcurrencyLimit or a list of them, got {brief(cast(object, limits))}"
+    )
 
 
 def the_one_or_all(limits: tuple[ConcurrencyLimit, ...]) -> Limits:
@@ -69,7 +72,8 @@ def view_of(arguments: object) -> ArgumentView:
         return ArgumentView({})
     if not isinstance(arguments, Mapping):
         raise ConfigurationError(
-            f'arguments are given by name, as in {{"customer_id": 42}}, got {arguments!r}'
+            'arguments are given by name, as in {"customer_id": 42}, '
+            f"got a {type(arguments).__qualname__}"
         )
     return ArgumentView(cast(Mapping[str, Any], arguments))
 

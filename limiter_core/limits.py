@@ -27,6 +27,7 @@ from limiter_core._checks import (
     printable,
 )
 from limiter_core.arguments import ArgumentView
+from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
 from limiter_core.keys import bounded
 from limiter_core.strategies import (
@@ -147,7 +148,7 @@ def _resolution(value: Any) -> Any:
         return members[value.lower()]
     names = ", ".join(member.name for member in ConflictResolution)
     raise ConfigurationError(
-        f"on_conflict must be a ConflictResolution (one of {names}) or its name, got {value!r}"
+        f"on_conflict must be a ConflictResolution (one of {names}) or its name, got {brief(value)}"
     )
 
 
@@ -332,7 +333,7 @@ def _plain(error: Any) -> str:
         return str(own)
     name = error["loc"][-1] if error["loc"] else "?"
     allowed = ", ".join(field.name for field in fields(ConcurrencyLimit))
-    return f"ConcurrencyLimit has no option {name!r} ({error['msg']}); there are: {allowed}"
+    return f"ConcurrencyLimit has no option {brief(name)} ({error['msg']}); there are: {allowed}"
 
 
 ConcurrencyLimit.__init__ = _say_it_plainly(ConcurrencyLimit.__init__)  # type: ignore[method-assign]  # the signature stays, only the error changes

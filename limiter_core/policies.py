@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from limiter_core._checks import MAX_NUMBER, check_name, check_number, check_seconds, printable
 from limiter_core._identity import process_label
+from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
 
 __all__ = (
@@ -200,7 +201,7 @@ def parsed_number(value: str) -> tuple[int | None, int | None]:
         return int(value), None
     raise ConfigurationError(
         f"the limit of a name is a whole number from 0 to {MAX_NUMBER:,}, or a share of what the "
-        f'code declares from "0%" to "{MAX_PERCENT}%", got {value[:50]!r}'
+        f'code declares from "0%" to "{MAX_PERCENT}%", got {brief(value)}'
     )
 
 
@@ -238,7 +239,7 @@ def check_lasts(lasts: float | timedelta | None) -> float | None:
         return None
     seconds = check_seconds(lasts, "lasts")
     if not 1e-3 <= seconds <= 1e9:
-        raise ConfigurationError(f"lasts must be from 1 ms to 1e9 s, got {lasts!r}")
+        raise ConfigurationError(f"lasts must be from 1 ms to 1e9 s, got {brief(lasts)}")
     return seconds
 
 
@@ -250,7 +251,7 @@ def check_note(by: Any, reason: Any) -> tuple[str, str]:
     """
     for what, given in (("by", by), ("reason", reason)):
         if given is not None and not isinstance(given, str):
-            raise ConfigurationError(f"{what} must be text, got {given!r}")
+            raise ConfigurationError(f"{what} must be text, got {brief(given)}")
     who = process_label() if by is None or not by.strip() else by
     return _shortened(who, MAX_BY_LENGTH), _shortened(reason or "", MAX_REASON_LENGTH)
 

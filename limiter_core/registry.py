@@ -10,11 +10,11 @@ out). A package of your own adds one through the entry-point group `limiter.stor
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
+from limiter_core.brief import brief, without_secrets
 from limiter_core.errors import ConfigurationError, StoreError
 from limiter_core.store import Store
 
@@ -35,14 +35,6 @@ BUILT_IN = {
     "unix": _REDIS,
 }
 """Schemes of this distribution, and the functions that open their stores."""
-
-_OPTION = re.compile(r"([?&;#][^=&;#]*=)([^&;#]*)")
-"""An option's name, and its value."""
-
-_NO_SECRETS = ("db", "namespace")
-
-_LONGEST = 200
-"""Characters of what was given that an error shows."""
 
 _openers: dict[str, Callable[[str], object]] = {}
 """Functions that were found before: to look through the metadata of all packages is slow."""
@@ -73,7 +65,9 @@ def open_store(given: str | Store) -> Store:
         opener = _openers[scheme] = _find(scheme, url)
     store = opener(f"{scheme}://{rest}")
     if not isinstance(store, Store):
-        raise ConfigurationError(f"the scheme {scheme!r} did not lead to a store, but to {store!r}")
+        raise ConfigurationError(
+            f"the scheme {brief(scheme)} did not lead to a store, but to {brief(store)}"
+        )
     return store
 
 
@@ -93,26 +87,8 @@ def _find(scheme: str, url: str) -> Callable[[str], object]:
     added: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=STORES)}
     if scheme not in added:
         raise ConfigurationError(
-            f"no store knows the URL scheme {scheme[:_LONGEST]!r} of {without_secrets(url)!r}; "
+            f"no store knows the URL scheme {brief(scheme)} of {without_secrets(url)!r}; "
             f"installed are: {', '.join(sorted({*BUILT_IN, *added}))}"
         )
     opener: Callable[[str], object] = added[scheme].load()
     return opener
-
-
-def without_secrets(url: str) -> str:
-    """Return a URL as it can be shown: no user, no password, few values of options.
-
-    It may be no URL at all: anything before the last `@` can be a password.
-    """
-    head, at, tail = url.rpartition("@")
-    if at:
-        scheme, separator, _ = head.partition("://")
-        head = f"{scheme}://***@" if separator else "***@"
-    shown = (head if at else "") + _OPTION.sub(_hide, tail)
-    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
-
-
-def _hide(option: re.Match[str]) -> str:
-    name, value = option.groups()
-    return name + (value if name[1:-1] in _NO_SECRETS else "***")

@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from limiter_core._key_values import checked_text
 from limiter_core.arguments import ArgumentView
+from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError, KeyDerivationError
 from limiter_core.keys import name_text, value_text
 
@@ -188,7 +189,7 @@ class _LimitBy:
         for name in texts:
             if not all(name.split(".")):
                 raise ConfigurationError(
-                    f"{name!r} is not a path: write names with single dots between them, "
+                    f"{brief(name)} is not a path: write names with single dots between them, "
                     'such as "order.customer.id"'
                 )
         return _FnArgument(texts, tuple(map(name_text, texts)))
@@ -207,7 +208,7 @@ class _LimitBy:
         """
         if not callable(function):
             raise ConfigurationError(
-                f"LIMIT_BY.fn() needs a function of the argument view, got {function!r}"
+                f"LIMIT_BY.fn() needs a function of the argument view, got {brief(function)}"
             )
         return _Fn(function)
 
@@ -242,12 +243,12 @@ def as_strategy(by: object) -> ConcurrencyStrategy | KeySource:
         raise ConfigurationError("LIMIT_BY is the list of strategies: use one of its members")
     hint = ""
     if isinstance(by, int):
-        hint = f"; for a limit per function write max_concurrent={by!r}"
+        hint = f"; for a limit per function write max_concurrent={brief(by)}"
     elif callable(by):
         hint = "; for a function of the call write LIMIT_BY.fn(function)"
     raise ConfigurationError(
         "a limit is by an argument's name, a list of names, a LIMIT_BY strategy or an object "
-        f"with a get_key method, got {by!r}{hint}"
+        f"with a get_key method, got {brief(by)}{hint}"
     )
 
 
@@ -325,5 +326,5 @@ def _parts_of(
 
 def _checked_name(name: object, where: str) -> str:
     if not isinstance(name, str) or not name.strip():
-        raise ConfigurationError(f"{where} needs non-empty text, got {name!r}")
+        raise ConfigurationError(f"{where} needs non-empty text, got {brief(name)}")
     return str.__str__(name)  # of an enum's member that is text, the text

@@ -15,6 +15,7 @@ from limiter_core._async_calls import Client, ClientGone
 from limiter_core._async_hold import Hold, run_held
 from limiter_core._prepare import Arguments, Limits, check_limits, the_one_or_all
 from limiter_core._streams import GeneratorHold, limited_async_generator, limited_generator
+from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
 from limiter_core.lease import Lease
 from limiter_core.limiter import Limiter
@@ -48,14 +49,14 @@ def check_async_limits(limiter: object, limits: Limits, owner: str) -> Limits:
         ConfigurationError: it is no `Limiter`, or these are no limits.
     """
     if not isinstance(limiter, Limiter):
-        raise ConfigurationError(f"{owner} needs a Limiter, got {limiter!r}")
+        raise ConfigurationError(f"{owner} needs a Limiter, got {brief(limiter)}")
     return _checked(limits, owner)
 
 
 def check_sync_limits(limiter: object, limits: Limits, owner: str) -> Limits:
     """As `check_async_limits`, for a `SyncLimiter`."""
     if not isinstance(limiter, SyncLimiter):
-        raise ConfigurationError(f"{owner} needs a SyncLimiter, got {limiter!r}")
+        raise ConfigurationError(f"{owner} needs a SyncLimiter, got {brief(limiter)}")
     return _checked(limits, owner)
 
 

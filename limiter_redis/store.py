@@ -7,6 +7,7 @@ from typing import Any, Self, TypeVar
 
 import redis
 
+from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
 from limiter_core.store import AsyncStore, Capabilities, SyncStore
 from limiter_redis.async_store import AsyncRedisStore
@@ -287,6 +288,6 @@ def _one_of(name: str, given: T, of_url: T, default: T) -> T:
         return given
     if given != default:
         raise ConfigurationError(
-            f"{name} is given twice, and differs: {given!r}, and {of_url!r} in the URL"
+            f"{name} is given twice, and differs: {brief(given)}, and {brief(of_url)} in the URL"
         )
     return of_url

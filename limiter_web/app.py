@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
 from limiter_core.store import Store
 from limiter_web.access import Access
@@ -55,11 +56,13 @@ def limits_app(
             async face.
     """
     if top_keys < 0:
-        raise ConfigurationError(f"top_keys is 0 or more, got {top_keys!r}")
+        raise ConfigurationError(f"top_keys is 0 or more, got {brief(top_keys)}")
     if trace_url is not None and "{trace_id}" not in trace_url:
-        raise ConfigurationError(f"trace_url contains {{trace_id}}, got {trace_url!r}")
+        raise ConfigurationError(f"trace_url contains {{trace_id}}, got {brief(trace_url)}")
     if trace_url is not None and not trace_url.startswith(("http://", "https://", "/")):
-        raise ConfigurationError(f"trace_url begins with http://, https:// or /, got {trace_url!r}")
+        raise ConfigurationError(
+            f"trace_url begins with http://, https:// or /, got {brief(trace_url)}"
+        )
     access = Access(token, private=private)
     site = Site(store, access, top_keys=top_keys, trace_url=trace_url)
     views = Views(site)

@@ -16,6 +16,7 @@ from arq.worker import Worker
 from limiter_arq._job_run import current_run
 from limiter_core import ArgumentView, ConcurrencyLimit, ConfigurationError
 from limiter_core.arguments import binder_of
+from limiter_core.brief import brief
 from limiter_core.jobs import check_argument_names, check_limits
 
 P = ParamSpec("P")
@@ -48,7 +49,7 @@ def limited(
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         if not inspect.iscoroutinefunction(function):
-            raise ConfigurationError(f"arq runs coroutine functions, and {function!r} is none")
+            raise ConfigurationError(f"arq runs coroutine functions, and {brief(function)} is none")
         check_argument_names(checked, function, hidden=_context_parameter(function))
 
         @functools.wraps(function)

@@ -19,6 +19,7 @@ from limiter_asgi._refusals import (
 )
 from limiter_asgi._view import NO_ARGUMENTS, RequestView
 from limiter_core import ConcurrencyLimit, ConfigurationError, Lease, Limiter
+from limiter_core.brief import brief
 from limiter_core.streams import ClientGone, check_async_limits, run_for_client
 from limiter_http.refusals import REFUSALS
 
@@ -116,7 +117,7 @@ class LimitMiddleware:
     ) -> None:
         if arguments is not None and not callable(arguments):
             raise ConfigurationError(
-                f"arguments is a function of the HTTPConnection, got {arguments!r}"
+                f"arguments is a function of the HTTPConnection, got {brief(arguments)}"
             )
         self.app = app
         self._limits = check_async_limits(limiter, limits, "LimitMiddleware")
@@ -155,5 +156,7 @@ class LimitMiddleware:
         found: Any = self._arguments(HTTPConnection(scope))
         given: Any = await found if isawaitable(found) else found
         if not isinstance(given, Mapping):
-            raise ConfigurationError(f"arguments() returns arguments by name, got {given!r}")
+            raise ConfigurationError(
+                f"arguments() returns arguments by name, got a {type(given).__qualname__}"
+            )
         return cast(GivenArguments, given)

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from limiter_core import ConfigurationError, Lease
+from limiter_core.brief import brief
 from limiter_http.refusals import refusal_of
 
 CLIENT_CLOSED_REQUEST = 499
@@ -46,7 +47,7 @@ def check_on_refused(status: object) -> int:
     if type(status) is int and status in (503, 429):
         return status
     raise ConfigurationError(
-        f"on_refused is 503, or 429 where a limit is the client's own, got {status!r}"
+        f"on_refused is 503, or 429 where a limit is the client's own, got {brief(status)}"
     )
 
 

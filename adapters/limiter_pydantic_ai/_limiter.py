@@ -18,6 +18,7 @@ from limiter_core import (
     Limiter,
     LimitReached,
 )
+from limiter_core.brief import brief
 from limiter_core.strategies import is_constant
 from limiter_core.streams import check_async_limits, release_soon
 from limiter_http.errors import client_error
@@ -103,7 +104,9 @@ def _checked(limit: object) -> ConcurrencyLimit:
     """
     why = "pydantic-ai does not say which slot it releases"
     if not isinstance(limit, ConcurrencyLimit):
-        raise ConfigurationError(f"SharedLimiter needs one ConcurrencyLimit, got {limit!r}: {why}")
+        raise ConfigurationError(
+            f"SharedLimiter needs one ConcurrencyLimit, got {brief(limit)}: {why}"
+        )
     if not is_constant(limit.by):
         raise ConfigurationError(
             f"SharedLimiter needs a limit with one key, and {limit.by!r} may have several: {why}. "
@@ -112,7 +115,7 @@ def _checked(limit: object) -> ConcurrencyLimit:
         )
     if callable(limit.cost):
         raise ConfigurationError(
-            f"SharedLimiter needs a limit whose cost is a number, got {limit.cost!r}: {why}"
+            f"SharedLimiter needs a limit whose cost is a number, got {brief(limit.cost)}: {why}"
         )
     if limit.on_conflict is ConflictResolution.CANCEL_RUNNING:
         raise ConfigurationError(

@@ -34,6 +34,7 @@ from limiter_core import (
     Superseded,
 )
 from limiter_core.arguments import Binder
+from limiter_core.brief import brief
 from limiter_core.jobs import (
     CLAIM,
     BackgroundTasks,
@@ -95,7 +96,7 @@ class LimitedQueue(SafeSweepQueue):
             name = function if isinstance(function, str) else getattr(function, "__qualname__", "")
             if not name:
                 raise ConfigurationError(
-                    f"limits= takes functions and their names, got {function!r}"
+                    f"limits= takes functions and their names, got {brief(function)}"
                 )
             self._limits[name] = check_limits(given, f"limits= of the function {name!r}")
             if not isinstance(function, str):
@@ -125,7 +126,7 @@ class LimitedQueue(SafeSweepQueue):
             function = functions.get(name)
             if function is None:
                 raise ConfigurationError(
-                    f"limits= names {name!r}, which is no function of this worker; "
+                    f"limits= names {brief(name)}, which is no function of this worker; "
                     f"there are: {', '.join(sorted(functions)) or 'none'}"
                 )
             if name not in self._binders:

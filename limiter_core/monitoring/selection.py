@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
 
+from limiter_core.brief import brief
 from limiter_core.monitoring.key_status import KeyStatus
 
 __all__ = ("SORTS", "Choices", "Page", "Query", "Sort", "choices", "select")
@@ -54,9 +55,9 @@ class Query:
 
     def __post_init__(self) -> None:
         if self.page < 1:
-            raise ValueError(f"a page is numbered from 1, got {self.page!r}")
+            raise ValueError(f"a page is numbered from 1, got {brief(self.page)}")
         if not 1 <= self.size <= 1000:
-            raise ValueError(f"a page has 1 to 1,000 keys, got {self.size!r}")
+            raise ValueError(f"a page has 1 to 1,000 keys, got {brief(self.size)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError, StoreUnavailable
 from limiter_redis.protocol import commands
-from limiter_redis.protocol.keyspace import brief
 
 
 class MinReplicas(NamedTuple):

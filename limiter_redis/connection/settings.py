@@ -14,9 +14,9 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 import limiter_core
+from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
 from limiter_redis.connection.tls import for_event_loops, for_threads, tls_options
-from limiter_redis.protocol.keyspace import brief
 
 SCHEMES = ("redis", "rediss", "unix")
 

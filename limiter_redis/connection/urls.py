@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 import redis
 import redis.asyncio
 
+from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
 from limiter_redis.connection.endpoints import ClusterEndpoint, SentinelEndpoint, ServerEndpoint
 from limiter_redis.connection.nodes import Endpoint, Node
@@ -21,7 +22,6 @@ from limiter_redis.connection.settings import (
     not_a_url,
 )
 from limiter_redis.connection.url_options import OF_SENTINELS, check_options, knows_all
-from limiter_redis.protocol.keyspace import brief
 
 _SENTINEL_PORT, _PORT = 26379, 6379
 _SEVERAL = ("", "cluster", "sentinel")

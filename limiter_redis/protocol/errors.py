@@ -27,6 +27,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from limiter_core.brief import brief
 from limiter_core.errors import StoreError, StoreUnavailable
 
 NOT_READABLE = (
@@ -154,6 +155,6 @@ def unreadable_record(said: str, key: str) -> StoreError:
     """Return the error for what was written, or said, about a key and cannot be read."""
     about = f" of the key {key!r}" if key else ""
     return StoreError(
-        f"the store's record{about} cannot be read: {said if len(said) < 200 else said[:200]!r}; "
+        f"the store's record{about} cannot be read: {brief(said)}; "
         "did another version, or something else, write there?"
     )

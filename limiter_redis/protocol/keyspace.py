@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import re
 
+from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
 
 LONGEST = 128
@@ -104,15 +105,6 @@ def redis_keys(opening: str, key: str) -> tuple[str, str, str]:
     return f"{head}:state{tail}", f"{head}:ends{tail}", f"{head}:queue{tail}"
 
 
-_LONGEST_SHOWN = 200
-
-
-def brief(given: object) -> str:
-    """Return what a user gave as an error shows it, of a length that nobody can stretch."""
-    text = repr(given)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
-
-
 def checked_namespace(given: object) -> str:
     """Return a namespace that a user gives.
 
@@ -132,7 +124,8 @@ def checked_namespace(given: object) -> str:
     word = rest[1:].partition(":")[0]
     if rest.startswith(":") and word in _KINDS:
         raise ConfigurationError(
-            f"{_ALLOWED}; got {given!r}, but the store's own names have {word!r} behind their tags"
+            f"{_ALLOWED}; got {brief(given)}, but the store's own names have {word!r} behind "
+            "their tags"
         )
     return given
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from redis.exceptions import NoPermissionError
 
 from limiter_core import __version__
+from limiter_core.brief import brief
 from limiter_core.errors import StoreError
 from limiter_redis.protocol.commands import Operation
 from limiter_redis.protocol.errors import Unreadable, store_error
@@ -55,9 +56,7 @@ def check(line: str, where: str, names: Keyspace) -> None:
     if number in (UNKNOWN, str(LAYOUT)):
         return
     if not number.isdecimal():
-        raise store_error(
-            Unreadable(f"{names.common}:layout cannot be read: {line[:200]!r}"), where
-        )
+        raise store_error(Unreadable(f"{names.common}:layout cannot be read: {brief(line)}"), where)
     other, until = unword(release), f"delete the Redis key {names.common}:layout"
     if not other:
         other, until = _OLDER, "this one goes on"
