@@ -19,7 +19,7 @@ from tests._fork_server import ForkedProcess
 
 PATIENCE = 30.0
 PROGRAM = Path(__file__).parent / "workers" / "limiter.py"
-IMPORTS = ("limiter_cli.main", "limiter_redis")
+IMPORTS = ("limiter_cli.main", "limiter_redis", "anyio._backends._asyncio", "trio.testing")
 
 
 class Demo:
