@@ -19,7 +19,6 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     ConnectionError,  # noqa: A004  (redis-py's own)
-    NoScriptError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -29,6 +28,7 @@ from redis.exceptions import (
 
 from limiter_core.brief import brief
 from limiter_core.errors import StoreError, StoreUnavailable
+from limiter_redis.protocol.forms import has_no_scripts
 
 NOT_READABLE = (
     ValueError,
@@ -91,10 +91,6 @@ _PASSING = re.compile(
 """How the errors of a server begin, also within a script, that is not itself for a while."""
 
 
-_NO_SCRIPTS = re.compile(r"\beval(?:sha)?\b", re.IGNORECASE)
-"""What is tried last, in what a server or a proxy says of a command that it does not have."""
-
-
 class About(Protocol):
     """An operation, as far as an error needs to know it."""
 
@@ -123,7 +119,7 @@ def store_error(error: Exception, where: str, operations: Sequence[About] = ()) 
             "store the URL redis+cluster://host:port in place of redis://host:port, or a "
             "RedisCluster as its client"
         )
-    elif _refuses_scripts(error):
+    elif isinstance(error, ResponseError) and has_no_scripts(error):
         ours = StoreError(
             f"the server at {where}, or a proxy before it, refuses scripts: {error}. A store needs "
             "the command FCALL, or EVALSHA and EVAL"
@@ -140,11 +136,6 @@ def store_error(error: Exception, where: str, operations: Sequence[About] = ()) 
 def _says_cluster(error: Exception) -> bool:
     said = str(error)
     return isinstance(error, AskError) or "CROSSSLOT" in said or "non local key" in said
-
-
-def _refuses_scripts(error: Exception) -> bool:
-    is_answer = isinstance(error, ResponseError) and not isinstance(error, NoScriptError)
-    return is_answer and _NO_SCRIPTS.search(str(error)) is not None
 
 
 class Unreadable(ResponseError):

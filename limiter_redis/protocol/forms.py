@@ -34,6 +34,9 @@ _NO_WRITES = re.compile("(?:MISCONF|NOREPLICAS) ")
 _NO_COMMAND = re.compile("unknown|unsupported|disabled|not (?:available|support|allowed|permitted)")
 """In what a server, a proxy or a hosted service says of a command that it does not have."""
 
+_EVAL = re.compile(r"\beval(?:sha)?\b")
+_EVAL_COMMAND = re.compile(r"'eval(?:sha)?' command", re.IGNORECASE)
+
 
 def form_after(form: Form, error: Exception, *, reads: bool) -> Form | None:
     """Return the form in which to send a call again; None: what the server said is about else.
@@ -66,7 +69,19 @@ def has_no_functions(error: Exception) -> bool:
 
 def may_call_no_script(error: Exception) -> bool:
     """Whether the user's rights do not have EVALSHA, or EVAL."""
-    return isinstance(error, NoPermissionError) and "'eval" in str(error).lower()
+    return isinstance(error, NoPermissionError) and _EVAL_COMMAND.search(str(error)) is not None
+
+
+def has_no_scripts(error: Exception) -> bool:
+    """Whether a server, or the user's rights there, have no EVALSHA or EVAL.
+
+    An error of a script, or about an argument, may have that word in it, too.
+    """
+    if isinstance(error, NoPermissionError):
+        return may_call_no_script(error)
+    said = str(error).lower().partition(", with args")[0]
+    of_command = _EVAL.search(said) is not None and _NO_COMMAND.search(said) is not None
+    return of_command and "script:" not in said
 
 
 def is_loaded(reply: object) -> bool:

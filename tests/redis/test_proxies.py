@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 
 import pytest
 
@@ -47,3 +48,32 @@ def test_a_proxy_that_knows_one_protocol(address: str) -> None:
     """No connection of our own asks for another."""
     with OldProxy(b"HELLO") as server, SyncLimiter(RedisStore(getattr(server, address))) as limiter:
         limiter.acquire(BY_ID, {"id": 1}).release()
+
+
+SAID = {
+    b"ERR 'EVAL' command keys must in same slot": False,
+    b"ERR user_script:7: unknown option 'eval'": False,
+    b"ERR unknown command 'PUBLISH', with args beginning with: 'eval' ": False,
+    b"NOPERM No permissions to access the 'eval' channel": False,
+    b"NOPERM this user has no permissions to run the 'evalsha' command": True,
+    b"ERR unknown command 'EVALSHA', with args beginning with: '1' ": True,
+    b"ERR unknown command `evalsha`, with args beginning with: `1`, ": True,
+    b"ERR Command is not available: 'EVALSHA'": True,
+    b"ERR handle request, command 'EVALSHA' is not allowed": True,
+}
+
+
+@pytest.mark.parametrize(("said", "no_scripts"), SAID.items())
+def test_only_a_command_that_is_missing_is_said_to_be(said: bytes, no_scripts: bool) -> None:
+    """Not each error with its name in it."""
+
+    def answer(_: list[bytes], send: Send) -> None:
+        send(b"-%s\r\n" % said)
+
+    with (
+        HostileServer(answer) as server,
+        closing(RedisStore(server.url)) as store,
+        pytest.raises(StoreError) as refused,
+    ):
+        SyncLimiter(store).try_acquire(BY_ID, {"id": 1})
+    assert ("refuses scripts" in str(refused.value)) == no_scripts
