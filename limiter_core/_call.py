@@ -19,6 +19,7 @@ from limiter_core.errors import (
     LimiterError,
     Preempted,
     StoreError,
+    StoreUnavailable,
 )
 from limiter_core.limits import Terms
 from limiter_core.requests import (
@@ -79,6 +80,7 @@ class Call:
         waiting_since: when it began to wait, on its clock.
         queued: the last answer `Queued`.
         failures: how often in a row the store could not be reached.
+        trouble: why it could not the last time; None if it only gave no answer in time.
         look_at: when it is to be looked at, on its clock: the earliest of the next.
         warn_at: when that it waits for long is to be logged.
         rings: looks whether it waits for calls that wait for it; None if it holds nothing.
@@ -112,6 +114,7 @@ class Call:
         "request",
         "rings",
         "settled",
+        "trouble",
         "waited",
         "waiting_since",
         "warn_at",
@@ -147,6 +150,7 @@ class Call:
         self.waiting_since = self.now()
         self.queued: Queued | None = None
         self.failures = 0
+        self.trouble: StoreUnavailable | None = None
         self.look_at = math.inf
         self.warn_at = math.inf
         self.rings: RingWatch | None = None

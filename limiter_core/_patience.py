@@ -43,7 +43,7 @@ def patience(
     if isinstance(answer, Queued):
         call.order = answer.order
         call.queued = answer
-        call.failures = 0
+        call.failures, call.trouble = 0, None
         if around:
             _refuse_self_deadlock(answer, around)
         if left <= 0:
@@ -55,9 +55,11 @@ def patience(
             # It was queued to the end; only the last answer did not come in time.
             raise wait_timeout(call.demands, call.queued, advice, call.now()) from answer
         if left <= 0 or call.request.mode is not Mode.WAIT:
-            raise answer
+            # What was cut off by the caller's patience does not say why the store is away.
+            raise call.trouble if late and call.trouble is not None else answer
         pause = backoff(call.failures, _FIRST_RETRY, _LAST_RETRY)
         call.failures += 1
+        call.trouble = None if late else answer
         return min(left, pause)
     # The store keeps the refusal of a ticket, for a waiter that asks: it is released.
     call.settled = call.order is None

@@ -18,6 +18,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ConnectionError,  # noqa: A004  (redis-py's own)
     MovedError,
+    ResponseError,
     TimeoutError,  # noqa: A004  (redis-py's own)
     TryAgainError,
 )
@@ -57,17 +58,24 @@ class Retry:
     Args:
         give_up_at: when the caller's patience ends, on the caller's clock; None: only a call whose
             connection was lost is sent again, once and at once.
+
+    Attributes:
+        trouble: why its connection was lost, or could not be had, the last time that this was
+            known; not that an answer did not come in time.
     """
 
-    __slots__ = ("_failed", "_moves", "give_up_at")
+    __slots__ = ("_failed", "_moves", "give_up_at", "trouble")
 
     def __init__(self, give_up_at: float | None) -> None:
         self.give_up_at = give_up_at
         self._moves = 0
         self._failed = 0
+        self.trouble: Exception | None = None
 
     def backoff_after(self, error: Exception, now: float) -> float | None:
         """Return the seconds after which to send it again, None for never."""
+        if not isinstance(error, TimeoutError | NoAnswer | ResponseError):
+            self.trouble = error
         if self.give_up_at is None:
             return self._at_once_after(error)
         if isinstance(error, MovedError) and self._moves < _MOVES:
@@ -82,6 +90,11 @@ class Retry:
         pause = backoff(self._failed, _PAUSE, _LONGEST_PAUSE)
         self._failed += 1
         return pause
+
+    def reason(self, error: Exception) -> Exception:
+        """Return why it failed in the end: what was cut off by a deadline says nothing of that."""
+        late = isinstance(error, NoAnswer) and self.trouble is not None
+        return NoAnswer(str(self.trouble)) if late else error
 
     def _at_once_after(self, error: Exception) -> float | None:
         # A connection that lay idle may be dead. All operations may be repeated (S1).

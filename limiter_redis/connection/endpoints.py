@@ -10,6 +10,7 @@ import redis.asyncio
 from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelPool
 from redis.sentinel import SentinelConnectionPool
 
+from limiter_redis.connection.exchange import connected
 from limiter_redis.connection.master import Master
 from limiter_redis.connection.master_watch import MasterWatch
 from limiter_redis.connection.nodes import CONNECT_TIMEOUT, ONLY_NODE, Node
@@ -156,7 +157,7 @@ class ClusterEndpoint:
         client = self.sync_client(node, timeout=min(self.timeout, CONNECT_TIMEOUT, seconds))
         connection: Any = client.connection_pool.make_connection()
         try:
-            connection.connect()
+            connected(connection)
             connection.send_command("CLUSTER", "SLOTS")
             return connection.read_response(disable_decoding=True)
         finally:

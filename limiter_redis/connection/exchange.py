@@ -24,6 +24,7 @@ from limiter_core.threads import new_lock
 from limiter_redis.connection.background import within
 from limiter_redis.connection.backoff import Refusals
 from limiter_redis.connection.deadlines import NoAnswer
+from limiter_redis.connection.first_commands import ended_after, first_commands
 from limiter_redis.connection.master import check_master
 from limiter_redis.protocol.errors import Unreadable
 from limiter_redis.protocol.resp import ReplyParser
@@ -82,7 +83,8 @@ def connected(connection: Any) -> Any:
     redis-py closes it after an error of its own; a credential provider may raise what it likes.
     """
     try:
-        connection.connect()
+        with first_commands(connection):
+            connection.connect()
     except BaseException:
         connection.disconnect()
         raise
@@ -227,7 +229,7 @@ def exchange(connection: Any, commands: bytes, count: int, deadline: float) -> l
         while True:
             data = sock.recv(_READ_SIZE)
             if not data:
-                raise ConnectionError("Connection closed by server.")
+                raise ended_after(_name_of(commands))
             found, trouble = parser.feed(data)
             check_master(connection)  # what a master of before has granted is worth nothing
             replies += found
@@ -246,6 +248,11 @@ def exchange(connection: Any, commands: bytes, count: int, deadline: float) -> l
     if len(replies) > count or parser.has_begun:
         connection.disconnect()  # what was not asked for is not the next one's
     return replies[:count]
+
+
+def _name_of(commands: bytes) -> str:
+    """Return the name of the first of some commands, as they are sent."""
+    return commands[:100].split(b"\r\n")[2].decode()
 
 
 def _left(deadline: float) -> float:

@@ -16,6 +16,7 @@ from redis.exceptions import (
     ConnectionError,  # noqa: A004  (redis-py's own)
 )
 
+from limiter_redis.connection.first_commands import ended_after, first_commands
 from limiter_redis.connection.master import ToMaster, check_master
 from limiter_redis.protocol.errors import Unreadable, is_driver_error
 from limiter_redis.protocol.resp import ReplyParser
@@ -55,7 +56,8 @@ class Stream(asyncio.Protocol):
         pool: Any = client.connection_pool
         connection = pool.make_connection()
         try:
-            await connection.connect()
+            with first_commands(connection):
+                await connection.connect()
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -115,7 +117,7 @@ class Stream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Report it, if it was not ended here."""
         if exc is None or is_driver_error(exc):
-            self.fail(exc or ConnectionError("Connection closed by server."))
+            self.fail(exc or ended_after(""))
         else:  # of others, which was raised while something was read: it is the loop's to tell
             self.fail(ConnectionError("Connection closed: what came was not read to its end"))
 

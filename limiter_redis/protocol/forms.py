@@ -27,6 +27,14 @@ class Form(IntEnum):
     """As a script, with its text."""
 
 
+COMMANDS = {
+    Form.FUNCTION: "FCALL",
+    Form.LOADING: "FCALL",
+    Form.DIGEST: "EVALSHA",
+    Form.TEXT: "EVAL",
+}
+"""The commands of the forms."""
+
 _NO_WRITES = re.compile("(?:MISCONF|NOREPLICAS) ")
 """How the errors of a server begin that takes no writes for a while."""
 

@@ -23,6 +23,7 @@ from limiter_core.system_clock import system_clock as time
 from limiter_redis.connection.background import BackgroundCall
 from limiter_redis.connection.backoff import Refusals
 from limiter_redis.connection.exchange import connected, new_connection
+from limiter_redis.connection.first_commands import ended_after
 from limiter_redis.connection.master import check_master
 from limiter_redis.protocol import commands
 from limiter_redis.protocol.errors import Unreadable
@@ -191,7 +192,7 @@ class Subscriber:
                 self._empty_at = now
                 break
             if not data:
-                raise ConnectionError("Connection closed by server.")
+                raise ended_after(self._asked[0][0].decode().upper() if self._asked else "")
             anything = True
             replies, trouble = self._parser.feed(data)
             for reply in replies:

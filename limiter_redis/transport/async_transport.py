@@ -188,7 +188,7 @@ class AsyncTransport(BatchingTransport):
             call.retry = Retry(None if patience is None else call.pending[0].at + patience)
         pause = call.retry.backoff_after(error, now)
         if pause is None:
-            self._give_up(call, error)
+            self._give_up(call, call.retry.reason(error))
             return
         if is_about_the_map(error) and (pause or self._slot_map.is_stale()):
             self._refresh_map()

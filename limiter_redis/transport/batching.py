@@ -7,9 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 
+from limiter_core.errors import StoreError
 from limiter_core.system_clock import system_clock as time
 from limiter_redis.cluster.slot_map import SlotMap
+from limiter_redis.connection.deadlines import NoAnswer
 from limiter_redis.protocol import commands
+from limiter_redis.protocol.errors import store_error
 from limiter_redis.transport.calls import Call, TagQueue
 from limiter_redis.transport.interfaces import Receiver
 from limiter_redis.transport.pending import Pending, fail_overdue, new_pending
@@ -69,7 +72,7 @@ class BatchingTransport(ABC):
             deadline: when the caller's patience ends, on the monotonic clock: then the future has
                 a `StoreUnavailable`, and the operation may still be carried out.
         """
-        asked = new_pending(self.loop, operation, deadline, self._where)
+        asked = new_pending(self.loop, operation, deadline, self._out_of_time)
         queue = self._only_queue or self._queue_of(operation)
         queue.gathered.append(asked)
         if not self._is_watched:
@@ -111,7 +114,16 @@ class BatchingTransport(ABC):
         """Close the connections; what waits for a reply fails."""
 
     def _new_pending(self, operation: commands.Operation) -> Pending:
-        return new_pending(self.loop, operation, None, self._where)
+        return new_pending(self.loop, operation, None, self._out_of_time)
+
+    def _out_of_time(self, operation: commands.Operation) -> StoreError:
+        """Return the error of an operation whose caller's patience has ended."""
+        error: Exception = NoAnswer("no answer before the caller's patience ended")
+        queue = self._only_queue or self._queues.get(self._slot_map.tag_of(operation))
+        for call in [] if queue is None else queue.calls:
+            if call.retry is not None:
+                error = call.retry.reason(error)
+        return store_error(error, self._where, [operation])
 
     def _queue_of(self, operation: commands.Operation) -> TagQueue:
         tag = self._slot_map.tag_of(operation)

@@ -81,3 +81,8 @@ class Confirmation(NamedTuple):
     lines: list[str]
     grants: Grants
     sent_at: float
+
+    @property
+    def command_name(self) -> str:
+        """The name of its command."""
+        return "WAIT"

@@ -8,6 +8,7 @@ from typing import Any
 from limiter_redis.connection.nodes import Node
 from limiter_redis.protocol.commands import Encoder, Operation
 from limiter_redis.protocol.forms import (
+    COMMANDS,
     Form,
     form_after,
     has_no_functions,
@@ -81,6 +82,11 @@ class ScriptCall:
         self.loads = self.form is LOADING
         self.refused = False
         return encode(operations, self.form)
+
+    @property
+    def command_name(self) -> str:
+        """The name of the command whose reply comes next."""
+        return "FUNCTION" if self.loads else COMMANDS[self.form or Form.FUNCTION]
 
     def loaded(self, reply: Any, invocation: Invocation) -> None:
         """Take the reply to FUNCTION LOAD; that to the call follows."""

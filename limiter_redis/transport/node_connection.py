@@ -19,6 +19,7 @@ from limiter_core.system_clock import system_clock as time
 from limiter_redis.cluster.replicas import MinReplicas, grants_of
 from limiter_redis.connection.backoff import Refusals
 from limiter_redis.connection.deadlines import NoAnswer, or_no_answer
+from limiter_redis.connection.first_commands import EndedByServer, ended_after
 from limiter_redis.connection.nodes import Node
 from limiter_redis.connection.stream import Reply, Stream, abandon_pool
 from limiter_redis.protocol import commands, replies
@@ -294,6 +295,8 @@ class NodeConnection:
         self._out.clear()
         in_flight, self._in_flight = self._in_flight, deque()
         waiting, self._waiting = self._waiting, deque()
+        if isinstance(error, EndedByServer) and in_flight:  # it was the turn of the first
+            error = ended_after(in_flight[0].command_name)
         for expected in (*in_flight, *waiting):
             if isinstance(expected, Confirmation):
                 self._answering.confirmed(self, expected, 0)

@@ -36,20 +36,32 @@ def new_pending(
     loop: asyncio.AbstractEventLoop,
     operation: commands.Operation,
     deadline: float | None,
-    where: str,
+    new_error: Callable[[commands.Operation], StoreError],
 ) -> Pending:
-    """Return an operation that fails at a deadline (monotonic), whatever becomes of it."""
+    """Return an operation that fails at a deadline (monotonic), whatever becomes of it.
+
+    Args:
+        loop: of its future.
+        operation: the operation.
+        deadline: when it fails, None for never.
+        new_error: makes the error of that.
+    """
     future: asyncio.Future[str] = loop.create_future()
     now = time.monotonic()
     if deadline is not None:
-        timer = loop.call_later(max(0.0, deadline - now), _out_of_time, future, operation, where)
+        timer = loop.call_later(
+            max(0.0, deadline - now), _out_of_time, future, operation, new_error
+        )
         future.add_done_callback(lambda _: timer.cancel())
     return from_fields(Pending, (operation, future, now))
 
 
-def _out_of_time(future: asyncio.Future[str], operation: commands.Operation, where: str) -> None:
-    error = NoAnswer("no answer before the caller's patience ended")
-    _set_error(future, store_error(error, where, [operation]))
+def _out_of_time(
+    future: asyncio.Future[str],
+    operation: commands.Operation,
+    new_error: Callable[[commands.Operation], StoreError],
+) -> None:
+    _set_error(future, new_error(operation))
 
 
 def deliver(asked: Iterable[Pending], lines: Sequence[str]) -> None:

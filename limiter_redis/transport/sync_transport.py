@@ -232,7 +232,7 @@ class SyncTransport:
                 call.retry = Retry(bound)
             wait = call.retry.backoff_after(error, now)
             if wait is None or (call.deadline is not None and now + wait >= call.deadline):
-                call.reply = failure(error, self._where, call.operations)
+                call.reply = failure(call.retry.reason(error), self._where, call.operations)
                 continue
             pause = max(pause, wait)
             again.append(call)

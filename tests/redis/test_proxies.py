@@ -50,6 +50,52 @@ def test_a_proxy_that_knows_one_protocol(address: str) -> None:
         limiter.acquire(BY_ID, {"id": 1}).release()
 
 
+class ProxyThatHangsUp(HostileServer):
+    """A proxy that ends a connection when it gets a command that it does not know."""
+
+    def __init__(self, *unknown: bytes) -> None:
+        super().__init__(well)
+        self._unknown = unknown
+
+    def _reply(self, words: list[bytes], send: Send) -> None:
+        if words[0].upper() in self._unknown:
+            raise OSError
+        super()._reply(words, send)
+
+
+class ThreadedLimiter:
+    """A `SyncLimiter`, called in a thread."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self._limiter = SyncLimiter(store)
+
+    async def acquire(self, limit: ConcurrencyLimit, arguments: dict[str, int]) -> object:
+        return await asyncio.to_thread(self._limiter.acquire, limit, arguments)
+
+
+@WORLDS
+@pytest.mark.parametrize(
+    ("unknown", "named"),
+    [
+        (b"CLIENT", "CLIENT SETINFO"),
+        (b"FCALL", "FCALL"),
+        (b"AUTH", "AUTH"),
+    ],
+)
+@pytest.mark.parametrize("world", ["event loop", "threads"])
+async def test_a_proxy_that_hangs_up(address: str, unknown: bytes, named: str, world: str) -> None:
+    """The error names the command after which it did, and nothing of its arguments."""
+    with ProxyThatHangsUp(unknown) as server:
+        url = getattr(server, address).replace("://", "://me:secret@")
+        store = RedisStore(url)
+        limiter = Limiter(store) if world == "event loop" else ThreadedLimiter(store)
+        with pytest.raises(StoreError, match=f"closed by server after {named} ") as refused:
+            await limiter.acquire(BY_ID, {"id": 1})
+        assert "has to pass it on" in str(refused.value)
+        assert "secret" not in str(refused.value)
+        await store.aclose()
+
+
 SAID = {
     b"ERR 'EVAL' command keys must in same slot": False,
     b"ERR user_script:7: unknown option 'eval'": False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from typing import Any
 
 import pytest
@@ -48,6 +48,30 @@ def strict() -> Iterator[HostileServer]:
 def with_password(server: HostileServer, kind: str, password: str) -> str:
     url = server.url if kind == "server" else server.cluster_url
     return url.replace("://", f"://:{password}@")
+
+
+@pytest.mark.parametrize("world", ["event loop", "threads"])
+async def test_the_error_of_a_call_has_the_reason_that_is_one(world: str) -> None:
+    """Not that of the last try, which the caller's patience cut off."""
+    asked: list[list[bytes]] = []
+
+    def answer(operations: list[bytes], send: Send) -> None:
+        asked.append(operations)
+        if len(asked) <= 2:  # the second is the first one, sent again at once
+            raise OSError
+
+    limit = ConcurrencyLimit("id", timeout=1.0)
+    with HostileServer(answer) as server:
+        store = RedisStore(server.url)
+        acquired: Awaitable[object]
+        if world == "threads":
+            acquired = asyncio.to_thread(SyncLimiter(store).acquire, limit, CALL)
+        else:
+            acquired = Limiter(store).acquire(limit, CALL)
+        with pytest.raises(StoreUnavailable, match="closed by server"):
+            await acquired
+        assert len(asked) > 2
+        await store.aclose()
 
 
 async def test_a_task_that_waits_for_the_store_says_so(
