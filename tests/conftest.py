@@ -157,6 +157,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
             while not node.shutting_down and given != (given := len(self.assigned_work[node])):
                 super()._reschedule(node)
 
+        def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
+            # As pytest-xdist does, but what is done is forgotten: it goes through all that a worker
+            # was ever given, after each test.
+            test = self.registered_collections[node][item_index]
+            scope, units = self._split_scope(test), self.assigned_work[node]
+            units[scope][test] = True
+            if all(units[scope].values()):
+                del units[scope]
+            self._reschedule(node)
+
         def remove_node(self, node: Any) -> str | None:
             # As pytest-xdist does, but the test that ended its worker is not given out again.
             units = self.assigned_work.pop(node)
