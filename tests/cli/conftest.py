@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from limiter_cli.main import app
 from limiter_core import SyncLimiter
 from tests._fork_server import ForkedProcess
+from tests._polling import pause_after
 
 PATIENCE = 30.0
 PROGRAM = Path(__file__).parent / "workers" / "limiter.py"
@@ -89,10 +90,11 @@ def call(at, function="bill", duration=1.0, priority=0, **arguments):
 
 def wait_until(what, condition):
     """Wait for something that is bound to happen; say what it was if it does not."""
-    give_up_at = time.monotonic() + PATIENCE
+    started = time.monotonic()
     while not condition():
-        assert time.monotonic() < give_up_at, f"waited in vain until {what}"
-        time.sleep(0.01)
+        waited = time.monotonic() - started
+        assert waited < PATIENCE, f"waited in vain until {what}"
+        time.sleep(pause_after(waited))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 
 from limiter_memory import MemoryStore
+from tests._polling import pause_after
 
 PATIENCE = 20.0
 """Seconds after which a condition that should come true is given up: far above any slow machine."""
@@ -35,20 +36,20 @@ def shown(value: object) -> str:
 
 async def until(condition: Callable[[], bool], name: str) -> None:
     """Wait in an event loop until the named condition holds."""
-    give_up_at = time.monotonic() + PATIENCE
+    started = time.monotonic()
     while not condition():
-        if time.monotonic() > give_up_at:
+        if (waited := time.monotonic() - started) > PATIENCE:
             raise AssertionError(f"never came true: {name}")
-        await anyio.sleep(0.001)
+        await anyio.sleep(pause_after(waited))
 
 
 def until_now(condition: Callable[[], bool], name: str) -> None:
     """Wait in a thread until the named condition holds."""
-    give_up_at = time.monotonic() + PATIENCE
+    started = time.monotonic()
     while not condition():
-        if time.monotonic() > give_up_at:
+        if (waited := time.monotonic() - started) > PATIENCE:
             raise AssertionError(f"never came true: {name}")
-        time.sleep(0.001)
+        time.sleep(pause_after(waited))
 
 
 async def until_waiting(store: MemoryStore, key: str, count: int) -> None:

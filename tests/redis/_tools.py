@@ -8,26 +8,27 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from limiter_core import ConcurrencyLimit, Limiter
+from tests._polling import pause_after
 
 from ._servers import PATIENCE
-
-_PAUSE = 0.005
 
 
 def until_now(condition: Callable[[], object], name: str, *, patience: float = PATIENCE) -> None:
     """Wait in a thread until the named condition holds."""
-    give_up_at = time.monotonic() + patience
+    started = time.monotonic()
     while not condition():
-        assert time.monotonic() < give_up_at, f"never came true in {patience} s: {name}"
-        time.sleep(_PAUSE)
+        waited = time.monotonic() - started
+        assert waited < patience, f"never came true in {patience} s: {name}"
+        time.sleep(pause_after(waited))
 
 
 async def until(condition: Callable[[], object], name: str, *, patience: float = PATIENCE) -> None:
     """Wait in an event loop until the named condition holds."""
-    give_up_at = time.monotonic() + patience
+    started = time.monotonic()
     while not condition():
-        assert time.monotonic() < give_up_at, f"never came true in {patience} s: {name}"
-        await asyncio.sleep(_PAUSE)
+        waited = time.monotonic() - started
+        assert waited < patience, f"never came true in {patience} s: {name}"
+        await asyncio.sleep(pause_after(waited))
 
 
 async def until_outlived(lease: Any, seconds: float) -> None:
@@ -42,10 +43,11 @@ async def until_outlived(lease: Any, seconds: float) -> None:
 
 async def until_true(condition: Callable[[], Awaitable[object]], name: str) -> None:
     """Wait in an event loop until the named condition, which has to be awaited, holds."""
-    give_up_at = time.monotonic() + PATIENCE
+    started = time.monotonic()
     while not await condition():
-        assert time.monotonic() < give_up_at, f"never came true in {PATIENCE} s: {name}"
-        await asyncio.sleep(_PAUSE)
+        waited = time.monotonic() - started
+        assert waited < PATIENCE, f"never came true in {PATIENCE} s: {name}"
+        await asyncio.sleep(pause_after(waited))
 
 
 async def until_waiting(limiter: Limiter, limit: ConcurrencyLimit, count: int) -> None:

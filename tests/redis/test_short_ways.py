@@ -107,19 +107,26 @@ def carry_out(server: Server, way: str, operations: list[Operation], process: st
 
 def state(server: Server, way: str) -> dict[str, Any]:
     """Return all that is there, with the times at which it expires if the step says so."""
-    read: dict[str, Any] = {
-        "string": server.admin.get,
-        "hash": server.admin.hgetall,
-        "zset": functools.partial(server.admin.zrange, start=0, end=-1, withscores=True),
-    }
+    names = list(server.admin.scan_iter(f"*{way}*"))
+    expiring = [name for name in names if ":ended:" not in name and ":offers" not in name]
+    with server.admin.pipeline(transaction=False) as batch:
+        for name in names:
+            batch.type(name)
+        kinds = batch.execute()
+        read: dict[str, Any] = {
+            "string": batch.get,
+            "hash": batch.hgetall,
+            "zset": functools.partial(batch.zrange, start=0, end=-1, withscores=True),
+        }
+        for name, kind in zip(names, kinds, strict=True):
+            read[kind](name)
+        for name in expiring:
+            batch.execute_command("PEXPIRETIME", name)
+        found = batch.execute()
+    values, ends = found[: len(names)], dict(zip(expiring, found[len(names) :], strict=True))
     return {
-        name.replace(way, "", 1): (
-            read[server.admin.type(name)](name),
-            ":ended:" not in name
-            and ":offers" not in name
-            and server.admin.execute_command("PEXPIRETIME", name),
-        )
-        for name in server.admin.scan_iter(f"*{way}*")
+        name.replace(way, "", 1): (value, ends.get(name, False))
+        for name, value in zip(names, values, strict=True)
     }
 
 
