@@ -22,6 +22,8 @@ from ._network import TwoWayProxy
 SERVICE = "limits"
 _AT_ONCE = ("--repl-diskless-sync-delay", "0")
 _SLOTS = 16384
+_NOTED_WITHIN = 0.25
+"""Seconds in which the message of a switch is noted, on a busy machine."""
 _CLUSTERED = (
     *("--cluster-enabled", "yes", "--cluster-node-timeout", "1000"),
     *("--cluster-replica-validity-factor", "0", *_AT_ONCE),
@@ -86,6 +88,10 @@ class Sentinel:
         program = server_program()
         self._servers: list[Process] = []
         self._sentinels: list[_SentinelProcess] = []
+        self._switches: _Switches | None = None
+        self._begun_at = 0.0
+        self._made: list[tuple[float, float]] = []
+        """When failovers were made here: from, until."""
         try:
             self._servers += [Process(program, *_AT_ONCE, *settings) for _ in range(2)]
             primary, replica = self._servers
@@ -95,6 +101,7 @@ class Sentinel:
             for sentinel in self._sentinels:
                 sentinel.watch(primary.port)
             until_now(self._know_each_other, "the sentinels know each other and the replica")
+            self._switches = _Switches(self._sentinels[0])
         except BaseException:
             self.close()
             raise
@@ -122,17 +129,27 @@ class Sentinel:
         """
         if self._behind is None:
             self.until_whole()
-        before = time.monotonic()
+        before = self._begun_at = time.monotonic()
         [old] = self.primaries()
         old.kill()
         promoted = self._until_promoted(old)
         old.start()
         return before, promoted
 
+    def failovers_of_their_own(self) -> list[float]:
+        """Return when the sentinels replaced a primary that lived: it was slow to answer them."""
+        assert self._switches is not None
+        return [
+            at
+            for at in self._switches.moments
+            if not any(begun <= at <= until + _NOTED_WITHIN for begun, until in self._made)
+        ]
+
     @contextmanager
     def stands_still(self) -> Generator[Callable[[], float]]:
         """Freeze the primary; gives what waits for the other one's promotion, and says when."""
         self.until_whole()
+        self._begun_at = time.monotonic()
         [old] = self.primaries()
         with old.frozen():
             yield lambda: self._until_promoted(old)
@@ -144,7 +161,7 @@ class Sentinel:
             The moments before and after.
         """
         [old] = self.primaries()
-        before = time.monotonic()
+        before = self._begun_at = time.monotonic()
         self._sentinels[0].admin.sentinel_failover(SERVICE)
         return before, self._until_promoted(old)
 
@@ -190,6 +207,8 @@ class Sentinel:
 
     def close(self) -> None:
         """Kill all."""
+        if self._switches is not None:
+            self._switches.close()
         for process in (*self._sentinels, *self._servers):
             process.close()
 
@@ -200,7 +219,9 @@ class Sentinel:
         if self._behind is not None:
             mend_replication(self._behind)
             self._behind = None
-        return time.monotonic()
+        promoted = time.monotonic()
+        self._made.append((self._begun_at, promoted))
+        return promoted
 
     def _other_than(self, server: Process) -> Process:
         [other] = [each for each in self._servers if each is not server]
@@ -363,6 +384,23 @@ class Cluster:
             info["cluster_state"] == "ok" and info["cluster_slots_ok"] == str(_SLOTS)
             for info in infos
         )
+
+
+class _Switches:
+    """When a sentinel named another primary."""
+
+    def __init__(self, sentinel: Process) -> None:
+        self.moments: list[float] = []
+        self._messages = sentinel.admin.pubsub(ignore_subscribe_messages=True)
+        self._messages.subscribe(**{"+switch-master": self._note})
+        self._thread = self._messages.run_in_thread(sleep_time=0.1, daemon=True)
+
+    def _note(self, _: object) -> None:
+        self.moments.append(time.monotonic())
+
+    def close(self) -> None:
+        self._thread.stop()
+        self._thread.join(PATIENCE)
 
 
 class _SentinelProcess(Process):
