@@ -167,7 +167,7 @@ class JobGate(GatePresence):
     ) -> Lease | Waiting | Held:
         engine = self._engine
         limits = check_limits(job.limits)
-        demands = await run_async(demands_of(limits, job.arguments))
+        demands = job.demands or await run_async(demands_of(limits, job.arguments))
         terms = terms_of(limits, None)
         call = _JobCall(asyncio.current_task(), terms, self._face.now, asyncio.get_running_loop())
         keys = job.keys or self._state.keys_of(job.ticket)

@@ -73,6 +73,7 @@ class Job:
         headers: those of its message; of them is kept what may have the trace of its producer.
         keys: those on which it waited, or was granted, as far as the adapter knows. If its limits
             have others by now, the job leaves the old ones.
+        demands: what its limits demand, if that was looked up before; see `SyncJobGate.looked_up`.
     """
 
     ticket: str
@@ -83,6 +84,7 @@ class Job:
     label: str = ""
     headers: Headers | None = field(default=None, repr=False, compare=False)
     keys: tuple[str, ...] = ()
+    demands: tuple[Demand, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Bound what users may give: many queues take ids from them, and all take headers.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 from limiter_core._engine import OnStoreError
 from limiter_core._job_events import JobEvents
@@ -90,7 +91,7 @@ class SyncJobGate:
     ) -> SyncLease | Waiting | Held:
         engine = self._engine
         limits = check_limits(job.limits)
-        demands = run_now(demands_of(limits, job.arguments))
+        demands = job.demands or run_now(demands_of(limits, job.arguments))
         terms = terms_of(limits, None)
         call = _JobCall(terms, self._face.now)
         request = self._state.request(job, demands, terms, engine.label, call)
@@ -176,11 +177,12 @@ class SyncJobGate:
         ticket = bounded_ticket(ticket)
         self._events.removed(ticket, self._state.limits_of(ticket), error, function)
 
-    def keys_of(self, job: Job) -> tuple[str, ...]:
-        """Return the keys of a job's limits; raises what `admit` would of its strategies."""
-        return tuple(
-            each.key for each in run_now(demands_of(check_limits(job.limits), job.arguments))
-        )
+    def looked_up(self, job: Job) -> Job:
+        """Return a job with what its limits demand: `admit` asks for that, whenever it is called.
+
+        Raises what `admit` would raise of its strategies.
+        """
+        return replace(job, demands=run_now(demands_of(check_limits(job.limits), job.arguments)))
 
     def take_back(self, outcome: SyncLease | Waiting) -> None:
         """Give back what `admit` returned with `confirmed=False`, and send nothing."""

@@ -106,8 +106,9 @@ class Request(_Request):
 class QueueNotingConsumer(_Consumer):
     """kombu's consumer, which says of each message from which queue it was taken."""
 
-    def on_queue_message(self, queue: str, message: Any) -> None:
-        """Called with each message, before it is processed."""
+    def on_queue_message(self, queue: str, message: Any) -> bool:
+        """Called with each message, before it is processed; returns whether it is to be."""
+        raise NotImplementedError
 
     def _basic_consume(self, queue: Any, *args: Any, **options: Any) -> Any:
         observed = _ObservedQueue(queue, self.on_queue_message)
@@ -115,9 +116,12 @@ class QueueNotingConsumer(_Consumer):
 
 
 class _ObservedQueue:
-    """A queue; a function is called with its name and each message that is consumed from it."""
+    """A queue; a function is called with its name and each message that is consumed from it.
 
-    def __init__(self, queue: Any, observer: Callable[[str, Any], None]) -> None:
+    A message is processed if it returns True.
+    """
+
+    def __init__(self, queue: Any, observer: Callable[[str, Any], bool]) -> None:
         self._queue = queue
         self._observer = observer
 
@@ -125,11 +129,10 @@ class _ObservedQueue:
         return getattr(self._queue, name)
 
     def consume(self, consumer_tag: str, callback: Any, **options: Any) -> Any:
-        """Consume from it; `callback` is called with each message."""
+        """Consume from it; `callback` is called with each message that is to be processed."""
 
         def received(message: Any) -> Any:
-            self._observer(self._queue.name, message)
-            return callback(message)
+            return callback(message) if self._observer(self._queue.name, message) else None
 
         return self._queue.consume(consumer_tag, received, **options)
 

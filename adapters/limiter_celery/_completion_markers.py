@@ -29,6 +29,10 @@ class CompletionMarkers:
         """Note that an attempt has finished."""
         self._markers.add(_member(ticket))
 
+    def set_once(self, ticket: str, owner: str) -> bool:
+        """Note that an attempt runs, or has finished; False if another owner has noted it."""
+        return self._markers.add_for(_member(ticket), owner)
+
     def age(self, ticket: str) -> float | None:
         """Return how many seconds ago an attempt finished; None if it has no marker."""
         return self._markers.age(_member(ticket))

@@ -124,11 +124,15 @@ class Dispatcher:
 
     def _has_keys(self, request: Any, keys: tuple[str, ...]) -> bool:
         """Whether the limits of a task still have the keys on which it was granted."""
+        delivery: Delivery = request.delivery
         try:
-            job = request.delivery.job = job_of(request)
-            return job is None or set(self.gate.keys_of(job)) == set(keys)
-        except Exception:  # noqa: BLE001  # of a strategy: whoever takes the task off the broker reports it
+            job = job_of(request)
+            if job is None:
+                return True
+            delivery.job = job = self.gate.looked_up(job)
+        except Exception:  # noqa: BLE001  # of a strategy: the worker that gets it from the broker reports it
             return False
+        return {demand.key for demand in job.demands} == set(keys)
 
     def _publish_unless_started(self, delivery: Delivery, message: ParkedMessage) -> None:
         """A request is gone: if it never started, the connection to the broker broke."""

@@ -26,12 +26,13 @@ _LOSING = ("x-max-length", "x-max-length-bytes", "x-message-ttl", "x-overflow")
 """Arguments by which a queue loses messages; a granted task must not be lost."""
 
 
-def consume_granted(app: Any, on_granted: Callable[[Any], object]) -> None:
+def consume_granted(app: Any, on_granted: Callable[[Any], bool]) -> None:
     """Have a worker consume, beside each of its queues, that of its granted tasks.
 
     Args:
         app: the Celery app.
-        on_granted: called with each message of a granted task, before it is processed.
+        on_granted: called with each message of a granted task, before it is processed; returns
+            whether it is to be.
     """
     if not issubclass(app.amqp.Consumer, _TaskConsumer):
         bases = (_TaskConsumer, app.amqp.Consumer)
@@ -134,7 +135,7 @@ class _TaskConsumer(_celery.QueueNotingConsumer):
     """
 
     app: Any
-    on_granted: Callable[[Any], object]
+    on_granted: Callable[[Any], bool]
 
     def __init__(self, channel: Any, queues: Any = None, *args: Any, **options: Any) -> None:
         # With an option of the Redis transport, messages are taken from the first queue that has
@@ -155,8 +156,7 @@ class _TaskConsumer(_celery.QueueNotingConsumer):
         self.app.amqp.queues.deselect([granted])
         super().cancel_by_queue(granted)
 
-    def on_queue_message(self, queue: str, message: Any) -> None:
+    def on_queue_message(self, queue: str, message: Any) -> bool:
         """Note the queue."""
         note_queue(message, queue)
-        if queue.endswith(SUFFIX):
-            self.on_granted(message)
+        return not queue.endswith(SUFFIX) or self.on_granted(message)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +23,7 @@ from limiter_celery._delivery import ticket_of
 from limiter_celery._dispatcher import Dispatcher
 from limiter_celery._expiring_set import ExpiringSet
 from limiter_celery._main_loop import MainLoop
-from limiter_celery._parked_message import HEADERS, origin_of
+from limiter_celery._parked_message import HEADERS, KEYS, origin_of
 from limiter_celery._parked_tasks import ParkedTasks
 from limiter_celery._pools import DeadChildCheck
 from limiter_celery._publisher import REPORTED_FOR, Publisher, Refusals
@@ -89,7 +91,7 @@ class WorkerLimiter:
             on_store_error=settings.on_store_error,
             label=str(worker.hostname),
         )
-        markers = CompletionMarkers(face, settings.name, remember)
+        self._markers = markers = CompletionMarkers(face, settings.name, remember)
         revocations = Revocations(face, settings.name, _celery.REVOKE_EXPIRES)
         self._requests = requests = RequestFactory(consumer)
         refusals = Refusals(
@@ -188,27 +190,38 @@ class WorkerLimiter:
         if self._dead_children is not None and consumer.hub is not None:
             self._dead_children.connect(consumer.hub)
 
-    def on_granted(self, message: Any) -> None:
+    def on_granted(self, message: Any) -> bool:
         """A task that was granted came from the broker: without limits by now, it needs no slot.
 
         Or this worker does not have it any more. Its ticket would be offered for ever, and the task
         run each time: only a request of a limited task takes up its slot.
+
+        Returns:
+            Whether it is to be processed; False for a copy, which is acknowledged.
         """
         headers: dict[str, Any] = message.headers or {}
+        info: dict[str, Any] = message.delivery_info or {}
         origin = origin_of(headers)
         if origin is None or "task" not in headers or self._requests.has(headers["task"]):
-            return
+            return True
+        ticket = ticket_of(self._app, origin.queue, headers)
+        keys = tuple(map(str, headers.get(KEYS) or ()))
         for name in HEADERS:  # else a retry would have them
             headers.pop(name, None)
-        ticket = ticket_of(self._app, origin.queue, headers)
+        with suppress(StoreError):
+            # A copy that the broker delivers again may be that which was to run.
+            is_first = self._markers.set_once(ticket, uuid.uuid4().hex)
+            if not is_first and not info.get("redelivered"):
+                message.ack()
+                return False
+        self._scheduler.call_soon(lambda: self._drop(ticket, keys, headers["task"]))
+        return True
 
-        def drop() -> None:
-            try:
-                self._gate.drop(ticket, function=headers["task"])
-            except StoreError:
-                self._scheduler.call_later(1.0, drop)
-
-        self._scheduler.call_soon(drop)
+    def _drop(self, ticket: str, keys: tuple[str, ...], task: str) -> None:
+        try:
+            self._gate.drop(ticket, keys, function=task)
+        except StoreError:
+            self._scheduler.call_later(1.0, lambda: self._drop(ticket, keys, task))
 
     def prepare(self, task: Any) -> type[LimitedRequest]:
         """Return the class of the requests of a task.

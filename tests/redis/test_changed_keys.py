@@ -102,3 +102,16 @@ async def test_it_leaves_the_keys_of_which_its_process_knows(server: Process, ki
         await first.release()
         assert (await limiter.inspect("key:gold")).in_use == 0
         await second.release()
+
+
+def test_what_was_looked_up_is_asked_for(server: Process) -> None:
+    """A body that has begun claims the slot that is kept for it, whatever its key is by now."""
+    tiers = ["gold"]
+    gate = SyncJobGate(RedisStore(server.url), "queue", lambda _: None)
+    first = gate.looked_up(job("first", tiers))
+    tiers[:] = ["iron"]
+    lease = gate.admit(first)
+    assert not isinstance(lease, Waiting | Held)
+    assert lease.keys == ("key:gold", "crm")
+    lease.release()
+    gate.close()

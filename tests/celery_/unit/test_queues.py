@@ -20,8 +20,8 @@ def test_the_queue_is_noted_whatever_brought_the_message_there() -> None:
     app = Celery("shop", broker="memory://", set_as_current=False)
     exchange = kombu.Exchange("topic", type="topic")
     app.conf.task_queues = [kombu.Queue("feeds", exchange, routing_key="feed.#")]
-    consume_granted(app, lambda _: None)
-    consume_granted(app, lambda _: None)  # as with a second worker in one process
+    consume_granted(app, lambda _: True)
+    consume_granted(app, lambda _: True)  # as with a second worker in one process
     queues: list[str] = []
     with app.connection_for_write() as connection:
         taken = app.amqp.TaskConsumer(connection)
@@ -92,7 +92,7 @@ def test_a_message_that_another_consumer_took_is_of_the_queue_that_its_routing_k
         kombu.Queue("first", kombu.Exchange("x"), routing_key="a"),
         kombu.Queue("feeds", kombu.Exchange("x"), routing_key="b"),
     ]
-    consume_granted(app, lambda _: None)
+    consume_granted(app, lambda _: True)
 
     def taken_from(exchange: str, routing_key: str) -> str:
         info = {"exchange": exchange, "routing_key": routing_key}
@@ -105,7 +105,7 @@ def test_a_message_that_another_consumer_took_is_of_the_queue_that_its_routing_k
 
 def test_a_queue_that_is_added_and_cancelled_later_has_one_of_granted_tasks() -> None:
     app = with_queue(kombu.Queue("feeds"))
-    consume_granted(app, lambda _: None)
+    consume_granted(app, lambda _: True)
     with app.connection_for_write() as connection:
         consumer = app.amqp.TaskConsumer(connection)
         assert list(consumer._queues) == ["feeds.granted", "feeds"]

@@ -13,6 +13,8 @@ from celery.worker.request import create_request_cls
 
 from limiter_celery import ConcurrencyLimit
 from limiter_celery._admission_hook import AdmissionHook
+from limiter_celery._parked_message import HEADERS
+from limiter_celery._request_factory import RequestFactory
 from limiter_celery._worker_limiter import Settings, WorkerLimiter
 from limiter_core import SyncLimiter
 from limiter_memory import MemoryStore
@@ -108,3 +110,32 @@ def test_once_the_worker_has_ended_tasks_wait_for_another(
         granted = f"{queue}.granted"
         until_now(lambda: published(worker, granted) == 1, "another one wakes it", patience=10.0)
         other.close()
+
+
+def test_a_granted_task_that_has_no_limits_any_more_leaves_the_line_and_runs_once(
+    worker: Any, limiter: WorkerLimiter, store: MemoryStore
+) -> None:
+    app = worker.app
+    queue = app.conf.task_default_queue
+    granted = f"{queue}.granted"
+    with SyncLimiter(store) as operator:
+        holder = operator.acquire(ConcurrencyLimit("user"), {"user": "eve"})
+        app.send_task("late")
+        received(worker, limiter, queue)
+        holder.release()
+        until_now(lambda: published(worker, granted) == 1, "it is published", patience=10.0)
+        limiter._requests = RequestFactory(worker.consumer)  # as in a release without its limits
+        with app.connection_for_write() as connection:
+            message = app.amqp.queues[granted](connection.default_channel).get()
+            headers = dict(message.headers)
+            assert limiter.on_granted(message)
+            assert not message.acknowledged
+            assert not {*HEADERS} & {*message.headers}, "a retry would send them along"
+            until_now(lambda: operator.inspect("user=eve").in_use == 0, "it left", patience=10.0)
+            message.headers = dict(headers)
+            message.delivery_info["redelivered"] = True
+            assert limiter.on_granted(message), "the worker that had it may have died"
+            message.headers = dict(headers)
+            message.delivery_info["redelivered"] = False
+            assert not limiter.on_granted(message), "a copy"
+            assert message.acknowledged
