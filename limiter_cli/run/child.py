@@ -121,6 +121,11 @@ class Child:
         return self.status
 
     @property
+    def has_started(self) -> bool:
+        """Whether the command runs, or has run."""
+        return self._messages.started.is_set()
+
+    @property
     def has_exited(self) -> bool:
         """Whether the command and its descendants have ended."""
         return self._messages.empty.is_set() and not self._messages.cut_off

@@ -60,7 +60,8 @@ class _Guard:
     def on_signal(self, number: int) -> None:
         """Pass a signal on to the command; while it waits for a slot, end the waiting."""
         if self._started:
-            if not _came_by_terminal(number):
+            # The terminal sends it to the command, too, once that is there.
+            if not (self._child.has_started and _came_by_terminal(number)):
                 self._child.send(number)
         elif signal.Signals(number).name in ENDING:
             self._ended_by = number

@@ -84,14 +84,20 @@ class Supervisor:
         os.set_blocking(child_changed, False)
         signal.set_wakeup_fd(wake_up, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _note_nothing)
+        connection = self._connection.fileno()
+        watched = select.poll()  # `select.select` takes no descriptor above 1023
+        watched.register(child_changed, select.POLLIN)
+        watched.register(connection, select.POLLIN)
         while True:
-            connection = self._connection.fileno()
-            watched = [child_changed] if self._abandoned else [child_changed, connection]
-            readable, _, _ = select.select(watched, [], [], self._patience())
-            if child_changed in readable:
+            patience = self._patience()
+            events = watched.poll(None if patience is None else patience * 1000)
+            ready = {descriptor for descriptor, _ in events}
+            if child_changed in ready:
                 os.read(child_changed, 4096)
-            if connection in readable:
+            if connection in ready:
                 self._receive()
+                if self._abandoned:
+                    watched.unregister(connection)
             if self._command is not None:
                 self._reap()
                 self._is_over = self._is_empty()
@@ -273,6 +279,9 @@ def _prepare(mask: set[signal.Signals]) -> Callable[[], None]:
             prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
             if os.getppid() != supervisor:
                 os._exit(128 + signal.SIGTERM)
+        # One that came since the fork is for the command, and nothing of Python's is to handle it.
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     return prepare

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import limiter_cli.run.supervisor as supervisor_script
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes and signals are POSIX's")
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has subreapers")
@@ -282,3 +284,30 @@ def test_the_supervisor_hands_on_signals_that_mean_no_end_to_the_command_alone(
     process.send_signal(signal.SIGUSR1)
     os.kill(pid, signal.SIGKILL)
     assert process.wait(WAITS) == 7
+
+
+def test_a_supervisor_whose_socket_has_a_high_number():
+    """`select.select` takes no descriptor above 1023; so many are open where they are inherited."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], 1200), before[1]))
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            os.dup2(theirs.fileno(), 1100)
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", supervisor_script.__file__, "1100"],
+            pass_fds=[1100],
+            start_new_session=True,
+        )
+        os.close(1100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    ours.settimeout(WAITS)
+    given = {"command": ["sh", "-c", "exit 3"], "environment": dict(os.environ), "kill_after": 1}
+    with ours, process, ours.makefile("rw") as stream:
+        stream.write(json.dumps({"start": given}) + "\n")
+        stream.flush()
+        assert [list(json.loads(line)) for line in stream] == [["started"], ["ended"], ["empty"]]
+        assert process.wait(WAITS) == 0

@@ -1,10 +1,12 @@
 """`limiter run` as a process: overlap, signals, lost leases, and its own violent end."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +56,38 @@ def is_gone(pid):
     return False
 
 
+def children_of(pid):
+    return [
+        int(entry.name)
+        for entry in Path("/proc").glob("[0-9]*")
+        if (fields := status_of(entry)) and fields["PPid"] == str(pid)
+    ]
+
+
+def status_of(entry):
+    """Return what Linux tells of a process; nothing, if it has ended."""
+    with contextlib.suppress(OSError):
+        lines = (entry / "status").read_text().splitlines()
+        return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def renewal(limiter, key):
+    """Return a condition: the lease of the one holder was renewed."""
+    last = limiter.inspect(key).holders[0].expires_in
+
+    def is_renewed():
+        nonlocal last
+        before, last = last, limiter.inspect(key).holders[0].expires_in
+        return last > before
+
+    return is_renewed
+
+
+def is_pending(pid, number):
+    fields = status_of(Path(f"/proc/{pid}"))
+    return bool((int(fields["ShdPnd"], 16) | int(fields["SigPnd"], 16)) & 1 << number - 1)
+
+
 def test_two_processes_at_a_limit_of_one_do_not_overlap(processes, key, tmp_path):
     book = tmp_path / "book"
     code = f"""
@@ -98,6 +132,29 @@ def test_a_signal_that_was_ignored_before_stays_so(processes, key):
     )
 
     assert process.communicate(timeout=30)[0] == "SIG_IGN\n"
+
+
+def test_a_ctrl_c_while_it_begins_prints_no_traceback(processes):
+    code = """
+        import os, signal, sys
+
+        class Interrupts:
+            def find_spec(self, name, path, target=None):
+                if name == "limiter_cli.app":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        sys.meta_path.insert(0, Interrupts())
+        from limiter_cli.main import app
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        check=False,
+        env=processes.environment,
+        timeout=30,
+    )
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, b"", b"")
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
@@ -146,6 +203,45 @@ def test_a_ctrl_c_at_the_terminal_reaches_the_command_once(processes, key):
 
     assert "interrupts: 1" in output
     assert process.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks for a process in /proc")
+def test_a_ctrl_c_at_the_terminal_before_the_command_runs_is_not_lost(
+    processes, limiter, key, wait_until
+):
+    """What the terminal sends reaches what is there; the command comes a moment later."""
+    terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-c", terminal, sys.executable, "-c"),
+            *("from limiter_cli.main import app; app()", "run", key, "--lease=1"),
+            *python("input()"),
+        ],
+        env=processes.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    with process:
+        with limiter.hold(ConcurrencyLimit(LIMIT_BY.constant(key))):
+            wait_until("it waits", is_waiting(limiter, key))
+            (run,) = children_of(process.pid)
+            (supervisor,) = children_of(run)
+            os.kill(supervisor, signal.SIGSTOP)
+        # It renews its lease only after it has asked for the command.
+        wait_until("it has the slot", lambda: limiter.inspect(key).holders)
+        wait_until("its lease is renewed", renewal(limiter, key))
+
+        process.stdin.write("\x03")
+        process.stdin.flush()
+        wait_until("the terminal has sent it", lambda: is_pending(supervisor, signal.SIGINT))
+        os.kill(supervisor, signal.SIGCONT)
+
+        try:
+            assert process.wait(30) == 128 + signal.SIGINT
+        finally:
+            process.kill()
 
 
 def test_an_evicted_holder_s_command_is_ended_and_the_next_runs(
