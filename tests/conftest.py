@@ -29,7 +29,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # The system trusts one authority, which signs nothing. To read the hundred and more of a machine
 # takes 20 ms for each TLS context, and clients of HTTP and Redis make hundreds.
-os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "authority.pem")
+os.environ.setdefault("SSL_CERT_FILE", str(Path(__file__).parent / "authority.pem"))
 
 ROOT = Path(__file__).parents[1]
 ADDRESS = re.compile(" at 0x[0-9a-f]+")
