@@ -77,6 +77,9 @@ TOGETHER = {
     "tests/redis/test_tls.py",
 }
 
+ALSO_TOGETHER = {"tests/celery_/test_routing.py": "tests/celery_/test_rabbitmq.py"}
+"""Files of `TOGETHER` whose tests share what was made for those of another."""
+
 GRACE = 60
 """Seconds after a test's time limit at which the process that runs it is ended."""
 
@@ -156,7 +159,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return file if file in TOGETHER else nodeid
+            return ALSO_TOGETHER.get(file, file) if file in TOGETHER else nodeid
 
         def _reschedule(self, node: Any) -> None:
             # A worker runs a test when it has the next one, or knows that there is none.

@@ -13,6 +13,7 @@ import pytest
 
 from tests.redis._servers import Process, server_program
 
+from ._rabbitmq_server import RabbitMQServer, program
 from ._worker_processes import MakeWorkers, WorkerProcesses, close_apps
 
 
@@ -27,6 +28,18 @@ def running() -> Iterator[Process]:
     server = _server()
     yield server
     close_apps()
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def rabbit_server() -> Iterator[RabbitMQServer | None]:
+    """A RabbitMQ, where one is installed. It takes five seconds of a core to start."""
+    binary = program()
+    if binary is None:
+        yield None
+        return
+    server = RabbitMQServer(binary)
+    yield server
     server.close()
 
 

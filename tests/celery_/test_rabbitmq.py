@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from ._rabbitmq_server import RabbitMQServer, program
+from ._rabbitmq_server import RabbitMQServer
 from ._worker_processes import LONG, MakeWorkers
 
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture(scope="module")
-def broker() -> Iterator[RabbitMQServer]:
-    """A broker for the tests of this module."""
-    binary = program()
-    if binary is None:
-        pytest.skip("there is no rabbitmq-server")
-    server = RabbitMQServer(binary)
-    yield server
-    server.close()
-
-
 @pytest.fixture
-def rabbit(broker: RabbitMQServer) -> RabbitMQServer:
+def rabbit(rabbit_server: RabbitMQServer | None) -> RabbitMQServer:
     """The broker, empty."""
-    broker.empty()
-    return broker
+    if rabbit_server is None:
+        pytest.skip("there is no rabbitmq-server")
+    rabbit_server.empty()
+    return rabbit_server
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])

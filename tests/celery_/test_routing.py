@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from kombu import Exchange, Queue
 
-from ._rabbitmq_server import RabbitMQServer, program
+from ._rabbitmq_server import RabbitMQServer
 from ._worker_processes import LONG, MakeWorkers, Sent, WorkerProcesses
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module")
-def rabbit() -> Iterator[RabbitMQServer | None]:
-    """A RabbitMQ for the tests of this module, where one is installed."""
-    binary = program()
-    if binary is None:
-        yield None
-        return
-    server = RabbitMQServer(binary)
-    yield server
-    server.close()
 
 
 @pytest.fixture(params=["redis", pytest.param("rabbitmq", marks=pytest.mark.slow)])
@@ -32,13 +19,15 @@ def make(request: pytest.FixtureRequest, make_workers: MakeWorkers) -> MakeWorke
     """Makes worker processes on either broker."""
     # Not an argument: tests that need none may run beside those that share it.
     on_redis = request.param == "redis"
-    return make_workers if on_redis else on_rabbit(make_workers, request.getfixturevalue("rabbit"))
+    if on_redis:
+        return make_workers
+    return on_rabbit(make_workers, request.getfixturevalue("rabbit_server"))
 
 
 @pytest.fixture
-def make_on_rabbit(make_workers: MakeWorkers, rabbit: RabbitMQServer | None) -> MakeWorkers:
+def make_on_rabbit(make_workers: MakeWorkers, rabbit_server: RabbitMQServer | None) -> MakeWorkers:
     """Makes worker processes on RabbitMQ, for what Redis does not have."""
-    return on_rabbit(make_workers, rabbit)
+    return on_rabbit(make_workers, rabbit_server)
 
 
 def on_rabbit(make_workers: MakeWorkers, rabbit: RabbitMQServer | None) -> MakeWorkers:
