@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from limiter_cli.change import By
 from limiter_cli.exits import plain_errors
 from limiter_cli.shared_store import DEFAULT_URL, Url, check_shared
@@ -22,4 +24,9 @@ def top(*, url: Url = DEFAULT_URL, by: By = None) -> None:
             raise ConfigurationError(
                 '`limiter top` needs textual: pip install "concurrency-limits[top]"'
             ) from error
+        if not all(each is not None and each.isatty() for each in (sys.stdin, sys.stderr)):
+            raise ConfigurationError(
+                "`limiter top` needs a terminal to read from (stdin) and to draw on (stderr), as "
+                "`ssh -t` gives it; `limiter ls` prints the keys without one"
+            )
         TopApp(url, by=by).run()

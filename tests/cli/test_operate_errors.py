@@ -1,6 +1,7 @@
 """`limiter ls`, `show` and the others: exit codes, and what they say when something is wrong."""
 
 import json
+import os
 from contextlib import closing
 
 import pytest
@@ -102,3 +103,19 @@ def test_no_password_is_printed(run, arguments):
 
     assert result.exit_code != 0
     assert "hunter2" not in result.output
+
+
+@pytest.mark.skipif(os.name != "posix", reason="terminals are POSIX's")
+@pytest.mark.parametrize("streams", [{"stdin": -3}, {"stderr": -1}])
+def test_top_without_a_terminal_says_what_it_needs(processes, streams):
+    """It would draw into a file, and wait for ever for a key."""
+    ours, theirs = os.openpty()
+    options = {"stdin": theirs, "stdout": -3, "stderr": theirs, **streams}
+    process = processes.start("top", **options)
+    os.close(theirs)
+    try:
+        assert process.wait(30) == 2
+        shown = process.stderr.read() if process.stderr else os.read(ours, 4096).decode()
+    finally:
+        os.close(ours)
+    assert "limiter: `limiter top` needs a terminal" in shown
