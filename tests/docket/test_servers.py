@@ -25,7 +25,8 @@ from tests.docket._tools import (
 )
 from tests.docket._worker_processes import WorkerProcesses
 from tests.docket.workers import shop
-from tests.faults._replicated import Cluster, Sentinel
+from tests.faults._replicated import Cluster
+from tests.faults._sentinel import Sentinel
 
 _numbers = itertools.count()
 

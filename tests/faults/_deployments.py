@@ -1,7 +1,8 @@
 """What the store may run on, and how a test mistreats it: one interface for all of them.
 
 A scenario is written against `Deployment`, and takes what it runs on from the fixture `deploy`: one
-server, and with the mark `on_every_deployment`, in a long run, those of _replicated.py as well.
+server, and with the mark `on_every_deployment`, in a long run, those of _replicated.py and of
+_sentinel.py as well.
 """
 
 from __future__ import annotations

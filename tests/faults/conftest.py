@@ -17,8 +17,9 @@ from tests.redis._proxy import Proxy
 from tests.redis._servers import Process, binary
 
 from ._deployments import Deployment, Standalone
-from ._replicated import Cluster, Sentinel
+from ._replicated import Cluster
 from ._report import row_of, table
+from ._sentinel import Sentinel
 from ._trial import SECONDS, Begin, Deploy, Figures, Trial
 from ._web_and_workers import Scene, frameworks
 

@@ -8,7 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from ._replicated import Cluster, Pair, Sentinel
+from ._replicated import Cluster, Pair
+from ._sentinel import Sentinel
 from ._trial import LIMITS, Begin, Trial, in_the_long_run
 
 LEASE = 2.0

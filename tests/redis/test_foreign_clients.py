@@ -21,7 +21,8 @@ from limiter_core import (
 )
 from limiter_core.requests import Demand, Granted, Queued, Request
 from limiter_redis import RedisStore
-from tests.faults._replicated import SERVICE, Cluster, Sentinel
+from tests.faults._replicated import Cluster
+from tests.faults._sentinel import SERVICE, Sentinel
 
 from ._servers import PATIENCE, Process, server_program
 from ._tools import until, until_outlived

@@ -12,7 +12,7 @@ import pytest
 
 from limiter_core import ConcurrencyLimit, Limiter, SyncLimiter
 from limiter_redis import RedisStore
-from tests.faults._replicated import SERVICE, Sentinel
+from tests.faults._sentinel import SERVICE, Sentinel
 
 from ._fake_sentinels import FakeSentinel
 from ._servers import Process, Server, server_program

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from limiter_core.requests import Demand, Granted, Notice, Queued, Request
 from limiter_core.testing.listener import RecordingListener
 from limiter_redis import RedisStore
-from tests.faults._replicated import SERVICE, _SentinelProcess
+from tests.faults._sentinel import SERVICE, SentinelProcess
 from tests.project._tree import ROOT
 
 from ._servers import Process, binary, server_program
@@ -49,7 +49,7 @@ class Servers:
         self._folder = Path(tempfile.mkdtemp(prefix="limiter-"))
         self._sockets = [self._folder / f"{number}.sock" for number in range(2)]
         self.servers = [Process(program, "--unixsocket", str(each)) for each in self._sockets]
-        self._sentinels = [_SentinelProcess(program) for _ in self.servers]
+        self._sentinels = [SentinelProcess(program) for _ in self.servers]
         for sentinel, server in zip(self._sentinels, self.servers, strict=True):
             sentinel.watch(server.port)
         self._stores: dict[tuple[object, ...], RedisStore] = {}

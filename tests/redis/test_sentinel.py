@@ -25,7 +25,7 @@ from limiter_core import (
 )
 from limiter_core.jobs import Held, Job, JobGate, Waiting
 from limiter_redis import RedisStore
-from tests.faults._replicated import SERVICE, Sentinel
+from tests.faults._sentinel import SERVICE, Sentinel
 
 from ._fake_sentinels import FakeSentinel
 from ._load_processes import LoadProcesses

@@ -18,7 +18,7 @@ import redis.sentinel
 
 from limiter_core import ConcurrencyLimit, Limiter, StoreError, SyncLimiter
 from limiter_redis import RedisStore
-from tests.faults._replicated import SERVICE, _SentinelProcess
+from tests.faults._sentinel import SERVICE, SentinelProcess
 
 from ._servers import Process, binary, server_program
 from ._tls import Authority, TLSFront
@@ -49,7 +49,7 @@ class Places:
             "ssl_password": "open",
         }
         server = stack.enter_context(closing(Process(program)))
-        sentinel = stack.enter_context(closing(_SentinelProcess(program)))
+        sentinel = stack.enter_context(closing(SentinelProcess(program)))
         self.fronts = {
             "server": TLSFront(authority, server.port, plain_too=True),
             "sentinel": TLSFront(authority, sentinel.port),
