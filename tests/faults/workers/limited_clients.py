@@ -103,6 +103,8 @@ class HttpxCaller:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        # What was dropped while another thread collected is there still: that call did nothing.
+        gc.collect()
         for client in self._clients.values():
             await client.aclose()
         for client in self._clients_of_threads.values():
