@@ -97,8 +97,6 @@ class MemoryStore(Steps):
                 self._owner = get_ident()
                 machine = self._machine
                 answer = machine.acquire(request, int((self._clock() + self._epoch) * 1_000_000))
-                if self._postponed:
-                    self._release_postponed()
                 effects = self._take_effects() if machine.calls or machine.notices else None
                 self._owner = 0
             if effects is not None or self._postponed:
@@ -130,8 +128,6 @@ class MemoryStore(Steps):
                 self._owner = thread
                 machine = self._machine
                 found = machine.release(lease_id, int((self._clock() + self._epoch) * 1_000_000))
-                if self._postponed:
-                    self._release_postponed()
                 effects = self._take_effects() if machine.calls or machine.notices else None
                 self._owner = 0
             if effects is not None or self._postponed:

@@ -39,28 +39,28 @@ _BEFORE_RESPONSE = ("http.response.early_hint", "http.response.push", "http.resp
 """Messages after which the status of the response is still open."""
 
 
-class _Served:
-    """A request that is served: notes what was sent, and releases the slot behind the last byte.
+class _Request(WaitingClient):
+    """A request: its client, and what was sent to it. Releases the slot behind the last byte.
 
     Attributes:
         lease: of the slot; None before it has one.
         begun_by: the type of the first message of the response; empty before it.
     """
 
-    __slots__ = ("_app", "_client", "_has_trailers", "_scope", "_send", "begun_by", "lease")
+    lease: Lease | None = None
+    begun_by = ""
+    _has_trailers = False
 
-    def __init__(self, app: ASGIApp, scope: Scope, client: WaitingClient, send: Send) -> None:
+    def __init__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        WaitingClient.__init__(self, receive)
         self._app = app
         self._scope = scope
-        self._client = client
         self._send = send
-        self.lease: Lease | None = None
-        self.begun_by = ""
 
     def serve(self, lease: Lease) -> Awaitable[None]:
         """Call the app."""
         self.lease = lease
-        return self._app(self._scope, self._client.receive, self.send)
+        return self._app(self._scope, self.receive, self.send)
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the app."""
@@ -132,24 +132,23 @@ class LimitMiddleware:
             return
         given = NO_ARGUMENTS if self._arguments is None else await self._given(scope)
         view = RequestView(scope, given)
-        client = WaitingClient(receive)
-        served = _Served(self.app, scope, client, send)
+        request = _Request(self.app, scope, receive, send)
         try:
-            await run_for_client(self._limiter, self._limits, view, client, served.serve)
+            await run_for_client(self._limiter, self._limits, view, request, request.serve)
         except ClientGone:
             await send_to_nobody(scope, receive, send)
         except REFUSALS as error:
-            refusal = refused(error, self._on_refused, served.lease)
+            refusal = refused(error, self._on_refused, request.lease)
             if refusal is None:
                 raise
-            if not served.begun_by:
+            if not request.begun_by:
                 await send_refusal(refusal, scope, receive, send)
-            elif served.begun_by == "websocket.accept":
+            elif request.begun_by == "websocket.accept":
                 await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
             else:
                 raise
         finally:
-            client.end()
+            request.end()
 
     async def _given(self, scope: Scope) -> GivenArguments:
         assert self._arguments is not None
