@@ -12,6 +12,7 @@ from types import AsyncGeneratorType
 from typing import Any, TypeVar, cast
 
 from limiter_core._async_calls import Client, ClientGone
+from limiter_core._async_engine import AsyncEngine
 from limiter_core._async_hold import Hold, run_held
 from limiter_core._prepare import Arguments, Limits, check_limits, the_one_or_all
 from limiter_core._streams import GeneratorHold, limited_async_generator, limited_generator
@@ -64,6 +65,10 @@ def _checked(limits: Limits, owner: str) -> Limits:
     return the_one_or_all(check_limits(limits, owner))
 
 
+def _engine_of(limiter: Limiter) -> AsyncEngine:
+    return limiter._engine  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  (adapters get none)
+
+
 def hold_for_client(
     limiter: Limiter, limits: Limits, arguments: Arguments, client: Client
 ) -> AbstractAsyncContextManager[Lease]:
@@ -72,8 +77,7 @@ def hold_for_client(
     Raises:
         ClientGone: it did, and the call has left the line.
     """
-    engine = limiter._engine  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    return Hold(engine, limits, arguments, None, client)
+    return Hold(_engine_of(limiter), limits, arguments, None, client)
 
 
 def run_for_client(
@@ -88,8 +92,7 @@ def run_for_client(
     Raises:
         ClientGone: it did, and the call has left the line.
     """
-    engine = limiter._engine  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    return run_held(engine, limits, arguments, None, body, client=client)
+    return run_held(_engine_of(limiter), limits, arguments, None, body, client=client)
 
 
 def limited_stream(
@@ -115,7 +118,7 @@ def limited_stream(
         LimitReached, Superseded, StoreUnavailable: from the first item, as `Limiter.hold`.
         LeaseLost: from a later item.
     """
-    engine = limiter._engine  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    engine = _engine_of(limiter)
 
     def begin() -> AsyncGenerator[Y, Any]:
         return stream

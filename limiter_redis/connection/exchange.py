@@ -101,7 +101,7 @@ def connect_within(connection: Any, deadline: float) -> None:
         within(lambda: connected(connection), lambda _: connection.disconnect(), deadline)
     except NoAnswer:
         # A server that sends a byte now and then would keep the thread that reads them.
-        sock = connection._sock  # noqa: SLF001
+        sock = _socket(connection)
         if sock is not None:
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
