@@ -25,6 +25,7 @@ from limiter_core._job_parts import (
     bounded_ticket,
     earlier_request,
     error_of,
+    is_over,
     is_parked,
     look_request,
     outage_of_gate,
@@ -170,7 +171,7 @@ class JobGate(GatePresence):
         demands = job.demands or await run_async(demands_of(limits, job.arguments))
         terms = terms_of(limits, None)
         call = _JobCall(asyncio.current_task(), terms, self._face.now, asyncio.get_running_loop())
-        keys = job.keys or self._state.keys_of(job.ticket)
+        before = self._state.remembered(job.ticket)
         request = self._state.request(job, demands, terms, engine.label, call)
         call.id, call.demands, call.request = request.id, demands, request
         call.observed = observed
@@ -178,7 +179,7 @@ class JobGate(GatePresence):
             observed.describe(request)
         try:
             outcome = self._state.outcome(
-                request, await self._ask(request, call, keys), terms, time.time()
+                request, await self._ask(request, call, job, before), terms, time.time()
             )
             if isinstance(outcome, Waiting) and outcome.patience is not None:
                 if outcome.patience <= 0:
@@ -197,18 +198,26 @@ class JobGate(GatePresence):
             return Lease(call, engine)
         return outcome
 
-    async def _ask(self, request: Request, call: _JobCall, keys: tuple[str, ...]) -> Answer:
+    async def _ask(
+        self, request: Request, call: _JobCall, job: Job, before: tuple[tuple[str, str], ...]
+    ) -> Answer:
         """Ask, and wait for the answer, even if the caller is cancelled."""
         answer: list[Answer] = []
+        keys = job.keys or tuple(key for key, _ in before)
 
         async def ask() -> None:
             try:
                 if earlier := earlier_request(request, keys):
+                    # Until it has left them, these are the keys at which it is to be looked for.
+                    asked = self._state.remembered(request.id)
+                    self._state.remember(request.id, before)
                     found = await self._face.acquire(earlier)
-                    if isinstance(found, Held):
+                    if not is_over(found) and not await self._face.withdraw(request.id, keys):
+                        found = await self._face.acquire(earlier)  # it may have begun meanwhile
+                    if is_over(found):
                         answer.append(found)
                         return
-                    await self._face.withdraw(request.id, keys)
+                    self._state.remember(request.id, asked)
                 sent_at = call.now()
                 answer.append(await self._face.acquire(request))
                 if isinstance(answer[0], Granted):

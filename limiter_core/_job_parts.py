@@ -33,6 +33,7 @@ from limiter_core.requests import (
     Notice,
     Presence,
     Queued,
+    Refusal,
     Refused,
     Replaced,
     Request,
@@ -252,9 +253,9 @@ class GateState:
         while len(self._names) > REMEMBERED:
             self._names.popitem(last=False)
 
-    def keys_of(self, ticket: str) -> tuple[str, ...]:
+    def remembered(self, ticket: str) -> tuple[tuple[str, str], ...]:
         """Return the keys of a ticket, as this process asked for them last, or was told."""
-        return tuple(key for key, _ in self._limits.get(ticket, ()))
+        return self._limits.get(ticket, ())
 
     def limits_of(self, ticket: str, keys: tuple[str, ...] = ()) -> tuple[tuple[str, str], ...]:
         """Return what is known of a ticket's keys, each with the name of its limit; once.
@@ -318,6 +319,13 @@ def earlier_request(request: Request, keys: tuple[str, ...]) -> Request | None:
         return None
     demands = tuple(Demand(key, 1) for key in keys)
     return request._replace(demands=demands, mode=Mode.LOOK)
+
+
+def is_over(found: Answer) -> bool:
+    """Whether what was found on the keys that a job had is the answer: it runs, or is not to."""
+    if isinstance(found, Refused):
+        return found.reason is not Refusal.UNKNOWN
+    return isinstance(found, Held | Replaced)
 
 
 def error_of(notice: Notice) -> Exception | None:

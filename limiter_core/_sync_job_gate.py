@@ -17,6 +17,7 @@ from limiter_core._job_parts import (
     Wake,
     bounded_ticket,
     earlier_request,
+    is_over,
     is_parked,
     look_request,
     outage_of_gate,
@@ -124,9 +125,10 @@ class SyncJobGate:
         try:
             if earlier := earlier_request(request, job.keys):
                 answer = self._face.acquire(earlier)
-                if isinstance(answer, Held):
+                if not is_over(answer) and not self._face.withdraw(request.id, job.keys):
+                    answer = self._face.acquire(earlier)  # it may have begun meanwhile
+                if is_over(answer):
                     return answer
-                self._face.withdraw(request.id, job.keys)
             sent_at = call.now()
             answer = self._face.acquire(request)
             if isinstance(answer, Granted):

@@ -208,13 +208,14 @@ class WorkerLimiter:
         keys = tuple(map(str, headers.get(KEYS) or ()))
         for name in HEADERS:  # else a retry would have them
             headers.pop(name, None)
+        # Of a copy, too: the process that took the first one may have been killed before it did so.
+        self._scheduler.call_soon(lambda: self._drop(ticket, keys, headers["task"]))
         with suppress(StoreError):
             # A copy that the broker delivers again may be that which was to run.
             is_first = self._markers.set_once(ticket, uuid.uuid4().hex)
             if not is_first and not info.get("redelivered"):
                 message.ack()
                 return False
-        self._scheduler.call_soon(lambda: self._drop(ticket, keys, headers["task"]))
         return True
 
     def _drop(self, ticket: str, keys: tuple[str, ...], task: str) -> None:

@@ -115,3 +115,46 @@ def test_what_was_looked_up_is_asked_for(server: Process) -> None:
     assert lease.keys == ("key:gold", "crm")
     lease.release()
     gate.close()
+
+
+@pytest.mark.parametrize("when", ["granted", "waiting"])
+@pytest.mark.parametrize("limits", [(CRM, TIER), (CRM,)], ids=["another second key", "none"])
+def test_it_has_all_its_slots_where_the_first_key_stays(
+    server: Process, when: str, limits: tuple[ConcurrencyLimit, ...]
+) -> None:
+    parking = SyncJobGate(RedisStore(server.url), "queue", lambda _: None)
+    asking = SyncJobGate(RedisStore(server.url), "queue", lambda _: None)
+    parking.sweep()
+
+    def changing(name: str, tier: str, limits: tuple[ConcurrencyLimit, ...]) -> Job:
+        return Job(f"{name}#1", limits, ArgumentView({"tiers": [tier]}, "bill"), b"job")
+
+    with SyncLimiter(server.url) as limiter:
+        first = parking.admit(changing("first", "gold", (CRM, TIER)))
+        assert not isinstance(first, Waiting | Held)
+        assert isinstance(parking.admit(changing("second", "gold", (CRM, TIER))), Waiting)
+        if when == "granted":
+            first.release()
+        second = asking.admit(changing("second", "iron", limits))
+        if isinstance(second, Waiting):
+            assert when == "waiting"
+            first.release()
+            second = asking.admit(changing("second", "iron", limits))
+        assert not isinstance(second, Waiting | Held)
+        assert use(limiter, *KEYS) == [(0, 0), (len(limits) - 1, 0), (1, 0)]
+        second.release()
+        assert use(limiter, *KEYS) == [(0, 0)] * 3
+    for each in (parking, asking):
+        each.close()
+
+
+async def test_a_delivery_that_runs_on_the_old_keys_is_found_each_time(server: Process) -> None:
+    async def notice(_: Notice) -> bool:
+        return True
+
+    async with JobGate(RedisStore(server.url), "queue", notice) as gate:
+        first = await gate.admit(job("first", ["gold"], alone=True))
+        assert not isinstance(first, Waiting | Held)
+        for _ in range(3):
+            assert isinstance(await gate.admit(job("first", ["iron"], alone=True)), Held)
+        await first.release()

@@ -64,6 +64,12 @@ function steps.ask(w)
   end
 
   local h = holders.read(first, r.id)
+  if h and r.durable and mode ~= 'look' and not h.claimed then
+    if steps.has_other_keys(r, holders.keys_of(h.keys)) then
+      steps.release({ 'release', r.id, first.key })
+      h = nil
+    end
+  end
   if h then
     if mode == 'look' or (h.claimed and r.durable and h.claimant ~= r.claimant) then
       local left = int(state.end_of(first, 'h' .. r.id) - now)
@@ -98,6 +104,14 @@ function steps.ask(w)
   if t and t.evicted then
     if mode == 'look' then return tickets.end_of_evicted(t) end
     return tickets.end_evicted(t)
+  end
+  if t and r.durable and mode ~= 'look' then
+    local keys = {}
+    for i, demand in ipairs(t.demands) do keys[i] = demand.key end
+    if steps.has_other_keys(r, keys) then
+      steps.release({ 'release', r.id, first.key })
+      t = nil
+    end
   end
   if t then
     local s = state.load(t.demands[t.home].key)
@@ -185,8 +199,19 @@ function steps.ask(w)
   return steps.queued(t)
 end
 
--- The keys of a job may have changed since it got its place: by another first key it is not found. It
--- leaves that place, or it would wait behind itself; a delivery that runs is told as always (S18).
+-- The keys of a job may have changed since it got its place. Then it leaves that place: it would have a
+-- part of its slots, or wait behind itself. A delivery that runs is told as always (S18).
+function steps.has_other_keys(r, keys)
+  if #keys ~= #r.demands then return true end
+  local asked = {}
+  for _, demand in ipairs(r.demands) do asked[demand.key] = true end
+  for _, key in ipairs(keys) do
+    if not asked[key] then return true end
+  end
+  return false
+end
+
+-- By another first key it is not found there.
 function steps.leave_other_keys(r, key)
   local h, t = turns.member(state.load(key, r.id), r.id)
   if h and h.claimed then
