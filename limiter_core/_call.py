@@ -125,6 +125,7 @@ class Call:
     demands: tuple[Demand, ...]
     request: Request
     engine: LeaseWatcher
+    trouble: StoreUnavailable | None
 
     def __init__(self, owner: Any, terms: Terms, now: Callable[[], float]) -> None:
         self.owner = owner
@@ -150,7 +151,7 @@ class Call:
         self.waiting_since = self.now()
         self.queued: Queued | None = None
         self.failures = 0
-        self.trouble: StoreUnavailable | None = None
+        self.trouble = None
         self.look_at = math.inf
         self.warn_at = math.inf
         self.rings: RingWatch | None = None
@@ -233,11 +234,12 @@ class Call:
     def settle(self) -> None:
         """Note that the store is to know nothing more of this call.
 
-        The request that refers to it is forgotten: in a cycle, the call and the task that made it
-        would stay until the garbage collector runs.
+        What refers to it is forgotten, a request, or an error by its traceback: in a cycle, the
+        call and the task that made it would stay until the garbage collector runs.
         """
         self.settled = True
         self.request = _NO_REQUEST
+        self.trouble = None
 
     def lease_collected(self, watch: object) -> None:
         """Tell the engine that the lease object was collected; called by the garbage collector."""

@@ -56,7 +56,8 @@ def patience(
             raise wait_timeout(call.demands, call.queued, advice, call.now()) from answer
         if left <= 0 or call.request.mode is not Mode.WAIT:
             # What was cut off by the caller's patience does not say why the store is away.
-            raise call.trouble if late and call.trouble is not None else answer
+            trouble, call.trouble = call.trouble, None  # else the two are in a cycle
+            raise trouble if late and trouble is not None else answer
         pause = backoff(call.failures, _FIRST_RETRY, _LAST_RETRY)
         call.failures += 1
         call.trouble = None if late else answer

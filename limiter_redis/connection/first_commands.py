@@ -12,6 +12,7 @@ from typing import Any
 from redis.exceptions import (
     ConnectionError,  # noqa: A004  (redis-py's own)
 )
+from redis.sentinel import MasterNotFoundError
 
 _ENDED = ("closed by server", "reset by peer")
 
@@ -50,7 +51,8 @@ def first_commands(connection: Any) -> Generator[None, None, None]:
     try:
         yield
     except ConnectionError as error:
-        if sent and any(each in str(error) for each in _ENDED):
+        of_server = sent and not isinstance(error, MasterNotFoundError)  # that is of the Sentinels
+        if of_server and any(each in str(error) for each in _ENDED):
             raise ended_after(sent) from error
         raise
     finally:

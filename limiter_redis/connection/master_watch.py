@@ -65,6 +65,8 @@ class MasterWatch:
         self._looked = looked
         self._stopped = SystemEvent()
         self._thread: SystemThread | None = None
+        self._epoch: int | None = None
+        """The latest that any Sentinel named; None before the first look."""
 
     def ensure_running(self) -> None:
         """Start it, if it does not run.
@@ -83,8 +85,9 @@ class MasterWatch:
 
     def join(self, seconds: float) -> None:
         """Wait until it has ended."""
-        if self._thread is not None:
-            self._thread.join(seconds)
+        thread = self._thread
+        if thread is not None:
+            thread.join(seconds)
 
     def _run(self) -> None:
         asked = [_Sentinel(address, self._service) for address in list(self._sentinels)]
@@ -94,6 +97,7 @@ class MasterWatch:
                 pause = self._shortest_lease() / _PART
                 self._stopped.wait(max(_SHORTEST, min(_LONGEST, pause)))
         finally:
+            self._thread = None  # also where a logging handler raises: it is started again
             for each in asked:
                 each.close()
 
@@ -101,7 +105,8 @@ class MasterWatch:
         before = self._master.address
         best: tuple[int, Address, _Sentinel] | None = None
         troubles: list[str] = []
-        for each in asked:
+        # Those that failed come last: each may take its second.
+        for each in sorted(asked, key=lambda each: each.has_failed):
             if self._stopped.is_set():
                 return
             try:
@@ -111,9 +116,13 @@ class MasterWatch:
                 continue
             if best is None or epoch > best[0]:
                 best = epoch, address, each
-        if best is None:
+            if self._epoch is not None and epoch > self._epoch:
+                break  # there is a new master: nobody waits for the others
+        # Where those that knew better do not answer, one that was cut off does not count.
+        if best is None or (troubles and self._epoch is not None and best[0] < self._epoch):
             self._looked(not_found(self._service, troubles))
             return
+        self._epoch = best[0]
         if self._master.address == before:  # else a connection has asked after this began
             self._master.address = best[1]
         to_front(self._sentinels, best[2].address)
@@ -137,6 +146,11 @@ class _Sentinel:
         self._connection: Any = None
         self._backoff = Backoff(LONGEST_REFUSED)
         self._error: Exception | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it did not answer the last time."""
+        return self._error is not None
 
     def ask(self) -> tuple[int, Address]:
         """Return which master it names, and since which epoch of the Sentinels' configuration.

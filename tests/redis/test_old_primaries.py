@@ -12,6 +12,8 @@ import pytest
 
 from limiter_core import ConcurrencyLimit, Limiter, SyncLimiter
 from limiter_redis import RedisStore
+from limiter_redis.connection.master import Master
+from limiter_redis.connection.master_watch import MasterWatch
 from tests.faults._sentinel import SERVICE, Sentinel
 
 from ._fake_sentinels import FakeSentinel
@@ -114,6 +116,43 @@ async def test_sentinels_that_misbehave_cost_no_lease_and_no_call(
         await store.aclose()
         until_now(lambda: _threads() <= threads, "no thread is left")
     until_now(lambda: _descriptors() <= descriptors, "no socket is left")
+
+
+def test_a_sentinel_that_was_cut_off_is_not_believed_when_the_others_fall_silent() -> None:
+    master, looks = Master(), list[Exception | None]()
+    with FakeSentinel(1, epoch=4) as cut_off, FakeSentinel(2, epoch=5) as other:
+        sentinels = [{"host": "127.0.0.1", "port": each.port} for each in (cut_off, other)]
+        watch = MasterWatch(SERVICE, sentinels, master, lambda: 0.4, looks.append)
+        watch.ensure_running()
+        until_now(lambda: master.address == ("127.0.0.1", 2), "the latest configuration counts")
+        other.behaves = "garbage"
+        until_now(lambda: any(looks), "it says that none answers who knows better")
+        watch.stop()
+        watch.join(5)
+    assert master.address == ("127.0.0.1", 2)
+    assert sentinels[0]["port"] == other.port
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_watch_that_ended_by_a_failure_is_started_again() -> None:
+    looked: list[Exception | None] = []
+
+    def fails_once(trouble: Exception | None) -> None:
+        looked.append(trouble)
+        if len(looked) == 1:
+            raise RuntimeError("of a handler of logging")
+
+    with FakeSentinel(1) as sentinel:
+        address = {"host": "127.0.0.1", "port": sentinel.port}
+        watch = MasterWatch(SERVICE, [address], Master(), lambda: 0.4, fails_once)
+
+        def goes_on() -> bool:
+            watch.ensure_running()  # as the renewer does in each of its turns
+            return len(looked) > 2
+
+        until_now(goes_on, "it looks again")
+        watch.stop()
+        watch.join(5)
 
 
 def _url(*sentinels: FakeSentinel) -> str:
