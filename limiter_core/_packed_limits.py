@@ -1,4 +1,4 @@
-"""What stands before the payload of a ticket: its keys, each with the name of its limit."""
+"""The first part of a ticket's payload: its keys, each with the name of its limit."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 
 def pause_after(waited: float) -> float:
-    """Return the seconds until the next look, for who has waited for so many.
+    """Return the seconds until the next look, after so many seconds of waiting.
 
     Short at first, for most comes true at once; each look takes time from what it waits for.
     """

@@ -33,7 +33,8 @@ ANSWER = 1.0
 
 _SHORTEST, _LONGEST = 0.1, 1.0
 _PART = 4
-"""A look comes so often in a lease: what an old master grants ends well within one lease."""
+"""A look comes so often in a lease, if the Sentinels answer: what an old master grants ends well
+within one lease. One that is silent delays the first looks by a second each."""
 
 
 class MasterWatch:
