@@ -8,12 +8,14 @@ left without an expiry. Every test runs on the first of `_servers.sources()`, an
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from limiter_redis import RedisStore
 from limiter_redis.session.session import _sessions as open_sessions
+from tests.faults._sentinel import Sentinel
 
 from ._fake_time import TIME_KEY, ServerClock
 from ._processes import Worker
@@ -109,3 +111,16 @@ def start() -> Iterator[Callable[..., Worker]]:
     yield start_one
     for worker in workers:
         worker.close()
+
+
+@pytest.fixture(scope="module")
+def running_sentinel() -> Iterator[Sentinel]:
+    with closing(Sentinel()) as sentinel:
+        yield sentinel
+
+
+@pytest.fixture
+def sentinel(running_sentinel: Sentinel) -> Sentinel:
+    """Whole, whatever the test before did to it."""
+    running_sentinel.until_whole()
+    return running_sentinel

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -22,19 +21,6 @@ from ._tools import until, until_now, until_outlived, until_true
 
 LIMIT = ConcurrencyLimit("key", max_concurrent=1, lease=30)
 SHORT = ConcurrencyLimit("key", max_concurrent=1, lease=1)
-
-
-@pytest.fixture(scope="module")
-def running_sentinel() -> Iterator[Sentinel]:
-    with closing(Sentinel()) as sentinel:
-        yield sentinel
-
-
-@pytest.fixture
-def sentinel(running_sentinel: Sentinel) -> Sentinel:
-    """Whole, whatever the test before did to it."""
-    running_sentinel.until_whole()
-    return running_sentinel
 
 
 @pytest.mark.parametrize("world", ["event loop", "threads"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -35,19 +35,6 @@ from ._servers import Process, server_program
 from ._tools import until, until_now, until_true
 
 LIMIT = ConcurrencyLimit("key", max_concurrent=1, lease=3)
-
-
-@pytest.fixture(scope="module")
-def running_sentinel() -> Iterator[Sentinel]:
-    with closing(Sentinel()) as sentinel:
-        yield sentinel
-
-
-@pytest.fixture
-def sentinel(running_sentinel: Sentinel) -> Sentinel:
-    """Whole, whatever the test before did to it."""
-    running_sentinel.until_whole()
-    return running_sentinel
 
 
 def hosts(sentinel: Sentinel) -> list[tuple[str, int]]:
