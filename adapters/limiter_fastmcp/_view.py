@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 from fastmcp.server.dependencies import get_access_token
 from fastmcp.server.middleware import MiddlewareContext
+from fastmcp.utilities.versions import VersionSpec
 from mcp.server.auth.provider import AccessToken, principal_components
 from mcp_types import CallToolRequestParams
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
@@ -23,6 +24,15 @@ def _session(context: ToolCall) -> str | None:
     if server is None or request is None or request.protocol_version in MODERN_PROTOCOL_VERSIONS:
         return None  # there FastMCP makes up an id for each request
     return server.session_id
+
+
+def _version(call: CallToolRequestParams) -> VersionSpec | None:
+    """Return which version of a tool is called; None for the latest."""
+    meta: Any = call.meta or {}
+    named = meta.get("fastmcp", {}).get("version")
+    if named is None:
+        return None
+    return VersionSpec(eq=named) if isinstance(named, str) else VersionSpec(**named)
 
 
 class _Arguments(ReadArguments):
@@ -49,10 +59,10 @@ class ToolCallView(ArgumentView):
 
     @classmethod
     async def of(cls, context: ToolCall) -> Self:
-        """Return the view of a call, with the defaults of the tool for what was not sent."""
+        """Return the view of a call, with the tool's defaults for what was not sent."""
         call = context.message
         server = context.fastmcp_context
-        tool = None if server is None else await server.fastmcp.get_tool(call.name)
+        tool = None if server is None else await server.fastmcp.get_tool(call.name, _version(call))
         parameters = {} if tool is None else tool.parameters
         schemas: dict[str, dict[str, Any] | bool] = parameters.get("properties", {})
         defaults = {

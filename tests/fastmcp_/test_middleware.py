@@ -7,10 +7,11 @@ import logging
 from typing import Any
 
 import pytest
-from fastmcp import Client, FastMCP
+from fastmcp import Client, Context, FastMCP
 from fastmcp.exceptions import ToolError
 from fastmcp.server.auth.providers.jwt import StaticTokenVerifier
 from fastmcp.tools.base import Tool, ToolResult
+from fastmcp.utilities.versions import VersionSpec
 from mcp import MCPError
 
 from limiter_core import (
@@ -128,6 +129,19 @@ async def test_the_errors_of_a_tool_are_its_own(store: MemoryStore) -> None:
     async with Client(tools.mcp) as client:
         with pytest.raises(ToolError, match="another"):
             await client.call_tool("fail", {})
+
+
+async def test_a_tool_that_calls_one_of_the_slot_it_holds_is_told_so(store: MemoryStore) -> None:
+    tools = Tools(store, limit(LIMIT_BY.constant("all")))
+    tools.go_on.set()
+
+    @tools.mcp.tool
+    async def outer(context: Context) -> str:
+        return str(await context.fastmcp.call_tool("stuck", {}))
+
+    async with Client(tools.mcp) as client:
+        with pytest.raises(ToolError, match="would wait for itself: it already holds 1 of the 1"):
+            await client.call_tool("outer", {})
 
 
 async def test_an_unknown_tool_is_what_it_is_without_a_limit(store: MemoryStore) -> None:
@@ -262,6 +276,26 @@ async def test_a_call_has_its_tool_and_its_arguments(store: MemoryStore) -> None
     assert seen.views == [
         ("report", "fastmcp", {"tool": "report", "arguments": arguments, **arguments})
     ]
+
+
+async def test_the_defaults_are_those_of_the_version_that_is_called(store: MemoryStore) -> None:
+    seen = Seen()
+    tools = Tools(store, limit(seen))
+
+    def first(region: str = "eu") -> str:
+        return region
+
+    def second(region: str = "us") -> str:
+        return region
+
+    tools.mcp.tool(first, name="where", version="1.0")
+    tools.mcp.tool(second, name="where", version="2.0")
+    async with Client(tools.mcp) as client:
+        for version in (None, "1.0", "2.0"):
+            result = await client.call_tool("where", {}, version=version)
+            assert seen.views.pop()[2]["region"] == result.data
+    result = await tools.mcp.call_tool("where", {}, version=VersionSpec(lt="2.0"))
+    assert seen.views.pop()[2]["region"] == "eu"
 
 
 @pytest.mark.parametrize(
