@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import errno
+import sys
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from limiter_cli import change, operate
 from limiter_cli.demo.command import demo
+from limiter_cli.exits import NOT_WRITTEN, say
 from limiter_cli.functions import functions
 from limiter_cli.output import print_line
 from limiter_cli.run.command import RunCommand, run
@@ -17,7 +21,23 @@ from limiter_core import __version__
 
 __all__ = ("app",)
 
+_NOT_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+
+
+class _Commands(TyperGroup):
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run a subcommand; that its output cannot be written is no fault of the program."""
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            if error.errno not in _NOT_WRITTEN or error.filename is not None:
+                raise
+            say(f"limiter: the output cannot be written: {error.strerror}")
+            sys.exit(NOT_WRITTEN)
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="limiter",
     help="Concurrency limits: which calls share a limit, how many may run, and what the rest do.",
     no_args_is_help=True,

@@ -15,6 +15,7 @@ __all__ = (
     "LOST",
     "NOT_ALL_READ",
     "NOT_RUNNABLE",
+    "NOT_WRITTEN",
     "NO_COMMAND",
     "NO_SUCH_HOLDER",
     "REFUSED",
@@ -35,6 +36,8 @@ WRONG_USE = 2
 """All subcommands: an option or a URL is wrong."""
 UNAVAILABLE = 69
 """The store cannot be reached, or answers with an error. (EX_UNAVAILABLE of sysexits.h)"""
+NOT_WRITTEN = 74
+"""All subcommands: their output cannot be written, as on a full disk. (EX_IOERR)"""
 REFUSED = 75
 """`run`: there was no slot, and the command did not start: try later. (EX_TEMPFAIL)"""
 LOST = 124

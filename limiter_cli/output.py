@@ -10,7 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -55,8 +55,10 @@ class PrintableConsole(Console):
 
 
 def console() -> Console:
-    """Return the console of stdout; as wide as the text where that is no terminal."""
-    return PrintableConsole() if sys.stdout.isatty() else PrintableConsole(width=_WIDE)
+    """Return the console of stdout; as wide as the text where that is no terminal, or closed."""
+    stdout: TextIO | None = sys.stdout
+    is_terminal = stdout is not None and stdout.isatty()
+    return PrintableConsole() if is_terminal else PrintableConsole(width=_WIDE)
 
 
 def errors() -> Console:
@@ -71,5 +73,4 @@ def print_line(text: str, *, style: str = "", to: Console | None = None) -> None
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
     """Print JSON as it is, on a terminal too; it escapes what is not ASCII by itself."""
-    sys.stdout.write(json.dumps(value, indent=indent) + "\n")
-    sys.stdout.flush()
+    print(json.dumps(value, indent=indent), flush=True)  # noqa: T201  (also where it is closed)

@@ -24,9 +24,9 @@ def brief(given: object) -> str:
     return cut(_without_secrets(text) if "://" in text else text)
 
 
-def cut(text: str) -> str:
+def cut(text: str, longest: int = LONGEST) -> str:
     """Return a text, or its beginning if it is long."""
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def without_secrets(url: str) -> str:

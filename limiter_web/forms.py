@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from limiter_core.brief import cut
 from limiter_web.paths import root_of
 
 __all__ = ("Message", "body_of", "fields_of", "local_path", "redirect", "take_message")
@@ -19,6 +20,8 @@ __all__ = ("Message", "body_of", "fields_of", "local_path", "redirect", "take_me
 MAX_BODY = 64 * 1024
 MAX_FIELDS = 50
 _COOKIE = "limiter_message"
+_MAX_MESSAGE = 700
+"""Characters: browsers ignore a cookie of more than 4096 bytes, and one may need 5⅓ of them."""
 
 
 class Message(NamedTuple):
@@ -71,7 +74,9 @@ def redirect(request: Request, to: str, message: Message | None = None) -> Respo
     """Return a redirect after a form was sent."""
     response = RedirectResponse(to, status_code=303)
     if message is not None:
-        text = base64.urlsafe_b64encode(json.dumps(message).encode()).decode()
+        shown = message._replace(text=cut(message.text, _MAX_MESSAGE))
+        written = json.dumps(shown, ensure_ascii=False).encode(errors="replace")
+        text = base64.urlsafe_b64encode(written).decode()
         response.set_cookie(
             _COOKIE,
             text,

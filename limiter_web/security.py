@@ -97,7 +97,9 @@ def is_allowed_host(header: str, allowed: Sequence[str]) -> bool:
     """
     name = header.strip().lower()
     if name.startswith("["):
-        name = name[1:].partition("]")[0]
+        name, _, port = name[1:].partition("]")
+        if port and not port.startswith(":"):
+            return False
     elif name.count(":") == 1:
         name = name.partition(":")[0]
     name = name.rstrip(".")

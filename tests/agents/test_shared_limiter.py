@@ -110,6 +110,22 @@ async def test_a_run_with_tools_takes_a_slot_for_each_request(limiter: Limiter) 
     await until_true(in_use(limiter, 0), "all slots are released")
 
 
+async def test_an_agent_in_a_tool_of_another_one_waits_no_longer_than_the_timeout(
+    limiter: Limiter,
+) -> None:
+    shared = SharedLimiter(limiter, limit(timeout=0.05))
+    outer, inner = (Agent(TestModel(), max_concurrency=shared) for _ in range(2))
+
+    @outer.tool_plain
+    async def ask() -> str:
+        return (await inner.run("go")).output
+
+    with pytest.raises(ConcurrencyLimitExceeded, match="1 of 1 slots in use"):
+        await outer.run("go")
+    await until_true(in_use(limiter, 0), "all slots are released")
+    assert (await inner.run("go")).output
+
+
 @pytest.mark.parametrize("whole", [True, False], ids=["to its end", "left early"])
 async def test_a_stream_holds_its_slot_until_it_is_left(limiter: Limiter, whole: bool) -> None:
     model = Model()

@@ -20,6 +20,7 @@ from tests._polling import pause_after
 
 PATIENCE = 30.0
 PROGRAM = Path(__file__).parent / "workers" / "limiter.py"
+TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 IMPORTS = ("limiter_cli.main", "limiter_redis", "anyio._backends._asyncio", "trio.testing")
 
 
@@ -59,6 +60,20 @@ class Processes:
             process = subprocess.Popen([sys.executable, PROGRAM, *arguments], **options)
         else:
             process = ForkedProcess([str(PROGRAM), *arguments], imports=IMPORTS, **options)
+        self._started.append(process)
+        return process
+
+    def start_at_terminal(self, *arguments, **environment):
+        """Start it at a terminal of its own; what is written to its stdin is typed there."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", TERMINAL, sys.executable, PROGRAM, *arguments],
+            env=self.environment | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+        )
         self._started.append(process)
         return process
 

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import os
 import re
 from pathlib import Path
 
@@ -59,6 +60,27 @@ def test_styles_still_work():
 def test_printable_text_is_left_as_it_is():
     assert printable("ключ 鍵 é 1 & 2") == "ключ 鍵 é 1 & 2"
     assert printable("a\nb\x1b[2J\u202ec") == "a?b?[2J?c"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is full")
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["ls"], ["ls", "--json"]])
+def test_output_that_cannot_be_written_is_an_error_in_one_line(processes, arguments):
+    with Path("/dev/full").open("w") as full:
+        process = processes.start(*arguments, stdout=full)
+        _, told = process.communicate(timeout=30)
+
+    assert process.returncode == 74
+    assert told == "limiter: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only there a process starts without an output")
+@pytest.mark.parametrize("arguments", [["--version"], ["show", "k"], ["ls", "--json"]])
+def test_without_an_output_nothing_is_printed(processes, arguments):
+    process = processes.start(*arguments, preexec_fn=lambda: os.close(1))
+    _, told = process.communicate(timeout=30)
+
+    assert process.returncode == 0
+    assert "Traceback" not in told
 
 
 def test_nothing_is_printed_but_through_one_module():

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -28,12 +29,16 @@ STUBBORN = "sh -c \"trap '' TERM; echo \\$\\$ > {file}; while :; do sleep 1; don
 """The same, deaf to TERM."""
 
 
-def is_alive(pid):
+def state_of(pid):
+    """Return the letter that Linux has for the state of a process; X if it is gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
-        return False
-    return fields[0] not in ("Z", "X")
+        return "X"
+
+
+def is_alive(pid):
+    return state_of(pid) not in ("Z", "X")
 
 
 if sys.platform != "linux":
@@ -284,6 +289,55 @@ def test_the_supervisor_hands_on_signals_that_mean_no_end_to_the_command_alone(
     process.send_signal(signal.SIGUSR1)
     os.kill(pid, signal.SIGKILL)
     assert process.wait(WAITS) == 7
+
+
+@linux_only
+def test_a_ctrl_c_between_fork_and_exec_ends_the_command_before_it_begins(tmp_path, wait_until):
+    """What the terminal sends reaches what is to become the command; nothing else handles it."""
+    stops = """
+        import os, signal, sys
+        import limiter_cli.run.supervisor as it
+
+        def prepare(mask):
+            go_on = prepared(mask)
+            return lambda: (os.kill(os.getpid(), signal.SIGSTOP), go_on())
+
+        prepared, it._prepare = it._prepare, prepare
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        it.main(int(sys.argv[1]), mask)
+    """
+    ran = tmp_path / "ran"
+    ours, theirs = socket.socketpair()
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(stops), str(theirs.fileno())],
+        pass_fds=[theirs.fileno()],
+        start_new_session=True,
+    )
+    theirs.close()
+    ours.settimeout(WAITS)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    given = {"command": ["touch", str(ran)], "environment": dict(os.environ), "kill_after": 1}
+    with ours, process, ours.makefile("rw") as stream:
+        try:
+            stream.write(json.dumps({"start": given}) + "\n")
+            stream.flush()
+            wait_until("it is forked", children.read_text)
+            forked = int(children.read_text())
+            wait_until("it stands still", lambda: state_of(forked) == "T")
+
+            os.killpg(process.pid, signal.SIGINT)
+            os.kill(forked, signal.SIGCONT)
+
+            assert [json.loads(line) for line in stream] == [
+                {"started": forked},
+                {"ended": -signal.SIGINT},
+                {"empty": True},
+            ]
+            assert process.wait(WAITS) == 0
+            assert not ran.exists()
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_supervisor_whose_socket_has_a_high_number():

@@ -182,24 +182,11 @@ def test_a_ctrl_c_at_the_terminal_reaches_the_command_once(processes, key):
         input()
         print("interrupts:", len(seen), flush=True)
     """
-    terminal = "import os, pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)"
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-c", terminal, sys.executable, "-c"),
-            *("from limiter_cli.main import app; app()", "run", key, *python(count)),
-        ],
-        env=processes.environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-        text=True,
-    )
-    with process:
-        while "runs" not in process.stdout.readline():
-            pass
-        process.stdin.write("\x03\n")
-        process.stdin.flush()
-        output = process.stdout.read()
+    process = processes.start_at_terminal("run", key, *python(count))
+    while "runs" not in process.stdout.readline():
+        pass
+
+    output, _ = process.communicate("\x03\n", timeout=30)
 
     assert "interrupts: 1" in output
     assert process.returncode == 0
@@ -210,38 +197,22 @@ def test_a_ctrl_c_at_the_terminal_before_the_command_runs_is_not_lost(
     processes, limiter, key, wait_until
 ):
     """What the terminal sends reaches what is there; the command comes a moment later."""
-    terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-c", terminal, sys.executable, "-c"),
-            *("from limiter_cli.main import app; app()", "run", key, "--lease=1"),
-            *python("input()"),
-        ],
-        env=processes.environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-        text=True,
-    )
-    with process:
-        with limiter.hold(ConcurrencyLimit(LIMIT_BY.constant(key))):
-            wait_until("it waits", is_waiting(limiter, key))
-            (run,) = children_of(process.pid)
-            (supervisor,) = children_of(run)
-            os.kill(supervisor, signal.SIGSTOP)
-        # It renews its lease only after it has asked for the command.
-        wait_until("it has the slot", lambda: limiter.inspect(key).holders)
-        wait_until("its lease is renewed", renewal(limiter, key))
+    with limiter.hold(ConcurrencyLimit(LIMIT_BY.constant(key))):
+        process = processes.start_at_terminal("run", key, "--lease=1", *python("input()"))
+        wait_until("it waits", is_waiting(limiter, key))
+        (run,) = children_of(process.pid)
+        (supervisor,) = children_of(run)
+        os.kill(supervisor, signal.SIGSTOP)
+    # It renews its lease only after it has asked for the command.
+    wait_until("it has the slot", lambda: limiter.inspect(key).holders)
+    wait_until("its lease is renewed", renewal(limiter, key))
 
-        process.stdin.write("\x03")
-        process.stdin.flush()
-        wait_until("the terminal has sent it", lambda: is_pending(supervisor, signal.SIGINT))
-        os.kill(supervisor, signal.SIGCONT)
+    process.stdin.write("\x03")
+    process.stdin.flush()
+    wait_until("the terminal has sent it", lambda: is_pending(supervisor, signal.SIGINT))
+    os.kill(supervisor, signal.SIGCONT)
 
-        try:
-            assert process.wait(30) == 128 + signal.SIGINT
-        finally:
-            process.kill()
+    assert process.wait(30) == 128 + signal.SIGINT
 
 
 def test_an_evicted_holder_s_command_is_ended_and_the_next_runs(
