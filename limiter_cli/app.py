@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -36,7 +37,18 @@ class _Commands(TyperGroup):
             sys.exit(NOT_WRITTEN)
 
 
-app = typer.Typer(
+class _App(typer.Typer):
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Run the command; a Ctrl-C before a subcommand runs ends the process as it ends others."""
+        try:
+            return super().__call__(*args, **options)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGINT)
+            raise
+
+
+app = _App(
     cls=_Commands,
     name="limiter",
     help="Concurrency limits: which calls share a limit, how many may run, and what the rest do.",

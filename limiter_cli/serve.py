@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -9,8 +10,12 @@ import typer
 from limiter_cli.exits import UNAVAILABLE, fail, plain_errors
 from limiter_cli.output import print_line, printable
 from limiter_cli.shared_store import DEFAULT_URL, Url, check_shared, described
+from limiter_core import ConfigurationError
+from limiter_core.brief import brief
 
 __all__ = ("serve",)
+
+_ROOT_PATH = re.compile(r"(/(?![/\\])[^\s\\?#]*)?")
 
 
 def serve(
@@ -71,6 +76,10 @@ def serve(
         from limiter_web.server import serve as serve_app  # noqa: PLC0415  (likewise)
 
         check_shared(url)
+        if not _ROOT_PATH.fullmatch(root_path):
+            raise ConfigurationError(
+                f"--root-path is a path such as /limits, got {brief(root_path)}"
+            )
         check_exposure(host, token=token, public=public)
         app = limits_app(
             url,

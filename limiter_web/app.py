@@ -19,7 +19,7 @@ from limiter_web.api import ApiRoutes
 from limiter_web.events import EventRoutes
 from limiter_web.metrics import MetricRoutes
 from limiter_web.pages import PageRoutes
-from limiter_web.security import Security
+from limiter_web.security import Security, checked_hosts
 from limiter_web.site import Site
 from limiter_web.views import Views
 
@@ -63,6 +63,7 @@ def limits_app(
         raise ConfigurationError(
             f"trace_url begins with http://, https:// or /, got {brief(trace_url)}"
         )
+    hosts = None if allowed_hosts is None else checked_hosts(allowed_hosts)
     access = Access(token, private=private)
     site = Site(store, access, top_keys=top_keys, trace_url=trace_url)
     views = Views(site)
@@ -89,7 +90,7 @@ def limits_app(
     app = Starlette(
         routes=routes,
         lifespan=site.lifespan,
-        middleware=[Middleware(Security, access=access, allowed_hosts=allowed_hosts)],
+        middleware=[Middleware(Security, access=access, allowed_hosts=hosts)],
         exception_handlers=pages.error_handlers(),
     )
     app.state.end_streams = site.end_streams

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from ipaddress import ip_address
 
@@ -10,10 +11,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from limiter_core.brief import brief
+from limiter_core.errors import ConfigurationError
 from limiter_web.access import Access
 from limiter_web.paths import path_of, root_of
 
-__all__ = ("CSP", "Security", "is_allowed_host")
+__all__ = ("CSP", "Security", "checked_hosts", "is_allowed_host")
 
 CSP = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
@@ -28,6 +31,8 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
+
+_HOST = re.compile(r"\*|(\*\.)?[^\s*:/@\[\]]+")
 
 _OPEN = ("/login", "/static/")
 """What can be seen without the token where reading needs it."""
@@ -84,6 +89,22 @@ class Security:
                 headers={"www-authenticate": "Bearer"},
             )
         return RedirectResponse(f"{root_of(scope)}/login", status_code=303)
+
+
+def checked_hosts(given: Sequence[str]) -> Sequence[str]:
+    """Return names for `is_allowed_host`.
+
+    Raises:
+        ConfigurationError: they would allow any host, or none: a text, whose characters were the
+            names, or a name with a scheme, a port or a path.
+    """
+    names = () if isinstance(given, str) else tuple(given)
+    if isinstance(given, str) or not all(map(_HOST.fullmatch, names)):
+        raise ConfigurationError(
+            "allowed hosts are a list of names without scheme, port and path, such as "
+            f"limits.example.com or *.example.com, got {brief(given)}"
+        )
+    return names
 
 
 def is_allowed_host(header: str, allowed: Sequence[str]) -> bool:

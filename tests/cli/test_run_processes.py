@@ -134,20 +134,32 @@ def test_a_signal_that_was_ignored_before_stays_so(processes, key):
     assert process.communicate(timeout=30)[0] == "SIG_IGN\n"
 
 
-def test_a_ctrl_c_while_it_begins_prints_no_traceback(processes):
-    code = """
-        import os, signal, sys
+BEGINS = """
+    class Interrupts:
+        def find_spec(self, name, path, target=None):
+            if name == "limiter_cli.app":
+                os.kill(os.getpid(), signal.SIGINT)
 
-        class Interrupts:
-            def find_spec(self, name, path, target=None):
-                if name == "limiter_cli.app":
-                    os.kill(os.getpid(), signal.SIGINT)
+    sys.meta_path.insert(0, Interrupts())
+    from limiter_cli.main import app
+"""
+BUILDS = """
+    import typer.main
 
-        sys.meta_path.insert(0, Interrupts())
-        from limiter_cli.main import app
-    """
+    def interrupted(app):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    typer.main.get_command = interrupted
+    from limiter_cli.main import app
+    app()
+"""
+
+
+@pytest.mark.parametrize("moment", [BEGINS, BUILDS], ids=["it is imported", "it is built"])
+def test_a_ctrl_c_while_it_begins_prints_no_traceback(processes, moment):
+    code = f"import os, signal, sys\n{textwrap.dedent(moment)}"
     ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
+        [sys.executable, "-c", code],
         capture_output=True,
         check=False,
         env=processes.environment,

@@ -132,6 +132,15 @@ def test_a_memory_store_is_of_no_use(start: Start) -> None:
     assert "memory://" in err
 
 
+@pytest.mark.parametrize("path", ["limits", "//evil.example", "https://limits.example/"])
+def test_a_root_path_that_is_none_is_refused(start: Start, path: str) -> None:
+    """All links of the page would lead elsewhere."""
+    process = start("serve", "--port", "0", "--root-path", path)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert f"got {path!r}" in err
+
+
 def test_the_load_of_the_demo_is_live(start: Start) -> None:
     process = start("demo", "--serve", "--port", "0")
     base = url_of(process)
