@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
 
 from limiter_cli.change import By
@@ -29,4 +31,6 @@ def top(*, url: Url = DEFAULT_URL, by: By = None) -> None:
                 "`limiter top` needs a terminal to read from (stdin) and to draw on (stderr), as "
                 "`ssh -t` gives it; `limiter ls` prints the keys without one"
             )
-        TopApp(url, by=by).run()
+        if number := asyncio.run(TopApp(url, by=by).run_until_signalled()):
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)

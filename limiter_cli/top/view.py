@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from contextlib import suppress
 from dataclasses import replace
 from typing import ClassVar
@@ -22,12 +24,15 @@ from limiter_core.store import Store
 
 __all__ = ("TopApp",)
 
+_ENDING = ("SIGTERM", "SIGHUP", "SIGQUIT")
+"""Signals by name, as not every system has all. Textual itself looks after SIGINT."""
+
 SHOWN = 500
 """Keys of a page of the table."""
 
 
-class TopApp(App[None]):
-    """The table of keys.
+class TopApp(App[int]):
+    """The table of keys. Its result is the number of the signal that ended it, if one did.
 
     Args:
         store: a store or its URL.
@@ -51,6 +56,26 @@ class TopApp(App[None]):
         self._limiter = Limiter(store)
         self.collector = Collector(store)
         self.selection = Query(size=SHOWN)
+
+    async def run_until_signalled(self) -> int | None:
+        """Run; a signal that asks for an end is obeyed when the terminal is as it was before."""
+        loop = asyncio.get_running_loop()
+        handled = [
+            number
+            for name in _ENDING
+            if (number := getattr(signal, name, None)) is not None
+            and signal.getsignal(number) is signal.SIG_DFL
+        ]
+
+        def end(by: int) -> None:
+            for number in handled:  # the next one ends the process at once
+                loop.remove_signal_handler(number)
+            self.exit(by)
+
+        with suppress(NotImplementedError):  # Windows
+            for number in handled:
+                loop.add_signal_handler(number, end, number)
+        return await self.run_async()
 
     def compose(self) -> ComposeResult:
         """Lay it out."""

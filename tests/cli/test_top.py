@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -279,3 +283,19 @@ async def test_a_name_with_markup_is_shown_as_text(text: str) -> None:
         if "\x1b" not in key:
             assert shown == key
     await lease.release()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks for a process in /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_signal_that_ends_it_leaves_the_terminal_as_it_was(processes: Any, number: int) -> None:
+    process = processes.start_at_terminal("top", TERM="xterm")
+    shown = ""
+    while not shown.endswith(begin := "\x1b[?1049h"):
+        shown += process.stdout.read(1)
+    (top,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+
+    os.kill(top, number)
+
+    shown, errors = process.communicate(timeout=30)
+    assert begin.replace("h", "l") in shown
+    assert (process.returncode, errors) == (256 - number, "")
