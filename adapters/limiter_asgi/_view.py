@@ -79,15 +79,22 @@ class RequestView(ArgumentView):
         given: further arguments, which go before the others.
     """
 
-    __slots__ = ()
+    __slots__ = ("_given", "_scope")
 
     adapter = "asgi"
 
     def __init__(self, scope: Scope, given: Mapping[str, Any] = NO_ARGUMENTS) -> None:
-        self._arguments = _RequestArguments(scope, given, scope.get("path_params", NO_ARGUMENTS))
+        self._scope = scope
+        self._given = given
         self.function_name = None
         if "endpoint" in scope and _has_endpoint(scope):
             self.function_name = function_name_of(scope["endpoint"])
+
+    # Made when a strategy asks: most limits of requests have one key for all.
+    @property
+    def _arguments(self) -> Mapping[str, Any]:  # type: ignore[override]  # (read only here)
+        scope = self._scope
+        return _RequestArguments(scope, self._given, scope.get("path_params", NO_ARGUMENTS))
 
 
 def _identity_of(user: BaseUser) -> str:
