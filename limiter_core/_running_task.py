@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
-from typing import Any
 
 from limiter_core._async_calls import AsyncCall
 from limiter_core._asyncio_calls import AsyncioCall
-from limiter_core._trio_calls import TrioCall
+from limiter_core._trio_calls import TrioCall, running_trio
 from limiter_core.errors import ConfigurationError
 from limiter_core.limits import Terms
 
@@ -29,11 +27,11 @@ def new_call(terms: Terms, now: Callable[[], float]) -> AsyncCall:
         if task is not None:
             return AsyncioCall(task, terms, now, loop)
     # trio may be a guest of asyncio's loop; and a coroutine may be driven without a task.
-    trio: Any = sys.modules.get("trio")
+    trio = running_trio()
     if trio is not None:
         try:
             owner = trio.lowlevel.current_task()
-        except RuntimeError:  # no task of trio's runs in this thread
+        except RuntimeError:  # none of its tasks runs just now
             pass
         else:
             return TrioCall(owner, terms, now, trio)

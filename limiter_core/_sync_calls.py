@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
 import threading
 from collections.abc import Callable
 
 from limiter_core._call import Call, logger
 from limiter_core._collected import notify_later
+from limiter_core._trio_calls import running_trio
 from limiter_core.limits import Terms
 from limiter_core.requests import Answer
 from limiter_core.threads import WaitEvent, new_wait_event
@@ -71,9 +71,8 @@ def _loop_name() -> str | None:
     """Return whose event loop runs in this thread, None if none does."""
     try:
         asyncio.get_running_loop()
-    except RuntimeError:
-        trio = sys.modules.get("trio")
-        return "trio" if trio is not None and trio.lowlevel.in_trio_run() else None
+    except RuntimeError:  # none of asyncio's does
+        return None if running_trio() is None else "trio"
     return "asyncio"
 
 

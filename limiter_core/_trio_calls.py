@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any
@@ -118,3 +119,18 @@ class TrioCall(AsyncCall):
 
     def _call_soon(self, function: Callable[[], object]) -> None:
         self.loop.run_sync_soon(function)
+
+
+def running_trio() -> Any:
+    """Return trio if it runs in this thread, None if it does not.
+
+    It is the user's own, of any release (`in_trio_run` came late), and another thread may be in the
+    middle of its import.
+    """
+    trio: Any = sys.modules.get("trio")
+    lowlevel: Any = getattr(trio, "lowlevel", None)
+    try:
+        lowlevel.current_trio_token()
+    except (AttributeError, RuntimeError):
+        return None
+    return trio
