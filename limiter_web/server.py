@@ -86,6 +86,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 root_path=root_path,
+                ws="none",
                 log_level="warning",
                 access_log=False,
                 server_header=False,
