@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -265,7 +265,8 @@ def _matching(limiter: SyncLimiter, pattern: str, *, yes: bool) -> Sequence[str]
         return keys
     match = "key matches" if len(keys) == 1 else "keys match"
     which = f"{len(keys)} {match} {printable(pattern)!r}"
-    if not sys.stdin.isatty():
+    stdin: TextIO | None = sys.stdin
+    if stdin is None or not stdin.isatty():
         fail(f"limiter: {which}: give --yes to change all of them", WRONG_USE)
     for key in keys:
         print_line(printable(key))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Sequence
 
 import anyio
+from anyio.abc import TaskStatus
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -17,6 +21,9 @@ from limiter_cli.demo.summary import limit_text, overall, seconds_text
 from limiter_core import KeySnapshot
 
 __all__ = ("live_view",)
+
+_ENDING = ("SIGTERM", "SIGHUP", "SIGQUIT")
+"""Signals by name, as not every system has all."""
 
 _EVERY = 1 / 12
 """Seconds between two pictures."""
@@ -31,11 +38,28 @@ def live_view(console: Console) -> Watch:
 
     async def watch(replay: Performance) -> None:
         with Live(console=console, auto_refresh=False, transient=True) as live:
-            while True:
-                live.update(await _picture(replay, console.height - _OTHER_LINES), refresh=True)
-                await anyio.sleep(_EVERY)
+            async with anyio.create_task_group() as beside:
+                await beside.start(_end_by_signal, live)
+                while True:
+                    live.update(await _picture(replay, console.height - _OTHER_LINES), refresh=True)
+                    await anyio.sleep(_EVERY)
 
     return watch
+
+
+async def _end_by_signal(live: Live, *, task_status: TaskStatus[None]) -> None:
+    """Show the cursor again before a signal ends the process."""
+    numbers = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
+    numbers = [each for each in numbers if signal.getsignal(each) is signal.SIG_DFL]
+    if os.name != "posix" or threading.current_thread() is not threading.main_thread():
+        task_status.started()
+        return
+    with anyio.open_signal_receiver(*numbers) as received:
+        task_status.started()
+        async for number in received:
+            live.stop()
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
 
 async def _picture(replay: Performance, rows: int) -> RenderableType:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 import limiter_cli
 from limiter_cli.output import PrintableConsole, print_line, printable
+from limiter_core import LIMIT_BY, ConcurrencyLimit
 
 ESCAPE = "\x1b]0;owned\x07"
 
@@ -81,6 +82,16 @@ def test_without_an_output_nothing_is_printed(processes, arguments):
 
     assert process.returncode == 0
     assert "Traceback" not in told
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only there a process starts without an input")
+def test_without_an_input_nothing_is_asked(processes, limiter, key):
+    with limiter.hold(ConcurrencyLimit(LIMIT_BY.constant(key))):
+        process = processes.start("pause", f"{key}*", preexec_fn=lambda: os.close(0))
+        _, told = process.communicate(timeout=30)
+
+    assert process.returncode == 2
+    assert told == f"limiter: 1 key matches '{key}*': give --yes to change all of them\n"
 
 
 def test_nothing_is_printed_but_through_one_module():
