@@ -22,8 +22,8 @@ EXTRAS := .[aiohttp,asgi,celery,cli,docket,httpx,httpx2,otel,pydantic-ai,redis,t
 # The adapters for these can be imported all the same, and the checkers see their types.
 SEEN := 'arq>=0.28,<0.29' croniter 'saq>=0.26.4,<0.27'
 # The oldest releases of frameworks that pyproject.toml allows; on the other Python they are tried.
-OLDEST := 'aiohttp==3.12.0' 'celery==5.5.0' 'fastapi==0.118.0' 'httpx==0.27.0' 'httpx2==2.7.0' \
-  'jinja2==3.1.0' 'pydantic-ai-slim==2.34.0' 'pydocket==0.27.0' 'sse-starlette==2.1.3' 'starlette==0.46.0'
+OLDEST := 'aiohttp==3.12.0' 'celery==5.5.0' 'fastapi==0.118.0' 'httpx==0.27.0' \
+  'jinja2==3.1.0' 'pydocket==0.27.0' 'sse-starlette==2.1.3' 'starlette==0.46.0'
 PIP := -m pip --quiet --disable-pip-version-check
 VERSION_OF := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 
