@@ -124,6 +124,8 @@ class SlotMap:
         self._reading = _Reading()
         self._owners: list[Node | None] = []
         """By slot; empty until it is read, for to make it takes longer than all else here."""
+        self._masters: set[Node] = set()
+        """Those among them, once each: to look through all slots would take a millisecond."""
         self._replicas: list[Node] = []
         self._refreshed_at = -math.inf
         self.version = 0
@@ -142,14 +144,16 @@ class SlotMap:
         return owners[slot_of(tag)] if owners else None
 
     def masters(self) -> list[Node]:
-        """Return the nodes that own slots."""
-        return sorted({node for node in self._owners if node is not None})
+        """Return the nodes that own slots, and those that did when the map was read."""
+        return sorted(self._masters)
 
     def moved(self, error: Any, told_by: Node) -> None:
         """Note where a slot went, as the `MovedError` of the node says that had it before."""
         if not self._owners:
             self._owners = [None] * SLOTS
-        self._owners[error.slot_id] = self._reachable(error.host, error.port, told_by)
+        node = self._reachable(error.host, error.port, told_by)
+        self._owners[error.slot_id] = node
+        self._masters.add(node)
 
     def is_stale(self) -> bool:
         """Whether it is time to look whether more has changed than a redirection told of."""
@@ -195,10 +199,10 @@ class SlotMap:
             raise reading.error or ConnectionError("the map of slots was not read")
 
     def _read(self, deadline: float) -> None:
-        owners = self.masters()
-        jitter.shuffle(owners)
+        masters = self.masters()
+        jitter.shuffle(masters)
         reason: Exception = ConnectionError("the cluster has no nodes")
-        nodes = [*dict.fromkeys([*owners, *self._replicas, *self._seeds])]
+        nodes = [*dict.fromkeys([*masters, *self._replicas, *self._seeds])]
         for number, node in enumerate(nodes):
             left = (deadline - time.monotonic()) / (len(nodes) - number)
             try:
@@ -215,6 +219,7 @@ class SlotMap:
 
     def _take(self, answer: Any, told_by: Node) -> None:
         owners: list[Node | None] = [None] * SLOTS
+        masters: set[Node] = set()
         others: list[Node] = []
         for first, last, *nodes in answer:
             found = [
@@ -222,10 +227,11 @@ class SlotMap:
                 for host, port, *_ in nodes
             ]
             owners[first : last + 1] = [found[0]] * (last + 1 - first)
+            masters.add(found[0])
             others += found[1:]
-        if not any(owners):
+        if not masters:
             raise ConnectionError("the node knows of no slots")
-        self._owners, self._replicas = owners, others
+        self._owners, self._masters, self._replicas = owners, masters, others
 
     def _reachable(self, host: str, port: int, told_by: Node) -> Node:
         # A node that does not know its own name leaves it out.
