@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from limiter_core import ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_core import ConcurrencyLimit, Limiter, StoreUnavailable, SyncLimiter
 from limiter_redis import RedisStore
 from limiter_redis.connection.master import Master
 from limiter_redis.connection.master_watch import MasterWatch
@@ -117,6 +117,34 @@ def test_a_sentinel_that_was_cut_off_is_not_believed_when_the_others_fall_silent
         watch.join(5)
     assert master.address == ("127.0.0.1", 2)
     assert sentinels[0]["port"] == other.port
+
+
+@pytest.mark.parametrize("world", ["event loop", "threads"])
+async def test_sentinels_that_hang_up_are_taken_for_no_proxy(server: Server, world: str) -> None:
+    """They are asked once more when the connection to the master is open, amid its commands."""
+    port = int(server.admin.connection_pool.connection_kwargs["port"])
+    with _AnswersOnce(port) as sentinel:
+        store = RedisStore(_url(sentinel))
+        threads, limiter = SyncLimiter(store), Limiter(store)
+
+        async def call() -> object:
+            if world == "threads":
+                return await asyncio.to_thread(threads.try_acquire, LIMIT, {"key": 1})
+            return await limiter.try_acquire(LIMIT, {"key": 1})
+
+        with pytest.raises(StoreUnavailable, match="no Sentinel names the master") as caught:
+            await call()
+        await store.aclose()
+    assert "closed by server" in str(caught.value)
+    assert "proxy" not in str(caught.value)
+
+
+class _AnswersOnce(FakeSentinel):
+    def _port(self) -> int:
+        if self.named == 0:
+            raise OSError
+        port, self.named = self.named, 0
+        return port
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
