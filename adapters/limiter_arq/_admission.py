@@ -74,7 +74,10 @@ class Admission:
             return True
         if is_parked(job.score) or job.score == 1:  # 1: `Job.abort` made it due
             run.score = call.enqueued_ms
-        limits = () if call.function is None else limits_of(call.function.coroutine)
+        if call.function is None:  # arq fails it; it may have waited where there was this function
+            self.background.begin(self.gate.drop(self._ticket_of(job, call)))
+            return True
+        limits = limits_of(call.function.coroutine)
         if not limits:
             return True
         try:
@@ -96,13 +99,16 @@ class Admission:
             return None
         return JobCall(name, tuple(args), kwargs, self.functions.get(name), enqueued_ms)
 
-    async def _ask(
-        self, job: FetchedJob, run: JobRun, call: JobCall, limits: tuple[ConcurrencyLimit, ...]
-    ) -> bool:
+    def _ticket_of(self, job: FetchedJob, call: JobCall) -> str:
         # Each enqueueing of an id has a ticket of its own; all tries of it share that, so that a
         # second delivery of a try that still runs is recognized (S18). They do not meet each other:
         # the slots of a try are released before arq lets another worker fetch the job.
-        ticket = f"arq:{self.redis_id}:{job.job_id}:{call.enqueued_ms}"
+        return f"arq:{self.redis_id}:{job.job_id}:{call.enqueued_ms}"
+
+    async def _ask(
+        self, job: FetchedJob, run: JobRun, call: JobCall, limits: tuple[ConcurrencyLimit, ...]
+    ) -> bool:
+        ticket = self._ticket_of(job, call)
         try:
             view = view_of(call.function.coroutine, call.args, call.kwargs)
         except TypeError as error:
