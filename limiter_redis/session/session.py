@@ -223,7 +223,11 @@ class Session:
     async def aclose(self) -> None:
         """Close it in an event loop."""
         await run_in_thread(self.close)
-        transport = self._async_transports.pop(asyncio.get_running_loop(), None)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # trio's: nothing could be opened in it
+            return
+        transport = self._async_transports.pop(loop, None)
         self._last_async_transport = None
         if transport is not None:
             await transport.aclose()

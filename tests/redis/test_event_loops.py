@@ -245,9 +245,8 @@ def test_trio_is_told_what_to_do_instead(server: Server) -> None:
     import trio
 
     async def main() -> None:
-        limiter = Limiter(server.url)
         with pytest.raises(ConfigurationError, match="SyncLimiter"):
-            async with limiter.hold(ONE):
+            async with Limiter(server.url) as limiter, limiter.hold(ONE):
                 pass
 
     trio.run(main)
