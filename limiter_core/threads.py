@@ -20,6 +20,8 @@ from contextlib import AbstractContextManager, suppress
 from importlib import import_module
 from typing import Any, TypeVar
 
+import anyio.to_thread
+
 from limiter_core.system_clock import system_clock as time
 
 __all__ = (
@@ -302,7 +304,10 @@ async def run_in_thread(function: Callable[[], R]) -> R:
     In one of its own: an event loop's executor may be busy for long, or gone. Where no thread can
     begin, as in an interpreter that is ending, it is called here.
     """
-    loop = asyncio.get_running_loop()
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # trio's
+        return await anyio.to_thread.run_sync(function)
     done: asyncio.Future[R] = loop.create_future()
 
     def tell(outcome: concurrent.futures.Future[R]) -> None:
