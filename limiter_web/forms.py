@@ -20,8 +20,8 @@ __all__ = ("Message", "body_of", "fields_of", "local_path", "redirect", "take_me
 MAX_BODY = 64 * 1024
 MAX_FIELDS = 50
 _COOKIE = "limiter_message"
-_MAX_MESSAGE = 700
-"""Characters: browsers ignore a cookie of more than 4096 bytes, and one may need 5⅓ of them."""
+_MAX_MESSAGE = 480
+"""Characters: browsers ignore a cookie of more than 4096 bytes, and one may need 8 of them."""
 
 
 class Message(NamedTuple):

@@ -79,13 +79,14 @@ class RequestView(ArgumentView):
         given: further arguments, which go before the others.
     """
 
-    __slots__ = ("_given", "_scope")
+    __slots__ = ("_given", "_made", "_scope")
 
     adapter = "asgi"
 
     def __init__(self, scope: Scope, given: Mapping[str, Any] = NO_ARGUMENTS) -> None:
         self._scope = scope
         self._given = given
+        self._made: Mapping[str, Any] | None = None
         self.function_name = None
         if "endpoint" in scope and _has_endpoint(scope):
             self.function_name = function_name_of(scope["endpoint"])
@@ -93,8 +94,10 @@ class RequestView(ArgumentView):
     # Made when a strategy asks: most limits of requests have one key for all.
     @property
     def _arguments(self) -> Mapping[str, Any]:  # type: ignore[override]  # (read only here)
-        scope = self._scope
-        return _RequestArguments(scope, self._given, scope.get("path_params", NO_ARGUMENTS))
+        if self._made is None:
+            parameters = self._scope.get("path_params", NO_ARGUMENTS)
+            self._made = _RequestArguments(self._scope, self._given, parameters)
+        return self._made
 
 
 def _identity_of(user: BaseUser) -> str:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 import anyio
 from anyio.abc import TaskStatus
@@ -22,8 +23,8 @@ from limiter_core import KeySnapshot
 
 __all__ = ("live_view",)
 
-_ENDING = ("SIGTERM", "SIGHUP", "SIGQUIT")
-"""Signals by name, as not every system has all."""
+_SIGNALS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP")
+"""Those that end or stop a process, by name, as not every system has all."""
 
 _EVERY = 1 / 12
 """Seconds between two pictures."""
@@ -39,27 +40,34 @@ def live_view(console: Console) -> Watch:
     async def watch(replay: Performance) -> None:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             async with anyio.create_task_group() as beside:
-                await beside.start(_end_by_signal, live)
+                await beside.start(_mind_signals, live)
                 while True:
-                    live.update(await _picture(replay, console.height - _OTHER_LINES), refresh=True)
+                    picture = await _picture(replay, console.height - _OTHER_LINES)
+                    with suppress(OSError):  # the terminal is gone, and a signal says so
+                        live.update(picture, refresh=True)
                     await anyio.sleep(_EVERY)
 
     return watch
 
 
-async def _end_by_signal(live: Live, *, task_status: TaskStatus[None]) -> None:
-    """Show the cursor again before a signal ends the process."""
-    numbers = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
-    numbers = [each for each in numbers if signal.getsignal(each) is signal.SIG_DFL]
+async def _mind_signals(live: Live, *, task_status: TaskStatus[None]) -> None:
+    """Show the cursor again before a signal ends or stops the process."""
     if os.name != "posix" or threading.current_thread() is not threading.main_thread():
         task_status.started()
         return
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    numbers = [each for each in numbers if signal.getsignal(each) is signal.SIG_DFL]
     with anyio.open_signal_receiver(*numbers) as received:
         task_status.started()
         async for number in received:
-            live.stop()
-            signal.signal(number, signal.SIG_DFL)
+            with suppress(OSError):
+                live.stop()
+            handler = signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+            # It was stopped, and goes on.
+            signal.signal(number, handler)
+            with suppress(OSError):
+                live.start()
 
 
 async def _picture(replay: Performance, rows: int) -> RenderableType:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -283,27 +279,3 @@ async def test_a_name_with_markup_is_shown_as_text(text: str) -> None:
         if "\x1b" not in key:
             assert shown == key
     await lease.release()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="it looks for a process in /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
-@pytest.mark.parametrize(
-    ("command", "begin", "end"),
-    [("top", "\x1b[?1049h", "\x1b[?1049l"), ("demo", "calls made", "\x1b[?25h")],
-)
-def test_a_signal_that_ends_it_leaves_the_terminal_as_it_was(
-    processes: Any, command: str, begin: str, end: str, number: int
-) -> None:
-    process = processes.start_at_terminal(command, TERM="xterm")
-    shown = ""
-    while not shown.endswith(begin):
-        shown += process.stdout.read(1)
-    (child,) = map(
-        int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    )
-
-    os.kill(child, number)
-
-    shown, errors = process.communicate(timeout=30)
-    assert end in shown
-    assert (process.returncode, errors) == (256 - number, "")
