@@ -15,7 +15,7 @@ from limiter_core.brief import brief
 
 __all__ = ("serve",)
 
-_ROOT_PATH = re.compile(r"(/(?![/\\])[^\s\\?#]*)?")
+_ROOT_PATH = re.compile(r"(/(?![/\\])[^\s\\?#]*[^\s\\?#/])?")
 
 
 def serve(
@@ -76,7 +76,7 @@ def serve(
         from limiter_web.server import serve as serve_app  # noqa: PLC0415  (likewise)
 
         check_shared(url)
-        if not _ROOT_PATH.fullmatch(root_path):
+        if not _ROOT_PATH.fullmatch(root_path := root_path.removesuffix("/")):
             raise ConfigurationError(
                 f"--root-path is a path such as /limits, got {brief(root_path)}"
             )

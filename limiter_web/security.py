@@ -32,7 +32,7 @@ _HEADERS = {
     "x-frame-options": "DENY",
 }
 
-_HOST = re.compile(r"\*|(\*\.)?[^\s*:/@\[\]]+")
+_HOST = re.compile(r"\*|(\*\.)?[^\s*:/?#,@\[\]]*[^\s*:/?#,@\[\].]")
 
 _OPEN = ("/login", "/static/")
 """What can be seen without the token where reading needs it."""
@@ -98,8 +98,9 @@ def checked_hosts(given: Sequence[str]) -> Sequence[str]:
         ConfigurationError: they would allow any host, or none: a text, whose characters were the
             names, or a name with a scheme, a port or a path.
     """
-    names = () if isinstance(given, str) else tuple(given)
-    if isinstance(given, str) or not all(map(_HOST.fullmatch, names)):
+    listed = isinstance(given, Sequence) and not isinstance(given, str | bytes)
+    names = tuple(given) if listed else ()
+    if not listed or not all(isinstance(each, str) and _HOST.fullmatch(each) for each in names):
         raise ConfigurationError(
             "allowed hosts are a list of names without scheme, port and path, such as "
             f"limits.example.com or *.example.com, got {brief(given)}"
@@ -117,12 +118,15 @@ def is_allowed_host(header: str, allowed: Sequence[str]) -> bool:
         allowed: names; `*.example.com` for all below one, `*` for any.
     """
     name = header.strip().lower()
+    if _is_address(name):
+        return True
     if name.startswith("["):
         name, _, port = name[1:].partition("]")
-        if port and not port.startswith(":"):
-            return False
-    elif name.count(":") == 1:
-        name = name.partition(":")[0]
+    else:
+        name, colon, port = name.partition(":")
+        port = colon + port
+    if port and not re.fullmatch(r":\d*", port):
+        return False
     name = name.rstrip(".")
     if name == "localhost" or _is_address(name):
         return True

@@ -210,6 +210,9 @@ def test_no_page_has_what_the_policy_forbids(operator: httpx.Client) -> None:
         ("", False),
         ("localhost.evil.example", False),
         ("[::1].evil.example", False),
+        ("localhost:80.evil.example", False),
+        ("::1", True),
+        ("limits.example.com.:443", True),
     ],
 )
 def test_hosts(host: str, allowed: bool) -> None:
@@ -245,6 +248,10 @@ def test_it_works_below_a_path(store: MemoryStore) -> None:
         {"top_keys": -1},
         {"allowed_hosts": "*.example"},
         {"allowed_hosts": [""]},
+        {"allowed_hosts": [1]},
+        {"allowed_hosts": 1},
+        {"allowed_hosts": ["limits.example."]},
+        {"allowed_hosts": ["a.example,b.example"]},
         {"allowed_hosts": ["https://limits.example"]},
         {"allowed_hosts": ["limits.example:8700"]},
         {"trace_url": "https://traces.example"},
