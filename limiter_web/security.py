@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from ipaddress import ip_address
+from typing import cast
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -91,21 +92,22 @@ class Security:
         return RedirectResponse(f"{root_of(scope)}/login", status_code=303)
 
 
-def checked_hosts(given: Sequence[str]) -> Sequence[str]:
+def checked_hosts(given: object) -> tuple[str, ...]:
     """Return names for `is_allowed_host`.
 
     Raises:
         ConfigurationError: they would allow any host, or none: a text, whose characters were the
             names, or a name with a scheme, a port or a path.
     """
-    listed = isinstance(given, Sequence) and not isinstance(given, str | bytes)
-    names = tuple(given) if listed else ()
-    if not listed or not all(isinstance(each, str) and _HOST.fullmatch(each) for each in names):
-        raise ConfigurationError(
-            "allowed hosts are a list of names without scheme, port and path, such as "
-            f"limits.example.com or *.example.com, got {brief(given)}"
-        )
-    return names
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        names = cast(Sequence[object], given)
+        found = tuple(each for each in names if isinstance(each, str) and _HOST.fullmatch(each))
+        if len(found) == len(names):
+            return found
+    raise ConfigurationError(
+        "allowed hosts are a list of names without scheme, port and path, such as "
+        f"limits.example.com or *.example.com, got {brief(cast(object, given))}"
+    )
 
 
 def is_allowed_host(header: str, allowed: Sequence[str]) -> bool:
