@@ -22,8 +22,8 @@ EXTRAS := .[aiohttp,asgi,celery,cli,docket,httpx,httpx2,otel,pydantic-ai,redis,t
 # The adapters for these can be imported all the same, and the checkers see their types.
 SEEN := 'arq>=0.28,<0.29' croniter 'saq>=0.26.4,<0.27'
 # The oldest releases of frameworks that pyproject.toml allows; on the other Python they are tried.
-OLDEST := 'aiohttp==3.12.0' 'celery==5.5.0' 'fastapi==0.118.0' 'httpx==0.27.0' \
-  'jinja2==3.1.0' 'pydocket==0.27.0' 'sse-starlette==2.1.3' 'starlette==0.46.0'
+OLDEST := 'aiohttp==3.12.0' 'celery==5.5.0' 'fastapi==0.118.0' \
+  'httpx==0.27.0' 'jinja2==3.1.0' 'pydocket==0.27.0' 'sse-starlette==2.1.3' 'starlette==0.46.0'
 PIP := -m pip --quiet --disable-pip-version-check
 VERSION_OF := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 
@@ -126,7 +126,7 @@ test-prefect: $(VENV)-prefect/.installed ## run what the page for users of Prefe
 ELSEWHERE := tests/core tests/stores tests/project tests/redis/test_contract.py \
   tests/redis/test_durable.py tests/otel tests/docket/test_limits.py tests/docket/test_hooks.py \
   tests/celery_/unit tests/celery_/test_basics.py tests/celery_/test_hooks.py \
-  tests/celery_/test_waiting.py tests/asgi tests/http_clients tests/agents/test_shared_limiter.py \
+  tests/celery_/test_waiting.py tests/asgi tests/agents/test_shared_limiter.py \
   $(filter-out $(IN_BROWSER),$(wildcard tests/web/test_*.py)) \
   $(ON_ONE_SERVER)
 
