@@ -76,7 +76,7 @@ def serve(
         from limiter_web.server import serve as serve_app  # noqa: PLC0415  (likewise)
 
         check_shared(url)
-        if not _ROOT_PATH.fullmatch(root_path := root_path.removesuffix("/")):
+        if not _ROOT_PATH.fullmatch(root_path.rstrip("/")):
             raise ConfigurationError(
                 f"--root-path is a path such as /limits, got {brief(root_path)}"
             )

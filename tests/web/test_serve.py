@@ -132,7 +132,7 @@ def test_a_memory_store_is_of_no_use(start: Start) -> None:
     assert "memory://" in err
 
 
-@pytest.mark.parametrize("path", ["limits", "//evil.example", "https://limits.example"])
+@pytest.mark.parametrize("path", ["limits", "//evil.example", "https://limits.example/"])
 def test_a_root_path_that_is_none_is_refused(start: Start, path: str) -> None:
     """All links of the page would lead elsewhere."""
     process = start("serve", "--port", "0", "--root-path", path)
