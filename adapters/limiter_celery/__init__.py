@@ -14,6 +14,8 @@ private names of Celery and kombu::
     a task comes in     _admission_hook (granted tasks first), _request (each in the pool)
                           -> _admission -> _parked_tasks, _deferred_deliveries, _release_tracker
     a slot is granted   the gate -> _dispatcher -> _request_factory (here), _publisher (by broker)
+    that comes back     _granted_messages (before it is a request) -> _refusals
+    a task is refused   the gate -> _dispatcher -> _refusals
     a task is revoked   _revoke_commands -> _parked_tasks, _revocations
     again and again     _sweeper -> the gate, _revocations
 

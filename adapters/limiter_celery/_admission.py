@@ -72,9 +72,6 @@ class Admission:
             delivery.handed_over = True
             _celery.state.task_ready(request)
             return False
-        if delivery.refusal is not None:
-            request.announce_revoked(delivery.refusal)
-            return False
         if time.monotonic() < self._away_until and not self.without_store:
             self.deferred.retry_later(request, RETRY_AFTER)
             return False

@@ -72,6 +72,7 @@ Panel: Any = _imported("celery.worker.control", "Panel")
 Queue: Any = _imported("kombu", "Queue")
 create_request_cls: Any = _imported("celery.worker.request", "create_request_cls")
 dumps: Any = _imported("kombu.utils.json", "dumps")
+hybrid_to_proto2: Any = _imported("celery.worker.strategy", "hybrid_to_proto2")
 loads: Any = _imported("kombu.utils.json", "loads")
 prepare_accept_content: Any = _imported("kombu.serialization", "prepare_accept_content")
 
@@ -141,6 +142,15 @@ def without_proxy(app: Any) -> Any:
     """Return the app itself: Celery often hands out a proxy of it."""
     current = getattr(app, "_get_current_object", None)
     return app if current is None else current()
+
+
+def parts_of(message: Any, app: Any) -> dict[str, Any]:
+    """Return what a request is made of: body and headers of a message, as of protocol 2."""
+    body, headers, decoded = message.body, message.headers, False
+    utc = app.uses_utc_timezone()
+    if "args" in message.payload:  # protocol 1
+        body, headers, decoded, utc = hybrid_to_proto2(message, message.payload)
+    return {"body": body, "headers": headers, "decoded": decoded, "utc": utc}
 
 
 def semaphore_of(worker: Any) -> Any:

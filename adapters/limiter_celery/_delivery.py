@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from limiter_celery._parked_message import KEYS, ORIGIN, REFUSAL, Origin, parked_message_of
+from limiter_celery._parked_message import HEADERS, KEYS, Origin, parked_message_of
 from limiter_celery._queues import may_hold_copies, queue_of
 from limiter_celery._task import limits_of_task, view_of
 from limiter_core.jobs import Job
@@ -22,7 +22,6 @@ class Delivery:
     ticket: str  # names this attempt of the task
     queue: str  # from which it was taken
     origin: Origin | None  # where its message came from first; None if it did not wait
-    refusal: str | None  # why it is only to be reported as REVOKED; None if it is to run
     order: int  # its place in line, in microseconds since the epoch
     redelivered: bool  # the broker delivers it again
     connection: int  # the number of the connection to the broker by which it came
@@ -81,15 +80,14 @@ def delivery_of(request: Any, origin: Origin | None, connection: int) -> Deliver
     headers: Any = request.request_dict
     app = request.app
     # The task must not see these headers: it would send them along with a retry.
-    refusal = headers.pop(REFUSAL, None)
-    headers.pop(ORIGIN, None)
-    keys: list[Any] = headers.pop(KEYS, None) or []
+    keys: list[Any] = headers.get(KEYS) or []
+    for name in HEADERS:
+        headers.pop(name, None)
     queue = queue_of(app, request.message) if origin is None else origin.queue
     return Delivery(
         ticket=ticket_of(app, queue, headers),
         queue=queue,
         origin=origin,
-        refusal=refusal,
         order=_order_of(request) if origin is None else origin.order,
         redelivered=bool(request.delivery_info.get("redelivered")),
         connection=connection,

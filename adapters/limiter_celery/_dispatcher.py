@@ -16,7 +16,8 @@ from limiter_celery._delivery import Delivery, job_of
 from limiter_celery._main_loop import MainLoop
 from limiter_celery._parked_message import ParkedMessage, unpack
 from limiter_celery._parked_tasks import ParkedTasks
-from limiter_celery._publisher import Publisher, Refusals
+from limiter_celery._publisher import Publisher
+from limiter_celery._refusals import Refusals
 from limiter_celery._request_factory import RequestFactory
 from limiter_celery._revocations import Revocations
 from limiter_celery._worker_state import WorkerState
@@ -89,9 +90,10 @@ class Dispatcher:
         app = consumer.app
         if self.worker.closing or consumer.blueprint.state != _celery.RUN:
             return False
-        if not self.requests.has(message.task) or not self.revocations.loaded:
+        task = message.task_in(app)
+        if not self.requests.has(task) or not self.revocations.loaded:
             return False
-        if app.tasks[message.task].acks_late or message.queue not in app.amqp.queues.consume_from:
+        if app.tasks[task].acks_late or message.queue not in app.amqp.queues.consume_from:
             return False
         busy = len(_celery.state.reserved_requests) + self._coming
         return bool(busy < consumer.pool.num_processes)

@@ -61,7 +61,7 @@ class LimiterStep(_celery.StartStopStep):
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         app = _celery.without_proxy(worker.app)
-        consume_granted(app, lambda message: _limiters[app].on_granted(message))  # noqa: PLW0108  (it is made later)
+        consume_granted(app, lambda message: _limiters[app].on_message(message))  # noqa: PLW0108  (it is made later)
         self._limiter: WorkerLimiter | None = None
 
     def start(self, worker: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from limiter_celery import _celery
 from limiter_celery._queues import SUFFIX, declare_granted, is_temporary, note_queue
@@ -56,10 +56,10 @@ class ParkedMessage(NamedTuple):
     temporary: bool  # whether that queue is deleted with its consumers
     order: int  # its place in line, in microseconds since the epoch
 
-    @property
-    def task(self) -> str | None:
-        """The task's name; None in a message of the old protocol, which has it in its body."""
-        name: str | None = self.headers.get("task")
+    def task_in(self, app: Any) -> str | None:
+        """Return the task's name; None if the message cannot be read."""
+        head = self.headers if "task" in self.headers else head_of(self.as_delivered(app))
+        name: str | None = head.get("task")
         return name
 
     def pack(self) -> bytes:
@@ -171,9 +171,40 @@ def unpack(packed: bytes) -> ParkedMessage:
     return ParkedMessage(raw.decode() if is_text else raw, *rest)
 
 
+def head_of(message: Any) -> dict[str, Any]:
+    """Return what has the name, the id and the number of retries of a message's task.
+
+    In protocol 1 that is the body. It is empty if the message cannot be read.
+    """
+    headers: dict[str, Any] = message.headers or {}
+    if "task" in headers:
+        return headers
+    try:
+        body = message.payload
+    except Exception:  # noqa: BLE001  # of the serializer: Celery reports it
+        return {}
+    return cast(dict[str, Any], body) if isinstance(body, dict) else {}
+
+
 def parked_message_of(request: Any) -> ParkedMessage:
     """Return the message of a request that a worker received."""
     message, delivery = request.message, request.delivery
+    origin: Origin | None = delivery.origin
+    if origin is None:
+        info: dict[str, Any] = message.delivery_info or {}
+        origin = Origin(
+            info.get("exchange") or "",
+            info.get("routing_key") or "",
+            delivery.queue,
+            is_temporary(request.app, delivery.queue),
+            delivery.order,
+            {},
+        )
+    return parked_before(message, origin)
+
+
+def parked_before(message: Any, origin: Origin) -> ParkedMessage:
+    """Return the message of a waiting task that was published again, or never was."""
     headers = dict(message.headers)
     # `redelivered`, of the Redis transport, is about one delivery.
     for name in (*HEADERS, "redelivered"):
@@ -181,14 +212,7 @@ def parked_message_of(request: Any) -> ParkedMessage:
     # A countdown is over when it comes here, and must not start again.
     if headers.get("eta") is not None:
         headers["eta"] = None
-    origin: Origin | None = delivery.origin
-    if origin is None:
-        info: dict[str, Any] = message.delivery_info or {}
-        exchange, routing_key = info.get("exchange") or "", info.get("routing_key") or ""
-        temporary = is_temporary(request.app, delivery.queue)
-    else:
-        exchange, routing_key, temporary = origin.exchange, origin.routing_key, origin.temporary
-    given: dict[str, Any] = message.properties or {}
+    given: dict[str, Any] = {**(message.properties or {}), **origin.properties}
     kept = (*_PUBLISHED_AGAIN, *_NOT_PUBLISHED_AGAIN)
     return ParkedMessage(
         message.body,
@@ -196,9 +220,9 @@ def parked_message_of(request: Any) -> ParkedMessage:
         {name: given[name] for name in kept if given.get(name) is not None},
         message.content_type,
         message.content_encoding,
-        exchange,
-        routing_key,
-        delivery.queue,
-        temporary,
-        delivery.order,
+        origin.exchange,
+        origin.routing_key,
+        origin.queue,
+        origin.temporary,
+        origin.order,
     )

@@ -26,17 +26,16 @@ _LOSING = ("x-max-length", "x-max-length-bytes", "x-message-ttl", "x-overflow")
 """Arguments by which a queue loses messages; a granted task must not be lost."""
 
 
-def consume_granted(app: Any, on_granted: Callable[[Any], bool]) -> None:
+def consume_granted(app: Any, is_to_run: Callable[[Any], bool]) -> None:
     """Have a worker consume, beside each of its queues, that of its granted tasks.
 
     Args:
         app: the Celery app.
-        on_granted: called with each message of a granted task, before it is processed; returns
-            whether it is to be.
+        is_to_run: called with each message, before it is processed; returns whether it is to be.
     """
     if not issubclass(app.amqp.Consumer, _TaskConsumer):
         bases = (_TaskConsumer, app.amqp.Consumer)
-        names = {"app": app, "on_granted": staticmethod(on_granted)}
+        names = {"app": app, "is_to_run": staticmethod(is_to_run)}
         app.amqp.Consumer = type("TaskConsumer", bases, names)
     queues = app.amqp.queues
     for name in list(queues.consume_from):
@@ -135,7 +134,7 @@ class _TaskConsumer(_celery.QueueNotingConsumer):
     """
 
     app: Any
-    on_granted: Callable[[Any], bool]
+    is_to_run: Callable[[Any], bool]
 
     def __init__(self, channel: Any, queues: Any = None, *args: Any, **options: Any) -> None:
         # With an option of the Redis transport, messages are taken from the first queue that has
@@ -159,4 +158,4 @@ class _TaskConsumer(_celery.QueueNotingConsumer):
     def on_queue_message(self, queue: str, message: Any) -> bool:
         """Note the queue."""
         note_queue(message, queue)
-        return not queue.endswith(SUFFIX) or self.on_granted(message)
+        return self.is_to_run(message)

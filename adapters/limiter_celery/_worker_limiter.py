@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import uuid
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,14 +17,14 @@ from limiter_celery._admission import Admission
 from limiter_celery._admission_hook import AdmissionHook
 from limiter_celery._completion_markers import CompletionMarkers
 from limiter_celery._deferred_deliveries import DeferredDeliveries
-from limiter_celery._delivery import ticket_of
 from limiter_celery._dispatcher import Dispatcher
 from limiter_celery._expiring_set import ExpiringSet
+from limiter_celery._granted_messages import GrantedMessages
 from limiter_celery._main_loop import MainLoop
-from limiter_celery._parked_message import HEADERS, KEYS, origin_of
 from limiter_celery._parked_tasks import ParkedTasks
 from limiter_celery._pools import DeadChildCheck
-from limiter_celery._publisher import REPORTED_FOR, Publisher, Refusals
+from limiter_celery._publisher import Publisher
+from limiter_celery._refusals import REPORTED_FOR, Refusals
 from limiter_celery._release_tracker import ReleaseTracker
 from limiter_celery._request import LimitedRequest, RequestParts
 from limiter_celery._request_factory import RequestFactory
@@ -37,7 +35,6 @@ from limiter_celery._start_reservations import StartReservations
 from limiter_celery._sweeper import Sweeper
 from limiter_celery._task import check_task
 from limiter_celery._worker_state import WorkerState
-from limiter_core import StoreError
 from limiter_core.jobs import SyncJobGate
 from limiter_core.registry import open_store
 from limiter_core.requests import Notice
@@ -91,7 +88,7 @@ class WorkerLimiter:
             on_store_error=settings.on_store_error,
             label=str(worker.hostname),
         )
-        self._markers = markers = CompletionMarkers(face, settings.name, remember)
+        markers = CompletionMarkers(face, settings.name, remember)
         revocations = Revocations(face, settings.name, _celery.REVOKE_EXPIRES)
         self._requests = requests = RequestFactory(consumer)
         refusals = Refusals(
@@ -99,9 +96,19 @@ class WorkerLimiter:
             requests=requests,
             markers=markers,
             scheduler=scheduler,
+            main_loop=main_loop,
             gate=gate,
+            worker=state,
             reports=ExpiringSet(face, f"{settings.name}:reports", REPORTED_FOR),
             withdraw=face.withdraw,
+        )
+        self._granted = GrantedMessages(
+            app=app,
+            requests=requests,
+            markers=markers,
+            refusals=refusals,
+            gate=gate,
+            scheduler=scheduler,
         )
         parked_tasks = ParkedTasks(face, gate, store_scheduler.call_later, refusals.report_later)
         self._publisher = Publisher(app, scheduler, gate)
@@ -190,39 +197,9 @@ class WorkerLimiter:
         if self._dead_children is not None and consumer.hub is not None:
             self._dead_children.connect(consumer.hub)
 
-    def on_granted(self, message: Any) -> bool:
-        """A task that was granted came from the broker: without limits by now, it needs no slot.
-
-        Or this worker does not have it any more. Its ticket would be offered for ever, and the task
-        run each time: only a request of a limited task takes up its slot.
-
-        Returns:
-            Whether it is to be processed; False for a copy, which is acknowledged.
-        """
-        headers: dict[str, Any] = message.headers or {}
-        info: dict[str, Any] = message.delivery_info or {}
-        origin = origin_of(headers)
-        if origin is None or "task" not in headers or self._requests.has(headers["task"]):
-            return True
-        ticket = ticket_of(self._app, origin.queue, headers)
-        keys = tuple(map(str, headers.get(KEYS) or ()))
-        for name in HEADERS:  # else a retry would have them
-            headers.pop(name, None)
-        # Of a copy, too: the process that took the first one may have been killed before it did so.
-        self._scheduler.call_soon(lambda: self._drop(ticket, keys, headers["task"]))
-        with suppress(StoreError):
-            # A copy that the broker delivers again may be that which was to run.
-            is_first = self._markers.set_once(ticket, uuid.uuid4().hex)
-            if not is_first and not info.get("redelivered"):
-                message.ack()
-                return False
-        return True
-
-    def _drop(self, ticket: str, keys: tuple[str, ...], task: str) -> None:
-        try:
-            self._gate.drop(ticket, keys, function=task)
-        except StoreError:
-            self._scheduler.call_later(1.0, lambda: self._drop(ticket, keys, task))
+    def on_message(self, message: Any) -> bool:
+        """Return whether a message that the broker delivers is to be processed."""
+        return self._granted.is_to_run(message)
 
     def prepare(self, task: Any) -> type[LimitedRequest]:
         """Return the class of the requests of a task.

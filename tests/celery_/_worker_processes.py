@@ -195,6 +195,10 @@ class WorkerProcesses:
             each for each in notes if event in ("", each["event"]) and task_id in ("", each["id"])
         ]
 
+    def revoked(self) -> list[tuple[str, bool]]:
+        """Return which tasks were reported as REVOKED, and whether as expired."""
+        return [tuple(json.loads(each)) for each in self._log.lrange("test:revoked", 0, -1)]
+
     def began(self, result: Any) -> bool:
         """Whether the body of a task began."""
         return bool(self.log("begin", result.id))

@@ -95,6 +95,8 @@ def test_where_workers_call_what_we_stand_before() -> None:
     assert "Request = symbol_by_name(task.Request)" in text
     assert "handle = consumer.on_task_request" in text
     assert "limit_task = consumer._limit_task" in text
+    assert "if body is None and 'args' not in message.payload: body, headers, decoded" in text
+    assert "body, headers, decoded, utc = hybrid_to_proto2(message, message.payload)" in text
     assert "except TaskRevokedError" in source(worker.WorkController._process_task)
     text = source(consumer.Consumer.__init__)
     taken = text.index("self.on_task_request = on_task_request")

@@ -5,8 +5,13 @@ from __future__ import annotations
 import signal
 
 import pytest
+import redis
 
-from ._worker_processes import LONG, MakeWorkers
+from limiter_core import ConcurrencyLimit
+from limiter_core.lease import SyncLease
+from limiter_redis import RedisStore
+
+from ._worker_processes import LONG, MakeWorkers, Sent, WorkerProcesses
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -50,3 +55,72 @@ def test_tasks_wait_while_their_limits_change(
     assert [len(shop.log("begin", each.id)) for each in rest] == [runs] * 3
     assert {each.state for each in rest} == {"SUCCESS" if runs else "FAILURE"}
     assert len(shop.log("begin", other.id)) == 1
+
+
+def wait_in_line(shop: WorkerProcesses, form: str = "limited") -> tuple[SyncLease, Sent]:
+    """Have a task wait that a worker parked, which is gone by then."""
+    lease = shop.limiter.acquire(ConcurrencyLimit("user"), {"user": "eve"})
+    old = shop.start(changing=form)
+    task = shop.send("changing", "eve")
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 1, "it waits")
+    shop.until(lambda: shop.broker.hlen("unacked") == 0, "the ticket alone has its message")
+    old.kill()
+    return lease, task
+
+
+def evict(shop: WorkerProcesses) -> None:
+    """Have the task that waits refused; the workers are told."""
+    store = RedisStore(shop.given["url"] + "/2")
+    (waiter,) = store.sync_face().inspect("user=eve").waiters
+    assert store.sync_face().evict_waiter(waiter.id)
+    store.close()
+
+
+def assert_revoked(shop: WorkerProcesses, task: Sent) -> None:
+    """Assert that a task is REVOKED, never runs, and leaves nothing behind."""
+    shop.until_ready(task)
+    assert task.state == "REVOKED"
+    shop.until(lambda: shop.broker.hlen("unacked") == 0, "its message is acknowledged")
+    store = redis.Redis.from_url(shop.given["url"] + "/2")
+    shop.until(lambda: not store.exists("{limiter}:refusals"), "that is known")
+    store.close()
+    free = shop.send("free")
+    shop.until_ended(free)
+    assert not shop.began(task)
+    assert shop.limiter.inspect("user=eve").waiting == 0
+    assert shop.revoked() == [(task.id, False)]
+
+
+@pytest.mark.parametrize("form", ["unlimited", "other_key"])
+@pytest.mark.parametrize("why", ["evicted", "superseded"])
+def test_a_task_that_is_refused_does_not_run_where_its_limits_are_other_ones(
+    make_workers: MakeWorkers, form: str, why: str
+) -> None:
+    shop = make_workers()
+    lease, task = wait_in_line(shop, "latest")
+    shop.start(changing=form)
+    if why == "evicted":
+        evict(shop)
+        lease.release()
+    else:
+        later = shop.send("keep_latest", "eve")
+        shop.until_ready(task)
+        lease.release()
+        shop.until_ended(later)
+    assert_revoked(shop, task)
+
+
+@pytest.mark.parametrize("form", ["unlimited", "limited", "other_key"])
+def test_a_refused_task_is_reported_by_a_worker_that_has_it(
+    make_workers: MakeWorkers, form: str
+) -> None:
+    """The worker that is told of it does not have the task: it publishes the message for others."""
+    shop = make_workers()
+    lease, task = wait_in_line(shop)
+    told = shop.start(changing="gone", options=["-Q", "others"])
+    evict(shop)
+    shop.until(lambda: shop.broker.llen("celery.granted") == 1, "its message is published")
+    told.kill()
+    lease.release()
+    shop.start(changing=form)
+    assert_revoked(shop, task)

@@ -228,15 +228,6 @@ def test_a_revoke_of_others_that_comes_while_a_task_is_parked_leaves_it_parked(
     assert parts.tickets.inspect(KEY).waiting == 1
 
 
-def test_a_task_that_comes_for_its_end_only_is_revoked(parts: Parts) -> None:
-    parked_message_of(parts.receive("one")).refused("timed out").publish(parts.app)
-    again = parts.receive(None)
-    refused(parts, again)
-    assert parts.state_of(again) == states.REVOKED
-    assert again.message.acknowledged
-    assert parts.tickets.inspect(KEY).in_use == 0
-
-
 def test_a_local_delivery_that_came_too_late_leaves_its_ticket_alone(parts: Parts) -> None:
     request = parts.receive("one")
     request.delivery.is_local = True

@@ -13,7 +13,8 @@ from celery.worker import state
 from limiter_celery._delivery import job_of
 from limiter_celery._dispatcher import Dispatcher
 from limiter_celery._expiring_set import ExpiringSet
-from limiter_celery._publisher import REPORTED_FOR, Publisher, Refusals
+from limiter_celery._publisher import Publisher
+from limiter_celery._refusals import REPORTED_FOR, Refusals
 from limiter_celery._request_factory import RequestFactory
 from limiter_core import events, observe
 from limiter_core.jobs import Waiting
@@ -43,7 +44,9 @@ def dispatcher(parts: Parts) -> Dispatcher:
             requests=requests,
             markers=parts.markers,
             scheduler=parts.scheduler,
+            main_loop=parts.main_loop,
             gate=parts.gate,
+            worker=parts.worker,
             reports=ExpiringSet(parts.tickets, f"{NAME}:reports", REPORTED_FOR),
             withdraw=parts.tickets.withdraw,
         ),

@@ -133,9 +133,9 @@ def test_requests_are_made_of_parked_messages(parts: Parts) -> None:
     requests = RequestFactory(parts.consumer)
     first = parts.receive("one", "adam")
     message = parked_message_of(first)._replace(queue="feeds")
-    assert not requests.has(message.task)
+    assert not requests.has(message.task_in(parts.app))
     requests.add(parts.app.tasks["one"], parts.request_class)
-    assert requests.has(message.task)
+    assert requests.has(message.task_in(parts.app))
     made = requests.make(message)
     assert (made.id, made.args, made.name) == (first.id, ["adam"], "one")
     assert made.delivery.ticket == first.delivery.ticket

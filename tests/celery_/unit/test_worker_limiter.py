@@ -124,18 +124,20 @@ def test_a_granted_task_that_has_no_limits_any_more_leaves_the_line_and_runs_onc
         received(worker, limiter, queue)
         holder.release()
         until_now(lambda: published(worker, granted) == 1, "it is published", patience=10.0)
-        limiter._requests = RequestFactory(worker.consumer)  # as in a release without its limits
+        limiter._granted.requests = RequestFactory(
+            worker.consumer
+        )  # as in a release without its limits
         with app.connection_for_write() as connection:
             message = app.amqp.queues[granted](connection.default_channel).get()
             headers = dict(message.headers)
-            assert limiter.on_granted(message)
+            assert limiter.on_message(message)
             assert not message.acknowledged
             assert not {*HEADERS} & {*message.headers}, "a retry would send them along"
             until_now(lambda: operator.inspect("user=eve").in_use == 0, "it left", patience=10.0)
             message.headers = dict(headers)
             message.delivery_info["redelivered"] = True
-            assert limiter.on_granted(message), "the worker that had it may have died"
+            assert limiter.on_message(message), "the worker that had it may have died"
             message.headers = dict(headers)
             message.delivery_info["redelivered"] = False
-            assert not limiter.on_granted(message), "a copy"
+            assert not limiter.on_message(message), "a copy"
             assert message.acknowledged

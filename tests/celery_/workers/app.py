@@ -15,6 +15,7 @@ from typing import Any
 import redis
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
+from celery.signals import task_revoked
 from kombu import Exchange, Queue, binding
 from kombu.common import Broadcast
 
@@ -27,6 +28,7 @@ from limiter_celery import (
 )
 
 LOG = "test:log"
+REVOKED = "test:revoked"
 SENDERS = ("priority", "expiration", "type", "app_id", "message_id", "delivery_mode")
 
 
@@ -234,7 +236,12 @@ def make_app(given: dict[str, Any]) -> Celery:  # noqa: PLR0915  # a list of tas
         note(log, "end", self)
 
     # A task as releases of a program have it, one after the other.
-    forms = {"limited": [one("user")], "other_key": [one("user", scope="new")], "unlimited": None}
+    forms = {
+        "limited": [one("user")],
+        "latest": [one("user", on_conflict=ConflictResolution.KEEP_LATEST)],
+        "other_key": [one("user", scope="new")],
+        "unlimited": None,
+    }
     form = given.get("changing", "limited")
     if form in forms:
         limits = {} if forms[form] is None else {"limits": forms[form]}
@@ -247,5 +254,10 @@ def make_app(given: dict[str, Any]) -> Celery:  # noqa: PLR0915  # a list of tas
     def gather(results):
         return results
 
+    def on_revoked(request: Any, expired: bool, **_: Any) -> None:
+        log.rpush(REVOKED, json.dumps([request.id, expired]))
+
+    if given.get("install", True):
+        task_revoked.connect(on_revoked, weak=False)
     app.log_client = log
     return app

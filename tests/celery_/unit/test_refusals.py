@@ -1,0 +1,152 @@
+"""Tasks that waited, and are not to run, are reported as REVOKED."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from celery import signals, states
+
+from limiter_celery._expiring_set import ExpiringSet
+from limiter_celery._granted_messages import GrantedMessages
+from limiter_celery._parked_message import ParkedMessage, parked_message_of
+from limiter_celery._refusals import REPORTED_FOR, Refusals
+from limiter_celery._request_factory import RequestFactory
+
+from ._parts import NAME, Parts
+
+
+@pytest.fixture
+def refusals(parts: Parts) -> Refusals:
+    return Refusals(
+        app=parts.app,
+        requests=RequestFactory(parts.consumer),
+        markers=parts.markers,
+        scheduler=parts.scheduler,
+        main_loop=parts.main_loop,
+        gate=parts.gate,
+        worker=parts.worker,
+        reports=ExpiringSet(parts.tickets, f"{NAME}:reports", REPORTED_FOR),
+        withdraw=parts.tickets.withdraw,
+    )
+
+
+@pytest.fixture
+def granted(parts: Parts, refusals: Refusals) -> GrantedMessages:
+    return GrantedMessages(
+        app=parts.app,
+        requests=refusals.requests,
+        markers=parts.markers,
+        refusals=refusals,
+        gate=parts.gate,
+        scheduler=parts.scheduler,
+    )
+
+
+@pytest.fixture
+def message(parts: Parts) -> ParkedMessage:
+    return parked_message_of(parts.receive("one"))
+
+
+def delivered(parts: Parts) -> Any:
+    """Return the message that waits in the queue of granted tasks."""
+    queue = f"{parts.app.conf.task_default_queue}.granted"
+    message = parts.app.amqp.queues[queue](parts.channel).get()
+    assert message is not None
+    return message
+
+
+@pytest.fixture
+def expired() -> Any:
+    """Whether each task that is reported is reported as expired."""
+    seen: list[bool] = []
+
+    def on_revoked(expired: bool, **_: object) -> None:
+        seen.append(expired)
+
+    signals.task_revoked.connect(on_revoked)
+    yield seen
+    signals.task_revoked.disconnect(on_revoked)
+
+
+@pytest.mark.parametrize("reason", ["expired", "timed out"])
+@pytest.mark.parametrize("limited", [True, False])
+def test_a_task_that_this_worker_has_is_reported_at_once(
+    parts: Parts, refusals: Refusals, limited: bool, reason: str, expired: list[bool]
+) -> None:
+    if limited:
+        refusals.requests.add(parts.app.tasks["one"], parts.request_class)
+    request = parts.receive("one")
+    refusals.report_later("ticket", parked_message_of(request).pack(), reason)
+    parts.finish()
+    assert parts.state_of(request) == states.REVOKED
+    assert parts.markers.age("ticket") is not None
+    assert parts.published() == 0
+    assert expired == [reason == "expired"]
+
+
+@pytest.mark.parametrize(
+    ("limited", "reason"), [(True, "expired"), (False, "expired"), (False, "timed out")]
+)
+def test_a_task_that_this_worker_does_not_have_is_reported_by_one_that_does(
+    parts: Parts, granted: GrantedMessages, limited: bool, reason: str, expired: list[bool]
+) -> None:
+    refusals, message = granted.refusals, parked_message_of(parts.receive("one"))
+    task = parts.app.tasks.pop("one")
+    refusals.report_later("ticket", message.pack(), reason)
+    parts.finish()
+    again = delivered(parts)
+    parts.app.tasks["one"] = task
+    if limited:
+        refusals.requests.add(task, parts.request_class)
+    assert not granted.is_to_run(again)
+    assert again.acknowledged
+    assert parts.app.AsyncResult(message.headers["id"]).state == states.REVOKED
+    assert parts.markers.age(f"{message.headers['id']}:0:0") is not None
+    assert expired == [reason == "expired"]
+
+
+def test_a_refused_message_is_acknowledged_when_its_task_is_reported(
+    parts: Parts,
+    granted: GrantedMessages,
+    message: ParkedMessage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The backend is away at first; the worker goes on."""
+    message.refused("evicted").publish(parts.app)
+    again = delivered(parts)
+    backend = parts.app.tasks["one"].backend
+
+    def away(*_: Any, **__: Any) -> None:
+        monkeypatch.undo()
+        raise ConnectionError("the backend is away")
+
+    monkeypatch.setattr(backend, "store_result", away)
+    assert not granted.is_to_run(again)
+    assert not again.acknowledged
+    parts.finish()
+    parts.main_loop.run_pending()
+    assert again.acknowledged
+    assert parts.app.AsyncResult(message.headers["id"]).state == states.REVOKED
+
+
+def test_a_refused_message_of_a_connection_that_broke_is_left_to_the_next_one(
+    parts: Parts,
+    granted: GrantedMessages,
+    message: ParkedMessage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    message.refused("evicted").publish(parts.app)
+    again = delivered(parts)
+
+    def away(*_: Any, **__: Any) -> None:
+        raise ConnectionError("the backend is away")
+
+    monkeypatch.setattr(parts.app.tasks["one"].backend, "store_result", away)
+    assert not granted.is_to_run(again)
+    monkeypatch.undo()
+    parts.worker.connection += 1
+    parts.finish()
+    parts.main_loop.run_pending()
+    assert not again.acknowledged
+    assert parts.app.AsyncResult(message.headers["id"]).state == states.PENDING
