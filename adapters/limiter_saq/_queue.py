@@ -16,13 +16,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
-from importlib import resources
 from typing import Any
 
 from redis.exceptions import RedisError
 from saq.job import Job as SaqJob
 from saq.job import Status
-from saq.utils import now
 
 from limiter_core import (
     ArgumentView,
@@ -49,8 +47,8 @@ from limiter_core.requests import Loss, Notice
 from limiter_core.store import Store
 from limiter_core.system_clock import system_clock as time
 from limiter_saq._limits import binder_of
+from limiter_saq._parking import ParkingQueue, waited_on
 from limiter_saq._stopping import stop_body
-from limiter_saq._sweep import SafeSweepQueue
 from limiter_saq._workers import check_new_workers, worker_of
 
 logger = logging.getLogger("limiter")
@@ -58,11 +56,8 @@ logger = logging.getLogger("limiter")
 RECHECK_AFTER = 300.0
 """Seconds after which a parked job asks again, even if it was not woken."""
 
-_LUA = resources.files("limiter_saq") / "lua"
-_PARK, _WAKE, _UNPARK = ((_LUA / f"{n}.lua").read_text() for n in ("park", "wake", "unpark"))
 
-
-class LimitedQueue(SafeSweepQueue):
+class LimitedQueue(ParkingQueue):
     """A `saq.queue.redis.RedisQueue` whose jobs keep limits.
 
     Args:
@@ -167,13 +162,19 @@ class LimitedQueue(SafeSweepQueue):
                 continue  # without a job, the worker would end
             if job is not None and job.status is Status.ACTIVE:
                 continue  # a sweep put it back, but it began all the same: its own worker ends it
-            limits = None if job is None else self._limits.get(job.function)
-            if job is None or limits is None:
+            if job is None:
+                return None
+            keys, limits = waited_on(job), self._limits.get(job.function)
+            if limits is None:
+                if keys or (worker is not None and job.function not in worker.functions):
+                    # It waited where its function had a limit: its slot is for the next.
+                    background.begin(self._open()[0].drop(_ticket_of(job), keys))
                 return job
             dequeued_at = time.monotonic()
             self._asking += 1
             try:
-                if await background.finish(self._admit(job, limits, asyncio.current_task())):
+                task = asyncio.current_task()
+                if await background.finish(self._admit(job, limits, keys, task)):
                     if await self._is_still_ours(job, time.monotonic() - dequeued_at):
                         if id(job) in self._leases:
                             self._open()[0].confirm(self._leases[id(job)][1])
@@ -200,24 +201,27 @@ class LimitedQueue(SafeSweepQueue):
                 return True
         return False
 
-    async def _admit(self, job: SaqJob, limits: Any, worker: Any) -> bool:
+    async def _admit(self, job: SaqJob, limits: Any, keys: tuple[str, ...], worker: Any) -> bool:
         try:
-            return await self._ask(job, limits, worker)
+            return await self._ask(job, limits, keys, worker)
         except (StoreError, RedisError):  # the gate has logged it; or the queue's Redis was away
-            await self._park(job, 1.0)
+            await self._park(job, 1.0, keys)
         except (LimitReached, Superseded) as refusal:
             await self.finish(job, Status.ABORTED, error=str(refusal))
         except Exception as error:  # a strategy, or a function of the limit  # noqa: BLE001
             await self.finish(job, Status.FAILED, error=repr(error))
         return False
 
-    async def _ask(self, job: SaqJob, limits: Any, worker: asyncio.Task[Any]) -> bool:
+    async def _ask(
+        self, job: SaqJob, limits: Any, keys: tuple[str, ...], worker: asyncio.Task[Any]
+    ) -> bool:
         gate, background = self._open()
         ticket = _ticket_of(job)
         # The wait of a job that ran before begins now, or its `timeout` would have passed long ago.
         enqueued = None if job.attempts else max(job.queued * 1000, job.scheduled * 1_000_000)
         label = f"{job.function}[{job.key}]"
-        ask = Job(ticket, limits, self._view(job), job.id.encode(), enqueued, label)
+        view, payload = self._view(job), job.id.encode()
+        ask = Job(ticket, limits, view, payload, enqueued, label, keys=keys)
         outcome = await gate.admit(
             ask,
             lambda loss: background.begin_soon(lambda: self._stop(job, loss, worker)),
@@ -228,33 +232,20 @@ class LimitedQueue(SafeSweepQueue):
             # However SAQ's task for this job ends, even if SAQ does not report that to the queue.
             worker.add_done_callback(lambda _: background.begin(self._releasing(job).aclose()))
         elif isinstance(outcome, Held):
-            await self._park(job, outcome.expires_in or RECHECK_AFTER)
-        elif not await self._park(job, min(outcome.patience or RECHECK_AFTER, RECHECK_AFTER)):
-            await gate.drop(
-                ticket, function=ask.arguments.function_name
-            )  # it was aborted meanwhile
+            await self._park(job, outcome.expires_in or RECHECK_AFTER, keys)
         else:
+            seconds = min(outcome.patience or RECHECK_AFTER, RECHECK_AFTER)
+            if not await self._park(job, seconds, outcome.keys):  # it was aborted meanwhile
+                await gate.drop(ticket, outcome.keys, function=view.function_name)
+                return False
             gate.confirm(outcome)
             with suppress(StoreError, RedisError):  # it is parked, and its slot is offered again
                 if await gate.handed_over(outcome) and not await self._wake(job.id):
-                    await gate.drop(ticket)
+                    await gate.drop(ticket, outcome.keys)
         return id(job) in self._leases
-
-    async def _park(self, job: SaqJob, seconds: float) -> bool:
-        job.touched = now()  # a sweep that saw it before sees the change
-        arguments = (job.id, time.time() + max(1.0, seconds), self.serialize(job))
-        if await self.redis.eval(_PARK, 2, self._incomplete, self._active, *arguments):
-            return True
-        stored = await self.job(job.key)
-        if stored is not None and stored.status is Status.ABORTING:  # since it was dequeued
-            await self.finish_abort(stored)
-        return False
 
     async def _on_notice(self, notice: Notice) -> bool:
         return await self._wake(notice.payload.decode())
-
-    async def _wake(self, job_id: str) -> bool:
-        return bool(await self.redis.eval(_WAKE, 2, self._incomplete, self._queued, job_id))
 
     def _view(self, job: SaqJob) -> ArgumentView:
         binder = self._binders.get(job.function)
@@ -300,19 +291,20 @@ class LimitedQueue(SafeSweepQueue):
 
     async def abort(self, job: SaqJob, error: str, ttl: float = 5) -> None:
         """Abort a job; one that waits for its slot, too, which SAQ would not: it is scheduled."""
-        if job.function not in self._limits:
+        stored = await self.job(job.key)  # the caller's may be from before an attempt
+        keys = waited_on(stored or job)
+        if not keys and job.function not in self._limits:
             await super().abort(job, error, ttl)
             return
-        stored = await self.job(job.key)  # the caller's may be from before an attempt
         ticket = _ticket_of(stored or job)
-        waits = await self.redis.eval(_UNPARK, 1, self._incomplete, job.id)
+        waits = await self._unpark(job.id)
         await super().abort(job, error, ttl)
         if waits:
             await self.finish_abort(job)
         with suppress(StoreError):  # else it is dropped when it is granted
             # And that of a job that was just woken.
             function = self._view(stored or job).function_name
-            await self._open()[0].drop(ticket, function=function)
+            await self._open()[0].drop(ticket, keys, function=function)
 
     def _releasing(self, job: SaqJob) -> AsyncExitStack:
         # Only the lease of the delivery that was admitted here. A sweep ends another object: that

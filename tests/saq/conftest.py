@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -58,9 +58,10 @@ class SaqSetup:
         self._workers: list[Worker[Any]] = []
 
     def queue(self, limits: Any, **settings: Any) -> LimitedQueue:
-        """Return a queue of its own connections."""
+        """Return a queue of its own connections; of a mapping, the limits are by function."""
         client: Any = Redis.from_url(self.server.url, socket_timeout=None)
-        self._queues.append(LimitedQueue(client, limits={"job": limits}, **settings))
+        by_function = limits if isinstance(limits, dict) else {"job": limits}
+        self._queues.append(LimitedQueue(client, limits=by_function, **settings))
         return self._queues[-1]
 
     def work(
@@ -69,13 +70,14 @@ class SaqSetup:
         *,
         concurrency: int = 5,
         function: Any = None,
+        names: Sequence[str] = ("job",),
         timers: Mapping[str, int] = MappingProxyType({}),
         **settings: Any,
     ) -> Worker[Any]:
         """Start a worker."""
         worker: Worker[Any] = Worker(
             queue,
-            functions=[("job", function or self.job)],
+            functions=[(name, function or self.job) for name in names],
             concurrency=concurrency,
             timers=cast(Any, {"abort": 1, **timers}),
             **settings,
