@@ -50,7 +50,7 @@ _apps: dict[str, Any] = {}
 
 def _app_of(given: dict[str, Any]) -> Any:
     """Return an app to send with: one for each address, as its connections are kept for good."""
-    options = {name: given[name] for name in ("url", "broker", "queues") if name in given}
+    options = {name: given[name] for name in ("url", "broker", "queues", "conf") if name in given}
     address = json.dumps(options)
     if address not in _apps:
         _apps[address] = load_app_module().make_app(

@@ -10,7 +10,7 @@ from celery.concurrency import solo, thread
 from celery.exceptions import TaskRevokedError
 from celery.worker import state
 
-from limiter_celery._parked_message import parked_message_of
+from limiter_celery._parked_message import Origin, parked_before, parked_message_of, unpack
 from limiter_celery._request_factory import RequestFactory
 
 from ._parts import Parts
@@ -142,3 +142,28 @@ def test_requests_are_made_of_parked_messages(parts: Parts) -> None:
     assert made.delivery.queue == "feeds"
     made.acknowledge()  # it came from no broker
     assert made not in state.reserved_requests
+
+
+def test_requests_are_made_of_messages_of_protocol_1(parts: Parts) -> None:
+    """The name of the task, and all else that is in headers now, was in the body."""
+    app = parts.app
+    app.conf.task_protocol = 1
+    sent = app.send_task("one", ("adam",), connection=parts.connection, retries=1)
+    message = app.amqp.queues[app.conf.task_default_queue](parts.channel).get()
+    assert message is not None
+    assert "task" not in message.headers
+    origin = Origin("", "feeds", "feeds", temporary=False, order=7, properties={})
+    parked = unpack(parked_before(message, origin).pack())
+    requests = RequestFactory(parts.consumer)
+    requests.add(app.tasks["one"], parts.request_class)
+    assert requests.has(parked.task_in(app))
+    made = requests.make(parked)
+    assert (made.id, made.args, made.name) == (sent.id, ["adam"], "one")
+    assert made.delivery.ticket == f"{sent.id}:1:0"
+
+
+def test_a_message_that_cannot_be_read_has_no_task(parts: Parts) -> None:
+    message = parked_message_of(parts.receive("one"))
+    unreadable = message._replace(headers={}, body=b"{", content_type="application/json")
+    assert unreadable.task_in(parts.app) is None
+    assert message._replace(headers={}).task_in(parts.app) is None, "its body has none"
