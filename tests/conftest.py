@@ -152,6 +152,15 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """Have the tests collected once for all workers."""
+    if sys.platform == "linux":
+        from tests._forked_workers import fork_workers
+
+        fork_workers(config, specs)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Give out the tests of `TOGETHER` by file, all others one by one."""
     from xdist.scheduler import LoadScopeScheduling
