@@ -2,7 +2,8 @@
 
 `make test` starts more workers of pytest-xdist than there are cores, since most tests wait for
 processes. A worker has servers of its own. The tests of a file in `TOGETHER` stay in one worker,
-any other goes to the next that is free.
+any other goes to the next that is free. On Linux the workers are forked, once the tests are
+collected (`_forked_workers.py`).
 """
 
 from __future__ import annotations
