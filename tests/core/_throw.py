@@ -45,6 +45,7 @@ class Thrower:
         self.lines = 0
         self.where = "nowhere"
         self._seen: dict[tuple[CodeType, int], list[int]] = {}
+        self._tracers: dict[str, Callable[[FrameType, str, object], Any] | None] = {}
         self.task: object = None
         """The only task that it counts, if there is one."""
         self.leaves_out: Collection[object] = ()
@@ -84,49 +85,65 @@ class Thrower:
         if self.has_thrown:  # nothing is left to do
             return None
         file = frame.f_code.co_filename
-        is_traced = file.startswith(PACKAGES) or (self.files and file.startswith(self.files))
-        return self._line if is_traced else None
+        try:
+            return self._tracers[file]
+        except KeyError:
+            is_traced = file.startswith(PACKAGES) or (self.files and file.startswith(self.files))
+            tracer = self._tracers[file] = self._tracer_of(file) if is_traced else None
+            return tracer
 
-    def _line(self, frame: FrameType, event: str, argument: object) -> Any:
-        if event != "line" or self.has_thrown:
-            return self._line
-        if self.before and frame.f_code.co_qualname == self.before:
-            self.where = self.before
-            raise Thrown(self.before)
-        if self.task is not None and asyncio.current_task() is not self.task:
-            return self._line
-        if self.leaves_out and asyncio.current_task() in self.leaves_out:
-            return self._line
-        if _only_tracers_throw(frame) or _is_before(frame):
-            return self._line
-        self.lines += 1
-        if self.at == 0:
-            self._seen.setdefault((frame.f_code, frame.f_lineno), []).append(self.lines)
-        if self.lines == self.at:
-            name = Path(frame.f_code.co_filename).name
-            self.where = f"{name}:{frame.f_lineno} in {frame.f_code.co_qualname}"
-            raise Thrown(self.where)
-        return self._line
+    def _tracer_of(self, file: str) -> Callable[[FrameType, str, object], Any]:
+        """Return what is called at each line of a file, as cheap as it can be made."""
+        only_tracers_throw = _only_tracers_throw(file)
 
+        def at_line(frame: FrameType, event: str, argument: object) -> Any:
+            if event != "line":
+                return at_line
+            if self.before and frame.f_code.co_qualname == self.before:
+                self.where = self.before
+                raise Thrown(self.before)
+            if self.task is not None and asyncio.current_task() is not self.task:
+                return at_line
+            if self.leaves_out and asyncio.current_task() in self.leaves_out:
+                return at_line
+            line = frame.f_lineno
+            if line in only_tracers_throw and only_tracers_throw[line](frame):
+                return at_line
+            if frame.f_code.co_name in _LAST_NAMES and _is_before(frame):
+                return at_line
+            self.lines = lines = self.lines + 1
+            if self.at == 0:
+                self._seen.setdefault((frame.f_code, line), []).append(lines)
+            elif lines == self.at:
+                name = Path(file).name
+                self.where = f"{name}:{line} in {frame.f_code.co_qualname}"
+                raise Thrown(self.where)  # which ends the tracing
+            return at_line
 
-def _only_tracers_throw(frame: FrameType) -> bool:
-    """Whether a `with` block is left now, and `__exit__` not called yet; or a `try` is about to be.
-
-    There is no instruction in there at which the interpreter looks for signals and for what threads
-    throw, so that no lock is kept for ever.
-    """
-    code = frame.f_code
-    statement = _statement(code.co_filename, frame.f_lineno)
-    if statement != "with":
-        return statement == "try"
-    return frame.f_lasti > _first_instruction(code, frame.f_lineno)
+        return at_line
 
 
 @functools.cache
-def _statement(file: str, line: int) -> str:
-    """Return whether a line begins with `with`, or is a `try`; else nothing."""
-    text = linecache.getline(file, line).strip()
-    return "with" if text.startswith("with ") else "try" if text == "try:" else ""
+def _only_tracers_throw(file: str) -> dict[int, Callable[[FrameType], bool]]:
+    """Return the lines at which a `with` block is left, with `__exit__` not called yet, or a `try`.
+
+    There is no instruction in there at which the interpreter looks for signals and for what threads
+    throw, so that no lock is kept for ever. With each is what says whether that is so now.
+    """
+    lines = [text.strip() for text in linecache.getlines(file)]
+    return {
+        number: _is_left if text.startswith("with ") else _always
+        for number, text in enumerate(lines, 1)
+        if text.startswith("with ") or text == "try:"
+    }
+
+
+def _always(frame: FrameType) -> bool:
+    return True
+
+
+def _is_left(frame: FrameType) -> bool:
+    return frame.f_lasti > _first_instruction(frame.f_code, frame.f_lineno)
 
 
 @functools.cache
@@ -144,8 +161,6 @@ def _is_before(frame: FrameType) -> bool:
     That is as if it was not called: nobody can guard it, and the lease ends by itself.
     """
     code, caller = frame.f_code, frame.f_back
-    if code.co_name not in _LAST_NAMES:
-        return False
     is_inner = code.co_name == "release_call" and caller and caller.f_code.co_name == "release"
     if code.co_qualname not in _LAST_WORDS and not is_inner:
         return False
