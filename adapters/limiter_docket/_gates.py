@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 from docket import Docket, Worker
 
-from limiter_core.jobs import CLAIM, JobGate, check_on_store_error
+from limiter_core.jobs import CLAIM, BackgroundTasks, JobGate, check_on_store_error
 from limiter_core.limits import check_seconds
 from limiter_core.registry import open_store
 from limiter_core.requests import Notice
@@ -23,6 +23,9 @@ logger = logging.getLogger("limiter")
 
 BACKSTOP = 300.0
 """Seconds after which a parked task asks again, even if it was not woken."""
+
+_CLOSING_PATIENCE = 5.0
+"""Seconds that closing waits until free slots are handed on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Settings:
 
 
 _settings: dict[str, Settings] = {}
-_gates: weakref.WeakKeyDictionary[Worker, WorkerGates] = weakref.WeakKeyDictionary()
+open_gates: weakref.WeakKeyDictionary[Worker, WorkerGates] = weakref.WeakKeyDictionary()
 # One for each event loop, URL and name, as Docket's own memory:// has it.
 _memory_stores: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], Store]]
 _memory_stores = weakref.WeakKeyDictionary()
@@ -80,12 +83,14 @@ class WorkerGates:
         docket: the docket of the worker.
         settings: those of `set_store`.
         task_limits: what its tasks have of limits, by the names of their functions.
+        background: what is done beside its tasks, and completed before the gates close.
     """
 
     def __init__(self, docket: Docket) -> None:
         self.docket = docket
         self.settings = _settings.get(docket.name, Settings())
         self.task_limits: dict[str, Any] = {}
+        self.background = BackgroundTasks()
         self._open: dict[Store | None, JobGate] = {}
         self._fetches = True
         self._stack = AsyncExitStack()
@@ -95,6 +100,7 @@ class WorkerGates:
         """End what runs in the background, and close the gates."""
         self._cancels.cancel()
         await asyncio.gather(self._cancels, return_exceptions=True)
+        await self.background.done(_CLOSING_PATIENCE)
         await self._stack.aclose()
 
     async def gate(self, store: Store | None) -> JobGate:
@@ -158,12 +164,12 @@ class WorkerGates:
 
 def gates_of(worker: Worker) -> WorkerGates:
     """Return the gates of a worker that runs; it closes them when it ends."""
-    if worker not in _gates:
-        gates = _gates[worker] = WorkerGates(worker.docket)
+    if worker not in open_gates:
+        gates = open_gates[worker] = WorkerGates(worker.docket)
         stack = worker._stack  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
-        stack.callback(_gates.pop, worker)
+        stack.callback(open_gates.pop, worker)
         stack.push_async_callback(gates.aclose)  # when all of its tasks have ended
-    return _gates[worker]
+    return open_gates[worker]
 
 
 async def store_of(docket: Docket) -> Store:

@@ -25,7 +25,8 @@ from limiter_core.limits import LimitOptions
 from limiter_core.registry import open_store
 from limiter_core.store import Store
 from limiter_core.strategies import KeySource
-from limiter_docket._gates import gates_of
+from limiter_docket._claims import watch_claims
+from limiter_docket._gates import gates_of, open_gates
 from limiter_docket._hints import check_new_tasks
 from limiter_docket._queue import when_of
 from limiter_docket._run import TaskRun, runs
@@ -295,4 +296,14 @@ def _flattened(dependencies: Iterable[Any]) -> Iterator[Any]:
             yield from _flattened(own.values())
 
 
+def _leave_line(execution: Execution, worker_name: str) -> None:
+    """Drop the ticket of a task that waited, and whose function has no limit here."""
+    for worker, gates in list(open_gates.items()):
+        if worker.name == worker_name and gates.docket is execution.docket:
+            found = _dependencies_of(execution.function, worker)
+            if not any(isinstance(each, ConcurrencyLimit) for each in found):
+                gates.background.begin(gates.drop(execution.key, when_of(execution)))
+
+
 check_new_tasks(ConcurrencyLimit)
+watch_claims(_leave_line)

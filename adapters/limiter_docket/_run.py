@@ -18,6 +18,7 @@ from limiter_core.jitter import jitter
 from limiter_core.jobs import Job, JobGate, Waiting, loss_text
 from limiter_core.requests import Loss
 from limiter_core.system_clock import system_clock as time
+from limiter_docket._claims import waited_on
 from limiter_docket._queue import order_of, park, ticket_of, when_of
 
 logger = logging.getLogger("limiter")
@@ -132,7 +133,8 @@ class TaskRun:
         label = f"{execution.function_name}({execution.key})"
         outcome, seconds, keys = None, _ASK_AGAIN_AFTER, tuple[str, ...]()
         try:
-            job = Job(self._ticket, self._limits, view, payload, order_of(execution), label)
+            order, waited = order_of(execution), waited_on(execution)
+            job = Job(self._ticket, self._limits, view, payload, order, label, keys=waited)
             outcome = await gate.admit(job, self._on_lost)
         except (LimitReached, Superseded) as refusal:
             store_reason(execution, str(refusal))
@@ -166,7 +168,7 @@ class TaskRun:
         if execution.key in counts:  # of `Worker.run_at_most`: to wait is no iteration
             counts[execution.key] -= 1
         try:
-            reply = await park(execution, keys, time.time() + seconds)
+            reply = await park(execution, keys or waited_on(execution), time.time() + seconds)
         except RedisError as error:
             logger.warning("could not park %s, it is delivered again: %s", self._ticket, error)
         if keys and reply in ("cancelled", "gone"):

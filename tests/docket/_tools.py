@@ -14,7 +14,7 @@ from typing import Any
 from docket import Docket, Worker
 
 from limiter_core import Limiter
-from limiter_docket._gates import WorkerGates, _gates
+from limiter_docket._gates import WorkerGates, open_gates
 from tests.redis._processes import most_at_once
 from tests.redis._servers import Server
 from tests.redis._tools import until, until_true
@@ -136,7 +136,7 @@ async def limiter_of(docket: Docket) -> Limiter:
 
 def gates_of(docket: Docket) -> WorkerGates:
     """Return the gates of a worker that is at work."""
-    return next(gates for gates in _gates.values() if gates.docket is docket)
+    return next(gates for gates in open_gates.values() if gates.docket is docket)
 
 
 def parked(docket: Docket, number: int) -> Callable[[], Awaitable[bool]]:

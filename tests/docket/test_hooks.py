@@ -74,3 +74,11 @@ def test_what_tells_a_worker_that_a_task_does_not_run() -> None:
         "reschedule",
         "retry_delay",
     ]
+
+
+def test_an_execution_reads_all_that_is_stored_with_its_run_when_it_is_claimed() -> None:
+    text = source(Execution.claim)
+    assert "self._apply_runs_data(_hash_reply(runs_data))" in text
+    assert parameters(Execution.claim) == ["self", "worker"]
+    assert parameters(Execution._apply_runs_data) == ["self", "data"]
+    assert "await execution.claim(self.name)" in source(Worker)

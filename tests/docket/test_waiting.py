@@ -11,9 +11,9 @@ import pytest
 from docket import Docket, ExecutionCancelled
 
 from limiter_core import Limiter, StoreUnavailable
-from limiter_core.jobs import JobGate
+from limiter_core.jobs import Job, JobGate
 from limiter_docket import LIMIT_BY, ConcurrencyLimit, ConflictResolution, store_of
-from limiter_docket._queue import bring_forward, parked_task, when_of
+from limiter_docket._queue import bring_forward, when_of
 from tests.docket._tools import (
     TaskRecord,
     most_at_once,
@@ -190,11 +190,14 @@ async def test_a_cancelled_one_that_could_not_ask_again_loses_its_ticket_as_well
     record = TaskRecord()
     task = holding(record)
 
-    async def away(*_: Any) -> None:
+    asked: list[str] = []
+
+    async def away(_: JobGate, job: Job, *__: Any) -> None:
+        asked.append(job.ticket)
         raise StoreUnavailable("away")
 
-    async def forgotten() -> bool:
-        return not (await parked_task(any_docket, "b")).keys
+    async def is_parked_again() -> bool:
+        return bool(asked) and await parked(any_docket, 1)()
 
     async def no_task_waits() -> bool:
         return await waiting_in(any_docket) == 0
@@ -209,6 +212,6 @@ async def test_a_cancelled_one_that_could_not_ask_again_loses_its_ticket_as_well
         with monkeypatch.context() as patch:
             patch.setattr(JobGate, "admit", away)
             assert await bring_forward(any_docket, "b", when_of(waiting))
-            await until_true(forgotten, "it is parked, and where it waited is not known")
+            await until_true(is_parked_again, "it is parked again")
         await any_docket.cancel("b")
         await until_true(no_task_waits, "no ticket is left")

@@ -39,6 +39,7 @@ GUARDED = {
         "tests/docket/test_hooks.py",
         [
             "_Depends",
+            "_apply_runs_data",
             "_cancelled_by_docket",
             "_ended",
             "_execution_counts",
