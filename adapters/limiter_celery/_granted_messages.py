@@ -15,6 +15,7 @@ from limiter_celery._delivery import ticket_of
 from limiter_celery._parked_message import (
     HEADERS,
     KEYS,
+    PUBLICATION,
     REFUSAL,
     head_of,
     origin_of,
@@ -66,19 +67,36 @@ class GrantedMessages:
         run each time: only a request of a limited task takes up its slot.
         """
         headers: dict[str, Any] = message.headers
-        info: dict[str, Any] = message.delivery_info or {}
+        publication: str | None = headers.get(PUBLICATION)
         keys = tuple(map(str, headers.get(KEYS) or ()))
         for name in HEADERS:  # else a retry would have them
             headers.pop(name, None)
         # Of a copy, too: the process that took the first one may have been killed before it did so.
         self.scheduler.call_soon(lambda: self._drop(ticket, keys, task))
         with suppress(StoreError):
-            # A copy that the broker delivers again may be that which was to run.
-            is_first = self.markers.set_once(ticket, uuid.uuid4().hex)
-            if not is_first and not info.get("redelivered"):
+            if self._is_copy(message, ticket, publication):
                 message.ack()
                 return False
         return True
+
+    def _is_copy(self, message: Any, ticket: str, publication: str | None) -> bool:
+        """Whether another message of a task that has no limits runs, or has run.
+
+        What the broker delivers again may be the message that was to run: its worker died.
+
+        Raises:
+            StoreError: the store could not be used.
+        """
+        info: dict[str, Any] = message.delivery_info or {}
+        delivery = uuid.uuid4().hex
+        if publication is None:  # an earlier release published it
+            return not self.markers.set_once(ticket, delivery) and not info.get("redelivered")
+        if not self.markers.set_once(ticket, publication):
+            return True
+        if info.get("redelivered"):
+            return False
+        # It was sent to the broker twice if the reply was lost.
+        return not self.markers.set_once(f"{ticket}:{publication}", delivery)
 
     def _drop(self, ticket: str, keys: tuple[str, ...], task: str) -> None:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -25,7 +26,10 @@ KEYS = "limiter_keys"
 REFUSAL = "limiter_refused"
 """The header of a message that is published again only to be REVOKED: the reason."""
 
-HEADERS = (ORIGIN, KEYS, REFUSAL)
+PUBLICATION = "limiter_publication"
+"""The header of a message that is published again: an id of its own, which its copies have, too."""
+
+HEADERS = (ORIGIN, KEYS, REFUSAL, PUBLICATION)
 """All of these: the task must not see them."""
 
 _PUBLISHED_AGAIN = (
@@ -104,7 +108,12 @@ class ParkedMessage(NamedTuple):
         origin = Origin(
             self.exchange, self.routing_key, self.queue, self.temporary, self.order, rest
         )
-        headers = {**self.headers, ORIGIN: list(origin), KEYS: list(keys)}
+        headers = {
+            **self.headers,
+            ORIGIN: list(origin),
+            KEYS: list(keys),
+            PUBLICATION: uuid.uuid4().hex,
+        }
         compression = headers.pop("compression", None)
         with app.producer_or_acquire() as producer:
             producer.publish(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import pytest
@@ -76,14 +77,18 @@ def evict(shop: WorkerProcesses) -> None:
     store.close()
 
 
+def until_no_refusal_is_left(shop: WorkerProcesses) -> None:
+    store = redis.Redis.from_url(shop.given["url"] + "/2")
+    shop.until(lambda: not store.exists("{limiter}:refusals"), "no worker is told of it any more")
+    store.close()
+
+
 def assert_revoked(shop: WorkerProcesses, task: Sent) -> None:
     """Assert that a task is REVOKED, never runs, and leaves nothing behind."""
     shop.until_ready(task)
     assert task.state == "REVOKED"
     shop.until(lambda: shop.broker.hlen("unacked") == 0, "its message is acknowledged")
-    store = redis.Redis.from_url(shop.given["url"] + "/2")
-    shop.until(lambda: not store.exists("{limiter}:refusals"), "that is known")
-    store.close()
+    until_no_refusal_is_left(shop)
     free = shop.send("free")
     shop.until_ended(free)
     assert not shop.began(task)
@@ -120,7 +125,92 @@ def test_a_refused_task_is_reported_by_a_worker_that_has_it(
     told = shop.start(changing="gone", options=["-Q", "others"])
     evict(shop)
     shop.until(lambda: shop.broker.llen("celery.granted") == 1, "its message is published")
+    until_no_refusal_is_left(shop)
     told.kill()
     lease.release()
     shop.start(changing=form)
     assert_revoked(shop, task)
+
+
+def redelivered(message: str) -> str:
+    """Return a message as the Redis transport has it that a worker took, and did not end."""
+    read = json.loads(message)
+    read["headers"]["redelivered"] = read["properties"]["delivery_info"]["redelivered"] = True
+    return json.dumps(read)
+
+
+def offers(shop: WorkerProcesses, number: int) -> list[str]:
+    """Return the messages of a task that is offered its slot again and again; they are gone."""
+    lease, _ = wait_in_line(shop)
+    wakes = shop.start(options=["-Q", "others"])
+    lease.release()
+    granted = "celery.granted"
+    shop.until(lambda: shop.broker.llen(granted) >= number, "it was offered its slot so often")
+    wakes.kill()
+    messages: list[str] = shop.broker.lrange(granted, -number, -1)
+    shop.broker.delete(granted)
+    return messages
+
+
+def until_all_are_acknowledged(shop: WorkerProcesses) -> None:
+    free = shop.send("free")
+    shop.until_ended(free)
+    shop.until(lambda: not shop.broker.exists("celery.granted", "unacked"), "all are acknowledged")
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_one_of_the_messages_of_a_task_that_has_no_limits_any_more_runs(
+    make_workers: MakeWorkers, again: bool
+) -> None:
+    """Also if a worker took all of them, and died."""
+    shop = make_workers(limiter={"claim": 1.0})
+    messages = offers(shop, 2)
+    shop.broker.lpush("celery.granted", *(map(redelivered, messages) if again else messages))
+    shop.start(changing="unlimited")
+    until_all_are_acknowledged(shop)
+    assert len(shop.log("begin")) == 2, "one of them, and the other task"
+
+
+def test_a_message_that_is_there_twice_runs_once(make_workers: MakeWorkers) -> None:
+    """A broker may have it twice if it did not say that it got it: it is sent to it again."""
+    shop = make_workers(limiter={"claim": 30.0})
+    (message,) = offers(shop, 1)
+    shop.broker.lpush("celery.granted", message, message)
+    shop.start(changing="unlimited")
+    until_all_are_acknowledged(shop)
+    assert len(shop.log("begin")) == 2, "one of them, and the other task"
+
+
+def test_a_message_whose_worker_died_while_it_ran_runs_again(make_workers: MakeWorkers) -> None:
+    shop = make_workers(limiter={"claim": 30.0})
+    (message,) = offers(shop, 1)
+    shop.broker.lpush("celery.granted", message)
+    shop.start(changing="unlimited")
+    until_all_are_acknowledged(shop)
+    shop.broker.lpush("celery.granted", redelivered(message))
+    until_all_are_acknowledged(shop)
+    assert len(shop.log("begin")) == 4, "twice, and the other tasks"
+
+
+@pytest.mark.parametrize("end", ["ran", "refused"])
+def test_a_message_of_a_task_that_has_ended_does_not_run(
+    make_workers: MakeWorkers, end: str
+) -> None:
+    """Also if a worker took it before, and died; and whatever limits the task has by now."""
+    shop = make_workers(limiter={"claim": 1.0})
+    first, second = offers(shop, 2)
+    if end == "ran":
+        shop.broker.lpush("celery.granted", first)
+    else:
+        lease = shop.limiter.acquire(ConcurrencyLimit("user"), {"user": "eve"})
+        evict(shop)
+        lease.release()
+    limited = shop.start()
+    until_all_are_acknowledged(shop)
+    if end == "refused":
+        shop.until(shop.revoked, "it is REVOKED")
+    limited.kill()
+    shop.broker.lpush("celery.granted", redelivered(second))
+    shop.start(changing="unlimited")
+    until_all_are_acknowledged(shop)
+    assert len(shop.log("begin")) == (3 if end == "ran" else 2)

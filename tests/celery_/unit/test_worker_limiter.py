@@ -13,7 +13,7 @@ from celery.worker.request import create_request_cls
 
 from limiter_celery import ConcurrencyLimit
 from limiter_celery._admission_hook import AdmissionHook
-from limiter_celery._parked_message import HEADERS
+from limiter_celery._parked_message import HEADERS, PUBLICATION
 from limiter_celery._request_factory import RequestFactory
 from limiter_celery._worker_limiter import Settings, WorkerLimiter
 from limiter_core import SyncLimiter
@@ -115,9 +115,11 @@ def test_once_the_worker_has_ended_tasks_wait_for_another(
         other.close()
 
 
+@pytest.mark.parametrize("earlier", [False, True])
 def test_a_granted_task_that_has_no_limits_any_more_leaves_the_line_and_runs_once(
-    worker: Any, limiter: WorkerLimiter, store: MemoryStore
+    worker: Any, limiter: WorkerLimiter, store: MemoryStore, earlier: bool
 ) -> None:
+    """Also if an earlier release published its message: that did not name what it published."""
     app = worker.app
     queue = app.conf.task_default_queue
     granted = f"{queue}.granted"
@@ -132,6 +134,8 @@ def test_a_granted_task_that_has_no_limits_any_more_leaves_the_line_and_runs_onc
         )  # as in a release without its limits
         with app.connection_for_write() as connection:
             message = app.amqp.queues[granted](connection.default_channel).get()
+            if earlier:
+                del message.headers[PUBLICATION]
             headers = dict(message.headers)
             assert limiter.on_message(message)
             assert not message.acknowledged
