@@ -53,13 +53,13 @@ class ClusterClock(FakeClock):
     def advance(self, seconds: float) -> float:
         """Let time pass, on the nodes as well."""
         for key in self._keys:
-            owner_of(self._cluster, key).admin.incrby(key, round(seconds * 1_000_000))
+            tell_owner(self._cluster, "INCRBY", key, round(seconds * 1_000_000))
         return super().advance(seconds)
 
     def write(self) -> None:
         """Tell the nodes (again, if they lost their data)."""
         for key in self._keys:
-            owner_of(self._cluster, key).admin.set(key, round(self() * 1_000_000))
+            tell_owner(self._cluster, "SET", key, round(self() * 1_000_000))
 
 
 _owners: WeakKeyDictionary[Cluster, dict[int, Process]] = WeakKeyDictionary()
@@ -79,6 +79,15 @@ def owner_of(cluster: Cluster, name: str) -> Process:
     raise AssertionError(f"nobody owns the slot of {name}")
 
 
+def tell_owner(cluster: Cluster, command: str, key: str, value: int) -> None:
+    """Send a command about a key to the node that has it."""
+    known = _owners.setdefault(cluster, {}).get(key_slot(key.encode()))
+    try:
+        (known or owner_of(cluster, key)).admin.execute_command(command, key, value)
+    except redis.ResponseError:  # it has the slot no more
+        owner_of(cluster, key).admin.execute_command(command, key, value)
+
+
 def _has(server: Process, name: str) -> bool:
     try:
         server.admin.exists(f"{name}:none" if name.endswith("}") else name)
@@ -87,10 +96,12 @@ def _has(server: Process, name: str) -> bool:
     return True
 
 
-def flush(cluster: Cluster) -> None:
-    """Delete all data."""
-    for server in cluster.primaries():
+def flush(cluster: Cluster) -> list[Process]:
+    """Delete all data; returns the nodes that had them."""
+    servers = cluster.primaries()
+    for server in servers:
         server.admin.flushall()
+    return servers
 
 
 @contextmanager

@@ -29,9 +29,9 @@ PER_CUSTOMER = ConcurrencyLimit("customer", max_concurrent=1)
 
 @pytest.fixture
 def cluster(running_cluster: Cluster) -> Iterator[Cluster]:
-    flush(running_cluster)
+    primaries = flush(running_cluster)
     yield running_cluster
-    left = [name for each in running_cluster.primaries() for name in each.keys_without_expiry()]
+    left = [name for each in primaries for name in each.keys_without_expiry()]
     assert not [name for name in left if "fake-time" not in name], left
 
 

@@ -38,15 +38,15 @@ KEYS = ["customer=7", "regions/region=eu", "shop/all"]
 @pytest.fixture
 def cluster(running_cluster: Cluster) -> Iterator[Cluster]:
     """The cluster, empty; no node has to refuse anything for the slots of its keys."""
-    flush(running_cluster)
-    for server in running_cluster.primaries():
+    primaries = flush(running_cluster)
+    for server in primaries:
         for script in map(in_slots, (SCRIPT, FAKED)):
             # To find that it is missing is an error, too; to load it takes the node 5 ms.
             if not server.admin.function_list(script.function):
                 server.admin.function_load(script.library)
         server.admin.config_resetstat()
     yield running_cluster
-    for server in running_cluster.primaries():
+    for server in primaries:
         errors = server.admin.info("errorstats")
         assert "errorstat_CROSSSLOT" not in errors
         assert "errorstat_ERR" not in errors, "nor does the script ask for a key elsewhere"
