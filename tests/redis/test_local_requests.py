@@ -8,10 +8,10 @@ break it.
 from __future__ import annotations
 
 import os
-import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -31,6 +31,7 @@ from .orders.search import (
     settled,
     shortened,
 )
+from .orders.simulation import Simulation
 
 MOST = 300
 """Orders per kind and situation."""
@@ -109,37 +110,40 @@ def dashes() -> Iterator[Place]:
                 yield State[column.strip()], Event[name.strip()]
 
 
+def settled_orders() -> Iterator[tuple[str, str, Order, Simulation]]:
+    """Yield orders, each with the group that it is of, and its simulation, in which all settled."""
+    for case in CASES:
+        yield "cases", case.kind, case.order, settled(case.kind, case.order)
+    for kind, order in RARE:
+        yield "rare", kind, order, settled(kind, order)
+    for kind in KINDS:
+        for situation in SITUATIONS:
+            for order, simulation in orders(kind, MOST_OF_CELLS, situation):
+                broken_by_last(simulation)
+                yield f"{kind}, {situation}", kind, order, simulation
+
+
 def orders_by_cell(monkeypatch: pytest.MonkeyPatch) -> dict[Place, list[tuple[str, Order]]]:
     """Return orders that come to each cell of the table, the shortest first."""
-    reached: set[Place] = set()
+    reached: WeakKeyDictionary[EntryTable, set[Place]] = WeakKeyDictionary()
     step = EntryTable._step
-    own = threading.get_ident()  # a store of another test may be ending in the background
 
     def noting(
         table: EntryTable, entry: Entry, event: Event, *given: object, **named: object
     ) -> None:
-        if threading.get_ident() == own:
-            reached.add((entry.state, event))
+        reached.setdefault(table, set()).add((entry.state, event))
         step(table, entry, event, *given, **named)
 
     found: defaultdict[Place, list[tuple[str, Order]]] = defaultdict(list)
-    tries = [[(case.kind, case.order) for case in CASES], RARE]
-    tries += [
-        [(kind, order) for order, _ in orders(kind, MOST_OF_CELLS, situation)]
-        for kind in KINDS
-        for situation in SITUATIONS
-    ]
+    count: Counter[tuple[str, Place]] = Counter()
     with monkeypatch.context() as patched:
         patched.setattr(EntryTable, "_step", noting)
-        for some in tries:
-            count: defaultdict[Place, int] = defaultdict(int)
-            for kind, order in some:
-                reached.clear()
-                broken_by(kind, order)
-                for place in reached:
-                    count[place] += 1
-                    if count[place] <= PER_CELL:
-                        found[place].append((kind, order))
+        for group, kind, order, simulation in settled_orders():
+            tables = simulation.processes.all
+            for place in set[Place]().union(*(reached.get(table, ()) for table in tables)):
+                count[group, place] += 1
+                if count[group, place] <= PER_CELL:
+                    found[place].append((kind, order))
     for some in found.values():
         some.sort(key=lambda each: len(each[1]))
     return found

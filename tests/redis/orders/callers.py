@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 from limiter_core import ConflictResolution
-from limiter_core.requests import Answer, Demand, Granted, Loss, Queued, Request
+from limiter_core.requests import Answer, Demand, Granted, Loss, Mode, Queued, Request
 from limiter_redis.session.local_requests import LocalRequests
 
 LEASE = 30.0
@@ -46,6 +46,7 @@ class Caller:
     Attributes:
         number: 0 or 1.
         request: as it sends it.
+        look: the same, which only looks.
         status: what it does.
         goes_on: whether it goes on when it is preempted.
         asks_again: whether it was told to ask again.
@@ -64,6 +65,7 @@ class Caller:
     def __init__(self, number: int, request: Request, *, goes_on: bool) -> None:
         self.number = number
         self.request = request._replace(listener=self)
+        self.look = self.request._replace(mode=Mode.LOOK)
         self.goes_on = goes_on
         self.status = Status.IDLE
         self.asks_again = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from limiter_core.requests import Granted, Loss, Mode
+from limiter_core.requests import Granted, Loss
 from limiter_redis.session.entries import NOW, Entry, State
 from limiter_redis.session.local_requests import LocalRequests
 
@@ -15,6 +15,8 @@ from .simulation import Simulation
 
 def broken_on_the_way(simulation: Simulation) -> Iterator[str]:
     """Yield the laws that are broken now, while more is on its way."""
+    looked_at: LocalRequests | None = None
+    content: object = None
     for caller in simulation.callers:
         entry = caller.requests.entries.get(caller.request.id)
         its = entry if entry is not None and entry.listener is caller else None
@@ -28,25 +30,26 @@ def broken_on_the_way(simulation: Simulation) -> Iterator[str]:
             expected = State.ASKED
         if its is not None and caller.is_there and its.state is not expected:
             yield f"L5: caller {caller.number} is {caller.status.value}, its entry {its.state.name}"
-        yield from _changed_by_a_look(simulation, caller)
+        if looked_at is not caller.requests:
+            looked_at, content = caller.requests, _content(caller.requests)
+        _look(caller, simulation.now)
+        before, content = content, _content(looked_at)
+        if content != before:
+            yield f"L6: a look at the request of caller {caller.number} changes the books"
 
 
-def _changed_by_a_look(simulation: Simulation, caller: Caller) -> Iterator[str]:
+def _look(caller: Caller, now: float) -> None:
     """Look whether its slot was handed over, as a gate may at any moment."""
-    requests, now = caller.requests, simulation.now
-    before = _content(requests)
-    look = caller.request._replace(mode=Mode.LOOK)
+    requests, look = caller.requests, caller.look
     requests.asked(look, now)
     requests.not_answered(look, now, unsure=True)
     requests.answered(look, Granted(int(now * 1_000_000) + 1, LEASE), now, now)
-    if _content(requests) != before:
-        yield f"L6: a look at the request of caller {caller.number} changes the books"
 
 
 def _content(requests: LocalRequests) -> object:
     books = (requests.entries, requests.rivals, requests.releasing)
-    entries = [(entry, {**vars(entry)}) for book in books for entry in book.values()]
-    return [*map(len, books)], entries, len(requests.outbox), dict(requests.looks)
+    entries = [(entry, vars(entry).copy()) for book in books for entry in book.values()]
+    return [*map(len, books)], entries, len(requests.outbox), requests.looks.copy()
 
 
 def broken_at_rest(simulation: Simulation) -> Iterator[str]:

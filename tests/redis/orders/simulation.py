@@ -45,61 +45,25 @@ class Simulation:
         self.used: Counter[str] = Counter()
         self.failures = self.processes.failures
         self.entries: dict[Entry, None] = {}
-        self._global_events: dict[str, Callable[[], None]] = {
-            "renew": self._renew,
-            "renewal time": self._renewal_time,
-            "subscribed": self._subscribed,
-            "loop end noticed": self._loop_end_noticed,
-            "other holds": lambda: self._other_asks(ConflictResolution.QUEUE),
-            "other preempts": lambda: self._other_asks(ConflictResolution.CANCEL_RUNNING),
-            "other leaves": self.server.other_leaves,
-            "data lost": self._data_lost,
-            "close": self._close,
-            "away": self._away,
-            "late": self._late,
-            "deadlines": lambda: self.processes.deadlines(self.now),
-            "pause over": self._pause_over,
-        }
-        self._caller_events: dict[str, Callable[[Caller], None]] = {
-            "ask": self._ask,
-            "wake": self._wake,
-            "leave": self._leave,
-            "interrupt": lambda caller: self._leave(caller, noted=False, in_haste=True),
-            "skip": lambda caller: self._leave(caller, noted=False),
-            "stop": self._stop,
-            "hint": self._hint,
-            "refuse": self._refuse,
-            "collect": self._collect,
-            "forget": self._forget,
-            "evict": lambda caller: self._end(caller, None),
-            "expire": lambda caller: self._end(caller, Loss.EXPIRED),
-        }
-        self._network_events: dict[str, Callable[[str], None]] = {
-            "arrive": self._arrive,
-            "delay": self._delay,
-            "disconnect": self._disconnect,
-            "fail": self._fail,
-            "unsafe": self._unsafe,
-            "read": self._read,
-            "receive": self._receive,
-            "lose": self._lose,
-        }
 
     def apply(self, event: str) -> None:
         """Have one event happen."""
         self._advance(STEP)
-        self.entries.update(dict.fromkeys(self.processes.entries()))
+        for requests in self.processes.all:
+            for entries in (requests.entries.values(), requests.releasing.values()):
+                for entry in entries:
+                    self.entries[entry] = None
         what, _, which = event.partition(" ")
-        if event in self._global_events:
-            self._global_events[event]()
-        elif what in self._caller_events:
+        if event in _GLOBAL_EVENTS:
+            _GLOBAL_EVENTS[event](self)
+        elif what in _CALLER_EVENTS:
             if what in {"interrupt", "leave"}:
                 self.used["leave"] += 1
             elif what in {"wake", "skip", "stop", "hint", "refuse", "collect"}:
                 self.used[what] += 1
-            self._caller_events[what](self.callers[int(which)])
+            _CALLER_EVENTS[what](self, self.callers[int(which)])
         else:
-            self._network_events[what](which)
+            _NETWORK_EVENTS[what](self, which)
         self._tell()
 
     def _late(self) -> None:
@@ -390,3 +354,44 @@ class Simulation:
             for entry in before.intersection(requests.releases_due(self.now)):
                 if entry.listener is not None:
                     self.failures.append("L4: what is over is still to be released")
+
+
+_GLOBAL_EVENTS: dict[str, Callable[[Simulation], None]] = {
+    "renew": Simulation._renew,
+    "renewal time": Simulation._renewal_time,
+    "subscribed": Simulation._subscribed,
+    "loop end noticed": Simulation._loop_end_noticed,
+    "other holds": lambda self: self._other_asks(ConflictResolution.QUEUE),
+    "other preempts": lambda self: self._other_asks(ConflictResolution.CANCEL_RUNNING),
+    "other leaves": lambda self: self.server.other_leaves(),
+    "data lost": Simulation._data_lost,
+    "close": Simulation._close,
+    "away": Simulation._away,
+    "late": Simulation._late,
+    "deadlines": lambda self: self.processes.deadlines(self.now),
+    "pause over": Simulation._pause_over,
+}
+_CALLER_EVENTS: dict[str, Callable[[Simulation, Caller], None]] = {
+    "ask": Simulation._ask,
+    "wake": Simulation._wake,
+    "leave": Simulation._leave,
+    "interrupt": lambda self, caller: self._leave(caller, noted=False, in_haste=True),
+    "skip": lambda self, caller: self._leave(caller, noted=False),
+    "stop": Simulation._stop,
+    "hint": Simulation._hint,
+    "refuse": Simulation._refuse,
+    "collect": Simulation._collect,
+    "forget": Simulation._forget,
+    "evict": lambda self, caller: self._end(caller, None),
+    "expire": lambda self, caller: self._end(caller, Loss.EXPIRED),
+}
+_NETWORK_EVENTS: dict[str, Callable[[Simulation, str], None]] = {
+    "arrive": Simulation._arrive,
+    "delay": Simulation._delay,
+    "disconnect": Simulation._disconnect,
+    "fail": Simulation._fail,
+    "unsafe": Simulation._unsafe,
+    "read": Simulation._read,
+    "receive": Simulation._receive,
+    "lose": Simulation._lose,
+}
