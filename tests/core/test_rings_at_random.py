@@ -16,7 +16,7 @@ from limiter_memory import MemoryStore
 
 STEP = 0.25
 TURNS = 15
-"""Turns of the event loop in which all that can be done at one moment is done."""
+"""Turns of the event loop, at most, in which all that can be done at one moment is done."""
 
 
 @dataclass
@@ -27,6 +27,9 @@ class _Run:
     clock: FakeClock = field(default_factory=FakeClock)
     bounded: int = 0
     """Calls with a timeout that wait, and tasks that work: they go on by themselves."""
+
+    moment: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set for an instant when time has passed."""
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -40,10 +43,11 @@ class _Run:
         tasks = [asyncio.create_task(self._task()) for _ in range(self.random.randint(3, 6))]
         idle = 0.0
         while idle < 4.0 and not all(task.done() for task in tasks):
-            for _ in range(TURNS):
-                await asyncio.sleep(0)
+            await self._turns()
             idle = 0.0 if self.bounded else idle + STEP
             self.clock.advance(STEP)
+            self.moment.set()
+            self.moment.clear()
         self.stuck = sum(not task.done() for task in tasks)
         self.held = {
             holder.id for key in self.store.keys() for holder in self.store.inspect(key).holders
@@ -51,6 +55,13 @@ class _Run:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _turns(self) -> None:
+        ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+            if not ready:  # nobody has anything to do
+                return
 
     async def _task(self) -> None:
         await self._work(2.0)
@@ -82,8 +93,8 @@ class _Run:
         until = self.clock() + self.random.uniform(0, at_most)
         self.bounded += 1
         try:
-            while self.clock() < until:  # noqa: ASYNC110  (the clock has no events)
-                await asyncio.sleep(0)
+            while self.clock() < until:
+                await self.moment.wait()
         finally:
             self.bounded -= 1
 
