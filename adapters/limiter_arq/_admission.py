@@ -74,17 +74,17 @@ class Admission:
             return True
         if is_parked(job.score) or job.score == 1:  # 1: `Job.abort` made it due
             run.score = call.enqueued_ms
-        if call.function is None:  # arq fails it; it may have waited where there was this function
-            self.background.begin(self.gate.drop(self._ticket_of(job, call)))
-            return True
-        limits = limits_of(call.function.coroutine)
+        limits = () if call.function is None else limits_of(call.function.coroutine)
         if not limits:
+            if job.waited_on or call.function is None:  # it waited where it had a limit
+                ticket = self._ticket_of(job, call)
+                self.background.begin(self.gate.drop(ticket, job.waited_on))
             return True
         try:
             return await self._ask(job, run, call, limits)
         except asyncio.CancelledError:
             if not run.settled:
-                await self.background.finish(self._put_back(job.job_id, run.score))
+                await self.background.finish(self._put_back(job, run.score))
             raise
 
     def _call_of(self, job: FetchedJob) -> JobCall | None:
@@ -115,7 +115,8 @@ class Admission:
             run.refusal = error  # as the call itself would fail
             return True
         if job.aborted and self.allows_aborts:
-            self.background.begin(self.gate.drop(ticket, function=view.function_name))
+            dropped = self.gate.drop(ticket, job.waited_on, function=view.function_name)
+            self.background.begin(dropped)
             return True  # arq records it as aborted
         now = time.monotonic()
         if now < self._ask_again_at:
@@ -136,6 +137,7 @@ class Admission:
             parked.payload(),
             order=None if again else run.score * 1000,
             label=f"{job.job_id}:{call.name}",
+            keys=job.waited_on,
         )
         loop = asyncio.get_running_loop()
         try:
@@ -162,7 +164,7 @@ class Admission:
         if isinstance(outcome, Held):
             # Another delivery of it runs: it comes again when that lease may have ended.
             seconds = (outcome.expires_in or RETRY_STORE_AFTER) + jitter.uniform(0.05, 0.1)
-            await self._put_back(job.job_id, parked_for(seconds))
+            await self._put_back(job, parked_for(seconds))
             return False
         run.lease = outcome
         run.on_begin = lambda: self.gate.confirm(outcome)
@@ -182,7 +184,7 @@ class Admission:
             life = least if 0 <= job.life < least else None
         elif job.life >= 0:  # the worker finds in time that it expired
             seconds = min(seconds, job.life / 1000)
-        await self._put_back(job.job_id, parked_for(seconds), life)
+        await self._put_back(job, parked_for(seconds), life, waiting.keys)
         self.gate.confirm(waiting)
         try:
             granted = await self.gate.handed_over(waiting)
@@ -193,9 +195,15 @@ class Admission:
 
     async def _wait_for_store(self, job: FetchedJob) -> None:
         seconds = RETRY_STORE_AFTER * jitter.uniform(1.0, 1.5)
-        await self._put_back(job.job_id, parked_for(seconds))
+        await self._put_back(job, parked_for(seconds))
 
-    async def _put_back(self, job_id: str, score: float, life: int | None = None) -> None:
+    async def _put_back(
+        self,
+        job: FetchedJob,
+        score: float,
+        life: int | None = None,
+        waits_on: tuple[str, ...] = (),
+    ) -> None:
         """Put a job back; tries again for some seconds while arq's Redis is away.
 
         Raises:
@@ -203,7 +211,7 @@ class Admission:
         """
         for left in reversed(range(_TRIES_TO_PUT_BACK)):
             try:
-                await self.queue.put_back(job_id, score, life)
+                await self.queue.put_back(job.job_id, score, life, waits_on or job.waited_on)
             except (RedisError, OSError):
                 if not left:
                     raise

@@ -91,7 +91,7 @@ class JobFetcher:
                         self._start(each)
                         started += 1
                     else:  # a signal came in between
-                        await self.queue.put_back(each.job_id, each.score)
+                        await self._put_back(each)
             return found
         finally:
             self.jobs.release(len(jobs) - started)
@@ -99,12 +99,15 @@ class JobFetcher:
     def _start(self, job: FetchedJob) -> None:
         def ended(unstarted: bool) -> None:
             if unstarted:  # a job that took its first step ends without a CancelledError
-                self.background.begin(self.queue.put_back(job.job_id, job.score))
+                self.background.begin(self._put_back(job))
             self.jobs.release(1)
             self.on_job_left()
             self.fetch_more()
 
         self.jobs.start(job.job_id, self.run(job), ended)
+
+    async def _put_back(self, job: FetchedJob) -> None:
+        await self.queue.put_back(job.job_id, job.score, waits_on=job.waited_on)
 
     def fetch_more(self) -> None:
         """Start jobs that were due when no slot was free; arq itself does so at its next poll."""
