@@ -24,6 +24,7 @@ class CompletionMarkers:
 
     def __init__(self, store: SyncStore, name: str, seconds: float) -> None:
         self._markers = ExpiringSet(store, f"{name}:over", seconds)
+        self.are_kept = seconds > 0
 
     def set(self, ticket: str) -> None:
         """Note that an attempt has finished."""

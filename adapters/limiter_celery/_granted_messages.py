@@ -6,7 +6,6 @@ A task may have other limits by now, or none, and a message may be there only fo
 from __future__ import annotations
 
 import uuid
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,13 +70,15 @@ class GrantedMessages:
         keys = tuple(map(str, headers.get(KEYS) or ()))
         for name in HEADERS:  # else a retry would have them
             headers.pop(name, None)
+        try:
+            is_copy = self._is_copy(message, ticket, publication)
+        except StoreError:
+            is_copy = False
         # Of a copy, too: the process that took the first one may have been killed before it did so.
         self.scheduler.call_soon(lambda: self._drop(ticket, keys, task))
-        with suppress(StoreError):
-            if self._is_copy(message, ticket, publication):
-                message.ack()
-                return False
-        return True
+        if is_copy:
+            message.ack()
+        return not is_copy
 
     def _is_copy(self, message: Any, ticket: str, publication: str | None) -> bool:
         """Whether another message of a task that has no limits runs, or has run.

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from limiter_celery._completion_markers import CompletionMarkers
 from limiter_celery._revocations import Stamps, have_in_common, stamps_of
 from limiter_core.errors import StoreError
 from limiter_core.jobs import Job, SyncJobGate, Waiting, timeout_error
-from limiter_core.requests import Mode, Queued, Request
+from limiter_core.requests import Answer, Mode, Queued, Refusal, Refused, Request
 from limiter_core.store import SyncStore
 
 _MOST = 50_000
@@ -45,6 +46,7 @@ class ParkedTasks:
     Args:
         store: where the tickets are.
         gate: what drops a ticket.
+        markers: of the tasks that have finished.
         call_later: calls a function after so many seconds.
         on_removed: called with the ticket, the payload and the reason of each that was taken out.
     """
@@ -53,11 +55,13 @@ class ParkedTasks:
         self,
         store: SyncStore,
         gate: SyncJobGate,
+        markers: CompletionMarkers,
         call_later: Callable[[float, Callable[[], object]], object],
         on_removed: Callable[[str, bytes, str], object],
     ) -> None:
         self._store = store
         self._gate = gate
+        self._markers = markers
         self._call_later = call_later
         self._on_removed = on_removed
         self._lock = threading.Lock()
@@ -102,29 +106,46 @@ class ParkedTasks:
                 self._remove(ticket, parked, "revoked")
 
     def _remove_later(
-        self, ticket: str, parked: _Parked, seconds: float, reason: str | Exception
+        self,
+        ticket: str,
+        parked: _Parked,
+        seconds: float,
+        reason: str | Exception,
+        *,
+        was_asked: bool = False,
     ) -> None:
-        self._call_later(seconds, lambda: self._remove(ticket, parked, reason))
+        self._call_later(seconds, lambda: self._remove(ticket, parked, reason, was_asked=was_asked))
 
-    def _remove(self, ticket: str, parked: _Parked, reason: str | Exception) -> None:
+    def _remove(
+        self, ticket: str, parked: _Parked, reason: str | Exception, *, was_asked: bool = False
+    ) -> None:
         with self._lock:
             # A task may be sent again under its id: only the waiting that was meant ends.
             if self._parked.get(ticket) is not parked:
                 return
         keys = tuple(demand.key for demand in parked.request.demands)
         error = reason if isinstance(reason, Exception) else None
+        is_removed = False
         try:
             # Only while it waits. A delivery that claims its slot checks by itself that it may run.
-            where = self._store.acquire(parked.request._replace(mode=Mode.LOOK))
-            is_removed = isinstance(where, Queued) and self._gate.drop(
-                ticket, keys, error=error, function=parked.task
-            )
+            where: Answer | None = self._look(parked)
+            if isinstance(where, Queued):
+                was_asked = True
+                is_removed = self._gate.drop(ticket, keys, error=error, function=parked.task)
+                where = None if is_removed else self._look(parked)
+            if was_asked and not is_removed and _is_unknown(where):
+                # It is gone, and the reply that says so may have been lost: no other worker knows
+                # of it then. If it has begun meanwhile, it has a marker.
+                is_removed = self._markers.are_kept and self._markers.age(ticket) is None
         except StoreError:
-            self._remove_later(ticket, parked, _RETRY_AFTER, reason)
+            self._remove_later(ticket, parked, _RETRY_AFTER, reason, was_asked=was_asked)
             return
         self.forget(ticket)
         if is_removed:
             self._on_removed(ticket, parked.payload, str(reason))
+
+    def _look(self, parked: _Parked) -> Answer:
+        return self._store.acquire(parked.request._replace(mode=Mode.LOOK))
 
     def _forget(self, ticket: str) -> None:
         parked = self._parked.pop(ticket, None)
@@ -133,3 +154,7 @@ class ParkedTasks:
             tickets.discard(ticket)
             if not tickets:
                 del self._tickets_of[parked.task_id]
+
+
+def _is_unknown(answer: Answer | None) -> bool:
+    return isinstance(answer, Refused) and answer.reason is Refusal.UNKNOWN

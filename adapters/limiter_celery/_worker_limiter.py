@@ -110,7 +110,9 @@ class WorkerLimiter:
             gate=gate,
             scheduler=scheduler,
         )
-        parked_tasks = ParkedTasks(face, gate, store_scheduler.call_later, refusals.report_later)
+        parked_tasks = ParkedTasks(
+            face, gate, markers, store_scheduler.call_later, refusals.report_later
+        )
         self._publisher = Publisher(app, scheduler, gate)
         self._dispatcher = Dispatcher(
             consumer=consumer,

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ._worker_processes import MakeWorkers
+from ._worker_processes import LONG, MakeWorkers
 
 
 @pytest.mark.parametrize("task", ["by_user", "late"])
@@ -48,3 +48,20 @@ def test_the_end_of_a_task_is_reported_once_it_can_be(
     shop.until_ready(expired)
     assert expired.state == "REVOKED"
     shop.until_ended(holder)
+
+
+@pytest.mark.parametrize("faults", ["lose_withdrawal", "resend_withdrawal"])
+def test_the_end_of_a_task_is_reported_though_it_is_not_known_who_removed_it(
+    make_workers: MakeWorkers, faults: str
+) -> None:
+    shop = make_workers(faults=faults)
+    shop.start()
+    holder = shop.send("by_user", "eve", LONG)
+    shop.until_began(holder)
+    expired = shop.send("by_user", "eve", expires=0.3)
+    shop.until_ready(expired)
+    assert expired.state == "REVOKED"
+    assert shop.limiter.inspect("user=eve").waiting == 0
+    shop.let_end(holder)
+    shop.until_ended(holder)
+    assert shop.revoked() == [(expired.id, True)]

@@ -107,6 +107,7 @@ class Parts:
         self.parked_tasks = ParkedTasks(
             self.tickets,
             self.gate,
+            self.markers,
             self.scheduler.call_later,
             lambda *given: self.removed.append(given),
         )

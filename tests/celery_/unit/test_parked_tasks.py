@@ -10,24 +10,27 @@ from typing import Any
 import pytest
 
 from limiter_celery import ConcurrencyLimit
+from limiter_celery._completion_markers import CompletionMarkers
 from limiter_celery._parked_tasks import ParkedTasks
+from limiter_core import StoreUnavailable
 from limiter_core.arguments import ArgumentView
 from limiter_core.jobs import Job, SyncJobGate, Waiting
 from limiter_core.store import SyncStore
 
-from ._parts import Parts
+from ._parts import NAME, Parts
 
 
 class Line:
     """Tasks that wait for one slot, and what was due or removed."""
 
-    def __init__(self, gate: SyncJobGate, tickets: SyncStore) -> None:
+    def __init__(self, gate: SyncJobGate, tickets: SyncStore, markers: CompletionMarkers) -> None:
         self.gate = gate
         self.due: list[tuple[float, Callable[[], object]]] = []
         self.removed: list[tuple[str, str]] = []
         self.parked = ParkedTasks(
             tickets,
             gate,
+            markers,
             lambda seconds, function: self.due.append((seconds, function)),
             lambda ticket, _, reason: self.removed.append((ticket, reason)),
         )
@@ -48,7 +51,7 @@ class Line:
 
 @pytest.fixture
 def line(parts: Parts) -> Line:
-    return Line(parts.gate, parts.tickets)
+    return Line(parts.gate, parts.tickets, parts.markers)
 
 
 def test_revoked_tasks_leave_whichever_attempt_waits(line: Line) -> None:
@@ -107,4 +110,30 @@ def test_a_time_that_a_task_was_given_is_not_that_of_the_next_of_its_id(line: Li
     of_the_second()
     reason = "timed out waiting for 'user=eve': 1 of 1 slots in use"
     assert line.removed == [("one", reason)]
+    holder.release()
+
+
+@pytest.mark.parametrize(("kept", "ran", "removed"), [(1, 0, 1), (1, 1, 0), (0, 0, 0)])
+def test_a_task_that_is_gone_is_reported_unless_it_may_have_run(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, kept: int, ran: int, removed: int
+) -> None:
+    """The reply to its withdrawal was lost; without markers nobody knows whether it ran."""
+    markers = CompletionMarkers(parts.tickets, NAME, 60.0 * kept)
+    line = Line(parts.gate, parts.tickets, markers)
+    holder = line.ask("holder")
+    line.ask("one")
+    drop = parts.gate.drop
+
+    def lose_reply(*given: Any, **named: Any) -> bool:
+        drop(*given, **named)
+        monkeypatch.undo()
+        raise StoreUnavailable("its reply was lost")
+
+    monkeypatch.setattr(parts.gate, "drop", lose_reply)
+    line.parked.revoke({"one"})
+    if ran:
+        markers.set("one")
+    ((_, again),) = line.due
+    again()
+    assert line.removed == [("one", "revoked")] * removed
     holder.release()

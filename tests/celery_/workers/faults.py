@@ -127,6 +127,23 @@ def lose_learning() -> None:
     lose_replies(Revocations, "load", lambda number: number == 1, before=True)
 
 
+def lose_withdrawal() -> None:
+    """The first task that is to wait no longer is withdrawn, and the reply lost."""
+    lose_replies(SyncRedisStore, "withdraw", lambda number: number == 1)
+
+
+def resend_withdrawal() -> None:
+    """The reply to the first withdrawal is lost, and the store sends it again."""
+    withdraw = SyncRedisStore.withdraw
+
+    def twice(*given: Any) -> bool:
+        SyncRedisStore.withdraw = withdraw
+        withdraw(*given)
+        return withdraw(*given)
+
+    SyncRedisStore.withdraw = twice
+
+
 def unreported_deaths() -> None:
     """The pool of processes notices children that end only when it is told to look."""
     AsynPool._event_process_exit = lambda *_: None
@@ -138,6 +155,8 @@ LOSSES = {
     "lose_look": lose_look,
     "lose_end": lose_end,
     "lose_learning": lose_learning,
+    "lose_withdrawal": lose_withdrawal,
+    "resend_withdrawal": resend_withdrawal,
     "unreported_deaths": unreported_deaths,
 }
 
