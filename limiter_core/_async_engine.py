@@ -19,7 +19,7 @@ from limiter_core._long_waits import look
 from limiter_core._loop_ticker import TICK, LoopTickers
 from limiter_core._observed_call import ObservedCall
 from limiter_core._observers import Observer, of_process, release_later
-from limiter_core._patience import patience
+from limiter_core._patience import patience, without_frames
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -36,7 +36,7 @@ from limiter_core.errors import StoreError, StoreUnavailable, WaitTimeout
 from limiter_core.lease import Lease
 from limiter_core.limits import ConcurrencyLimit
 from limiter_core.requests import Answer, Demand, Granted, Mode, Queued
-from limiter_core.store import Store
+from limiter_core.store import Store, SyncStore
 
 RELEASE_PATIENCE = 5.0
 """Seconds that a release may take, shielded from cancellation; then the lease ends by itself."""
@@ -79,31 +79,10 @@ class AsyncEngine(Engine):
         client: Client | None = None,
     ) -> Coroutine[Any, Any, AsyncCall]:
         """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
+        observed = None
         if of_process.observers.registered or self.registrations or logger.isEnabledFor(DEBUG):
-            return self._take_observed(limits, arguments, timeout, mode, client)
-        return self._take(limits, arguments, timeout, mode, client)
-
-    async def _take_observed(
-        self,
-        limits: Limits,
-        arguments: Arguments,
-        timeout: float | None,
-        mode: Mode,
-        client: Client | None,
-    ) -> AsyncCall:
-        observed = self.observed_call(limits, arguments, self.face.now)
-        call: AsyncCall | None = None
-        try:
-            call = await self._take(limits, arguments, timeout, mode, client, observed=observed)
-            if observed is not None:
-                observed.begun(call)
-            return call  # noqa: TRY300  (an exception may be thrown in here, too)
-        except BaseException as error:
-            if call is not None:
-                self.abandon(call)
-            if observed is not None:
-                observed.ended(error)
-            raise
+            observed = self.observed_call(limits, arguments, self.face.now)
+        return self._take(limits, arguments, timeout, mode, client, observed=observed)
 
     async def _take(
         self,
@@ -111,66 +90,65 @@ class AsyncEngine(Engine):
         arguments: Arguments,
         timeout: float | None,
         mode: Mode,
-        client: Client | None = None,
+        client: Client | None,
         *,
-        observed: ObservedCall | None = None,
+        observed: ObservedCall | None,
     ) -> AsyncCall:
-        if self.closed:
-            self.check_open()
-        demands: tuple[Demand, ...]
-        if (
-            type(limits) is ConcurrencyLimit
-            and timeout is None
-            and (fixed := limits.fixed) is not None
-        ):
-            demands, terms = (fixed_demand(fixed, arguments),), fixed.terms
-        else:
-            demands = await run_async(demands_of(check_limits(limits), view_of(arguments)))
-            terms = terms_of(limits, timeout)
-        call = new_call(terms, self.face.now)
-        request = self.prepare(call, demands, terms, mode)
-        if observed is not None:
-            call.observed = observed
-            observed.describe(request)
-        around = self.calls_around(call) if self._holding else ()
-        held_already = demands_held_already(request, around) if around and mode is Mode.WAIT else ()
-        answer: Answer | StoreUnavailable
         try:
+            if self.closed:
+                self.check_open()
+            demands: tuple[Demand, ...]
+            if (
+                type(limits) is ConcurrencyLimit
+                and timeout is None
+                and (fixed := limits.fixed) is not None
+            ):
+                demands, terms = (fixed_demand(fixed, arguments),), fixed.terms
+            else:
+                demands = await run_async(demands_of(check_limits(limits), view_of(arguments)))
+                terms = terms_of(limits, timeout)
+            call = new_call(terms, self.face.now)
+            request = self.prepare(call, demands, terms, mode)
+            if observed is not None:
+                call.observed = observed
+                observed.describe(request)
+            around = self.calls_around(call) if self._holding else ()
+            held_already = (
+                demands_held_already(request, around) if around and mode is Mode.WAIT else ()
+            )
+            answer: Answer | StoreUnavailable
             try:
-                if held_already:
-                    answer = await self._ask_without_effects(call, held_already)
-                elif self._direct is not None:
-                    answer = self._direct.acquire(request)
-                    if isinstance(answer, Granted):
-                        call.grant(answer)
-                        self.until_measured -= 1
-                        if self.until_measured <= 0:
-                            call.granted_at = call.now()
-                else:
-                    answer = await self._ask(call)
-                if not isinstance(answer, Granted) or (call.ends_at and call.came_late()):
-                    await self._wait(call, answer, request.deadline, around, client)
-                # A process that stood still reads of a grant when its lease is over.
-                if call.loss is not None or (call.ends_at is not None and call.is_lost()):
-                    raise call.loss_error()
-                return call  # noqa: TRY300  (an exception may be thrown in here, too)
-            except (StoreError, WaitTimeout) as error:
-                if not is_in_doubt(error):
+                try:
+                    if held_already:
+                        answer = await self._ask_without_effects(call, held_already)
+                    elif self._direct is not None:
+                        answer = self._ask_directly(self._direct, call)
+                    else:
+                        answer = await self._ask(call)
+                    if not isinstance(answer, Granted) or (call.ends_at and call.came_late()):
+                        await self._wait(call, answer, request.deadline, around, client)
+                    # A process that stood still reads of a grant when its lease is over.
+                    if call.loss is not None or (call.ends_at is not None and call.is_lost()):
+                        raise call.loss_error()
+                except (StoreError, WaitTimeout) as error:
+                    if not is_in_doubt(error):
+                        await self.release_call(call)
+                        raise
+                    if not self.admits_in_doubt(call, error):
+                        raise
+                except BaseException:
                     await self.release_call(call)
                     raise
-                # A grant that was not received is released in the background.
-                self._abandon(call.id, call.keys, call.request.claimant)
-                call.settle()
-                if not self.admits(error, call.keys[0]):
-                    raise
-                self.waiting.discard(call)
-                return call
+                if observed is not None:
+                    observed.begun(call)
+                return call  # noqa: TRY300  (an exception may be thrown in here, too)
             except BaseException:
-                await self.release_call(call)
+                self.abandon(call)
+                self.waiting.discard(call)
                 raise
-        except BaseException:
-            self.abandon(call)
-            self.waiting.discard(call)
+        except BaseException as error:
+            if observed is not None:
+                observed.ended(error)
             raise
 
     async def lease(
@@ -250,6 +228,15 @@ class AsyncEngine(Engine):
             check_self_deadlock(demand, held, state)
         return await self._ask(call)
 
+    def _ask_directly(self, store: SyncStore, call: AsyncCall) -> Answer:
+        answer = store.acquire(call.request)
+        if isinstance(answer, Granted):
+            call.grant(answer)
+            self.until_measured -= 1
+            if self.until_measured <= 0:
+                call.granted_at = call.now()
+        return answer
+
     async def _ask(self, call: AsyncCall) -> Answer | StoreUnavailable:
         call.clear_news()
         if call.order is not None:  # keep the place in line, whatever happened to the ticket
@@ -262,7 +249,7 @@ class AsyncEngine(Engine):
                 raise
             if call.request.mode is Mode.WAIT and not call.is_late():
                 self.outage.began(error, call.keys[0])
-            return error
+            return without_frames(error)
         if self.outage.since is not None:
             self.outage.over(call.keys[0])
         if isinstance(answer, Granted):

@@ -67,6 +67,8 @@ class Engine:
 
     let_expire: Callable[[str, str], None]
     """Has a lease renewed no more."""
+    _abandon: Callable[[str, tuple[str, ...], str], None]
+    """Releases in the background, and waits for nothing."""
 
     def __init__(
         self,
@@ -328,6 +330,16 @@ class Engine:
         self.outage.began(error, key)
         logger.warning("admitted a call without a slot: %s", error)
         return True
+
+    def admits_in_doubt(self, call: Call, error: LimiterError) -> bool:
+        """Whether a call runs without a slot that the store may have given it, or not."""
+        # A grant that was not received is released in the background.
+        self._abandon(call.id, call.keys, call.request.claimant)
+        call.settle()
+        admitted = self.admits(error, call.keys[0])
+        if admitted:
+            self.waiting.discard(call)
+        return admitted
 
     def forget_parent(self) -> None:
         """Forget what the parent holds, in a process made by `fork`."""

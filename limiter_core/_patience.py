@@ -67,6 +67,19 @@ def patience(
     raise refusal_error(answer, call.demands, advice, call.now())
 
 
+def without_frames(error: StoreUnavailable) -> StoreUnavailable:
+    """Return an error that is kept while its call waits on, without the frames that raised it.
+
+    They refer to those of the call, which keep the error: with a cycle, the task that made the call
+    would stay after its end, until the garbage collector runs.
+    """
+    each: BaseException | None = error
+    while each is not None and each.__traceback__ is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
+
+
 def self_deadlock(key: str, why: str) -> ConfigurationError:
     return ConfigurationError(
         f"this task would wait for itself: {why} of {key!r}. Release that lease first, take both "

@@ -16,9 +16,8 @@ from limiter_core._engine import (
 )
 from limiter_core._held_calls import check_self_deadlock, check_until, demands_held_already
 from limiter_core._long_waits import look_now
-from limiter_core._observed_call import ObservedCall
 from limiter_core._observers import Observer, of_process, release_later
-from limiter_core._patience import patience
+from limiter_core._patience import patience, without_frames
 from limiter_core._prepare import (
     Arguments,
     Limits,
@@ -70,84 +69,60 @@ class SyncEngine(Engine):
         self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
     ) -> SyncCall:
         """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
+        observed = None
         if of_process.observers.registered or self.registrations or logger.isEnabledFor(DEBUG):
-            return self._take_observed(limits, arguments, timeout, mode)
-        return self._take(limits, arguments, timeout, mode)
-
-    def _take_observed(
-        self, limits: Limits, arguments: Arguments, timeout: float | None, mode: Mode
-    ) -> SyncCall:
-        observed = self.observed_call(limits, arguments, self.face.now)
-        call: SyncCall | None = None
+            observed = self.observed_call(limits, arguments, self.face.now)
         try:
-            call = self._take(limits, arguments, timeout, mode, observed)
+            if self.closed:
+                self.check_open()
+            demands: tuple[Demand, ...]
+            if (
+                type(limits) is ConcurrencyLimit
+                and timeout is None
+                and (fixed := limits.fixed) is not None
+            ):
+                demands, terms = (fixed_demand(fixed, arguments),), fixed.terms
+            else:
+                demands = run_now(demands_of(check_limits(limits), view_of(arguments)))
+                terms = terms_of(limits, timeout)
+            call = SyncCall(terms, self.face.now)
+            request = self.prepare(call, demands, terms, mode)
             if observed is not None:
-                observed.begun(call)
-            return call  # noqa: TRY300  (an exception may be thrown in here, too)
-        except BaseException as error:
-            if call is not None:
+                call.observed = observed
+                observed.describe(request)
+            around = self.calls_around(call) if self._holding else ()
+            held_already: Sequence[tuple[Demand, int]] = ()
+            if around and mode is Mode.WAIT:
+                held_already = demands_held_already(request, around)
+            deadline = request.deadline
+            try:
+                try:
+                    answer = (
+                        self._ask_without_effects(call, held_already)
+                        if held_already
+                        else self._ask(call)
+                    )
+                    if not isinstance(answer, Granted) or (call.ends_at and call.came_late()):
+                        self._wait(call, answer, deadline, around)
+                    # A process that stood still reads of a grant when its lease is over.
+                    if call.loss is not None or (call.ends_at is not None and call.is_lost()):
+                        raise call.loss_error()
+                except LimiterError as error:
+                    if not is_in_doubt(error):
+                        self.release_call(call)
+                        raise
+                    if not self.admits_in_doubt(call, error):
+                        raise
+                if observed is not None:
+                    observed.begun(call)
+                return call  # noqa: TRY300  (an exception may be thrown in here, too)
+            except BaseException:
                 self.abandon(call)
+                self.waiting.discard(call)
+                raise
+        except BaseException as error:
             if observed is not None:
                 observed.ended(error)
-            raise
-
-    def _take(
-        self,
-        limits: Limits,
-        arguments: Arguments,
-        timeout: float | None,
-        mode: Mode,
-        observed: ObservedCall | None = None,
-    ) -> SyncCall:
-        if self.closed:
-            self.check_open()
-        demands: tuple[Demand, ...]
-        if (
-            type(limits) is ConcurrencyLimit
-            and timeout is None
-            and (fixed := limits.fixed) is not None
-        ):
-            demands, terms = (fixed_demand(fixed, arguments),), fixed.terms
-        else:
-            demands = run_now(demands_of(check_limits(limits), view_of(arguments)))
-            terms = terms_of(limits, timeout)
-        call = SyncCall(terms, self.face.now)
-        request = self.prepare(call, demands, terms, mode)
-        if observed is not None:
-            call.observed = observed
-            observed.describe(request)
-        around = self.calls_around(call) if self._holding else ()
-        held_already: Sequence[tuple[Demand, int]] = ()
-        if around and mode is Mode.WAIT:
-            held_already = demands_held_already(request, around)
-        deadline = request.deadline
-        try:
-            try:
-                answer = (
-                    self._ask_without_effects(call, held_already)
-                    if held_already
-                    else self._ask(call)
-                )
-                if not isinstance(answer, Granted) or (call.ends_at and call.came_late()):
-                    self._wait(call, answer, deadline, around)
-                # A process that stood still reads of a grant when its lease is over.
-                if call.loss is not None or (call.ends_at is not None and call.is_lost()):
-                    raise call.loss_error()
-                return call  # noqa: TRY300  (an exception may be thrown in here, too)
-            except LimiterError as error:
-                if not is_in_doubt(error):
-                    self.release_call(call)
-                    raise
-                # A grant that was not received is released in the background.
-                self._abandon(call.id, call.keys, call.request.claimant)
-                call.settle()
-                if not self.admits(error, call.keys[0]):
-                    raise
-                self.waiting.discard(call)
-                return call
-        except BaseException:
-            self.abandon(call)
-            self.waiting.discard(call)
             raise
 
     def lease(
@@ -228,7 +203,7 @@ class SyncEngine(Engine):
                 raise
             if call.request.mode is Mode.WAIT and not call.is_late():
                 self.outage.began(error, call.keys[0])
-            return error
+            return without_frames(error)
         if self.outage.since is not None:
             self.outage.over(call.keys[0])
         if isinstance(answer, Granted):

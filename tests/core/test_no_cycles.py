@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
 import limiter_core
-from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, SyncLimiter
+from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter, StoreUnavailable, SyncLimiter
 from limiter_core._call import Call
 from limiter_memory import MemoryStore
+
+from ._stores import RemoteStore
 
 ONE = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1)
 
@@ -69,9 +73,49 @@ def test_of_a_task(
     asyncio.run(main())
 
 
+class _AwayOnce(RemoteStore):
+    """A store that is away for the first operation, and for that alone."""
+
+    was_away = False
+
+    def check(self) -> None:
+        if not self.was_away:
+            self.was_away = True
+            raise StoreUnavailable("away") from OSError("connection refused")
+
+
+def test_of_a_task_whose_call_met_an_outage(
+    left_over: Callable[[], list[Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error refers to the call by its traceback: the call keeps it no longer than it must."""
+    caplog.set_level(logging.CRITICAL, "limiter")  # pytest keeps what is logged, and so the error
+
+    async def main() -> None:
+        limiter = Limiter(_AwayOnce())
+        task = asyncio.create_task(hold(limiter))
+        its = weakref.ref(task)
+        await task
+        del task
+        await asyncio.sleep(0)
+        assert its() is None
+        assert left_over() == []
+
+    asyncio.run(main())
+
+
 def test_of_a_thread(left_over: Callable[[], list[Any]]) -> None:
     limiter = SyncLimiter(MemoryStore())
     with limiter.hold(ONE, {}):
         pass
     limiter.acquire(ONE, {}).release()
+    assert left_over() == []
+
+
+def test_of_a_thread_whose_call_met_an_outage(
+    left_over: Callable[[], list[Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "limiter")
+    limiter = SyncLimiter(_AwayOnce())
+    with limiter.hold(ONE, {}):
+        pass
     assert left_over() == []
