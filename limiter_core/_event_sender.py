@@ -25,13 +25,16 @@ from limiter_core.tracing import Headers, in_trace_of
 class EventSender:
     """Sends the events of a call; `ObservedCall` sets its attributes, as each call pays for it."""
 
+    # A dictionary only for what few calls have: there, of two threads, the same is made by both.
+    __slots__ = ("__dict__", "_forks", "_headers", "_late", "_observers", "_pending")
+
     _observers: ObserverSet
     _headers: Headers | None
     """Those of a job's message: its events are sent in the trace that they have."""
     _forks: int
     """`of_process.forks` when the call was made."""
-    _pending: deque[Event] | None = None
-    _late: deque[None] | None = None
+    _pending: deque[Event] | None
+    _late: deque[None] | None
     """As many as there are events that are sent in the background: others follow them there."""
 
     def _claim(self, token: list[None]) -> bool:
@@ -49,7 +52,8 @@ class EventSender:
 
     def _report(self, event: Event, later: Callable[[Callable[[], object]], object] | None) -> None:
         """Send what a store has reported, now or later, before the end that follows it."""
-        self.__dict__.setdefault("_pending", deque()).append(event)
+        self._pending = pending = self.__dict__.setdefault("pending", deque())
+        pending.append(event)
         if later is None:
             self._flush()
         else:
@@ -72,7 +76,7 @@ class EventSender:
     def _send_to(self, observers: Sequence[Registration], event: Event) -> None:
         """Send an event, and never before an earlier one of the same call."""
         if self._late or must_be_sent_later():
-            late: deque[None] = self.__dict__.setdefault("_late", deque())
+            self._late = late = self.__dict__.setdefault("late", deque())
             late.append(None)
             notify_later(partial(self._send_late, late, observers, event))
         else:

@@ -61,15 +61,27 @@ class ObservedCall(EventSender):
         headers: those of the job's message: its events are sent in the trace that they have.
     """
 
-    # Defaults of the class: most calls need only a few of them, and setting each would cost.
-    _demands: tuple[Demand, ...] = ()
-    _fields: dict[str, Any] | None = None
-    _waits: Waits = ()
-    _names: tuple[str, ...] = ()
-    _began: float | None = None
-    _queued: events.Queued | None = None
+    __slots__ = (
+        "_adapter",
+        "_began",
+        "_demands",
+        "_end",
+        "_fields",
+        "_function",
+        "_granted_at",
+        "_id",
+        "_is_job",
+        "_label",
+        "_limits",
+        "_names",
+        "_now",
+        "_outcome",
+        "_queued",
+        "_waits",
+    )
+
+    _queued: events.Queued | None
     """Of a call that waits, so that the event is collected with it: see `Queued`."""
-    _granted_at: float | None = None
     _end: list[None]
     _id: str
     _label: str
@@ -94,12 +106,23 @@ class ObservedCall(EventSender):
         self._limits = limits
         self._is_job = is_job
         self._outcome = [None]
+        self._demands: tuple[Demand, ...] = ()
+        self._fields: dict[str, Any] | None = None
+        self._waits: Waits = ()
+        self._names: tuple[str, ...] = ()
+        self._began: float | None = None
+        self._queued = self._pending = self._late = None
+        self._granted_at: float | None = None
 
     def describe(self, request: Request) -> None:
         """Note the request, once it is known; not itself, since it refers to the call."""
         self._id = request.id
         self._label = request.label
-        self._demands = request.demands
+        demands = self._demands = request.demands
+        if len(demands) == 1:
+            self._names = counted_names(demands[0].name)
+        else:
+            self._names = tuple(counted_name(demand.name) for demand in demands)
 
     def describe_ticket(self, ticket: str, limits: Sequence[tuple[str, str]]) -> None:
         """Note what is known of a job that waited, and was not delivered in this process.
@@ -136,7 +159,7 @@ class ObservedCall(EventSender):
         costs = tuple(demand.cost for demand in demands)
         fields = self._fields = {
             "id": self._id,
-            "names": self._names or self._name(),
+            "names": self._names,
             "keys": tuple(demand.key for demand in demands),
             "function": self._function,
             "cost": max(costs),
@@ -146,16 +169,6 @@ class ObservedCall(EventSender):
             "label": split_label(self._label)[0],
         }
         return fields
-
-    def _name(self) -> tuple[str, ...]:
-        demands = self._demands
-        names: tuple[str, ...]
-        if len(demands) == 1:
-            names = counted_names(demands[0].name)
-        else:
-            names = tuple(counted_name(demand.name) for demand in demands)
-        self._names = names
-        return names
 
     def note_wait(self, seconds: float) -> None:
         """Note for how long a job waited before this delivery of it."""
@@ -185,7 +198,7 @@ class ObservedCall(EventSender):
 
     def _count_wait(self, key: str) -> None:
         """Have counters count that it waits for a key."""
-        names = self._names or self._name()
+        names = self._names
         name = names[0]
         if len(names) > 1:
             keys = [demand.key for demand in self._demands]
@@ -225,28 +238,30 @@ class ObservedCall(EventSender):
         if call.granted is None:
             self._send(events.AdmittedWithoutStore(**self._common(), waited=self.waited))
             return
-        granted_at = self._now()
-        self._end = [None]
-        counters: Sequence[Registration] = ()
+        counters: Sequence[Registration]
         observers: Sequence[Registration]
         if self._began is None and not call.waited:
             counters, observers = self._observers.counters, self._observers.others
         elif waits:
             counters, observers = self._observers_of_wait()
         else:
-            observers = self._observers.registered
+            counters, observers = (), self._observers.registered
+        granted_at = self._now()
+        self._end = [None]
         try:
             if counters:
-                count_grant(counters, self._names or self._name(), self._adapter)
+                count_grant(counters, self._names, self._adapter)
             if observers:
                 self._send_to(observers, events.Granted(**self._common(), waited=call.waited))
         finally:  # whatever interrupted an observer, the end is to follow
             self._granted_at = granted_at
-            if self._began is not None and not self._late:
+            if self._queued is not None and not self._late:
                 self._queued = None
-        loss = call.loss
-        if loss is None:
-            return
+        if call.loss is not None:
+            self._lost_before(call.loss)
+
+    def _lost_before(self, loss: Loss) -> None:
+        """Send a loss that came before the grant was sent."""
         if loss is Loss.PREEMPTED:
             self.preempted(None)
         else:
@@ -278,7 +293,7 @@ class ObservedCall(EventSender):
         Args:
             later: has a function called where an observer may be called; None: that is here.
         """
-        if self._granted_at is not None and self._end and self._claim(self._once("_preempted")):
+        if self._granted_at is not None and self._end and self._claim(self._once("preempted")):
             self._report(events.Preempted(**self._common()), later)
 
     def lost(
@@ -309,7 +324,7 @@ class ObservedCall(EventSender):
                 held = 0.0
             observers = self._observers
             if observers.counters:
-                names = self._names or self._name()
+                names = self._names
                 if is_collecting():  # it may have interrupted code with a lock that a counter takes
                     count = partial(count_release, observers.counters, names, self._adapter, held)
                     notify_later(count)
