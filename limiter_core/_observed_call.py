@@ -15,8 +15,6 @@ from limiter_core._observers import (
     Registration,
     Waits,
     begin_waits,
-    count_grant,
-    count_release,
     end_waits,
     of_process,
 )
@@ -249,8 +247,8 @@ class ObservedCall(EventSender):
         granted_at = self._now()
         self._end = [None]
         try:
-            if counters:
-                count_grant(counters, self._names, self._adapter)
+            for each in counters:
+                each.count_grant(self._names, self._adapter)
             if observers:
                 self._send_to(observers, events.Granted(**self._common(), waited=call.waited))
         finally:  # whatever interrupted an observer, the end is to follow
@@ -323,13 +321,11 @@ class ObservedCall(EventSender):
             if held < 0.0:  # noqa: PLR1730  (`max` takes ten times as long)
                 held = 0.0
             observers = self._observers
-            if observers.counters:
-                names = self._names
+            for each in observers.counters:
                 if is_collecting():  # it may have interrupted code with a lock that a counter takes
-                    count = partial(count_release, observers.counters, names, self._adapter, held)
-                    notify_later(count)
+                    notify_later(partial(each.count_release, self._names, self._adapter, held))
                 else:
-                    count_release(observers.counters, names, self._adapter, held)
+                    each.count_release(self._names, self._adapter, held)
             if observers.others:
                 end = events.Released(**self._common(), held=held)
                 self._send_to(observers.others, end)

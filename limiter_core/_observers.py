@@ -108,6 +108,24 @@ class Registration:
         except Exception:  # noqa: BLE001  (an observer's; it is logged)
             self.log_failure(event)
 
+    def count_grant(self, names: tuple[str, ...], adapter: str | None) -> None:
+        """Have a counter count a grant; log what it raises, the first time."""
+        counter = self.counter
+        if counter is not None:  # None: it was removed
+            try:
+                counter.granted(names, adapter)
+            except Exception:  # noqa: BLE001  (an observer's; it is logged)
+                self.log_failure("a grant")
+
+    def count_release(self, names: tuple[str, ...], adapter: str | None, held: float) -> None:
+        """Have a counter count a release; likewise."""
+        counter = self.counter
+        if counter is not None:
+            try:
+                counter.released(names, adapter, held)
+            except Exception:  # noqa: BLE001  (an observer's; it is logged)
+                self.log_failure("a release")
+
     def log_failure(self, event: object) -> None:
         """Log an exception of the observer that is being handled, the first time."""
         if not self._failed:
@@ -120,36 +138,10 @@ class Registration:
             )
 
 
-# -- what counting observers are called with; what they raise is logged, the first time -----------
+# -- the waits that counting observers count ------------------------------------------------------
 
 Waits = Sequence[tuple[Registration, Callable[[], object]]]
 """The counters of a wait, each with what counts its end."""
-
-
-def count_grant(
-    registrations: Iterable[Registration], names: tuple[str, ...], adapter: str | None
-) -> None:
-    """Have counters count a grant."""
-    for registration in registrations:
-        counter = registration.counter
-        if counter is not None:  # None: it was removed
-            try:
-                counter.granted(names, adapter)
-            except Exception:  # noqa: BLE001  (an observer's; it is logged)
-                registration.log_failure("a grant")
-
-
-def count_release(
-    registrations: Iterable[Registration], names: tuple[str, ...], adapter: str | None, held: float
-) -> None:
-    """Have counters count a release."""
-    for registration in registrations:
-        counter = registration.counter
-        if counter is not None:
-            try:
-                counter.released(names, adapter, held)
-            except Exception:  # noqa: BLE001  (an observer's; it is logged)
-                registration.log_failure("a release")
 
 
 def begin_waits(registrations: Iterable[Registration], name: str, adapter: str | None) -> Waits:
