@@ -25,6 +25,26 @@ Attributes = Mapping[str, str]
 _numbers = itertools.count()
 
 
+class Tally:
+    """A number that is counted up without a lock: that takes a tenth of the time.
+
+    Attributes:
+        add: adds one. Of all threads and finalizers at once, none is lost.
+    """
+
+    __slots__ = ("_reads", "add")
+
+    def __init__(self) -> None:
+        self.add = itertools.count().__next__
+        self._reads = 0
+
+    def read(self) -> int:
+        """Return the number. Each read counts as well, so they need a lock."""
+        number = self.add() - self._reads
+        self._reads += 1
+        return number
+
+
 class Series:
     """The counts of one limit name and one adapter.
 
@@ -32,7 +52,8 @@ class Series:
         name: of the limit.
         attributes: its name, and its adapter if there is one.
         granted: the number of grants.
-        ended: the number of granted leases that have ended, or are not counted any more.
+        ended: the number of granted leases that have ended.
+        forgotten: the number of those that will not be counted as ended.
         waiting: what ends the waits of calls, by a number for each.
         is_waited_for: whether any has waited: so these are calls, and no jobs.
         calls: the number of other outcomes, by outcome.
@@ -46,6 +67,7 @@ class Series:
         "attributes",
         "calls",
         "ended",
+        "forgotten",
         "granted",
         "holds",
         "is_waited_for",
@@ -58,8 +80,9 @@ class Series:
     def __init__(self, name: str, adapter: str | None) -> None:
         self.name = name
         self.attributes = {NAME: name} if adapter is None else {NAME: name, ADAPTER: adapter}
-        self.granted = 0
-        self.ended = 0
+        self.granted = Tally()
+        self.ended = Tally()
+        self.forgotten = 0
         self.waiting: dict[int, ref[Callable[[], object]]] = {}
         self.is_waited_for = False
         self.calls: dict[str, int] = {}
@@ -74,6 +97,11 @@ class Series:
         if found is None:
             found = self._with_outcome[outcome] = {**self.attributes, OUTCOME: outcome}
         return found
+
+    def held(self) -> int:
+        """Return the number of leases that are held; with the lock of the counts."""
+        ended = self.ended.read()  # first: what is granted meanwhile may have ended
+        return self.granted.read() - ended - self.forgotten
 
     def begin_wait(self) -> Callable[[], object]:
         """Count a call that waits from now on; returns a function that counts it no more.
@@ -99,8 +127,8 @@ class Counts:
     """The series of this process.
 
     Attributes:
-        lock: held for each change, for a few instructions. A finalizer that interrupts them may
-            release a lease, so it is reentrant.
+        lock: held to read, and for rare changes, for a few instructions. A finalizer that
+            interrupts them may release a lease, so it is reentrant.
         store_errors: how often a store began to fail, by the type of the error.
         by_names: the series of most events, found without a call of `of`.
     """
@@ -119,7 +147,7 @@ class Counts:
         """Forget what is held, and what waits: their ends will not be sent."""
         with self.lock:
             for series in self._series.values():
-                series.ended = series.granted
+                series.forgotten += series.held()
                 series.waiting = {}
 
     def of(self, names: tuple[str, ...], adapter: str | None) -> tuple[Series, ...]:
@@ -152,7 +180,7 @@ class Counts:
         """Count a lease that was lost."""
         with self.lock:
             for each in series:
-                each.ended += 1
+                each.ended.add()
                 each.lost[reason] = each.lost.get(reason, 0) + 1
 
     def store_failed(self, error: str) -> None:
@@ -165,7 +193,7 @@ class Counts:
     def all_held(self) -> Iterator[tuple[int, Attributes]]:
         """Yield the held leases of each series."""
         with self.lock:
-            held = [(each.granted - each.ended, each.attributes) for each in self._series.values()]
+            held = [(each.held(), each.attributes) for each in self._series.values()]
         yield from held
 
     def all_waiting(self) -> Iterator[tuple[int, Attributes]]:
@@ -180,7 +208,7 @@ class Counts:
         """Yield the calls of each series and outcome."""
         for series in self._all():
             with self.lock:
-                counted = [("granted", series.granted), *series.calls.items()]
+                counted = [("granted", series.granted.read()), *series.calls.items()]
             for outcome, count in counted:
                 if count:
                     yield count, series.with_outcome(outcome)

@@ -166,9 +166,8 @@ class OpenTelemetryObserver(events.CountingObserver):
         """Count a grant without an event."""
         counts = self._counts
         series = counts.by_names.get((names, adapter)) or counts.of(names, adapter)
-        with counts.lock:
-            for each in series:
-                each.granted += 1
+        for each in series:
+            each.granted.add()
 
     def _granted(self, event: events.Granted) -> None:
         self.granted(event.names, event.adapter)
@@ -198,10 +197,8 @@ class OpenTelemetryObserver(events.CountingObserver):
         """Count a release."""
         counts = self._counts
         series = counts.by_names.get((names, adapter)) or counts.of(names, adapter)
-        with counts.lock:
-            for each in series:
-                each.ended += 1
         for each in series:
+            each.ended.add()
             if each.holds.takes():
                 self._metrics.held(held, each.with_outcome("released"))
 
