@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -51,8 +52,14 @@ SIGNALLED = 128
 
 
 def say(message: str) -> None:
-    """Print a message on stderr, whole and on lines of its own."""
-    print_line(message, style="red", to=errors())
+    """Print a message on stderr, whole and on lines of its own.
+
+    Where stderr cannot be written, the exit status alone says it.
+    """
+    try:
+        print_line(message, style="red", to=errors())
+    except OSError:
+        sys.stderr = None  # or what is left in it ends Python with 120
 
 
 def fail(message: str, status: int) -> NoReturn:

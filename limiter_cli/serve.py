@@ -16,6 +16,7 @@ from limiter_core.brief import brief
 __all__ = ("serve",)
 
 _ROOT_PATH = re.compile(r"(/(?![/\\])[^\s\\?#]*[^\s\\?#/])?")
+"""In ASCII, too: that is what a request's path is made of."""
 
 
 def serve(
@@ -76,7 +77,7 @@ def serve(
         from limiter_web.server import serve as serve_app  # noqa: PLC0415  (likewise)
 
         check_shared(url)
-        if not _ROOT_PATH.fullmatch(root_path.rstrip("/")):
+        if not (root_path.isascii() and _ROOT_PATH.fullmatch(root_path.rstrip("/"))):
             raise ConfigurationError(
                 f"--root-path is a path such as /limits, got {brief(root_path)}"
             )

@@ -13,7 +13,7 @@ import logging
 from limiter_core import events
 from limiter_core._checks import printable
 from limiter_core._observers import Registration
-from limiter_core.errors import named_key
+from limiter_core.errors import named_key, slots_text
 from limiter_core.events import Event
 
 logger = logging.getLogger("limiter")
@@ -62,7 +62,7 @@ def _described(event: Event) -> tuple[str, str]:
     on = " and ".join(map(named_key, event.keys, names)) or "its limit"
     match event:
         case events.Queued():
-            use = f"{event.in_use} of {event.max_concurrent} slots in use"
+            use = slots_text(event.in_use, event.max_concurrent)
             name = dict(zip(event.keys, names, strict=True)).get(event.key, "")
             return "queued", f"waits for {named_key(event.key, name)}: {use}"
         case events.Granted(waited=waited) if waited:

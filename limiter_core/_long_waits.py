@@ -9,7 +9,8 @@ from limiter_core._call import Call
 from limiter_core._held_leases import HeldLease
 from limiter_core._rings import Looks, RingWatch
 from limiter_core._store_methods import bounded_inspect
-from limiter_core.errors import StoreError, StoreUnavailable
+from limiter_core.durations import duration_text
+from limiter_core.errors import StoreError, StoreUnavailable, slots_text
 from limiter_core.explanation import held_by
 from limiter_core.requests import Answer, KeySnapshot, Queued
 from limiter_core.store import AsyncStore, SyncStore
@@ -93,9 +94,9 @@ def warn(call: Call, state: KeySnapshot | None) -> None:
     waited = call.now() - call.waiting_since
     place = None if state is None else _place(call, state)
     logger.warning(
-        "a call waits for %r for %.0f s so far: %s",
+        "a call waits for %r for %s so far: %s",
         queued.key,
-        waited,
+        duration_text(waited),
         _unanswered(queued) if state is None else _described(state, place),
         extra={
             "outcome": "waiting",
@@ -115,7 +116,7 @@ def _place(call: Call, state: KeySnapshot) -> int | None:
 
 def _unanswered(queued: Queued) -> str:
     return (
-        f"{queued.in_use} of {queued.max_concurrent} slots were in use; "
+        f"{slots_text(queued.in_use, queued.max_concurrent)}; "
         "the store did not say in time which calls hold them"
     )
 

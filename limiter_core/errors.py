@@ -34,6 +34,13 @@ def named_key(key: str, name: str, *, quoted: bool = True) -> str:
     return text if shown else f"{text} ({name})"
 
 
+def slots_text(in_use: int, limit: int) -> str:
+    """Return how many slots of a key are in use, for a message."""
+    if limit:
+        return f"{in_use} of {limit} slots in use"
+    return f"it is paused (its limit is 0), {in_use} {'slot' if in_use == 1 else 'slots'} in use"
+
+
 class LimiterError(Exception):
     """The root: catch it to catch everything that this package raises on purpose."""
 
@@ -99,7 +106,8 @@ class LimitReached(_Described):
 
     def _message(self) -> str:
         where = named_key(self.key, self.name)
-        return f"{where} is full: {self.in_use} of {self.max_concurrent} slots in use"
+        full = "is full" if self.max_concurrent else "admits no call"
+        return f"{where} {full}: {slots_text(self.in_use, self.max_concurrent)}"
 
 
 class WaitTimeout(LimitReached, TimeoutError):
@@ -110,7 +118,7 @@ class WaitTimeout(LimitReached, TimeoutError):
     def _message(self) -> str:
         return (
             f"timed out waiting for {named_key(self.key, self.name)}: "
-            f"{self.in_use} of {self.max_concurrent} slots in use"
+            f"{slots_text(self.in_use, self.max_concurrent)}"
         )
 
 
@@ -120,10 +128,10 @@ class QueueFull(LimitReached):
     reason = "queue_full"
 
     def _message(self) -> str:
-        return (
-            f"the queue of {named_key(self.key, self.name)} is full, and so are its slots: "
-            f"{self.in_use} of {self.max_concurrent} in use"
-        )
+        queue = f"the queue of {named_key(self.key, self.name)} is full"
+        if not self.max_concurrent:
+            return f"{queue}: {slots_text(self.in_use, 0)}"
+        return f"{queue}, and so are its slots: {self.in_use} of {self.max_concurrent} in use"
 
 
 class Evicted(LimitReached):

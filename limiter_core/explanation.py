@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from limiter_core._hold_times import expected_wait, hold_times
+from limiter_core.durations import duration_text
 from limiter_core.limits import ConflictResolution
 from limiter_core.requests import (
     Demand,
@@ -56,7 +57,7 @@ class Explanation:
         wait = ""
         if self.expected_wait is not None:
             what = "a slot can be expected in" if self.refused else "and can expect its slots in"
-            wait = f", {what} about {_duration(self.expected_wait)}"
+            wait = f", {what} about {duration_text(self.expected_wait)}"
         if self.refused:
             return f"A call would be refused now{wait}."
         return f"A call would be number {self.place} in line{wait}."
@@ -101,7 +102,7 @@ def explained(demands: Sequence[Demand], snapshots: Iterable[KeySnapshot]) -> Ex
 def held_by(holders: Sequence[HolderSnapshot]) -> str:
     """Return which calls hold slots, and for how long; empty if none does."""
     named = [
-        f"{each.label or each.id} for {_duration(each.held_for)}"
+        f"{each.label or each.id} for {duration_text(each.held_for)}"
         for each in holders[:_HOLDERS_NAMED]
     ]
     if (more := len(holders) - len(named)) > 0:
@@ -160,15 +161,9 @@ def _state_of(key: KeySnapshot) -> str:
 def _dormant(dormant: DormantSnapshot, key: str) -> str:
     jobs = f"{dormant.waiting} {'job waits' if dormant.waiting == 1 else 'jobs wait'}"
     absent = dormant.absent_for
-    since = "" if absent is None else f" for {_duration(absent)}"
+    since = "" if absent is None else f" for {duration_text(absent)}"
     return f"{jobs} on {key!r} for a worker of {dormant.name!r}: none was seen{since}."
 
 
 def _called(key: KeySnapshot) -> str:
     return f"{key.key!r} ({key.name})" if key.name and key.name not in key.key else repr(key.key)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

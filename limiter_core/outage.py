@@ -8,6 +8,7 @@ import os
 import weakref
 
 from limiter_core._store_outages import outage_of
+from limiter_core.durations import duration_text
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import new_lock
 
@@ -74,7 +75,7 @@ class Outage:
                 return
             self.since = now if since is None else since
             self._say_at = now + SAY_AGAIN
-        so_far = "" if since is None else f" (for {now - since:.0f} s so far)"
+        so_far = "" if since is None else f" (for {duration_text(now - since)} so far)"
         logger.warning("%s%s: %s", self._what, so_far, error, exc_info=error if unknown else None)
 
     def over(self, key: str = "") -> None:
@@ -89,7 +90,7 @@ class Outage:
         if self._of_store is not None:
             self._of_store.over()
         if since is not None and self._end is not None:
-            logger.warning("%s after %.1f s", self._end, time.monotonic() - since)
+            logger.warning("%s after %s", self._end, duration_text(time.monotonic() - since))
 
     def after_fork_in_child(self) -> None:
         """Have a lock that no thread of the parent holds."""

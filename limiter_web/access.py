@@ -61,7 +61,7 @@ class Access:
         private: whether reading needs it, too.
 
     Raises:
-        ConfigurationError: the token is empty, or reading needs one and there is none.
+        ConfigurationError: the token is empty or no text, or reading needs one and there is none.
     """
 
     def __init__(self, token: str | None, *, private: bool) -> None:
@@ -80,11 +80,16 @@ class Access:
             raise ConfigurationError("a page that is private needs a token")
         self.read_only = token is None
         self.private = private
-        self._key = hashlib.sha256(b"limiter_web:" + (token or "").encode()).digest()
+        try:
+            self._key = hashlib.sha256(b"limiter_web:" + (token or "").encode()).digest()
+        except UnicodeEncodeError:
+            raise ConfigurationError(
+                "the token contains bytes that are no UTF-8, so no client could send it"
+            ) from None
 
     def accepts(self, token: str) -> bool:
         """Whether this is the token; takes the same time for each wrong one."""
-        given = hashlib.sha256(b"limiter_web:" + token.encode()).digest()
+        given = hashlib.sha256(b"limiter_web:" + token.encode(errors="surrogatepass")).digest()
         return hmac.compare_digest(given, self._key) and not self.read_only
 
     def session_of(self, request: Request) -> Session | None:

@@ -19,6 +19,7 @@ from limiter_cli.output import printable
 from limiter_cli.tables import slots_of
 from limiter_cli.top.table import Table, spark_line
 from limiter_core import Limiter, LimiterError
+from limiter_core.durations import duration_text
 from limiter_core.monitoring import Collector
 from limiter_core.requests import KeySnapshot
 
@@ -100,16 +101,24 @@ class KeyScreen(Screen[None]):
         head += f"  {spark_line(self._collector.history(self._key))}"
         self.query_one("#head", Static).update(Text(printable(head)))
         rows = [
-            (f"h{each.id}", ("holder", each.label, f"{each.held_for:.0f} s", each.id))
+            (f"h{each.id}", ("holder", each.label, duration_text(each.held_for), each.id))
             for each in found.holders
         ] + [
-            (f"w{each.id}", (f"{place}. in line", each.label, f"{each.waiting_for:.0f} s", each.id))
+            (
+                f"w{each.id}",
+                (f"{place}. in line", each.label, duration_text(each.waiting_for), each.id),
+            )
             for place, each in enumerate(found.waiters, start=1)
         ]
         rows += [
             (
                 f"w{each.id}",
-                (f"no worker of {queue.name}", each.label, f"{each.waiting_for:.0f} s", each.id),
+                (
+                    f"no worker of {queue.name}",
+                    each.label,
+                    duration_text(each.waiting_for),
+                    each.id,
+                ),
             )
             for queue in found.dormant
             for each in queue.waiters

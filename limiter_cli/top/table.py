@@ -11,6 +11,7 @@ from rich.text import Text
 from textual.widgets import DataTable
 
 from limiter_cli.output import printable
+from limiter_core.durations import duration_text
 from limiter_core.monitoring import KeyStatus
 from limiter_core.monitoring.history import BUCKETS, Point
 
@@ -53,7 +54,7 @@ def cells(status: KeyStatus, history: Sequence[Point | None]) -> Sequence[str]:
         f"{status.in_use}/{limit}",
         str(status.waiting),
         load_bar(status),
-        "" if status.oldest_wait is None else f"{status.oldest_wait:.0f} s",
+        "" if status.oldest_wait is None else duration_text(status.oldest_wait),
         str(status.hand_offs),
         spark_line(history),
         status.name,

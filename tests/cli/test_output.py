@@ -74,6 +74,32 @@ def test_output_that_cannot_be_written_is_an_error_in_one_line(processes, argume
     assert told == "limiter: the output cannot be written: No space left on device\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is full")
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["evict"], 2),
+        (["ls", "--url", "redis://127.0.0.1:1"], 69),
+        (["run", "k", "--", "no-such"], 127),
+    ],
+)
+def test_an_error_that_cannot_be_written_has_its_status(processes, arguments, status):
+    with Path("/dev/full").open("w") as full:
+        process = processes.start(*arguments, stderr=full, pass_fds=())
+        process.communicate(timeout=30)
+
+    assert process.returncode == status
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is full")
+def test_where_nothing_can_be_written_the_status_says_it(processes):
+    with Path("/dev/full").open("w") as full:
+        process = processes.start("--version", stdout=full, stderr=full, pass_fds=())
+        process.communicate(timeout=30)
+
+    assert process.returncode == 74
+
+
 @pytest.mark.skipif(os.name != "posix", reason="only there a process starts without an output")
 @pytest.mark.parametrize("arguments", [["--version"], ["show", "k"], ["ls", "--json"]])
 def test_without_an_output_nothing_is_printed(processes, arguments):

@@ -71,6 +71,15 @@ def test_no_slot_is_75_and_the_command_does_not_start(run_command, held, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_wait_for_a_paused_key_says_that_it_is_paused(run_command, held, limiter, key):
+    limiter.pause(key)
+
+    late = run_command("--timeout", "0.2")
+
+    assert late.exit_code == 75
+    assert "it is paused (its limit is 0), 1 slot in use" in late.output
+
+
 def test_the_limit_has_the_name_that_is_given(run_command, held):
     full = run_command("--on-conflict", "cancel", "--name", "nightly")
     wrong = run_command("--name", " ")

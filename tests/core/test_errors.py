@@ -126,6 +126,13 @@ def test_a_wait_timeout_says_so():
     assert error.retry_after is None
 
 
+@pytest.mark.parametrize("kind", [LimitReached, WaitTimeout, QueueFull])
+def test_a_refusal_at_a_paused_key_says_that_it_is_paused(kind):
+    told = str(kind("a", 0, 1))
+    assert "it is paused (its limit is 0), 1 slot in use" in told
+    assert "of 0" not in told
+
+
 def test_queue_full_says_so():
     assert "the queue of 'a' is full" in str(QueueFull("a", 1, 1))
 

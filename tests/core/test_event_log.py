@@ -17,6 +17,7 @@ from limiter_core import (
     SyncLimiter,
     events,
 )
+from limiter_core.durations import duration_text
 from limiter_core.jobs import Job
 from limiter_memory import MemoryStore
 
@@ -58,6 +59,8 @@ async def test_a_call_that_waits_for_long_is_logged_once(
         await lease.release()
     (record,) = [each for each in caplog.records if each.levelno == logging.WARNING]
     assert "a call waits for 'one'" in record.message
+    assert f"for {duration_text(vars(record)['waited'])} so far" in record.message
+    assert "for 0 s" not in record.message
     assert "1 of 1 slots in use, held by web-1" in record.message
     assert vars(record)["place"] == 1
     assert vars(record)["outcome"] == "waiting"
