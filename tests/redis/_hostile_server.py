@@ -124,8 +124,9 @@ def _hangs_up(_: list[bytes], send: Send) -> None:
 def _never_ends(head: bytes, part: bytes) -> Answer:
     def answer(_: list[bytes], send: Send) -> None:
         send(head)
+        many = part * 100_000  # as fast as it can
         while True:
-            send(part * 1000)
+            send(many)
 
     return answer
 
