@@ -6,6 +6,9 @@ it imports, starts no thread, opens no connection, and forks a process for each 
 runs a script or a module as `python script` and `python -m module` do, with file descriptors, a
 working folder and an environment of its own. It can be frozen, killed and waited for as any other.
 
+Workers of pytest-xdist that are forked share the fork servers of the process that they are forked
+from (`_forked_workers.py`); any other process of tests starts its own.
+
 What reads its options from the command line or the environment of the interpreter itself (`-X`,
 `PYTHONHASHSEED`) needs a process of its own: `subprocess`.
 """
@@ -90,7 +93,8 @@ class ForkedProcess:
         }
         self._status, status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            _server_for(tuple(imports)).start(start, [*passed, status.fileno()])
+            server = _connection_to(tuple(imports))
+            socket.send_fds(server, [json.dumps(start).encode()], [*passed, status.fileno()])
         finally:
             status.close()
             for number in theirs:
@@ -172,12 +176,10 @@ class ForkedProcess:
 
 
 class _Server:
-    """This process's side of a fork server."""
+    """A fork server that this process started."""
 
     def __init__(self, imports: Sequence[str]) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for each in (self._socket, theirs):
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SIZE)
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests._fork_server", str(theirs.fileno()), *imports],
             cwd=ROOT,
@@ -187,24 +189,41 @@ class _Server:
         theirs.close()
         atexit.register(self.close)
 
-    def start(self, what: dict[str, Any], numbers: list[int]) -> None:
-        socket.send_fds(self._socket, [json.dumps(what).encode()], numbers)
+    def serve(self, client: socket.socket) -> None:
+        socket.send_fds(self._control, [b"!"], [client.fileno()])
 
     def close(self) -> None:
-        self._socket.close()
+        self._control.close()
         self._process.wait(60)
 
 
 _servers: dict[tuple[str, ...], _Server] = {}
+_connections: dict[tuple[str, ...], socket.socket] = {}
 
 
-def _server_for(imports: tuple[str, ...]) -> _Server:
+def serve(imports: tuple[str, ...], client: socket.socket) -> None:
+    """Have a fork server of this process serve who has the other end of a socket."""
     if imports not in _servers:
         _servers[imports] = _Server(imports)
-    return _servers[imports]
+    _servers[imports].serve(client)
 
 
-def _serve(commands: socket.socket) -> Callable[[], None]:
+find: Callable[[tuple[str, ...], socket.socket], None] = serve
+"""Has a fork server serve who has the other end of a socket; workers of the tests share them."""
+
+
+def _connection_to(imports: tuple[str, ...]) -> socket.socket:
+    if imports not in _connections:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for each in (ours, theirs):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SIZE)
+        with theirs:
+            find(imports, theirs)
+        _connections[imports] = ours
+    return _connections[imports]
+
+
+def _serve(control: socket.socket) -> Callable[[], None]:
     """Fork for each command until there are no more; what is returned is to be run, last of all."""
     reads, writes = os.pipe()
     os.set_blocking(writes, False)
@@ -212,8 +231,9 @@ def _serve(commands: socket.socket) -> Callable[[], None]:
     before = signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
     running: dict[int, socket.socket] = {}
+    clients: set[socket.socket] = set()
     with selectors.DefaultSelector() as selector:
-        selector.register(commands, selectors.EVENT_READ)
+        selector.register(control, selectors.EVENT_READ)
         selector.register(reads, selectors.EVENT_READ)
         while True:
             ready = {key.fileobj for key, _ in selector.select()}
@@ -221,30 +241,39 @@ def _serve(commands: socket.socket) -> Callable[[], None]:
                 with suppress(BlockingIOError):
                     os.read(reads, 4096)
                 _report_the_ended(running)
-            if commands not in ready:
-                continue
-            said, numbers, _, _ = socket.recv_fds(commands, SIZE, 4)
-            if not said:
-                return lambda: None
-            status = socket.socket(fileno=numbers.pop())
-            pid = os.fork()
-            if pid:
-                running[pid] = status
-                for number in numbers:
-                    os.close(number)
-                continue
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, before)
-            for end in (reads, writes):
-                os.close(end)
-            for each in (commands, *running.values()):
-                each.close()
-            program = _become(json.loads(said), numbers)
-            status.send(
-                str(os.getpid()).encode()
-            )  # from now on it can be sent signals, and its group
-            status.close()
-            return program
+            if control in ready:
+                said, numbers, _, _ = socket.recv_fds(control, 1, 1)
+                if not said:
+                    return lambda: None
+                client = socket.socket(fileno=numbers[0])
+                clients.add(client)
+                selector.register(client, selectors.EVENT_READ)
+            for client in clients & ready:
+                said, numbers, _, _ = socket.recv_fds(client, SIZE, 4)
+                if not said:
+                    selector.unregister(client)
+                    clients.remove(client)
+                    client.close()
+                    continue
+                status = socket.socket(fileno=numbers.pop())
+                pid = os.fork()
+                if pid:
+                    running[pid] = status
+                    for number in numbers:
+                        os.close(number)
+                    continue
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, before)
+                for end in (reads, writes):
+                    os.close(end)
+                for each in (control, *clients, *running.values()):
+                    each.close()
+                program = _become(json.loads(said), numbers)
+                status.send(
+                    str(os.getpid()).encode()
+                )  # from now on it can be sent signals, and its group
+                status.close()
+                return program
 
 
 def _report_the_ended(running: dict[int, socket.socket]) -> None:
@@ -280,14 +309,14 @@ def _become(start: dict[str, Any], numbers: list[int]) -> Callable[[], None]:
 
 
 def _main() -> None:
-    commands = socket.socket(fileno=int(sys.argv[1]))
+    control = socket.socket(fileno=int(sys.argv[1]))
     for name in sys.argv[2:]:
         importlib.import_module(name)
     # To no collector of a forked one, either: each would look at all of it, and write to it, at its
     # end above all; that was more than half of the CPU time of most.
     gc.freeze()
-    run = _serve(commands)
-    del commands
+    run = _serve(control)
+    del control
     run()
 
 

@@ -9,6 +9,7 @@ that turns into a worker which tries to by itself, and says what is wrong.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -20,13 +21,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from _pytest.config import _prepareconfig
 
-from . import _worker_start
+from . import _fork_server, _worker_start
+from ._worker_start import WORKER
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = """\
@@ -47,7 +50,8 @@ class Template:
 
         self._folder = tempfile.TemporaryDirectory(prefix="limiter-workers-")
         self.address = str(Path(self._folder.name) / "socket")
-        run = {"arguments": [*map(str, config.invocation_params.args)], "path": _sys_path}
+        arguments = [*map(str, config.invocation_params.args)]
+        run = {"arguments": arguments, "path": _sys_path, "address": self.address}
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.address)
             listener.listen(100)
@@ -185,24 +189,29 @@ def main() -> None:
         return  # workers say it, and pytest's process
     if connection is not None:
         Collector.forked = collector
+        _fork_server.find = functools.partial(find_fork_server, run["address"])
         sys.argv[:] = ["-c"]
         exec(eval(sys.stdin.readline()), {"__name__": "__main__"})
         connection.close()
 
 
 def serve(listener: socket.socket) -> socket.socket | None:
-    """Fork a worker for each connection, until stdin ends.
+    """Fork a worker, or find a fork server, for each connection, until stdin ends.
 
     Returns:
         In a worker: the connection, to be kept as long as it runs. In the template: None.
     """
-    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how they ended
+    before = signal.signal(signal.SIGCHLD, _take_note_of_the_ended)
     while True:
         ready, _, _ = select.select([listener, 0], [], [])
         if 0 in ready:
             return None
         connection, _ = listener.accept()
-        _, numbers, _, _ = socket.recv_fds(connection, 1, 3)
+        said, numbers, _, _ = socket.recv_fds(connection, 1 << 16, 3)
+        if said != WORKER:
+            with connection, socket.socket(fileno=numbers[0]) as client:
+                _fork_server.serve(tuple(json.loads(said)), client)
+            continue
         if not os.fork():
             signal.signal(signal.SIGCHLD, before)
             for place, each in enumerate(numbers):
@@ -212,3 +221,16 @@ def serve(listener: socket.socket) -> socket.socket | None:
             return connection
         for each in (connection.detach(), *numbers):
             os.close(each)
+
+
+def _take_note_of_the_ended(*_: object) -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def find_fork_server(address: str, imports: tuple[str, ...], client: socket.socket) -> None:
+    """Have a fork server of the template serve this worker: all share those."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address)
+        socket.send_fds(connection, [json.dumps(imports).encode()], [client.fileno()])

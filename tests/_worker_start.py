@@ -7,6 +7,9 @@ import signal
 import socket
 import sys
 
+WORKER = b"a worker"
+"""What the template is asked for."""
+
 PLAIN = [sys.executable, "-u", "-c", "import sys;exec(eval(sys.stdin.readline()))"]
 """A worker that nothing was done for yet, as execnet starts it."""
 
@@ -16,7 +19,7 @@ def hand_on(address: str) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(address)
-            socket.send_fds(connection, [b"?"], [0, 1, 2])
+            socket.send_fds(connection, [WORKER], [0, 1, 2])
             has_begun = connection.recv(1)
         except ConnectionError:
             has_begun = b""
