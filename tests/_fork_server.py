@@ -219,6 +219,7 @@ def _connection_to(imports: tuple[str, ...]) -> socket.socket:
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SIZE)
         with theirs:
             find(imports, theirs)
+        atexit.register(ours.close)
         _connections[imports] = ours
     return _connections[imports]
 
