@@ -54,6 +54,14 @@ class PrintableConsole(Console):
                 yield Segment(text, segment.style)
 
 
+class _ErrorConsole(PrintableConsole):
+    """The console of stderr: where nobody reads it, that is for the caller to know."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error; rich would exit with 1, from wherever a message is printed."""
+        raise  # noqa: PLE0704  (it is called where the error is handled)
+
+
 def console() -> Console:
     """Return the console of stdout; as wide as the text where that is no terminal, or closed."""
     stdout: TextIO | None = sys.stdout
@@ -63,7 +71,7 @@ def console() -> Console:
 
 def errors() -> Console:
     """Return the console of stderr."""
-    return PrintableConsole(stderr=True)
+    return _ErrorConsole(stderr=True)
 
 
 def print_line(text: str, *, style: str = "", to: Console | None = None) -> None:

@@ -140,9 +140,12 @@ class Child:
         """Send a signal; one that asks for an end goes to all descendants, too."""
         self._messages.send(signal=number)
 
-    async def end(self, kill_after: float) -> None:
-        """End the command and its descendants: SIGTERM, and SIGKILL so many seconds later."""
+    def begin_to_end(self, kill_after: float) -> None:
+        """Have the command and its descendants end: SIGTERM, and SIGKILL so many seconds later."""
         self._messages.send(end=kill_after)
+
+    async def ended(self, kill_after: float) -> None:
+        """Wait until they have ended."""
         await self._messages.empty.wait()
         await self._end_orphans(kill_after)
 

@@ -104,9 +104,10 @@ class _Guard:
         except asyncio.CancelledError:  # by the hold, whose lease is lost
             if self._child.has_exited:
                 return self._child.status  # it was faster
-            say(f"limiter: {_why(lease)}; ending the command")
+            self._child.begin_to_end(self._kill_after)
+            say(f"limiter: {_why(lease)}; ending the command")  # this may block: a pipe may be full
             with anyio.CancelScope(shield=True):
-                await self._child.end(self._kill_after)
+                await self._child.ended(self._kill_after)
             raise
 
 

@@ -26,6 +26,10 @@ from limiter_core.requests import KeySnapshot
 __all__ = ("KeyScreen", "QuestionScreen")
 
 
+_MOST_DIGITS = 100
+"""Digits of a limit: far more than any store takes, and less than Python refuses to read."""
+
+
 class QuestionScreen(ModalScreen[str | None]):
     """Asks for a text, or for a confirmation: the text is then `yes`."""
 
@@ -141,7 +145,7 @@ class KeyScreen(Screen[None]):
 
         def answered(text: str | None) -> None:
             number, _, reason = (text or "").partition(" ")
-            if number.isdecimal():
+            if number.isdecimal() and len(number) < _MOST_DIGITS:
                 change = self._limiter.set_limit(
                     self._key, int(number), reason=reason or None, by=self._by
                 )
@@ -189,6 +193,7 @@ class KeyScreen(Screen[None]):
     async def _do(self, change: Awaitable[object]) -> None:
         try:
             await change
-            self._show(await self._collector.inspect(self._key))
+            with suppress(NoMatches):  # the screen may have been closed meanwhile
+                self._show(await self._collector.inspect(self._key))
         except LimiterError as error:
             self.notify(printable(str(error)), severity="error", markup=False)

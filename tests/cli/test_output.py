@@ -91,6 +91,17 @@ def test_an_error_that_cannot_be_written_has_its_status(processes, arguments, st
     assert process.returncode == status
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a shell's pipe")
+def test_an_error_that_nobody_reads_has_its_status(processes):
+    unread, closed = os.pipe()
+    os.close(unread)
+    process = processes.start("run", "k", "--", "no-such", stderr=closed, pass_fds=())
+    os.close(closed)
+    process.communicate(timeout=30)
+
+    assert process.returncode == 127
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is full")
 def test_where_nothing_can_be_written_the_status_says_it(processes):
     with Path("/dev/full").open("w") as full:

@@ -243,6 +243,27 @@ def test_an_evicted_holder_s_command_is_ended_and_the_next_runs(
     assert waiting.communicate(timeout=30)[0] == "mine now\n"
 
 
+def test_a_command_is_ended_though_nobody_reads_what_is_said_of_it(processes, limiter, key):
+    """The pipe of stderr is full: it has to end before it is said why."""
+    unread, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(full, b"x" * 4096):
+            pass
+    os.set_blocking(full, True)
+    try:
+        process = processes.start("run", key, *python(TOLD), stderr=full, pass_fds=())
+        assert process.stdout.readline() == "runs\n"
+
+        assert limiter.evict(limiter.inspect(key).holders[0].id)
+
+        assert process.stdout.readline() == "SIGTERM\n"
+    finally:
+        os.close(unread)
+        os.close(full)
+    assert process.wait(30) == 124
+
+
 def test_a_command_that_does_not_end_is_killed(processes, limiter, key, run, url):
     stubborn = (
         "import signal; signal.signal(15, signal.SIG_IGN); print('runs', flush=True); input()"

@@ -139,6 +139,12 @@ async def test_a_key_is_opened_and_changed() -> None:
         await pilot.press("7", "space", *"sale", "enter")
         await until(lambda: store.inspect("busy").override == 7, "the limit is set")
         assert store.changes()[0].reason == "sale"
+        await pilot.press("s")
+        await until(lambda: isinstance(app.screen, QuestionScreen), "it asks")
+        app.screen.query_one(Input).value = "9" * 5000  # more than Python reads
+        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, KeyScreen), "it is refused")
+        assert store.inspect("busy").override == 7
     await second.release()
 
 
