@@ -144,6 +144,16 @@ def without_proxy(app: Any) -> Any:
     return app if current is None else current()
 
 
+def as_message(received: Any, app: Any) -> Any:
+    """Return kombu's message of what a consumer of a channel is called with.
+
+    With RabbitMQ that is the driver's own, which cannot be acknowledged or decoded.
+    """
+    message = received.channel.message_to_python(received)
+    message.accept = prepare_accept_content(app.conf.accept_content)
+    return message
+
+
 def parts_of(message: Any, app: Any) -> dict[str, Any]:
     """Return what a request is made of: body and headers of a message, as of protocol 2."""
     body, headers, decoded = message.body, message.headers, False

@@ -9,6 +9,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
+from limiter_celery import _celery
 from limiter_celery._completion_markers import CompletionMarkers
 from limiter_celery._delivery import ticket_of
 from limiter_celery._parked_message import (
@@ -41,12 +42,13 @@ class GrantedMessages:
     gate: SyncJobGate
     scheduler: Scheduler
 
-    def is_to_run(self, message: Any) -> bool:
-        """Whether a message is to be processed; if not, this has been seen to."""
-        headers: dict[str, Any] = message.headers or {}
+    def is_to_run(self, received: Any) -> bool:
+        """Whether what the broker delivered is to be processed; if not, this has been seen to."""
+        headers: dict[str, Any] = received.headers or {}
         origin = origin_of(headers)
         if origin is None:
             return True
+        message = _celery.as_message(received, self.app)
         head = head_of(message)
         task = head.get("task")
         if task is None or "id" not in head:

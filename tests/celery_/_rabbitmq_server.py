@@ -82,6 +82,15 @@ class RabbitMQServer:
                 connection.channel().queue_purge(queue)
         connection.close()
 
+    def count(self, queue: str) -> int:
+        """Return how many messages are in a queue, and no worker has them."""
+        connection = amqp.Connection(host=self._address, connect_timeout=2)
+        connection.connect()
+        try:
+            return int(connection.channel().queue_declare(queue, passive=True).message_count)
+        finally:
+            connection.close()
+
     def close_connections(self) -> None:
         """Have it close the connections of all its clients."""
         tool = str(Path(self._binary).with_name("rabbitmqctl"))

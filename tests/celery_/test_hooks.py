@@ -136,6 +136,9 @@ def test_a_consumer_says_which_queue_it_consumes_from() -> None:
     assert "return self.Consumer(" in source(AMQP.TaskConsumer)
     assert "delivery_info=msg.delivery_info" in source(pyamqp.Message.__init__)
     assert "delivery_info" in source(virtual.Message.__init__)
+    # With RabbitMQ, what comes is the driver's own, and shares its headers with kombu's.
+    assert "message = m2p(message)" in source(kombu.Consumer._receive_callback)
+    assert "headers=props.get('application_headers')" in source(pyamqp.Message.__init__)
     assert parameters(kombu.Consumer.add_queue) == ["self", "queue"]
     assert parameters(kombu.Consumer.cancel_by_queue) == ["self", "queue"]
     for method in (consumer.Consumer.add_task_queue, consumer.Consumer.cancel_task_queue):

@@ -7,6 +7,9 @@ import time
 
 import pytest
 
+from limiter_core import ConcurrencyLimit
+from limiter_redis import RedisStore
+
 from ._rabbitmq_server import RabbitMQServer
 from ._worker_processes import LONG, MakeWorkers
 
@@ -112,3 +115,51 @@ def test_all_connections_are_closed_while_tasks_wait(
     begun = [each["id"] for each in shop.log("begin")]
     assert sorted(begun) == sorted(each.id for each in (first, *rest))
     assert shop.most_at_once() == 1
+
+
+@pytest.mark.parametrize("form", ["unlimited", "other_key"])
+def test_tasks_wait_while_their_limits_change(
+    make_workers: MakeWorkers, rabbit: RabbitMQServer, form: str
+) -> None:
+    """Each comes by the broker, with the key on which it was granted."""
+    shop = make_workers(broker=rabbit.url, limiter={"claim": 4.0})
+    old = shop.start()
+    first = shop.send("changing", "eve", LONG)
+    shop.until_began(first)
+    rest = [shop.send("changing", "eve") for _ in range(3)]
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 3, "they wait")
+    shop.start(changing=form)
+    old.signal(signal.SIGTERM)
+    shop.let_end(first)
+    shop.until_ended(*rest)
+    for key in ("user=eve", "new/user=eve"):
+        shop.until(lambda key=key: shop.limiter.inspect(key).in_use == 0, f"{key} is free")
+        assert shop.limiter.inspect(key).waiting == 0
+    assert [len(shop.log("begin", each.id)) for each in rest] == [1] * 3
+
+
+@pytest.mark.parametrize("form", ["unlimited", "limited"])
+def test_a_refused_task_is_reported_by_a_worker_that_has_it(
+    make_workers: MakeWorkers, rabbit: RabbitMQServer, form: str
+) -> None:
+    """The worker that is told of it does not have the task: it publishes the message for others."""
+    shop = make_workers(broker=rabbit.url)
+    old = shop.start()
+    lease = shop.limiter.acquire(ConcurrencyLimit("user"), {"user": "eve"})
+    task = shop.send("changing", "eve")
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 1, "it waits")
+    old.signal(signal.SIGTERM)
+    assert old.wait() == 0
+    told = shop.start(changing="gone", options=["-Q", "others"])
+    store = RedisStore(shop.given["url"] + "/2")
+    (waiter,) = store.sync_face().inspect("user=eve").waiters
+    assert store.sync_face().evict_waiter(waiter.id)
+    store.close()
+    shop.until(lambda: rabbit.count("celery.granted") == 1, "its message is published")
+    told.kill()
+    lease.release()
+    shop.start(changing=form)
+    shop.until_ready(task)
+    assert task.state == "REVOKED"
+    assert not shop.began(task)
+    shop.until(lambda: rabbit.count("celery.granted") == 0, "its message is acknowledged")

@@ -152,10 +152,14 @@ def offers(shop: WorkerProcesses, number: int) -> list[str]:
     return messages
 
 
-def until_all_are_acknowledged(shop: WorkerProcesses) -> None:
+def until_idle(shop: WorkerProcesses) -> None:
+    """Wait until the last worker has run all that it takes from its queues."""
+    worker = f"w{len(shop.workers) - 1}"
     free = shop.send("free")
     shop.until_ended(free)
     shop.until(lambda: not shop.broker.exists("celery.granted", "unacked"), "all are acknowledged")
+    # A body may begin a moment after that.
+    shop.until(lambda: shop.ask(worker, "active") == [], "no body runs")
 
 
 @pytest.mark.parametrize("again", [True, False])
@@ -167,7 +171,7 @@ def test_one_of_the_messages_of_a_task_that_has_no_limits_any_more_runs(
     messages = offers(shop, 2)
     shop.broker.lpush("celery.granted", *(map(redelivered, messages) if again else messages))
     shop.start(changing="unlimited")
-    until_all_are_acknowledged(shop)
+    until_idle(shop)
     assert len(shop.log("begin")) == 2, "one of them, and the other task"
 
 
@@ -177,7 +181,7 @@ def test_a_message_that_is_there_twice_runs_once(make_workers: MakeWorkers) -> N
     (message,) = offers(shop, 1)
     shop.broker.lpush("celery.granted", message, message)
     shop.start(changing="unlimited")
-    until_all_are_acknowledged(shop)
+    until_idle(shop)
     assert len(shop.log("begin")) == 2, "one of them, and the other task"
 
 
@@ -186,9 +190,9 @@ def test_a_message_whose_worker_died_while_it_ran_runs_again(make_workers: MakeW
     (message,) = offers(shop, 1)
     shop.broker.lpush("celery.granted", message)
     shop.start(changing="unlimited")
-    until_all_are_acknowledged(shop)
+    until_idle(shop)
     shop.broker.lpush("celery.granted", redelivered(message))
-    until_all_are_acknowledged(shop)
+    until_idle(shop)
     assert len(shop.log("begin")) == 4, "twice, and the other tasks"
 
 
@@ -206,11 +210,66 @@ def test_a_message_of_a_task_that_has_ended_does_not_run(
         evict(shop)
         lease.release()
     limited = shop.start()
-    until_all_are_acknowledged(shop)
+    until_idle(shop)
     if end == "refused":
         shop.until(shop.revoked, "it is REVOKED")
     limited.kill()
     shop.broker.lpush("celery.granted", redelivered(second))
     shop.start(changing="unlimited")
-    until_all_are_acknowledged(shop)
+    until_idle(shop)
     assert len(shop.log("begin")) == (3 if end == "ran" else 2)
+
+
+def test_a_task_without_limits_leaves_the_line_by_each_of_its_messages(
+    make_workers: MakeWorkers,
+) -> None:
+    """A worker dies when it has taken the one that runs, before it has dropped the ticket."""
+    shop = make_workers(limiter={"claim": 1.0})
+    first, second = offers(shop, 2)
+    shop.broker.lpush("celery.granted", first)
+    broken = shop.start(ready=False, changing="unlimited", faults="left")
+    assert broken.wait() == -signal.SIGKILL
+    shop.broker.delete("unacked", "unacked_index", "celery.granted")
+    ran = len(shop.log("begin"))
+    shop.broker.lpush("celery.granted", second)
+    shop.start(changing="unlimited")
+    until_idle(shop)
+    assert len(shop.log("begin")) == ran + 1, "the other task"
+    key = shop.limiter.inspect("user=eve")
+    assert (key.in_use, key.waiting, key.dormant) == (0, 0, ())
+
+
+def test_a_task_whose_slot_another_delivery_claims_meanwhile_does_not_begin_on_its_new_key(
+    make_workers: MakeWorkers,
+) -> None:
+    """Between the look at its old key and its leaving there."""
+    shop = make_workers(limiter={"claim": 30.0})
+    (message,) = offers(shop, 1)
+    shop.start(changing="other_key", faults="claim_before_withdrawal")
+    shop.broker.lpush("celery.granted", message)
+    until_idle(shop)
+    assert len(shop.log("begin")) == 1, "the other task"
+    assert [each.claimed for each in shop.limiter.inspect("user=eve").holders] == [True]
+    new = shop.limiter.inspect("new/user=eve")
+    assert (new.in_use, new.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("form", ["limited", "other_key"])
+def test_a_task_that_was_refused_after_its_grant_does_not_run(
+    make_workers: MakeWorkers, form: str
+) -> None:
+    """Its message meets the refusal, on the key that it waited on; no worker was told of it."""
+    shop = make_workers(limiter={"claim": 1.0})
+    (message,) = offers(shop, 1)
+    lease = shop.limiter.acquire(ConcurrencyLimit("user"), {"user": "eve"})
+    evict(shop)
+    lease.release()
+    shop.broker.lpush("celery.granted", message)
+    shop.start(changing=form)
+    until_idle(shop)
+    shop.until(shop.revoked, "it is REVOKED")
+    until_no_refusal_is_left(shop)
+    assert len(shop.log("begin")) == 1, "the other task"
+    assert {each for each, _ in shop.revoked()} == {json.loads(message)["headers"]["id"]}
+    for key in ("user=eve", "new/user=eve"):
+        assert (shop.limiter.inspect(key).in_use, shop.limiter.inspect(key).waiting) == (0, 0)

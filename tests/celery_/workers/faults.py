@@ -6,7 +6,7 @@ import functools
 import itertools
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery.bootsteps import StartStopStep
@@ -15,6 +15,7 @@ from celery.concurrency.asynpool import AsynPool
 from limiter_celery import _admission
 from limiter_celery._completion_markers import CompletionMarkers
 from limiter_celery._dispatcher import Dispatcher
+from limiter_celery._granted_messages import GrantedMessages
 from limiter_celery._parked_tasks import ParkedTasks
 from limiter_celery._publisher import Publisher
 from limiter_celery._release_tracker import ReleaseTracker
@@ -22,6 +23,7 @@ from limiter_celery._request import LimitedRequest
 from limiter_celery._revocations import Revocations
 from limiter_core import StoreUnavailable
 from limiter_core.jobs import SyncJobGate
+from limiter_core.requests import Demand, Request
 from limiter_redis.sync_store import SyncRedisStore
 
 
@@ -62,6 +64,7 @@ POINTS = {
     "begun": (ReleaseTracker, "on_start", 2, False, None),
     "over": (ReleaseTracker, "_release", 2, False, None),
     "released": (ReleaseTracker, "_release", 2, True, None),
+    "left": (GrantedMessages, "_drop", 1, False, None),
 }
 
 
@@ -144,6 +147,19 @@ def resend_withdrawal() -> None:
     SyncRedisStore.withdraw = twice
 
 
+def claim_before_withdrawal() -> None:
+    """Another delivery claims a slot just before it is withdrawn from this one."""
+    withdraw = SyncRedisStore.withdraw
+
+    def claimed(self: SyncRedisStore, ticket: str, keys: Sequence[str] = ()) -> bool:
+        SyncRedisStore.withdraw = withdraw
+        demands = tuple(Demand(key, 1) for key in keys)
+        self.acquire(Request(ticket, demands, payload=b"", claimant="another delivery"))
+        return withdraw(self, ticket, keys)
+
+    SyncRedisStore.withdraw = claimed
+
+
 def unreported_deaths() -> None:
     """The pool of processes notices children that end only when it is told to look."""
     AsynPool._event_process_exit = lambda *_: None
@@ -157,6 +173,7 @@ LOSSES = {
     "lose_learning": lose_learning,
     "lose_withdrawal": lose_withdrawal,
     "resend_withdrawal": resend_withdrawal,
+    "claim_before_withdrawal": claim_before_withdrawal,
     "unreported_deaths": unreported_deaths,
 }
 
