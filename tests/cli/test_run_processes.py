@@ -243,7 +243,17 @@ def test_an_evicted_holder_s_command_is_ended_and_the_next_runs(
     assert waiting.communicate(timeout=30)[0] == "mine now\n"
 
 
-def test_a_command_is_ended_though_nobody_reads_what_is_said_of_it(processes, limiter, key):
+@pytest.mark.parametrize(
+    "ends",
+    [
+        "evict",
+        pytest.param(
+            "the supervisor is killed",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="it needs /proc"),
+        ),
+    ],
+)
+def test_a_command_is_ended_though_nobody_reads_what_is_said_of_it(processes, limiter, key, ends):
     """The pipe of stderr is full: it has to end before it is said why."""
     unread, full = os.pipe()
     os.set_blocking(full, False)
@@ -252,16 +262,21 @@ def test_a_command_is_ended_though_nobody_reads_what_is_said_of_it(processes, li
             pass
     os.set_blocking(full, True)
     try:
-        process = processes.start("run", key, *python(TOLD), stderr=full, pass_fds=())
+        # Below a shell: Linux itself ends the command where the supervisor is killed.
+        command = ("sh", "-c", '"$0" -c "$1" & wait', sys.executable, textwrap.dedent(TOLD))
+        process = processes.start("run", key, "--", *command, stderr=full, pass_fds=())
         assert process.stdout.readline() == "runs\n"
 
-        assert limiter.evict(limiter.inspect(key).holders[0].id)
+        if ends == "evict":
+            assert limiter.evict(limiter.inspect(key).holders[0].id)
+        else:
+            os.kill(*children_of(process.pid), signal.SIGKILL)
 
         assert process.stdout.readline() == "SIGTERM\n"
     finally:
         os.close(unread)
         os.close(full)
-    assert process.wait(30) == 124
+    assert process.wait(30) == (124 if ends == "evict" else 137)
 
 
 def test_a_command_that_does_not_end_is_killed(processes, limiter, key, run, url):
