@@ -163,3 +163,28 @@ def test_a_refused_task_is_reported_by_a_worker_that_has_it(
     assert task.state == "REVOKED"
     assert not shop.began(task)
     shop.until(lambda: rabbit.count("celery.granted") == 0, "its message is acknowledged")
+
+
+def test_one_of_the_messages_of_a_task_that_has_no_limits_any_more_runs(
+    make_workers: MakeWorkers, rabbit: RabbitMQServer
+) -> None:
+    shop = make_workers(broker=rabbit.url, limiter={"claim": 1.0})
+    lease = shop.limiter.acquire(ConcurrencyLimit("user"), {"user": "eve"})
+    old = shop.start()
+    task = shop.send("changing", "eve")
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 1, "it waits")
+    old.signal(signal.SIGTERM)
+    assert old.wait() == 0
+    wakes = shop.start(options=["-Q", "others"])
+    lease.release()
+    shop.until(lambda: rabbit.count("celery.granted") >= 2, "it was offered its slot twice")
+    wakes.kill()
+    worker = shop.start(changing="unlimited")
+    shop.until_ended(task)
+    free = shop.send("free")
+    shop.until_ended(free)
+    shop.until(lambda: rabbit.count("celery.granted") == 0, "all are taken")
+    shop.until(lambda: shop.ask("w2", "active") == [], "no body runs")
+    assert len(shop.log("begin", task.id)) == 1
+    assert worker.process.poll() is None
+    assert "AttributeError" not in worker.output()
