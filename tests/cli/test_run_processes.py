@@ -210,7 +210,8 @@ def test_a_ctrl_c_at_the_terminal_before_the_command_runs_is_not_lost(
 ):
     """What the terminal sends reaches what is there; the command comes a moment later."""
     with limiter.hold(ConcurrencyLimit(LIMIT_BY.constant(key))):
-        process = processes.start_at_terminal("run", key, "--lease=1", *python("input()"))
+        # (A Python that is interrupted while it starts ends with a status of its own.)
+        process = processes.start_at_terminal("run", key, "--lease=1", "--", "cat")
         wait_until("it waits", is_waiting(limiter, key))
         (run,) = children_of(process.pid)
         (supervisor,) = children_of(run)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any, cast
 
 from tests.core._tools import PATIENCE
+
+Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -44,14 +47,25 @@ class Server:
         self.go = asyncio.Event()
         self._end = asyncio.Event()
         self._tasks: set[asyncio.Task[None] | None] = set()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        transports: list[asyncio.BaseTransport] = []
+        server = await self._loop.create_server(
+            lambda: _Connection(self._connected, transports), "127.0.0.1", 0
+        )
         self.port = server.sockets[0].getsockname()[1]
         self._started.set()
         await self._end.wait()
+        # A server that is closed while it accepts leaves the connection open.
+        for listening in server.sockets:
+            self._loop.remove_reader(listening)
+        for _ in range(5):  # turns of the loop, in which what was accepted is connected
+            await asyncio.sleep(0)
         server.close()
         for task in self._tasks:
             if task is not None:
                 task.cancel()
+        for transport in transports:
+            cast(asyncio.Transport, transport).abort()
+        await asyncio.sleep(0)  # in which they close their sockets
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -115,6 +129,22 @@ class Server:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole")
         await writer.drain()
         return True
+
+
+class _Connection(asyncio.StreamReaderProtocol):
+    """A connection, noted from its begin: its task may be cancelled before its first step."""
+
+    def __init__(
+        self,
+        connected: Connected,
+        transports: list[asyncio.BaseTransport],
+    ) -> None:
+        super().__init__(asyncio.StreamReader(), connected)
+        self._transports = transports
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transports.append(transport)
+        super().connection_made(transport)
 
 
 @contextmanager
