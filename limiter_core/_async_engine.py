@@ -249,15 +249,17 @@ class AsyncEngine(Engine):
                 raise
             if call.request.mode is Mode.WAIT and not call.is_late():
                 self.outage.began(error, call.keys[0])
-            return without_frames(error)
-        if self.outage.since is not None:
-            self.outage.over(call.keys[0])
-        if isinstance(answer, Granted):
-            call.grant(answer, sent_at)
-            self.until_measured -= 1
-            if self.until_measured <= 0:
-                call.granted_at = sent_at
-        return answer
+            failure = error
+        else:
+            if self.outage.since is not None:
+                self.outage.over(call.keys[0])
+            if isinstance(answer, Granted):
+                call.grant(answer, sent_at)
+                self.until_measured -= 1
+                if self.until_measured <= 0:
+                    call.granted_at = sent_at
+            return answer
+        return without_frames(failure)
 
     async def close_and_wait(self) -> None:
         """Close, and wait until the waiters have left, and what was collected is released."""

@@ -116,11 +116,12 @@ class ObservedCall(EventSender):
         """Note the request, once it is known; not itself, since it refers to the call."""
         self._id = request.id
         self._label = request.label
-        demands = self._demands = request.demands
+        demands = request.demands
         if len(demands) == 1:
             self._names = counted_names(demands[0].name)
         else:
             self._names = tuple(counted_name(demand.name) for demand in demands)
+        self._demands = demands  # last: an event has all of these, or none
 
     def describe_ticket(self, ticket: str, limits: Sequence[tuple[str, str]]) -> None:
         """Note what is known of a job that waited, and was not delivered in this process.

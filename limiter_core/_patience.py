@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 from limiter_core._call import Call
@@ -72,9 +73,13 @@ def without_frames(error: StoreUnavailable) -> StoreUnavailable:
 
     They refer to those of the call, which keep the error: with a cycle, the task that made the call
     would stay after its end, until the garbage collector runs.
+
+    It is to be called where the error is handled no more: an exception that is handled there is the
+    caller's own, and keeps its frames. The error was raised in its context.
     """
+    handled = sys.exception()
     each: BaseException | None = error
-    while each is not None and each.__traceback__ is not None:
+    while each is not None and each is not handled and each.__traceback__ is not None:
         each.__traceback__ = None
         each = each.__cause__ or each.__context__
     return error

@@ -6,7 +6,7 @@ __all__ = ("duration_text",)
 
 
 def duration_text(seconds: float) -> str:
-    """Return seconds as text of two digits or more: `210 ms`, `1.5 s`, `75 s`."""
+    """Return seconds as text, to a millisecond, to a tenth or whole: `210 ms`, `1.5 s`, `75 s`."""
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"

@@ -29,6 +29,8 @@ def swept(trial: Callable[[Thrower, MemoryStore, EventRecorder], None]) -> None:
             counted = Counter(event.id for event in seen.events if isinstance(event, kinds))
             counted.pop("", None)  # its keys were not known yet
             assert set(counted.values()) <= {1}, seen.events
+        for event in seen.events:
+            assert len(event.names) == len(event.keys) or not event.keys, event
 
     assert sweep(with_a_store) > 10
 

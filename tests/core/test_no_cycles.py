@@ -81,7 +81,10 @@ class _AwayOnce(RemoteStore):
     def check(self) -> None:
         if not self.was_away:
             self.was_away = True
-            raise StoreUnavailable("away") from OSError("connection refused")
+            try:
+                raise OSError("connection refused")
+            except OSError as error:
+                raise StoreUnavailable("away") from error
 
 
 def test_of_a_task_whose_call_met_an_outage(
@@ -119,3 +122,23 @@ def test_of_a_thread_whose_call_met_an_outage(
     with limiter.hold(ONE, {}):
         pass
     assert left_over() == []
+
+
+def test_an_outage_takes_no_frames_from_the_exception_that_the_caller_handles() -> None:
+    """It is the context of the error that is kept meanwhile."""
+    own, of_task = ValueError(), ValueError()
+    try:
+        raise own
+    except ValueError:
+        with SyncLimiter(_AwayOnce()).hold(ONE, {}):
+            pass
+    assert own.__traceback__ is not None
+
+    async def main() -> None:
+        try:
+            raise of_task
+        except ValueError:
+            await hold(Limiter(_AwayOnce()))
+
+    asyncio.run(main())
+    assert of_task.__traceback__ is not None
