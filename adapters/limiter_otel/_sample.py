@@ -6,7 +6,8 @@ from limiter_core.jitter import jitter
 from limiter_core.system_clock import system_clock
 
 PER_SECOND = 100
-"""Up to so many in a second, all are made: a few thousandths of a core's time."""
+"""Up to so many in a second, all are made. Of holds that takes a thousandth of a core's time; of
+waits, each with a span, one or two hundredths."""
 
 
 class Sample:
