@@ -112,20 +112,36 @@ def test_a_record_with_a_name_begins_as_one_without(face: SyncStore, server: Ser
     assert (words[0], words[10:]) == ("holder", ["web-1", "the%20crm"])
 
 
-def test_a_step_looks_at_so_many_members_for_a_blocker(face: SyncStore) -> None:
-    """S16, S21: where more waiters end before the holder, the waiter gets no blocker."""
-    traced = labelled("web-1", "trace")
-    face.acquire(Request("holder", (Demand(A, 1),), lease=60, label=traced))
+def last_waiters(face: SyncStore, label: str) -> list[str]:
+    """Return the blockers of two calls behind 127 others that end before the holders."""
     for number in range(127):
-        face.acquire(Request(f"waiter-{number}", (Demand(A, 1),), lease=30))
+        face.acquire(Request(f"waiter-{number}", (Demand(A, 2, cost=2),), lease=30))
     answers = [
-        face.acquire(Request(f"last-{number}", (Demand(A, 1),), lease=30, label=traced))
+        face.acquire(Request(f"last-{number}", (Demand(A, 2, cost=2),), lease=30, label=label))
         for number in range(2)
     ]
-    assert [isinstance(each, Queued) and each.blocker for each in answers] == ["", ""]
+    assert all(isinstance(answer, Queued) for answer in answers)
+    return [answer.blocker for answer in answers if isinstance(answer, Queued)]
+
+
+def test_the_oldest_holder_is_found_among_many_waiters(face: SyncStore) -> None:
+    """S21: it is noted when it takes its slot alone."""
+    traced = labelled("web-1", "trace")
+    face.acquire(Request("holder", (Demand(A, 2),), lease=60, label=traced))
+    face.acquire(Request("other", (Demand(A, 2),), lease=60, label=labelled("web-2", "other")))
+    assert last_waiters(face, traced) == [traced, traced]
+
+
+def test_a_step_looks_at_so_many_members_for_a_blocker(face: SyncStore) -> None:
+    """S16, S21: where more waiters end before the holders, and none is noted, there is none."""
+    traced = labelled("web-1", "trace")
+    face.acquire(Request("gone", (Demand(A, 2),), lease=60, label=labelled("web-2", "gone")))
+    face.acquire(Request("holder", (Demand(A, 2),), lease=60, label=traced))
+    face.release("gone")
+    assert last_waiters(face, traced) == ["", ""]
     face.release("waiter-0")
     face.release("waiter-1")
-    looked = face.acquire(Request("last-0", (Demand(A, 1),), lease=30, label=traced))
+    looked = face.acquire(Request("last-0", (Demand(A, 2, cost=2),), lease=30, label=traced))
     assert isinstance(looked, Queued)
     assert looked.blocker == traced
 

@@ -225,10 +225,13 @@ function steps.note_names(r)
   for _, demand in ipairs(r.demands) do state.note_name(state.load(demand.key), demand.name) end
 end
 
--- The label of the oldest holder of a key; "-" if none is found among the first ends.
+-- The label of the oldest holder of a key: the one that is noted, or else the oldest among the first
+-- ends; "-" if there is none.
 function steps.blocker(s)
+  local noted = state.get(s, 'oldest')
+  local oldest = noted and holders.read(s, noted)
+  if oldest then return oldest.label end
   state.write_ends(s)
-  local oldest
   for _, member in ipairs(call('ZRANGE', s.ends, 0, CHUNK - 1)) do
     local h = sub(member, 1, 1) == 'h' and holders.read(s, sub(member, 2))
     if h and (not oldest or h.token < oldest.token) then oldest = h end

@@ -17,6 +17,9 @@ local function number(text) return tonumber(text or 0) or 0 end
 
 -- As steps.blocker.
 local function oldest_label(state, ends)
+  local noted = call('HGET', state, 'oldest')
+  local record = noted and call('HGET', state, 'h:' .. noted)
+  if record then return match(record, '^.* (%S+) %S+$') end
   local oldest, found = nil, '-'
   for _, member in ipairs(call('ZRANGE', ends, 0, CHUNK - 1)) do
     if sub(member, 1, 1) == 'h' then

@@ -50,10 +50,17 @@ function holders.adopt(s, record)
   }
   local due = tonumber(w[2])
   s.used, s.token = h.cost, h.token
+  holders.note_oldest(s, h)
   state.note_name(s, w[12] or '-')
   holders.write(s, h)
   state.set_end(s, 'h' .. h.id, due, true)
   state.outlive(s, due)
+end
+
+-- Notes the only holder of a key, for waiters that ask for the trace of the oldest: no later one has a
+-- lower token while it is there. (After a loss of data an older one may come back: it is not noted.)
+function holders.note_oldest(s, h)
+  if find(h.label, TRACED, 1, true) then state.set(s, 'oldest', h.id) end
 end
 
 function holders.keys_of(joined)
@@ -104,6 +111,7 @@ function holders.grant(r, claimed, token)
       claimant = r.claimant, label = r.label, keys = joined
     }
     if claimed and r.hold > 0 then h.ends = now + r.hold end
+    if s.used == 0 then holders.note_oldest(s, h) end
     due = holders.due_of(h, claimed and r.lease or r.claim)
     s.used = s.used + demand.cost
     if not claimed then s.offered = s.offered + 1 end
