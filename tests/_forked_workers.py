@@ -185,7 +185,7 @@ def main() -> None:
         collector.collect()
         with socket.socket(fileno=int(number)) as listener:
             connection = serve(listener)
-    except (KeyboardInterrupt, pytest.UsageError):
+    except (KeyboardInterrupt, pytest.UsageError, pytest.Session.Failed):
         return  # workers say it, and pytest's process
     if connection is not None:
         Collector.forked = collector

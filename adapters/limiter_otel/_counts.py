@@ -32,17 +32,15 @@ class Tally:
         add: adds one. Of all threads and finalizers at once, none is lost.
     """
 
-    __slots__ = ("_reads", "add")
+    __slots__ = ("_counter", "add")
 
     def __init__(self) -> None:
-        self.add = itertools.count().__next__
-        self._reads = 0
+        self._counter = itertools.count()
+        self.add = self._counter.__next__
 
     def read(self) -> int:
-        """Return the number. Each read counts as well, so they need a lock."""
-        number = self.add() - self._reads
-        self._reads += 1
-        return number
+        """Return the number. Only its text says it without counting on."""
+        return int(repr(self._counter).removeprefix("count(").removesuffix(")"))
 
 
 class Series:

@@ -166,6 +166,23 @@ def test_an_exception_thrown_in_at_a_grant_leaves_no_wait_that_is_counted(
     assert sweep(trial) > 10
 
 
+def test_an_exception_thrown_into_a_reader_changes_no_count(telemetry: Telemetry) -> None:
+    granted = 0
+
+    def trial(thrower: Thrower) -> None:
+        nonlocal granted
+        granted += 1
+        thrower.files = (str(Path(limiter_otel.__file__).parent),)
+        with SyncLimiter(MemoryStore()).hold(ONE):
+            with thrower.tracing(), suppress(Thrown):
+                telemetry.values("limiter.calls")
+            assert telemetry.values("limiter.held") == {("billing",): 1}
+        assert telemetry.values("limiter.held") == {("billing",): 0}
+        assert outcomes(telemetry) == granted
+
+    assert sweep(trial) > 10
+
+
 @pytest.mark.usefixtures("small_sample")
 async def test_calls_of_a_limiter_that_is_closed_wait_no_more(telemetry: Telemetry) -> None:
     store = MemoryStore()
