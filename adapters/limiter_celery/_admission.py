@@ -190,11 +190,24 @@ class Admission:
     def _has_finished(self, delivery: Delivery) -> bool:
         """Whether a delivery is a copy of one that has finished."""
         age = self.markers.age(delivery.ticket)
-        if age is None:
+        if age is None or self._was_taken_without_limits(delivery):
             return False
         # A marker from before it came may be that of a task of the same id, sent earlier.
         is_copy = delivery.waited or delivery.redelivered
         return is_copy or age < time.monotonic() - delivery.received_at
+
+    def _was_taken_without_limits(self, delivery: Delivery) -> bool:
+        """Whether a marker only says that a worker without limits for the task took this message.
+
+        It did not end it: the broker delivers it again.
+        """
+        publication = delivery.publication
+        if publication is None or not delivery.redelivered:
+            return False
+        if not self.markers.set_once(delivery.ticket, publication):
+            return False
+        self.markers.clear(delivery.ticket)  # or its next message would be taken for a copy
+        return True
 
     def _meet_holder(self, request: Any, held: Held) -> None:
         """Deal with a delivery of a task that runs by another delivery."""

@@ -12,6 +12,9 @@ from limiter_celery._expiring_set import ExpiringSet
 from limiter_core.keys import bounded
 from limiter_core.store import SyncStore
 
+_FINISHED = "finished"
+"""The owner of the marker of an attempt that has finished."""
+
 
 class CompletionMarkers:
     """The markers that the workers of one name share; all methods may raise StoreError.
@@ -27,11 +30,14 @@ class CompletionMarkers:
         self.are_kept = seconds > 0
 
     def set(self, ticket: str) -> None:
-        """Note that an attempt has finished."""
-        self._markers.add(_member(ticket))
+        """Note that an attempt has finished, whoever has taken it."""
+        member = _member(ticket)
+        if not self._markers.add_for(member, _FINISHED):
+            self._markers.remove(member)
+            self._markers.add_for(member, _FINISHED)
 
     def set_once(self, ticket: str, owner: str) -> bool:
-        """Note that an attempt runs, or has finished; False if another owner has noted it."""
+        """Note that an owner took an attempt; False if another has, or it has finished."""
         return self._markers.add_for(_member(ticket), owner)
 
     def age(self, ticket: str) -> float | None:

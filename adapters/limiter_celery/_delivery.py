@@ -7,7 +7,13 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from limiter_celery._parked_message import HEADERS, KEYS, Origin, parked_message_of
+from limiter_celery._parked_message import (
+    HEADERS,
+    KEYS,
+    PUBLICATION,
+    Origin,
+    parked_message_of,
+)
 from limiter_celery._queues import may_hold_copies, queue_of
 from limiter_celery._task import limits_of_task, view_of
 from limiter_core.jobs import Job
@@ -25,6 +31,7 @@ class Delivery:
     order: int  # its place in line, in microseconds since the epoch
     redelivered: bool  # the broker delivers it again
     connection: int  # the number of the connection to the broker by which it came
+    publication: str | None = None  # the id of its message, if that was published again
     received_at: float
     is_local: bool = False  # delivered by this process: only the ticket has its message
     reserved_until: float = 0.0  # of a local one: how long its slot is kept though not claimed
@@ -81,6 +88,7 @@ def delivery_of(request: Any, origin: Origin | None, connection: int) -> Deliver
     app = request.app
     # The task must not see these headers: it would send them along with a retry.
     keys: list[Any] = headers.get(KEYS) or []
+    publication: str | None = headers.get(PUBLICATION)
     for name in HEADERS:
         headers.pop(name, None)
     queue = queue_of(app, request.message) if origin is None else origin.queue
@@ -91,6 +99,7 @@ def delivery_of(request: Any, origin: Origin | None, connection: int) -> Deliver
         order=_order_of(request) if origin is None else origin.order,
         redelivered=bool(request.delivery_info.get("redelivered")),
         connection=connection,
+        publication=publication,
         received_at=time.monotonic(),
         grant=(() if origin is None else tuple(map(str, keys)), 0),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,7 +32,7 @@ _RETRY_AFTER = 1.0
 """Seconds between two attempts while the store cannot be used."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class _Parked:
     task_id: str
     task: str
@@ -114,7 +115,14 @@ class ParkedTasks:
         *,
         was_asked: bool = False,
     ) -> None:
-        self._call_later(seconds, lambda: self._remove(ticket, parked, reason, was_asked=was_asked))
+        reference = weakref.ref(parked)  # its message is not kept until then if it has begun
+
+        def remove() -> None:
+            still_parked = reference()
+            if still_parked is not None:
+                self._remove(ticket, still_parked, reason, was_asked=was_asked)
+
+        self._call_later(seconds, remove)
 
     def _remove(
         self, ticket: str, parked: _Parked, reason: str | Exception, *, was_asked: bool = False

@@ -53,10 +53,19 @@ class Scheduler:
                 heapq.heappush(self._due, (due_at, next(self._numbers), function))
                 self._changed.notify()
 
-    def stop(self, patience: float) -> None:
-        """Run at once all that is left, and end; wait for it for so many seconds at most."""
+    def stop(self, patience: float, *, early: bool = True) -> None:
+        """Run what is left, and end.
+
+        Args:
+            patience: seconds for which it waits for that.
+            early: whether that is run whose time has not come; else it is forgotten.
+        """
         with self._changed:
             self._stopped = True
+            if not early:
+                now = time.monotonic()
+                self._due = [each for each in self._due if each[0] <= now]
+                heapq.heapify(self._due)
             self._changed.notify()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(patience)

@@ -229,7 +229,7 @@ class WorkerLimiter:
         """End."""
         self.stop_fetching()
         self._scheduler.stop(_LAST_CALLS)
-        self._store_scheduler.stop(1.0)
+        self._store_scheduler.stop(1.0, early=False)  # no task has expired by that
         self._gate.close()
         self._main_loop.close()
 

@@ -196,6 +196,51 @@ def test_a_message_whose_worker_died_while_it_ran_runs_again(make_workers: MakeW
     assert len(shop.log("begin")) == 4, "twice, and the other tasks"
 
 
+def test_a_message_that_a_worker_without_limits_did_not_begin_runs_where_there_are_limits(
+    make_workers: MakeWorkers,
+) -> None:
+    """That worker ended before it had a free process for it."""
+    shop = make_workers(limiter={"claim": 30.0}, concurrency=1)
+    (message,) = offers(shop, 1)
+    unlimited = shop.start(changing="unlimited")
+    other = shop.send("free", LONG)
+    shop.until_began(other)
+    shop.until(lambda: not shop.broker.exists("unacked"), "that is acknowledged")
+    shop.broker.lpush("celery.granted", message)
+    shop.until(lambda: shop.broker.exists("unacked"), "the message is taken")
+    unlimited.kill()
+    shop.broker.delete("unacked", "unacked_index")
+    shop.broker.lpush("celery.granted", redelivered(message))
+    shop.start()
+    until_idle(shop)
+    task_id = json.loads(message)["headers"]["id"]
+    assert len(shop.log("begin", task_id)) == 1
+    shop.broker.lpush("celery.granted", redelivered(message))
+    until_idle(shop)
+    assert len(shop.log("begin", task_id)) == 1, "a copy that comes late does not run"
+
+
+def test_a_task_whose_worker_without_limits_is_killed_runs_again_where_there_are_limits(
+    make_workers: MakeWorkers,
+) -> None:
+    """Its message is acknowledged at its end. It may have to wait for its slot once more."""
+    shop = make_workers(limiter={"claim": 30.0}, conf={"task_acks_late": True})
+    (message,) = offers(shop, 1)
+    task_id = json.loads(message)["headers"]["id"]
+    shop.broker.lpush("celery.granted", message)
+    unlimited = shop.start(changing="unlimited")
+    until_idle(shop)
+    unlimited.kill()
+    lease = shop.limiter.acquire(ConcurrencyLimit("user"), {"user": "eve"})
+    shop.broker.lpush("celery.granted", redelivered(message))  # as if it was killed before the end
+    shop.start()
+    shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 1, "it waits")
+    lease.release()
+    shop.until(lambda: len(shop.log("end", task_id)) == 2, "it ran again")
+    until_idle(shop)
+    assert len(shop.log("begin", task_id)) == 2
+
+
 @pytest.mark.parametrize("end", ["ran", "refused"])
 def test_a_message_of_a_task_that_has_ended_does_not_run(
     make_workers: MakeWorkers, end: str

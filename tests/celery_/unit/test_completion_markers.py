@@ -27,6 +27,16 @@ def test_a_marker_is_removed_for_a_task_that_is_sent_again(parts: Parts) -> None
     assert parts.markers.age("one") is None
 
 
+def test_an_attempt_that_was_taken_has_finished_when_that_is_noted(parts: Parts) -> None:
+    assert parts.markers.set_once("one", "a message")
+    assert parts.markers.set_once("one", "a message")
+    assert not parts.markers.set_once("one", "another")
+    parts.clock.advance(50.0)
+    parts.markers.set("one")
+    assert parts.markers.age("one") == pytest.approx(0.0, abs=0.01)
+    assert not parts.markers.set_once("one", "a message")
+
+
 def test_ids_of_any_length_are_told_apart(parts: Parts) -> None:
     parts.markers.set("x" * 10_000)
     assert parts.markers.age("x" * 10_000) is not None

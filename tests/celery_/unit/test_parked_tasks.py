@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -92,6 +93,19 @@ def test_a_task_that_was_forgotten_is_left_alone(line: Line) -> None:
     line.parked.forget("one")
     line.parked.forget("one")
     line.parked.revoke({"one"})
+    assert line.removed == []
+    holder.release()
+
+
+def test_the_message_of_a_task_that_was_forgotten_is_not_kept(line: Line) -> None:
+    """A day may be left until it expires; it began long before."""
+    holder = line.ask("holder")
+    line.ask("one", expires=datetime.now(UTC) + timedelta(days=1))
+    parked = weakref.ref(line.parked._parked["one"])
+    line.parked.forget("one")
+    assert parked() is None
+    ((_, end),) = line.due
+    end()
     assert line.removed == []
     holder.release()
 

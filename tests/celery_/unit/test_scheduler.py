@@ -52,6 +52,15 @@ def test_a_function_that_raises_is_logged_and_the_next_one_runs(
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_at_the_end_what_is_bound_to_its_time_may_be_forgotten(scheduler: Scheduler) -> None:
+    ran: list[str] = []
+    scheduler.call_later(60.0, lambda: ran.append("late"))
+    scheduler.call_soon(lambda: ran.append("due"))
+    scheduler.start()
+    scheduler.stop(10.0, early=False)
+    assert ran == ["due"]
+
+
 def test_after_the_end_nothing_is_run(scheduler: Scheduler) -> None:
     ran: list[str] = []
     finish(scheduler)

@@ -115,6 +115,20 @@ def test_once_the_worker_has_ended_tasks_wait_for_another(
         other.close()
 
 
+def test_a_task_that_waits_does_not_expire_with_the_worker_that_parked_it(
+    worker: Any, limiter: WorkerLimiter, store: MemoryStore
+) -> None:
+    app = worker.app
+    with SyncLimiter(store) as operator:
+        holder = operator.acquire(ConcurrencyLimit("user"), {"user": "eve"})
+        app.send_task("one", expires=3600)
+        received(worker, limiter, app.conf.task_default_queue)
+        limiter.close()
+        key = operator.inspect("user=eve")
+        assert key.waiting + sum(each.waiting for each in key.dormant) == 1
+        holder.release()
+
+
 @pytest.mark.parametrize("earlier", [False, True])
 def test_a_granted_task_that_has_no_limits_any_more_leaves_the_line_and_runs_once(
     worker: Any, limiter: WorkerLimiter, store: MemoryStore, earlier: bool
