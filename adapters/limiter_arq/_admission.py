@@ -15,7 +15,14 @@ from arq.utils import timestamp_ms
 from redis.exceptions import RedisError
 
 from limiter_arq._decorator import limits_of, view_of
-from limiter_arq._job_queue import FetchedJob, JobQueue, ParkedJob, is_parked, parked_for
+from limiter_arq._job_queue import (
+    FetchedJob,
+    JobQueue,
+    ParkedJob,
+    Ticket,
+    is_parked,
+    parked_for,
+)
 from limiter_arq._job_run import JobRun
 from limiter_arq._worker_jobs import JobCall
 from limiter_core import ConcurrencyLimit, StoreError
@@ -71,6 +78,8 @@ class Admission:
         """
         call = self._call_of(job)
         if call is None:
+            if job.ticket is not None:  # its place, or its slot, is for the next
+                self.background.begin(self.gate.drop(*job.ticket))
             return True
         if is_parked(job.score) or job.score == 1:  # 1: `Job.abort` made it due
             run.score = call.enqueued_ms
@@ -184,7 +193,7 @@ class Admission:
             life = least if 0 <= job.life < least else None
         elif job.life >= 0:  # the worker finds in time that it expired
             seconds = min(seconds, job.life / 1000)
-        await self._put_back(job, parked_for(seconds), life, waiting.keys)
+        await self._put_back(job, parked_for(seconds), life, Ticket(ticket, waiting.keys))
         self.gate.confirm(waiting)
         try:
             granted = await self.gate.handed_over(waiting)
@@ -202,7 +211,7 @@ class Admission:
         job: FetchedJob,
         score: float,
         life: int | None = None,
-        waits_on: tuple[str, ...] = (),
+        ticket: Ticket | None = None,
     ) -> None:
         """Put a job back; tries again for some seconds while arq's Redis is away.
 
@@ -211,7 +220,7 @@ class Admission:
         """
         for left in reversed(range(_TRIES_TO_PUT_BACK)):
             try:
-                await self.queue.put_back(job.job_id, score, life, waits_on or job.waited_on)
+                await self.queue.put_back(job.job_id, score, life, ticket or job.ticket)
             except (RedisError, OSError):
                 if not left:
                     raise

@@ -107,7 +107,7 @@ class JobFetcher:
         self.jobs.start(job.job_id, self.run(job), ended)
 
     async def _put_back(self, job: FetchedJob) -> None:
-        await self.queue.put_back(job.job_id, job.score, waits_on=job.waited_on)
+        await self.queue.put_back(job.job_id, job.score, ticket=job.ticket)
 
     def fetch_more(self) -> None:
         """Start jobs that were due when no slot was free; arq itself does so at its next poll."""

@@ -30,8 +30,8 @@ _REDIS_ID_KEY = "arq:limiter:place"
 _REDIS_ID_LIFE = 30 * 24 * 3600
 """Seconds; far longer than a ticket waits. Each worker extends it now and then."""
 
-_WAITED_ON = "arq:limiter:waited-on:"
-_WAITED_ON_LIFE = 24 * 3600
+_TICKET = "arq:limiter:ticket:"
+_TICKET_LIFE = 24 * 3600
 """Seconds; a job that waits for longer asks again meanwhile. Of use while one is parked, and left
 behind only by one that expires or is deleted."""
 
@@ -48,6 +48,18 @@ class NotFetched(enum.Enum):
     """Redis was not asked: the worker runs as many jobs as it may."""
 
 
+class Ticket(NamedTuple):
+    """The ticket of a job that was parked.
+
+    Attributes:
+        id: the store's.
+        keys: those on which it waits; the job's function may have others by now, or none.
+    """
+
+    id: str
+    keys: tuple[str, ...]
+
+
 class FetchedJob(NamedTuple):
     """A job that is this worker's until it is finished, parked or put back.
 
@@ -58,7 +70,7 @@ class FetchedJob(NamedTuple):
         life: milliseconds until it expires, below zero if it does not.
         tries: the tries that it has spent.
         aborted: whether its abort was requested.
-        waited_on: the keys on which it was parked; its function may have others by now, or none.
+        ticket: with which it was parked; None if it was not.
     """
 
     job_id: str
@@ -67,7 +79,12 @@ class FetchedJob(NamedTuple):
     life: int
     tries: int
     aborted: bool
-    waited_on: tuple[str, ...] = ()
+    ticket: Ticket | None = None
+
+    @property
+    def waited_on(self) -> tuple[str, ...]:
+        """The keys on which it waited."""
+        return () if self.ticket is None else self.ticket.keys
 
 
 class ParkedJob(NamedTuple):
@@ -163,7 +180,7 @@ class JobQueue:
         stale: Any = "" if stale_after is None else int(stale_after * 1000)
         args: list[Any] = [timestamp_ms(), int(in_progress * 1000), stale]
         for job_id, score in jobs:
-            prefixes = in_progress_key_prefix, job_key_prefix, retry_key_prefix, _WAITED_ON
+            prefixes = in_progress_key_prefix, job_key_prefix, retry_key_prefix, _TICKET
             keys += [prefix + job_id for prefix in prefixes]
             args += [job_id, "" if score is None else score]
         replies = await self._fetch(keys=keys, args=args)
@@ -177,8 +194,8 @@ class JobQueue:
             pipe.pttl(job_key_prefix + job_id)
             pipe.get(retry_key_prefix + job_id)
             pipe.zscore(abort_jobs_ss, job_id)
-            pipe.get(_WAITED_ON + job_id)
-            pipe.delete(_WAITED_ON + job_id)
+            pipe.get(_TICKET + job_id)
+            pipe.delete(_TICKET + job_id)
             found, *rest, _ = await pipe.execute()
         return _fetched(job_id, [1, found or score, *rest])
 
@@ -187,7 +204,7 @@ class JobQueue:
         job_id: str,
         score: float,
         life: int | None = None,
-        waits_on: Sequence[str] = (),
+        ticket: Ticket | None = None,
     ) -> None:
         """Put back a job that was fetched and not run.
 
@@ -195,7 +212,7 @@ class JobQueue:
             job_id: arq's.
             score: its new score; see `parked_for`.
             life: milliseconds until it expires from now on; None to leave that alone.
-            waits_on: the keys on which it has a ticket.
+            ticket: its ticket, if it has one.
         """
         async with self._pool.pipeline(transaction=True) as pipe:
             # XX: a job that another worker finished meanwhile is not added again.
@@ -203,8 +220,9 @@ class JobQueue:
             pipe.delete(in_progress_key_prefix + job_id)
             if life is not None:
                 pipe.pexpire(job_key_prefix + job_id, life)
-            if waits_on:
-                pipe.set(_WAITED_ON + job_id, " ".join(waits_on), ex=_WAITED_ON_LIFE)
+            if ticket is not None:
+                words = json.dumps([ticket.id, *ticket.keys])
+                pipe.set(_TICKET + job_id, words, ex=_TICKET_LIFE)
             await pipe.execute()
 
     async def bring_forward(self, parked: ParkedJob, *, notify: bool) -> bool:
@@ -257,7 +275,9 @@ class JobQueue:
 def _fetched(job_id: str, reply: Sequence[Any]) -> FetchedJob | Any:
     if reply[0] != 1:
         return NotFetched(reply[0])
-    _, score, raw, life, tries, abort, keys = reply
-    waited_on = tuple(keys.decode().split(" ")) if keys else ()
-    aborted = abort is not None
-    return FetchedJob(job_id, float(score), raw, life, int(tries or 0), aborted, waited_on)
+    _, score, raw, life, tries, abort, words = reply
+    ticket = None
+    if words:
+        ticket_id, *keys = json.loads(words)
+        ticket = Ticket(ticket_id, tuple(keys))
+    return FetchedJob(job_id, float(score), raw, life, int(tries or 0), abort is not None, ticket)

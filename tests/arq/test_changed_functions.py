@@ -115,11 +115,11 @@ async def test_a_job_that_comes_back_by_itself_leaves_the_line_of_its_old_limit(
     await until_idle(store)
 
 
-async def test_what_it_waited_on_is_not_kept(
+async def test_its_ticket_is_not_kept(
     server: Server, pool: ArqRedis, start_worker: Start, limiter: Limiter
 ) -> None:
     def is_kept() -> bool:
-        return bool(server.admin.keys("arq:limiter:waited-on:*"))
+        return bool(server.admin.keys("arq:limiter:ticket:*"))
 
     await start_worker(functions(stays=ON_ONE))
     async with limiter.hold(ONE):

@@ -16,7 +16,7 @@ from arq.worker import JobExecutionFailed, func
 
 from limiter_arq import LIMIT_BY, ConcurrencyLimit, limited
 from limiter_arq._job_fetcher import JobFetcher
-from limiter_arq._job_queue import FetchedJob
+from limiter_arq._job_queue import FetchedJob, is_parked
 from limiter_core import Limiter
 from limiter_core.lease import Lease
 from limiter_redis import RedisStore
@@ -187,6 +187,44 @@ async def test_a_job_that_expires_while_it_waits_is_noticed_then(
     assert await long.abort(timeout=20, poll_delay=0.02)
     assert await outcome(follower) == "after", "the line moves on"
     await until_idle(store)
+
+
+async def test_a_slot_that_a_job_gets_after_it_expired_goes_to_the_next_at_once(
+    pool: ArqRedis, start_worker: Start, store: RedisStore
+) -> None:
+    """Its worker was busy until then."""
+    claim = 60.0
+    may_end = asyncio.Event()
+
+    async def busy(ctx: dict[Any, Any]) -> None:
+        await may_end.wait()
+
+    worker = await start_worker([ending, after, func(busy, name="busy")], max_jobs=1, claim=claim)
+    async with Limiter(store) as limiter:
+        async with limiter.hold(ONE):
+            expired = await pool.enqueue_job("ending", "fine", _expires=1)
+            await until_true(lambda: is_waiting(store), "it waits")
+            follower = await pool.enqueue_job("after")
+            await until_true(lambda: is_waiting(store, 2), "both wait")
+            await pool.enqueue_job("busy")
+            await until(lambda: worker.job_tasks, "the worker is busy")
+            assert expired is not None
+            assert follower is not None
+            await until_true(lambda: is_gone(pool, expired), "it expired")
+
+        async def is_woken() -> bool:
+            return not is_parked(await pool.zscore("arq:queue", expired.job_id))
+
+        await until_true(is_woken, "a slot is kept for the expired one")
+        may_end.set()
+        async with asyncio.timeout(claim / 2):
+            assert await outcome(follower) == "after"
+        assert await outcome(expired) == JobExecutionFailed("job expired")
+    await until_idle(store)
+
+
+async def is_gone(pool: ArqRedis, job: Job) -> bool:
+    return not await pool.exists(f"arq:job:{job.job_id}")
 
 
 async def test_a_wait_may_extend_the_expiry(
