@@ -265,7 +265,9 @@ class GateState:
             keys: what the caller knows of its keys; their limits may have been seen here.
         """
         known = self._limits.pop(ticket, ())
-        return known or tuple((key, self._names.get(key, "")) for key in keys)
+        if keys and {key for key, _ in known} != set(keys):  # another worker asked meanwhile
+            return tuple((key, self._names.get(key, "")) for key in keys)
+        return known
 
     def outcome(
         self, request: Request, answer: Answer, terms: Terms, now: float

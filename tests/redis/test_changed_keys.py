@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 
 from limiter_core import LIMIT_BY, ArgumentView, ConcurrencyLimit, Limiter, SyncLimiter
@@ -82,6 +84,23 @@ def test_it_leaves_the_keys_that_its_adapter_names(server: Process) -> None:
         assert isinstance(again, Held), "it runs"
         second.release()
     gate.close()
+
+
+def test_it_is_dropped_where_its_adapter_says_that_it_waits(server: Process) -> None:
+    """A process asked for other keys before: those of a release of the program that goes."""
+    old, new = (SyncJobGate(RedisStore(server.url), "queue", lambda _: None) for _ in range(2))
+    with SyncLimiter(server.url) as limiter, ExitStack() as stack:
+        for gate, key in ((old, "gold"), (new, "iron")):
+            gate.sweep()
+            stack.enter_context(limiter.hold(TIER, {"tiers": [key]}))
+        assert isinstance(old.admit(job("second", ["gold"], alone=True)), Waiting)
+        again = job("second", ["iron"], keys=("key:gold",), alone=True)
+        assert isinstance(new.admit(again), Waiting)
+        assert use(limiter, *KEYS[:2]) == [(1, 0), (1, 1)]
+        assert old.drop("second#1", ("key:iron",))
+        assert use(limiter, *KEYS[:2]) == [(1, 0), (1, 0)]
+    for gate in (old, new):
+        gate.close()
 
 
 @pytest.mark.parametrize("kind", ["redis", "memory"])
