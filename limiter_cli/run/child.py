@@ -151,10 +151,9 @@ class Child:
 
     async def _end_orphans(self, kill_after: float) -> None:
         if self._messages.cut_off:
-            ending = asyncio.ensure_future(end_orphans(self._mark, kill_after))
-            await asyncio.sleep(0)  # they are told to end before something is said: this may block
-            say("limiter: what watches over the command was killed; ending the command")
-            await ending
+            await end_orphans(self._mark, kill_after)
+            # Last: it may block, as a pipe may be full.
+            say("limiter: what watches over the command was killed, so the command was ended")
 
 
 class _Messages(asyncio.Protocol):

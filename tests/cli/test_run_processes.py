@@ -244,6 +244,17 @@ def test_an_evicted_holder_s_command_is_ended_and_the_next_runs(
     assert waiting.communicate(timeout=30)[0] == "mine now\n"
 
 
+def full_pipe():
+    """Return both ends of a pipe that takes no more."""
+    unread, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(full, b"x" * 4096):
+            pass
+    os.set_blocking(full, True)
+    return unread, full
+
+
 @pytest.mark.parametrize(
     "ends",
     [
@@ -256,12 +267,7 @@ def test_an_evicted_holder_s_command_is_ended_and_the_next_runs(
 )
 def test_a_command_is_ended_though_nobody_reads_what_is_said_of_it(processes, limiter, key, ends):
     """The pipe of stderr is full: it has to end before it is said why."""
-    unread, full = os.pipe()
-    os.set_blocking(full, False)
-    with contextlib.suppress(BlockingIOError):
-        while os.write(full, b"x" * 4096):
-            pass
-    os.set_blocking(full, True)
+    unread, full = full_pipe()
     try:
         # Below a shell: Linux itself ends the command where the supervisor is killed.
         command = ("sh", "-c", '"$0" -c "$1" & wait', sys.executable, textwrap.dedent(TOLD))
@@ -278,6 +284,31 @@ def test_a_command_is_ended_though_nobody_reads_what_is_said_of_it(processes, li
         os.close(unread)
         os.close(full)
     assert process.wait(30) == (124 if ends == "evict" else 137)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it needs /proc")
+def test_a_command_that_does_not_end_is_killed_though_nobody_reads_what_is_said_of_it(
+    processes, key, wait_until
+):
+    """What watches over it is killed, so `limiter` itself has to kill it."""
+    unread, full = full_pipe()
+    try:
+        stubborn = (
+            "import os, signal, time; signal.signal(15, signal.SIG_IGN); "
+            "print(os.getpid(), flush=True); time.sleep(60)"
+        )
+        command = ("sh", "-c", '"$0" -c "$1" & wait', sys.executable, stubborn)
+        options = ("--kill-after", "0.1")
+        process = processes.start("run", key, *options, "--", *command, stderr=full, pass_fds=())
+        stays = int(process.stdout.readline())
+
+        os.kill(*children_of(process.pid), signal.SIGKILL)
+
+        wait_until("the command is gone", lambda: is_gone(stays))
+    finally:
+        os.close(unread)
+        os.close(full)
+    assert process.wait(30) == 137
 
 
 def test_a_command_that_does_not_end_is_killed(processes, limiter, key, run, url):
