@@ -202,14 +202,14 @@ _connections: dict[tuple[str, ...], socket.socket] = {}
 
 
 def serve(imports: tuple[str, ...], client: socket.socket) -> None:
-    """Have a fork server of this process serve who has the other end of a socket."""
+    """Have a fork server of this process serve the process at the other end of a socket."""
     if imports not in _servers:
         _servers[imports] = _Server(imports)
     _servers[imports].serve(client)
 
 
 find: Callable[[tuple[str, ...], socket.socket], None] = serve
-"""Has a fork server serve who has the other end of a socket; workers of the tests share them."""
+"""Has a fork server serve the process at the other end of a socket; workers share the servers."""
 
 
 def _connection_to(imports: tuple[str, ...]) -> socket.socket:

@@ -25,9 +25,9 @@ def hand_on(address: str) -> None:
             has_begun = b""
         if not has_begun:
             os.execv(PLAIN[0], PLAIN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker hears it, too
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker gets it, too
         for number in (0, 1):
-            os.close(number)  # else nobody would hear of the worker's end
+            os.close(number)  # an open copy would hide the worker's end
         connection.recv(1)
 
 
