@@ -12,6 +12,7 @@ from limiter_celery._completion_markers import CompletionMarkers
 from limiter_celery._deferred_deliveries import DeferredDeliveries
 from limiter_celery._delivery import Delivery, job_of
 from limiter_celery._parked_tasks import ParkedTasks
+from limiter_celery._refusal_reasons import RefusalReasons
 from limiter_celery._release_tracker import ReleaseTracker
 from limiter_celery._revocations import Revocations, have_in_common, stamps_of
 from limiter_celery._start_reservations import StartReservations
@@ -25,6 +26,9 @@ logger = logging.getLogger("limiter")
 RETRY_AFTER = 1.0
 """Seconds before a task is tried again that could not be admitted: the store was away."""
 
+_REFUSED_BEFORE = "it was refused when it was delivered before"
+"""The reason of a task whose worker was killed when it reported it as not to run."""
+
 _RETRY_WHILE_HELD = 5.0
 """Seconds, at most, before a delivery is tried again whose task still runs elsewhere."""
 
@@ -36,6 +40,7 @@ class Admission:
     gate: SyncJobGate
     markers: CompletionMarkers
     starts: StartReservations
+    reasons: RefusalReasons
     revocations: Revocations
     parked_tasks: ParkedTasks
     releases: ReleaseTracker
@@ -83,8 +88,19 @@ class Admission:
             self._away_until = time.monotonic() + RETRY_AFTER
             self.deferred.retry_later(request, RETRY_AFTER)
         except (LimitReached, Superseded) as error:
-            request.announce_revoked(str(error))
+            self._refuse(request, error)
         return False
+
+    def _refuse(self, request: Any, error: Exception) -> None:
+        """Report a task that is not to run."""
+        ticket, reason = request.delivery.ticket, str(error)
+        with suppress(StoreError):
+            reason, _ = self.reasons.of(ticket, error)
+            if request.delivery.waited:
+                # Where this worker is killed, the broker delivers the message again: perhaps when
+                # the store has forgotten the refusal, and the task could run, though reported.
+                self.markers.set_refused(ticket)
+        request.announce_revoked(reason, expired=reason == "expired")
 
     def _ask(self, request: Any) -> bool:
         """Ask for the slots of a task; whether it got them.
@@ -113,9 +129,12 @@ class Admission:
                 self.deferred.retry_later(request, RETRY_AFTER)
             return False
         # With its slot, or its place in line, in hand: so no other delivery finishes meanwhile.
+        delivery: Delivery = request.delivery
         try:
             is_revoked = self._was_revoked(request)
-            is_to_run = not is_revoked and not self._is_copy(request, outcome)
+            is_copy = not is_revoked and self._is_copy(request, outcome)
+            was_refused = is_copy and self.markers.is_refused(delivery.ticket)
+            is_to_run = not is_revoked and not is_copy
         except BaseException:
             if isinstance(outcome, SyncLease):
                 self.gate.take_back(outcome)
@@ -131,7 +150,10 @@ class Admission:
         else:
             self.gate.take_back(outcome)
             if is_revoked:
-                self.gate.report_removed(request.delivery.ticket, function=request.name)
+                self.gate.report_removed(delivery.ticket, function=request.name)
+            elif was_refused:
+                request.announce_revoked(_REFUSED_BEFORE)
+                return False
         _let_go(request)
         return False
 

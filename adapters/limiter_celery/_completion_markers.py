@@ -15,6 +15,9 @@ from limiter_core.store import SyncStore
 _FINISHED = "finished"
 """The owner of the marker of an attempt that has finished."""
 
+_REFUSED = "refused"
+"""That of an attempt which is about to be reported as not to run."""
+
 
 class CompletionMarkers:
     """The markers that the workers of one name share; all methods may raise StoreError.
@@ -35,6 +38,14 @@ class CompletionMarkers:
         if not self._markers.add_for(member, _FINISHED):
             self._markers.remove(member)
             self._markers.add_for(member, _FINISHED)
+
+    def set_refused(self, ticket: str) -> None:
+        """Note that an attempt is about to be reported as not to run."""
+        self._markers.add_for(_member(ticket), _REFUSED)
+
+    def is_refused(self, ticket: str) -> bool:
+        """Whether the marker of an attempt says that: it was perhaps not reported."""
+        return self._markers.add_for(_member(ticket), _REFUSED)
 
     def set_once(self, ticket: str, owner: str) -> bool:
         """Note that an owner took an attempt; False if another has, or it has finished."""

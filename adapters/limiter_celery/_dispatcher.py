@@ -59,7 +59,7 @@ class Dispatcher:
         keys = tuple(key for key, _ in notice.limits)
         self.parked_tasks.forget(notice.id)
         if error is not None:
-            self.refusals.report_refused_later(notice, error)
+            self.refusals.report_later(notice, error)
         elif (
             isinstance(notice.answer, Granted)
             and self.worker.in_own_step

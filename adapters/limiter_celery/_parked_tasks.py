@@ -3,23 +3,30 @@
 A ticket waits in the store, and no process with it. What can end it early (a revoke, `expires`, the
 limit's `timeout`) is noticed by the worker that parked the task; if that worker is gone, it is
 noticed when the task's turn comes.
+
+The task is evicted from the line: so the store keeps that it is not to run, with its message, and
+has the workers told until one of them has reported it. Where this process is killed, another one
+reports it.
 """
 
 from __future__ import annotations
 
 import collections
 import threading
+import uuid
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from limiter_celery._completion_markers import CompletionMarkers
+from limiter_celery._refusal_reasons import Reason, RefusalReasons
 from limiter_celery._revocations import Stamps, have_in_common, stamps_of
+from limiter_celery._start_reservations import StartReservations
 from limiter_core.errors import StoreError
-from limiter_core.jobs import Job, SyncJobGate, Waiting, timeout_error
-from limiter_core.requests import Answer, Mode, Queued, Refusal, Refused, Request
+from limiter_core.jobs import Job, Waiting
+from limiter_core.requests import Mode, Queued, Request
 from limiter_core.store import SyncStore
 
 _MOST = 50_000
@@ -29,15 +36,13 @@ _GRACE = 0.25
 """Seconds after a task's `expires` in which a worker may still claim its slot."""
 
 _RETRY_AFTER = 1.0
-"""Seconds between two attempts while the store cannot be used."""
+"""Seconds between two attempts."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class _Parked:
     task_id: str
-    task: str
     request: Request
-    payload: bytes
     stamps: Stamps
 
 
@@ -46,25 +51,22 @@ class ParkedTasks:
 
     Args:
         store: where the tickets are.
-        gate: what drops a ticket.
-        markers: of the tasks that have finished.
+        starts: which deliveries are about to start.
+        reasons: where it is noted why a task is not to run.
         call_later: calls a function after so many seconds.
-        on_removed: called with the ticket, the payload and the reason of each that was taken out.
     """
 
     def __init__(
         self,
         store: SyncStore,
-        gate: SyncJobGate,
-        markers: CompletionMarkers,
+        starts: StartReservations,
+        reasons: RefusalReasons,
         call_later: Callable[[float, Callable[[], object]], object],
-        on_removed: Callable[[str, bytes, str], object],
     ) -> None:
         self._store = store
-        self._gate = gate
-        self._markers = markers
+        self._starts = starts
+        self._reasons = reasons
         self._call_later = call_later
-        self._on_removed = on_removed
         self._lock = threading.Lock()
         self._parked: collections.OrderedDict[str, _Parked] = collections.OrderedDict()
         self._tickets_of: dict[str, set[str]] = {}
@@ -72,7 +74,7 @@ class ParkedTasks:
     def add(self, request: Any, job: Job, waiting: Waiting) -> None:
         """Remember a task that was just parked."""
         stamps = stamps_of(request.stamps)
-        parked = _Parked(request.id, request.name, waiting.request, job.payload, stamps)
+        parked = _Parked(request.id, waiting.request, stamps)
         with self._lock:
             self._parked[job.ticket] = parked
             self._tickets_of.setdefault(request.id, set()).add(job.ticket)
@@ -83,7 +85,7 @@ class ParkedTasks:
             self._remove_later(job.ticket, parked, max(left, 0.0) + _GRACE, "expired")
         if waiting.patience is not None:
             patience = max(waiting.patience, 0.0)
-            self._remove_later(job.ticket, parked, patience, timeout_error(waiting))
+            self._remove_later(job.ticket, parked, patience, "timeout")
 
     def forget(self, ticket: str) -> None:
         """Forget a task: its waiting is over."""
@@ -106,54 +108,51 @@ class ParkedTasks:
             if have_in_common(parked.stamps, stamps):
                 self._remove(ticket, parked, "revoked")
 
-    def _remove_later(
-        self,
-        ticket: str,
-        parked: _Parked,
-        seconds: float,
-        reason: str | Exception,
-        *,
-        was_asked: bool = False,
-    ) -> None:
+    def _remove_later(self, ticket: str, parked: _Parked, seconds: float, reason: Reason) -> None:
         reference = weakref.ref(parked)  # its message is not kept until then if it has begun
 
         def remove() -> None:
             still_parked = reference()
             if still_parked is not None:
-                self._remove(ticket, still_parked, reason, was_asked=was_asked)
+                self._remove(ticket, still_parked, reason)
 
         self._call_later(seconds, remove)
 
-    def _remove(
-        self, ticket: str, parked: _Parked, reason: str | Exception, *, was_asked: bool = False
-    ) -> None:
+    def _remove(self, ticket: str, parked: _Parked, reason: Reason) -> None:
         with self._lock:
             # A task may be sent again under its id: only the waiting that was meant ends.
             if self._parked.get(ticket) is not parked:
                 return
-        keys = tuple(demand.key for demand in parked.request.demands)
-        error = reason if isinstance(reason, Exception) else None
-        is_removed = False
         try:
-            # Only while it waits. A delivery that claims its slot checks by itself that it may run.
-            where: Answer | None = self._look(parked)
-            if isinstance(where, Queued):
-                was_asked = True
-                is_removed = self._gate.drop(ticket, keys, error=error, function=parked.task)
-                where = None if is_removed else self._look(parked)
-            if was_asked and not is_removed and _is_unknown(where):
-                # It is gone, and the reply that says so may have been lost: no other worker knows
-                # of it then. If it has begun meanwhile, it has a marker.
-                is_removed = self._markers.are_kept and self._markers.age(ticket) is None
+            has_left = self._end(ticket, parked.request, reason)
         except StoreError:
-            self._remove_later(ticket, parked, _RETRY_AFTER, reason, was_asked=was_asked)
-            return
-        self.forget(ticket)
-        if is_removed:
-            self._on_removed(ticket, parked.payload, str(reason))
+            has_left = False
+        if has_left:
+            self.forget(ticket)
+        else:
+            self._remove_later(ticket, parked, _RETRY_AFTER, reason)
 
-    def _look(self, parked: _Parked) -> Answer:
-        return self._store.acquire(parked.request._replace(mode=Mode.LOOK))
+    def _end(self, ticket: str, request: Request, reason: Reason) -> bool:
+        """End the waiting of a task; False if a delivery may be about to start.
+
+        Only while it waits. A delivery that claims its slot checks by itself that it may run.
+
+        Raises:
+            StoreError: the store could not be used; perhaps the waiting has ended.
+        """
+        if not isinstance(self._store.acquire(request._replace(mode=Mode.LOOK)), Queued):
+            return True
+        ending = uuid.uuid4().hex
+        # It may be granted now, and be delivered within a worker, which claims its slot late.
+        if not self._starts.reserve(ticket, ending):
+            return False
+        try:
+            self._reasons.note(ticket, reason)
+            self._store.evict_waiter(ticket, [demand.key for demand in request.demands])
+        finally:
+            with suppress(StoreError):  # it ends by itself
+                self._starts.release(ticket, ending)
+        return True
 
     def _forget(self, ticket: str) -> None:
         parked = self._parked.pop(ticket, None)
@@ -162,7 +161,3 @@ class ParkedTasks:
             tickets.discard(ticket)
             if not tickets:
                 del self._tickets_of[parked.task_id]
-
-
-def _is_unknown(answer: Answer | None) -> bool:
-    return isinstance(answer, Refused) and answer.reason is Refusal.UNKNOWN

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ from limiter_celery._completion_markers import CompletionMarkers
 from limiter_celery._expiring_set import ExpiringSet
 from limiter_celery._main_loop import MainLoop
 from limiter_celery._parked_message import ParkedMessage, unpack
+from limiter_celery._refusal_reasons import RefusalReasons
 from limiter_celery._request_factory import RequestFactory
 from limiter_celery._scheduler import Scheduler
 from limiter_celery._worker_state import WorkerState
@@ -24,8 +24,8 @@ from limiter_core.requests import Notice
 
 logger = logging.getLogger("limiter")
 
-REPORTED_FOR = 30.0
-"""Seconds for which no other worker reports a task that the store refused, although it is told."""
+REPORTED_FOR = 10.0
+"""Seconds for which no other worker reports a task that is not to run, although it is told."""
 
 _RETRY_AFTER = 0.5
 """Seconds between the first two attempts to report a task; then twice as many, and so on."""
@@ -36,7 +36,7 @@ _MAX_RETRY_AFTER = 30.0
 
 @dataclass(kw_only=True, eq=False)
 class Refusals:
-    """Reports tasks; no other process knows of them any more.
+    """Reports tasks.
 
     Whichever worker has the task reports it: it need have no limits there. A worker that does not
     have it publishes the message for one that does.
@@ -49,27 +49,22 @@ class Refusals:
     main_loop: MainLoop
     gate: SyncJobGate
     reports: ExpiringSet
+    reasons: RefusalReasons
     worker: WorkerState
     withdraw: Callable[[str, Sequence[str]], object]  # of the store
 
-    def report_later(self, ticket: str, payload: bytes, reason: str) -> None:
-        """Report a task that this worker took out of the line, until that is done.
+    def report_later(self, notice: Notice, error: Exception) -> None:
+        """Report a task that is not to run, unless another worker does; from any thread.
 
-        From any thread.
+        The store keeps the notice, and has the workers told of it again and again, until it is
+        withdrawn: when the task was reported, or the broker has its message for that.
 
         Args:
-            ticket: names the attempt.
-            payload: the parked message.
-            reason: why it must not run.
+            notice: that its waiting has ended.
+            error: why, as far as the store knows.
         """
-        self.scheduler.call_soon(lambda: self._try(ticket, unpack(payload), reason))
-
-    def report_refused_later(self, notice: Notice, error: Exception) -> None:
-        """Report a task that the store refused, unless another worker does; from any thread.
-
-        A worker that sweeps is told of it as well, until it is withdrawn.
-        """
-        self.scheduler.call_soon(lambda: self._report_refused(notice, error))
+        reporter = uuid.uuid4().hex
+        self.scheduler.call_soon(lambda: self._try(notice, error, reporter, _RETRY_AFTER))
 
     def report_delivered(
         self, ticket: str, message: ParkedMessage, reason: str, delivered: Any
@@ -98,34 +93,35 @@ class Refusals:
 
         report()
 
-    def _report_refused(self, notice: Notice, error: Exception) -> None:
+    def _try(self, notice: Notice, error: Exception, reporter: str, pause: float) -> None:
         message = unpack(notice.payload)
-        try:
-            if not self.reports.add_for(f"{bounded(notice.id)}:report", uuid.uuid4().hex):
-                return
-        except StoreError:  # it is told once more
-            return
         task = message.task_in(self.app)
-        self.gate.report_removed(notice.id, error, function=task)
-        # Later the ticket may be that of a task which was sent again under its id.
-        if self._try(notice.id, message, str(error)):
-            with suppress(StoreError):
-                self.withdraw(notice.id, [key for key, _ in notice.limits])
-
-    def _try(
-        self, ticket: str, message: ParkedMessage, reason: str, pause: float = _RETRY_AFTER
-    ) -> bool:
         try:
-            if self.requests.can_report(message.task_in(self.app)):
-                self._report(ticket, message, reason)
+            if not self.reports.add_for(f"{bounded(notice.id)}:report", reporter):
+                return
+            reason, refusal = self.reasons.of(notice.id, error)
+            if self.requests.can_report(task):
+                self._report(notice.id, message, reason)
             else:
                 message.refused(reason).publish(self.app)
-        except Exception as error:  # noqa: BLE001  # of the broker's driver, or the backend's
-            _log_failure(ticket, error)
+        except Exception as failure:  # noqa: BLE001  # of the broker's driver, the backend's, or the store's
+            _log_failure(notice.id, failure)
             longer = min(pause * 2, _MAX_RETRY_AFTER)
-            self.scheduler.call_later(pause, lambda: self._try(ticket, message, reason, longer))
-            return False
-        return True
+            self.scheduler.call_later(pause, lambda: self._try(notice, error, reporter, longer))
+            return
+        self.gate.report_removed(notice.id, refusal, function=task)
+        self._withdraw(notice)
+
+    def _withdraw(self, notice: Notice) -> None:
+        """Have the store forget a task that was reported.
+
+        Later the ticket may be that of a task which was sent again under its id.
+        """
+        try:
+            self.withdraw(notice.id, [key for key, _ in notice.limits])
+            self.reasons.forget(notice.id)
+        except StoreError:
+            self.scheduler.call_later(_RETRY_AFTER, lambda: self._withdraw(notice))
 
     def _report(self, ticket: str, message: ParkedMessage, reason: str, on_ack: Any = None) -> None:
         try:

@@ -24,6 +24,7 @@ from limiter_celery._main_loop import MainLoop
 from limiter_celery._parked_tasks import ParkedTasks
 from limiter_celery._pools import DeadChildCheck
 from limiter_celery._publisher import Publisher
+from limiter_celery._refusal_reasons import RefusalReasons
 from limiter_celery._refusals import REPORTED_FOR, Refusals
 from limiter_celery._release_tracker import ReleaseTracker
 from limiter_celery._request import LimitedRequest, RequestParts
@@ -89,6 +90,8 @@ class WorkerLimiter:
             label=str(worker.hostname),
         )
         markers = CompletionMarkers(face, settings.name, remember)
+        starts = StartReservations(face, settings.name, settings.claim)
+        reasons = RefusalReasons(face, settings.name)
         revocations = Revocations(face, settings.name, _celery.REVOKE_EXPIRES)
         self._requests = requests = RequestFactory(consumer)
         refusals = Refusals(
@@ -100,6 +103,7 @@ class WorkerLimiter:
             gate=gate,
             worker=state,
             reports=ExpiringSet(face, f"{settings.name}:reports", REPORTED_FOR),
+            reasons=reasons,
             withdraw=face.withdraw,
         )
         self._granted = GrantedMessages(
@@ -110,9 +114,7 @@ class WorkerLimiter:
             gate=gate,
             scheduler=scheduler,
         )
-        parked_tasks = ParkedTasks(
-            face, gate, markers, store_scheduler.call_later, refusals.report_later
-        )
+        parked_tasks = ParkedTasks(face, starts, reasons, store_scheduler.call_later)
         self._publisher = Publisher(app, scheduler, gate)
         self._dispatcher = Dispatcher(
             consumer=consumer,
@@ -139,7 +141,8 @@ class WorkerLimiter:
         admission = Admission(
             gate=gate,
             markers=markers,
-            starts=StartReservations(face, settings.name, settings.claim),
+            starts=starts,
+            reasons=reasons,
             revocations=revocations,
             parked_tasks=parked_tasks,
             releases=releases,

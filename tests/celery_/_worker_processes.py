@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +198,13 @@ class WorkerProcesses:
     def revoked(self) -> list[tuple[str, bool]]:
         """Return which tasks were reported as REVOKED, and whether as expired."""
         return [tuple(json.loads(each)) for each in self._log.lrange("test:revoked", 0, -1)]
+
+    def refusals(self) -> int:
+        """Return of how many tasks the store keeps that they are not to run, until reported."""
+        with closing(
+            redis.Redis.from_url(self.given.get("store", self.given["url"] + "/2"))
+        ) as store:
+            return int(store.hlen("{limiter}:refusals"))
 
     def began(self, result: Any) -> bool:
         """Whether the body of a task began."""

@@ -39,7 +39,7 @@ def test_a_woken_task_that_met_an_outage_is_not_lost(make_workers: MakeWorkers) 
 def test_the_end_of_a_task_is_reported_once_it_can_be(
     make_workers: MakeWorkers,
 ) -> None:
-    """It has no message and no ticket any more: only the worker that removed it knows of it."""
+    """It has no message and no ticket any more: the store keeps it until it is reported."""
     shop = make_workers(faults="lose_end")
     shop.start()
     holder = shop.send("by_user", "eve", 2.0)
@@ -50,8 +50,8 @@ def test_the_end_of_a_task_is_reported_once_it_can_be(
     shop.until_ended(holder)
 
 
-@pytest.mark.parametrize("faults", ["lose_withdrawal", "resend_withdrawal"])
-def test_the_end_of_a_task_is_reported_though_it_is_not_known_who_removed_it(
+@pytest.mark.parametrize("faults", ["lose_eviction", "lose_withdrawal"])
+def test_the_end_of_a_task_is_reported_once_though_a_reply_was_lost(
     make_workers: MakeWorkers, faults: str
 ) -> None:
     shop = make_workers(faults=faults)

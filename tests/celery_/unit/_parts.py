@@ -25,16 +25,20 @@ from limiter_celery import ConcurrencyLimit, ConflictResolution, LimitedTask
 from limiter_celery._admission import Admission
 from limiter_celery._completion_markers import CompletionMarkers
 from limiter_celery._deferred_deliveries import DeferredDeliveries
+from limiter_celery._expiring_set import ExpiringSet
 from limiter_celery._main_loop import MainLoop
 from limiter_celery._parked_tasks import ParkedTasks
 from limiter_celery._queues import consume_granted
+from limiter_celery._refusal_reasons import RefusalReasons
+from limiter_celery._refusals import REPORTED_FOR, Refusals
 from limiter_celery._release_tracker import ReleaseTracker
 from limiter_celery._request import LimitedRequest, RequestParts
+from limiter_celery._request_factory import RequestFactory
 from limiter_celery._revocations import Revocations
 from limiter_celery._scheduler import Scheduler
 from limiter_celery._start_reservations import StartReservations
 from limiter_celery._worker_state import WorkerState
-from limiter_core.jobs import SyncJobGate
+from limiter_core.jobs import SyncJobGate, error_of
 from limiter_core.requests import Notice
 from limiter_core.testing import FakeClock
 from limiter_memory import MemoryStore
@@ -103,13 +107,10 @@ class Parts:
         self.scheduler = Scheduler("unit")
         self.markers = CompletionMarkers(self.tickets, NAME, 60.0)
         self.revocations = Revocations(self.tickets, NAME, 60.0)
-        self.removed: list[tuple[str, bytes, str]] = []
+        self.starts = StartReservations(self.tickets, NAME, 30.0)
+        self.reasons = RefusalReasons(self.tickets, NAME)
         self.parked_tasks = ParkedTasks(
-            self.tickets,
-            self.gate,
-            self.markers,
-            self.scheduler.call_later,
-            lambda *given: self.removed.append(given),
+            self.tickets, self.starts, self.reasons, self.scheduler.call_later
         )
         self.deferred = DeferredDeliveries(
             consumer=self.consumer, main_loop=self.main_loop, worker=self.worker
@@ -126,7 +127,8 @@ class Parts:
         self.admission = Admission(
             gate=self.gate,
             markers=self.markers,
-            starts=StartReservations(self.tickets, NAME, 30.0),
+            starts=self.starts,
+            reasons=self.reasons,
             revocations=self.revocations,
             parked_tasks=self.parked_tasks,
             releases=self.releases,
@@ -140,6 +142,30 @@ class Parts:
                 revocations=self.revocations,
                 worker=self.worker,
             )
+        )
+
+    def removed(self) -> list[tuple[str, str]]:
+        """Return which tickets are not to run, and why, as the notices say."""
+        errors = [(notice.id, error_of(notice)) for notice in self.notices]
+        return [
+            (ticket, self.reasons.of(ticket, error)[0])
+            for ticket, error in errors
+            if error is not None
+        ]
+
+    def make_refusals(self, requests: RequestFactory) -> Refusals:
+        """Make what reports tasks; it does so when the scheduler runs."""
+        return Refusals(
+            app=self.app,
+            requests=requests,
+            markers=self.markers,
+            scheduler=self.scheduler,
+            main_loop=self.main_loop,
+            gate=self.gate,
+            worker=self.worker,
+            reports=ExpiringSet(self.tickets, f"{NAME}:reports", REPORTED_FOR),
+            reasons=self.reasons,
+            withdraw=self.tickets.withdraw,
         )
 
     def _note(self, notice: Notice) -> None:

@@ -202,9 +202,7 @@ def test_a_task_that_is_revoked_while_it_is_parked_leaves_at_once(
         state.revoked.clear()
         state.revoked_stamps.clear()
     assert parts.tickets.inspect(KEY).waiting == 0
-    assert [(ticket, reason) for ticket, _, reason in parts.removed] == [
-        (waits.delivery.ticket, "revoked")
-    ]
+    assert parts.removed() == [(waits.delivery.ticket, "revoked")]
 
 
 def test_a_revoke_of_others_that_comes_while_a_task_is_parked_leaves_it_parked(
@@ -268,3 +266,48 @@ def test_while_the_store_is_away_it_is_not_asked_for_each_task(without_store: Pa
     refused(without_store, second)
     assert not second.delivery.outcome_unknown
     assert deferred(without_store) == 2
+
+
+def evicted(parts: Parts, request: Any) -> Any:
+    """Have a task wait, and be evicted; return the delivery that meets that."""
+    waits = granted(parts, request)
+    parts.reasons.note(waits.delivery.ticket, "expired")
+    assert parts.tickets.evict_waiter(waits.delivery.ticket)
+    return waits
+
+
+def test_a_task_whose_waiting_was_ended_is_reported_with_the_reason(
+    parts: Parts, holder: Any
+) -> None:
+    waits = evicted(parts, parts.receive("one"))
+    refused(parts, waits)
+    assert parts.state_of(waits) == states.REVOKED
+    assert str(parts.app.AsyncResult(waits.id).result) == "expired"
+    assert waits.message.acknowledged
+    assert holder.delivery.lease is not None
+
+
+def test_a_task_that_was_reported_as_refused_does_not_run_when_it_is_delivered_again(
+    parts: Parts, holder: Any
+) -> None:
+    """Its worker was killed before it acknowledged the message, or before it reported the task."""
+    waits = evicted(parts, parts.receive("one"))
+    again = parked_message_of(waits)
+
+    def killed(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    waits.announce_revoked = killed
+    with pytest.raises(SystemExit):
+        parts.admission.admit(waits)
+    assert parts.tickets.withdraw(waits.delivery.ticket, [KEY]) is False, "it is forgotten"
+    parts.releases.on_end(holder)
+    again.publish(parts.app)
+    copy = parts.receive(None)
+    refused(parts, copy)
+    assert parts.state_of(copy) == states.REVOKED
+    assert copy.message.acknowledged
+    assert parts.tickets.inspect(KEY).in_use == 0
+    again.publish(parts.app)
+    refused(parts, parts.receive(None))
+    assert parts.tickets.inspect(KEY).in_use == 0

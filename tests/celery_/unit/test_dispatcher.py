@@ -12,9 +12,7 @@ from celery.worker import state
 
 from limiter_celery._delivery import job_of
 from limiter_celery._dispatcher import Dispatcher
-from limiter_celery._expiring_set import ExpiringSet
 from limiter_celery._publisher import Publisher
-from limiter_celery._refusals import REPORTED_FOR, Refusals
 from limiter_celery._request_factory import RequestFactory
 from limiter_core import events, observe
 from limiter_core.jobs import Waiting
@@ -39,17 +37,7 @@ def dispatcher(parts: Parts) -> Dispatcher:
         revocations=parts.revocations,
         parked_tasks=parts.parked_tasks,
         publisher=Publisher(parts.app, parts.scheduler, parts.gate),
-        refusals=Refusals(
-            app=parts.app,
-            requests=requests,
-            markers=parts.markers,
-            scheduler=parts.scheduler,
-            main_loop=parts.main_loop,
-            gate=parts.gate,
-            worker=parts.worker,
-            reports=ExpiringSet(parts.tickets, f"{NAME}:reports", REPORTED_FOR),
-            withdraw=parts.tickets.withdraw,
-        ),
+        refusals=parts.make_refusals(requests),
         main_loop=parts.main_loop,
         worker=parts.worker,
     )
@@ -245,7 +233,7 @@ def test_a_waiting_task_that_is_not_to_run_is_revoked(parts: Parts, dispatcher: 
     assert parts.markers.age(notice.id) is not None
     assert parts.published() == 0
     parts.parked_tasks.revoke({older})
-    assert parts.removed == [], "it is forgotten"
+    assert parts.notices == [notice], "it is forgotten"
 
 
 def test_a_task_whose_waiting_is_over_is_forgotten(parts: Parts, dispatcher: Dispatcher) -> None:
@@ -264,7 +252,7 @@ def test_a_task_whose_waiting_is_over_is_forgotten(parts: Parts, dispatcher: Dis
     parts.gate.drop(job.ticket)
     assert isinstance(parts.gate.admit(job), Waiting)
     parts.parked_tasks.revoke({request.id})
-    assert parts.removed == []
+    assert parts.notices == [notice]
     assert parts.tickets.inspect("user=eve").waiting == 1
 
 

@@ -11,6 +11,7 @@ from celery.worker import state
 import limiter_core
 from limiter_celery import _celery
 from limiter_celery._parked_message import parked_message_of
+from limiter_celery._request_factory import RequestFactory
 from limiter_core import events
 from limiter_core.jobs import error_of
 from tests.core._events import EventRecorder
@@ -52,6 +53,15 @@ def deliver_again(parts: Parts, request: Any) -> Any:
     """Return the delivery of a task whose turn has come."""
     parked_message_of(request).publish(parts.app)
     return parts.receive(None)
+
+
+def report(parts: Parts) -> None:
+    """Report the one task that is not to run."""
+    (notice,) = parts.notices
+    error = error_of(notice)
+    assert error is not None
+    parts.make_refusals(RequestFactory(parts.consumer)).report_later(notice, error)
+    parts.finish()
 
 
 def test_a_task_that_waits_and_runs(parts: Parts, seen: EventRecorder, holder: Any) -> None:
@@ -134,8 +144,10 @@ def test_a_task_that_leaves_the_queue(parts: Parts, seen: EventRecorder, holder:
     refuse(parts, waits)
     parts.parked_tasks.revoke({waits.id})
     parts.parked_tasks.revoke({waits.id})
+    report(parts)
     parts.releases.on_end(holder)
-    assert seen.one(events.Cancelled).keys == (KEY,)
+    cancelled = seen.one(events.Cancelled)
+    assert (cancelled.keys, cancelled.names, cancelled.function) == ((KEY,), ("user",), "one")
     seen.check_law(2)
 
 
@@ -148,7 +160,9 @@ def test_a_task_that_comes_behind_its_successor(parts: Parts, seen: EventRecorde
     (notice,) = parts.notices
     error = error_of(notice)
     parts.gate.report_removed(notice.id, error, function="latest")
+    parts.notices.clear()
     parts.parked_tasks.revoke({newer.id})
+    report(parts)
     parts.releases.on_end(first)
     refused = seen.one(events.Refused)
     assert (refused.reason, refused.names) == ("superseded", ("user",))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -11,36 +11,38 @@ from typing import Any
 import pytest
 
 from limiter_celery import ConcurrencyLimit
-from limiter_celery._completion_markers import CompletionMarkers
 from limiter_celery._parked_tasks import ParkedTasks
 from limiter_core import StoreUnavailable
 from limiter_core.arguments import ArgumentView
-from limiter_core.jobs import Job, SyncJobGate, Waiting
-from limiter_core.store import SyncStore
+from limiter_core.jobs import Job, Waiting
+from limiter_core.requests import Granted
 
-from ._parts import NAME, Parts
+from ._parts import Parts
 
 
 class Line:
-    """Tasks that wait for one slot, and what was due or removed."""
+    """Tasks that wait for one slot, and what is due."""
 
-    def __init__(self, gate: SyncJobGate, tickets: SyncStore, markers: CompletionMarkers) -> None:
-        self.gate = gate
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self.due: list[tuple[float, Callable[[], object]]] = []
-        self.removed: list[tuple[str, str]] = []
         self.parked = ParkedTasks(
-            tickets,
-            gate,
-            markers,
+            parts.tickets,
+            parts.starts,
+            parts.reasons,
             lambda seconds, function: self.due.append((seconds, function)),
-            lambda ticket, _, reason: self.removed.append((ticket, reason)),
         )
+
+    @property
+    def removed(self) -> list[tuple[str, str]]:
+        """Each that was taken out of the line, and why."""
+        return self._parts.removed()
 
     def ask(self, ticket: str, timeout: float | None = None, **request: Any) -> Any:
         """Ask for the slot; whoever has to wait is parked."""
         limits = ConcurrencyLimit("user", timeout=timeout)
         job = Job(ticket, limits, ArgumentView({"user": "eve"}), payload=b"{}")
-        outcome = self.gate.admit(job)
+        outcome = self._parts.gate.admit(job)
         if isinstance(outcome, Waiting):
             given = {"id": ticket, "name": "one", "stamps": {}, "expires": None} | request
             self.parked.add(SimpleNamespace(**given), job, outcome)
@@ -52,7 +54,7 @@ class Line:
 
 @pytest.fixture
 def line(parts: Parts) -> Line:
-    return Line(parts.gate, parts.tickets, parts.markers)
+    return Line(parts)
 
 
 def test_revoked_tasks_leave_whichever_attempt_waits(line: Line) -> None:
@@ -127,27 +129,63 @@ def test_a_time_that_a_task_was_given_is_not_that_of_the_next_of_its_id(line: Li
     holder.release()
 
 
-@pytest.mark.parametrize(("kept", "ran", "removed"), [(1, 0, 1), (1, 1, 0), (0, 0, 0)])
-def test_a_task_that_is_gone_is_reported_unless_it_may_have_run(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch, kept: int, ran: int, removed: int
+def test_a_task_whose_end_it_did_not_hear_of_is_asked_for_once_more(
+    parts: Parts, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reply to its withdrawal was lost; without markers nobody knows whether it ran."""
-    markers = CompletionMarkers(parts.tickets, NAME, 60.0 * kept)
-    line = Line(parts.gate, parts.tickets, markers)
+    """The reply was lost. The store has its end, and tells the workers of it."""
     holder = line.ask("holder")
     line.ask("one")
-    drop = parts.gate.drop
+    evict = parts.tickets.evict_waiter
 
-    def lose_reply(*given: Any, **named: Any) -> bool:
-        drop(*given, **named)
+    def lose_reply(*given: Any) -> bool:
+        evict(*given)
         monkeypatch.undo()
         raise StoreUnavailable("its reply was lost")
 
-    monkeypatch.setattr(parts.gate, "drop", lose_reply)
+    monkeypatch.setattr(parts.tickets, "evict_waiter", lose_reply)
     line.parked.revoke({"one"})
-    if ran:
-        markers.set("one")
     ((_, again),) = line.due
     again()
-    assert line.removed == [("one", "revoked")] * removed
+    assert line.removed == [("one", "revoked")]
+    assert len(line.due) == 1
     holder.release()
+
+
+def test_a_task_that_is_about_to_start_is_left_alone(parts: Parts, line: Line) -> None:
+    """A delivery within a worker claims its slot when its body has started."""
+    holder = line.ask("holder")
+    line.ask("one")
+    assert parts.starts.reserve("one", "a delivery")
+    line.parked.revoke({"one"})
+    assert line.removed == []
+    parts.starts.release("one", "a delivery")
+    ((_, again),) = line.due
+    again()
+    assert line.removed == [("one", "revoked")], "it did not start, and waits still"
+    holder.release()
+
+
+def test_a_task_whose_waiting_is_being_ended_does_not_start(
+    parts: Parts, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was granted when it was looked at already: the end of its waiting comes first."""
+    holder = line.ask("holder")
+    line.ask("one")
+    evict = parts.tickets.evict_waiter
+    may_start: list[bool] = []
+
+    def granted_before(ticket: str, keys: Sequence[str]) -> bool:
+        holder.release()
+        (notice,) = parts.notices
+        assert isinstance(notice.answer, Granted)
+        grant = tuple(keys), notice.answer.fencing_token
+        may_start.append(parts.starts.reserve_unclaimed(ticket, "a delivery", *grant))
+        ended = evict(ticket, keys)
+        may_start.append(parts.starts.reserve_unclaimed(ticket, "a delivery", *grant))
+        return ended
+
+    monkeypatch.setattr(parts.tickets, "evict_waiter", granted_before)
+    line.parked.revoke({"one"})
+    may_start.append(parts.starts.reserve("one", "a delivery"))
+    assert may_start == [False, False, True]
+    assert line.removed == [("one", "revoked")]

@@ -7,28 +7,21 @@ from typing import Any
 import pytest
 from celery import signals, states
 
-from limiter_celery._expiring_set import ExpiringSet
 from limiter_celery._granted_messages import GrantedMessages
 from limiter_celery._parked_message import ParkedMessage, parked_message_of
-from limiter_celery._refusals import REPORTED_FOR, Refusals
+from limiter_celery._refusal_reasons import Reason
+from limiter_celery._refusals import Refusals
 from limiter_celery._request_factory import RequestFactory
+from limiter_core import StoreUnavailable
+from limiter_core.jobs import error_of
+from limiter_core.requests import Notice, Refusal, Refused
 
 from ._parts import NAME, Parts
 
 
 @pytest.fixture
 def refusals(parts: Parts) -> Refusals:
-    return Refusals(
-        app=parts.app,
-        requests=RequestFactory(parts.consumer),
-        markers=parts.markers,
-        scheduler=parts.scheduler,
-        main_loop=parts.main_loop,
-        gate=parts.gate,
-        worker=parts.worker,
-        reports=ExpiringSet(parts.tickets, f"{NAME}:reports", REPORTED_FOR),
-        withdraw=parts.tickets.withdraw,
-    )
+    return parts.make_refusals(RequestFactory(parts.consumer))
 
 
 @pytest.fixture
@@ -69,31 +62,55 @@ def expired() -> Any:
     signals.task_revoked.disconnect(on_revoked)
 
 
-@pytest.mark.parametrize("reason", ["expired", "timed out"])
+def evicted(parts: Parts, message: ParkedMessage, reason: Reason | None) -> Notice:
+    """Return the notice of a task that is not to run."""
+    if reason is not None:
+        parts.reasons.note("ticket", reason)
+    answer = Refused("user=eve", 1, 1, reason=Refusal.EVICTED)
+    return Notice("ticket", message.pack(), answer, NAME, (("user=eve", "user"),))
+
+
+def report(refusals: Refusals, notice: Notice) -> None:
+    error = error_of(notice)
+    assert error is not None
+    refusals.report_later(notice, error)
+
+
+REASONS = {
+    "expired": "expired",
+    "revoked": "revoked",
+    "timeout": "timed out waiting for 'user=eve': 1 of 1 slots in use",
+    None: "an operator ended the waiting of this call for 'user=eve'",
+}
+
+
+@pytest.mark.parametrize("reason", REASONS)
 @pytest.mark.parametrize("limited", [True, False])
 def test_a_task_that_this_worker_has_is_reported_at_once(
-    parts: Parts, refusals: Refusals, limited: bool, reason: str, expired: list[bool]
+    parts: Parts, refusals: Refusals, limited: bool, reason: Reason | None, expired: list[bool]
 ) -> None:
     if limited:
         refusals.requests.add(parts.app.tasks["one"], parts.request_class)
     request = parts.receive("one")
-    refusals.report_later("ticket", parked_message_of(request).pack(), reason)
+    report(refusals, evicted(parts, parked_message_of(request), reason))
     parts.finish()
     assert parts.state_of(request) == states.REVOKED
+    assert str(parts.app.AsyncResult(request.id).result) == REASONS[reason]
     assert parts.markers.age("ticket") is not None
     assert parts.published() == 0
     assert expired == [reason == "expired"]
+    assert parts.tickets.inspect(f"{NAME}:reasons").in_use == 0
 
 
 @pytest.mark.parametrize(
-    ("limited", "reason"), [(True, "expired"), (False, "expired"), (False, "timed out")]
+    ("limited", "reason"), [(True, "expired"), (False, "expired"), (False, "timeout")]
 )
 def test_a_task_that_this_worker_does_not_have_is_reported_by_one_that_does(
-    parts: Parts, granted: GrantedMessages, limited: bool, reason: str, expired: list[bool]
+    parts: Parts, granted: GrantedMessages, limited: bool, reason: Reason, expired: list[bool]
 ) -> None:
     refusals, message = granted.refusals, parked_message_of(parts.receive("one"))
     task = parts.app.tasks.pop("one")
-    refusals.report_later("ticket", message.pack(), reason)
+    report(refusals, evicted(parts, message, reason))
     parts.finish()
     again = delivered(parts)
     parts.app.tasks["one"] = task
@@ -101,9 +118,42 @@ def test_a_task_that_this_worker_does_not_have_is_reported_by_one_that_does(
         refusals.requests.add(task, parts.request_class)
     assert not granted.is_to_run(again)
     assert again.acknowledged
-    assert parts.app.AsyncResult(message.headers["id"]).state == states.REVOKED
+    result = parts.app.AsyncResult(message.headers["id"])
+    assert result.state == states.REVOKED
+    assert str(result.result) == REASONS[reason]
     assert parts.markers.age(f"{message.headers['id']}:0:0") is not None
     assert expired == [reason == "expired"]
+
+
+@pytest.mark.parametrize("away", ["backend", "store", "store afterwards"])
+def test_a_report_that_fails_is_made_again_and_withdrawn(
+    parts: Parts,
+    refusals: Refusals,
+    away: str,
+    monkeypatch: pytest.MonkeyPatch,
+    expired: list[bool],
+) -> None:
+    """Once only, by the worker that began with it."""
+    request = parts.receive("one")
+    withdrawn: list[str] = []
+    refusals.withdraw = lambda ticket, _: withdrawn.append(ticket)
+
+    def fail(*_: Any, **__: Any) -> None:
+        monkeypatch.undo()
+        raise StoreUnavailable("it is away") if away.startswith("store") else ConnectionError
+
+    if away == "backend":
+        monkeypatch.setattr(parts.app.tasks["one"].backend, "store_result", fail)
+    elif away == "store":
+        monkeypatch.setattr(refusals.reports, "add_for", fail)
+    else:
+        monkeypatch.setattr(refusals, "withdraw", fail)
+    report(refusals, evicted(parts, parked_message_of(request), "revoked"))
+    parts.finish()
+    assert parts.state_of(request) == states.REVOKED
+    assert expired == [False]
+    assert withdrawn == ["ticket"]
+    assert parts.tickets.inspect(f"{NAME}:reasons").in_use == 0
 
 
 def test_a_refused_message_is_acknowledged_when_its_task_is_reported(

@@ -57,14 +57,14 @@ def control(parts: Parts, command: str, *args: Any, **kwargs: Any) -> Any:
 def left(parts: Parts, waiting: list[Any]) -> list[int]:
     """Return which of the tasks still wait."""
     parts.finish()
-    gone = {ticket for ticket, _, _ in parts.removed}
+    gone = {ticket for ticket, _ in parts.removed()}
     return [number for number in range(3) if waiting[number].delivery.ticket not in gone]
 
 
 def test_by_id(parts: Parts, receiver: RevokeReceiver, waiting: list[Any]) -> None:
     assert "ok" in control(parts, "revoke", waiting[1].id)
     assert left(parts, waiting) == [0, 2]
-    assert [reason for _, _, reason in parts.removed] == ["revoked"]
+    assert [reason for _, reason in parts.removed()] == ["revoked"]
 
 
 def test_by_ids_as_a_keyword(parts: Parts, receiver: RevokeReceiver, waiting: list[Any]) -> None:

@@ -13,17 +13,19 @@ from celery.bootsteps import StartStopStep
 from celery.concurrency.asynpool import AsynPool
 
 from limiter_celery import _admission
+from limiter_celery._celery import Request
 from limiter_celery._completion_markers import CompletionMarkers
 from limiter_celery._dispatcher import Dispatcher
 from limiter_celery._granted_messages import GrantedMessages
 from limiter_celery._parked_tasks import ParkedTasks
 from limiter_celery._publisher import Publisher
+from limiter_celery._refusals import Refusals
 from limiter_celery._release_tracker import ReleaseTracker
-from limiter_celery._request import LimitedRequest
 from limiter_celery._revocations import Revocations
 from limiter_core import StoreUnavailable
 from limiter_core.jobs import SyncJobGate
-from limiter_core.requests import Demand, Request
+from limiter_core.requests import Demand
+from limiter_core.requests import Request as StoreRequest
 from limiter_redis.sync_store import SyncRedisStore
 
 
@@ -65,6 +67,10 @@ POINTS = {
     "over": (ReleaseTracker, "_release", 2, False, None),
     "released": (ReleaseTracker, "_release", 2, True, None),
     "left": (GrantedMessages, "_drop", 1, False, None),
+    "ended": (Dispatcher, "dispatch", 1, False, None),
+    "reporting": (Refusals, "_report", 1, False, None),
+    "reported": (Refusals, "_report", 1, True, None),
+    "withdrawn": (SyncRedisStore, "withdraw", 1, True, None),
 }
 
 
@@ -114,7 +120,7 @@ def lose_look() -> None:
 
 def lose_end() -> None:
     """The backend is away when the first task is to be REVOKED."""
-    tell = LimitedRequest._announce_revoked
+    tell = Request._announce_revoked
     calls = itertools.count(1)
 
     def announce(*args: Any) -> None:
@@ -122,7 +128,7 @@ def lose_end() -> None:
             raise ConnectionError("the backend is away")
         tell(*args)
 
-    LimitedRequest._announce_revoked = announce  # type: ignore[method-assign]
+    Request._announce_revoked = announce  # type: ignore[method-assign]
 
 
 def lose_learning() -> None:
@@ -130,21 +136,14 @@ def lose_learning() -> None:
     lose_replies(Revocations, "load", lambda number: number == 1, before=True)
 
 
+def lose_eviction() -> None:
+    """The waiting of the first task that is not to run is ended, and the reply lost."""
+    lose_replies(SyncRedisStore, "evict_waiter", lambda number: number == 1)
+
+
 def lose_withdrawal() -> None:
-    """The first task that is to wait no longer is withdrawn, and the reply lost."""
+    """The first task that was reported is withdrawn, and the reply lost."""
     lose_replies(SyncRedisStore, "withdraw", lambda number: number == 1)
-
-
-def resend_withdrawal() -> None:
-    """The reply to the first withdrawal is lost, and the store sends it again."""
-    withdraw = SyncRedisStore.withdraw
-
-    def twice(*given: Any) -> bool:
-        SyncRedisStore.withdraw = withdraw
-        withdraw(*given)
-        return withdraw(*given)
-
-    SyncRedisStore.withdraw = twice
 
 
 def claim_before_withdrawal() -> None:
@@ -154,7 +153,7 @@ def claim_before_withdrawal() -> None:
     def claimed(self: SyncRedisStore, ticket: str, keys: Sequence[str] = ()) -> bool:
         SyncRedisStore.withdraw = withdraw
         demands = tuple(Demand(key, 1) for key in keys)
-        self.acquire(Request(ticket, demands, payload=b"", claimant="another delivery"))
+        self.acquire(StoreRequest(ticket, demands, payload=b"", claimant="another delivery"))
         return withdraw(self, ticket, keys)
 
     SyncRedisStore.withdraw = claimed
@@ -171,8 +170,8 @@ LOSSES = {
     "lose_look": lose_look,
     "lose_end": lose_end,
     "lose_learning": lose_learning,
+    "lose_eviction": lose_eviction,
     "lose_withdrawal": lose_withdrawal,
-    "resend_withdrawal": resend_withdrawal,
     "claim_before_withdrawal": claim_before_withdrawal,
     "unreported_deaths": unreported_deaths,
 }
