@@ -25,6 +25,9 @@ _ATTEMPTS = 3
 """How often a task is published to a queue that is deleted with its consumers, and of which this
 worker does not know whether it exists. If its slot is not claimed, there are no consumers."""
 
+_MOST = 10_000
+"""Tasks whose attempts are counted; of more, the oldest are forgotten, and begin anew."""
+
 
 class Publisher:
     """Publishes what the store has granted. What fails is offered again by the store.
@@ -40,7 +43,7 @@ class Publisher:
         self._scheduler = scheduler
         self._gate = gate
         self._closed_at: float | None = None
-        self._attempts: collections.Counter[str] = collections.Counter()
+        self._attempts: collections.OrderedDict[str, int] = collections.OrderedDict()
 
     def close(self) -> None:
         """This worker is about to end: publish from now on only what it cannot take itself."""
@@ -56,9 +59,7 @@ class Publisher:
     def _publish(self, ticket: str, message: ParkedMessage, keys: Sequence[str]) -> None:
         try:
             if message.temporary and message.queue not in self._app.amqp.queues:
-                self._attempts[ticket] += 1
-                if self._attempts[ticket] > _ATTEMPTS:
-                    raise QueueMissing(f"no worker consumes the queue {message.queue}")
+                self._count_attempt(ticket, message.queue)
             message.publish(self._app, keys)
         except QueueMissing as error:
             if not message.temporary:
@@ -66,8 +67,21 @@ class Publisher:
                 return
             # A queue of one worker, as for broadcasts: what is left in it ends with it.
             logger.warning("%s is dropped: %s", ticket, error)
-            del self._attempts[ticket]
+            self._attempts.pop(ticket, None)
             with suppress(StoreError):  # it is offered again
                 self._gate.drop(ticket)
         except Exception as error:  # noqa: BLE001  # its ticket is offered again
             logger.warning("could not wake a task, will try again: %r", error)
+
+    def _count_attempt(self, ticket: str, queue: str) -> None:
+        """Count that a task is published to a queue of which nobody here knows whether it exists.
+
+        Raises:
+            QueueMissing: it was published there before, and no worker took it.
+        """
+        attempts = self._attempts.pop(ticket, 0) + 1
+        if attempts > _ATTEMPTS:
+            raise QueueMissing(f"no worker consumes the queue {queue}")
+        self._attempts[ticket] = attempts
+        if len(self._attempts) > _MOST:  # that a task was claimed is not heard of here
+            self._attempts.popitem(last=False)

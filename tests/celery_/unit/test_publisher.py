@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from limiter_celery import _publisher
 from limiter_celery._delivery import job_of
 from limiter_celery._parked_message import ParkedMessage, parked_message_of
 from limiter_celery._publisher import _ATTEMPTS, Publisher
@@ -58,3 +59,18 @@ def test_a_task_of_a_queue_that_ended_with_its_worker_is_dropped_in_the_end(
     parts.finish()
     assert left == [1] * _ATTEMPTS + [0]
     assert "no worker consumes the queue gone" in caplog.text
+    assert not publisher._attempts
+
+
+def test_of_tasks_that_other_workers_claimed_few_are_remembered(
+    parts: Parts,
+    publisher: Publisher,
+    message: ParkedMessage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each was published to a queue that ends with its worker, which is not this one."""
+    monkeypatch.setattr(_publisher, "_MOST", 3)
+    for number in range(5):
+        publisher.publish_later(f"task-{number}", message._replace(queue="gone", temporary=True))
+    parts.finish()
+    assert list(publisher._attempts) == ["task-2", "task-3", "task-4"]
