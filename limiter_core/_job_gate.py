@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from inspect import iscoroutinefunction as is_async
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -183,7 +184,8 @@ class JobGate(GatePresence):
             )
             if isinstance(outcome, Waiting) and outcome.patience is not None:
                 if outcome.patience <= 0:
-                    await self._face.withdraw(request.id, outcome.keys)
+                    with suppress(StoreError):  # else it is dropped when it is offered a slot
+                        await self._face.withdraw(request.id, outcome.keys)
                     if observed is not None and terms.timeout is not None:
                         observed.note_wait(terms.timeout - outcome.patience)
                     raise wait_timeout(demands, outcome, self._state.advice, time.time())
@@ -276,16 +278,13 @@ class JobGate(GatePresence):
                 [(key, name or (await self._face.inspect(key)).name) for key, name in limits]
             )
         removed = await self._face.withdraw(ticket, [key for key, _ in limits])
+        self._state.forget(ticket)
         if removed:
             self._events.removed(ticket, limits, error, function)
         return removed
 
     def report_removed(
-        self,
-        ticket: str,
-        error: Exception | None = None,
-        *,
-        function: str | None = None,
+        self, ticket: str, error: Exception | None = None, *, function: str | None = None
     ) -> None:
         """Send the outcome of a job that the adapter ended by itself, not by `admit` or `drop`.
 
@@ -296,6 +295,7 @@ class JobGate(GatePresence):
         """
         ticket = bounded_ticket(ticket)
         self._events.removed(ticket, self._state.limits_of(ticket), error, function)
+        self._state.forget(ticket)
 
     async def take_back(self, outcome: Lease | Waiting) -> None:
         """Give back what `admit` returned with `confirmed=False`, and send nothing."""

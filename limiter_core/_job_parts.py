@@ -258,16 +258,20 @@ class GateState:
         return self._limits.get(ticket, ())
 
     def limits_of(self, ticket: str, keys: tuple[str, ...] = ()) -> tuple[tuple[str, str], ...]:
-        """Return what is known of a ticket's keys, each with the name of its limit; once.
+        """Return what is known of a ticket's keys, each with the name of its limit.
 
         Args:
             ticket: names the attempt.
             keys: what the caller knows of its keys; their limits may have been seen here.
         """
-        known = self._limits.pop(ticket, ())
+        known = self.remembered(ticket)
         if keys and {key for key, _ in known} != set(keys):  # another worker asked meanwhile
             return tuple((key, self._names.get(key, "")) for key in keys)
         return known
+
+    def forget(self, ticket: str) -> None:
+        """Forget the keys of a ticket that is gone: not before the store has said so."""
+        self._limits.pop(ticket, None)
 
     def outcome(
         self, request: Request, answer: Answer, terms: Terms, now: float

@@ -158,16 +158,13 @@ class SyncJobGate:
         if self._events.lack_names(limits):
             limits = tuple((key, name or self._face.inspect(key).name) for key, name in limits)
         removed = self._face.withdraw(ticket, [key for key, _ in limits])
+        self._state.forget(ticket)
         if removed:
             self._events.removed(ticket, limits, error, function)
         return removed
 
     def report_removed(
-        self,
-        ticket: str,
-        error: Exception | None = None,
-        *,
-        function: str | None = None,
+        self, ticket: str, error: Exception | None = None, *, function: str | None = None
     ) -> None:
         """Send the outcome of a job that the adapter ended by itself, not by `admit` or `drop`.
 
@@ -178,6 +175,7 @@ class SyncJobGate:
         """
         ticket = bounded_ticket(ticket)
         self._events.removed(ticket, self._state.limits_of(ticket), error, function)
+        self._state.forget(ticket)
 
     def looked_up(self, job: Job) -> Job:
         """Return a job with what its limits demand: `admit` asks for that, whenever it is called.

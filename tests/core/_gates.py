@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from limiter_core import (
@@ -91,6 +91,8 @@ class FlakyStore(MemoryStore):
     """
 
     lost_answers = 0
+    lost_withdrawals = 0
+    lost_requests = 0
     away = False
 
     def acquire(self, request: Request) -> Answer:
@@ -103,6 +105,16 @@ class FlakyStore(MemoryStore):
                 self.release(request.id)
             raise StoreUnavailable("the connection broke")
         return answer
+
+    def withdraw(self, ticket_id: str, keys: Sequence[str] = ()) -> bool:
+        if self.away or self.lost_requests:
+            self.lost_requests = 0
+            raise StoreUnavailable("no route")
+        found = super().withdraw(ticket_id, keys)
+        if self.lost_withdrawals:
+            self.lost_withdrawals -= 1
+            raise StoreUnavailable("the connection broke")
+        return found
 
 
 class Faces:

@@ -208,6 +208,25 @@ def test_a_job_that_is_dropped_was_cancelled(gate: Gate, seen: EventRecorder) ->
     seen.check_law(2)
 
 
+def test_a_job_that_is_dropped_once_more_after_an_outage_has_the_name_of_its_limit(
+    make: Callable[..., Gate], seen: EventRecorder
+) -> None:
+    store = FlakyStore()
+    gate = make(flaky(store))
+    lease = gate.take(job("1"))
+    gate.park(job("2"))
+    other = make(flaky(store))
+    other.gate._state.remember("2#1", ((KEY, "customer"),))  # as a notice has it do
+    store.away = True
+    with pytest.raises(StoreUnavailable):
+        other.drop("2#1")
+    store.away = False
+    assert other.drop("2#1")
+    gate.release(lease)
+    cancelled = seen.one(events.Cancelled)
+    assert (cancelled.keys, cancelled.names) == ((KEY,), ("customer",))
+
+
 def test_another_worker_may_drop_it(
     make: Callable[..., Gate], store: MemoryStore, seen: EventRecorder
 ) -> None:

@@ -255,6 +255,29 @@ def test_a_job_waits_no_longer_than_its_timeout(
     assert gate.woken() == []
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_job_whose_withdrawal_was_not_confirmed_waits_no_second_time(
+    monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """It was put in line with no order of its own, so its next place would be a new one."""
+    store = FlakyStore(clock=FakeClock(1_000.0))
+    gate = Gate("async", flaky(store))
+    monkeypatch.setattr(system_clock, "time", lambda: 1_000.0)
+    patient = ConcurrencyLimit("customer", max_concurrent=1, timeout=10)
+    lease = gate.take(job("first"))
+    assert gate.park(job("second", patient)).patience == pytest.approx(10)
+    monkeypatch.setattr(system_clock, "time", lambda: 1_010.5)
+    store.lost_withdrawals, store.lost_requests = int(lost), int(not lost)
+    with pytest.raises(WaitTimeout):
+        gate.admit(job("second", patient))
+    assert store.inspect(KEY).waiting == int(not lost)
+    gate.release(lease)
+    if not lost:  # it is offered the slot, to a job that is gone
+        assert gate.woken() == ["second"]
+        assert gate.drop("second#1")
+    gate.close()
+
+
 def test_a_refusal_is_an_error(gate: Gate) -> None:
     refusing = ConcurrencyLimit("customer", max_concurrent=1, on_conflict=ConflictResolution.CANCEL)
     gate.take(job("first"))
