@@ -37,7 +37,7 @@ WORKERS ?= 6
 PARALLEL = --numprocesses $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo environments environments-elsewhere chromium test test-browser test-docs test-elsewhere test-faults-short test-servers test-fastmcp test-prefect test-fast test-here test-pythons test-redis-5 test-slow test-faults test-containers test-wheel docs docs-serve lint types bench fix clean
+.PHONY: help demo environments environments-elsewhere chromium test test-browser test-cluster test-docs test-elsewhere test-exhaustive test-faults-short test-servers test-rabbitmq test-fastmcp test-prefect test-fast test-here test-pythons test-redis-5 test-slow test-faults test-containers test-wheel docs docs-serve lint types bench fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,7 +45,7 @@ help: ## list the targets
 demo: $(VENV)/.installed ## replay a log of calls under limits, and show who held what when
 	$(BIN)/limiter demo $(ARGS)
 
-test: environments test-here test-redis-5 ## run the tests of the package; what CI runs besides: test-docs, -faults-short, -elsewhere, -browser
+test: environments test-here test-redis-5 ## run the tests of the package; what CI runs besides: test-docs, -faults-short, -exhaustive, -cluster, -elsewhere, -browser
 
 # What `test` needs, at the same time; and, with it, what `test-elsewhere` needs.
 environments:
@@ -55,12 +55,16 @@ environments-elsewhere:
 	@$(MAKE) --no-print-directory --jobs $(VENV)/.tools $(VENV)-fastmcp/.installed \
 	  $(foreach version,$(OTHERS),$(if $(call found,$(version)),$(VENV)-$(version)/.installed))
 
-test-elsewhere: environments-elsewhere test-servers test-fastmcp $(ENDS:%=test-%) ## run what depends on it on another server, on the other of Python 3.11 and 3.13, and with FastMCP
+test-elsewhere: environments-elsewhere test-servers test-rabbitmq test-fastmcp $(ENDS:%=test-%) ## run what depends on it on another server or broker, on the other of Python 3.11 and 3.13, and with FastMCP
 
 test-servers: $(VENV)/.tools
 	@if command -v $(OTHER_SERVERS) >/dev/null; \
 	then $(call tested,$(BIN)/python,tests/redis -k $(OTHER_SERVERS)); \
 	else echo "$(OTHER_SERVERS) is not installed: the tests ran on Valkey alone"; fi
+
+# Where it is not installed they are skipped, and say so.
+test-rabbitmq: $(VENV)/.tools
+	$(call tested,$(BIN)/python,tests/celery_ -m rabbitmq)
 
 # For the tests of the page. Where it cannot be had they are skipped, and name it.
 chromium:
@@ -83,15 +87,23 @@ UNDER_LOAD := tests/faults tests/agents/test_processes.py tests/core/test_stress
 # The servers other than the one of the tests' requirements that are installed.
 OTHER_SERVERS := redis-server
 ON_ONE_SERVER := -k "not $(OTHER_SERVERS)"
+# What these markers say stands in pyproject.toml.
+PLAIN := -m "not (exhaustive or cluster or rabbitmq)"
 
 test-here: $(VENV)/.tools
-	$(call tested,$(BIN)/python,$(or $(ARGS),$(addprefix --ignore ,$(IN_BROWSER) $(OF_DOCS) $(UNDER_LOAD)) $(ON_ONE_SERVER)))
+	$(call tested,$(BIN)/python,$(or $(ARGS),$(addprefix --ignore ,$(IN_BROWSER) $(OF_DOCS) $(UNDER_LOAD)) $(ON_ONE_SERVER) $(PLAIN)))
 
 test-docs: $(VENV)/.tools ## run the examples, and the code and the commands of the docs
 	$(call tested,$(BIN)/python,$(or $(ARGS),$(OF_DOCS)))
 
 test-faults-short: $(VENV)/.tools ## try what each fault does, under load, for a moment
 	$(call tested,$(BIN)/python,$(or $(ARGS),$(UNDER_LOAD)))
+
+test-exhaustive: $(VENV)/.tools ## try at each line, in each order and at random what other tests try once
+	$(call tested,$(BIN)/python,$(or $(ARGS),-m "exhaustive and not cluster" $(ON_ONE_SERVER)))
+
+test-cluster: $(VENV)/.tools ## run the contract of a store, and all else, on a cluster of six servers
+	$(call tested,$(BIN)/python,$(or $(ARGS),-m cluster $(ON_ONE_SERVER)))
 
 test-browser: $(VENV)/.tools chromium ## run the tests of the page in a browser
 	$(call tested,$(BIN)/python,$(IN_BROWSER) $(ARGS))
@@ -100,7 +112,7 @@ test-pythons: $(TESTED:%=test-%) ## run what depends on it on Python 3.11, 3.12 
 
 # For the inner loop.
 FAST := tests/core tests/stores $(wildcard $(addprefix tests/redis/test_,bookkeeping.py \
-  cancellation.py contract.py durable.py names.py text.py waking.py)) $(ON_ONE_SERVER)
+  cancellation.py contract.py durable.py names.py text.py waking.py)) $(ON_ONE_SERVER) $(PLAIN)
 test-fast: $(VENV)/.tools ## run the tests of the core, of the memory store, and on one server
 	$(BIN)/python -m pytest $(PARALLEL) $(FAST) $(ARGS)
 

@@ -13,7 +13,7 @@ from limiter_redis import RedisStore
 from ._rabbitmq_server import RabbitMQServer
 from ._worker_processes import LONG, MakeWorkers
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ from ._worker_processes import LONG, MakeWorkers, Sent, WorkerProcesses
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture(params=["redis", pytest.param("rabbitmq", marks=pytest.mark.slow)])
+@pytest.fixture(
+    params=["redis", pytest.param("rabbitmq", marks=[pytest.mark.rabbitmq, pytest.mark.slow])]
+)
 def make(request: pytest.FixtureRequest, make_workers: MakeWorkers) -> MakeWorkers:
     """Makes worker processes on either broker."""
     # Not an argument: tests that need none may run beside those that share it.
@@ -83,6 +85,7 @@ def test_a_pattern_of_redis(make_workers: MakeWorkers, own: str) -> None:
     run_behind_a_pattern(make_workers, own)
 
 
+@pytest.mark.rabbitmq
 def test_a_pattern_of_rabbitmq(make_on_rabbit: MakeWorkers, own: str) -> None:
     run_behind_a_pattern(make_on_rabbit, own)
 
@@ -106,6 +109,7 @@ def test_a_queue_of_several_bindings(make: MakeWorkers, own: str) -> None:
     assert_in_turn(shop, sent, behind)
 
 
+@pytest.mark.rabbitmq
 def test_a_queue_that_is_bound_by_headers(make_on_rabbit: MakeWorkers, own: str) -> None:
     arguments = {"x-match": "all", "kind": "feed"}
     described = queue(own, "headers", "", binding_arguments=arguments)
@@ -119,6 +123,7 @@ def test_a_queue_that_is_bound_by_headers(make_on_rabbit: MakeWorkers, own: str)
     assert_in_turn(shop, sent, behind)
 
 
+@pytest.mark.rabbitmq
 def test_tasks_that_the_broker_delayed(make_on_rabbit: MakeWorkers, own: str) -> None:
     """With quorum queues, the broker delays a task, and changes its routing key."""
     quorum = {"queue_arguments": {"x-queue-type": "quorum"}}
@@ -133,6 +138,7 @@ def test_tasks_that_the_broker_delayed(make_on_rabbit: MakeWorkers, own: str) ->
     assert_in_turn(shop, [first, *late], behind)
 
 
+@pytest.mark.rabbitmq
 def test_a_task_that_is_passed_on_again_and_again_is_not_lost(
     make_on_rabbit: MakeWorkers, own: str
 ) -> None:
@@ -156,6 +162,7 @@ def test_a_task_that_is_passed_on_again_and_again_is_not_lost(
     assert len(shop.log("begin", waits.id)) == 1
 
 
+@pytest.mark.rabbitmq
 def test_each_queue_of_a_fanout_runs_its_copy(make_on_rabbit: MakeWorkers, own: str) -> None:
     """(With Redis, a worker takes a message from one of them only.)"""
     described = [queue(own, "fanout", "", name=name) for name in ("one", "other")]

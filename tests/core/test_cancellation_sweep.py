@@ -162,12 +162,14 @@ async def test_cancelled_as_a_task_in_the_tick_that_served_every_await(make_stor
     await sweep(make_store, late, 1)
 
 
+@pytest.mark.exhaustive
 @ASYNCIO_ONLY
 @ON_EVERY_STORE
 async def test_row_26_cancelled_as_a_task_at_every_await_and_again_in_the_cleanup(make_store):
     await sweep(make_store, by_task, 2)
 
 
+@pytest.mark.exhaustive
 @ASYNCIO_ONLY
 @ON_EVERY_STORE
 async def test_row_26_cancelled_late_at_every_await_and_again_in_the_cleanup(make_store):
@@ -186,6 +188,6 @@ class TestAStoreWhoseReleaseCanBeCutShort:
 
     @ASYNCIO_ONLY
     @pytest.mark.parametrize("cancel", [by_task, late])
-    @pytest.mark.parametrize("times", [1, 2])
+    @pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
     async def test_row_26_cancelled_as_a_task_at_every_await(self, cancel, times):
         await sweep(self.make_store, cancel, times)

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
+import pytest
+
 from limiter_core import LIMIT_BY, ConcurrencyLimit, LimiterError, SyncLimiter
 from limiter_core._observers import is_in_observer
 from limiter_core.requests import Demand
@@ -50,6 +52,7 @@ def test_a_hold() -> None:
     swept(trial)
 
 
+@pytest.mark.exhaustive
 def test_a_call_that_waits_in_vain() -> None:
     def trial(thrower: Thrower, store: MemoryStore, seen: EventRecorder) -> None:
         limiter = SyncLimiter(store, observe=seen)

@@ -45,6 +45,7 @@ def test_a_hold_of_its_own() -> None:
     swept(trial)
 
 
+@pytest.mark.exhaustive
 def test_lease_by_acquire() -> None:
     def trial(thrower: Thrower, store: MemoryStore) -> None:
         limiter = SyncLimiter(store)
@@ -62,6 +63,7 @@ def test_lease_by_acquire() -> None:
     swept(trial)
 
 
+@pytest.mark.exhaustive
 def test_limited_and_run() -> None:
     def trial(thrower: Thrower, store: MemoryStore) -> None:
         limiter = SyncLimiter(store)
@@ -93,6 +95,7 @@ def test_handing_over() -> None:
     swept(trial)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("on_conflict", list(ConflictResolution))
 def test_waiting_in_vain(on_conflict: ConflictResolution) -> None:
     """Somebody holds, another waits; it comes, waits or is refused, and gives up."""
@@ -117,6 +120,7 @@ def test_waiting_in_vain(on_conflict: ConflictResolution) -> None:
     swept(trial)
 
 
+@pytest.mark.exhaustive
 def test_waiting_and_being_served() -> None:
     def trial(thrower: Thrower, store: MemoryStore) -> None:
         thrower.files = (threading.__file__,)
@@ -160,6 +164,7 @@ def test_waking_a_thread_that_waits() -> None:
     swept(trial)
 
 
+@pytest.mark.exhaustive
 def test_what_operators_do() -> None:
     """Each of them gives others their turn, or takes it."""
 
@@ -188,6 +193,7 @@ def test_what_operators_do() -> None:
     swept(trial)
 
 
+@pytest.mark.exhaustive
 def test_queued_jobs() -> None:
     """One is offered its slot, does not come, is passed over, and is offered it again."""
 

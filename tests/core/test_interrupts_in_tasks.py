@@ -56,7 +56,7 @@ async def interrupt_async(thrower: Thrower, work: Callable[[], Awaitable[object]
     assert raised == thrower.has_thrown, "it was swallowed"
 
 
-@pytest.mark.parametrize("suspends", [False, True])
+@pytest.mark.parametrize("suspends", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 async def test_a_hold_in_a_task(suspends: bool) -> None:
     async def trial(thrower: Thrower, store: MemoryStore) -> None:
         limiter = Limiter(behind_a_network(store) if suspends else store)
@@ -71,6 +71,7 @@ async def test_a_hold_in_a_task(suspends: bool) -> None:
     await swept_async(trial)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("suspends", [False, True])
 @pytest.mark.parametrize("way", ["run", "limited"])
 async def test_a_call_in_a_task(suspends: bool, way: str) -> None:
@@ -89,6 +90,7 @@ async def test_a_call_in_a_task(suspends: bool, way: str) -> None:
     await swept_async(trial)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("suspends", [False, True])
 async def test_a_lease_in_a_task(suspends: bool) -> None:
     async def trial(thrower: Thrower, store: MemoryStore) -> None:
@@ -121,6 +123,7 @@ async def test_handing_over_in_a_task() -> None:
     await swept_async(trial)
 
 
+@pytest.mark.exhaustive
 async def test_a_task_that_waits_in_vain() -> None:
     async def trial(thrower: Thrower, store: MemoryStore) -> None:
         limiter = Limiter(store)

@@ -116,6 +116,7 @@ def check_runs(seeds: range, caplog: pytest.LogCaptureFixture) -> tuple[int, int
     return stuck, reports
 
 
+@pytest.mark.exhaustive
 def test_what_is_reported_never_goes_on_and_no_ring_is_missed(caplog):
     stuck, reports = check_runs(range(1000), caplog)
     assert 50 < stuck <= reports

@@ -12,11 +12,11 @@ from tests.docket.workers import shop
 
 POINTS = [
     "running",
-    "before admission",
+    pytest.param("before admission", marks=pytest.mark.exhaustive),
     pytest.param("after admission", marks=pytest.mark.slow),
-    "before parking",
-    "after parking",
-    "before release",
+    pytest.param("before parking", marks=pytest.mark.exhaustive),
+    pytest.param("after parking", marks=pytest.mark.exhaustive),
+    pytest.param("before release", marks=pytest.mark.exhaustive),
     "after release",
 ]
 APART = ["before the notice", "before waking", pytest.param("after waking", marks=pytest.mark.slow)]

@@ -63,7 +63,13 @@ class RedisDeployment:
         )
 
 
-@pytest.fixture(scope="module", params=[Sentinel, Cluster], ids=["sentinel", "cluster"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(Sentinel, id="sentinel"),
+        pytest.param(Cluster, id="cluster", marks=pytest.mark.cluster),
+    ],
+)
 def running_place(request: pytest.FixtureRequest) -> Iterator[RedisDeployment]:
     deployment = request.param()
     yield RedisDeployment(deployment)
@@ -166,7 +172,16 @@ def start_processes(place: RedisDeployment) -> Iterator[Callable[[], WorkerProce
         each.close()
 
 
-@pytest.mark.parametrize("point", ["running", "before parking", "after release"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        "running",
+        *(
+            pytest.param(each, marks=pytest.mark.exhaustive)
+            for each in ("before parking", "after release")
+        ),
+    ],
+)
 async def test_a_killed_worker_loses_no_task(
     start_processes: Callable[[], WorkerProcesses], place: RedisDeployment, point: str
 ) -> None:

@@ -121,6 +121,7 @@ def test_a_wait_that_outlives_it_is_forgotten(
     assert telemetry.values("limiter.held") == {("billing",): 0}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("per_second", [0, 1_000_000], ids=["counted alone", "of the sample"])
 def test_an_exception_thrown_in_leaves_no_wait_that_is_counted(
     telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, per_second: int
@@ -142,6 +143,7 @@ def test_an_exception_thrown_in_leaves_no_wait_that_is_counted(
     assert sweep(trial) > 10
 
 
+@pytest.mark.exhaustive
 def test_an_exception_thrown_in_at_a_grant_leaves_no_wait_that_is_counted(
     telemetry: Telemetry,
 ) -> None:

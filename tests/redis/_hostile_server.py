@@ -169,3 +169,18 @@ HOSTILE: dict[str, Answer] = {
     "silence": _says(b""),
     "a truncated reply": _hangs_up,
 }
+
+ONE_OF_EACH = (
+    "an array",
+    "a number",
+    "nothing",
+    "no text",
+    "too few words",
+    "an error",
+    "garbage",
+    "a text that never ends",
+    "a reply, byte by byte, that never ends",
+    "silence",
+    "a truncated reply",
+)
+"""One for each way to fail."""

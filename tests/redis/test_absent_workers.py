@@ -174,6 +174,7 @@ async def test_a_gate_that_closes_leaves(server: Server) -> None:
     await seen.aclose()
 
 
+@pytest.mark.cluster
 def test_in_a_cluster(cluster: Cluster) -> None:
     """Presence lies where the step that hands over can read it: in the slot of its scope."""
     limit = ConcurrencyLimit(LIMIT_BY.constant("shared"), 1, scope="jobs")

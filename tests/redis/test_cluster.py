@@ -47,10 +47,12 @@ class OfKeys:
     tags = ("{fake:contract}", "{fake}")
 
 
+@pytest.mark.cluster
 class TestContractInThreads(OfKeys, ContractInThreads):
     """With a hash tag for each scope."""
 
 
+@pytest.mark.cluster
 class TestContractInAnEventLoop(OfKeys, ContractInAnEventLoop):
     """With a hash tag for each scope."""
 

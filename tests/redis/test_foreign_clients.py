@@ -266,6 +266,7 @@ def first_node(cluster: Cluster) -> str:
     return f"redis+cluster://127.0.0.1:{cluster.primaries()[0].port}"
 
 
+@pytest.mark.cluster
 async def test_a_client_of_a_cluster(cluster: Cluster) -> None:
     """In the docket's slot; without a read timeout of its own."""
     async with docket_client(first_node(cluster)) as client:
@@ -278,6 +279,7 @@ async def test_a_client_of_a_cluster(cluster: Cluster) -> None:
         await store.aclose()
 
 
+@pytest.mark.cluster
 @PROVIDERS
 async def test_credentials_of_a_cluster(kind: Any, cluster: Cluster) -> None:
     """A provider, in the wrapping that the docket gives to its clients of a cluster."""
@@ -296,6 +298,7 @@ async def test_credentials_of_a_cluster(kind: Any, cluster: Cluster) -> None:
         assert len(getattr(provider, "listeners", ())) == registered
 
 
+@pytest.mark.cluster
 async def test_a_password_in_the_url_of_a_cluster(cluster: Cluster) -> None:
     for server in cluster.primaries():
         server.admin.execute_command(
@@ -306,6 +309,7 @@ async def test_a_password_in_the_url_of_a_cluster(cluster: Cluster) -> None:
         await works(client, "{shop}:limits", LIMIT, OTHER)
 
 
+@pytest.mark.cluster
 @SLOW
 async def test_a_silent_node_is_given_up(cluster: Cluster) -> None:
     """Calls to it end, though the docket's client would wait for ever."""

@@ -17,7 +17,7 @@ from limiter_core import ArgumentView, ConcurrencyLimit, StoreError, StoreUnavai
 from limiter_core.jobs import Held, Job, JobGate, SyncJobGate, Waiting
 from limiter_redis import RedisStore
 
-from ._hostile_server import HOSTILE, HostileServer, well
+from ._hostile_server import HOSTILE, ONE_OF_EACH, HostileServer, well
 from ._servers import Process
 from ._tools import until_now, until_true
 from .test_hostile_servers import ENDS_IN, give_up, in_a_thread
@@ -25,23 +25,8 @@ from .test_hostile_servers import ENDS_IN, give_up, in_a_thread
 LIMIT = ConcurrencyLimit("customer", scope="jobs")
 OPTIONS = "socket_timeout=0.5"
 
-REPLIES = (
-    "an array",
-    "a number",
-    "nothing",
-    "no text",
-    "too few words",
-    "an error",
-    "garbage",
-    "a text that never ends",
-    "a reply, byte by byte, that never ends",
-    "silence",
-    "a truncated reply",
-)
-"""One for each way to fail; all of them are tried with calls that hold."""
 
-
-@pytest.fixture(params=["server", "cluster"])
+@pytest.fixture(params=["server", pytest.param("cluster", marks=pytest.mark.exhaustive)])
 def kind(request: pytest.FixtureRequest) -> str:
     """One server, or a cluster."""
     return str(request.param)
@@ -61,7 +46,7 @@ async def ends_in_its_own_error(work: Any) -> None:
             await work
 
 
-@pytest.mark.parametrize("reply", REPLIES)
+@pytest.mark.parametrize("reply", ONE_OF_EACH)
 async def test_a_gate_of_an_event_loop(reply: str, kind: str) -> None:
     with HostileServer(HOSTILE[reply]) as server:
         store = store_on(server, kind)
@@ -87,7 +72,7 @@ async def is_admitted(gate: JobGate) -> bool:
     return True
 
 
-@pytest.mark.parametrize("reply", REPLIES)
+@pytest.mark.parametrize("reply", ONE_OF_EACH)
 def test_a_gate_of_threads(reply: str, kind: str) -> None:
     with HostileServer(HOSTILE[reply]) as server:
         store = store_on(server, kind)

@@ -23,7 +23,7 @@ from limiter_core import (
 from limiter_redis import RedisStore
 from limiter_redis.protocol.resp import LONGEST_REPLY, ReplyParser
 
-from ._hostile_server import HOSTILE, Answer, HostileServer, Send, well
+from ._hostile_server import HOSTILE, ONE_OF_EACH, Answer, HostileServer, Send, well
 from ._servers import Process, Server
 from ._tools import until_now, until_true
 
@@ -34,6 +34,15 @@ BY_ID = ConcurrencyLimit("id", timeout=0.5)
 LONGER = ConcurrencyLimit("id", timeout=1.5)
 UNBOUND = ConcurrencyLimit("id")
 PATIENT = "socket_timeout=60"
+
+
+EACH_REPLY = pytest.mark.parametrize(
+    "reply",
+    [
+        each if each in ONE_OF_EACH else pytest.param(each, marks=pytest.mark.exhaustive)
+        for each in HOSTILE
+    ],
+)
 
 
 @pytest.fixture(params=["server", "cluster"])
@@ -85,7 +94,7 @@ async def is_left(limiter: Limiter, key: str) -> bool:
 # -- replies that cannot be read -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reply", HOSTILE)
+@EACH_REPLY
 async def test_a_task_gets_out(reply: str, kind: str) -> None:
     with HostileServer(HOSTILE[reply]) as server:
         store = RedisStore(url_of(server, kind))
@@ -96,7 +105,7 @@ async def test_a_task_gets_out(reply: str, kind: str) -> None:
         await give_up(store)
 
 
-@pytest.mark.parametrize("reply", HOSTILE)
+@EACH_REPLY
 def test_a_thread_gets_out(reply: str, kind: str) -> None:
     with HostileServer(HOSTILE[reply]) as server:
         store = RedisStore(url_of(server, kind))

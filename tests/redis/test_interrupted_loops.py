@@ -17,11 +17,14 @@ from limiter_core import ConcurrencyLimit, Limiter
 from limiter_redis import RedisStore
 from tests.core._throw import Thrower, Thrown
 
+from ._servers import Process
 from ._tools import until_true
 
 SLOW = os.environ.get("LIMITER_SLOW_TESTS") == "1"
 EVERY = 1 if SLOW else 3
 """How many lines there are for one that is interrupted. In the slow run each is, several times."""
+SOME = 30
+"""The same, where each is interrupted by another test."""
 TASKS = 3
 ENDS_IN = 10.0
 """Seconds in which all have what they asked for; what hangs would do so for ever."""
@@ -68,14 +71,29 @@ async def nothing_is_left(store: RedisStore) -> bool:
     return not store.session.tracker.entries and not [key async for key in Limiter(store).keys()]
 
 
-@pytest.mark.parametrize("where", ["in the task that asks", "in what the loop calls"])
+IN = pytest.mark.parametrize("where", ["in the task that asks", "in what the loop calls"])
+
+
+@IN
+async def test_at_some_lines(own_server: Process, where: str) -> None:
+    store = RedisStore(f"{own_server.url}?socket_timeout=2")
+    await sweep(store, where, every=SOME)
+    await store.aclose()
+
+
+@pytest.mark.exhaustive
+@IN
 async def test_at_every_line(store: RedisStore, where: str) -> None:
+    await sweep(store, where, every=EVERY)
+
+
+async def sweep(store: RedisStore, where: str, *, every: int) -> None:
     in_task = where == "in the task that asks"
     told: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     counting = Thrower(0)
     await trial(store, counting, in_task=in_task)
-    for at in counting.interesting(once=not SLOW)[::EVERY]:
+    for at in counting.interesting(once=not SLOW)[::every]:
         thrower = Thrower(at)
         await trial(store, thrower, in_task=in_task)
     others = [each for each in told if not isinstance(each.get("exception"), Thrown)]

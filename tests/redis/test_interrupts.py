@@ -247,6 +247,7 @@ def swept(store: RedisStore, trial: Callable[[Thrower, str], None]) -> None:
     all_is_free(store, thrown)
 
 
+@pytest.mark.exhaustive
 @in_main_thread
 def test_at_every_line_of_a_hold(store: RedisStore) -> None:
     limiter = SyncLimiter(store)
@@ -265,6 +266,7 @@ def test_at_every_line_of_a_hold(store: RedisStore) -> None:
     swept(store, trial)
 
 
+@pytest.mark.exhaustive
 @in_main_thread
 def test_at_every_line_of_waiting_in_vain(store: RedisStore) -> None:
     limiter = SyncLimiter(store)
@@ -283,6 +285,7 @@ def test_at_every_line_of_waiting_in_vain(store: RedisStore) -> None:
     swept(store, trial)
 
 
+@pytest.mark.exhaustive
 @in_main_thread
 def test_at_every_line_of_handing_over(store: RedisStore) -> None:
     limiter = SyncLimiter(store)

@@ -181,6 +181,7 @@ def test_each_namespace_has_its_own(server: Server) -> None:
         SyncLimiter(store).acquire(ONE)
 
 
+@pytest.mark.cluster
 async def test_in_a_cluster_one_node_has_it_for_all() -> None:
     with closing(Cluster()) as cluster:
         limits = [ConcurrencyLimit(LIMIT_BY.constant(f"key-{n}")) for n in range(20)]

@@ -69,6 +69,7 @@ def check(kind: str, most: int) -> None:
     assert tried > 2 * most, "it comes to fewer orders than there are"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_order_of_events_breaks_a_law(kind: str) -> None:
     check(kind, MOST)
@@ -177,6 +178,7 @@ def is_noticed(kind: str, order: Order) -> bool:
         return True
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(600)
 def test_every_cell_of_the_table_matters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Events come to each but the dashes; what another action or state would do is noticed."""

@@ -157,6 +157,7 @@ async def test_a_waiter_gets_no_slot_that_a_failover_would_forget(
     await store.aclose()
 
 
+@pytest.mark.cluster
 def test_in_a_cluster(start: Callable[..., Worker]) -> None:
     """With a replica for each master all goes on; a kill -9 then loses no grant."""
     with closing(Cluster()) as cluster:

@@ -148,6 +148,7 @@ def test_all_keys_are_looked_at(server: Server, closing: ExitStack) -> None:
             face.release(f"{name}-{key}", (key,))
 
 
+@pytest.mark.cluster
 def test_in_a_cluster(cluster: Cluster, closing: ExitStack) -> None:
     """Each scope is looked at where it is."""
     store, other = (RedisStore(cluster.url) for _ in range(2))
@@ -226,6 +227,7 @@ def test_how_a_job_ended_is_remembered_until_it_asks(server: Server, closing: Ex
         face.release(name, ("latest",))
 
 
+@pytest.mark.cluster
 def test_refused_jobs_in_a_cluster(cluster: Cluster, closing: ExitStack) -> None:
     """Each scope is looked at where it is; what the job knows is not repeated."""
     store, other = (RedisStore(cluster.url) for _ in range(2))

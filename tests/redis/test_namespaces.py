@@ -149,6 +149,7 @@ def neighbours(draw: st.DrawFn) -> tuple[str, str, str, str]:
     return one, key, other, key_word(draw(limiter_keys | st.just(theirs)))
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(neighbours())
 def test_no_two_namespaces_have_a_name_in_common(drawn: tuple[str, str, str, str]) -> None:
@@ -162,6 +163,7 @@ def test_no_two_namespaces_have_a_name_in_common(drawn: tuple[str, str, str, str
         assert (theirs if names is mine else mine).key_of(state) is None
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=500, deadline=None)
 @given(namespace=namespaces.filter(possible), keys=st.lists(limiter_keys, min_size=2, max_size=4))
 def test_a_tag_of_its_own_is_one_slot(namespace: str, keys: list[str]) -> None:

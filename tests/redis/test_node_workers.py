@@ -71,6 +71,7 @@ def workers_of(store: RedisStore) -> dict[Node, Any]:
     return workers
 
 
+@pytest.mark.cluster
 async def test_where_no_thread_can_begin_for_a_node_another_one_renews_its_leases(
     cluster: Cluster, full: set[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -94,6 +95,7 @@ async def test_where_no_thread_can_begin_for_a_node_another_one_renews_its_lease
     store.close()
 
 
+@pytest.mark.cluster
 def test_a_node_that_is_away_is_said_once_however_well_the_others_are(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_node_that_is_away_is_said_once_however_well_the_others_are(
     store.close()
 
 
+@pytest.mark.cluster
 async def test_in_an_event_loop_a_call_ends_where_no_thread_can_read_the_map(
     cluster: Cluster, full: set[str]
 ) -> None:
@@ -194,6 +197,7 @@ def test_a_thread_that_was_about_to_end_goes_on_for_notices() -> None:
     assert renewer._may_end(thread)
 
 
+@pytest.mark.cluster
 def test_no_connection_to_a_node_is_left_that_has_no_slots_any_more(cluster: Cluster) -> None:
     """Where nodes come and go for years, each would leave some."""
     store = RedisStore(cluster.url)

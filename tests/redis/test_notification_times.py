@@ -185,19 +185,31 @@ ALL = [
 ]
 EXPIRED = [*BRIEFLY, "reply held back", "cut with the message", "CLIENT PAUSE"]
 IN_A_CLUSTER = [
-    *(("evicted", each) for each in SITUATIONS if each not in ("20 ms away", "CLIENT PAUSE")),
+    *(
+        ("evicted", each)
+        if each in BRIEFLY
+        else pytest.param("evicted", each, marks=pytest.mark.exhaustive)
+        for each in SITUATIONS
+        if each not in ("20 ms away", "CLIENT PAUSE")
+    ),
     *(("handed over", each) for each in BRIEFLY),
 ]
 
 # Every news reaches both worlds by the same lines; each situation is tried in both all the same.
 ONE_WORLD = ["asyncio", pytest.param("threads", marks=pytest.mark.slow)]
+
+
+def marks_of(world: str, news: str, situation: str) -> list[pytest.MarkDecorator]:
+    """Return how much of the table is tried: each news in some situations, one in each."""
+    if world == "threads" and news != "evicted":
+        return [pytest.mark.slow]
+    if situation in BRIEFLY or (world, news) == ("asyncio", "handed over"):
+        return []
+    return [pytest.mark.exhaustive]
+
+
 CASES = [
-    pytest.param(
-        *(world, news, situation),
-        marks=[pytest.mark.slow] if world == "threads" and news != "evicted" else [],
-    )
-    for world in WORLDS
-    for news, situation in ALL
+    pytest.param(world, *case, marks=marks_of(world, *case)) for world in WORLDS for case in ALL
 ]
 
 

@@ -27,6 +27,8 @@ from .test_cluster import RIGHTS
 
 __all__ = ("running_cluster",)  # a fixture: pytest finds it by its name
 
+pytestmark = pytest.mark.cluster
+
 NAMESPACE = "{shop}:limits"
 CUSTOMER = ConcurrencyLimit("customer", max_concurrent=1)
 REGION = ConcurrencyLimit("region", max_concurrent=1, scope="regions")

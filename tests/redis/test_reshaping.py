@@ -47,6 +47,7 @@ def tag(key: str) -> str:
 # -- slots that move -------------------------------------------------------------------------------
 
 
+@pytest.mark.cluster
 def test_slots_move_under_load(cluster: Cluster, start: Callable[..., Worker]) -> None:
     """Key by key and back and forth: nobody overlaps, nobody fails, all go on."""
     load = LoadProcesses(start, cluster.url)
@@ -65,6 +66,7 @@ def test_slots_move_under_load(cluster: Cluster, start: Callable[..., Worker]) -
     load.check_progress_since(moved_at)
 
 
+@pytest.mark.cluster
 def test_a_slot_that_is_on_its_way_is_closed(cluster: Cluster) -> None:
     """A step that would see a part of its keys only is not carried out at all, on either node.
 
@@ -96,6 +98,7 @@ def test_a_slot_that_is_on_its_way_is_closed(cluster: Cluster) -> None:
     store.close()
 
 
+@pytest.mark.cluster
 async def test_a_waiter_whose_slot_moves_is_woken(cluster: Cluster) -> None:
     """Its channel is heard at the new node, and it is looked at again."""
     limit = ConcurrencyLimit("key", max_concurrent=1)
@@ -123,6 +126,7 @@ async def test_a_waiter_whose_slot_moves_is_woken(cluster: Cluster) -> None:
         await waiting.aclose()
 
 
+@pytest.mark.cluster
 def test_without_sharded_channels(start: Callable[..., Worker]) -> None:
     """Redis 6.2 has none: who waits looks from time to time, and nothing hangs."""
     renamed = ("--rename-command", "SPUBLISH", "", "--rename-command", "SSUBSCRIBE", "")
@@ -148,6 +152,7 @@ def test_without_sharded_channels(start: Callable[..., Worker]) -> None:
 # -- masters that die ------------------------------------------------------------------------------
 
 
+@pytest.mark.cluster
 def test_a_replica_takes_over_by_order(cluster: Cluster, start: Callable[..., Worker]) -> None:
     """CLUSTER FAILOVER loses nothing, so nobody overlaps."""
     load = LoadProcesses(start, cluster.url)
@@ -170,6 +175,7 @@ def test_a_replica_takes_over_by_order(cluster: Cluster, start: Callable[..., Wo
     load.check_progress_since(promoted_at)
 
 
+@pytest.mark.cluster
 def test_a_master_is_killed(cluster: Cluster, start: Callable[..., Worker]) -> None:
     """Its replica takes over; what it did not get may overlap for a lease, and nothing hangs."""
     load = LoadProcesses(start, cluster.url)
@@ -182,6 +188,7 @@ def test_a_master_is_killed(cluster: Cluster, start: Callable[..., Worker]) -> N
     until_now(lambda: len(cluster.primaries()) == 3 and cluster._is_up(), "the cluster is whole")
 
 
+@pytest.mark.cluster
 def test_holders_are_kept_alive_over_a_failover(cluster: Cluster) -> None:
     """S10: their leases are renewed at the new master, and given back there."""
     limit = ConcurrencyLimit("key", max_concurrent=1, lease=3)

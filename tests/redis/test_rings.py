@@ -82,6 +82,7 @@ def test_three_processes(server: Server, start: Start) -> None:
     check_ring(server.url, ("a", "b", "c"), (False, True), start)
 
 
+@pytest.mark.cluster
 def test_keys_on_different_nodes_of_a_cluster(cluster: Cluster, start: Start) -> None:
     slots_of_a_node = 16384 // 3 + 1
     keys = {key_slot(f"{{limiter:{key}}}".encode()) // slots_of_a_node: key for key in "abcdefgh"}

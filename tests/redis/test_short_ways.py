@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from ._fake_time import FAKED, TIME_KEY
 from ._servers import Server
 
 KEYS = ("scope/a", "scope/b")
+Steps = list[tuple[list[Operation], str, float]]
 SHORT = "if its_type ~= 'hash' then return nil end\n"
 TEXT = FAKED.text.decode()
 assert TEXT.count(SHORT) == 1, "the short way does not begin where it used to"
@@ -130,7 +132,7 @@ def state(server: Server, way: str) -> dict[str, Any]:
     }
 
 
-HAND_OVERS = [
+HAND_OVERS: Steps = [
     ([each], "p", 0.0)
     for each in (
         *(plain(0), plain(1), release(0), plain(1), plain(2)),
@@ -140,6 +142,11 @@ HAND_OVERS = [
 """One waits where none does, others behind one; two claim."""
 
 
+def test_a_slot_is_handed_over_as_in_the_general_way(server: Server) -> None:
+    compare(server, HAND_OVERS)
+
+
+@pytest.mark.exhaustive
 @example(steps=HAND_OVERS)
 @settings(
     max_examples=100,
@@ -147,9 +154,12 @@ HAND_OVERS = [
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=STEPS)
-def test_the_short_ways_do_what_the_general_way_does(
-    server: Server, steps: list[tuple[list[Operation], str, float]]
-) -> None:
+def test_the_short_ways_do_what_the_general_way_does(server: Server, steps: Steps) -> None:
+    compare(server, steps)
+
+
+def compare(server: Server, steps: Steps) -> None:
+    """Take steps both ways."""
     server.admin.flushdb()
     now = START
     for operations, process, seconds in steps:

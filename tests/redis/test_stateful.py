@@ -162,6 +162,7 @@ def test_a_dead_waiter_at_the_head_blocks_none_behind_it(machine: Any) -> None:
     steps.teardown()
 
 
+@pytest.mark.exhaustive
 def test_memory_and_redis_do_the_same(machine: Any) -> None:
     """S1 to S23; row 5."""
     run(machine, max_examples=40, stateful_step_count=30)

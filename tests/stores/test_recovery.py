@@ -57,7 +57,7 @@ class MendedMachine(StoreMachine):
         return [MendedStore(clock=clock).sync_face()]
 
 
-TestMendedStore = pytest.mark.timeout(300)(MendedMachine.TestCase)
+TestMendedStore = pytest.mark.exhaustive(pytest.mark.timeout(300)(MendedMachine.TestCase))
 TestMendedStore.settings = settings(
     max_examples=60,
     stateful_step_count=40,

@@ -18,7 +18,7 @@ class MemoryMachine(StoreMachine):
         return [MemoryStore(clock=clock).sync_face()]
 
 
-TestMemoryStore = pytest.mark.timeout(300)(MemoryMachine.TestCase)
+TestMemoryStore = pytest.mark.exhaustive(pytest.mark.timeout(300)(MemoryMachine.TestCase))
 TestMemoryStore.settings = settings(
     max_examples=150,
     stateful_step_count=40,
@@ -99,16 +99,21 @@ def run(machine):
     "kind",
     [
         broken.ForgetsRepeats,
-        broken.LetsTriesOvertake,
-        broken.LosesTickets,
-        broken.HandsToNobody,
-        broken.CountsEverybodyOnce,
-        broken.TakesTheFirstKeyAlone,
-        broken.TokensFollowTheClockAlone,
-        broken.HasRoomForAll,
-        broken.KeepsKeys,
-        broken.FallsSilent,
-        broken.SupersedesNobody,
+        *(
+            pytest.param(kind, marks=pytest.mark.exhaustive)
+            for kind in (
+                broken.LetsTriesOvertake,
+                broken.LosesTickets,
+                broken.HandsToNobody,
+                broken.CountsEverybodyOnce,
+                broken.TakesTheFirstKeyAlone,
+                broken.TokensFollowTheClockAlone,
+                broken.HasRoomForAll,
+                broken.KeepsKeys,
+                broken.FallsSilent,
+                broken.SupersedesNobody,
+            )
+        ),
     ],
 )
 def test_the_machine_finds_a_broken_store(kind):
