@@ -74,7 +74,7 @@ def test_no_slot_is_75_and_the_command_does_not_start(run_command, held, tmp_pat
 def test_a_wait_for_a_paused_key_says_that_it_is_paused(run_command, held, limiter, key):
     limiter.pause(key)
 
-    late = run_command("--timeout", "0.2")
+    late = run_command("--timeout", "0.5")
 
     assert late.exit_code == 75
     assert "it is paused (its limit is 0), 1 slot in use" in late.output

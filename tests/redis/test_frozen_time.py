@@ -78,4 +78,4 @@ async def test_a_lease_in_an_event_loop_is_renewed(server: Server) -> None:
 def test_a_wait_of_a_thread_ends(server: Server) -> None:
     for store in (server.url, MemoryStore()):
         with SyncLimiter(store) as limiter, limiter.hold(ONE), pytest.raises(WaitTimeout):
-            SyncLimiter(store).acquire(ONE, timeout=0.05)
+            SyncLimiter(store).acquire(ONE, timeout=1.0)

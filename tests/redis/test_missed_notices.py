@@ -191,7 +191,7 @@ def test_a_job_that_was_refused_while_no_worker_was_subscribed_is_reported(
     killed.close()  # without leaving
     until_now(lambda: not subscribers(server), "no worker is subscribed")
     with pytest.raises(WaitTimeout):
-        limiter.acquire(LATEST, timeout=0.05)  # it is the latest, and takes its place
+        limiter.acquire(LATEST, timeout=1.0)  # it is the latest, and takes its place
     until_now(lambda: not web.session.tracker.notices.undelivered, "the notice was sent")
     woken: list[Notice] = []
     gate = gate_at(new, woken.append)
