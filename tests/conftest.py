@@ -87,9 +87,6 @@ GRACE = 60
 
 STANDARD_ERROR = pytest.StashKey[int]()
 
-WAITING = ("celery_", "docket", "arq", "saq", "faults", "redis", "cli", "web")
-"""Folders of tests that wait for most of their time, those with the longest first."""
-
 LAST = "tests/redis/test_contract.py"
 """Many short tests: so the workers end at about the same time."""
 
@@ -155,7 +152,12 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
-    """Have the tests collected once for all workers."""
+    """Have the tests collected once for all workers; look for garbage less often in this process.
+
+    It keeps each report to the end: each full collection would look at all of them.
+    """
+    gc.freeze()
+    gc.set_threshold(100_000, 10, 1000)
     if sys.platform == "linux":
         from tests._forked_workers import fork_workers
 
@@ -212,26 +214,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 def in_turn(items: list[pytest.Item]) -> list[pytest.Item]:
     """Return the tests in the order in which they are given out.
 
-    Those that wait and those that compute are mixed evenly: so neither the cores have nothing to
-    do at first, nor are all workers at work in the end on too few of them.
+    Tests of one file wait for the same, or compute alike. So those of each file are spread evenly:
+    at any time some wait and some compute, and the cores have something to do. The files that stay
+    together take long, and come in the first half.
     """
-    together, waiting, computing, last = [], [], [], []
+    files: dict[str, list[pytest.Item]] = {}
     for item in items:
-        path = item.path.relative_to(ROOT).as_posix()
-        if path in TOGETHER:
-            together.append(item)
-        elif path == LAST:
-            last.append(item)
-        else:
-            (waiting if path.split("/")[1] in WAITING else computing).append(item)
-    waiting.sort(key=lambda item: WAITING.index(item.path.relative_to(ROOT).parts[1]))
-    mixed = [
-        (place / len(kind), item)
-        for kind in (waiting, computing)
-        for place, item in enumerate(kind)
-    ]
-    mixed.sort(key=lambda each: each[0])
-    return [*together, *(item for _, item in mixed), *last]
+        files.setdefault(item.path.relative_to(ROOT).as_posix(), []).append(item)
+    last = files.pop(LAST, [])
+    together = [file for file in files if file in TOGETHER]
+    placed: list[tuple[float, pytest.Item]] = []
+    for file, tests in files.items():
+        for number, item in enumerate(tests):
+            if file in TOGETHER:
+                placed.append((together.index(file) / len(together) / 2, item))
+            else:
+                placed.append(((number + 0.5) / len(tests), item))
+    placed.sort(key=lambda each: each[0])
+    return [*(item for _, item in placed), *last]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

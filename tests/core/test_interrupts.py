@@ -95,8 +95,17 @@ def test_handing_over() -> None:
     swept(trial)
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("on_conflict", list(ConflictResolution))
+@pytest.mark.parametrize(
+    "on_conflict",
+    [
+        ConflictResolution.QUEUE,
+        *(
+            pytest.param(each, marks=pytest.mark.exhaustive)
+            for each in ConflictResolution
+            if each is not ConflictResolution.QUEUE
+        ),
+    ],
+)
 def test_waiting_in_vain(on_conflict: ConflictResolution) -> None:
     """Somebody holds, another waits; it comes, waits or is refused, and gives up."""
 
