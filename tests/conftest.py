@@ -119,13 +119,15 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what takes long, unless it is asked for; sort the tests of a worker of pytest-xdist.
 
-    It is in this order that they are given out.
+    It is in this order that they are given out. What is exhaustive has more time than other tests.
     """
     run_slow = os.environ.get("LIMITER_SLOW_TESTS") == "1" or "slow" in config.option.markexpr
     skip = pytest.mark.skip(reason="slow: run it with LIMITER_SLOW_TESTS=1, or with -m slow")
     for item in items:
         if not run_slow and item.get_closest_marker("slow"):
             item.add_marker(skip)
+        if item.get_closest_marker("exhaustive") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(300))
         if ADDRESS.search(item.nodeid):
             raise pytest.UsageError(
                 f"{item.nodeid}: give it an id that is the same in each process"

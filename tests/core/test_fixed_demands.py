@@ -51,7 +51,7 @@ def outcome(limit: ConcurrencyLimit, arguments: Any, *, short: bool) -> object:
         return str(error)
 
 
-@pytest.mark.parametrize("scope", [None, "eu"])
+@pytest.mark.parametrize("scope", [None, pytest.param("eu", marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("by", BY, ids=map(str, range(len(BY))))
 @given(values=st.lists(VALUES, max_size=12), named=st.booleans())
 def test_is_that_of_the_long_way_whatever_was_asked_before(
