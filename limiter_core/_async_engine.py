@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from logging import DEBUG
@@ -13,7 +13,7 @@ import anyio
 from limiter_core._async_calls import AsyncCall, Client, ClientGone
 from limiter_core._call import Call, could_not_release, is_in_doubt
 from limiter_core._collected import has_work
-from limiter_core._engine import CLOSING_PATIENCE, Engine, OnStoreError, logger
+from limiter_core._engine import CLOSING_PATIENCE, TRY, Engine, OnStoreError, logger
 from limiter_core._held_calls import check_self_deadlock, check_until, demands_held_already
 from limiter_core._long_waits import look
 from limiter_core._loop_ticker import TICK, LoopTickers
@@ -70,30 +70,59 @@ class AsyncEngine(Engine):
         self._ticks = self.warn_after is not None and self.warn_after > TICK
         self._direct = None if self.suspends else self.store.sync_face()
 
-    def take(
+    def take_at_once(
+        self, limits: Limits, arguments: Arguments, timeout: float | None
+    ) -> AsyncCall | None:
+        """Get a slot that is free now, in fewer steps than `take`, or leave nothing behind.
+
+        Returns:
+            The call; None if `take` has to do it: no slot is free, the store may suspend, there is
+            more to be known than a key, somebody observes, or the task holds slots.
+        """
+        store = self._direct
+        if (
+            store is None
+            or self.closed
+            or type(limits) is not ConcurrencyLimit
+            or timeout is not None
+            or (fixed := limits.fixed) is None
+            or of_process.observers.registered
+            or self.registrations
+            or logger.isEnabledFor(DEBUG)
+        ):
+            return None
+        call = new_call(fixed.terms, self.face.now)
+        if call.owner in self._holding:
+            return None
+        self.prepare(call, (fixed_demand(fixed, arguments),), fixed.terms, TRY)
+        try:
+            if not isinstance(self._ask_directly(store, call), Granted):
+                return None
+            if call.ends_at is not None and call.came_late():
+                self.abandon(call)
+                return None
+            if call.loss is not None or (call.ends_at is not None and call.is_lost()):
+                raise call.loss_error()
+            return call  # noqa: TRY300  (an exception may be thrown in here, too)
+        except StoreError:
+            self.abandon(call)
+            return None
+        except BaseException:
+            self.abandon(call)
+            raise
+
+    async def take(
         self,
         limits: Limits,
         arguments: Arguments,
         timeout: float | None,
         mode: Mode,
         client: Client | None = None,
-    ) -> Coroutine[Any, Any, AsyncCall]:
+    ) -> AsyncCall:
         """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
-        observed = None
+        observed: ObservedCall | None = None
         if of_process.observers.registered or self.registrations or logger.isEnabledFor(DEBUG):
             observed = self.observed_call(limits, arguments, self.face.now)
-        return self._take(limits, arguments, timeout, mode, client, observed=observed)
-
-    async def _take(
-        self,
-        limits: Limits,
-        arguments: Arguments,
-        timeout: float | None,
-        mode: Mode,
-        client: Client | None,
-        *,
-        observed: ObservedCall | None,
-    ) -> AsyncCall:
         try:
             if self.closed:
                 self.check_open()
@@ -273,7 +302,7 @@ class AsyncEngine(Engine):
         try:
             if call.closed and not call.forgotten:
                 return
-            if self.must_release_later():
+            if self.suspends and self.must_release_later():
                 self.abandon(call)
                 return
             call.closed = True

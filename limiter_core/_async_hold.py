@@ -23,15 +23,16 @@ async def run_held(
     engine: AsyncEngine,
     limits: Limits,
     arguments: Arguments,
-    timeout: float | None,
     body: Callable[[Lease], Awaitable[R]],
-    *,
+    timeout: float | None = None,
     client: Client | None = None,
 ) -> R:
     """Await a body while holding slots: as a `Hold` around it does, in fewer steps."""
     call: AsyncCall | None = None
     try:
-        call = await engine.take(limits, arguments, timeout, WAIT, client)
+        call = engine.take_at_once(limits, arguments, timeout)
+        if call is None:
+            call = await engine.take(limits, arguments, timeout, WAIT, client)
         try:
             engine.began(call, id(current_frame()))
             if call.on_lost == "cancel":

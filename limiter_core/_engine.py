@@ -48,7 +48,8 @@ OnStoreError = Literal["raise", "admit"]
 CLOSING_PATIENCE = 5.0
 """Seconds that waiters may take to leave when their limiter is closed."""
 
-WAIT = Mode.WAIT  # to find a member of an enum takes as long as some calls of functions
+# To find a member of an enum takes as long as some calls of functions.
+TRY, WAIT = Mode.TRY, Mode.WAIT
 
 WARN_AFTER = 60.0
 """Seconds that a call waits before that is logged, unless its limiter says otherwise."""

@@ -75,7 +75,7 @@ def limited_async(
         @functools.wraps(function)
         async def limited_function(*args: Any, **kwargs: Any) -> Any:
             view = bind(args, kwargs)
-            return await run_held(engine, taken, view, timeout, lambda _: function(*args, **kwargs))
+            return await run_held(engine, taken, view, lambda _: function(*args, **kwargs), timeout)
 
         return limited_function
 

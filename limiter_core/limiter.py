@@ -164,7 +164,7 @@ class Limiter(AsyncOperations):
         """
         check_coroutine_function(function, "Limiter.run()")
         view = binder_of(function)(args, kwargs)
-        return await run_held(self._engine, limits, view, None, lambda _: function(*args, **kwargs))
+        return await run_held(self._engine, limits, view, lambda _: function(*args, **kwargs))
 
     # -- beginning and end -----------------------------------------------------------------------
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import AsyncGeneratorType
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from limiter_core._async_calls import Client, ClientGone
 from limiter_core._async_engine import AsyncEngine
@@ -25,13 +26,14 @@ from limiter_core.sync_limiter import SyncLimiter
 __all__ = (
     "Client",
     "ClientGone",
+    "RunForClient",
     "check_async_limits",
     "check_sync_limits",
     "hold_for_client",
     "limited_stream",
     "limited_sync_stream",
     "release_soon",
-    "run_for_client",
+    "runner_for_clients",
 )
 
 R = TypeVar("R")
@@ -80,19 +82,27 @@ def hold_for_client(
     return Hold(_engine_of(limiter), limits, arguments, None, client)
 
 
-def run_for_client(
-    limiter: Limiter,
-    limits: Limits,
-    arguments: Arguments,
-    client: Client,
-    body: Callable[[Lease], Awaitable[R]],
-) -> Coroutine[Any, Any, R]:
-    """Await a body while holding a slot, for a client that may go away while the call waits.
+class RunForClient(Protocol):
+    """What awaits a body while it holds slots, for a client that may go away while the call waits.
 
     Raises:
         ClientGone: it did, and the call has left the line.
     """
-    return run_held(_engine_of(limiter), limits, arguments, None, body, client=client)
+
+    def __call__(
+        self, arguments: Arguments, body: Callable[[Lease], Awaitable[R]], *, client: Client
+    ) -> Coroutine[Any, Any, R]:
+        """Return a coroutine that does so."""
+        ...
+
+
+def runner_for_clients(limiter: Limiter, limits: Limits, owner: str) -> RunForClient:
+    """Return what runs bodies under limits; made once, since each call of it is a step shorter.
+
+    Args, Raises: as `check_async_limits`.
+    """
+    checked = check_async_limits(limiter, limits, owner)
+    return partial(run_held, _engine_of(limiter), checked)
 
 
 def limited_stream(

@@ -28,9 +28,11 @@ class WaitingClient:
     Attributes:
         receive: what the app is to receive by.
         is_gone: whether the client was gone before the request had its slot.
+        has_waited: whether it is, or was, watched: then `end` is to be called.
     """
 
     is_gone = False
+    has_waited = False
     is_watched = False
     _cancel: Callable[[], object] | None = None
 
@@ -41,7 +43,7 @@ class WaitingClient:
     def begin_waiting(self, wake: Callable[[], object]) -> None:
         """Watch the client: the request has to wait."""
         self.receive = self._receive_kept
-        self.is_watched = True
+        self.has_waited = self.is_watched = True
         self._kept: deque[Message] = deque()
         self._news = anyio.Event()
         self._has_ended = False

@@ -20,7 +20,7 @@ from limiter_asgi._refusals import (
 from limiter_asgi._view import NO_ARGUMENTS, RequestView
 from limiter_core import ConcurrencyLimit, ConfigurationError, Lease, Limiter
 from limiter_core.brief import brief
-from limiter_core.streams import ClientGone, check_async_limits, run_for_client
+from limiter_core.streams import ClientGone, runner_for_clients
 from limiter_http.refusals import REFUSALS
 
 GivenArguments = Mapping[str, Any]
@@ -52,7 +52,7 @@ class _Request(WaitingClient):
     _has_trailers = False
 
     def __init__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        WaitingClient.__init__(self, receive)
+        self.receive = self._receive = receive  # as `WaitingClient`, in one step less
         self._app = app
         self._scope = scope
         self._send = send
@@ -120,8 +120,7 @@ class LimitMiddleware:
                 f"arguments is a function of the HTTPConnection, got {brief(arguments)}"
             )
         self.app = app
-        self._limits = check_async_limits(limiter, limits, "LimitMiddleware")
-        self._limiter = limiter
+        self._run = runner_for_clients(limiter, limits, "LimitMiddleware")
         self._arguments = arguments
         self._on_refused = check_on_refused(on_refused)
 
@@ -134,7 +133,7 @@ class LimitMiddleware:
         view = RequestView(scope, given)
         request = _Request(self.app, scope, receive, send)
         try:
-            await run_for_client(self._limiter, self._limits, view, request, request.serve)
+            await self._run(view, request.serve, client=request)
         except ClientGone:
             await send_to_nobody(scope, receive, send)
         except REFUSALS as error:
@@ -148,7 +147,8 @@ class LimitMiddleware:
             else:
                 raise
         finally:
-            request.end()
+            if request.has_waited:
+                request.end()
 
     async def _given(self, scope: Scope) -> GivenArguments:
         assert self._arguments is not None

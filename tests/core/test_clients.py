@@ -9,7 +9,7 @@ import pytest
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, Lease, Limiter
 from limiter_core.store import Store
-from limiter_core.streams import ClientGone, hold_for_client, run_for_client
+from limiter_core.streams import ClientGone, hold_for_client, runner_for_clients
 from limiter_memory import MemoryStore
 
 from ._stores import RemoteStore
@@ -116,20 +116,22 @@ async def test_a_client_that_leaves_while_the_store_answers_is_not_served() -> N
 async def test_a_body_that_is_awaited_for_a_client_has_the_lease(store: MemoryStore) -> None:
     client = Client()
 
+    run = runner_for_clients(Limiter(store), ONE, "a test")
+
     async def body(lease: Lease) -> str:
         client.seen.append("runs")
         assert store.inspect("one").holders[0].id == lease.id
         return "its result"
 
     async with Limiter(store).hold(ONE):
-        task = asyncio.create_task(run_for_client(Limiter(store), ONE, None, client, body))
+        task = asyncio.create_task(run(None, body, client=client))
         await until(lambda: bool(client.seen), "it waits")
     assert await task == "its result"
     assert client.seen == ["waits", "has its slot", "runs"]
     assert store.inspect("one").in_use == 0
     client.seen.clear()
     async with Limiter(store).hold(ONE):
-        task = asyncio.create_task(run_for_client(Limiter(store), ONE, None, client, body))
+        task = asyncio.create_task(run(None, body, client=client))
         await until(lambda: bool(client.seen), "it waits")
         client.leave()
         with pytest.raises(ClientGone):
