@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
 from limiter_core._async_calls import AsyncCall
@@ -138,13 +138,13 @@ class Lease(_BaseLease):
         call.engine = engine
         call.watch = weakref.ref(self, call.lease_collected)
 
-    def release(self) -> Coroutine[Any, Any, None]:
+    async def release(self) -> None:
         """Release the slots, and hand them to the next waiters.
 
         Idempotent, and safe from cancellation. Never raises for a store that cannot be reached:
         the lease then ends by itself.
         """
-        return self._engine.release_call(self._call)  # itself: a coroutine around it costs time
+        await self._engine.release_call(self._call)
 
     async def __aenter__(self) -> Self:
         return self
