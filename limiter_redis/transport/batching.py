@@ -92,12 +92,6 @@ class BatchingTransport(ABC):
         What was asked before is carried out first, in bounded time: it may be a release that no
         caller waits for any more.
         """
-        deadline = self.loop.time() + CLOSING_TIMEOUT
-        while futures := [each.future for each in self._asked() if not each.future.done()]:
-            left = deadline - self.loop.time()
-            if left <= 0:
-                break
-            await asyncio.wait(futures, timeout=left)
         await self._lifetime.aclose()
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
@@ -106,8 +100,20 @@ class BatchingTransport(ABC):
         try:
             yield
         finally:
-            self._closed = True
-            await self._close()
+            try:
+                await asyncio.sleep(0)  # a stream that it closes in the same turn releases its slot
+                await self._until_answered()
+            finally:
+                self._closed = True
+                await self._close()
+
+    async def _until_answered(self) -> None:
+        deadline = self.loop.time() + CLOSING_TIMEOUT
+        while futures := [each.future for each in self._asked() if not each.future.done()]:
+            left = deadline - self.loop.time()
+            if left <= 0:
+                break
+            await asyncio.wait(futures, timeout=left)
 
     @abstractmethod
     async def _close(self) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -46,6 +47,31 @@ def test_a_second_event_loop(server: Server) -> None:
     for _ in range(3):
         asyncio.run(use())
     assert len(store.session._async_transports) <= 1
+    store.close()
+
+
+def test_streams_that_are_open_when_the_loop_ends(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`asyncio.run` closes them and the connection in one turn; the slots are free at once."""
+    store = RedisStore(server.url)
+    limiter = Limiter(store)
+    streams: list[AsyncIterator[int]] = []
+
+    @limiter.limited(ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=5))
+    async def numbers() -> AsyncIterator[int]:
+        yield 0
+        yield 1
+
+    async def main() -> None:
+        for _ in range(3):
+            streams.append(numbers())
+            assert await anext(streams[-1]) == 0
+
+    asyncio.run(main())
+    with SyncLimiter(server.url) as look:
+        assert look.inspect("one").in_use == 0
+    assert not caplog.records
     store.close()
 
 
