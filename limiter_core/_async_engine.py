@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from functools import partial
 from logging import DEBUG
@@ -111,18 +111,30 @@ class AsyncEngine(Engine):
             self.abandon(call)
             raise
 
-    async def take(
+    def take(
         self,
         limits: Limits,
         arguments: Arguments,
         timeout: float | None,
         mode: Mode,
         client: Client | None = None,
-    ) -> AsyncCall:
+    ) -> Coroutine[Any, Any, AsyncCall]:
         """Get the slots, waiting for them if need be, or raise and leave nothing behind."""
-        observed: ObservedCall | None = None
+        observed = None
         if of_process.observers.registered or self.registrations or logger.isEnabledFor(DEBUG):
             observed = self.observed_call(limits, arguments, self.face.now)
+        return self._take(limits, arguments, timeout, mode, client, observed=observed)
+
+    async def _take(
+        self,
+        limits: Limits,
+        arguments: Arguments,
+        timeout: float | None,
+        mode: Mode,
+        client: Client | None,
+        *,
+        observed: ObservedCall | None,
+    ) -> AsyncCall:
         try:
             if self.closed:
                 self.check_open()

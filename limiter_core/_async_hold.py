@@ -25,6 +25,7 @@ async def run_held(
     arguments: Arguments,
     body: Callable[[Lease], Awaitable[R]],
     timeout: float | None = None,
+    *,
     client: Client | None = None,
 ) -> R:
     """Await a body while holding slots: as a `Hold` around it does, in fewer steps."""

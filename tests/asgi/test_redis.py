@@ -90,6 +90,7 @@ def test_one_command_goes_before_the_body(
         before = app.scripts()
         post(server, path)
         until(lambda: app.released == number + 1, "it is released")  # noqa: B023  (called here)
+        until(lambda: app.scripts() - before >= 2, "the server knows")  # noqa: B023  (likewise)
         costs.append((app.before_body - before, app.scripts() - before))
     # Renewals come from the background, now and then between the two counts.
     assert min(costs) == (1, 2)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from limiter_core import (
+    ConcurrencyLimit,
     Limiter,
     LimiterError,
     SyncLimiter,
@@ -74,16 +75,17 @@ async def test_a_hold_in_a_task(suspends: bool) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("suspends", [False, True])
 @pytest.mark.parametrize("way", ["run", "limited"])
-async def test_a_call_in_a_task(suspends: bool, way: str) -> None:
+@pytest.mark.parametrize("limit", [ONE, LONG], ids=["one", "long"])
+async def test_a_call_in_a_task(suspends: bool, way: str, limit: ConcurrencyLimit) -> None:
     async def trial(thrower: Thrower, store: MemoryStore) -> None:
         limiter = Limiter(behind_a_network(store) if suspends else store)
 
         async def body() -> None:
             assert store.inspect("one").in_use == 1
 
-        limited = limiter.limited(LONG)(body)
+        limited = limiter.limited(limit)(body)
         await interrupt_async(
-            thrower, limited if way == "limited" else lambda: limiter.run(LONG, body)
+            thrower, limited if way == "limited" else lambda: limiter.run(limit, body)
         )
         finish(store)
 
