@@ -181,8 +181,8 @@ class ObservedCall(EventSender):
         self._began = self._now()
         observers: Sequence[Registration] = self._observers.registered
         if self._observers.counters and not self._is_job:
-            self._count_wait(answer.key)
-            _, observers = self._observers_of_wait()
+            name = self._names[0] if len(self._names) == 1 else self._name_of(answer.key)
+            self._waits, observers = begin_waits(observers, name, self._adapter)
         if observers:
             waits = events.Queued(
                 **self._common(),
@@ -195,22 +195,10 @@ class ObservedCall(EventSender):
                 self._queued = waits
             self._send_to(observers, waits)
 
-    def _count_wait(self, key: str) -> None:
-        """Have counters count that it waits for a key."""
-        names = self._names
-        name = names[0]
-        if len(names) > 1:
-            keys = [demand.key for demand in self._demands]
-            name = names[keys.index(key)] if key in keys else name
-        self._waits = begin_waits(self._observers.counters, name, self._adapter)
-
-    def _observers_of_wait(self) -> tuple[Sequence[Registration], Sequence[Registration]]:
-        """Return the observers that count its wait, and those that are sent the events of it."""
-        registered, waits = self._observers.registered, self._waits
-        if len(waits) == len(registered):
-            return registered, ()
-        counters = [counter for counter, _ in waits]
-        return counters, [each for each in registered if each not in counters]
+    def _name_of(self, key: str) -> str:
+        """Return the name of the limit that demands slots of a key; of the first if none does."""
+        keys = [demand.key for demand in self._demands]
+        return self._names[keys.index(key) if key in keys else 0]
 
     def waiting_for_each_other(self, ring: tuple[str, ...], ring_keys: tuple[str, ...]) -> None:
         """Send that it is in a ring of calls that wait for each other."""
@@ -241,10 +229,11 @@ class ObservedCall(EventSender):
         observers: Sequence[Registration]
         if self._began is None and not call.waited:
             counters, observers = self._observers.counters, self._observers.others
-        elif waits:
-            counters, observers = self._observers_of_wait()
         else:
-            counters, observers = (), self._observers.registered
+            counters = [counter for counter, _ in waits]
+            observers = self._observers.registered
+            if counters:
+                observers = [each for each in observers if each not in counters]
         granted_at = self._now()
         self._end = [None]
         try:

@@ -144,20 +144,28 @@ Waits = Sequence[tuple[Registration, Callable[[], object]]]
 """The counters of a wait, each with what counts its end."""
 
 
-def begin_waits(registrations: Iterable[Registration], name: str, adapter: str | None) -> Waits:
-    """Have counters count that a call waits; of those that do, and want no events of it."""
+def begin_waits(
+    registrations: Iterable[Registration], name: str, adapter: str | None
+) -> tuple[Waits, Sequence[Registration]]:
+    """Have counters count that a call waits.
+
+    Returns:
+        The counters that do, and the other observers: they are sent the events of the wait.
+    """
     waits: list[tuple[Registration, Callable[[], object]]] = []
+    others: list[Registration] = []
     for registration in registrations:
-        counter = registration.counter
+        counter, end = registration.counter, None
         if counter is not None:
             try:
                 end = counter.begin_wait(name, adapter)
             except Exception:  # noqa: BLE001  (an observer's; it is logged)
                 registration.log_failure("a wait")
-            else:
-                if end is not None:
-                    waits.append((registration, end))
-    return waits
+        if end is None:
+            others.append(registration)
+        else:
+            waits.append((registration, end))
+    return waits, others
 
 
 def end_waits(waits: Waits) -> None:

@@ -132,6 +132,19 @@ def test_the_oldest_holder_is_found_among_many_waiters(face: SyncStore) -> None:
     assert last_waiters(face, traced) == [traced, traced]
 
 
+def test_an_id_that_is_used_again_is_not_the_oldest(face: SyncStore) -> None:
+    """S21: a job's attempt has the id of the one before, which held its slot alone."""
+    face.acquire(Request("job", (Demand(A, 2),), lease=60, label=labelled("web-1", "job")))
+    face.acquire(Request("older", (Demand(A, 2),), lease=60, label=labelled("web-2", "older")))
+    face.release("job")
+    face.acquire(Request("job", (Demand(A, 2),), lease=60, label=labelled("web-1", "again")))
+    for number in range(2):  # the second goes the short way
+        waiter = Request(f"waiter-{number}", (Demand(A, 2),), lease=60, label=labelled("", "wait"))
+        answer = face.acquire(waiter)
+        assert isinstance(answer, Queued)
+        assert answer.blocker == labelled("web-2", "older")
+
+
 def test_a_step_looks_at_so_many_members_for_a_blocker(face: SyncStore) -> None:
     """S16, S21: where more waiters end before the holders, and none is noted, there is none."""
     traced = labelled("web-1", "trace")

@@ -228,9 +228,10 @@ end
 -- The label of the oldest holder of a key: the one that is noted, or else the oldest among the first
 -- ends; "-" if there is none.
 function steps.blocker(s)
-  local noted = state.get(s, 'oldest')
-  local oldest = noted and holders.read(s, noted)
-  if oldest then return oldest.label end
+  local token, id = match(state.get(s, 'oldest') or '', '^(%d+) (.+)$')
+  local oldest = id and holders.read(s, id)
+  if oldest and oldest.token == tonumber(token) then return oldest.label end
+  oldest = nil
   state.write_ends(s)
   for _, member in ipairs(call('ZRANGE', s.ends, 0, CHUNK - 1)) do
     local h = sub(member, 1, 1) == 'h' and holders.read(s, sub(member, 2))

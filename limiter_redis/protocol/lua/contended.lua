@@ -17,9 +17,10 @@ local function number(text) return tonumber(text or 0) or 0 end
 
 -- As steps.blocker.
 local function oldest_label(state, ends)
-  local noted = call('HGET', state, 'oldest')
-  local record = noted and call('HGET', state, 'h:' .. noted)
-  if record then return match(record, '^.* (%S+) %S+$') end
+  local noted, id = match(call('HGET', state, 'oldest') or '', '^(%d+) (.+)$')
+  local record = id and call('HGET', state, 'h:' .. id)
+  local its_token, its_label = match(record or '', '^(%d+) .* (%S+) %S+$')
+  if its_token and its_token == noted then return its_label end
   local oldest, found = nil, '-'
   for _, member in ipairs(call('ZRANGE', ends, 0, CHUNK - 1)) do
     if sub(member, 1, 1) == 'h' then

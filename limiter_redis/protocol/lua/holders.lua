@@ -59,8 +59,9 @@ end
 
 -- Notes the only holder of a key, for waiters that ask for the trace of the oldest: no later one has a
 -- lower token while it is there. (After a loss of data an older one may come back: it is not noted.)
+-- With its token, since a job's id may be used again.
 function holders.note_oldest(s, h)
-  if find(h.label, TRACED, 1, true) then state.set(s, 'oldest', h.id) end
+  if find(h.label, TRACED, 1, true) then state.set(s, 'oldest', int(h.token) .. ' ' .. h.id) end
 end
 
 function holders.keys_of(joined)
