@@ -93,8 +93,8 @@ def test_several_limits_are_taken_all_or_none(shop: WorkerProcesses, user: str) 
 def test_a_countdown_is_over_before_the_place_in_line_counts(
     shop: WorkerProcesses, user: str
 ) -> None:
-    later = shop.send("by_user", user, 0.2, countdown=0.6)
-    soon = [shop.send("by_user", user, 0.2) for _ in range(3)]
+    later = shop.send("by_user", user, 0.5, countdown=1.5)
+    soon = [shop.send("by_user", user, 0.5) for _ in range(3)]
     shop.until_ended(later, *soon)
     mine = {each.id: name for name, each in zip("0123", (*soon, later), strict=True)}
     order = [mine[each["id"]] for each in shop.log("begin") if each["id"] in mine]

@@ -18,7 +18,7 @@ from limiter_core import (
     WaitTimeout,
 )
 from limiter_core.jobs import Job, JobGate, SyncJobGate, Waiting
-from limiter_core.requests import Demand, Notice, Presence, Queued, Replaced, Request
+from limiter_core.requests import Demand, Granted, Notice, Presence, Queued, Replaced, Request
 from limiter_redis import RedisStore
 
 from ._clusters import Cluster, flush
@@ -134,9 +134,10 @@ def test_all_keys_are_looked_at(server: Server, closing: ExitStack) -> None:
             )
             assert isinstance(face.acquire(request), Queued)
         face.release(f"holder-{key}", (key,))
-        face.acquire(
-            Request(f"claimed-{key}", (Demand(key, 3),), lease=600.0, payload=b"job", presence=ours)
+        claimed = Request(
+            f"claimed-{key}", (Demand(key, 3),), lease=600.0, payload=b"job", presence=ours
         )
+        assert isinstance(face.acquire(claimed), Granted)
     until_now(lambda: not other.session.tracker.notices.undelivered, "the notices were sent")
     notices: list[Notice] = []
     store.sync_face().on_notice(notices.append)
