@@ -85,7 +85,7 @@ class Admission:
             run.score = call.enqueued_ms
         limits = () if call.function is None else limits_of(call.function.coroutine)
         if not limits:
-            if job.waited_on or call.function is None:  # it waited where it had a limit
+            if job.ticket is not None or call.function is None:  # it waited where it had a limit
                 ticket = self._ticket_of(job, call)
                 self.background.begin(self.gate.drop(ticket, job.waited_on))
             return True

@@ -81,7 +81,8 @@ class Dispatcher:
             # The slot is still kept for the job, so it does not run. If arq's mark says for long
             # that it does, its worker died after setting it. (A slow worker finds the slot held.)
             stale_after = self.stale_after if ticket else None
-            (found,) = await self.fetcher.start([(parked.job_id, parked.score)], stale_after)
+            job = parked.job_id, parked.score
+            (found,) = await self.fetcher.start([job], stale_after, ticket)
             if found is NotFetched.GONE:
                 await self._drop_ticket(ticket)
             if found is not NotFetched.NO_FREE_SLOT:

@@ -13,7 +13,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from limiter_arq._job_queue import FetchedJob, JobQueue, NotFetched
+from limiter_arq._job_queue import FetchedJob, JobQueue, NotFetched, Ticket
 from limiter_arq._worker_jobs import WorkerJobs
 from limiter_core.jobs import BackgroundTasks
 
@@ -64,27 +64,41 @@ class JobFetcher:
         self.fetch_more()
 
     async def start(
-        self, jobs: Sequence[tuple[str, int | None]], stale_after: float | None = None
+        self,
+        jobs: Sequence[tuple[str, int | None]],
+        stale_after: float | None = None,
+        ticket: str = "",
     ) -> list[FetchedJob | NotFetched]:
         """Fetch jobs and start them; Redis is not asked for more than may be started.
 
         Args:
             jobs: ids, each with its new score, or None to leave it.
             stale_after: see `JobQueue.fetch`.
+            ticket: of the one job, if its slot is kept for it. A worker that fetched the job before
+                and was killed has deleted the note of it.
         """
         jobs, left = jobs[: (free := self.free_slots())], jobs[free:]
         found: list[FetchedJob | NotFetched] = []
         if jobs:
-            found = await self._fetch(jobs, stale_after)
+            found = await self._fetch(jobs, stale_after, Ticket(ticket, ()) if ticket else None)
         return [*found, *(NotFetched.NO_FREE_SLOT for _ in left)]
 
     async def _fetch(
-        self, jobs: Sequence[tuple[str, int | None]], stale_after: float | None
+        self,
+        jobs: Sequence[tuple[str, int | None]],
+        stale_after: float | None,
+        ticket: Ticket | None,
     ) -> list[FetchedJob | NotFetched]:
         self.jobs.reserve(len(jobs))
         started = 0
         try:
             found = await self.queue.fetch(jobs, self.in_progress, stale_after)
+            found = [
+                each._replace(ticket=ticket)
+                if isinstance(each, FetchedJob) and each.ticket is None
+                else each
+                for each in found
+            ]
             for each in found:
                 if isinstance(each, FetchedJob):
                     if self.is_open and self.jobs.may_start():

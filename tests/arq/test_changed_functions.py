@@ -12,6 +12,7 @@ from arq.jobs import Job
 from arq.worker import JobExecutionFailed, func
 
 from limiter_arq import LIMIT_BY, ConcurrencyLimit, limited
+from limiter_arq._job_queue import FetchedJob, JobQueue
 from limiter_core import Limiter
 from limiter_redis import RedisStore
 from tests.arq._local_worker import LocalWorker
@@ -26,7 +27,7 @@ CLAIM = 30.0
 NEW = ConcurrencyLimit(LIMIT_BY.constant("new"), 1)
 
 Start = Callable[..., Awaitable[Any]]
-Wait = Callable[[], Awaitable[tuple[Job, Job]]]
+Wait = Callable[..., Awaitable[tuple[Job, Job]]]
 
 
 async def free(ctx: dict[Any, Any]) -> str:
@@ -54,9 +55,9 @@ async def limiter(store: RedisStore) -> AsyncIterator[Limiter]:
 def wait_in_old_workers(server: Server, pool: ArqRedis, store: RedisStore) -> Wait:
     """Have two jobs wait, that of the function that changes in front; then the worker ends."""
 
-    async def wait() -> tuple[Job, Job]:
+    async def wait(claim: float = CLAIM) -> tuple[Job, Job]:
         old = functions(stays=ON_ONE, changes=ON_ONE)
-        async with LocalWorker(server.url, old, {"claim": CLAIM}):
+        async with LocalWorker(server.url, old, {"claim": claim}):
             changed = await pool.enqueue_job("changes")
             await until_true(lambda: is_waiting(store), "it waits")
             stayed = await pool.enqueue_job("stays")
@@ -113,6 +114,36 @@ async def test_a_job_that_comes_back_by_itself_leaves_the_line_of_its_old_limit(
     async with asyncio.timeout(CLAIM / 2):
         assert await outcome(changed) == "ended"
     await until_idle(store)
+
+
+async def test_a_worker_that_fetched_it_is_killed(
+    pool: ArqRedis,
+    wait_in_old_workers: Wait,
+    start_worker: Start,
+    store: RedisStore,
+    limiter: Limiter,
+) -> None:
+    """Before it left the line, where it has no limit any more. The next worker has it leave."""
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def long(_: dict[Any, Any]) -> str:
+        begun.set()
+        await may_end.wait()
+        return "ended"
+
+    queue = JobQueue(pool, "arq:queue")
+    async with limiter.hold(ONE):
+        changed, stayed = await wait_in_old_workers(4.0)
+        # All that the killed worker has done.
+        (fetched,) = await queue.fetch([(changed.job_id, 0)], 310.0)
+        assert isinstance(fetched, FetchedJob)
+        await start_worker(functions(stays=ON_ONE, changes=long), claim=4.0)
+    await asyncio.wait_for(begun.wait(), CLAIM)
+    assert await outcome(stayed) == "ended"
+    await until_idle(store)
+    may_end.set()
+    assert await outcome(changed) == "ended"
+    await queue.aclose()
 
 
 async def test_its_ticket_is_not_kept(
