@@ -23,6 +23,19 @@ from cryptography.x509.oid import NameOID
 
 _DAY = datetime.timedelta(days=1)
 
+_MAY_SIGN = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+"""What an authority says of its key; Python 3.13 looks at it, and at the ids of keys."""
+
 
 class Authority:
     """Signs certificates of this machine.
@@ -41,6 +54,7 @@ class Authority:
         certificate = (
             self._builder(self._name, self._key)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_MAY_SIGN, critical=True)
             .sign(self._key, hashes.SHA256())
         )
         self.ca = folder / "ca.pem"
@@ -54,6 +68,7 @@ class Authority:
         certificate = (
             self._builder(subject, key)
             .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
+            .add_extension(self._key_of_authority(), critical=False)
             .sign(self._key, hashes.SHA256())
         )
         encryption: Any = (
@@ -70,6 +85,9 @@ class Authority:
         )
         return files
 
+    def _key_of_authority(self) -> x509.AuthorityKeyIdentifier:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+
     def _builder(self, subject: x509.Name, key: Any) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
@@ -80,6 +98,7 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _DAY)
             .not_valid_after(now + _DAY)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
         )
 
 

@@ -15,6 +15,7 @@ from limiter_celery._request_factory import RequestFactory
 from limiter_core import StoreUnavailable
 from limiter_core.jobs import error_of
 from limiter_core.requests import Notice, Refusal, Refused
+from tests.redis._tools import until_now
 
 from ._parts import NAME, Parts
 
@@ -149,11 +150,15 @@ def test_a_report_that_fails_is_made_again_and_withdrawn(
     else:
         monkeypatch.setattr(refusals, "withdraw", fail)
     report(refusals, evicted(parts, parked_message_of(request), "revoked"))
-    parts.finish()
+    parts.scheduler.start()
+
+    def is_forgotten() -> bool:
+        return bool(withdrawn) and parts.tickets.inspect(f"{NAME}:reasons").in_use == 0
+
+    until_now(is_forgotten, "it was reported, and is forgotten")
     assert parts.state_of(request) == states.REVOKED
     assert expired == [False]
     assert withdrawn == ["ticket"]
-    assert parts.tickets.inspect(f"{NAME}:reasons").in_use == 0
 
 
 def test_a_refused_message_is_acknowledged_when_its_task_is_reported(
