@@ -309,28 +309,49 @@ class AsyncEngine(Engine):
             while self.waiting or has_work():  # noqa: ASYNC110  (they may be in other loops)
                 await anyio.sleep(0.005)
 
+    def release_at_once(self, call: AsyncCall) -> bool:
+        """Release as `release_call`, if the store never suspends; whether it does not."""
+        try:
+            store = self._direct
+            if store is None or call.request.claimant:
+                return False
+            if (not call.closed or call.forgotten) and self._close(call):
+                store.release(call.id)
+                call.settle()
+            if call.observed is not None:
+                call.observed.released()
+        except StoreError as error:
+            self.abandon(call)
+            could_not_release(call, error)
+        except BaseException:
+            self.abandon(call)
+            raise
+        return True
+
+    def _close(self, call: AsyncCall) -> bool:
+        """Close a call; whether the store has to be told."""
+        call.closed = True
+        call.watch = None
+        if call.granted_at is not None:
+            self.note_hold(call, call.granted_at)
+        if call.guarded is not None:
+            call.stop_guarding()
+        if call.block:
+            self.ended(call)
+        return not call.settled
+
     async def release_call(self, call: AsyncCall) -> None:
         """Release, once. Closed locally first: what the store answers later is not a loss."""
         try:
-            if call.closed and not call.forgotten:
+            if self.release_at_once(call) or (call.closed and not call.forgotten):
                 return
-            if self.suspends and self.must_release_later():
+            if self.must_release_later():
                 self.abandon(call)
                 return
-            call.closed = True
-            call.watch = None
-            if call.granted_at is not None:
-                self.note_hold(call, call.granted_at)
-            if call.guarded is not None:
-                call.stop_guarding()
-            if call.block:
-                self.ended(call)
-            if call.settled:
+            if not self._close(call):
                 return
             if call.request.claimant:
                 await self._release_job(call)
-            elif self._direct is not None:
-                self._direct.release(call.id)
             elif self._sure_release:
                 await self.face.release(call.id, call.keys)
             else:

@@ -32,6 +32,7 @@ __all__ = (
     "hold_for_client",
     "limited_stream",
     "limited_sync_stream",
+    "release_at_once",
     "release_soon",
     "runner_for_clients",
 )
@@ -160,6 +161,16 @@ def limited_sync_stream(
         return GeneratorHold(engine, limits, arguments, timeout)
 
     return limited_generator(begin, hold)()
+
+
+def release_at_once(lease: Lease) -> bool:
+    """Release a lease if its store never suspends; whether it does not.
+
+    If it does, await `lease.release()`, which does the same for all stores.
+    """
+    engine: Any = lease._engine  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    released: bool = engine.release_at_once(lease._call)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    return released
 
 
 def release_soon(lease: Lease) -> None:

@@ -7,9 +7,8 @@ from inspect import isawaitable
 from typing import Any, cast
 
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from limiter_asgi._client import WaitingClient
 from limiter_asgi._refusals import (
     TRY_AGAIN_LATER,
     check_on_refused,
@@ -17,68 +16,14 @@ from limiter_asgi._refusals import (
     send_refusal,
     send_to_nobody,
 )
+from limiter_asgi._request import LimitedRequest
 from limiter_asgi._view import NO_ARGUMENTS, RequestView
-from limiter_core import ConcurrencyLimit, ConfigurationError, Lease, Limiter
+from limiter_core import ConcurrencyLimit, ConfigurationError, Limiter
 from limiter_core.brief import brief
 from limiter_core.streams import ClientGone, runner_for_clients
 from limiter_http.refusals import REFUSALS
 
 GivenArguments = Mapping[str, Any]
-
-_PARTS = {
-    "http.response.body": "more_body",
-    "http.response.zerocopysend": "more_body",
-    "http.response.pathsend": "more_body",
-    "http.response.trailers": "more_trailers",
-    "websocket.close": "",
-    "websocket.http.response.body": "more_body",
-}
-"""Messages that may be the last of an app, each with the name of what says that more follow."""
-
-_BEFORE_RESPONSE = ("http.response.early_hint", "http.response.push", "http.response.debug")
-"""Messages after which the status of the response is still open."""
-
-
-class _Request(WaitingClient):
-    """A request: its client, and what was sent to it. Releases the slot behind the last byte.
-
-    Attributes:
-        lease: of the slot; None before it has one.
-        begun_by: the type of the first message of the response; empty before it.
-    """
-
-    lease: Lease | None = None
-    begun_by = ""
-    _has_trailers = False
-
-    def __init__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        self.receive = self._receive = receive  # as `WaitingClient`, in one step less
-        self._app = app
-        self._scope = scope
-        self._send = send
-
-    def serve(self, lease: Lease) -> Awaitable[None]:
-        """Call the app."""
-        self.lease = lease
-        return self._app(self._scope, self.receive, self.send)
-
-    def send(self, message: Message) -> Awaitable[None]:
-        """Send a message of the app."""
-        kind = message["type"]
-        if not self.begun_by and kind not in _BEFORE_RESPONSE:
-            self.begun_by = kind
-            self._has_trailers = message.get("trailers", False)
-        more = _PARTS.get(kind)
-        if more is None or message.get(more):
-            return self._send(message)
-        if self._has_trailers and kind != "http.response.trailers":
-            return self._send(message)
-        return self._send_last(message)
-
-    async def _send_last(self, message: Message) -> None:
-        await self._send(message)
-        assert self.lease is not None
-        await self.lease.release()
 
 
 class LimitMiddleware:
@@ -131,7 +76,7 @@ class LimitMiddleware:
             return
         given = NO_ARGUMENTS if self._arguments is None else await self._given(scope)
         view = RequestView(scope, given)
-        request = _Request(self.app, scope, receive, send)
+        request = LimitedRequest(self.app, scope, receive, send)
         try:
             await self._run(view, request.serve, client=request)
         except ClientGone:
