@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
-from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from limiter_core import ConcurrencyLimit, LimiterError, SyncLimiter
@@ -142,10 +141,5 @@ class BaseTransport:
         self._transport.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        self._transport.__exit__(kind, error, traceback)
+    def __exit__(self, *error: object) -> None:
+        self._transport.__exit__(*error)
