@@ -94,10 +94,15 @@ class AsyncEngine(Engine):
         call = new_call(fixed.terms, self.face.now)
         if call.owner in self._holding:
             return None
-        self.prepare(call, (fixed_demand(fixed, arguments),), fixed.terms, TRY)
+        request = self.prepare(call, (fixed_demand(fixed, arguments),), fixed.terms, TRY)
         try:
-            if not isinstance(self._ask_directly(store, call), Granted):
+            answer = store.acquire(request)
+            if not isinstance(answer, Granted):
                 return None
+            call.grant(answer)
+            self.until_measured -= 1
+            if self.until_measured <= 0:
+                call.granted_at = call.now()
             if call.ends_at is not None and call.came_late():
                 self.abandon(call)
                 return None

@@ -38,7 +38,7 @@ async def run_held(
             engine.began(call, id(current_frame()))
             if call.on_lost == "cancel":
                 call.guard_body(ANYWHERE)
-            lease = Lease(call, engine)
+            lease = Lease(call, engine, watched=False)
             result = await body(lease)
             call.unguard_body(None, None, None)
             return result  # noqa: TRY300  (an exception may be thrown in here, too)

@@ -131,12 +131,13 @@ class Lease(_BaseLease):
 
     __slots__ = ("__weakref__", "_call", "_engine")
 
-    def __init__(self, call: AsyncCall, engine: _AsyncEngine) -> None:
+    def __init__(self, call: AsyncCall, engine: _AsyncEngine, *, watched: bool = True) -> None:
         self._call = call
         self._engine = engine
-        # No finalizer: one would run for each lease, and swallow what a signal raises just then.
         call.engine = engine
-        call.watch = weakref.ref(self, call.lease_collected)
+        if watched:  # else the code that has it releases it, also when it is collected itself
+            # No finalizer: one would run for each, and swallow what a signal raises just then.
+            call.watch = weakref.ref(self, call.lease_collected)
 
     async def release(self) -> None:
         """Release the slots, and hand them to the next waiters.

@@ -55,8 +55,8 @@ class WaitingClient:
             trio: Any = sys.modules["trio"]
             trio.lowlevel.spawn_system_task(self._watch_within, scope, wake)
         else:
-            self._watcher = loop.create_task(self._watch(wake))  # a loop keeps no task alive
-            self._cancel = self._watcher.cancel
+            # A loop keeps no task alive: this does.
+            self._cancel = loop.create_task(self._watch(wake)).cancel
 
     def end_waiting(self) -> None:
         """Watch the client no more: the request has its slot."""
@@ -65,8 +65,10 @@ class WaitingClient:
     def end(self) -> None:
         """Receive nothing more, since the app has ended."""
         self.is_watched = False
-        if self._cancel is not None:
-            self._cancel()
+        cancel, self._cancel = self._cancel, None
+        if cancel is not None:
+            cancel()
+            self.receive = self._receive  # the other one is in a cycle with all that is kept
 
     async def _watch_within(self, scope: anyio.CancelScope, wake: Callable[[], object]) -> None:
         with scope:

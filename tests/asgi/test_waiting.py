@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -267,6 +269,31 @@ async def test_what_comes_between_the_grant_and_the_next_receive_is_not_lost(
             await until_here(lambda: server.asked == 1, "the client is watched")
         await runs.wait()
     assert got == [part(b"a"), part(b"b", more=False)]
+
+
+async def test_a_request_that_has_waited_is_left_without_the_collector(limiter: Limiter) -> None:
+    made: list[weakref.ref[Any]] = []
+
+    class Body(bytearray):
+        def __init__(self, size: int) -> None:
+            super().__init__(size)
+            made.append(weakref.ref(self))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None: ...
+
+    server = FakeServer({"type": "http.request", "body": Body(1000), "more_body": True})
+    limited = LimitMiddleware(app, limiter, ONE)
+    gc.collect()
+    gc.disable()
+    try:
+        async with anyio.create_task_group() as group:
+            async with limiter.hold(ONE):
+                group.start_soon(limited, {"type": "http"}, server.receive, server.send)
+                await until_here(lambda: server.asked == 2, "its body is kept")
+            server.messages.clear()
+        await until_here(lambda: made[0]() is None, "what was kept is left")
+    finally:
+        gc.enable()
 
 
 async def test_a_client_that_is_gone_is_not_served(limiter: Limiter, store: MemoryStore) -> None:
