@@ -71,6 +71,7 @@ def test_what_ends_the_waiting(shop: WorkerProcesses) -> None:
     shop.until_ready(revoked)
     shop.let_end(holder)
     shop.until_ended(holder)
+    shop.until(lambda: len(shop.revoked()) >= 2, "both are reported")
     assert sorted(shop.revoked()) == sorted([(expired.id, True), (revoked.id, False)])
     assert not shop.began(expired)
     assert not shop.began(revoked)

@@ -215,7 +215,7 @@ async def test_a_holder_is_told_before_its_lease_ends(
 ) -> None:
     """Rows 28, 29: whatever the way to the server does, the body ends while the slot is its own."""
     limiter = Limiter(far)
-    limit = ConcurrencyLimit(WORK, 1, lease=3)
+    limit = ConcurrencyLimit(WORK, 1, lease=6)
     moments: list[float] = []
 
     async def body() -> None:
@@ -234,8 +234,8 @@ async def test_a_holder_is_told_before_its_lease_ends(
     with pytest.raises(LeaseLost, match="could not be reached"):
         await limiter.run(limit, body)
     began, ended = moments
-    assert ended - began < 3.0, "the lease may have ended before"
-    assert ended - began > 1.5, "it could have gone on for longer"
+    assert ended - began < 6.0, "the lease may have ended before"
+    assert ended - began > 3.0, "it could have gone on for longer"
 
 
 async def test_one_lost_renewal_is_no_loss(proxy: Proxy, far: RedisStore) -> None:
