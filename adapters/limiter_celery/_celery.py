@@ -184,3 +184,22 @@ def let_pass_rate_limits(consumer: Any, passes: Callable[[Any], bool]) -> None:
 def move_last_to_front(semaphore: Any) -> None:
     """Have the task that came last get the next process that is free."""
     semaphore._waiting.rotate(1)  # noqa: SLF001  (nothing public reorders it)
+
+
+def keep_running_jobs(pool: Any) -> None:
+    """Have a pool of processes keep the jobs that run when the connection to the broker breaks.
+
+    Celery before 5.7 forgets them then: that they have ended it does not notice, so their requests
+    would stay, and hold their slots, for as long as the worker lives.
+    """
+    flush = pool.flush
+
+    def flush_others() -> None:
+        jobs: dict[Any, Any] = pool._pool._cache  # noqa: SLF001  (nothing public lists them)
+        running = {number: job for number, job in jobs.items() if job.accepted()}
+        flush()
+        for number, job in running.items():
+            if not job.ready():
+                jobs.setdefault(number, job)
+
+    pool.flush = flush_others

@@ -179,7 +179,8 @@ class WorkerLimiter:
         )
         dispatcher = self._dispatcher
         self._dead_children = None
-        if semaphore is not None:
+        if semaphore is not None:  # a pool of processes
+            _celery.keep_running_jobs(pool)
             self._dead_children = DeadChildCheck(
                 pool, lambda: releases.has_any() or dispatcher.has_any()
             )

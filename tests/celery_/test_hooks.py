@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
+from types import SimpleNamespace
 from typing import Any
 
 import kombu
 import pytest
+from billiard.pool import ApplyResult
 from celery import Celery
 from celery.app.amqp import AMQP
+from celery.concurrency import prefork
+from celery.concurrency.asynpool import AsynPool
 from celery.local import Proxy
 from celery.worker import consumer, control, state, strategy, worker
 from celery.worker.request import Request, create_request_cls
@@ -110,6 +114,28 @@ def test_where_workers_call_what_we_stand_before() -> None:
     # `Request._context` and the rest of a request are made of these.
     assert parameters(Request.__init__)[1] == "message"
     assert {"app", "task", "headers", "body", "utc"} < {*parameters(Request.__init__), "utc"}
+
+
+def test_where_a_pool_keeps_the_jobs_that_run() -> None:
+    assert "self.pool.flush()" in source(consumer.Consumer.on_close)
+    text = source(prefork.TaskPool.on_start)
+    assert "P = self._pool = " in text
+    assert "self.flush = getattr(P, 'flush', None)" in text
+    assert "self._cache" in source(AsynPool.flush)
+    assert parameters(ApplyResult.accepted) == parameters(ApplyResult.ready) == ["self"]
+
+
+def test_jobs_that_run_are_kept_where_a_pool_forgets_them() -> None:
+    """As that of Celery before 5.7 does when the connection to the broker breaks."""
+    running, ended, waits = (ApplyResult({}, None) for _ in range(3))
+    for each in (running, ended):
+        each._accepted = True
+    ended._event.set()
+    jobs = {each._job: each for each in (running, ended, waits)}
+    pool = SimpleNamespace(_pool=SimpleNamespace(_cache=jobs), flush=jobs.clear)
+    _celery.keep_running_jobs(pool)
+    pool.flush()
+    assert list(jobs.values()) == [running]
 
 
 def test_a_request_has_what_we_look_at_and_set() -> None:

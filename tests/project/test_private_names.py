@@ -27,10 +27,12 @@ GUARDED = {
         [
             "_announce_revoked",
             "_basic_consume",
+            "_cache",
             "_delivery_info",
             "_get_current_object",
             "_limit_move_to_pool",
             "_limit_task",
+            "_pool",
             "_process_task_sem",
             "_waiting",
         ],
