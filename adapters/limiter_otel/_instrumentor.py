@@ -54,8 +54,10 @@ class LimiterInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # its module
 
     def forget_parent(self) -> None:
         """Begin from zero, in a process made by `fork`."""
+        for metrics in _made.values():  # also those that are not in use: they may be so again
+            metrics.counts.reset()
         if self._observer is not None:
-            self._observer.reset()
+            self._observer.forget()
 
 
 class _GlobalProvider:

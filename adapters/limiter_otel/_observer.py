@@ -81,11 +81,10 @@ class OpenTelemetryObserver(events.CountingObserver):
         if handler is not None:
             handler(event)
 
-    def reset(self) -> None:
-        """Forget all: in a forked process, whose parent goes on with it."""
+    def forget(self) -> None:
+        """Forget all waits: in a forked process, whose parent goes on with them."""
         self._waits.clear()
         self._jobs.clear()
-        self._counts.reset()
 
     # -- waits -------------------------------------------------------------------------------------
 

@@ -121,3 +121,14 @@ def test_a_forked_child_counts_for_itself() -> None:
             assert os.waitpid(child, 0)[1] == 0
             assert telemetry.values("limiter.held") == {("one",): 1}
         assert telemetry.values("limiter.calls") == {("one", "granted"): 1}
+
+
+def test_a_forked_child_that_is_instrumented_anew_counts_for_itself() -> None:
+    with instrumented() as telemetry:
+        hold_once()
+    child = fork()
+    if child == 0:
+        LimiterInstrumentor().instrument(meter_provider=telemetry.meter_provider)
+        hold_once()
+        os._exit(0 if telemetry.values("limiter.calls") == {("one", "granted"): 1} else 1)
+    assert os.waitpid(child, 0)[1] == 0
