@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
 from datetime import timedelta
-from functools import partial
 from logging import DEBUG
 from typing import Any
 
 import anyio
 
 from limiter_core._async_calls import AsyncCall, Client, ClientGone
-from limiter_core._call import Call, could_not_release, is_in_doubt
+from limiter_core._async_releases import AsyncReleases
+from limiter_core._call import Call, is_in_doubt
 from limiter_core._collected import has_work
-from limiter_core._engine import CLOSING_PATIENCE, TRY, Engine, OnStoreError, logger
+from limiter_core._engine import CLOSING_PATIENCE, TRY, OnStoreError, logger
 from limiter_core._held_calls import check_self_deadlock, check_until, demands_held_already
 from limiter_core._long_waits import look
 from limiter_core._loop_ticker import TICK, LoopTickers
 from limiter_core._observed_call import ObservedCall
-from limiter_core._observers import Observer, of_process, release_later
+from limiter_core._observers import Observer, of_process
 from limiter_core._patience import patience, without_frames
 from limiter_core._prepare import (
     Arguments,
@@ -38,11 +38,8 @@ from limiter_core.limits import ConcurrencyLimit
 from limiter_core.requests import Answer, Demand, Granted, Mode, Queued
 from limiter_core.store import Store, SyncStore
 
-RELEASE_PATIENCE = 5.0
-"""Seconds that a release may take, shielded from cancellation; then the lease ends by itself."""
 
-
-class AsyncEngine(Engine):
+class AsyncEngine(AsyncReleases):
     """Takes slots and gives them back."""
 
     def __init__(
@@ -313,94 +310,3 @@ class AsyncEngine(Engine):
         with anyio.move_on_after(CLOSING_PATIENCE):
             while self.waiting or has_work():  # noqa: ASYNC110  (they may be in other loops)
                 await anyio.sleep(0.005)
-
-    def release_at_once(self, call: AsyncCall) -> bool:
-        """Release as `release_call`, if the store never suspends; whether it does not."""
-        try:
-            store = self._direct
-            if store is None or call.request.claimant:
-                return False
-            if (not call.closed or call.forgotten) and self._close(call):
-                store.release(call.id)
-                call.settle()
-            if call.observed is not None:
-                call.observed.released()
-        except StoreError as error:
-            self.abandon(call)
-            could_not_release(call, error)
-        except BaseException:
-            self.abandon(call)
-            raise
-        return True
-
-    def _close(self, call: AsyncCall) -> bool:
-        """Close a call; whether the store has to be told."""
-        call.closed = True
-        call.watch = None
-        if call.granted_at is not None:
-            self.note_hold(call, call.granted_at)
-        if call.guarded is not None:
-            call.stop_guarding()
-        if call.block:
-            self.ended(call)
-        return not call.settled
-
-    async def release_call(self, call: AsyncCall) -> None:
-        """Release, once. Closed locally first: what the store answers later is not a loss."""
-        try:
-            if self.release_at_once(call) or (call.closed and not call.forgotten):
-                return
-            if self.must_release_later():
-                self.abandon(call)
-                return
-            if not self._close(call):
-                return
-            if call.request.claimant:
-                await self._release_job(call)
-            elif self._sure_release:
-                await self.face.release(call.id, call.keys)
-            else:
-                await call.finish(self.face.release(call.id, call.keys), RELEASE_PATIENCE)
-            call.settle()
-        except (StoreError, TimeoutError) as error:
-            self.abandon(call)
-            could_not_release(call, error)
-        except BaseException:
-            self.abandon(call)
-            raise
-        finally:
-            if call.observed is not None:
-                call.observed.released()
-
-    async def _release_job(self, call: AsyncCall) -> None:
-        """Release what this delivery of a job has, and nothing of the next one."""
-        request_id, claimant = call.id, call.request.claimant
-        if self._sure_release or self._direct is not None:
-            await self._release_claim(request_id, call.keys, claimant)
-        else:
-            release = self._release_claim(request_id, call.keys, claimant)
-            await call.finish(release, RELEASE_PATIENCE)
-
-    def release_soon(self, call: AsyncCall) -> None:
-        """Release, once, without waiting; from any thread."""
-        if call.closed and not call.forgotten:
-            return
-        if call.granted_at is not None:
-            self.note_hold(call, call.granted_at)
-        self.abandon(call)
-
-    def abandon(self, call: AsyncCall) -> None:
-        """Give back without waiting; whatever was done of it before an exception was thrown in."""
-        call.closed = True
-        call.watch = None
-        if self.must_release_later():
-            release_later(partial(self.abandon, call))
-            return
-        if call.guarded is not None:
-            call.stop_guarding()
-        self.ended(call)
-        if not call.settled:
-            self._abandon(call.id, call.keys, call.request.claimant)
-            call.settle()
-        if call.observed is not None:
-            call.observed.released()

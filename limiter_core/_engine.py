@@ -7,7 +7,7 @@ import os
 import pickle
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any, Literal, Self
@@ -17,7 +17,7 @@ from limiter_core._call import Call
 from limiter_core._checks import check_on_store_error, check_seconds, short_label
 from limiter_core._collected import do_later, is_collecting, notify_later, when_finalized
 from limiter_core._event_log import LOG
-from limiter_core._held_calls import calls_around, leases_around
+from limiter_core._held_calls import HeldCalls, leases_around
 from limiter_core._hold_times import hold_times
 from limiter_core._identity import new_id, process_label
 from limiter_core._long_waits import watch_rings
@@ -63,8 +63,8 @@ with a pattern of the calls, so that some of them never are."""
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
-class Engine:
-    """The settings of a limiter, and the calls that hold slots, to recognize self-deadlock."""
+class Engine(HeldCalls):
+    """The settings of a limiter, and the books of its calls."""
 
     let_expire: Callable[[str, str], None]
     """Has a lease renewed no more."""
@@ -92,7 +92,7 @@ class Engine:
         self._given_label = None if label is None else short_label(label)
         self._label = process_label() if self._given_label is None else self._given_label
         _engines.add(self)
-        self._holding: dict[object, Call] = {}
+        HeldCalls.__init__(self)
         where = repr(self.store)
         self.outage = outage_of_calls(where, admits=on_store_error == "admit")
         self.warn_after = None if warn_after is None else check_seconds(warn_after, "warn_after")
@@ -235,55 +235,12 @@ class Engine:
         if self.closed:
             raise StoreError("closed: this limiter was closed while the call waited for a slot")
 
-    def began(self, call: Call, block: int) -> None:
-        """Note a call whose slots are released at the end of a block, and not before.
-
-        (A lease from `acquire`, or a hold that is entered by hand, may be left by others.)
-
-        Args:
-            call: the call.
-            block: the id of the frame whose `with` statement holds it.
-        """
-        if call.granted is None or call.owner is None:
-            return  # admitted without a slot; or by no task that could wait for itself
-        outer = self._holding.get(call.owner)
-        while outer is not None and outer.closed:  # another thread was faster than its note
-            outer = outer.outer
-        call.block = block
-        call.outer = outer
-        self._holding[call.owner] = call
-
-    def ended(self, call: Call) -> None:
-        """Note that a call holds nothing any more."""
-        if not call.block:
-            return
-        inner = self._holding.get(call.owner)
-        if inner is call:
-            if call.outer is None:
-                self._holding.pop(call.owner, None)
-            else:
-                self._holding[call.owner] = call.outer
-            return
-        while inner is not None and inner.outer is not call:
-            inner = inner.outer
-        if inner is not None:  # released out of order
-            inner.outer = call.outer
-
     def must_release_later(self) -> bool:
         """Whether the garbage collector runs this, perhaps amid code that has a lock of the store.
 
         A store that never suspends minds that itself.
         """
         return self.suspends and is_collecting()
-
-    def calls_around(self, call: Call) -> Sequence[Call]:
-        """Return the calls of the same task or thread that hold what a new one asks for.
-
-        Only those in whose blocks it is made: a hold that was entered by hand, or rests in a
-        generator, may be released by others while it waits.
-        """
-        last = self._holding.get(call.owner)
-        return () if last is None else calls_around(last, call.request)
 
     def collected(self, call: Call, watch: object) -> None:  # noqa: ARG002
         """Note a lease that was collected, perhaps unreleased.
@@ -344,7 +301,7 @@ class Engine:
 
     def forget_parent(self) -> None:
         """Forget what the parent holds, in a process made by `fork`."""
-        self._holding = {}
+        HeldCalls.__init__(self)
         self.waiting.clear()
         self._label = process_label() if self._given_label is None else self._given_label
 

@@ -15,7 +15,61 @@ _CHECK_PATIENCE = 0.05
 """Seconds that the check for a call that would wait for itself has, whatever its timeout."""
 
 
-def calls_around(last: Call | None, request: Request) -> Sequence[Call]:
+class HeldCalls:
+    """The calls of each task or thread that hold slots until the end of a block.
+
+    By them a call is recognized that would wait for itself.
+    """
+
+    def __init__(self) -> None:
+        self._holding: dict[object, Call] = {}
+        """The last such call of each; `Call.outer` is the one before."""
+
+    def began(self, call: Call, block: int) -> None:
+        """Note a call whose slots are released at the end of a block, and not before.
+
+        (A lease from `acquire`, or a hold that is entered by hand, may be left by others.)
+
+        Args:
+            call: the call.
+            block: the id of the frame whose `with` statement holds it.
+        """
+        if call.granted is None or call.owner is None:
+            return  # admitted without a slot; or by no task that could wait for itself
+        outer = self._holding.get(call.owner)
+        while outer is not None and outer.closed:  # another thread was faster than its note
+            outer = outer.outer
+        call.block = block
+        call.outer = outer
+        self._holding[call.owner] = call
+
+    def ended(self, call: Call) -> None:
+        """Note that a call holds nothing any more."""
+        if not call.block:
+            return
+        inner = self._holding.get(call.owner)
+        if inner is call:
+            if call.outer is None:
+                self._holding.pop(call.owner, None)
+            else:
+                self._holding[call.owner] = call.outer
+            return
+        while inner is not None and inner.outer is not call:
+            inner = inner.outer
+        if inner is not None:  # released out of order
+            inner.outer = call.outer
+
+    def calls_around(self, call: Call) -> Sequence[Call]:
+        """Return the calls of the same task or thread that hold what a new one asks for.
+
+        Only those in whose blocks it is made: a hold that was entered by hand, or rests in a
+        generator, may be released by others while it waits.
+        """
+        last = self._holding.get(call.owner)
+        return () if last is None else _calls_around(last, call.request)
+
+
+def _calls_around(last: Call | None, request: Request) -> Sequence[Call]:
     """Return the calls that certainly hold slots of keys of a request until it is over.
 
     Args:

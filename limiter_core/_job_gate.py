@@ -9,7 +9,8 @@ from inspect import iscoroutinefunction as is_async
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
-from limiter_core._async_engine import RELEASE_PATIENCE, AsyncEngine
+from limiter_core._async_engine import AsyncEngine
+from limiter_core._async_releases import RELEASE_PATIENCE
 from limiter_core._asyncio_calls import AsyncioCall
 from limiter_core._background import BackgroundTasks
 from limiter_core._engine import OnStoreError
