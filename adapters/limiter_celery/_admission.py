@@ -95,7 +95,7 @@ class Admission:
         """Report a task that is not to run."""
         ticket, reason = request.delivery.ticket, str(error)
         with suppress(StoreError):
-            reason, _ = self.reasons.of(ticket, error)
+            reason = self.reasons.of(ticket, error).text
             if request.delivery.waited:
                 # Where this worker is killed, the broker delivers the message again: perhaps when
                 # the store has forgotten the refusal, and the task could run, though reported.

@@ -6,7 +6,7 @@ reports it has to know the reason; the one that ended its waiting may have been 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from limiter_celery._expiring_set import ExpiringSet
 from limiter_core.errors import Evicted, WaitTimeout
@@ -20,6 +20,20 @@ _REASONS: tuple[Reason, ...] = ("expired", "revoked", "timeout")
 
 _KEPT_FOR = 86_400.0
 """Seconds for which a reason is kept if nobody reports the task: all workers may be gone."""
+
+
+class Why(NamedTuple):
+    """Why a task is not to run.
+
+    Attributes:
+        text: what is reported.
+        error: the refusal; None if the task was cancelled.
+        noted: what is kept in the store; None if the store itself knows why.
+    """
+
+    text: str
+    error: Exception | None
+    noted: Reason | None
 
 
 class RefusalReasons:
@@ -37,10 +51,8 @@ class RefusalReasons:
         """Note why the waiting of a task is about to be ended."""
         self._noted.add(_member(ticket, reason))
 
-    def of(self, ticket: str, error: Exception) -> tuple[str, Exception | None]:
-        """Return why a task is not to run: as a text, and as an error.
-
-        There is no error if it was cancelled.
+    def of(self, ticket: str, error: Exception) -> Why:
+        """Return why a task is not to run.
 
         Args:
             ticket: names the attempt.
@@ -48,17 +60,17 @@ class RefusalReasons:
         """
         reason = self._noted_for(ticket) if isinstance(error, Evicted) else None
         if reason is None:
-            return str(error), error
+            return Why(str(error), error, None)
         if reason == "timeout" and isinstance(error, Evicted):
             slots, in_use = error.max_concurrent, error.in_use
             over = WaitTimeout(error.key, slots, in_use, None, error.name, error.blocked_by)
-            return str(over), over
-        return reason, None
+            return Why(str(over), over, reason)
+        return Why(reason, None, reason)
 
-    def forget(self, ticket: str) -> None:
+    def forget(self, ticket: str, why: Why) -> None:
         """Forget the reason of a task: it was reported."""
-        if (reason := self._noted_for(ticket)) is not None:
-            self._noted.remove(_member(ticket, reason))
+        if why.noted is not None:
+            self._noted.remove(_member(ticket, why.noted))
 
     def _noted_for(self, ticket: str) -> Reason | None:
         for reason in _REASONS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -99,29 +100,22 @@ class Refusals:
         try:
             if not self.reports.add_for(f"{bounded(notice.id)}:report", reporter):
                 return
-            reason, refusal = self.reasons.of(notice.id, error)
+            why = self.reasons.of(notice.id, error)
             if self.requests.can_report(task):
-                self._report(notice.id, message, reason)
+                self._report(notice.id, message, why.text)
             else:
-                message.refused(reason).publish(self.app)
+                message.refused(why.text).publish(self.app)
         except Exception as failure:  # noqa: BLE001  # of the broker's driver, the backend's, or the store's
             _log_failure(notice.id, failure)
             longer = min(pause * 2, _MAX_RETRY_AFTER)
             self.scheduler.call_later(pause, lambda: self._try(notice, error, reporter, longer))
             return
-        self.gate.report_removed(notice.id, refusal, function=task)
-        self._withdraw(notice)
-
-    def _withdraw(self, notice: Notice) -> None:
-        """Have the store forget a task that was reported.
-
-        Later the ticket may be that of a task which was sent again under its id.
-        """
-        try:
+        self.gate.report_removed(notice.id, why.error, function=task)
+        # Once only: later the ticket may be that of a task which was sent again under its id. If
+        # the store did not get this, it has the workers told once more.
+        with suppress(StoreError):
             self.withdraw(notice.id, [key for key, _ in notice.limits])
-            self.reasons.forget(notice.id)
-        except StoreError:
-            self.scheduler.call_later(_RETRY_AFTER, lambda: self._withdraw(notice))
+            self.reasons.forget(notice.id, why)
 
     def _report(self, ticket: str, message: ParkedMessage, reason: str, on_ack: Any = None) -> None:
         try:

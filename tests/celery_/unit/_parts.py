@@ -148,7 +148,7 @@ class Parts:
         """Return which tickets are not to run, and why, as the notices say."""
         errors = [(notice.id, error_of(notice)) for notice in self.notices]
         return [
-            (ticket, self.reasons.of(ticket, error)[0])
+            (ticket, self.reasons.of(ticket, error).text)
             for ticket, error in errors
             if error is not None
         ]
