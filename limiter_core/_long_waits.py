@@ -7,10 +7,11 @@ import math
 
 from limiter_core._call import Call
 from limiter_core._held_leases import HeldLease
+from limiter_core._names import name_at
 from limiter_core._rings import Looks, RingWatch
 from limiter_core._store_methods import bounded_inspect
 from limiter_core.durations import duration_text
-from limiter_core.errors import StoreError, StoreUnavailable, slots_text
+from limiter_core.errors import StoreError, StoreUnavailable, named_key, slots_text
 from limiter_core.explanation import held_by
 from limiter_core.requests import Answer, KeySnapshot, Queued
 from limiter_core.store import AsyncStore, SyncStore
@@ -94,8 +95,8 @@ def warn(call: Call, state: KeySnapshot | None) -> None:
     waited = call.now() - call.waiting_since
     place = None if state is None else _place(call, state)
     logger.warning(
-        "a call waits for %r for %s so far: %s",
-        queued.key,
+        "a call waits for %s for %s so far: %s",
+        named_key(queued.key, name_at(call.demands, queued.key)),
         duration_text(waited),
         _unanswered(queued) if state is None else _described(state, place),
         extra={

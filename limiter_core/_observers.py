@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
-from types import MethodType
+from types import BuiltinMethodType, MethodType
 from typing import Any
 
 from limiter_core._collected import do_later, is_collecting, notify_later
@@ -223,7 +223,11 @@ def _without_doubles(registered: tuple[Registration, ...]) -> tuple[Registration
 
 def _is_same(one: object, other: object) -> bool:
     # A method is a new object each time that it is looked up. Others may be equal, and two.
-    return one is other or (type(one) is type(other) is MethodType and one == other)
+    return one is other or (
+        type(one) is type(other)
+        and isinstance(one, MethodType | BuiltinMethodType)
+        and one == other
+    )
 
 
 class Observers:

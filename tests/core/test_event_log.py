@@ -78,6 +78,16 @@ def test_a_thread_that_waits_for_long_is_logged_once(
     assert caplog.text.count("a call waits for 'one'") == 1
 
 
+def test_the_warning_names_the_limit(store: MemoryStore, caplog: pytest.LogCaptureFixture) -> None:
+    limit = ConcurrencyLimit(LIMIT_BY.constant("one"), name="billing")
+    limiter = SyncLimiter(store, warn_after=0.05)
+    lease = limiter.acquire(limit)
+    thread = Thread(lambda: limiter.acquire(limit))
+    until_now(lambda: "a call waits for 'one' (billing) for " in caplog.text, "the warning")
+    lease.release()
+    thread.result().release()
+
+
 @pytest.mark.parametrize("given", [0, -1, "60", float("inf")])
 def test_warn_after_is_seconds(given: object) -> None:
     with pytest.raises(ConfigurationError, match="warn_after must be"):

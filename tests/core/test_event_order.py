@@ -164,6 +164,18 @@ def test_an_observer_that_is_added_twice_is_called_once(store: MemoryStore) -> N
     other.seen.check_law(calls=1)
 
 
+def test_a_method_of_a_list_is_added_twice_and_called_once(store: MemoryStore) -> None:
+    first: list[Event] = []
+    other: list[Event] = []
+    limiter = SyncLimiter(store, observe=first.append)
+    removals = [limiter_core.observe(each.append) for each in (first, other)]
+    limiter.acquire(ONE).release()
+    for remove in removals:
+        remove()
+    assert [type(event) for event in first] == [events.Granted, events.Released]
+    assert len(other) == 2
+
+
 def test_one_observer_of_two_limiters_learns_once_of_an_outage() -> None:
     seen = EventRecorder()
     remote: Any = RemoteStore()
