@@ -223,11 +223,8 @@ def _without_doubles(registered: tuple[Registration, ...]) -> tuple[Registration
 
 def _is_same(one: object, other: object) -> bool:
     # A method is a new object each time that it is looked up. Others may be equal, and two.
-    return one is other or (
-        type(one) is type(other)
-        and isinstance(one, MethodType | BuiltinMethodType)
-        and one == other
-    )
+    is_method = type(one) is type(other) and type(one) in (MethodType, BuiltinMethodType)
+    return one is other or (is_method and one == other)
 
 
 class Observers:
