@@ -13,6 +13,7 @@ from types import BuiltinMethodType, MethodType
 from typing import Any
 
 from limiter_core._collected import do_later, is_collecting, notify_later
+from limiter_core._signal_errors import reraise_if_of_signal
 from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
 
@@ -128,6 +129,7 @@ class Registration:
 
     def log_failure(self, event: object) -> None:
         """Log an exception of the observer that is being handled, the first time."""
+        reraise_if_of_signal()
         if not self._failed:
             self._failed = True
             logger.error(

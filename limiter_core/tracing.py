@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 
 from limiter_core._held_leases import without_held
+from limiter_core._signal_errors import reraise_if_of_signal
 
 __all__ = (
     "carries_trace",
@@ -136,6 +137,7 @@ def in_trace_of(headers: Headers | None) -> Generator[None]:
 def _log_failure() -> None:
     """Log an exception of the trace source that is being handled, the first time."""
     global _has_failed  # noqa: PLW0603  (there is one source in a process)
+    reraise_if_of_signal()
     if not _has_failed:
         _has_failed = True
         logger.error(
