@@ -13,7 +13,7 @@ from limiter_core._async_calls import AsyncCall, Client, ClientGone
 from limiter_core._async_releases import AsyncReleases
 from limiter_core._call import Call, is_in_doubt
 from limiter_core._collected import has_work
-from limiter_core._engine import CLOSING_PATIENCE, TRY, OnStoreError, logger
+from limiter_core._engine import CLOSING_PATIENCE, OnStoreError, logger
 from limiter_core._held_calls import check_self_deadlock, check_until, demands_held_already
 from limiter_core._long_waits import look
 from limiter_core._loop_ticker import TICK, LoopTickers
@@ -66,52 +66,6 @@ class AsyncEngine(AsyncReleases):
         self._tickers = LoopTickers(self.waiting)
         self._ticks = self.warn_after is not None and self.warn_after > TICK
         self._direct = None if self.suspends else self.store.sync_face()
-
-    def take_at_once(
-        self, limits: Limits, arguments: Arguments, timeout: float | None
-    ) -> AsyncCall | None:
-        """Get a slot that is free now, in fewer steps than `take`, or leave nothing behind.
-
-        Returns:
-            The call; None if `take` has to do it: no slot is free, the store may suspend, there is
-            more to be known than a key, somebody observes, or the task holds slots.
-        """
-        store = self._direct
-        if (
-            store is None
-            or self.closed
-            or type(limits) is not ConcurrencyLimit
-            or timeout is not None
-            or (fixed := limits.fixed) is None
-            or of_process.observers.registered
-            or self.registrations
-            or logger.isEnabledFor(DEBUG)
-        ):
-            return None
-        call = new_call(fixed.terms, self.face.now)
-        if call.owner in self._holding:
-            return None
-        request = self.prepare(call, (fixed_demand(fixed, arguments),), fixed.terms, TRY)
-        try:
-            answer = store.acquire(request)
-            if not isinstance(answer, Granted):
-                return None
-            call.grant(answer)
-            self.until_measured -= 1
-            if self.until_measured <= 0:
-                call.granted_at = call.now()
-            if call.ends_at is not None and call.came_late():
-                self.abandon(call)
-                return None
-            if call.loss is not None or (call.ends_at is not None and call.is_lost()):
-                raise call.loss_error()
-            return call  # noqa: TRY300  (an exception may be thrown in here, too)
-        except StoreError:
-            self.abandon(call)
-            return None
-        except BaseException:
-            self.abandon(call)
-            raise
 
     def take(
         self,

@@ -13,6 +13,7 @@ from limiter_core._async_engine import AsyncEngine
 from limiter_core._blocks import ANYWHERE, current_frame, noting_statements, where_to_cancel
 from limiter_core._engine import WAIT
 from limiter_core._prepare import Arguments, Limits
+from limiter_core.arguments import ArgumentView
 from limiter_core.errors import ConfigurationError
 from limiter_core.lease import Lease
 
@@ -22,7 +23,7 @@ R = TypeVar("R")
 async def run_held(
     engine: AsyncEngine,
     limits: Limits,
-    arguments: Arguments,
+    view: ArgumentView,
     body: Callable[[Lease], Awaitable[R]],
     timeout: float | None = None,
     *,
@@ -31,9 +32,7 @@ async def run_held(
     """Await a body while holding slots: as a `Hold` around it does, in fewer steps."""
     call: AsyncCall | None = None
     try:
-        call = engine.take_at_once(limits, arguments, timeout)
-        if call is None:
-            call = await engine.take(limits, arguments, timeout, WAIT, client)
+        call = await engine.take(limits, view, timeout, WAIT, client)
         try:
             engine.began(call, id(current_frame()))
             if call.on_lost == "cancel":

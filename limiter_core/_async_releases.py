@@ -53,7 +53,7 @@ class AsyncReleases(Engine):
         call.watch = None
         if call.granted_at is not None:
             self.note_hold(call, call.granted_at)
-        if call.guarded is not None:
+        if call.guarded is not None and call.request.max_hold is not None:
             call.stop_guarding()
         if call.block:
             self.ended(call)

@@ -48,8 +48,7 @@ OnStoreError = Literal["raise", "admit"]
 CLOSING_PATIENCE = 5.0
 """Seconds that waiters may take to leave when their limiter is closed."""
 
-# To find a member of an enum takes as long as some calls of functions.
-TRY, WAIT = Mode.TRY, Mode.WAIT
+WAIT = Mode.WAIT  # to find a member of an enum takes as long as some calls of functions
 
 WARN_AFTER = 60.0
 """Seconds that a call waits before that is logged, unless its limiter says otherwise."""

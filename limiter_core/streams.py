@@ -17,6 +17,7 @@ from limiter_core._async_engine import AsyncEngine
 from limiter_core._async_hold import Hold, run_held
 from limiter_core._prepare import Arguments, Limits, check_limits, the_one_or_all
 from limiter_core._streams import GeneratorHold, limited_async_generator, limited_generator
+from limiter_core.arguments import ArgumentView
 from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
 from limiter_core.lease import Lease
@@ -91,7 +92,7 @@ class RunForClient(Protocol):
     """
 
     def __call__(
-        self, arguments: Arguments, body: Callable[[Lease], Awaitable[R]], *, client: Client
+        self, view: ArgumentView, body: Callable[[Lease], Awaitable[R]], *, client: Client
     ) -> Coroutine[Any, Any, R]:
         """Return a coroutine that does so."""
         ...

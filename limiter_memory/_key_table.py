@@ -21,7 +21,7 @@ _IDLE_KEYS = 64
 class KeyTable:
     """All keys of one store, their holders and tickets."""
 
-    __slots__ = ("_idle", "expiring", "holders", "keys", "presences", "tickets")
+    __slots__ = ("expiring", "holders", "idle", "keys", "presences", "tickets")
 
     def __init__(self) -> None:
         self.keys: dict[str, KeyState] = {}
@@ -31,7 +31,8 @@ class KeyTable:
         """Keys on which a lease, a ticket or the presence of a worker can end; only these need to
         be reaped."""
         self.presences = Presences()
-        self._idle: dict[str, None] = {}
+        self.idle: dict[str, None] = {}
+        """The last keys that were in use no more, which are kept; some may be in use again."""
 
     # -- keys ------------------------------------------------------------------------------------
 
@@ -47,14 +48,14 @@ class KeyTable:
 
         Not at once: the last few are kept for the next call, which most often is for one of them.
         """
-        if key in self._idle:
+        if key in self.idle:
             return
         state = self.keys.get(key)
         if state is not None and not state.holders and state.idle():
-            self._idle[key] = None
-            if len(self._idle) > _IDLE_KEYS:
-                oldest = next(iter(self._idle))
-                del self._idle[oldest]
+            self.idle[key] = None
+            if len(self.idle) > _IDLE_KEYS:
+                oldest = next(iter(self.idle))
+                del self.idle[oldest]
                 if self.keys[oldest].idle():
                     del self.keys[oldest]
 

@@ -81,6 +81,6 @@ class QuickMachine(Machine):
         del table.holders[request_id]
         state.in_use -= demand.cost
         del state.holders[request_id]
-        if not state.holders:
+        if not state.holders and key not in table.idle:
             table.forget_idle(key)
         return True

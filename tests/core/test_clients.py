@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from limiter_core import LIMIT_BY, ConcurrencyLimit, Lease, Limiter
+from limiter_core import LIMIT_BY, ArgumentView, ConcurrencyLimit, Lease, Limiter
 from limiter_core.store import Store
 from limiter_core.streams import ClientGone, hold_for_client, runner_for_clients
 from limiter_memory import MemoryStore
@@ -124,14 +124,14 @@ async def test_a_body_that_is_awaited_for_a_client_has_the_lease(store: MemorySt
         return "its result"
 
     async with Limiter(store).hold(ONE):
-        task = asyncio.create_task(run(None, body, client=client))
+        task = asyncio.create_task(run(ArgumentView({}), body, client=client))
         await until(lambda: bool(client.seen), "it waits")
     assert await task == "its result"
     assert client.seen == ["waits", "has its slot", "runs"]
     assert store.inspect("one").in_use == 0
     client.seen.clear()
     async with Limiter(store).hold(ONE):
-        task = asyncio.create_task(run(None, body, client=client))
+        task = asyncio.create_task(run(ArgumentView({}), body, client=client))
         await until(lambda: bool(client.seen), "it waits")
         client.leave()
         with pytest.raises(ClientGone):

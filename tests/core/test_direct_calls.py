@@ -1,4 +1,4 @@
-"""Calls that find a free slot take it in fewer steps: what may happen to others happens to them."""
+"""What may happen while a call takes a slot of a store that never suspends."""
 
 from __future__ import annotations
 
