@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
+from inspect import iscoroutinefunction
 from types import BuiltinMethodType, MethodType
 from typing import Any
 
@@ -273,12 +274,12 @@ def registration_of(observer: object) -> Registration:
     """Return the registration of an observer that a caller gave.
 
     Raises:
-        ConfigurationError: it cannot be called.
+        ConfigurationError: it cannot be called, or would have to be awaited.
     """
     if not callable(observer):
-        raise ConfigurationError(
-            f"an observer is a function that takes an event, got {brief(observer)}"
-        )
+        raise ConfigurationError(f"an observer is a function of an event, got {brief(observer)}")
+    if iscoroutinefunction(observer) or iscoroutinefunction(type(observer).__call__):
+        raise ConfigurationError(f"an observer is no coroutine function, got {brief(observer)}")
     return Registration(observer)
 
 

@@ -16,9 +16,9 @@ A job that its queue delivers again, since its worker ended or its lease was los
 ran, is another attempt here.
 
 An observer is called where the event happens, in the event loop or the thread of the call, and
-must be quick. What it raises is logged once, and not passed on. Calls that it makes itself send no
-events. A loss that the store reports is sent in the event loop of the holder; for a thread, in a
-thread of the background.
+must be quick. What it raises is logged once, and not passed on, unless a signal handler raised it.
+Calls that it makes itself, and those of tasks that it begins, send no events. A loss that the store
+reports is sent in the event loop of the holder; for a thread, in a thread of the background.
 
 An object for an event costs as much as a tenth of a call. So an observer that counts may have
 methods beside `__call__`, see `CountingObserver`: then it gets no `Released`, no `Granted` of a
@@ -272,6 +272,6 @@ def observe(observer: Observer) -> Callable[[], None]:
         A function that removes it again. Calling it twice does nothing.
 
     Raises:
-        ConfigurationError: it cannot be called.
+        ConfigurationError: it cannot be called, or is a coroutine function.
     """
     return add_observer(observer)

@@ -6,6 +6,7 @@ import copy
 import os
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import anyio
 import pytest
@@ -290,6 +291,21 @@ def test_a_removed_observer_sees_nothing(threads: SyncLimiter, seen: EventRecord
 def test_an_observer_is_a_function(given: object) -> None:
     with pytest.raises(ConfigurationError, match="an observer is a function"):
         limiter_core.observe(given)  # type: ignore[arg-type]
+
+
+class AwaitedObserver:
+    async def observe(self, event: events.Event) -> None: ...
+
+    __call__ = observe
+
+
+@pytest.mark.parametrize("given", [AwaitedObserver().observe, AwaitedObserver()])
+def test_an_observer_is_no_coroutine_function(store: MemoryStore, given: Any) -> None:
+    """It would never be awaited, and nothing would be observed."""
+    with pytest.raises(ConfigurationError, match="an observer is no coroutine function"):
+        limiter_core.observe(given)
+    with pytest.raises(ConfigurationError, match="an observer is no coroutine function"):
+        Limiter(store, observe=given)
 
 
 async def test_an_observer_that_raises_is_logged_once(
