@@ -76,6 +76,16 @@ def test_the_alerts_name_what_there_is() -> None:
     assert "\t" not in ALERTS
 
 
+def test_the_first_loss_and_the_first_outage_of_a_process_are_seen() -> None:
+    """Their series begin with it, at 1: to `increase` of Prometheus nothing has happened."""
+    chosen = r"(?:\{[^}]*\})?"
+    for queries in (DASHBOARD, ALERTS):
+        for name in ("limiter_leases_lost_total", "limiter_store_errors_total"):
+            new = rf"\({name}{chosen}\s+unless {name}{chosen} offset \S+\)\s+or "
+            assert queries.count(f"increase({name}") == 1
+            assert re.search(rf"{new}increase\({name}", queries)
+
+
 def test_the_page_names_what_there_is() -> None:
     assert set(re.findall(r"`(limiter\.[a-z.]+)`", PAGE)) == {
         *METRICS,
