@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
     BaseInstrumentor,
@@ -54,7 +54,7 @@ class LimiterInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # its module
 
     def forget_parent(self) -> None:
         """Begin from zero, in a process made by `fork`."""
-        for metrics in _made.values():  # also those that are not in use: they may be so again
+        for _, metrics in _made:  # also those that are not in use: they may be so again
             metrics.counts.reset()
         if self._observer is not None:
             self._observer.forget()
@@ -65,15 +65,18 @@ class _GlobalProvider:
 
 
 _GLOBAL = _GlobalProvider()
-_made: WeakKeyDictionary[object, Metrics] = WeakKeyDictionary()
-"""The instruments by provider. A meter keeps the callbacks that it got first, and for ever."""
+_made: list[tuple[ref[object], Metrics]] = []
+"""The providers, and their instruments. A meter keeps the callbacks that it got first, and for
+ever. A provider need not have a hash: Logfire's is a dataclass."""
 
 
 def _metrics_of(provider: MeterProvider | None) -> Metrics:
-    metrics = _made.get(provider or _GLOBAL)
+    owner = _GLOBAL if provider is None else provider
+    _made[:] = [each for each in _made if each[0]() is not None]
+    metrics = next((made for known, made in _made if known() is owner), None)
     if metrics is None:
-        meter = get_meter("limiter_otel", limiter_core.__version__, provider)
-        metrics = _made[provider or _GLOBAL] = Metrics(meter)
+        metrics = Metrics(get_meter("limiter_otel", limiter_core.__version__, provider))
+        _made.append((ref(owner), metrics))
     metrics.counts.nothing_held()
     metrics.enabled = True
     return metrics

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.metadata import entry_points
+from typing import Any
 
 import pytest
+from opentelemetry.metrics import Meter
+from opentelemetry.metrics import MeterProvider as APIMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
@@ -62,6 +66,37 @@ def test_leases_that_outlive_it_are_forgotten(telemetry: Telemetry) -> None:
         )
         assert telemetry.values("limiter.held") == {("one",): 0}
     assert telemetry.values("limiter.held") == {("one",): 0}
+
+
+@dataclass
+class ProviderWithoutHash(APIMeterProvider):
+    """As that of Logfire."""
+
+    provider: APIMeterProvider
+
+    def get_meter(self, name: str, *args: Any, **settings: Any) -> Meter:
+        return self.provider.get_meter(name, *args, **settings)
+
+
+def test_a_provider_without_a_hash() -> None:
+    reader = InMemoryMetricReader()
+    provider = ProviderWithoutHash(MeterProvider([reader]))
+    for count in (1, 2):
+        LimiterInstrumentor().instrument(meter_provider=provider)
+        hold_once()
+        assert f'"value": {count}' in _calls(reader)
+        LimiterInstrumentor().uninstrument()
+
+
+def _calls(reader: InMemoryMetricReader) -> str:
+    data = reader.get_metrics_data()
+    assert data is not None
+    (found,) = [
+        metric
+        for metric in data.resource_metrics[0].scope_metrics[0].metrics
+        if metric.name == "limiter.calls"
+    ]
+    return found.to_json()
 
 
 def test_another_provider_begins_from_zero(telemetry: Telemetry) -> None:
