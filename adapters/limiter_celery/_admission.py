@@ -12,7 +12,7 @@ from limiter_celery._completion_markers import CompletionMarkers
 from limiter_celery._deferred_deliveries import DeferredDeliveries
 from limiter_celery._delivery import Delivery, job_of
 from limiter_celery._parked_tasks import ParkedTasks
-from limiter_celery._refusal_reasons import RefusalReasons
+from limiter_celery._refusal_reasons import RefusalReasons, Why
 from limiter_celery._release_tracker import ReleaseTracker
 from limiter_celery._revocations import Revocations, have_in_common, stamps_of
 from limiter_celery._start_reservations import StartReservations
@@ -93,14 +93,18 @@ class Admission:
 
     def _refuse(self, request: Any, error: Exception) -> None:
         """Report a task that is not to run."""
-        ticket, reason = request.delivery.ticket, str(error)
+        ticket, why = request.delivery.ticket, Why(str(error), error, None)
         with suppress(StoreError):
-            reason = self.reasons.of(ticket, error).text
+            why = self.reasons.of(ticket, error)
             if request.delivery.waited:
                 # Where this worker is killed, the broker delivers the message again: perhaps when
                 # the store has forgotten the refusal, and the task could run, though reported.
                 self.markers.set_refused(ticket)
-        request.announce_revoked(reason, expired=reason == "expired")
+        request.announce_revoked(why.text, expired=why.noted == "expired")
+        if why.noted is not None:
+            with suppress(StoreError):  # the reason last: whoever reports it, too, reads that first
+                self.gate.drop(ticket)
+                self.reasons.forget(ticket, why.noted)
 
     def _ask(self, request: Any) -> bool:
         """Ask for the slots of a task; whether it got them.

@@ -26,7 +26,7 @@ from limiter_celery._revocations import Stamps, have_in_common, stamps_of
 from limiter_celery._start_reservations import StartReservations
 from limiter_core.errors import StoreError
 from limiter_core.jobs import Job, Waiting
-from limiter_core.requests import Mode, Queued, Request
+from limiter_core.requests import Held, Mode, Queued, Request
 from limiter_core.store import SyncStore
 
 _MOST = 50_000
@@ -140,7 +140,8 @@ class ParkedTasks:
         Raises:
             StoreError: the store could not be used; perhaps the waiting has ended.
         """
-        if not isinstance(self._store.acquire(request._replace(mode=Mode.LOOK)), Queued):
+        look = request._replace(mode=Mode.LOOK)
+        if not isinstance(self._store.acquire(look), Queued):
             return True
         ending = uuid.uuid4().hex
         # It may be granted now, and be delivered within a worker, which claims its slot late.
@@ -148,7 +149,10 @@ class ParkedTasks:
             return False
         try:
             self._reasons.note(ticket, reason)
-            self._store.evict_waiter(ticket, [demand.key for demand in request.demands])
+            keys = [demand.key for demand in request.demands]
+            if not self._store.evict_waiter(ticket, keys):
+                if isinstance(self._store.acquire(look), Held):  # a delivery was faster: it runs
+                    self._reasons.forget(ticket, reason)
         finally:
             with suppress(StoreError):  # it ends by itself
                 self._starts.release(ticket, ending)

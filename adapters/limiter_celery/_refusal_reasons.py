@@ -67,10 +67,10 @@ class RefusalReasons:
             return Why(str(over), over, reason)
         return Why(reason, None, reason)
 
-    def forget(self, ticket: str, why: Why) -> None:
-        """Forget the reason of a task: it was reported."""
-        if why.noted is not None:
-            self._noted.remove(_member(ticket, why.noted))
+    def forget(self, ticket: str, reason: Reason | None) -> None:
+        """Forget the reason of a task, if one was noted: it was reported, or runs."""
+        if reason is not None:
+            self._noted.remove(_member(ticket, reason))
 
     def _noted_for(self, ticket: str) -> Reason | None:
         for reason in _REASONS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,8 @@ from limiter_celery._worker_state import WorkerState
 from limiter_core import StoreError
 from limiter_core.jobs import SyncJobGate
 from limiter_core.keys import bounded
-from limiter_core.requests import Notice
+from limiter_core.requests import Demand, Mode, Notice, Refusal, Refused, Replaced, Request
+from limiter_core.store import SyncStore
 
 logger = logging.getLogger("limiter")
 
@@ -52,7 +52,7 @@ class Refusals:
     reports: ExpiringSet
     reasons: RefusalReasons
     worker: WorkerState
-    withdraw: Callable[[str, Sequence[str]], object]  # of the store
+    store: SyncStore
 
     def report_later(self, notice: Notice, error: Exception) -> None:
         """Report a task that is not to run, unless another worker does; from any thread.
@@ -101,6 +101,8 @@ class Refusals:
             if not self.reports.add_for(f"{bounded(notice.id)}:report", reporter):
                 return
             why = self.reasons.of(notice.id, error)
+            if not self._is_to_be_reported(notice):
+                return
             if self.requests.can_report(task):
                 self._report(notice.id, message, why.text)
             else:
@@ -114,8 +116,23 @@ class Refusals:
         # Once only: later the ticket may be that of a task which was sent again under its id. If
         # the store did not get this, it has the workers told once more.
         with suppress(StoreError):
-            self.withdraw(notice.id, [key for key, _ in notice.limits])
-            self.reasons.forget(notice.id, why)
+            self.store.withdraw(notice.id, [key for key, _ in notice.limits])
+            self.reasons.forget(notice.id, why.noted)
+
+    def _is_to_be_reported(self, notice: Notice) -> bool:
+        """Whether nobody reported a task since the notice came, which may be long ago.
+
+        Raises:
+            StoreError: the store could not be used.
+        """
+        demands = tuple(Demand(key, 1) for key, _ in notice.limits)
+        if not demands:  # an earlier release parked it
+            return True
+        look = Request(notice.id, demands, lease=1.0, mode=Mode.LOOK, payload=b"")
+        answer = self.store.acquire(look)
+        if isinstance(answer, Refused):
+            return answer.reason is not Refusal.UNKNOWN
+        return isinstance(answer, Replaced)
 
     def _report(self, ticket: str, message: ParkedMessage, reason: str, on_ack: Any = None) -> None:
         try:

@@ -81,6 +81,9 @@ class WorkerLimiter:
         self._main_loop = main_loop = MainLoop()
         self._scheduler = scheduler = Scheduler("limiter-celery")
         self._store_scheduler = store_scheduler = Scheduler("limiter-celery-sweep")
+        # Of its own: thousands of tasks may expire, or be revoked, in one instant. What the others
+        # do is late if it comes seconds late.
+        self._ends_scheduler = ends_scheduler = Scheduler("limiter-celery-ends")
         self._gate = gate = SyncJobGate(
             store,
             settings.name,
@@ -98,13 +101,13 @@ class WorkerLimiter:
             app=app,
             requests=requests,
             markers=markers,
-            scheduler=scheduler,
+            scheduler=ends_scheduler,
             main_loop=main_loop,
             gate=gate,
             worker=state,
             reports=ExpiringSet(face, f"{settings.name}:reports", REPORTED_FOR),
             reasons=reasons,
-            withdraw=face.withdraw,
+            store=face,
         )
         self._granted = GrantedMessages(
             app=app,
@@ -114,7 +117,7 @@ class WorkerLimiter:
             gate=gate,
             scheduler=scheduler,
         )
-        parked_tasks = ParkedTasks(face, starts, reasons, store_scheduler.call_later)
+        parked_tasks = ParkedTasks(face, starts, reasons, ends_scheduler.call_later)
         self._publisher = Publisher(app, scheduler, gate)
         self._dispatcher = Dispatcher(
             consumer=consumer,
@@ -171,7 +174,7 @@ class WorkerLimiter:
         self._revokes = RevokeReceiver(
             parked_tasks=parked_tasks,
             revocations=revocations,
-            scheduler=scheduler,
+            scheduler=ends_scheduler,
             store_scheduler=store_scheduler,
         )
         self._sweeper = Sweeper(
@@ -189,6 +192,7 @@ class WorkerLimiter:
         """Start to keep limits."""
         self._scheduler.start()
         self._store_scheduler.start()
+        self._ends_scheduler.start()
         self._sweeper.start()
         self._revokes.subscribe()
         atexit.register(self._at_exit)
@@ -233,7 +237,8 @@ class WorkerLimiter:
         """End."""
         self.stop_fetching()
         self._scheduler.stop(_LAST_CALLS)
-        self._store_scheduler.stop(1.0, early=False)  # no task has expired by that
+        self._ends_scheduler.stop(1.0, early=False)  # no task has expired by that
+        self._store_scheduler.stop(1.0, early=False)
         self._gate.close()
         self._main_loop.close()
 

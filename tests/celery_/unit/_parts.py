@@ -165,7 +165,7 @@ class Parts:
             worker=self.worker,
             reports=ExpiringSet(self.tickets, f"{NAME}:reports", REPORTED_FOR),
             reasons=self.reasons,
-            withdraw=self.tickets.withdraw,
+            store=self.tickets,
         )
 
     def _note(self, notice: Notice) -> None:

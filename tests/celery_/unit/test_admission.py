@@ -285,6 +285,7 @@ def test_a_task_whose_waiting_was_ended_is_reported_with_the_reason(
     assert str(parts.app.AsyncResult(waits.id).result) == "expired"
     assert waits.message.acknowledged
     assert holder.delivery.lease is not None
+    assert parts.tickets.inspect(f"{NAME}:reasons").in_use == 0, "it is of no more use"
 
 
 def test_a_task_that_was_reported_as_refused_does_not_run_when_it_is_delivered_again(

@@ -17,7 +17,7 @@ from limiter_core.arguments import ArgumentView
 from limiter_core.jobs import Job, Waiting
 from limiter_core.requests import Granted
 
-from ._parts import Parts
+from ._parts import NAME, Parts
 
 
 class Line:
@@ -189,3 +189,24 @@ def test_a_task_whose_waiting_is_being_ended_does_not_start(
     may_start.append(parts.starts.reserve("one", "a delivery"))
     assert may_start == [False, False, True]
     assert line.removed == [("one", "revoked")]
+
+
+def test_no_reason_is_left_of_a_task_that_runs(
+    parts: Parts, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited when it was looked at, and a delivery that reserves no start claimed its slot."""
+    holder = line.ask("holder")
+    line.ask("one")
+    evict = parts.tickets.evict_waiter
+    leases: list[Any] = []
+
+    def claimed_before(ticket: str, keys: Sequence[str]) -> bool:
+        holder.release()
+        leases.append(line.ask("one"))
+        return evict(ticket, keys)
+
+    monkeypatch.setattr(parts.tickets, "evict_waiter", claimed_before)
+    line.parked.revoke({"one"})
+    assert line.removed == []
+    assert parts.tickets.inspect(f"{NAME}:reasons").in_use == 0
+    leases[0].release()

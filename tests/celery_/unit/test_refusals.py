@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from celery import signals, states
 
+from limiter_celery import ConcurrencyLimit
 from limiter_celery._granted_messages import GrantedMessages
 from limiter_celery._parked_message import ParkedMessage, parked_message_of
 from limiter_celery._refusal_reasons import Reason
-from limiter_celery._refusals import Refusals
+from limiter_celery._refusals import REPORTED_FOR, Refusals
 from limiter_celery._request_factory import RequestFactory
-from limiter_core import StoreUnavailable
-from limiter_core.jobs import error_of
-from limiter_core.requests import Notice, Refusal, Refused
+from limiter_celery._scheduler import Scheduler
+from limiter_core import StoreUnavailable, SyncLimiter
+from limiter_core.arguments import ArgumentView
+from limiter_core.jobs import Job, Waiting, error_of
+from limiter_core.requests import Notice
 from tests.redis._tools import until_now
 
 from ._parts import NAME, Parts
@@ -63,12 +67,22 @@ def expired() -> Any:
     signals.task_revoked.disconnect(on_revoked)
 
 
+def wait(parts: Parts, message: ParkedMessage) -> None:
+    """Have a task wait for the slot."""
+    job = Job("ticket", ConcurrencyLimit("user"), ArgumentView({"user": "eve"}), message.pack())
+    assert isinstance(parts.gate.admit(job), Waiting)
+
+
 def evicted(parts: Parts, message: ParkedMessage, reason: Reason | None) -> Notice:
-    """Return the notice of a task that is not to run."""
-    if reason is not None:
-        parts.reasons.note("ticket", reason)
-    answer = Refused("user=eve", 1, 1, reason=Refusal.EVICTED)
-    return Notice("ticket", message.pack(), answer, NAME, (("user=eve", "user"),))
+    """Return the notice of a task that waited, and is not to run."""
+    with SyncLimiter(parts.store) as limiter:
+        holder = limiter.acquire(ConcurrencyLimit("user"), {"user": "eve"})
+        wait(parts, message)
+        if reason is not None:
+            parts.reasons.note("ticket", reason)
+        assert parts.tickets.evict_waiter("ticket")
+        holder.release()
+    return parts.notices[-1]
 
 
 def report(refusals: Refusals, notice: Notice) -> None:
@@ -137,7 +151,13 @@ def test_a_report_that_fails_is_made_again_and_withdrawn(
     """Once only, by the worker that began with it."""
     request = parts.receive("one")
     withdrawn: list[str] = []
-    refusals.withdraw = lambda ticket, _: withdrawn.append(ticket)
+    withdraw = parts.tickets.withdraw
+
+    def note(ticket: str, keys: Sequence[str]) -> bool:
+        withdrawn.append(ticket)
+        return withdraw(ticket, keys)
+
+    notice = evicted(parts, parked_message_of(request), "revoked")
 
     def fail(*_: Any, **__: Any) -> None:
         monkeypatch.undo()
@@ -147,7 +167,8 @@ def test_a_report_that_fails_is_made_again_and_withdrawn(
         monkeypatch.setattr(parts.app.tasks["one"].backend, "store_result", fail)
     else:
         monkeypatch.setattr(refusals.reports, "add_for", fail)
-    report(refusals, evicted(parts, parked_message_of(request), "revoked"))
+    parts.tickets.withdraw = note
+    report(refusals, notice)
     parts.scheduler.start()
 
     def is_forgotten() -> bool:
@@ -157,6 +178,30 @@ def test_a_report_that_fails_is_made_again_and_withdrawn(
     assert parts.state_of(request) == states.REVOKED
     assert expired == [False]
     assert withdrawn == ["ticket"]
+
+
+@pytest.mark.parametrize("sent_again", [False, True])
+def test_a_task_that_another_worker_reported_meanwhile_is_not_reported_again(
+    parts: Parts, refusals: Refusals, expired: list[bool], sent_again: bool
+) -> None:
+    """A worker that has thousands to report comes to it late: perhaps it waits for a slot anew."""
+    message = parked_message_of(parts.receive("one"))
+    notice = evicted(parts, message, "expired")
+    report(refusals, notice)
+    parts.finish()
+    assert expired == [True]
+    parts.clock.advance(REPORTED_FOR + 1.0)
+    with SyncLimiter(parts.store) as limiter:
+        holder = limiter.acquire(ConcurrencyLimit("user"), {"user": "eve"})
+        if sent_again:
+            wait(parts, message)
+        refusals.scheduler = late = Scheduler("late")
+        report(refusals, notice)
+        late.start()
+        late.stop(10.0)
+        assert limiter.inspect("user=eve").waiting == int(sent_again)
+        holder.release()
+    assert expired == [True]
 
 
 def test_a_refused_message_is_acknowledged_when_its_task_is_reported(

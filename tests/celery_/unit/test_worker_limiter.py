@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from celery.worker.request import create_request_cls
 
 from limiter_celery import ConcurrencyLimit
 from limiter_celery._admission_hook import AdmissionHook
+from limiter_celery._celery import Request
 from limiter_celery._parked_message import HEADERS, PUBLICATION
 from limiter_celery._request_factory import RequestFactory
 from limiter_celery._worker_limiter import Settings, WorkerLimiter
@@ -127,6 +129,58 @@ def test_a_task_that_waits_does_not_expire_with_the_worker_that_parked_it(
         key = operator.inspect("user=eve")
         assert key.waiting + sum(each.waiting for each in key.dormant) == 1
         holder.release()
+
+
+@pytest.mark.parametrize("how", ["revoked", "expires"])
+@pytest.mark.parametrize("slow", ["to be ended", "to be reported"])
+def test_tasks_that_are_not_to_run_delay_no_others(
+    worker: Any,
+    limiter: WorkerLimiter,
+    store: MemoryStore,
+    *,
+    how: str,
+    slow: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There may be thousands in one instant."""
+    app, face = worker.app, store.sync_face()
+    queue = app.conf.task_default_queue
+    began, may_go_on = threading.Event(), threading.Event()
+    swept = threading.Semaphore(0)
+    sweep = face.sweep
+
+    def go_slowly(*_: object, **__: object) -> None:
+        began.set()
+        assert may_go_on.wait(30.0)
+
+    def count(*given: Any) -> None:
+        sweep(*given)
+        swept.release()
+
+    owner: Any = face if slow == "to be ended" else Request
+    name = "evict_waiter" if slow == "to be ended" else "announce_revoked"
+    monkeypatch.setattr(owner, name, go_slowly)
+    monkeypatch.setattr(face, "sweep", count)
+    with SyncLimiter(store) as operator:
+        holders = [
+            operator.acquire(ConcurrencyLimit("user"), {"user": user}) for user in ("eve", "bob")
+        ]
+        options = {"expires": 0.5} if how == "expires" else {}
+        app.send_task("one", ("eve",), **options)
+        gone = received(worker, limiter, queue)
+        app.send_task("late", ("bob",))
+        received(worker, limiter, queue)
+        if how == "revoked":
+            limiter._revokes.revoke({gone.id})
+        assert began.wait(30.0)
+        while swept.acquire(blocking=False):
+            pass
+        assert swept.acquire(timeout=30.0), "it sweeps"
+        for holder in holders:
+            holder.release()
+        granted = f"{queue}.granted"
+        until_now(lambda: published(worker, granted) > 0, "the other is published", patience=10.0)
+        may_go_on.set()
 
 
 @pytest.mark.parametrize("earlier", [False, True])
