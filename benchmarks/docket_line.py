@@ -68,7 +68,7 @@ async def hand_offs(server: Server, settings: Settings) -> list[Table]:
         for kind in _in_turn(turn):
             runs[kind].append(await _work(server, kind, _TIMED, 1, _SECONDS))
         for kind in _in_turn(turn) if turn < 3 else ():
-            bodies = await docket_worker.crew(server, kind, _TIMED, _SECONDS)
+            bodies = await docket_worker.run_workers(server, kind, _TIMED, _SECONDS)
             check(bodies, range(_TIMED))
             runs[f"{_CREW}, {kind}"].append(bodies)
     return [_rates(runs, rounds), _gaps(runs), _inversions(runs)]

@@ -26,7 +26,7 @@ _READY = "ready"
 _HOLDS = "holds"
 
 
-async def crew(server: Server, kind: str, count: int, seconds: float) -> list[Body]:
+async def run_workers(server: Server, kind: str, count: int, seconds: float) -> list[Body]:
     """Return the bodies of so many tasks on one key, which waited while the first task held it."""
 
     async def nothing(number: int, key: str) -> None:  # the workers define the body

@@ -105,7 +105,7 @@ def set_limit(
         if name is not None:
             seconds = None if lasts is None else duration_of(lasts)
             change = limiter.set_name_limit(name, value, lasts=seconds, reason=reason, by=by)
-            _tell_change(limiter, change)
+            _print_change(limiter, change)
             return
         limit = _key_limit(value)
         _change(
@@ -130,7 +130,7 @@ def reset(
     _check_subject(key, name)
     with shared_limiter(url) as limiter:
         if name is not None:
-            _tell_change(limiter, limiter.reset_name_limit(name, reason=reason, by=by))
+            _print_change(limiter, limiter.reset_name_limit(name, reason=reason, by=by))
         elif key is not None:
             _change(
                 limiter,
@@ -156,7 +156,7 @@ def pause(
     with shared_limiter(url) as limiter:
         if name is not None:
             seconds = None if lasts is None else duration_of(lasts)
-            _tell_change(limiter, limiter.pause_name(name, lasts=seconds, reason=reason, by=by))
+            _print_change(limiter, limiter.pause_name(name, lasts=seconds, reason=reason, by=by))
         elif key is not None:
             _change(
                 limiter,
@@ -180,7 +180,7 @@ def resume(
     _check_subject(key, name)
     with shared_limiter(url) as limiter:
         if name is not None:
-            _tell_change(limiter, limiter.resume_name(name, reason=reason, by=by))
+            _print_change(limiter, limiter.resume_name(name, reason=reason, by=by))
         elif key is not None:
             _change(
                 limiter,
@@ -274,7 +274,7 @@ def _matching(limiter: SyncLimiter, pattern: str, *, yes: bool) -> Sequence[str]
     return keys
 
 
-def _tell_change(limiter: SyncLimiter, change: Change) -> None:
+def _print_change(limiter: SyncLimiter, change: Change) -> None:
     print_line(printable(change_text(change)))
     if change.action in ("set", "pause") and not _is_used(limiter, change.name):
         say(

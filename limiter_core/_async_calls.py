@@ -167,7 +167,7 @@ class AsyncCall(Call):
         raise NotImplementedError
 
     def _warn_instead(self) -> None:
-        """Tell of the loss, where cancelling would hit what is not, or no longer, the body."""
+        """Report the loss, where cancelling would hit what is not, or no longer, the body."""
         logger.warning("%s", self.loss_error())
         if "warn" not in _explained:
             _explained.add("warn")

@@ -48,7 +48,7 @@ class AsyncReleases(Engine):
         return True
 
     def _close(self, call: AsyncCall) -> bool:
-        """Close a call; whether the store has to be told."""
+        """Close a call; whether the store has to be notified."""
         call.closed = True
         call.watch = None
         if call.granted_at is not None:

@@ -34,7 +34,7 @@ class AsyncioCall(AsyncCall):
     def look_again(self, answer: Answer | None = None) -> bool:
         """Wake the waiter; whether its event loop is still there."""
         if self.granted is not None and self.owner is not None and self.loop.is_closed():
-            # Its task will never go on. Who listens to the store must not keep that alive: once it
+            # Its task will never go on. A listener of the store must not keep that alive: once it
             # is collected, its lease is.
             if self.block:
                 self.engine.ended(self)

@@ -68,7 +68,7 @@ class Call:
         margin: seconds that the store keeps it for longer; if it ends.
         held_until: when `max_hold` is over; if it ends.
         watch: notices that the lease is garbage-collected; None once it is being released.
-        engine: what is told of that.
+        engine: what is notified of that.
         closed: True from the moment of the release; a loss after that is none.
         forgotten: True for a lease that was collected unreleased; it may come back to life, as an
             asynchronous generator does to be closed, and be released after all.
@@ -242,7 +242,7 @@ class Call:
         self.trouble = None
 
     def lease_collected(self, watch: object) -> None:
-        """Tell the engine that the lease object was collected; called by the garbage collector."""
+        """Notify the engine that the lease object was collected; the garbage collector calls it."""
         self.engine.collected(self, watch)
 
     # -- the lease --------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ class _Worker:
 
 # Two, so that no slot waits for an observer that takes long.
 _releases = _Worker("could not release a lease that was garbage-collected")
-_notifications = _Worker("could not tell observers what happened")
+_notifications = _Worker("could not notify observers")
 
 do_later = _releases.do_later
 """Have some work done soon, in a thread of the background; for finalizers."""

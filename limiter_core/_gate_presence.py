@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from limiter_core._job_parts import GateState
+from limiter_core._gate_state import GateState
 from limiter_core.errors import StoreError
 from limiter_core.jitter import jitter
 from limiter_core.outage import Outage

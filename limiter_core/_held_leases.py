@@ -1,4 +1,4 @@
-"""What a waiting call holds, behind its label in the store: so that others see whom it keeps out.
+"""What a waiting call holds, behind its label in the store: others see which calls it blocks.
 
 Only calls that hold something, wait without a timeout, and have done so for a while, carry it.
 """

@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import Protocol, TypeVar, cast
 
 from limiter_core._event_log import LOG
-from limiter_core._job_parts import REMEMBERED, Job, Waiting
+from limiter_core._gate_state import REMEMBERED
+from limiter_core._job_parts import Job, Waiting
 from limiter_core._observed_call import BegunCall, ObservedCall
 from limiter_core._observers import ObserverSet, is_in_observer, of_process
 from limiter_core.errors import Evicted, StoreError, Superseded
@@ -136,7 +137,7 @@ class JobEvents:
         return not all(name for _, name in limits) and self._observers() is not None
 
     def _observers(self) -> ObserverSet | None:
-        """Return who is sent an event now; None if nobody is."""
+        """Return the receiver of an event now; None without one."""
         if is_in_observer():
             return None
         observers = of_process.observers

@@ -15,10 +15,10 @@ from limiter_core._asyncio_calls import AsyncioCall
 from limiter_core._background import BackgroundTasks
 from limiter_core._engine import OnStoreError
 from limiter_core._gate_presence import GatePresence
+from limiter_core._gate_state import GateState
 from limiter_core._job_events import JobEvents
 from limiter_core._job_parts import (
     CLAIM,
-    GateState,
     Job,
     LossCallback,
     OnLost,

@@ -6,7 +6,8 @@ import weakref
 from dataclasses import replace
 from inspect import signature
 
-from limiter_core._job_parts import GateState, Wake
+from limiter_core._gate_state import GateState
+from limiter_core._job_parts import Wake
 from limiter_core._packed_limits import unpacked_limits
 from limiter_core.outage import RepeatedWarning
 from limiter_core.requests import Notice

@@ -6,10 +6,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 from limiter_core._engine import OnStoreError
+from limiter_core._gate_state import GateState
 from limiter_core._job_events import JobEvents
 from limiter_core._job_parts import (
     CLAIM,
-    GateState,
     Job,
     LossCallback,
     OnLost,

@@ -22,8 +22,9 @@ SAY_AGAIN = 60.0
 _BACK = "the store is back"
 
 _QUIET = 15.0
-"""Seconds without a failure after which any success ends an outage: those who asked for the keys
-that failed may be gone. Longer than a call pauses that waits, and then asks a silent node in vain.
+"""Seconds without a failure after which any success ends an outage: the callers that asked for the
+keys that failed may be gone. Longer than a call pauses that waits, and then asks a silent node in
+vain.
 """
 
 _MOST_KEYS = 100

@@ -60,11 +60,11 @@ A store keeps slots and tickets. Every operation is one atomic step on the store
   judged by it as if the code declared that number: an override of the key (S12) still counts before
   it, and of two names on one key each request goes by its own. A number below the cost of a call
   counts as 0 for that call: it waits (S8). The change is applied to all that wait under the name,
-  durable and dormant tickets too, and each step of it serves those who fit (S6); requests that come
-  later are judged by it within 1 s, or 5 s if the notice is lost.
+  durable and dormant tickets too, and each step of it serves those that fit (S6); requests that
+  come later are judged by it within 1 s, or 5 s if the notice is lost.
   A waiter that asks again declares its numbers anew. A policy with a duration ends at that time by
   the store's clock; then each ticket is judged by what its code declares, or by the other policy of
-  its name, and the step that finds the end serves those who fit. Holders keep what they hold.
+  its name, and the step that finds the end serves those that fit. Holders keep what they hold.
 - **S23 log** (likewise) The store keeps the last `CHANGES_KEPT` changes of operators, the last one
   first: with a time by its own clock, and what was in force before.
 """

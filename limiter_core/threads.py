@@ -310,7 +310,7 @@ async def run_in_thread(function: Callable[[], R]) -> R:
         return await anyio.to_thread.run_sync(function)
     done: asyncio.Future[R] = loop.create_future()
 
-    def tell(outcome: concurrent.futures.Future[R]) -> None:
+    def deliver(outcome: concurrent.futures.Future[R]) -> None:
         if done.cancelled():
             return
         if (error := outcome.exception()) is not None:
@@ -325,7 +325,7 @@ async def run_in_thread(function: Callable[[], R]) -> R:
         except BaseException as error:  # noqa: BLE001  (it is the waiter's)
             outcome.set_exception(error)
         with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(tell, outcome)
+            loop.call_soon_threadsafe(deliver, outcome)
 
     try:
         SystemThread(run, "limiter-command").start()

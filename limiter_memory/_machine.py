@@ -239,7 +239,7 @@ class Machine(Admission):
         ]
 
     def apply_policies(self, ids: Sequence[str], now: int) -> None:
-        """Have tickets judged by the policies in force, and serve those who fit now."""
+        """Have tickets judged by the policies in force, and serve those that fit now."""
         touched: list[str] = []
         for request_id in ids:
             ticket = self.table.tickets.get(request_id)

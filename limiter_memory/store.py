@@ -193,7 +193,7 @@ class MemoryStore(Steps):
         self._step(lambda machine, now: machine.set_paused(key, False, now))
 
     def change_policy(self, change: Change) -> Change:
-        """Change what is in force for a name, and serve those who fit now."""
+        """Change what is in force for a name, and serve those that fit now."""
         entry = self._step(lambda machine, now: machine.change_policy(change, now))
         waiting = self._step(lambda machine, _: machine.waiting_by_name(change.name))
         for start in range(0, len(waiting), _CHUNK):

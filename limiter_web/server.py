@@ -67,7 +67,7 @@ def serve(app: Starlette, listener: socket.socket, *, root_path: str = "") -> No
 def serving(app: Starlette, listener: socket.socket) -> Generator[None]:
     """Serve an app in a thread while the block lasts."""
     server = _Server(app, "")
-    # The socket listens already: who connects before the server has started waits for it.
+    # The socket listens already: a client that connects before the server has started waits for it.
     run = functools.partial(server.run, [listener])
     thread = threading.Thread(target=run, name="limiter-web", daemon=True)
     thread.start()

@@ -33,7 +33,7 @@ class CompletionMarkers:
         self.are_kept = seconds > 0
 
     def set(self, ticket: str) -> None:
-        """Note that an attempt has finished, whoever has taken it."""
+        """Note that an attempt has finished, in whatever worker."""
         member = _member(ticket)
         if not self._markers.add_for(member, _FINISHED):
             self._markers.remove(member)

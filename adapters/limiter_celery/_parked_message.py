@@ -43,7 +43,7 @@ _PUBLISHED_AGAIN = (
 """The sender's properties that are published again. The task sees all of them."""
 
 _NOT_PUBLISHED_AGAIN = ("app_id", "cluster_id", "expiration", "type", "user_id")
-"""Those that tell the broker how to deliver a message: they were for the first delivery."""
+"""Those that say to the broker how to deliver a message: they were for the first delivery."""
 
 
 class ParkedMessage(NamedTuple):

@@ -83,5 +83,5 @@ class Publisher:
         if attempts > _ATTEMPTS:
             raise QueueMissing(f"no worker consumes the queue {queue}")
         self._attempts[ticket] = attempts
-        if len(self._attempts) > _MOST:  # that a task was claimed is not heard of here
+        if len(self._attempts) > _MOST:  # that a task was claimed is not known here
             self._attempts.popitem(last=False)

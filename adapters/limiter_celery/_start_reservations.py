@@ -1,6 +1,6 @@
 """Which delivery of a granted task starts: the notice of a grant may be repeated.
 
-A worker that has just come is told of grants that were not claimed yet, since their notices may
+A worker that has just come is notified of grants that were not claimed yet, since their notices may
 have been sent while no worker was there. If a task is delivered within a worker, its slot is
 claimed only when its body has started, so that the ticket keeps the message until the pool has it.
 So whichever delivery is to start reserves that first: one within a worker until its body has

@@ -40,11 +40,11 @@ def watch_claims(on_return: Callable[[Execution, str], object]) -> None:
         setattr(execution, _NOTE, data.get(b"limiter", b"").decode())
 
     @functools.wraps(claim)
-    async def claim_and_tell(execution: Execution, worker: str) -> bool:
+    async def claim_and_report(execution: Execution, worker: str) -> bool:
         claimed: bool = await claim(execution, worker)
         if claimed and waited_on(execution):
             on_return(execution, worker)
         return claimed
 
     kind = cast(Any, Execution)
-    kind._apply_runs_data, kind.claim = read_with_note, claim_and_tell  # noqa: SLF001  (no hook)
+    kind._apply_runs_data, kind.claim = read_with_note, claim_and_report  # noqa: SLF001  (no hook)

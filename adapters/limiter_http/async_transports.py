@@ -18,7 +18,7 @@ class _AsyncExchange(AsyncGenerator[bytes, Any]):
     """A request and its response, as a stream. No generator: the loop closes only that around."""
 
     response: Any = None
-    """The response, for the one who takes it: kept here, it would be in a cycle."""
+    """The response, for the caller that takes it: kept here, it would be in a cycle."""
     _stream: Any = None
     _chunks: AsyncIterator[bytes] | None = None
 

@@ -22,7 +22,7 @@ class _Exchange(Generator[bytes, Any, None]):
     """A request and its response, as a stream. No generator: the collector closes nothing here."""
 
     response: Any = None
-    """The response, for the one who takes it: kept here, it would be in a cycle."""
+    """The response, for the caller that takes it: kept here, it would be in a cycle."""
     _stream: Any = None
     _chunks: Iterator[bytes] | None = None
 

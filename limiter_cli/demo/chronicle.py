@@ -33,7 +33,7 @@ class Chronicle:
         self.record = Record()
         self._calls = calls
         self._turns: dict[int, Turn] = {}
-        self._heard_until = [-math.inf] * processes
+        self._reported_until = [-math.inf] * processes
         self._waiting: list[tuple[float, int, int, Sequence[Any]]] = []
         self._heard = 0
 
@@ -49,12 +49,12 @@ class Chronicle:
         self._until(process, math.inf)
 
     def _until(self, process: int, at: float) -> None:
-        self._heard_until[process] = at
-        known = min(self._heard_until)
+        self._reported_until[process] = at
+        known = min(self._reported_until)
         while self._waiting and self._waiting[0][0] <= known:
-            self._tell(*heapq.heappop(self._waiting)[-1])
+            self._record(*heapq.heappop(self._waiting)[-1])
 
-    def _tell(self, what: str, at: float, place: int = -1, *rest: Any) -> None:
+    def _record(self, what: str, at: float, place: int = -1, *rest: Any) -> None:
         if what == "arrived":
             self._turns[place] = self.record.arrived(self._calls[place], at)
         elif what == "began":

@@ -88,14 +88,14 @@ def plan(
         InputError: names each line whose arguments do not fit the limits of its function.
     """
     # On a store of its own: `inspect` returns key and limit of a call without making it.
-    teller = SyncLimiter("memory://")
+    inspector = SyncLimiter("memory://")
     planned: list[Planned] = []
     problems: list[Problem] = []
     for line, call in calls:
         view = CallView(call)
         its_limits = limits.get(call.function, ())
         try:
-            claims = tuple(_claim(teller, limit, view) for limit in its_limits)
+            claims = tuple(_claim(inspector, limit, view) for limit in its_limits)
             _check_distinct(claims)
         except (ConfigurationError, KeyDerivationError) as error:
             problems.append((line, str(error)))
@@ -106,10 +106,10 @@ def plan(
     return planned
 
 
-def _claim(teller: SyncLimiter, limit: ConcurrencyLimit, view: CallView) -> Claim:
-    told = teller.inspect(limit, view)
+def _claim(inspector: SyncLimiter, limit: ConcurrencyLimit, view: CallView) -> Claim:
+    snapshot = inspector.inspect(limit, view)
     cost: Any = limit.cost(view) if callable(limit.cost) else limit.cost
-    return Claim(told.key, cost, told.limit)
+    return Claim(snapshot.key, cost, snapshot.limit)
 
 
 def _check_distinct(claims: Sequence[Claim]) -> None:

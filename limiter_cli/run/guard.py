@@ -146,16 +146,16 @@ def _signals(on_signal: Callable[[int], None]) -> Generator[None]:
     (`nohup` does so, and a shell for what it runs in the background. The command inherits it.)
     """
     loop = asyncio.get_running_loop()
-    heard: list[int] = []
+    received: list[int] = []
     for name in SIGNALS:
         number = getattr(signal, name, None)
         if number is None or signal.getsignal(number) is signal.SIG_IGN:
             continue
         with contextlib.suppress(NotImplementedError):  # Windows
             loop.add_signal_handler(number, on_signal, number)
-            heard.append(number)
+            received.append(number)
     try:
         yield
     finally:
-        for number in heard:
+        for number in received:
             loop.remove_signal_handler(number)

@@ -25,14 +25,14 @@ async def end_orphans(mark: str, kill_after: float) -> None:
         kill_after: seconds from SIGTERM to SIGKILL.
     """
     kill_at = time.monotonic() + kill_after
-    told: set[int] = set()
+    terminated: set[int] = set()
     while found := set(_marked(mark)):
         kill = time.monotonic() >= kill_at
-        for pid in found if kill else found - told:
+        for pid in found if kill else found - terminated:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL if kill else signal.SIGTERM)
                 os.kill(pid, signal.SIGCONT)  # one that is stopped would not see it
-        told |= found
+        terminated |= found
         await asyncio.sleep(LOOK_EVERY)
 
 

@@ -72,7 +72,7 @@ class Supervisor:
         self._status: int | None = None
         self._kill_after = 10.0
         self._kill_at: float | None = None
-        self._told_to_end: set[int] = set()
+        self._terminated: set[int] = set()
         self._asked_to_end = False
         self._abandoned = False
         self._is_over = False
@@ -212,7 +212,7 @@ class Supervisor:
             self._kill_all(signal.SIGKILL)
             return
         # Processes may be started meanwhile; each is signalled once.
-        self._kill_all(signal.SIGTERM, but=self._told_to_end)
+        self._kill_all(signal.SIGTERM, but=self._terminated)
 
     def _kill_all(self, number: signal.Signals, but: set[int] | None = None) -> None:
         assert self._command is not None

@@ -95,7 +95,7 @@ def give_back(
 ) -> list[commands.Operation]:
     """Return the releases of what replicas did not confirm.
 
-    What this process has to know is added to `lines`. The waiters among them are told to look
+    What this process has to know is added to `lines`. The waiters among them are notified to look
     again: they keep their places by their arrival orders. A lease that the reply grants is lost,
     though news of its grant may have come before, or may come still.
     """

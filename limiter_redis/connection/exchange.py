@@ -171,7 +171,7 @@ class OwnPool:
 
 
 class BorrowedPool:
-    """Those of a user's pool. It is the user who closes them."""
+    """Those of a user's pool. The user closes them."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._pool: Any = client.connection_pool

@@ -73,9 +73,9 @@ redis-py keeps some replies to itself."""
 class Credentials(redis.CredentialProvider):
     """A user's credentials, for connections of our own: asked for when one is made.
 
-    A streaming provider tells of new ones, but only the client that registered last (redis-entraid;
-    redis-py's clients all register): that is to be the user's. Servers end the connections whose
-    credentials have run out, and then ours are made anew.
+    A streaming provider announces new ones, but only to the client that registered last
+    (redis-entraid; redis-py's clients all register): that is to be the user's. Servers end
+    the connections whose credentials have run out, and then ours are made anew.
     """
 
     def __init__(self, provider: redis.CredentialProvider) -> None:

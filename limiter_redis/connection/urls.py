@@ -98,7 +98,7 @@ def _split(rest: str, port: int, example: str) -> tuple[list[Node], str, str, st
     """Return hosts, "user:password@", path and query of a URL behind its scheme."""
     head, _, query = rest.partition("?")
     authority, _, path = head.partition("/")
-    who, at, hosts = authority.rpartition("@")
+    user, at, hosts = authority.rpartition("@")
     try:
         parts = [urlsplit(f"//{host}") for host in hosts.split(",")]
         nodes = [Node(part.hostname or "", part.port or port) for part in parts]
@@ -106,28 +106,28 @@ def _split(rest: str, port: int, example: str) -> tuple[list[Node], str, str, st
         nodes = []
     if not nodes or not all(node.host for node in nodes):
         raise ConfigurationError(f"hosts and ports cannot be read; expected {example}")
-    return nodes, who + at, path.strip("/"), query
+    return nodes, user + at, path.strip("/"), query
 
 
-def _address(base: str, node: Node, who: str, path: str, query: str) -> dict[str, Any]:
+def _address(base: str, node: Node, user: str, path: str, query: str) -> dict[str, Any]:
     host = f"[{node.host}]" if ":" in node.host else node.host
-    return address_of_url(f"{base}://{who}{host}:{node.port}/{path}{'?' if query else ''}{query}")
+    return address_of_url(f"{base}://{user}{host}:{node.port}/{path}{'?' if query else ''}{query}")
 
 
 def _cluster_of_url(base: str, rest: str) -> ClusterEndpoint:
-    nodes, who, path, query = _split(rest, _PORT, CLUSTER_URL)
+    nodes, user, path, query = _split(rest, _PORT, CLUSTER_URL)
     if path not in ("", "0"):
         raise ConfigurationError(f"a cluster has one database, 0, got {brief(path)}")
-    return ClusterEndpoint(nodes, _address(base, nodes[0], who, "", query))
+    return ClusterEndpoint(nodes, _address(base, nodes[0], user, "", query))
 
 
 def _sentinel_of_url(base: str, rest: str) -> SentinelEndpoint:
     rest, asking = take_options(rest, *OF_SENTINELS)
-    nodes, who, path, query = _split(rest, _SENTINEL_PORT, SENTINEL_URL)
+    nodes, user, path, query = _split(rest, _SENTINEL_PORT, SENTINEL_URL)
     service, _, database = path.partition("/")
     if not service:
         raise ConfigurationError(f"the service is missing; expected {SENTINEL_URL}")
-    address = _address(base, nodes[0], who, database, query)
+    address = _address(base, nodes[0], user, database, query)
     common = {name: value for name, value in address.items() if name.startswith("ssl")}
     common |= {name.removeprefix("sentinel_"): value for name, value in asking.items()}
     sentinels = [{**common, **node._asdict()} for node in nodes]

@@ -143,7 +143,7 @@ class CommonSteps:
     # -- policies of names, and the layout --------------------------------------------------------
 
     def change_policy(self, change: Change) -> Steps[Change]:
-        """Change what is in force for a name, for all who wait, too; returns the log's entry."""
+        """Change what is in force for a name, for all waiters, too; returns the log's entry."""
         yield from self.check_layout()
         (line,) = yield self._world.carry_out_all([policies.change(change)])
         entry = policies.changed(change, line)

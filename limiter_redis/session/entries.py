@@ -18,7 +18,7 @@ class State(enum.IntEnum):
     ASKED = 0
     """The store was asked, and its answer was not read yet."""
     WAITING = 1
-    """It has a ticket; or its caller was told of a failure, and asks again."""
+    """It has a ticket; or its caller was notified of a failure, and asks again."""
     HELD = 2
     """It has a lease."""
     RELEASING = 3
@@ -52,10 +52,10 @@ class Event(enum.IntEnum):
     RELEASED = 16  # the store has confirmed that it is gone
     SILENCE = 17  # messages or replies may have been lost
     LOOK = 18  # the reply to a renewal: it has no lease, and the answer has changed
-    WAKE = 19  # all who wait are to ask again, or to say that they are gone
+    WAKE = 19  # all waiters are to ask again, or to say that they are gone
     LOST_UNSURE = 20  # the lease of a holder has ended; an ask may still arrive, and take another
     OVER_UNSURE = 21  # the same, where it is its time that is over
-    COLLECTED = 22  # the garbage collector has its holder, who did not give it back
+    COLLECTED = 22  # the garbage collector has its holder, which did not release it
     NOT_SENT = 23  # its caller could not ask, and never did before
     FAILED = 24  # the store has answered its release with an error
 

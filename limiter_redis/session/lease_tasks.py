@@ -149,7 +149,7 @@ class LeaseTasks:
             StoreUnavailable: the node is away. (As of all that follow.)
         """
         due = _still_due(entries, releasing=False)
-        due.sort(key=lambda entry: entry.waiting)  # else those who wait would get what is held
+        due.sort(key=lambda entry: entry.waiting)  # else waiters would get what is held
         for some in batched(due, BATCH):
             sent_at = time.monotonic()
             lost: list[Request] = []
@@ -174,7 +174,7 @@ class LeaseTasks:
         return commands.acquire(request, self._tracker.policies.by_name, time.monotonic())
 
     def _read_policies(self) -> None:
-        """Read the policies of names; those who wait under one that changed ask again (S22)."""
+        """Read the policies of names; waiters under one that changed ask again (S22)."""
         known, asked_at = self._tracker.policies, time.monotonic()
         agreed, line = self._call([layout.look(), policies.look()])
         if isinstance(agreed, str):
@@ -215,7 +215,7 @@ class LeaseTasks:
                     self._tracker.happened(entry, Event.FAILED)
 
     def _publish(self) -> None:
-        """Tell other processes of jobs that were not woken here; else a sweep finds them."""
+        """Notify other processes of jobs that were not woken here; else a sweep finds them."""
         notices = self._tracker.notices
         with notices.publishing:
             while notices.undelivered:

@@ -10,7 +10,7 @@ The laws, each tested in every order of events (`tests/redis/test_local_requests
 
 - L1  A loss reaches its holder at once, whether it or the grant is read first.
 - L2  A waiter that has its slot is woken at once.
-- L3  What is renewed has somebody here who holds it, or waits for it.
+- L3  What is renewed has a holder or a waiter here.
 - L4  What nobody has is released, until that is confirmed or its lease is over.
 - L5  An entry ends when its caller is gone.
 - L6  A look (`Mode.LOOK`) changes nothing.
@@ -110,7 +110,7 @@ class LocalRequests(EntryTable):
         elif isinstance(answer, Queued):
             if not durable:
                 self.look_at(answer.key, answer.look_again, now)
-            key, limit, in_use, order, _, *rest = answer  # it is looked at for all who wait
+            key, limit, in_use, order, _, *rest = answer  # it is looked at for all waiters
             answer = from_fields(Queued, (key, limit, in_use, order, None, *rest))
             event = Event.REFUSED if durable else Event.QUEUED
         else:

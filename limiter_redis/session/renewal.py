@@ -180,7 +180,7 @@ class LeaseRenewer:
             self._thread = None
             if not self._has_work() and not self._tracker.notices.undelivered:
                 return True
-            # Work came in between, and whoever brought it saw a thread that runs: so it does.
+            # Work came in between, and its sender saw a thread that runs: so it does.
             self._thread = thread
             return False
 

@@ -120,7 +120,7 @@ class EntryTable:
         entry.state = state
 
     def _entry_of(self, request: Request) -> Entry | None:
-        """Return the entry of whoever sent a request; None if it is in no book."""
+        """Return the entry of the sender of a request; None if it is in no book."""
         listener = request.listener
         if listener is None or request.mode is LOOK:
             return None
@@ -229,14 +229,14 @@ class EntryTable:
         if not token or token > entry.token:  # the grant that was read may be an older one
             self._look_now(entry)
         elif token == entry.token and loss is Loss.PREEMPTED:
-            self._tell_preempted(entry)
+            self._notify_preempted(entry)
         elif token == entry.token:
             self._ended(entry, now, loss, token)
         entry.early = None
 
-    def _keep(self, entry: Entry, *told: Any) -> None:
+    def _keep(self, entry: Entry, *news: Any) -> None:
         """Keep news of a lease whose grant was not read yet."""
-        loss, token = told[-2:]
+        loss, token = news[-2:]
         if entry.early is None or token >= entry.early[1]:
             entry.early = loss, token
 
@@ -247,9 +247,9 @@ class EntryTable:
         if request.max_hold is not None:
             entry.expires_at = min(entry.expires_at, entry.granted_at + request.max_hold)
         self._next_deadline = min(self._next_deadline, entry.expires_at)
-        self._tell_end(entry)
+        self._notify_end(entry)
 
-    def _tell_end(self, entry: Entry, *_: Any) -> None:
+    def _notify_end(self, entry: Entry, *_: Any) -> None:
         self.outbox.append(ListenerCall(entry, renewed_until=entry.expires_at))
 
     def _over(self, entry: Entry, now: float, *_: Any) -> None:
@@ -262,10 +262,10 @@ class EntryTable:
         """Have it renewed at once, whatever a renewal that is on its way will say."""
         entry.renew_at = self._next_due = NOW
 
-    def _say_lost(self, entry: Entry, *told: Any) -> None:
-        self.outbox.append(ListenerCall(entry, loss=told[-2]))
+    def _notify_lost(self, entry: Entry, *news: Any) -> None:
+        self.outbox.append(ListenerCall(entry, loss=news[-2]))
 
-    def _tell_preempted(self, entry: Entry, *_: Any) -> None:
+    def _notify_preempted(self, entry: Entry, *_: Any) -> None:
         if not entry.preempted:
             self.outbox.append(ListenerCall(entry, loss=Loss.PREEMPTED))
             entry.preempted = True
@@ -298,32 +298,32 @@ Cell = tuple[State, tuple[Callable[..., None], ...]]
 # What an event leads to, by the state in which it finds a request: the new state, and the actions
 # (methods above). A dash: it does not happen, and changes nothing.
 _TEXT = """
-EVENT        | ASKED             | WAITING           | HELD                    | RELEASING
-ASK          | ASKED             | ASKED             | HELD                    | -
-GRANTED      | HELD hold         | -                 | HELD hold tell_end      | -
-QUEUED       | WAITING           | -                 | HELD                    | -
-REFUSED      | GONE              | -                 | GONE say_lost           | -
-NO_REPLY     | WAITING           | -                 | -                       | -
-NEWS_GRANTED | HELD hold deliver | HELD hold deliver | HELD                    | -
-NEWS_REFUSED | GONE deliver      | GONE deliver      | HELD                    | -
-NEWS_LOOK    | ASKED wake        | WAITING wake      | HELD                    | -
-LOOK         | ASKED             | WAITING wake      | -                       | -
-LOST         | ASKED keep        | WAITING keep wake | GONE say_lost           | -
-LOST_UNSURE  | -                 | -                 | RELEASING say_lost send | -
-PREEMPTED    | ASKED keep        | WAITING keep wake | HELD tell_preempted     | -
-ALIVE        | ASKED             | WAITING wake      | HELD renewed            | -
-WAITS        | ASKED             | WAITING           | GONE say_lost           | -
-UNKNOWN      | ASKED             | WAITING wake      | HELD                    | -
-DEADLINE     | -                 | -                 | GONE over               | GONE
-OVER_UNSURE  | -                 | -                 | RELEASING over send     | -
-COLLECTED    | -                 | -                 | GONE                    | -
-NOT_SENT     | GONE              | -                 | -                       | -
-RELEASE      | RELEASING sent    | RELEASING sent    | RELEASING sent          | -
-CALLER_GONE  | RELEASING send    | RELEASING send    | RELEASING send          | RELEASING send
-RELEASED     | -                 | -                 | -                       | GONE
-FAILED       | -                 | -                 | -                       | RELEASING retry
-SILENCE      | ASKED look_now    | WAITING look_now  | HELD look_now           | -
-WAKE         | ASKED wake        | WAITING wake      | HELD wake               | -
+EVENT        | ASKED             | WAITING           | HELD                       | RELEASING
+ASK          | ASKED             | ASKED             | HELD                       | -
+GRANTED      | HELD hold         | -                 | HELD hold notify_end       | -
+QUEUED       | WAITING           | -                 | HELD                       | -
+REFUSED      | GONE              | -                 | GONE notify_lost           | -
+NO_REPLY     | WAITING           | -                 | -                          | -
+NEWS_GRANTED | HELD hold deliver | HELD hold deliver | HELD                       | -
+NEWS_REFUSED | GONE deliver      | GONE deliver      | HELD                       | -
+NEWS_LOOK    | ASKED wake        | WAITING wake      | HELD                       | -
+LOOK         | ASKED             | WAITING wake      | -                          | -
+LOST         | ASKED keep        | WAITING keep wake | GONE notify_lost           | -
+LOST_UNSURE  | -                 | -                 | RELEASING notify_lost send | -
+PREEMPTED    | ASKED keep        | WAITING keep wake | HELD notify_preempted      | -
+ALIVE        | ASKED             | WAITING wake      | HELD renewed               | -
+WAITS        | ASKED             | WAITING           | GONE notify_lost           | -
+UNKNOWN      | ASKED             | WAITING wake      | HELD                       | -
+DEADLINE     | -                 | -                 | GONE over                  | GONE
+OVER_UNSURE  | -                 | -                 | RELEASING over send        | -
+COLLECTED    | -                 | -                 | GONE                       | -
+NOT_SENT     | GONE              | -                 | -                          | -
+RELEASE      | RELEASING sent    | RELEASING sent    | RELEASING sent             | -
+CALLER_GONE  | RELEASING send    | RELEASING send    | RELEASING send             | RELEASING send
+RELEASED     | -                 | -                 | -                          | GONE
+FAILED       | -                 | -                 | -                          | RELEASING retry
+SILENCE      | ASKED look_now    | WAITING look_now  | HELD look_now              | -
+WAKE         | ASKED wake        | WAITING wake      | HELD wake                  | -
 """
 
 

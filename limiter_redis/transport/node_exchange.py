@@ -60,7 +60,7 @@ class NodeExchange:
     """The connections of threads to the nodes, and what is exchanged over them.
 
     Args:
-        slot_map: is told of redirections.
+        slot_map: is notified of redirections.
         receiver: what receives news.
         script: the script.
         new_pool: makes the connections to a node; the seconds are those of a reply.
@@ -250,10 +250,10 @@ class NodeExchange:
             lines: list[str] = call.reply
             releases = give_back(call.operations, lines, grants, self._receiver.key_of_request)
             if releases:
-                told = self._carry_out(connection, releases, node, deadline)
-                if isinstance(told, ConnectionError | TimeoutError):
-                    raise told
-                lines += told[len(releases) :] if isinstance(told, list) else []
+                reply = self._carry_out(connection, releases, node, deadline)
+                if isinstance(reply, ConnectionError | TimeoutError):
+                    raise reply
+                lines += reply[len(releases) :] if isinstance(reply, list) else []
             if grants.positions:
                 news = lines[len(call.operations) :]
                 self._receiver.receive(news, sent_at, in_callers_thread=True)

@@ -74,7 +74,7 @@ def deliver(asked: Iterable[Pending], lines: Sequence[str]) -> None:
 def fail(
     asked: Iterable[Pending], new_error: Callable[[Sequence[commands.Operation]], Any]
 ) -> None:
-    """Tell all callers why there is no reply.
+    """Notify all callers why there is no reply.
 
     Args:
         asked: the operations.
@@ -86,7 +86,7 @@ def fail(
 
 
 def fail_overdue(asked: Iterable[Pending], before: float, where: str) -> None:
-    """Tell all who asked before some time that there is no reply."""
+    """Notify all callers that asked before some time that there is no reply."""
     for operation, future, at in asked:
         if at <= before:
             error = NoAnswer("Timeout reading from the server")

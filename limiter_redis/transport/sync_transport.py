@@ -133,8 +133,8 @@ class SyncTransport:
             # itself, or of a slot, it would say of each.
             if isinstance(cause, ResponseError) and not passes(cause):
                 for position in call.positions if len(call.positions) > 1 else ():
-                    (lines[position],), told = self.call_each([operations[position]], bound)
-                    news += told
+                    (lines[position],), more_news = self.call_each([operations[position]], bound)
+                    news += more_news
         return lines, news
 
     def command(self, *command: Any, node: Node | None = None) -> Any:

@@ -26,7 +26,7 @@ DETACHED = "setsid sh -c 'echo $$ > {file}; exec sleep 60'"
 """The same, in a session of its own."""
 
 STUBBORN = "sh -c \"trap '' TERM; echo \\$\\$ > {file}; while :; do sleep 1; done\""
-"""The same, deaf to TERM."""
+"""The same, which ignores TERM."""
 
 
 def state_of(pid):
@@ -98,7 +98,7 @@ def interrupt(processes, key, process):
     [
         pytest.param(WORK, id="in-its-group"),
         pytest.param(DETACHED, marks=linux_only, id="detached"),
-        pytest.param(STUBBORN, id="deaf-to-TERM"),
+        pytest.param(STUBBORN, id="ignores-TERM"),
     ],
 )
 def test_all_that_a_shell_started_has_ended_before_the_slot_passes_on(  # noqa: PLR0917

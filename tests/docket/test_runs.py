@@ -228,12 +228,12 @@ async def test_a_redelivery_of_what_still_runs_does_not_run_twice(docket: Docket
 
     soon = timedelta(milliseconds=200)
     async with (
-        quick(docket, name="deaf") as deaf,
+        quick(docket, name="silent") as silent,
         quick(docket, name="b", redelivery_timeout=soon) as b,
     ):
         # It does not say that it still works: its message is given to the other.
-        deaf._renew_leases = _nothing  # type: ignore[method-assign]
-        first = asyncio.ensure_future(deaf.run_forever())
+        silent._renew_leases = _nothing  # type: ignore[method-assign]
+        first = asyncio.ensure_future(silent.run_forever())
         execution = await docket.add(bill)(1)
         await until(lambda: record.began, "it runs")
         async with docket.redis() as redis:  # the other one looks, not this one, for minutes

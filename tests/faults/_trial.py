@@ -33,7 +33,7 @@ in_the_long_run = pytest.mark.skipif(
 )
 """How long the load and the faults of each scenario last, at the least."""
 
-CREW = WORLDS * 2 if SECONDS else (*WORLDS, "asyncio")
+PROCESSES = WORLDS * 2 if SECONDS else (*WORLDS, "asyncio")
 """The processes of a trial; for a short one fewer, since to start them takes most of its time."""
 
 BODIES = 8
@@ -85,7 +85,7 @@ class Trial:
         lease: float,
         script: Script | None = None,
         url: str | None = None,
-        worlds: tuple[str, ...] = CREW,
+        worlds: tuple[str, ...] = PROCESSES,
         leaves: tuple[str, ...] = (),
     ) -> None:
         self.deployment = deployment

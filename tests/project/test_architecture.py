@@ -178,6 +178,15 @@ def test_a_chain_of_imports_is_short(package: str) -> None:
     assert {name for name in graph if floor(name) > FLOORS[package]} == set()
 
 
+LONGEST = 350
+"""Lines that a module may have: a longer one has two subjects."""
+
+
+def test_no_module_is_long() -> None:
+    lines = {name: path.read_text(encoding="utf-8").count("\n") for name, path in ALL_MODULES}
+    assert {name: count for name, count in lines.items() if count > LONGEST} == {}
+
+
 def test_the_core_does_not_import_its_testing_package() -> None:
     wrong = [
         str(found)

@@ -53,13 +53,13 @@ class ClusterClock(FakeClock):
     def advance(self, seconds: float) -> float:
         """Let time pass, on the nodes as well."""
         for key in self._keys:
-            tell_owner(self._cluster, "INCRBY", key, round(seconds * 1_000_000))
+            send_to_owner(self._cluster, "INCRBY", key, round(seconds * 1_000_000))
         return super().advance(seconds)
 
     def write(self) -> None:
         """Tell the nodes (again, if they lost their data)."""
         for key in self._keys:
-            tell_owner(self._cluster, "SET", key, round(self() * 1_000_000))
+            send_to_owner(self._cluster, "SET", key, round(self() * 1_000_000))
 
 
 _owners: WeakKeyDictionary[Cluster, dict[int, Process]] = WeakKeyDictionary()
@@ -79,7 +79,7 @@ def owner_of(cluster: Cluster, name: str) -> Process:
     raise AssertionError(f"nobody owns the slot of {name}")
 
 
-def tell_owner(cluster: Cluster, command: str, key: str, value: int) -> None:
+def send_to_owner(cluster: Cluster, command: str, key: str, value: int) -> None:
     """Send a command about a key to the node that has it."""
     known = _owners.setdefault(cluster, {}).get(key_slot(key.encode()))
     try:

@@ -13,7 +13,7 @@ from ._tools import until
 
 
 class Load:
-    """Calls that take turns in this process, and a witness of how many hold at once."""
+    """Calls that take turns in this process, and a record of how many hold at once."""
 
     def __init__(self, store: RedisStore, limit: ConcurrencyLimit, *, at_once: int = 12) -> None:
         self.recorder = OverlapRecorder()

@@ -63,11 +63,11 @@ class Worker:
     def wait_for(self, name: str, *, patience: float = PATIENCE) -> dict[str, Any]:
         """Wait until it says so; returns what it said."""
 
-        def heard_or_dead() -> bool:
+        def said_or_dead() -> bool:
             over = self._process.poll() is not None and not self._readers[0].is_alive()
             return over or self.event(name) is not None
 
-        until_now(heard_or_dead, f"a worker says {name!r}", patience=patience)
+        until_now(said_or_dead, f"a worker says {name!r}", patience=patience)
         found = self.event(name)
         assert found is not None, f"the worker ended without {name!r}: {self.said} {self.errors}"
         return found

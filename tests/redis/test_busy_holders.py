@@ -87,19 +87,19 @@ def test_one_step_stays_short_however_many_have_died(server: Server, store: Redi
     """S16; rows 18, 19: 20,000 holders and waiters that ended at once."""
     face = store.sync_face()
     many = 20_000
-    wire = store.session.sync_transport()
+    transport = store.session.sync_transport()
     requests = [
         Request(f"dead-{number}", (Demand(KEY, many // 2),), lease=3600.0) for number in range(many)
     ]
     for start in range(0, many, 128):
-        wire.call([commands.acquire(each) for each in requests[start : start + 128]])
+        transport.call([commands.acquire(each) for each in requests[start : start + 128]])
     names = redis_keys("{limiter:", KEY)
     ended = server.admin.zrange(names[1], 0, -1)
     assert len(ended) == many
     for start in range(0, many, 5000):  # and suddenly their leases have ended
         server.admin.zadd(names[1], dict.fromkeys(ended[start : start + 5000], 1))
     server.admin.config_resetstat()
-    wire.call([commands.sweep(KEY)])
+    transport.call([commands.sweep(KEY)])
     assert sum(server.commands().values()) < 128 * 30, "a chunk to reap, and one to serve"
     assert server.admin.zcard(names[1]) > many - 1000
     alive = Request("alive", (Demand(KEY, 1),), lease=60)

@@ -212,16 +212,18 @@ async def test_opening_the_connection_is_cancelled(own_server: Process) -> None:
         store = RedisStore(proxy.url)
         limiter = Limiter(store)
         async with limiter.hold(OTHER):
-            (wire,) = cast(AsyncTransport, store.session.async_transport())._connections.values()
+            (connection,) = cast(
+                AsyncTransport, store.session.async_transport()
+            )._connections.values()
         for number in range(20):
             proxy.hold_up()
             proxy.hang_up()
-            await until(lambda: wire._stream is None, "the connection is lost")
+            await until(lambda: connection._stream is None, "the connection is lost")
             asking = asyncio.create_task(limiter.acquire(OTHER))
-            await until(lambda: wire._opening is not None, "it is being opened")
+            await until(lambda: connection._opening is not None, "it is being opened")
             await asyncio.sleep(0.002 * (number % 3))
-            if wire._opening is not None:
-                wire._opening.cancel()
+            if connection._opening is not None:
+                connection._opening.cancel()
             proxy.let_pass()
             lease = await asyncio.wait_for(asking, 5.0)
             assert lease.keys == (await limiter.key_for(OTHER),)

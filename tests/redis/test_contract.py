@@ -16,8 +16,8 @@ from ._tools import until_now
 pytestmark = pytest.mark.every_server
 
 
-def _hears(store: RedisStore, scenario: Scenario) -> bool:
-    """Whether a process that is to hear of something has its ears open already."""
+def _receives(store: RedisStore, scenario: Scenario) -> bool:
+    """Whether a process that is to receive messages is subscribed already."""
     if "RecordingListener" not in scenario.play.__code__.co_names:
         return True
     store.session.renewer.ensure_running()
@@ -42,7 +42,7 @@ class TestInThreads(OnAServer, SyncStoreContract):
     @pytest.fixture
     def store(self, server: Server, clock: ServerClock, scenario: Scenario) -> Iterator[RedisStore]:
         store = RedisStore(server.url, script=FAKED)
-        until_now(lambda: _hears(store, scenario), "the renewer listens")
+        until_now(lambda: _receives(store, scenario), "the renewer listens")
         yield store
         for key in list(store.sync_face().keys()):  # what an operator set has no expiry
             store.sync_face().reset_limit(key)
@@ -57,7 +57,7 @@ class TestInAnEventLoop(OnAServer, AsyncStoreContract):
         self, server: Server, clock: ServerClock, scenario: Scenario
     ) -> AsyncIterator[RedisStore]:
         store = RedisStore(server.url, script=FAKED)
-        until_now(lambda: _hears(store, scenario), "the renewer listens")
+        until_now(lambda: _receives(store, scenario), "the renewer listens")
         yield store
         async for key in store.async_face().keys():
             await store.async_face().reset_limit(key)

@@ -273,11 +273,11 @@ async def test_a_loop_that_goes_on_keeps_its_connection(server: Server) -> None:
     limiter = Limiter(server.url)
     async with limiter.hold(ONE):
         await asyncio.to_thread(in_a_loop_of_its_own, limiter.keys().__anext__)
-        wire = limiter._engine.store.session.async_transport()
+        transport = limiter._engine.store.session.async_transport()
         await until(
             lambda: len(limiter._engine.store.session._async_transports) == 1,
             "the other is forgotten",
         )
     async with limiter.hold(ONE):
-        assert limiter._engine.store.session.async_transport() is wire
+        assert limiter._engine.store.session.async_transport() is transport
     await limiter.aclose()

@@ -105,9 +105,9 @@ async def test_a_subscription_is_killed_during_a_wait(server: Server, astore: Re
 async def test_messages_never_arrive(own_server: Process) -> None:
     """Rows 11, 15: a server that delivers no message costs a bounded delay, not a hang."""
     own_server.admin.execute_command(
-        *("ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "resetchannels")
+        *("ACL", "SETUSER", "unsubscribed", "on", "nopass", "~*", "+@all", "resetchannels")
     )
-    url = own_server.url.replace("redis://", "redis://deaf:x@")
+    url = own_server.url.replace("redis://", "redis://unsubscribed:x@")
     store, other = RedisStore(url), RedisStore(own_server.url)
     limit = ConcurrencyLimit(WORK, 1, lease=1)
     holder = await Limiter(other).acquire(limit)

@@ -76,8 +76,8 @@ async def give_up(store: RedisStore) -> None:
     """Close a store without the patience it has with what was asked before."""
     store.session.tracker.requests.clear()  # else it goes on, and warns, amid later tests
     store.session.renewer.stop()
-    wire: Any = store.session.async_transport()
-    await wire._lifetime.aclose()
+    transport: Any = store.session.async_transport()
+    await transport._lifetime.aclose()
 
 
 async def is_free(limiter: Limiter, key: str) -> bool:

@@ -81,7 +81,7 @@ class OneRequest:
     def lose(self, loss: Loss = Loss.EVICTED, token: int = 7) -> None:
         self.requests.loss_received("r", loss, token, NOW)
 
-    def hear(self, answer: Answer | None) -> None:
+    def receive(self, answer: Answer | None) -> None:
         self.requests.answer_received("r", answer, NOW, NOW)
 
     def told(self) -> list[Answer | Loss | None]:
@@ -151,8 +151,8 @@ def test_a_call_is_told_one_grant(one: OneRequest) -> None:
     """L7: the news of a grant, and the reply that says the same."""
     one.ask()
     one.answer(QUEUED)
-    one.hear(GRANTED)
-    one.hear(GRANTED)
+    one.receive(GRANTED)
+    one.receive(GRANTED)
     one.hold()
     assert one.told() == [TOLD_GRANTED]
     assert one.entry.state is State.HELD
@@ -161,7 +161,7 @@ def test_a_call_is_told_one_grant(one: OneRequest) -> None:
 def test_a_grant_that_came_with_the_news_is_the_answer_to_a_failed_ask(one: OneRequest) -> None:
     """L7: the caller does not ask again for what it has."""
     one.ask()
-    one.hear(GRANTED)
+    one.receive(GRANTED)
     assert one.requests.not_answered(one.request, NOW, unsure=True) == Granted(7, 27.0)
     assert one.entry.state is State.HELD
 
@@ -234,7 +234,7 @@ def test_news_of_a_grant_that_is_known_as_lost_have_the_store_asked(one: OneRequ
     one.ask()
     one.answer(QUEUED)
     one.lose(token=7)
-    one.hear(GRANTED)
+    one.receive(GRANTED)
     assert one.entry.state is State.WAITING
     assert one.told() == [None, None]
 
@@ -273,7 +273,7 @@ def test_what_cannot_be_changes_nothing(one: OneRequest) -> None:
     assert one.content() == before
     one.hold()
     before = one.content()
-    one.hear(REPLACED)
+    one.receive(REPLACED)
     assert one.content() == before
 
 
@@ -293,9 +293,9 @@ RELEASING: list[Act] = [*HELD, lambda one: one.requests.release("r", NOW)]
         (WAITING, OneRequest.lose, State.WAITING, [None]),
         (HELD, OneRequest.lose, State.GONE, [Loss.EVICTED]),
         (HELD, lambda one: one.lose(Loss.PREEMPTED), State.HELD, [Loss.PREEMPTED]),
-        (WAITING, lambda one: one.hear(GRANTED), State.HELD, [TOLD_GRANTED]),
-        (WAITING, lambda one: one.hear(REPLACED), State.GONE, [REPLACED]),
-        (WAITING, lambda one: one.hear(None), State.WAITING, [None]),
+        (WAITING, lambda one: one.receive(GRANTED), State.HELD, [TOLD_GRANTED]),
+        (WAITING, lambda one: one.receive(REPLACED), State.GONE, [REPLACED]),
+        (WAITING, lambda one: one.receive(None), State.WAITING, [None]),
         (HELD, lambda one: one.requests.happened_to_all(Event.SILENCE, NOW), State.HELD, []),
         (HELD, lambda one: one.requests.release("r", NOW, "k"), State.RELEASING, []),
         (

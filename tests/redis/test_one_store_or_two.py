@@ -1,4 +1,4 @@
-"""Who hears whom: stores in one place always do, however they got there; all others never."""
+"""Whose messages a store receives: those of stores in the same place, and no others."""
 
 from __future__ import annotations
 
@@ -54,27 +54,27 @@ class Servers:
             sentinel.watch(server.port)
         self._stores: dict[tuple[object, ...], RedisStore] = {}
         self._clients: list[Any] = []
-        self.heard: dict[tuple[Place, str], list[str]] = {}
+        self.received: dict[tuple[Place, str], list[str]] = {}
 
-    def speaker(self, place: Place, way: str) -> RedisStore:
+    def sender(self, place: Place, way: str) -> RedisStore:
         """Return a store that can wake no job: it tells the others of those that may run."""
-        return self._opened("speaker", place, way)
+        return self._opened("sender", place, way)
 
     def listener(self, place: Place, way: str) -> tuple[RedisStore, list[str]]:
         """Return a store that can, and the jobs that it was told of."""
         store = self._opened("listener", place, way)
-        heard = self.heard.get((place, way))
-        if heard is None:
-            heard = self.heard[place, way] = []
+        received = self.received.get((place, way))
+        if received is None:
+            received = self.received[place, way] = []
 
-            def hear(notice: Notice) -> None:
-                heard.append(notice.id)
+            def receive(notice: Notice) -> None:
+                received.append(notice.id)
 
-            store.sync_face().on_notice(hear)
-        until_now(lambda: self._hears(store, place), f"a listener at {place} by {way} listens")
-        return store, heard
+            store.sync_face().on_notice(receive)
+        until_now(lambda: self._receives(store, place), f"a listener at {place} by {way} listens")
+        return store, received
 
-    def _hears(self, store: RedisStore, place: Place) -> bool:
+    def _receives(self, store: RedisStore, place: Place) -> bool:
         channels = store.session.tracker.notices.channel, store.session.tracker.channel
         counts = self.servers[place.server].admin.pubsub_numsub(*channels)
         return store.session.renewer.listening and all(count for _, count in counts)
@@ -146,20 +146,20 @@ def test_those_in_one_place_hear_each_other_and_no_others_do(
     """Of jobs that may run, and of slots that come free; a place is server, database, namespace."""
     theirs = mine if other is None else other
     number = next(numbers)
-    speaker = servers.speaker(mine, my_way)
-    listener, heard = servers.listener(theirs, other_way)
-    # Who hears for certain: only then the silence of the other says something.
-    _, witness = servers.listener(mine, "127.0.0.1")
+    sender = servers.sender(mine, my_way)
+    listener, received = servers.listener(theirs, other_way)
+    # A store that certainly receives: only then the silence of the other says something.
+    _, known = servers.listener(mine, "127.0.0.1")
 
-    say(speaker, f"mine-{number}")
-    until_now(lambda: f"mine-{number}" in witness, "it was said")
-    say(servers.speaker(theirs, "localhost"), f"theirs-{number}")
-    until_now(lambda: f"theirs-{number}" in heard, "what was said later is heard")
-    assert (f"mine-{number}" in heard) == (mine == theirs)
+    say(sender, f"mine-{number}")
+    until_now(lambda: f"mine-{number}" in known, "it was said")
+    say(servers.sender(theirs, "localhost"), f"theirs-{number}")
+    until_now(lambda: f"theirs-{number}" in received, "what was said later is received")
+    assert (f"mine-{number}" in received) == (mine == theirs)
 
     waiter = RecordingListener()
     request = Request(f"waits-{number}", (Demand(f"slot-{number}", 1),))
-    face, other_face = speaker.sync_face(), listener.sync_face()
+    face, other_face = sender.sync_face(), listener.sync_face()
     face.acquire(request._replace(id=f"holds-{number}"))
     answer = other_face.acquire(request._replace(listener=waiter))
     assert isinstance(answer, Queued if mine == theirs else Granted)
@@ -185,14 +185,14 @@ def test_the_acl_of_the_page_is_enough_and_ends_at_its_database(
     own_server.admin.execute_command("ACL", "SETUSER", "limiter", *rights)
     base = own_server.url.replace("://", "://limiter:PASSWORD@").removesuffix("0")
     one, two, elsewhere = (RedisStore(f"{base}{n}") for n in (database, database, 1))
-    heard: list[str] = []
-    two.sync_face().on_notice(lambda notice: heard.append(notice.id))
+    received: list[str] = []
+    two.sync_face().on_notice(lambda notice: received.append(notice.id))
     until_now(
         lambda: own_server.admin.pubsub_numsub(two.session.tracker.notices.channel)[0][1],
         "it listens",
     )
     say(one, "job")
-    until_now(lambda: heard == ["job"], "it is told")
+    until_now(lambda: received == ["job"], "it is told")
     face, waiter = one.sync_face(), RecordingListener()
     face.acquire(Request("holds", (Demand("slot", 1),)))
     two.sync_face().acquire(Request("waits", (Demand("slot", 1),), listener=waiter))

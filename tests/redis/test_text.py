@@ -62,12 +62,12 @@ labels = texts.map(lambda text: text.replace("\x1f", "?").replace("\x1e", "?"))
 def only_within_the_namespace(server: Server, namespace: str) -> Iterator[None]:
     """Check that nothing is written, and nothing lost, outside of a namespace."""
     server.admin.flushdb()
-    server.admin.set("witness", "untouched", ex=600)
+    server.admin.set("bystander", "untouched", ex=600)
     yield
     names = [name for name in server.admin.scan_iter(count=1000) if name != TIME_KEY]
     strange = [name for name in names if not name.startswith(f"{{{namespace}")]
-    assert strange == ["witness"]
-    assert server.admin.get("witness") == "untouched"
+    assert strange == ["bystander"]
+    assert server.admin.get("bystander") == "untouched"
 
 
 @thorough

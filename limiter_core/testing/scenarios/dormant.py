@@ -103,7 +103,7 @@ def sweeps_keep_jobs_awake(store: StoreUnderTest) -> Steps[None]:
 
 
 @scenario("S17", "S6", "S8", needs=DURABLE)
-def who_leaves_frees_those_behind_at_once(store: StoreUnderTest) -> Steps[None]:
+def a_worker_that_leaves_frees_those_behind_at_once(store: StoreUnderTest) -> Steps[None]:
     """A wide job held up a call: it is served in the step in which the last worker leaves."""
     listener = RecordingListener()
     yield from store.take(store.request(Demand(KEY, 2), id="holder"))
@@ -127,7 +127,9 @@ def a_call_looks_when_the_last_worker_may_be_gone(store: StoreUnderTest) -> Step
 
 
 @scenario("S17", needs=DURABLE)
-def who_leaves_takes_nothing_from_the_others_of_its_name(store: StoreUnderTest) -> Steps[None]:
+def a_worker_that_leaves_takes_nothing_from_others_of_its_name(
+    store: StoreUnderTest,
+) -> Steps[None]:
     """A rolling restart: another worker of the name is there, so its jobs are served as ever."""
     yield from park(store, "job-1", "job-2")
     yield from store.sweep(worker_of(SHOP, "worker-2"))
@@ -140,7 +142,7 @@ def who_leaves_takes_nothing_from_the_others_of_its_name(store: StoreUnderTest) 
 
 
 @scenario("S17", needs=DURABLE)
-def who_left_and_asks_once_more_is_not_back(store: StoreUnderTest) -> Steps[None]:
+def a_worker_that_left_and_asks_once_more_is_not_back(store: StoreUnderTest) -> Steps[None]:
     """A worker that shuts down brings in what it had fetched before."""
     yield from store.take(store.request(id="holder"))
     job = job_of(store, "job")
@@ -240,7 +242,7 @@ def a_dormant_ticket_makes_way_for_the_latest(store: StoreUnderTest) -> Steps[No
 
 
 @scenario("S17", needs=DURABLE)
-def a_snapshot_shows_who_is_dormant(store: StoreUnderTest) -> Steps[None]:
+def a_snapshot_shows_which_tickets_are_dormant(store: StoreUnderTest) -> Steps[None]:
     """By the name of the gate, since when it has no worker; the others wait."""
     yield from park(store, "job-1", "job-2")
     yield from store.sweep(worker_of(SHOP))

@@ -47,7 +47,7 @@ def a_durable_ticket_needs_no_renewal(store: StoreUnderTest) -> Steps[None]:
 
 
 @scenario("S17", "S6", needs=DURABLE)
-def who_frees_the_slot_is_told_whom_to_wake(store: StoreUnderTest) -> Steps[None]:
+def a_release_names_the_job_to_wake(store: StoreUnderTest) -> Steps[None]:
     """With the payload, in that very step, and once."""
     yield from store.take(store.request(id="holder"))
     jobs = yield from _park(store, "first", "second")
@@ -324,7 +324,7 @@ def a_job_that_waits_has_nobody_behind_it(store: StoreUnderTest) -> Steps[None]:
 
 
 @scenario("S15", "S19", needs=DURABLE)
-def a_withdrawal_takes_nothing_from_who_runs(store: StoreUnderTest) -> Steps[None]:
+def a_withdrawal_takes_nothing_from_a_job_that_runs(store: StoreUnderTest) -> Steps[None]:
     """A ticket is removed, and a slot that was handed to it; a claimed lease stays."""
     yield from store.take(store.request(id="holder", payload=b"holder"))
     assert not (yield from store.withdraw("holder"))

@@ -44,7 +44,7 @@ def a_slot_handed_over_counts_as_in_use(store: StoreUnderTest) -> Steps[None]:
 
 
 @scenario("S6", "S2")
-def who_does_not_come_is_passed_over(store: StoreUnderTest) -> Steps[None]:
+def a_waiter_that_does_not_claim_is_passed_over(store: StoreUnderTest) -> Steps[None]:
     """The claim time ends long before the lease would."""
     yield from store.take(store.request(id="holder"))
     absent = store.request(id="absent", lease=300, claim=5)
@@ -74,7 +74,7 @@ def renewal_is_no_claim(store: StoreUnderTest) -> Steps[None]:
 
 
 @scenario("S6", "S7")
-def who_was_passed_over_keeps_its_arrival_order(store: StoreUnderTest) -> Steps[None]:
+def a_waiter_that_was_passed_over_keeps_its_arrival_order(store: StoreUnderTest) -> Steps[None]:
     """It asks again with the order it was given, and is ahead of later calls."""
     yield from store.take(store.request(id="holder"))
     slow = store.request(id="slow", lease=300, claim=5)

@@ -185,7 +185,7 @@ def max_hold_counts_from_the_claim(store: StoreUnderTest) -> Steps[None]:
 
 
 @scenario("S2")
-def who_overran_is_told(store: StoreUnderTest) -> Steps[None]:
+def a_holder_that_overran_is_notified(store: StoreUnderTest) -> Steps[None]:
     """Its process lives, and so its lease is renewed, but no longer than that."""
     listener = RecordingListener()
     yield from store.take(store.request(id="stuck", lease=1000, max_hold=20, listener=listener))

@@ -188,7 +188,7 @@ def one_paused_key_of_several_holds_the_call_up(store: StoreUnderTest) -> Steps[
 
 
 @scenario("S12", "S14")
-def what_an_operator_set_stays_until_he_takes_it_back(store: StoreUnderTest) -> Steps[None]:
+def what_an_operator_set_stays_until_it_is_reset(store: StoreUnderTest) -> Steps[None]:
     """An idle key keeps its override and its pause, and nothing else."""
     yield from store.set_limit(7)
     yield from store.pause("contract/b")

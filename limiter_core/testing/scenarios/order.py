@@ -186,7 +186,7 @@ def the_wide_do_not_starve(store: StoreUnderTest) -> Steps[None]:
 
 @scenario("S8", "S12")
 def a_waiter_survives_a_limit_below_its_cost(store: StoreUnderTest) -> Steps[None]:
-    """Let in before the operator lowered the limit, it keeps its place until he raises it."""
+    """Let in before an operator lowered the limit, it keeps its place until that is raised."""
     yield from store.take(store.request(Demand(KEY, 3, 3), id="holder"))
     wide = store.request(Demand(KEY, 3, 3), id="wide")
     yield from store.wait(wide)

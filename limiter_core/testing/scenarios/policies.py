@@ -30,7 +30,7 @@ def a_policy_judges_new_calls_and_those_who_wait(store: StoreUnderTest) -> Steps
 
 @scenario("S22", "S17", needs=("policies", "durable"))
 def a_policy_ends_by_the_clock_of_the_store(store: StoreUnderTest) -> Steps[None]:
-    """Those who wait run at the next step, without a new call."""
+    """Waiters run at the next step, without a new call."""
     yield from store.change_policy(Change("pause", name="billing", new=PAUSED, lasts=10))
     yield from store.wait(store.request(NAMED, id="waiter", lease=600))
     yield from store.wait(store.request(NAMED, id="job", payload=b"job"))

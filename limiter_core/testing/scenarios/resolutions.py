@@ -223,7 +223,7 @@ def cancel_running_supersedes_all_who_wait(store: StoreUnderTest) -> Steps[None]
 
 
 @scenario("CANCEL_RUNNING", "S6")
-def who_has_not_taken_up_its_slot_gives_way(store: StoreUnderTest) -> Steps[None]:
+def a_waiter_that_has_not_claimed_its_slot_gives_way(store: StoreUnderTest) -> Steps[None]:
     """For its caller it still waits, so it is superseded, and the slot is free at once."""
     yield from store.take(store.request(id="running"))
     handed = store.request(id="handed")

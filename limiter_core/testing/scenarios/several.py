@@ -53,7 +53,7 @@ def each_key_has_its_own_cost_and_limit(store: StoreUnderTest) -> Steps[None]:
 
 
 @scenario("S9")
-def who_waits_holds_nothing(store: StoreUnderTest) -> Steps[None]:
+def a_waiter_holds_nothing(store: StoreUnderTest) -> Steps[None]:
     """Only one key is full; the other stays free for others."""
     yield from store.take(store.request(B, id="holder"))
     queued = yield from store.wait(store.request(A, B, id="both"))
@@ -105,7 +105,7 @@ def a_waiter_that_moves_keeps_its_arrival_order(store: StoreUnderTest) -> Steps[
 
 
 @scenario("S9", "S6")
-def who_stood_behind_one_that_moves_is_served(store: StoreUnderTest) -> Steps[None]:
+def a_waiter_behind_one_that_moves_is_served(store: StoreUnderTest) -> Steps[None]:
     """Nobody waits while a slot is free."""
     yield from store.take(store.request(B, id="holder-b"))
     yield from store.wait(store.request(A, B, id="both"))
@@ -215,7 +215,7 @@ def superseding_reaches_those_who_sit_on_another_key(store: StoreUnderTest) -> S
 
 
 @scenario("S9", "S6", "KEEP_LATEST")
-def who_stood_behind_a_superseded_waiter_is_served(store: StoreUnderTest) -> Steps[None]:
+def a_waiter_behind_a_superseded_one_is_served(store: StoreUnderTest) -> Steps[None]:
     """It sat on another key than the one on which it was superseded."""
     yield from store.take(store.request(Demand(KEY, 2), B, id="holder"))
     yield from store.wait(store.request(Demand(KEY, 2, 2), B, id="wide"))

@@ -1,4 +1,4 @@
--- Admission: who may come in now, who waits, and what a newcomer does to others.
+-- Admission: which requests are granted now, which wait, and what a new one does to others.
 
 -- Whether a waiter, or a pause, stands before a call that would come in now (S3).
 function admission.stands_back(s, demand, order, sequence)
@@ -113,7 +113,7 @@ function admission.preempt(s, demand, work)
           holders.write(state.load(key), own)
         end
       end
-      state.tell(h.process, 'lost ' .. h.id .. ' preempted ' .. int(h.token))
+      state.notify(h.process, 'lost ' .. h.id .. ' preempted ' .. int(h.token))
     else -- handed over, but not taken up: for its caller it still waits
       local t = tickets.read(state.load(holders.keys_of(h.keys)[1]), h.id)
       holders.remove(h)

@@ -3,7 +3,7 @@
 --
 -- operation  "configure" key what ("limit", "pause") value (a number, or "-": as declared;
 --            1 or "-")
---            "configure" key "policy" name policy cursor: judges those who wait on the key by a
+--            "configure" key "policy" name policy cursor: judges the tickets of the key by a
 --            policy; a chunk of them, from the cursor on, "0" at first
 --            "configure" "-" "policy" name kind ("limit", "pause") value ("-": none) duration
 --            (0: until it is reset), and for the log: action new by reason

@@ -72,7 +72,7 @@ function state.next_end(s)
   return int(math.max(0, first - now))
 end
 
--- The same for whoever waits: the last worker may go whose job is first in the queue.
+-- The same for all that wait: the last worker may go whose job is first in the queue.
 function state.next_look(s)
   if s.recheck > 0 and s.recheck < state.first_end(s) then return int(math.max(0, s.recheck - now)) end
   return state.next_end(s)

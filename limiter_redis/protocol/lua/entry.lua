@@ -1,4 +1,4 @@
--- What every call needs: time, names, and the short ways for a key that nobody else uses.
+-- What every call needs: time, names, and the short ways for a key that no other uses.
 --
 -- KEYS     the state, ends and queue of every key that the operations name (see `around`); keys of
 --          a waiter's other limits are derived, and share the hash tag by construction
@@ -7,9 +7,9 @@
 -- ARGV[2]  the calling process: the end of the name of its channel, which tells databases apart
 -- ARGV[3]  and all that follow: an operation each, words with a space between: its name, then what
 --          its file says. A word that would be empty is "-"
--- reply    one text of lines: one per operation, then news (see `state.tell`)
+-- reply    one text of lines: one per operation, then news (see `state.notify`)
 -- time     server TIME; microseconds everywhere, milliseconds only in expiries
--- cost     O(1) for a key that nobody else uses; else O(log n) per operation on a key with n
+-- cost     O(1) for a key that no other uses; else O(log n) per operation on a key with n
 --          members. Everything that could be more is bounded by CHUNK
 --
 -- The pieces are put together in this order: entry, contended, what the steps share (state, ends,
@@ -33,7 +33,7 @@ local states -- what the general part holds in memory, by key
 -- What the short way of this operation found out: the type of a state and what it has, by its Redis
 -- key; an id of which no bad end is kept.
 local typed, its_type, its_fields, never_ended
-local news -- what others in the calling process have to hear
+local news -- messages to others in the calling process
 local presences -- until when gates have a worker, by Redis key
 
 -- Numbers of more than 14 digits lose some in Lua's own tostring.
@@ -122,10 +122,10 @@ local function renew_sole(op)
   if not id then return nil end
   local state, record = sole(id, key)
   if not state then return nil end
-  local who, ends, lease, rest = match(record, '^%S+ %S+ (%S+ %S+ %S+ %S+) (%d+) (%d+) (.*)$')
+  local owner, ends, lease, rest = match(record, '^%S+ %S+ (%S+ %S+ %S+ %S+) (%d+) (%d+) (.*)$')
   local due = now + lease
   if ends ~= '0' then due = math.min(due, tonumber(ends)) end
-  record = id .. ' ' .. int(due) .. ' ' .. who .. ' ' .. ends .. ' ' .. lease .. ' ' .. rest
+  record = id .. ' ' .. int(due) .. ' ' .. owner .. ' ' .. ends .. ' ' .. lease .. ' ' .. rest
   call('SET', state, record, 'PXAT', int((due + GRACE) / 1000))
   return 'alive'
 end

@@ -1,11 +1,11 @@
--- Take the slot back from a holder, who is told.
+-- Take the slot back from a holder, which is notified.
 --
 -- operation  "evict" id key (one of its keys)
 -- reply      "1" if there was such a holder, else "0"
 
 function steps.evict(w)
   local s = state.load(w[3])
-  local h = holders.read(s, w[2]) and turns.member(s, w[2]) -- who still waits is not evicted
+  local h = holders.read(s, w[2]) and turns.member(s, w[2]) -- a waiter is not evicted
   if not h then return '0' end
   local work = holders.keys_of(h.keys)
   local t = not h.claimed and tickets.read(state.load(work[1]), h.id)
@@ -19,7 +19,7 @@ function steps.evict(w)
   return '1'
 end
 
--- End the waiting of a ticket, or of one whose slot nobody took up yet; a job hears it when its gate
+-- End the waiting of a ticket, or of one whose slot nobody took up yet; a job is notified when its gate
 -- has a worker (S17).
 --
 -- operation  "dismiss" id key (one of its keys)

@@ -1,4 +1,4 @@
--- Holders: who holds slots of a key, in field h:<id> of its state. Words:
+-- Holders of slots of a key, in field h:<id> of its state. Words:
 --
 --   token cost limit since ends lease claimed preempted process claimant label keys
 --

@@ -82,7 +82,7 @@ function policies.note_end(s, t, is_new)
   end
 end
 
--- A chunk of those who wait on a key: see configure.lua.
+-- A chunk of the tickets of a key: see configure.lua.
 function policies.apply(w)
   local s = state.load(w[2])
   if s.waiting == 0 and s.offered == 0 then return '0' end

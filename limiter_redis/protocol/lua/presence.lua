@@ -44,7 +44,7 @@ function presence.see(common, name, worker, leaves)
   presence.look_at_turned(common)
 end
 
--- Looks at keys on which the presence of a gate may have changed who is next; returns how many.
+-- Looks at keys on which the presence of a gate may have changed which ticket is next; returns how many.
 function presence.look_at_turned(common)
   local turned = common .. ':turned'
   local found = call('ZRANGE', turned, 0, CHUNK - 1, 'WITHSCORES')

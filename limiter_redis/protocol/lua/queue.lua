@@ -1,8 +1,8 @@
 -- Queue: the waiters of a key, in the order in which they are served.
 --
--- It has a part for those who need no worker to be woken, `s.queue`, and one for the jobs of each
+-- It has a part for those that need no worker to be woken, `s.queue`, and one for the jobs of each
 -- gate, in `s.lists` by the gate's name (S17): those of a gate without a worker are left out. What
--- ends in "*" is no part of the queue: jobs that were evicted, of which their gate has to hear.
+-- ends in "*" is no part of the queue: jobs that were evicted, of which their gate has to be notified.
 
 local EVICTED = '*'
 
@@ -85,7 +85,7 @@ function state.in_line(s)
   return count
 end
 
--- The member that is served next, its score, and the name of its part; nil if nobody waits here.
+-- The member that is served next, its score, and the name of its part; nil if it is empty.
 function state.first_in_queue(s)
   if s.queued == 0 then return nil end
   local front = s.front
@@ -106,7 +106,7 @@ function state.first_in_queue(s)
   return front[1] or nil, front[1] and tonumber(front[2]), front.name
 end
 
--- Takes the first member out of what is known of the front; who stands behind it is known, too.
+-- Takes the first member out of what is known of the front; the one behind it is known, too.
 function state.leave_front(front, member)
   if not front or front[1] ~= member or not front[3] then return nil end
   return { front[3], front[4], name = front.name }
@@ -135,7 +135,7 @@ function state.first_of_parts(s)
   return front
 end
 
--- Whether jobs of a gate wait here beside others, who go on when it has no worker any more.
+-- Whether jobs of a gate wait here beside others, which go on when it has no worker any more.
 function state.is_mixed(s)
   local parts, unnamed = 0, s.queued
   for _, list in pairs(s.lists) do

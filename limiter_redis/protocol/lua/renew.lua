@@ -27,6 +27,6 @@ function steps.renew(w)
     state.set_end(home, 't' .. id, now + t.lease)
     for _, demand in ipairs(t.demands) do state.outlive(state.load(demand.key), now + t.lease) end
   end
-  turns.serve({ home.key }) -- a step that left work over may not have been heard (S16)
+  turns.serve({ home.key }) -- a step that left work over may not have been received (S16)
   return 'waiting ' .. home.key .. ' ' .. (home.recheck > 0 and state.next_look or state.next_end)(home)
 end

@@ -32,18 +32,18 @@ function state.untext(value) if value == '-' then return '' end return value end
 
 -- News: to the calling process in the reply, to any other by its channel. Processes that use a
 -- cluster have names with an "s" in front, and listen at the node that has the tag of the step.
-function state.tell(whom, line)
-  if whom == '' then return end
-  if whom == process then
+function state.notify(receiver, line)
+  if receiver == '' then return end
+  if receiver == process then
     news[#news + 1] = line
-  elseif sub(whom, 1, 1) == 's' then
-    redis.pcall('SPUBLISH', (prefix or match(keys[1], '^{.-}')) .. ':process:' .. whom, line)
+  elseif sub(receiver, 1, 1) == 's' then
+    redis.pcall('SPUBLISH', (prefix or match(keys[1], '^{.-}')) .. ':process:' .. receiver, line)
   else -- messages only hint
-    redis.pcall('PUBLISH', (prefix or sub(opening, 2, -2)) .. ':process:' .. whom, line)
+    redis.pcall('PUBLISH', (prefix or sub(opening, 2, -2)) .. ':process:' .. receiver, line)
   end
 end
 
--- Says that the waiting of a durable ticket has ended: to whoever ran the step, unless its job was
+-- Says that the waiting of a durable ticket has ended: to the process that ran the step, unless its job was
 -- woken right here; returns whether it was. One that is repeated is called "repeat".
 function state.notice(t, answer, kind)
   local called, woken = pcall(wake, t.id)
@@ -167,7 +167,7 @@ function state.note(s, at)
 end
 
 -- Keeps for a while how a request ended, for when it asks: at least until its next renewal. A job
--- that was told so asks when a worker is free, which may take long.
+-- that got this answer asks when a worker is free, which may take long.
 function state.remember(s, r, how, is_job)
   if r.id == never_ended then never_ended = nil end
   local time = is_job and BACKLOG or math.max(REMEMBER, r.lease / 500)

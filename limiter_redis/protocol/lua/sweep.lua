@@ -1,4 +1,4 @@
--- Reap a key, and serve those who wait on it.
+-- Reap a key, and serve its waiters.
 --
 -- operation  "sweep" key
 -- reply      microseconds to the next end, "-" if none is known

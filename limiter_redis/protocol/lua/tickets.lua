@@ -1,4 +1,4 @@
--- Tickets: who waits, in field t:<id> of the state of the request's first key. Words:
+-- Tickets, each in field t:<id> of the state of the request's first key. Words:
 --
 --   order sequence lease hold claim process claimant label payload home round
 --   and for each of its keys: key limit cost conflict priority group max_waiting
@@ -210,13 +210,13 @@ function tickets.is_dead(s, t)
   return due and due <= now
 end
 
--- Keeps the bad end of a ticket for when it asks, and tells it. A durable ticket has no process:
--- whoever ran the step that ended its waiting is told.
+-- Keeps the bad end of a ticket for when it asks, and notifies it. A durable ticket has no process:
+-- the process that ran the step that ended its waiting is notified.
 function tickets.remember(t, answer)
   local s = state.load(t.demands[1].key)
   state.remember(s, t, answer, t.durable)
   if t.durable and not state.notice(t, answer) and t.name ~= '' then tickets.keep_notice(s, t, answer) end
-  state.tell(t.process, 'answer ' .. t.id .. ' ' .. answer)
+  state.notify(t.process, 'answer ' .. t.id .. ' ' .. answer)
 end
 
 -- Keeps the notice of a bad end until its gate has dealt with it: the ticket is gone, and the reply or
@@ -246,7 +246,7 @@ function tickets.finish(t, answer)
   tickets.remember(t, answer)
 end
 
--- Keeps a ticket that stands until its gate has a worker again, to hear that its waiting is over.
+-- Keeps a ticket that stands until its gate has a worker again, to be notified that its waiting is over.
 function tickets.keep_evicted(t)
   local s = state.load(t.demands[t.home].key)
   t.evicted, t.part, t.offers, t.deferred = true, t.name .. EVICTED, 0, 0
@@ -264,14 +264,14 @@ function tickets.keep_replaced(t, key)
   tickets.keep_evicted(t)
 end
 
--- What a ticket that was kept so is told.
+-- The answer to a ticket that was kept so.
 function tickets.end_of_evicted(t)
   local demand = t.demands[t.home]
   if t.replaced then return 'replaced ' .. demand.key end
   return admission.refusal(state.load(demand.key), demand, 'evicted')
 end
 
--- Tells a gate of a job whose waiting ended while it had no worker; returns the answer.
+-- Notifies a gate of a job whose waiting ended while it had no worker; returns the answer.
 function tickets.end_evicted(t)
   local answer = tickets.end_of_evicted(t)
   tickets.finish(t, answer)

@@ -9,17 +9,17 @@ function turns.hand_over(t)
   if is_here then
     -- The waiter lives in the calling process: the reply tells it, so the slot is taken up.
     local token, due = holders.grant(t, true)
-    state.tell(t.process, 'answer ' .. t.id .. ' granted ' .. int(token) .. ' ' .. int(due - now))
+    state.notify(t.process, 'answer ' .. t.id .. ' granted ' .. int(token) .. ' ' .. int(due - now))
     return
   end
-  -- Any other has to come for it. The request is kept until then, as it is: who does not come queues
+  -- Any other has to come for it. The request is kept until then, as it is: one that does not come queues
   -- up again (S17).
   local token = holders.grant(t, false)
   if t.durable then
     state.note(state.load(t.demands[1].key), now + t.claim)
     state.notice(t, 'granted ' .. int(token) .. ' ' .. int(t.claim))
   end
-  state.tell(t.process, 'answer ' .. t.id .. ' look')
+  state.notify(t.process, 'answer ' .. t.id .. ' look')
 end
 
 -- The indexes of the demands of a ticket, other than its home, that cannot be met now.
@@ -106,7 +106,7 @@ function turns.serve(work)
   end
 end
 
--- Tells the gates that have a worker again which of their jobs were evicted meanwhile.
+-- Notifies the gates that have a worker again which of their jobs were evicted meanwhile.
 function turns.tell_evicted(s)
   for name, list in pairs(s.lists) do
     if list.n > 0 and list.evicted and presence.lasts(s, sub(name, 1, -2)) > now then
@@ -127,21 +127,21 @@ function turns.tell_evicted(s)
   end
 end
 
--- Removes a holder that did not ask for it, and tells it.
+-- Removes a holder that did not ask for it, and notifies it.
 function turns.finish(h, loss)
   local first = state.load(holders.keys_of(h.keys)[1])
   holders.remove(h)
   if h.claimed then
     state.remember(first, h, 'lost ' .. loss)
-    state.tell(h.process, 'lost ' .. h.id .. ' ' .. loss .. ' ' .. int(h.token))
+    state.notify(h.process, 'lost ' .. h.id .. ' ' .. loss .. ' ' .. int(h.token))
   else
     tickets.forget(first, h.id)
-    state.tell(h.process, 'answer ' .. h.id .. ' look')
+    state.notify(h.process, 'answer ' .. h.id .. ' look')
   end
 end
 
 -- Takes the slots of a job that did not come for them. Until it is added again, its ticket is in no
--- book: who takes a place meanwhile supersedes those who wait, and it does not yet.
+-- book: one that takes a place meanwhile supersedes those that wait, and it does not yet.
 function turns.lapse(h, t)
   holders.remove(h)
   tickets.forget(state.load(t.demands[1].key), t.id)

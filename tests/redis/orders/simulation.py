@@ -64,7 +64,7 @@ class Simulation:
             _CALLER_EVENTS[what](self, self.callers[int(which)])
         else:
             _NETWORK_EVENTS[what](self, which)
-        self._tell()
+        self._notify()
 
     def _late(self) -> None:
         """Most of a lease passes, and what is on its way stays there."""
@@ -76,7 +76,7 @@ class Simulation:
         self.now += seconds
         self.server.now = self.now
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         """Tell callers what follows; who has lost its lease lets go."""
         self.processes.tell(self.now)
         for caller in self.callers:
@@ -260,7 +260,7 @@ class Simulation:
         if message.what in {"ask", "reclaim"}:
             request, reply, sent_at = message.request, message.reply, message.sent_at
             answer = requests.answered(request, reply, sent_at, self.now, message.hold_left)
-            self._tell()
+            self._notify()
             if message.what == "ask" and caller.status is Status.ASKING:
                 caller.take(answer)
         elif message.what == "release" and entry is not None:
@@ -342,13 +342,13 @@ class Simulation:
         """The server cannot be reached for the time of a lease."""
         self.used["away"] += 1
         self._lose_connections()
-        self._tell()
+        self._notify()
         self._advance(LEASE)
         self.server.expire(self.now)
         self.server.news.clear()
         before = self.processes.releasing()
         self.processes.deadlines(self.now)
-        self._tell()
+        self._notify()
         for requests in self.processes.all:
             # Of what is in no book it is not known when it is over.
             for entry in before.intersection(requests.releases_due(self.now)):
