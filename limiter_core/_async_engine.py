@@ -141,7 +141,6 @@ class AsyncEngine(AsyncReleases):
                 return call  # noqa: TRY300  (an exception may be thrown in here, too)
             except BaseException:
                 self.abandon(call)
-                self.waiting.discard(call)
                 raise
         except BaseException as error:
             if observed is not None:

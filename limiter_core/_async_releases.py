@@ -105,6 +105,7 @@ class AsyncReleases(Engine):
 
     def abandon(self, call: AsyncCall) -> None:
         """Give back without waiting; whatever was done of it before an exception was thrown in."""
+        self.waiting.discard(call)  # first: else it is kept for ever if this is interrupted, too
         call.closed = True
         call.watch = None
         if self.must_release_later():

@@ -118,7 +118,6 @@ class SyncEngine(Engine):
                 return call  # noqa: TRY300  (an exception may be thrown in here, too)
             except BaseException:
                 self.abandon(call)
-                self.waiting.discard(call)
                 raise
         except BaseException as error:
             if observed is not None:
@@ -260,6 +259,7 @@ class SyncEngine(Engine):
 
     def abandon(self, call: Call) -> None:
         """Give back without waiting; whatever was done of it before an exception was thrown in."""
+        self.waiting.discard(call)  # first: else it is kept for ever if this is interrupted, too
         call.closed = True
         call.watch = None
         if self.must_release_later():
