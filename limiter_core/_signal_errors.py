@@ -30,6 +30,8 @@ def _is_of_signal(traceback: TracebackType | None) -> bool:
 
 def _code_of(handler: object) -> object:
     """Return the code of a function, a method, a partial one, or an object that can be called."""
+    if not callable(handler):  # `signal.SIG_DFL`: a call of its class makes any enum's member
+        return None
     function = getattr(handler, "func", handler)
     function = getattr(function, "__func__", function)
     code = getattr(function, "__code__", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import signal
 from collections.abc import Callable, Iterator
@@ -39,6 +40,10 @@ def handled(request: pytest.FixtureRequest) -> Iterator[None]:
     before = signal.signal(signal.SIGINT, request.param)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+class Colour(enum.Enum):
+    RED = "red"
 
 
 class Counter(events.CountingObserver):
@@ -88,3 +93,14 @@ def test_a_soft_time_limit_in_a_trace_source() -> None:
     finally:
         set_trace_source(None)
     assert store.inspect("one").in_use == 0
+
+
+def test_a_failure_of_an_observer_in_an_enum(caplog: pytest.LogCaptureFixture) -> None:
+    """`signal.SIG_DFL` is the member of an enum, and so shares code with all others."""
+
+    def fail(event: events.Event) -> None:
+        Colour(event)
+
+    with SyncLimiter(MemoryStore(), observe=fail).hold(ONE):
+        pass
+    assert ["raised at" in record.message for record in caplog.records] == [True]
