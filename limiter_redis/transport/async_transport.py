@@ -92,12 +92,19 @@ class AsyncTransport(BatchingTransport):
             self._plain.close()
 
     async def _close(self) -> None:
-        for timer in (self._watch, *self._delayed.values()):
-            if timer is not None:
-                timer.cancel()
-        for connection in self._connections.values():
+        if self._watch is not None:
+            self._watch.cancel()
+        self._is_watched = self._timeout is None
+        unanswered = self._asked()
+        # What is asked while these are closed, as by a stream that cleans up for longer than its
+        # event loop waited, is carried out over others.
+        self._forget_sent()
+        connections, self._connections = self._connections, {}
+        for queue in self._queues.values():
+            queue.clear()
+        self._fail(unanswered, ConnectionError("the store was closed before it answered"))
+        for connection in connections.values():
             await connection.aclose()
-        self._fail(self._asked(), ConnectionError("the store was closed before it answered"))
         if self._plain is not None:
             self._plain.close()
 
@@ -213,13 +220,7 @@ class AsyncTransport(BatchingTransport):
         called by the loop: it is the loop's to raise, but the callers must not wait for ever.
         What is in flight stands in a queue, whatever happened.
         """
-        for connection in self._connections.values():
-            connection.reset()
-        for timer in self._delayed.values():
-            if timer is not None:
-                timer.cancel()
-        self._delayed.clear()
-        self._ready.clear()
+        self._forget_sent()
         calls: list[Call] = []
         for tag, queue in list(self._queues.items()):
             if queue.calls:
@@ -229,7 +230,6 @@ class AsyncTransport(BatchingTransport):
                 self._ready[tag] = queue
             elif queue is not self._only_queue:
                 del self._queues[tag]
-        self._refresher.reset()
         self._receiver.messages_lost()
         if not self._closed:
             self._flush_is_due = True
@@ -238,6 +238,17 @@ class AsyncTransport(BatchingTransport):
             self._delayed = dict.fromkeys(calls, again)  # before those behind them
             if not self._is_watched:
                 self._watch_from(time.monotonic())
+
+    def _forget_sent(self) -> None:
+        """Forget what is on its way, and when it was to be sent again; `_queues` has it all."""
+        for connection in self._connections.values():
+            connection.reset()
+        for timer in self._delayed.values():
+            if timer is not None:
+                timer.cancel()
+        self._delayed.clear()
+        self._ready.clear()
+        self._refresher.reset()
 
     def _send_now(self, calls: list[Call]) -> None:
         for push in list(map(self._send, calls)):

@@ -105,7 +105,13 @@ class BatchingTransport(ABC):
                 await self._until_answered()
             finally:
                 self._closed = True
-                await self._close()
+                if self.loop.is_closed():  # meanwhile, after a Ctrl-C: nothing can be awaited
+                    self.abandon()
+                else:
+                    await self._close()
+                    while self._asked():  # by a stream that has cleaned up for longer
+                        await self._until_answered()
+                        await self._close()
 
     async def _until_answered(self) -> None:
         deadline = self.loop.time() + CLOSING_TIMEOUT
@@ -114,6 +120,10 @@ class BatchingTransport(ABC):
             if left <= 0:
                 break
             await asyncio.wait(futures, timeout=left)
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Close the connections of a loop that was closed before; from any thread."""
 
     @abstractmethod
     async def _close(self) -> None:

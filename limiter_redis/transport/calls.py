@@ -46,6 +46,12 @@ class TagQueue:
         del self.gathered[:size]
         return call
 
+    def clear(self) -> None:
+        """Forget all operations."""
+        self.gathered.clear()
+        self.calls.clear()
+        self.singly = 0
+
     def forget_sent(self) -> None:
         """Leave in `gathered` only what is in no call, after an interruption."""
         sent = {asked.future for call in self.calls for asked in call.pending}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import os
 import subprocess
@@ -11,6 +12,7 @@ import textwrap
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
@@ -26,7 +28,7 @@ from limiter_core.testing import OverlapRecorder
 from limiter_redis import RedisStore
 from tests.core._tools import fork
 
-from ._servers import Server
+from ._servers import Process, Server
 from ._tools import until_now, until_waiting
 
 KEY = "scope/key"
@@ -50,28 +52,70 @@ def test_a_second_event_loop(server: Server) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("turns", range(4))
 def test_streams_that_are_open_when_the_loop_ends(
-    server: Server, caplog: pytest.LogCaptureFixture
+    server: Server, turns: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`asyncio.run` closes them and the connection in one turn; the slots are free at once."""
+    """`asyncio.run` closes them and the connection in one turn; the slots are free at once.
+
+    Also if they clean up for some turns of the loop, while the connection is being closed.
+    """
     store = RedisStore(server.url)
     limiter = Limiter(store)
     streams: list[AsyncIterator[int]] = []
 
     @limiter.limited(ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=5))
     async def numbers() -> AsyncIterator[int]:
-        yield 0
-        yield 1
+        try:
+            yield 0
+            yield 1
+        finally:
+            for _ in range(turns):
+                await asyncio.sleep(0)
 
     async def main() -> None:
         for _ in range(3):
             streams.append(numbers())
             assert await anext(streams[-1]) == 0
 
-    asyncio.run(main())
     with SyncLimiter(server.url) as look:
-        assert look.inspect("one").in_use == 0
+        for _ in range(10):  # the order of what is closed varies
+            asyncio.run(main())
+            assert look.inspect("one").in_use == 0
     assert not caplog.records
+    store.close()
+
+
+def test_an_interrupt_while_the_loop_ends(own_server: Process) -> None:
+    """Ctrl-C, as the loop waits for a server that does not answer; what is left says nothing."""
+    store = RedisStore(own_server.url)
+    limiter = Limiter(store)
+    streams: list[AsyncIterator[int]] = []
+
+    def interrupt(turns: int) -> None:
+        if not turns:
+            raise KeyboardInterrupt
+        asyncio.get_running_loop().call_soon(interrupt, turns - 1)
+
+    @limiter.limited(ONE)
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 0
+            yield 1
+        finally:
+            interrupt(turns=10)
+
+    async def main() -> None:
+        streams.append(numbers())
+        assert await anext(streams[-1]) == 0
+        frozen.enter_context(own_server.frozen())
+
+    with ExitStack() as frozen:
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(main())
+        gc.collect()  # a generator that cannot be closed would say so
+    with SyncLimiter(own_server.url) as look:
+        until_now(lambda: look.inspect("one").in_use == 0, "the slot is released")
     store.close()
 
 
