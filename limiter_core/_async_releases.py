@@ -29,7 +29,10 @@ class AsyncReleases(Engine):
     """Releases what one delivery of a job has."""
 
     def release_at_once(self, call: AsyncCall) -> bool:
-        """Release as `release_call`, if the store never suspends; whether it does not."""
+        """Release as `release_call`, where the store never suspends; whether that was done.
+
+        Not what a job has: other deliveries of it may have a claim to that.
+        """
         try:
             store = self._direct
             if store is None or call.request.claimant:

@@ -165,9 +165,9 @@ def limited_sync_stream(
 
 
 def release_at_once(lease: Lease) -> bool:
-    """Release a lease if its store never suspends; whether it does not.
+    """Release a lease without waiting, where its store never suspends; whether that was done.
 
-    If it does, await `lease.release()`, which does the same for all stores.
+    Else await `lease.release()`, which releases it in any store.
     """
     engine: Any = lease._engine  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     released: bool = engine.release_at_once(lease._call)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
