@@ -37,6 +37,8 @@ class ServerEndpoint:
 
     def __init__(self, address: dict[str, Any]) -> None:
         self._address = address
+        if "unix_socket_path" not in address:  # that takes a connection, or refuses it at once
+            self._address = {"socket_connect_timeout": CONNECT_TIMEOUT, **address}
         self.where = shown(address)
         self.timeout: float = address["socket_timeout"]
         self.database = int(address.get("db", 0))
@@ -73,6 +75,7 @@ class SentinelEndpoint:
         self._sentinels = sentinels
         self._master = Master()
         self._address = _without(address, "host", "port")
+        self._address.setdefault("socket_connect_timeout", CONNECT_TIMEOUT)
         self.timeout: float = address["socket_timeout"]
         self.database = int(address.get("db", 0))
         scheme = "rediss" if address.get("ssl") else "redis"

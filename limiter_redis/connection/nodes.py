@@ -9,7 +9,10 @@ import redis
 import redis.asyncio
 
 CONNECT_TIMEOUT = 2.0
-"""Seconds that a node of a cluster, or a Sentinel, has to take a connection: there are others."""
+"""Seconds that a server has to take a connection, if a user's URL or client does not say.
+
+Far less than a reply may take: so a wrong host, which drops what is sent to it, is soon found out.
+"""
 
 
 class Node(NamedTuple):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Iterator
@@ -89,6 +92,35 @@ async def test_a_task_that_waits_for_the_store_says_so(
     waiter.cancel()
     await asyncio.wait([waiter])
     await limiter.aclose()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others refuse what does not fit in the queue")
+@pytest.mark.parametrize("world", ["event loop", "threads"])
+async def test_a_host_that_drops_all_packets_is_said_long_before_a_reply_would_be_late(
+    world: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As behind a firewall: not even a refusal comes back."""
+    limit = ConcurrencyLimit("id", timeout=4.5)
+    with socket.socket() as full, contextlib.ExitStack() as clients:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)  # and nothing accepts
+        for _ in range(4):
+            client = clients.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+        store = RedisStore(f"redis://127.0.0.1:{full.getsockname()[1]}/0?socket_timeout=60")
+        acquired: Awaitable[object]
+        if world == "threads":
+            acquired = asyncio.to_thread(SyncLimiter(store).acquire, limit, CALL)
+        else:
+            acquired = Limiter(store).acquire(limit, CALL)
+        waiter = asyncio.ensure_future(acquired)
+        # redis-py by itself gives up after five seconds.
+        await until(lambda: WAITS in caplog.text, "it is said", patience=4.0)
+        assert "Timeout connecting to server" in caplog.text
+        with pytest.raises(StoreUnavailable):
+            await waiter
+        await store.aclose()
 
 
 async def test_many_limiters_of_one_store_say_it_once(caplog: pytest.LogCaptureFixture) -> None:
