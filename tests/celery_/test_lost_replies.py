@@ -64,4 +64,5 @@ def test_the_end_of_a_task_is_reported_once_though_a_reply_was_lost(
     assert shop.limiter.inspect("user=eve").waiting == 0
     shop.let_end(holder)
     shop.until_ended(holder)
+    shop.until(lambda: not shop.refusals(), "all was reported")
     assert shop.revoked() == [(expired.id, True)]
