@@ -76,7 +76,7 @@ async def test_so_does_one_of_an_event_loop(anyio_backend_name: str):
     await (await limiter.acquire(ONE)).release()
 
 
-async def test_who_waits_already_is_served_then():
+async def test_a_waiter_is_served_then():
     store = MemoryStore()
     limiter = Limiter(store)
     leases = [await limiter.acquire(ConcurrencyLimit(KEY, lease=0.05))]

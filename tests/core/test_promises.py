@@ -214,7 +214,7 @@ async def test_a_clock_of_tests_moves_leases() -> None:
     await held.release()
 
 
-async def test_a_full_store_refuses_at_once_who_would_wait() -> None:
+async def test_a_full_store_refuses_at_once_what_would_wait() -> None:
     with pytest.raises(WaitTimeout) as caught:
         async with Limiter(FullStore()).hold(ONE):
             pytest.fail("nobody is admitted")
@@ -223,7 +223,7 @@ async def test_a_full_store_refuses_at_once_who_would_wait() -> None:
         pytest.fail("nobody is admitted")
 
 
-async def test_who_never_got_a_lease_hears_nothing_of_its_release(
+async def test_a_call_without_a_lease_is_not_notified_of_a_release(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A call that is cancelled while the store is away."""

@@ -93,7 +93,7 @@ async def test_a_store_that_went_away_while_the_call_waited(remote):
 
 
 @pytest.mark.parametrize("timeout", [0, None])
-async def test_who_does_not_wait_is_told_at_once(remote, timeout):
+async def test_a_call_that_does_not_wait_fails_at_once(remote, timeout):
     remote.down = True
     limiter, threads = Limiter(remote), SyncLimiter(remote)
     with pytest.raises(StoreUnavailable):

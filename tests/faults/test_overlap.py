@@ -85,7 +85,7 @@ def test_a_frozen_process_excuses_no_other_and_nothing_that_begins_later() -> No
     assert len(violations(*others, history=history)) == 1
 
 
-def test_lost_data_excuses_those_who_had_begun_for_one_lease() -> None:
+def test_lost_data_excuses_those_that_had_begun_for_one_lease() -> None:
     history = History()
     history.forgot("flushed", 10.0, 10.01)
     assert violations(body(0, 19), body(10.5, 30, process=2), history=history) == []

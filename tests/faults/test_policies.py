@@ -28,7 +28,7 @@ def test_a_pause_holds_for_workers_of_before_and_after_it(scene: Scene) -> None:
     assert not scene.web.policies()
 
 
-def test_a_number_is_kept_by_all_who_hold_and_wait(scene: Scene) -> None:
+def test_a_number_is_kept_by_all_holders_and_waiters(scene: Scene) -> None:
     """No job runs at 0; they run at 1, one at a time, though two workers are there."""
     scene.web.set_name_limit(NAME, "0%")
     scene.enqueue()

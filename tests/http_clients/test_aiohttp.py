@@ -149,7 +149,7 @@ def test_an_event_loop_that_runs_in_another_thread_by_then(
     loop.close()
 
 
-async def test_who_waits_has_no_connection(
+async def test_a_waiting_request_has_no_connection(
     session: Sessions, server: Server, store: MemoryStore
 ) -> None:
     async with session() as http, asyncio.TaskGroup() as tasks:

@@ -62,7 +62,7 @@ async def test_a_response_that_is_closed_unread(client: Client, server: Server) 
         assert client.in_use() == 0
 
 
-async def test_who_waits_has_no_connection(client: Client, server: Server) -> None:
+async def test_a_waiting_request_has_no_connection(client: Client, server: Server) -> None:
     async with (
         client.asynchronous() as http,
         anyio.create_task_group() as tasks,

@@ -49,7 +49,7 @@ def test_a_response_that_is_closed(client: Client, server: Server, begun: bool) 
         assert client.in_use() == 0
 
 
-def test_who_waits_has_no_connection(client: Client, server: Server) -> None:
+def test_a_waiting_request_has_no_connection(client: Client, server: Server) -> None:
     with client.threaded(timeout=PATIENCE) as http:
         with http.stream("GET", f"{server.url}/drip"):
             waiter = Thread(http.get, f"{server.url}/whole")

@@ -80,7 +80,7 @@ def test_all_keys_are_looked_at_when_the_last_worker_leaves(
 
 
 @pytest.mark.every_server
-def test_a_killed_worker_is_missed_by_those_who_wait_alone(server: Server) -> None:
+def test_a_killed_worker_is_missed_by_its_waiters_alone(server: Server) -> None:
     """Nobody sweeps: the process of the call looks when the last worker may be gone."""
     wide = ConcurrencyLimit(LIMIT_BY.constant("shared"), 2, cost=2)
     narrow = ConcurrencyLimit(LIMIT_BY.constant("shared"), 2)

@@ -40,7 +40,7 @@ def test_a_slot_not_taken_up_is_given_back_by(by: str, face: SyncStore, server: 
     assert list(face.keys()) == []
 
 
-def test_who_still_waits_is_not_evicted(face: SyncStore, clock: ServerClock) -> None:
+def test_a_waiter_is_not_evicted(face: SyncStore, clock: ServerClock) -> None:
     """S6, S12: also where the eviction comes across a slot that has just become free."""
     face.acquire(Request("holder", (Demand(A, 1),), lease=10))
     face.acquire(Request("waiter", (Demand(A, 1),), lease=60))

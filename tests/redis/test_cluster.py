@@ -108,7 +108,9 @@ def test_the_sweep_offers_on_every_node(cluster: Cluster, store: RedisStore) -> 
     other.close()
 
 
-def test_who_cannot_wake_a_job_tells_those_who_can(cluster: Cluster, store: RedisStore) -> None:
+def test_a_process_that_cannot_wake_a_job_notifies_those_that_can(
+    cluster: Cluster, store: RedisStore
+) -> None:
     """Over a sharded channel."""
     face = store.sync_face()
     worker = RedisStore(cluster.url)

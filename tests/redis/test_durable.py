@@ -249,7 +249,7 @@ def test_a_sweep_costs_what_is_due(server: Server, here: Party, clock: ServerClo
     assert here.noticed() == ["second"]
 
 
-def test_a_process_that_cannot_wake_a_job_tells_those_that_can(
+def test_a_process_that_cannot_wake_a_job_notifies_those_that_can(
     server: Server, clock: ServerClock
 ) -> None:
     """S17: a web process frees the slot that a worker's job waits for."""
@@ -359,7 +359,7 @@ now() if sys.argv[3] == "sync" else asyncio.run(soon())
 
 
 @pytest.mark.parametrize("world", ["sync", "async"])
-def test_who_lets_a_job_in_and_ends_at_once_tells_those_who_can_wake_it(
+def test_a_process_that_queues_a_job_and_ends_notifies_those_that_can_wake_it(
     server: Server, world: str
 ) -> None:
     party = Party(server)

@@ -128,7 +128,7 @@ async def test_a_frozen_server_keeps_no_gate(own_server: Process) -> None:
     await store.aclose()
 
 
-def test_a_job_that_was_admitted_unheard_is_admitted_again(own_server: Process) -> None:
+def test_a_job_whose_admission_was_not_received_is_admitted_again(own_server: Process) -> None:
     """It is the same delivery, not another that runs."""
     store = RedisStore(f"{own_server.url}?{OPTIONS}")
     gate = SyncJobGate(store, "queue", lambda _: None)

@@ -327,7 +327,7 @@ def test_a_frozen_server_keeps_no_thread_beyond_its_timeout(own_server: Process)
     other.close()
 
 
-async def test_who_was_in_line_when_the_server_froze_hears_that_time_is_up(
+async def test_a_waiter_times_out_while_the_server_is_frozen(
     own_server: Process,
 ) -> None:
     store = RedisStore(f"{own_server.url}?{PATIENT}")

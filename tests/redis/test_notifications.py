@@ -38,7 +38,7 @@ def waiting(tracker: RequestTracker, *, lease: float = 10.0) -> NotingListener:
     return somebody
 
 
-def test_a_loss_wakes_who_has_not_heard_of_the_grant() -> None:
+def test_a_loss_wakes_a_waiter_that_has_not_received_the_grant() -> None:
     """S6: else it would wait for ever for a word that has gone by."""
     tracker = RequestTracker("limiter")
     somebody = waiting(tracker)

@@ -140,7 +140,7 @@ numbers = itertools.count()
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(places, st.sampled_from(WAYS), places | st.none(), st.sampled_from(WAYS))
-def test_those_in_one_place_hear_each_other_and_no_others_do(
+def test_stores_in_one_place_receive_messages_of_each_other_and_no_others_do(
     servers: Servers, mine: Place, my_way: str, other: Place | None, other_way: str
 ) -> None:
     """Of jobs that may run, and of slots that come free; a place is server, database, namespace."""

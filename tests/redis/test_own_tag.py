@@ -300,7 +300,7 @@ def test_jobs_of_a_killed_process_go_on(
     face.release("job", (key,))
 
 
-def test_a_process_that_cannot_wake_a_job_tells_those_that_can(
+def test_a_process_that_cannot_wake_a_job_notifies_those_that_can(
     cluster: Cluster, store: RedisStore, other: RedisStore
 ) -> None:
     """S17: by the sharded channel of notices, beside that of the process."""

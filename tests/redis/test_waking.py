@@ -70,7 +70,7 @@ def test_of_a_job_that_cannot_be_woken_there_the_process_is_told(
     party.face.release("third")
 
 
-def test_a_sweep_wakes_again_who_did_not_come(
+def test_a_sweep_wakes_again_a_job_that_did_not_come(
     party: Party, server: Server, clock: ServerClock
 ) -> None:
     for name in ("first", "second"):
@@ -83,7 +83,7 @@ def test_a_sweep_wakes_again_who_did_not_come(
     party.face.withdraw("second")
 
 
-def test_who_is_superseded_is_woken_to_hear_of_it(party: Party, server: Server) -> None:
+def test_a_superseded_job_is_woken(party: Party, server: Server) -> None:
     latest = (Demand(KEY, 1, on_conflict=ConflictResolution.KEEP_LATEST),)
     for name in ("first", "second", "third"):
         party.face.acquire(job(name)._replace(demands=latest))

@@ -43,7 +43,7 @@ async def test_one_at_a_time_and_all_of_them(setup: SaqSetup) -> None:
     await until("nothing is left", lambda: not setup.left())
 
 
-async def test_who_waits_holds_no_worker_and_spends_no_attempt(setup: SaqSetup) -> None:
+async def test_a_waiting_job_holds_no_worker_and_spends_no_attempt(setup: SaqSetup) -> None:
     setup.gate.clear()
     queue = setup.queue(ONE)
     setup.work(queue, concurrency=2)

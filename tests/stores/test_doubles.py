@@ -138,7 +138,7 @@ async def test_unlimited_takes_a_lease_away():
 # -- FullStore ---------------------------------------------------------------------------------
 
 
-def test_full_refuses_who_tries():
+def test_full_refuses_a_try():
     limiter = SyncLimiter(FullStore())
     assert limiter.try_acquire(LIMIT, OF_ONE) is None
     assert list(limiter.keys()) == []

@@ -58,7 +58,7 @@ def test_keys_are_apart(recorder):
     assert recorder.violations() == ()
 
 
-def test_intervals_tell_who_and_when(recorder, clock):
+def test_intervals_have_names_and_times(recorder, clock):
     with recorder.holding("key", 2, limit=5, who="ann"):
         clock.advance(1)
         with recorder.holding("key", who="bob") as bobs:
@@ -86,7 +86,7 @@ def test_a_block_that_raises_has_ended_too(recorder):
     assert recorder.violations() == ()
 
 
-def test_who_comes_in_above_its_own_limit_is_a_violation(recorder, clock):
+def test_a_holder_above_its_own_limit_is_a_violation(recorder, clock):
     """S12: each is judged by the number it declares itself."""
     with recorder.holding("key", limit=3, who="ann"):
         clock.advance(1)
