@@ -90,6 +90,8 @@ ON_ONE_SERVER := -k "not $(OTHER_SERVERS)"
 # What these markers say stands in pyproject.toml.
 PLAIN := -m "not (exhaustive or cluster or rabbitmq)"
 
+# Many of these wait for a process or the end of a lease; with eight workers two cores are busy.
+test-here: WORKERS = 8
 test-here: $(VENV)/.tools
 	$(call tested,$(BIN)/python,$(or $(ARGS),$(addprefix --ignore ,$(IN_BROWSER) $(OF_DOCS) $(UNDER_LOAD)) $(ON_ONE_SERVER) $(PLAIN)))
 
