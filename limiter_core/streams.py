@@ -169,8 +169,8 @@ def release_at_once(lease: Lease) -> bool:
 
     Else await `lease.release()`, which releases it in any store.
     """
-    engine: Any = lease._engine  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    released: bool = engine.release_at_once(lease._call)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    engine: Any = lease._engine  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  (a lease shows none)
+    released: bool = engine.release_at_once(lease._call)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  (likewise)
     return released
 
 
@@ -180,5 +180,5 @@ def release_soon(lease: Lease) -> None:
     For a framework whose own release is a plain function. Never raises: if the store cannot be
     reached, the lease ends by itself.
     """
-    engine: Any = lease._engine  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    engine.release_soon(lease._call)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    engine: Any = lease._engine  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  (a lease shows none)
+    engine.release_soon(lease._call)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  (likewise)
