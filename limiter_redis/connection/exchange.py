@@ -26,6 +26,7 @@ from limiter_redis.connection.backoff import Refusals
 from limiter_redis.connection.deadlines import NoAnswer
 from limiter_redis.connection.first_commands import ended_after, first_commands
 from limiter_redis.connection.master import check_master
+from limiter_redis.connection.nodes import opening_step
 from limiter_redis.protocol.errors import Unreadable
 from limiter_redis.protocol.resp import ReplyParser
 
@@ -71,9 +72,10 @@ def new_connection(client: redis.Redis, deadline: float) -> Any:
     # Not by the pool: it counts those that it made, also when they are gone.
     connection = pool.connection_class(**pool.connection_kwargs)
     left = max(0.001, deadline - time.monotonic())
+    bound = min(left, opening_step(pool))  # what is asked later has its own time
     for name in ("socket_connect_timeout", "socket_timeout"):
         given = getattr(connection, name, None)
-        setattr(connection, name, left if given is None else min(given, left))
+        setattr(connection, name, bound if given is None else min(given, bound))
     return connection
 
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import redis
 import redis.asyncio
 
-CONNECT_TIMEOUT = 2.0
-"""Seconds that a server has to take a connection, if a user's URL or client does not say.
+CONNECT_TIMEOUT = 1.8
+"""Seconds that a server has to take a connection, if a user's URL or client does not say; and then,
+at the least, for each step until it is open: for TLS, and for each of the first replies.
 
-Far less than a reply may take: so a wrong host, which drops what is sent to it, is soon found out.
+Far less than a later reply may take: so a wrong host that drops what is sent to it, and a wrong
+port where nothing answers, are in the log within two seconds.
 """
+
+
+def opening_step(pool: Any) -> float:
+    """Return the seconds that each step has until a connection of a pool of redis-py is open."""
+    return max(pool.connection_kwargs.get("socket_connect_timeout") or 0.0, CONNECT_TIMEOUT)
 
 
 class Node(NamedTuple):

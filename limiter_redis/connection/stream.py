@@ -18,6 +18,7 @@ from redis.exceptions import (
 
 from limiter_redis.connection.first_commands import ended_after, first_commands
 from limiter_redis.connection.master import ToMaster, check_master
+from limiter_redis.connection.nodes import opening_step
 from limiter_redis.protocol.errors import Unreadable, is_driver_error
 from limiter_redis.protocol.resp import ReplyParser
 
@@ -55,6 +56,7 @@ class Stream(asyncio.Protocol):
         """
         pool: Any = client.connection_pool
         connection = pool.make_connection()
+        connection.socket_timeout = opening_step(pool)  # only while it is opened
         try:
             with first_commands(connection):
                 await connection.connect()

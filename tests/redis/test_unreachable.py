@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,6 +119,37 @@ async def test_a_host_that_drops_all_packets_is_said_long_before_a_reply_would_b
         # redis-py by itself gives up after five seconds.
         await until(lambda: WAITS in caplog.text, "it is said", patience=4.0)
         assert "Timeout connecting to server" in caplog.text
+        with pytest.raises(StoreUnavailable):
+            await waiter
+        await store.aclose()
+
+
+@pytest.mark.parametrize("world", ["event loop", "threads"])
+@pytest.mark.parametrize("url", ["redis://{}", "rediss://{}", "redis://:s3cret@{}", "unix://{}"])
+async def test_what_takes_a_connection_and_says_nothing_is_said_as_soon(
+    url: str, world: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """As a wrong port does, TLS for a server without it, or a server that hangs."""
+    limit = ConcurrencyLimit("id", timeout=4.5)
+    with contextlib.ExitStack() as opened:
+        if url.startswith("unix"):
+            listener = opened.enter_context(socket.socket(socket.AF_UNIX))
+            place = str(tmp_path / "silent")
+            listener.bind(place)
+            listener.listen()
+        else:
+            listener = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+            place = f"127.0.0.1:{listener.getsockname()[1]}"
+        store = RedisStore(url.format(place) + "?socket_timeout=60")
+        acquired: Awaitable[object]
+        if world == "threads":
+            acquired = asyncio.to_thread(SyncLimiter(store).acquire, limit, CALL)
+        else:
+            acquired = Limiter(store).acquire(limit, CALL)
+        waiter = asyncio.ensure_future(acquired)
+        await until(lambda: WAITS in caplog.text, "it is said", patience=4.0)
+        assert "Timeout" in caplog.text
+        assert "s3cret" not in caplog.text
         with pytest.raises(StoreUnavailable):
             await waiter
         await store.aclose()
