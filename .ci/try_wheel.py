@@ -235,9 +235,33 @@ def try_extra(wheel: Path, folder: Path, extra: str) -> str:
         name = "from limiter_redis.protocol.script import SCRIPT; print(SCRIPT.function)"
         of_checkout = environment.python(f"import sys; sys.path.insert(0, {str(ROOT)!r}); {name}")
         assert environment.python(name) == of_checkout, "the script of the wheel is another one"
+        try_frozen(environment)
     for script in scripts:
         environment.example(script)
     return f"{extra}: {', '.join(script.stem for script in scripts) or module_of(extra)}"
+
+
+FROZEN = """
+from limiter_core import ConcurrencyLimit, SyncLimiter
+with SyncLimiter("memory://") as limiter, limiter.hold(ConcurrencyLimit("user"), {"user": 1}):
+    print("held")
+with SyncLimiter("redis://127.0.0.1:1") as limiter:
+    try:
+        limiter.acquire(ConcurrencyLimit("user", timeout=0), {"user": 1})
+    except ConnectionError as error:
+        print(type(error).__name__)
+"""
+
+
+def try_frozen(environment: Environment) -> None:
+    """Have PyInstaller make a program with both stores, and run it."""
+    run(environment.program("python"), "-m", "pip", "install", "--quiet", "pyinstaller")
+    script = environment.folder / "frozen.py"
+    script.write_text(FROZEN, "utf-8")
+    freeze = (environment.program("python"), "-m", "PyInstaller", "--log-level=ERROR", script)
+    run(*freeze, cwd=environment.folder)
+    printed = run(environment.folder / "dist" / "frozen" / "frozen", cwd=environment.folder)
+    assert printed.split() == ["held", "StoreUnavailable"], printed
 
 
 def bill_of_materials(wheel: Path, folder: Path) -> None:

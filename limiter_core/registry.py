@@ -1,8 +1,9 @@
 """From a URL to a store, by the URL's scheme.
 
 The stores of this distribution are named here, by module: so the core imports none of them, and
-they are found where packages have no metadata, too (zipapps, PyInstaller, images that leave it
-out). A package of your own adds one through the entry-point group `limiter.stores`::
+they are found where packages have no metadata, too (zipapps, images that leave it out; PyInstaller
+is told of them in `_pyinstaller`). A package of your own adds one through the entry-point group
+`limiter.stores`::
 
     [project.entry-points."limiter.stores"]
     etcd = "my_package:store_from_url"      # a function of the URL that returns a Store

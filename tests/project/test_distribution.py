@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import limiter_core
-from limiter_core import registry
+from limiter_core import _pyinstaller, registry
 from tests.project._tree import ROOT, code_blocks, packages, script
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -77,6 +77,22 @@ except ConfigurationError as error:
     )
     assert run.returncode == 0, run.stderr
     assert "memory, redis, redis+cluster" in run.stdout
+
+
+def test_pyinstaller_is_told_what_is_found_by_name() -> None:
+    """`make test-wheel` freezes a program; here is only said what has to come along."""
+    hooks = PROJECT["project"]["entry-points"]["pyinstaller40"]
+    assert hooks == {"hook-dirs": "limiter_core._pyinstaller:hook_dirs"}
+    (folder,) = _pyinstaller.hook_dirs()
+    assert [path.name for path in Path(folder).glob("hook-*")] == ["hook-limiter_core.py"]
+    assert _pyinstaller.hidden_imports() == ["limiter_memory", "limiter_redis"]
+    with_data = {
+        name
+        for name, package in packages().items()
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc") and path.name != "py.typed"
+    }
+    assert set(_pyinstaller.WITH_DATA) == with_data
 
 
 def test_the_command_is_installed() -> None:
