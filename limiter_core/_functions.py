@@ -6,14 +6,14 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Collection, Iterable
-from types import CoroutineType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, cast
 
 from limiter_core.arguments import Binder, binder_of
 from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
 from limiter_core.limits import ConcurrencyLimit
-from limiter_core.strategies import argument_names_of
+from limiter_core.strategies import argument_names_of, needs_function
 
 _DESCRIPTORS = (
     staticmethod,
@@ -50,13 +50,38 @@ def check_argument_names(
     there_are = [name for name in binder.parameters if name not in hidden]
     for limit in limits:
         for by in (limit.by, limit.fair_by):
-            for name in argument_names_of(by):
-                if name.partition(".")[0] not in there_are:
-                    listed = f"there are: {', '.join(there_are)}" if there_are else "it has none"
-                    raise ConfigurationError(
-                        f"the limit by {by!r} needs an argument {name.partition('.')[0]!r}, "
-                        f"which {binder.name} does not have; {listed}"
-                    )
+            _check_names(by, there_are, binder.name)
+
+
+def check_view_names(limits: Iterable[ConcurrencyLimit], names: Collection[str]) -> None:
+    """Refuse limits by an argument, or a function, that no call has.
+
+    Args:
+        limits: what the calls are put under.
+        names: of the arguments that each of them has; none is the call of a function.
+
+    Raises:
+        ConfigurationError: there is no such argument; the message lists those there are.
+    """
+    for limit in limits:
+        for by in (limit.by, limit.fair_by):
+            if needs_function(by):
+                raise ConfigurationError(
+                    f"the limit by {by!r} needs a function, and a request has none; limit by "
+                    f"LIMIT_BY.constant(name), or by one of: {', '.join(names)}"
+                )
+            _check_names(by, names, "a request")
+
+
+def _check_names(by: object, there_are: Collection[str], owner: str) -> None:
+    for name in argument_names_of(by):
+        first = name.partition(".")[0]
+        if first not in there_are:
+            listed = f"there are: {', '.join(there_are)}" if there_are else "it has none"
+            raise ConfigurationError(
+                f"the limit by {by!r} needs an argument {first!r}, "
+                f"which {owner} does not have; {listed}"
+            )
 
 
 def check_coroutine_function(function: object, where: str) -> None:
@@ -108,10 +133,10 @@ def check_sync_function(function: object, where: str) -> None:
         ConfigurationError: it is neither; says what to use instead, or which order to write.
     """
     _check_is_function(function, where)
-    inner = _without_partials(function)
-    call = getattr(type(inner), "__call__", None)  # noqa: B004  (the method, not whether)
     is_async = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
-    if not callable(function) or any(check(inner) or check(call) for check in is_async):
+    if not callable(function) or any(
+        check(each) for check in is_async for each in _themselves(function)
+    ):
         raise ConfigurationError(
             f"{where} needs a plain function or a generator function, got {brief(function)}; "
             "for coroutine functions and async generator functions there is Limiter"
@@ -127,19 +152,26 @@ def is_async_generator_function(function: object) -> bool:
 
 def is_generator_function(function: object) -> bool:
     """Whether calls of a function return generators, as far as it shows."""
-    inner = _without_partials(function)
-    call = getattr(type(inner), "__call__", None)  # noqa: B004  (the method, not whether)
-    return inspect.isgeneratorfunction(inner) or inspect.isgeneratorfunction(call)
+    return any(map(inspect.isgeneratorfunction, _themselves(function)))
+
+
+_KINDS = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
 
 
 def _is_of_kind(function: object, is_kind: Callable[[object], bool]) -> bool:
+    # A plain function returns what the one does that it stands around, as far as it shows.
+    inner: Any = _without_partials(function)
+    return any(map(is_kind, _themselves(inspect.unwrap(inner, stop=_is_of_any_kind))))
+
+
+def _is_of_any_kind(function: object) -> bool:
+    return any(kind(each) for kind in _KINDS for each in _themselves(function))
+
+
+def _themselves(function: object) -> tuple[object, object]:
+    """Return a function, and the method that is called if it is an object of another kind."""
     inner = _without_partials(function)
-    candidates = (
-        inner,
-        getattr(inner, "__wrapped__", None),
-        getattr(type(inner), "__call__", None),  # noqa: B004  (the method, not whether)
-    )
-    return any(map(is_kind, candidates))
+    return inner, getattr(type(inner), "__call__", None)  # noqa: B004  (the method, not whether)
 
 
 def _makes_context_manager(function: object) -> bool:
@@ -159,17 +191,28 @@ def _check_makes_no_context_manager(function: object, where: str) -> None:
         )
 
 
+_LATER: dict[type[object], str] = {
+    CoroutineType: "a coroutine, which would run after the slot is released; for coroutine "
+    "functions there is Limiter",
+    AsyncGeneratorType: "an async generator, which would run after the slot is released; for async "
+    "generator functions there is Limiter",
+    GeneratorType: "a generator, which would run after the slot is released; the limit belongs "
+    "below other decorators, next to the generator function",
+}
+
+
 def check_result(result: object, function: object, where: str) -> None:
-    """Refuse a coroutine that a plain function returned: its body would run without the slot.
+    """Refuse what a plain function returned and has not run yet: it would run without the slot.
 
     Raises:
-        ConfigurationError: the result is a coroutine; it is closed.
+        ConfigurationError: the result is a coroutine or a generator.
     """
-    if type(result) is CoroutineType:
-        cast("CoroutineType[Any, Any, Any]", result).close()
+    returned = _LATER.get(type(result))
+    if returned is not None:
+        if type(result) is CoroutineType:
+            cast("CoroutineType[Any, Any, Any]", result).close()  # else it warns
         raise ConfigurationError(
-            f"{where} needs a plain function, and {brief(function)} returned a coroutine, which "
-            "would run after the slot is released; for coroutine functions there is Limiter"
+            f"{where} needs a plain function, and {brief(function)} returned {returned}"
         )
 
 

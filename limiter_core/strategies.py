@@ -273,6 +273,13 @@ def argument_names_of(strategy: object) -> tuple[str, ...]:
     return ()
 
 
+def needs_function(strategy: object) -> bool:
+    """Whether a built-in strategy goes by the name of the call's function."""
+    if isinstance(strategy, _Combined):
+        return any(map(needs_function, strategy.parts))
+    return isinstance(strategy, _FnName)
+
+
 def name_parts(strategy: ConcurrencyStrategy | KeySource) -> tuple[tuple[str, bool], ...]:
     """Return what a strategy says of itself, for the name of a limit.
 

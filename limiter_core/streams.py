@@ -6,7 +6,7 @@ is cancelled or collected, in whichever task or thread. See `Limiter.limited` on
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import AsyncGeneratorType
@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar, cast
 from limiter_core._async_calls import Client, ClientGone
 from limiter_core._async_engine import AsyncEngine
 from limiter_core._async_hold import Hold, run_held
+from limiter_core._functions import check_view_names
 from limiter_core._prepare import Arguments, Limits, check_limits, the_one_or_all
 from limiter_core._streams import GeneratorHold, limited_async_generator, limited_generator
 from limiter_core.arguments import ArgumentView
@@ -42,31 +43,41 @@ R = TypeVar("R")
 Y = TypeVar("Y")
 
 
-def check_async_limits(limiter: object, limits: Limits, owner: str) -> Limits:
+def check_async_limits(
+    limiter: object, limits: Limits, owner: str, arguments: Collection[str] | None = None
+) -> Limits:
     """Return the limits as a tuple, or the one limit itself.
 
     Args:
         limiter: what is to take the slots.
         limits: a limit, or several.
         owner: what gets them, for the error.
+        arguments: the names of those that each request has, where no other can come; it has no
+            function then.
 
     Raises:
-        ConfigurationError: it is no `Limiter`, or these are no limits.
+        ConfigurationError: it is no `Limiter`, these are no limits, or they need an argument or a
+            function that no request has.
     """
     if not isinstance(limiter, Limiter):
         raise ConfigurationError(f"{owner} needs a Limiter, got {brief(limiter)}")
-    return _checked(limits, owner)
+    return _checked(limits, owner, arguments)
 
 
-def check_sync_limits(limiter: object, limits: Limits, owner: str) -> Limits:
+def check_sync_limits(
+    limiter: object, limits: Limits, owner: str, arguments: Collection[str] | None = None
+) -> Limits:
     """As `check_async_limits`, for a `SyncLimiter`."""
     if not isinstance(limiter, SyncLimiter):
         raise ConfigurationError(f"{owner} needs a SyncLimiter, got {brief(limiter)}")
-    return _checked(limits, owner)
+    return _checked(limits, owner, arguments)
 
 
-def _checked(limits: Limits, owner: str) -> Limits:
-    return the_one_or_all(check_limits(limits, owner))
+def _checked(limits: Limits, owner: str, arguments: Collection[str] | None) -> Limits:
+    checked = check_limits(limits, owner)
+    if arguments is not None:
+        check_view_names(checked, arguments)
+    return the_one_or_all(checked)
 
 
 def _engine_of(limiter: Limiter) -> AsyncEngine:

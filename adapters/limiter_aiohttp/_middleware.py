@@ -23,7 +23,7 @@ from aiohttp import (
 from limiter_core import ConcurrencyLimit, LeaseLost, Limiter, LimitReached
 from limiter_core.streams import check_async_limits
 from limiter_http.errors import ErrorClasses, client_error
-from limiter_http.requests import RequestView
+from limiter_http.requests import ARGUMENTS, RequestView
 
 _ERRORS: ErrorClasses = {LimitReached: ConnectionTimeoutError, LeaseLost: ClientPayloadError}
 
@@ -43,7 +43,8 @@ class LimitMiddleware:
         limits: a limit, or several; strategies see `host`, `method`, `path`, `scheme`, `headers`.
 
     Raises:
-        ConfigurationError: that is no `Limiter`, or these are no limits.
+        ConfigurationError: that is no `Limiter`, or these are no limits, or they need something
+            else of a request than strategies see.
         LimitReached: (from a request) refused; also an aiohttp `ConnectionTimeoutError`.
         LeaseLost: (also while a body is read) the slot is gone; also a `ClientPayloadError`.
         Superseded, KeyDerivationError, StoreUnavailable: (from a request) as `Limiter.hold`.
@@ -52,7 +53,7 @@ class LimitMiddleware:
     def __init__(
         self, limiter: Limiter, limits: ConcurrencyLimit | Sequence[ConcurrencyLimit]
     ) -> None:
-        self._limits = check_async_limits(limiter, limits, type(self).__name__)
+        self._limits = check_async_limits(limiter, limits, type(self).__name__, ARGUMENTS)
         self._limiter = limiter
         self._tasks: set[asyncio.Task[None]] = set()
 

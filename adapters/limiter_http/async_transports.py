@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from limiter_core import ConcurrencyLimit, Limiter, LimiterError
 from limiter_core.streams import check_async_limits, limited_stream
 from limiter_http.errors import ErrorClasses, client_error
-from limiter_http.requests import RequestView, has_body, pool_timeout
+from limiter_http.requests import ARGUMENTS, RequestView, has_body, pool_timeout
 
 __all__ = ("AsyncBaseBody", "AsyncBaseTransport")
 
@@ -92,7 +92,7 @@ class AsyncBaseTransport:
         transport: Any,
     ) -> None:
         self._limiter = limiter
-        self._limits = check_async_limits(limiter, limits, type(self).__name__)
+        self._limits = check_async_limits(limiter, limits, type(self).__name__, ARGUMENTS)
         self._transport = transport
 
     async def handle_async_request(self, request: Any) -> Any:

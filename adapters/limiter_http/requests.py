@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from limiter_core import ArgumentView
 from limiter_http.arguments import ReadArguments, Readers
 
-__all__ = ("RequestView", "has_body", "pool_timeout")
+__all__ = ("ARGUMENTS", "RequestView", "has_body", "pool_timeout")
 
 
 class _Parts(NamedTuple):
@@ -29,6 +29,10 @@ class _Arguments(ReadArguments):
         "scheme": lambda parts: parts.url.scheme,
         "headers": lambda parts: parts.headers,
     }
+
+
+ARGUMENTS = tuple(_Arguments.readers)
+"""The names of those that each request has."""
 
 
 class RequestView(ArgumentView):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 from limiter_core import ConcurrencyLimit, LimiterError, SyncLimiter
 from limiter_core.streams import check_sync_limits, limited_sync_stream
 from limiter_http.errors import ErrorClasses, client_error
-from limiter_http.requests import RequestView, has_body, pool_timeout
+from limiter_http.requests import ARGUMENTS, RequestView, has_body, pool_timeout
 
 __all__ = ("BaseBody", "BaseTransport")
 
@@ -108,7 +108,7 @@ class BaseTransport:
         transport: Any,
     ) -> None:
         self._limiter = limiter
-        self._limits = check_sync_limits(limiter, limits, type(self).__name__)
+        self._limits = check_sync_limits(limiter, limits, type(self).__name__, ARGUMENTS)
         self._transport = transport
 
     def handle_request(self, request: Any) -> Any:

@@ -41,7 +41,8 @@ class AsyncLimitedTransport(AsyncBaseTransport, httpx2.AsyncBaseTransport):
         transport: what sends the requests; default an `AsyncHTTPTransport`.
 
     Raises:
-        ConfigurationError: that is no `Limiter`, or these are no limits.
+        ConfigurationError: that is no `Limiter`, or these are no limits, or they need something
+            else of a request than strategies see.
         LimitReached: (from a request) refused; also an httpx2 `PoolTimeout`.
         LeaseLost: (while a response is read) the slot is gone; also an httpx2 `ReadError`.
         Superseded, KeyDerivationError, StoreUnavailable: (from a request) as `Limiter.hold`.

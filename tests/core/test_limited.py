@@ -228,6 +228,72 @@ def test_a_plain_function_that_returns_a_coroutine_is_refused(how):
     assert list(THREADS.keys()) == []
 
 
+@pytest.mark.parametrize("kind", ["a generator", "an async generator"])
+@pytest.mark.parametrize("how", ["limited", "run"])
+def test_a_plain_function_that_returns_a_generator_is_refused(how, kind):
+    """Below the limit stands a decorator; it hides that the function below that one yields."""
+
+    def items(customer):
+        yield customer
+
+    async def async_items(customer):
+        yield customer
+
+    later = logged(items if kind == "a generator" else async_items)
+    run = functools.partial(THREADS.run, EVERYONE, later)
+    call = run if how == "run" else THREADS.limited(EVERYONE)(later)
+    with pytest.raises(ConfigurationError, match=f"returned {kind}, which would run after"):
+        call(1)
+    assert list(THREADS.keys()) == []
+
+
+def collected(function):
+    @functools.wraps(function)
+    async def collected_function(*args, **kwargs):
+        return [item async for item in function(*args, **kwargs)]
+
+    return collected_function
+
+
+def in_a_list(function):
+    @functools.wraps(function)
+    def function_of_a_list(*args, **kwargs):
+        return list(function(*args, **kwargs))
+
+    return function_of_a_list
+
+
+def streamed(function):
+    @functools.wraps(function)
+    async def streamed_function(*args, **kwargs):
+        yield await function(*args, **kwargs)
+
+    return streamed_function
+
+
+async def in_use(customer):
+    return (await LIMITER.inspect(PER_CUSTOMER, {"customer": customer})).in_use
+
+
+async def test_what_counts_is_what_the_decorator_below_makes_of_a_function():
+    async def items(customer):
+        yield await in_use(customer)
+
+    assert await LIMITER.limited(PER_CUSTOMER)(collected(items))(1) == [1]
+    stream = LIMITER.limited(PER_CUSTOMER)(streamed(in_use))(1)
+    assert [item async for item in stream] == [1]
+    stream = LIMITER.limited(PER_CUSTOMER)(logged(logged(items)))(1)
+    assert [item async for item in stream] == [1]
+    assert await LIMITER.limited(PER_CUSTOMER)(logged(logged(in_use)))(1) == 1
+
+
+def test_a_function_that_makes_a_list_of_a_generator_is_a_plain_one():
+    def items(customer):
+        yield THREADS.inspect(PER_CUSTOMER, {"customer": customer}).in_use
+
+    assert THREADS.limited(PER_CUSTOMER)(in_a_list(items))(1) == [1]
+
+
 # -- names of arguments ----------------------------------------------------------------------------
 
 

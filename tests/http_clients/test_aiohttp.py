@@ -314,9 +314,9 @@ async def test_what_strategies_and_observers_see(server: Server, store: MemorySt
     assert {event.adapter for event in seen} == {"aiohttp"}
 
 
-async def test_an_argument_that_requests_do_not_have(session: Sessions, server: Server) -> None:
-    async with session(ConcurrencyLimit("hostname", 1)) as http:
-        with pytest.raises(KeyDerivationError, match="headers, host, method, path, scheme"):
+async def test_a_header_that_a_request_does_not_have(session: Sessions, server: Server) -> None:
+    async with session(ConcurrencyLimit("headers.x-tenant", 1)) as http:
+        with pytest.raises(KeyDerivationError, match=r"'headers' is a .* without 'x-tenant'"):
             await http.get(server.url)
 
 
@@ -347,3 +347,8 @@ async def test_what_is_no_limiter_is_refused(store: MemoryStore) -> None:
     limiter: Any = SyncLimiter(store)
     with pytest.raises(ConfigurationError, match="LimitMiddleware needs a Limiter"):
         LimitMiddleware(limiter, ONE)
+
+
+async def test_a_limit_by_what_no_request_has_is_refused_at_once(store: MemoryStore) -> None:
+    with pytest.raises(ConfigurationError, match="'hots', which a request does not have"):
+        LimitMiddleware(Limiter(store), ConcurrencyLimit("hots"))

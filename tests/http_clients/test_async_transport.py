@@ -341,9 +341,9 @@ async def test_a_limit_by_what_a_request_is(
             assert list(client.store.keys()) == [key]
 
 
-async def test_an_argument_that_requests_do_not_have(client: Client, server: Server) -> None:
-    async with client.asynchronous(ConcurrencyLimit("hostname", 1)) as http:
-        with pytest.raises(KeyDerivationError, match="headers, host, method, path, scheme"):
+async def test_a_header_that_a_request_does_not_have(client: Client, server: Server) -> None:
+    async with client.asynchronous(ConcurrencyLimit("headers.x-tenant", 1)) as http:
+        with pytest.raises(KeyDerivationError, match=r"'headers' is a .* without 'x-tenant'"):
             await http.get(f"{server.url}/whole")
     assert server.requests == []
 

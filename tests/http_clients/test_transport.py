@@ -193,3 +193,26 @@ def test_what_is_no_limiter_is_refused(client: Client) -> None:
         client.adapter.LimitedTransport(Limiter(client.store), ONE)
     with pytest.raises(ConfigurationError, match="LimitedTransport needs a ConcurrencyLimit"):
         client.adapter.LimitedTransport(SyncLimiter(client.store), [])
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        (ConcurrencyLimit("hots"), "'hots', which a request does not have; there are: host"),
+        (ConcurrencyLimit(["host", "user.id"]), "'user', which a request does not have"),
+        (ConcurrencyLimit("host", fair_by="tenant"), "'tenant'"),
+        (ConcurrencyLimit(max_concurrent=5), "needs a function, and a request has none"),
+        (ConcurrencyLimit(LIMIT_BY.fn_name & LIMIT_BY.fn_argument("host")), "needs a function"),
+    ],
+)
+def test_a_limit_by_what_no_request_has_is_refused_at_once(
+    client: Client, limit: ConcurrencyLimit, message: str
+) -> None:
+    for use in (client.asynchronous, client.threaded):
+        with pytest.raises(ConfigurationError, match=message):
+            use([ONE, limit])
+
+
+def test_a_limit_by_what_requests_have_is_taken(client: Client) -> None:
+    limit = ConcurrencyLimit(["host", "headers.x-tenant"], fair_by="path")
+    client.threaded([ONE, limit]).close()
