@@ -7,10 +7,12 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from limiter_core import ConcurrencyLimit
+from tests.faults._broker_log import lost_messages
 from tests.redis._servers import Process, server_program
 
 from ._worker_processes import MakeWorkers
@@ -202,23 +204,49 @@ def test_the_connection_breaks_while_a_woken_task_waits_for_a_process(
     assert len(shop.log("begin", waiter.id)) == 1
 
 
+class LostMessages:
+    """The tasks whose messages the broker's driver lost, with limits and without.
+
+    Args:
+        folder: of a server that appends each write to its log.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seen_at: dict[str, float] = {}
+
+    def now(self) -> set[str]:
+        """Return their ids. What seems lost for a moment only was in a worker's hands."""
+        now = time.monotonic()
+        self._seen_at = {
+            each: self._seen_at.get(each, now) for each in lost_messages(self._folder, "id")
+        }
+        return {each for each, seen_at in self._seen_at.items() if now - seen_at > 2.0}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_workers_are_killed_again_and_again(make_workers: MakeWorkers, number: int) -> None:
-    shop = make_workers(transport=FAST, lease=2.0, number=number, limiter={"claim": 2.0})
+def test_workers_are_killed_again_and_again(
+    make_workers: MakeWorkers, durable: Process, number: int
+) -> None:
+    url = durable.url.removesuffix("/0")
+    shop = make_workers(url=url, transport=FAST, lease=2.0, number=number, limiter={"claim": 2.0})
     chance = random.Random(number)
-    tasks = [shop.send("late", "eve", 0.15) for _ in range(60)]
+    ids = {shop.send("late", "eve", 0.15).id for _ in range(60)}
     workers = [shop.start(), shop.start()]
     for _ in range(8):
         time.sleep(chance.uniform(0.2, 1.5))
         workers.pop(0).kill()
         workers.append(shop.start())
-    give_up_at = time.monotonic() + 90
-    ids = {each.id for each in tasks}
-    while ids - {each["id"] for each in shop.log("end")}:
-        assert time.monotonic() < give_up_at, "some tasks never ended"
-        time.sleep(0.1)
+    lost = LostMessages(durable.folder)
+
+    def all_ended() -> bool:
+        """Whether all ended, but for the one of each kill that the broker's driver may lose."""
+        missing = ids - {each["id"] for each in shop.log("end")}
+        return len(missing) <= 8 and (not missing or missing <= lost.now())
+
+    shop.until(all_ended, "all tasks ended", patience=90.0)
     assert shop.most_at_once() <= number
     shop.until(lambda: shop.limiter.inspect("user=eve").in_use == 0, "all slots are free")
     assert shop.limiter.inspect("user=eve").waiting == 0

@@ -14,13 +14,14 @@ from pathlib import Path
 _UNACKED = b"unacked"
 
 
-def lost_messages(folder: Path) -> set[str]:
-    """Return the tasks' arguments, as text, of each message that was taken and noted nowhere.
+def lost_messages(folder: Path, header: str = "argsrepr") -> set[str]:
+    """Return a header of each message that was taken and noted nowhere.
 
     A message that a worker has taken in this moment is among them.
 
     Args:
         folder: of a server that appends each write to its log.
+        header: which: the task's arguments as text, unless given.
     """
     lists: defaultdict[bytes, deque[bytes]] = defaultdict(deque)
     taken: dict[bytes, bytes] = {}
@@ -38,7 +39,7 @@ def lost_messages(folder: Path) -> set[str]:
                     taken.pop(tag, None)
             case _:
                 pass
-    return {json.loads(message)["headers"]["argsrepr"] for message in taken.values()}
+    return {json.loads(message)["headers"][header] for message in taken.values()}
 
 
 def _tag(message: bytes) -> bytes:
