@@ -158,6 +158,9 @@ def demands_of(
     """
     demands: list[Demand] = []
     for limit in limits:
+        if limit.fixed is not None:
+            demands.append(fixed_demand(limit.fixed, view))
+            continue
         key = yield from _key(limit, view)
         maximum = yield from _value(limit.max_concurrent, view)
         cost = yield from _value(limit.cost, view)

@@ -85,7 +85,7 @@ class TrioCall(AsyncCall):
     def stop_guarding(self) -> None:
         """Cancel no body from now on: its slot is being released."""
         if self._cancel_scope is not None:
-            self._cancel_scope.deadline = math.inf
+            _remove_deadline(self._cancel_scope)
 
     def unguard_body(
         self,
@@ -98,7 +98,7 @@ class TrioCall(AsyncCall):
         scope, self._cancel_scope = self._cancel_scope, None
         if scope is None:
             return False
-        scope.deadline = math.inf
+        _remove_deadline(scope)
         if self._trio.lowlevel.current_task() is not self.owner:
             return False  # it can be left in its own task only
         scope.__exit__(kind, error, traceback)
@@ -119,6 +119,11 @@ class TrioCall(AsyncCall):
 
     def _call_soon(self, function: Callable[[], object]) -> None:
         self.loop.run_sync_soon(function)
+
+
+def _remove_deadline(scope: Any) -> None:
+    if scope.deadline != math.inf:  # to set it takes a twentieth of a whole `hold`
+        scope.deadline = math.inf
 
 
 def running_trio() -> Any:
