@@ -1,4 +1,4 @@
-"""What the engines of both limiters share: settings, books, checks of what an operator gives."""
+"""What the engines of both limiters share: settings, state, checks of what an operator gives."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 class Engine(HeldCalls):
-    """The settings of a limiter, and the books of its calls."""
+    """The settings of a limiter, and the state of its calls."""
 
     let_expire: Callable[[str, str], None]
     """Has a lease renewed no more."""
@@ -108,7 +108,7 @@ class Engine(HeldCalls):
         """Calls that wait for slots."""
 
     def copied(self) -> Self:
-        """Return an engine on the same store, which it does not own, with books of its own."""
+        """Return an engine on the same store, which it does not own, with a state of its own."""
         copy = type(self)(
             self.store,
             on_store_error=self.on_store_error,

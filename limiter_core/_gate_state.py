@@ -114,7 +114,7 @@ class GateState:
             self._names.popitem(last=False)
 
     def remembered(self, ticket: str) -> tuple[tuple[str, str], ...]:
-        """Return the keys of a ticket, as this process asked for them last, or was told."""
+        """Return the keys of a ticket, as this process asked for them last, or was notified."""
         return self._limits.get(ticket, ())
 
     def limits_of(self, ticket: str, keys: tuple[str, ...] = ()) -> tuple[tuple[str, str], ...]:

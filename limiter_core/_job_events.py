@@ -49,7 +49,7 @@ class JobEvents:
         self._now = now
         self._waiting: OrderedDict[str, ObservedCall] = OrderedDict()
         self._decided: OrderedDict[str, object] = OrderedDict()
-        """Tickets whose outcome is known, though this process may be told it once more: the store
+        """Tickets whose outcome is known, though this process may be notified of it once more: the store
         keeps a refusal of a ticket for a while, beside the notice of it."""
 
     def of(self, job: Job) -> ObservedCall | None:

@@ -1,4 +1,4 @@
-"""`Limiter`: the front door for asyncio and trio."""
+"""`Limiter`: concurrency limits for asyncio and trio."""
 
 from __future__ import annotations
 

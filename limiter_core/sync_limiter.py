@@ -1,4 +1,4 @@
-"""`SyncLimiter`: the front door for threads. `Limiter` without `await`."""
+"""`SyncLimiter`: concurrency limits for threads; `Limiter` without `await`."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ class RedisStore:
     in one tick travels in one round trip; a background thread renews leases and receives messages,
     over connections of its own. Nothing connects before the first call.
 
-    The async face is for asyncio (redis-py knows no trio); it works in a second `asyncio.run`.
-    A child process made by `fork` starts with no leases and connections of its own. A store is
+    The async operations are for asyncio (redis-py knows no trio); they work in a second
+    `asyncio.run`. A child process made by `fork` starts with no leases and connections of its own. A store is
     closed by the code that opened it: `close()` or `await aclose()` (`contextlib.closing`).
 
     Args:
@@ -217,7 +217,7 @@ class _Topology:
             self._script = script
             self._slot_map = SingleNodeMap(self.tracker.keyspace)
             self.capabilities = Capabilities(sure_release=True, policies=True)
-            # Connections of a user's to a master do not learn that another was promoted.
+            # Connections of a user's to a master do not notice that another was promoted.
             is_of_sentinels = isinstance(endpoint, SentinelEndpoint)
             if not (self._repeats or is_of_sentinels) and isinstance(client, redis.Redis):
                 self._client = client

@@ -201,7 +201,7 @@ class Burst:
 
     def _check_events(self, ran: set[str]) -> None:
         seen = self.events()
-        seen.check_law(ATTEMPTS)
+        seen.check_invariants(ATTEMPTS)
         granted = {self._name_of(event): event for event in seen.all(events.Granted)}
         assert set(granted) == ran
         refused = {self._name_of(event): event.reason for event in seen.all(events.Refused)}

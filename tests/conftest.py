@@ -74,7 +74,7 @@ TOGETHER = {
     "tests/redis/test_min_replicas.py",
     "tests/redis/test_one_store_or_two.py",
     "tests/redis/test_own_tag.py",
-    "tests/redis/test_reshaping.py",
+    "tests/redis/test_resharding.py",
     "tests/redis/test_sentinel.py",
     "tests/redis/test_tls.py",
 }

@@ -1,6 +1,6 @@
 """The queues of a worker: from which one a message came, and where it goes when it is granted.
 
-A message tells where it was sent to, not where it was taken from: behind an exchange of type topic,
+A message says where it was sent to, not where it was taken from: behind an exchange of type topic,
 headers or fanout, or after a delay, its routing key names no queue. So the consumer notes it. A
 granted task goes to a queue by its name, whatever is bound to that: beside each queue of the user
 is one for granted tasks, so that they do not wait a second time.

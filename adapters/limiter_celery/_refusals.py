@@ -26,7 +26,7 @@ from limiter_core.store import SyncStore
 logger = logging.getLogger("limiter")
 
 REPORTED_FOR = 10.0
-"""Seconds for which no other worker reports a task that is not to run, although it is told."""
+"""Seconds for which no other worker reports a task that is not to run, although it is notified."""
 
 _RETRY_AFTER = 0.5
 """Seconds between the first two attempts to report a task; then twice as many, and so on."""
@@ -57,8 +57,8 @@ class Refusals:
     def report_later(self, notice: Notice, error: Exception) -> None:
         """Report a task that is not to run, unless another worker does; from any thread.
 
-        The store keeps the notice, and has the workers told of it again and again, until it is
-        withdrawn: when the task was reported, or the broker has its message for that.
+        The store keeps the notice, and has the workers notified of it again and again, until it
+        is withdrawn: when the task was reported, or the broker has its message for that.
 
         Args:
             notice: that its waiting has ended.
@@ -114,7 +114,7 @@ class Refusals:
             return
         self.gate.report_removed(notice.id, why.error, function=task)
         # Once only: later the ticket may be that of a task which was sent again under its id. If
-        # the store did not get this, it has the workers told once more.
+        # the store did not get this, it has the workers notified once more.
         with suppress(StoreError):
             self.store.withdraw(notice.id, [key for key, _ in notice.limits])
             self.reasons.forget(notice.id, why.noted)

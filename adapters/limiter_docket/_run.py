@@ -105,7 +105,7 @@ class TaskRun:
         record = self._execution.mark_as_completed
 
         async def mark_as_completed(result_key: str | None = None) -> None:
-            if self._stopped:  # the release tells apart why it is cancelled
+            if self._stopped:  # the release distinguishes why it is cancelled
                 await record(result_key)
                 return
             release = asyncio.ensure_future(self.finish(None))

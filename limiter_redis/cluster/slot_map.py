@@ -156,7 +156,7 @@ class SlotMap:
         self._masters.add(node)
 
     def is_stale(self) -> bool:
-        """Whether it is time to look whether more has changed than a redirection told of."""
+        """Whether it is time to look whether more has changed than a redirection said."""
         return time.monotonic() - self._refreshed_at > _OLD_AFTER
 
     def refresh(self, seen: int, deadline: float = math.inf) -> None:

@@ -18,7 +18,7 @@ class NoAnswer(RedisTimeoutError, TimeoutError):
 
 
 def or_no_answer(error: Exception) -> Exception:
-    """Return an error of connecting; one without a word, as `asyncio.timeout` raises, with some."""
+    """Return an error of connecting; one without a text, as `asyncio.timeout` raises, with one."""
     return NoAnswer("Timeout connecting to server") if type(error) is TimeoutError else error
 
 

@@ -27,7 +27,7 @@ class ToMaster:
 
     A server that stood still, or that was cut off, continues as a master until a Sentinel demotes
     it, which may take ten seconds. What it grants is held by others. So all connections of a store
-    end as soon as one of them learns of another master.
+    end as soon as one of them knows of another master.
     """
 
     connection_pool: Any

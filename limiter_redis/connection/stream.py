@@ -75,7 +75,7 @@ class Stream(asyncio.Protocol):
         self._writer.transport.write(command)
 
     def close(self) -> None:
-        """End it, without a word to anybody."""
+        """End it, and do not call `ended`."""
         self._ended = None
         if self._writer is not None:
             self._writer.transport.abort()
@@ -120,7 +120,7 @@ class Stream(asyncio.Protocol):
         """Report it, if it was not ended here."""
         if exc is None or is_driver_error(exc):
             self.fail(exc or ended_after(""))
-        else:  # of others, which was raised while something was read: it is the loop's to tell
+        else:  # of others, which was raised while something was read: it is the loop's to report
             self.fail(ConnectionError("Connection closed: what came was not read to its end"))
 
 

@@ -167,7 +167,7 @@ def renew(request_id: str, key: str, claimant: str = "") -> Operation:
 
 
 def find(request_id: str, key: str) -> Operation:
-    """Return the operation that tells whether a key knows a request."""
+    """Return the operation that asks whether a key knows a request."""
     return Operation(f"find {id_word(request_id)} {key_word(key)}", (key,))
 
 

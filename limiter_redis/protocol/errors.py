@@ -47,7 +47,7 @@ _CREDENTIALS = frozenset({"get_credentials", "get_credentials_async"})
 
 
 def is_driver_error(error: BaseException) -> bool:
-    """Whether an exception tells of the server, or of the way to it.
+    """Whether an exception is about the server, or the connection to it.
 
     These are: all of redis-py's, `OSError` with its subclasses, the built-in exceptions of
     `UNREADABLE` themselves, and any `Exception` out of a credential provider.

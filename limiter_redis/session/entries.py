@@ -24,7 +24,7 @@ class State(enum.IntEnum):
     RELEASING = 3
     """Nobody wants it any more, and the store has not confirmed that it is gone."""
     GONE = 4
-    """It is in no book."""
+    """It is in no table."""
 
 
 _ASKED: State = State.ASKED  # a member of an enum takes its time to be looked up
@@ -83,7 +83,7 @@ class Entry:
         token: the lease's fencing token.
         granted_at: when it was granted, on the local clock.
         held_at: when the grant was read.
-        preempted: whether its holder was told to let go.
+        preempted: whether its holder was notified that it is to release.
         known: whether the store has answered for it.
         asking: whether its caller waits for an answer.
         unsure: whether an ask may be on its way still, over a connection that was given up.

@@ -1,7 +1,7 @@
 """What is done for the requests of this process in the background, at the servers.
 
-Each task sends its operations in batches, passes on the news, and tells the tracker what the
-replies say. A reply that is an error, or that cannot be read, leaves the others alone.
+Each task sends its operations in batches, passes on the news, and notes with the tracker what
+the replies say. A reply that is an error, or that cannot be read, leaves the others alone.
 """
 
 from __future__ import annotations

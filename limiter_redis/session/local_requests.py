@@ -6,7 +6,7 @@ nobody wants any more is released until that has worked. The transports, the bac
 the operations of the store say what happened (`Event`); the table in `transitions.py` says what
 follows; calls of listeners that are due stand in `outbox` until they are made.
 
-The laws, each tested in every order of events (`tests/redis/test_local_requests.py`):
+The invariants, each tested in every order of events (`tests/redis/test_local_requests.py`):
 
 - L1  A loss reaches its holder at once, whether it or the grant is read first.
 - L2  A waiter that has its slot is woken at once.
@@ -159,7 +159,7 @@ class LocalRequests(EntryTable):
         Args:
             request_id: its id.
             now: the time.
-            key: the first of its keys, for one that may be in no book here.
+            key: the first of its keys, for one that may be in no table here.
             claimant: which delivery of a job it is: another one may run by now.
         """
         entry = self.entries.get(request_id)

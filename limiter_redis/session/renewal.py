@@ -2,8 +2,8 @@
 
 It hands out what is due to a worker for each node: renewals, looks at keys whose time is up,
 releases, notices. Their connections are their own, so that neither a busy event loop nor an
-exhausted pool can make a lease run out. It waits for no server: so holders are told in time that
-their leases end. It runs while this process waits or holds, and for a little longer.
+exhausted pool can make a lease run out. It waits for no server: so holders are notified in time
+that their leases end. It runs while this process waits or holds, and for a little longer.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _REFRESH_AGAIN = 0.2
 """Seconds between refreshes of the slot map, while something is wrong with it."""
 
 _NO_THREAD = "cannot begin a thread for a node, will try again"
-_NO_SENTINEL = "cannot learn from any Sentinel which server is the master, will try again"
+_NO_SENTINEL = "cannot get from any Sentinel which server is the master, will try again"
 _NO_MAP = "cannot read which node has which slots, will try again"
 
 
@@ -289,7 +289,7 @@ class LeaseRenewer:
     def _tags_to_watch(self, now: float) -> set[str]:
         """Return the tags under which a request waits, or has held for a while.
 
-        Most calls are over before there could be anything to tell them.
+        Most calls are over before there could be any message for them.
         """
         waited_for: set[str] = set()
         held: set[str] = set()

@@ -1,7 +1,7 @@
 """A connection that receives messages: of plain channels, or of a cluster's sharded ones.
 
 redis-py opens it; from then on bytes are read here as they come. Nothing in here waits for the
-server longer than it is told to, since the thread that listens also renews leases.
+server longer than it is asked to, since the thread that listens also renews leases.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class Subscriber:
         check_master(self._connection)
         now = time.monotonic()
         if now - self._asked_at > _CHECK:
-            # A connection may be dead without a word: so it is asked for one.
+            # A connection may be dead without an error: so it is tried.
             if self._heard_at < self._asked_at:
                 raise ConnectionError("no answer on the connection for messages")
             self._send("PING")

@@ -173,7 +173,7 @@ class RequestTracker:
 
         Args:
             in_callers_thread: what is thrown into the thread meanwhile is then for its caller: it
-                is raised, and the next to come tells the listener: twice does no harm.
+                is raised, and the next to come notifies the listener: twice does no harm.
         """
         outbox = self.requests.outbox
         while outbox:
@@ -225,7 +225,7 @@ class RequestTracker:
             except BaseException as error:
                 if in_callers_thread and not is_unreadable(error):
                     thrown = error
-                    self.receive([line], sent_at)  # once more: to be told twice does no harm
+                    self.receive([line], sent_at)  # once more: twice does no harm
                 elif isinstance(error, Exception):
                     self._failures.note(error, unknown=True)
                 else:

@@ -31,7 +31,7 @@ UNSURE = {Event.LOST: Event.LOST_UNSURE, Event.DEADLINE: Event.OVER_UNSURE}
 
 
 def with_margin(granted: Granted, lease: float) -> Granted:
-    """Return a grant as its holder is told of it: it stops before the store does."""
+    """Return a grant as its holder gets it: it stops before the store does."""
     token, expires_in, _, waited = granted
     if expires_in is None:
         return granted
@@ -103,7 +103,7 @@ class EntryTable:
         self._step(entry, event, now, loss=loss, token=token)
 
     def _enter(self, entry: Entry, state: State) -> None:
-        """Put an entry into the book of its state."""
+        """Put an entry into the table of its state."""
         if state is RELEASING:
             self.releasing[entry] = entry
         elif entry.state is RELEASING:
@@ -120,7 +120,7 @@ class EntryTable:
         entry.state = state
 
     def _entry_of(self, request: Request) -> Entry | None:
-        """Return the entry of the sender of a request; None if it is in no book."""
+        """Return the entry of the sender of a request; None if it is in no table."""
         listener = request.listener
         if listener is None or request.mode is LOOK:
             return None

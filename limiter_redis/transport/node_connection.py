@@ -53,7 +53,7 @@ class Answering(Protocol):
         """So many replicas have what was granted."""
 
     def interrupted(self) -> None:
-        """An exception of others was raised amid the books, and is raised on."""
+        """An exception of others was raised while the state changed, and is raised on."""
 
 
 class NodeConnection:
@@ -152,7 +152,7 @@ class NodeConnection:
             raise
 
     async def aclose(self) -> None:
-        """Close the connection, without a word to anybody."""
+        """Close the connection; no call is reported."""
         self._closed = True
         if self._watch is not None:
             self._watch.cancel()

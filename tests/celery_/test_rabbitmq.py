@@ -142,7 +142,7 @@ def test_tasks_wait_while_their_limits_change(
 def test_a_refused_task_is_reported_by_a_worker_that_has_it(
     make_workers: MakeWorkers, rabbit: RabbitMQServer, form: str
 ) -> None:
-    """The worker that is told of it does not have the task: it publishes the message for others."""
+    """The worker that is notified does not have the task: it publishes the message for others."""
     shop = make_workers(broker=rabbit.url)
     old = shop.start()
     lease = shop.limiter.acquire(ConcurrencyLimit("user"), {"user": "eve"})
@@ -150,13 +150,13 @@ def test_a_refused_task_is_reported_by_a_worker_that_has_it(
     shop.until(lambda: shop.limiter.inspect("user=eve").waiting == 1, "it waits")
     old.signal(signal.SIGTERM)
     assert old.wait() == 0
-    told = shop.start(changing="gone", options=["-Q", "others"])
+    notified = shop.start(changing="gone", options=["-Q", "others"])
     store = RedisStore(shop.given["url"] + "/2")
     (waiter,) = store.sync_face().inspect("user=eve").waiters
     assert store.sync_face().evict_waiter(waiter.id)
     store.close()
     shop.until(lambda: rabbit.count("celery.granted") == 1, "its message is published")
-    told.kill()
+    notified.kill()
     lease.release()
     shop.start(changing=form)
     shop.until_ready(task)

@@ -70,7 +70,7 @@ def wait_in_line(shop: WorkerProcesses, form: str = "limited") -> tuple[SyncLeas
 
 
 def evict(shop: WorkerProcesses) -> None:
-    """Have the task that waits refused; the workers are told."""
+    """Have the task that waits refused; the workers are notified."""
     store = RedisStore(shop.given["url"] + "/2")
     (waiter,) = store.sync_face().inspect("user=eve").waiters
     assert store.sync_face().evict_waiter(waiter.id)
@@ -79,7 +79,7 @@ def evict(shop: WorkerProcesses) -> None:
 
 def until_no_refusal_is_left(shop: WorkerProcesses) -> None:
     store = redis.Redis.from_url(shop.given["url"] + "/2")
-    shop.until(lambda: not store.exists("{limiter}:refusals"), "no worker is told of it any more")
+    shop.until(lambda: not store.exists("{limiter}:refusals"), "no worker is notified of it")
     store.close()
 
 
@@ -119,14 +119,14 @@ def test_a_task_that_is_refused_does_not_run_where_its_limits_are_other_ones(
 def test_a_refused_task_is_reported_by_a_worker_that_has_it(
     make_workers: MakeWorkers, form: str
 ) -> None:
-    """The worker that is told of it does not have the task: it publishes the message for others."""
+    """The worker that is notified does not have the task: it publishes the message for others."""
     shop = make_workers()
     lease, task = wait_in_line(shop)
-    told = shop.start(changing="gone", options=["-Q", "others"])
+    notified = shop.start(changing="gone", options=["-Q", "others"])
     evict(shop)
     shop.until(lambda: shop.broker.llen("celery.granted") == 1, "its message is published")
     until_no_refusal_is_left(shop)
-    told.kill()
+    notified.kill()
     lease.release()
     shop.start(changing=form)
     assert_revoked(shop, task)
@@ -189,7 +189,7 @@ def granted_once(shop: WorkerProcesses) -> tuple[str, str]:
     """Return the only message of a task that was granted its slot, and the task's id."""
     (message,) = offers(shop, 1)
     task_id: str = json.loads(message)["headers"]["id"]
-    # Without it, no worker that comes is told of the grant, and publishes another message.
+    # Without it, no worker that comes is notified of the grant, and publishes another message.
     store = RedisStore(shop.given["url"] + "/2")
     assert store.sync_face().withdraw(f"{task_id}:0:0", ["user=eve"])
     store.close()
@@ -311,7 +311,7 @@ def test_a_task_whose_slot_another_delivery_claims_meanwhile_does_not_begin_on_i
 def test_a_task_that_was_refused_after_its_grant_does_not_run(
     make_workers: MakeWorkers, form: str
 ) -> None:
-    """Its message meets the refusal, on the key that it waited on; no worker was told of it."""
+    """Its message meets the refusal, on the key that it waited on; no worker was notified of it."""
     shop = make_workers(limiter={"claim": 1.0})
     (message,) = offers(shop, 1)
     lease = shop.limiter.acquire(ConcurrencyLimit("user"), {"user": "eve"})

@@ -218,7 +218,7 @@ def test_evict_ends_the_waiting_of_a_ticket(do, parked, key, limiter):
 def test_evict_waiting_of_one_queue(do, parked, key, limiter, wait_until):
     output = do("evict", "--waiting", key, "--name", f"queue:{key}")
     assert output.splitlines() == [f"evicted {key}-{number}" for number in range(3)]
-    wait_until("the queue is told of each", lambda: len(parked.notices) == 3)
+    wait_until("the queue is notified of each", lambda: len(parked.notices) == 3)
     assert {str(error_of(notice)) for notice in parked.notices} != {"None"}
     assert limiter.inspect(key).waiting == 1
     assert not do("evict", "--waiting", key, "--name", "queue:other")
@@ -233,7 +233,7 @@ def test_evicted_while_no_worker_is_there_a_job_ends_when_one_is_back(
     assert not parked.notices
     parked.arrive()
     parked.sweep()
-    wait_until("the queue is told of each", lambda: len(parked.notices) == 3)
+    wait_until("the queue is notified of each", lambda: len(parked.notices) == 3)
     with pytest.raises(LimitReached):
         parked.admit(Job(f"{key}-0", limit, ArgumentView({}, "work"), b"job"))
 

@@ -1,4 +1,4 @@
-"""A recorder of events, and the law that they obey."""
+"""A recorder of events, and the invariants that they keep."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class EventRecorder:
         (found,) = self.all(kind)
         return found
 
-    def check_law(self, calls: int) -> None:
+    def check_invariants(self, calls: int) -> None:
         """Each call has one outcome, and each grant one end.
 
         Args:

@@ -67,7 +67,7 @@ async def test_an_errand_that_was_to_begin_soon_is_waited_for(anyio_backend: str
 async def test_a_cancellation_outlives_a_store_that_says_nothing(
     anyio_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever stops a job at the gate is heard, also when the gate gives the store up."""
+    """A job at the gate can be stopped, also when the gate gives the store up."""
     monkeypatch.setattr("limiter_core._job_gate.ANSWER_PATIENCE", 0.1)
     reached = asyncio.Event()
 

@@ -157,7 +157,7 @@ async def test_a_wait_that_is_counted_has_no_events(
     assert waits.grants == waits.releases == {"billing": 2, "region": 1}
     assert waits.events == []
     assert seen.kinds.count("Queued") == 1, "other observers get all events"
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 @pytest.mark.parametrize("ending", ["timeout", "cancelled"])

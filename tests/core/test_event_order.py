@@ -61,7 +61,7 @@ def test_calls_while_another_thread_collects_garbage() -> None:
     thread.result()
     lease.release()
     assert len(seen.events) == 12
-    seen.check_law(calls=6)
+    seen.check_invariants(calls=6)
 
 
 def test_a_late_event_is_not_overtaken(store: MemoryStore) -> None:
@@ -133,7 +133,7 @@ def test_an_observer_that_is_interrupted_at_a_grant(store: MemoryStore) -> None:
         for each in remove:
             each()
     until_now(lambda: store.inspect("one").in_use == 0, "the slot came back")
-    seen.check_law(calls=1)
+    seen.check_invariants(calls=1)
 
 
 class Observing:
@@ -160,8 +160,8 @@ def test_an_observer_that_is_added_twice_is_called_once(store: MemoryStore) -> N
     removals[1]()
     lease.release()
     removals[2]()
-    first.seen.check_law(calls=1)
-    other.seen.check_law(calls=1)
+    first.seen.check_invariants(calls=1)
+    other.seen.check_invariants(calls=1)
 
 
 def test_a_method_of_a_list_is_added_twice_and_called_once(store: MemoryStore) -> None:

@@ -66,7 +66,7 @@ async def test_a_call_that_is_granted_at_once(observed: Limiter, seen: EventReco
     assert (granted.waited, granted.function, granted.adapter) == (0, None, None)
     assert granted.label == "web-1"
     assert seen.one(events.Released).held > 0
-    seen.check_law(1)
+    seen.check_invariants(1)
 
 
 async def test_a_framework_is_named(observed: Limiter, seen: EventRecorder) -> None:
@@ -110,7 +110,7 @@ async def test_a_call_that_waits(
         await first.release()
     assert seen.all(events.Granted)[1].waited == waited_for[0] > 0
     assert seen.kinds == ["Granted", "Queued", "Released", "Granted", "Released"]
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 async def test_why_a_call_was_refused(
@@ -143,7 +143,7 @@ async def test_why_a_call_was_refused(
     await lease.release()
     reasons = [event.reason for event in seen.all(events.Refused)]
     assert reasons == ["full", "timeout", "queue_full", "superseded", "evicted"]
-    seen.check_law(5)
+    seen.check_invariants(5)
 
 
 async def test_a_caller_that_leaves(
@@ -156,7 +156,7 @@ async def test_a_caller_that_leaves(
         tasks.cancel_scope.cancel()
     await lease.release()
     assert seen.one(events.Cancelled).waited > 0
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 async def test_a_call_that_fails(observed: Limiter, seen: EventRecorder) -> None:
@@ -169,7 +169,7 @@ async def test_a_call_that_fails(observed: Limiter, seen: EventRecorder) -> None
         await observed.acquire(ONE)
     errors = [type(event.error).__name__ for event in seen.all(events.Failed)]
     assert errors == ["KeyDerivationError", "ZeroDivisionError", "ConfigurationError"]
-    seen.check_law(3)
+    seen.check_invariants(3)
 
 
 async def test_a_call_that_is_preempted(
@@ -186,7 +186,7 @@ async def test_a_call_that_is_preempted(
         await until(lambda: bool(seen.all(events.Preempted)), "the preemption")
         await lease.release()
     assert seen.kinds == ["Granted", "Preempted", "Released"]
-    seen.check_law(1)
+    seen.check_invariants(1)
 
 
 async def test_a_slot_that_is_lost(
@@ -199,7 +199,7 @@ async def test_a_slot_that_is_lost(
     await until(lambda: bool(seen.all(events.Lost)), "the loss")
     assert seen.one(events.Lost).reason is Loss.EVICTED
     assert seen.kinds == ["Granted", "Lost"]
-    seen.check_law(1)
+    seen.check_invariants(1)
 
 
 def test_a_slot_that_a_thread_loses(store: MemoryStore, seen: EventRecorder) -> None:
@@ -221,7 +221,7 @@ def test_a_slot_that_runs_over(seen: EventRecorder) -> None:
     lease.release()
     assert seen.one(events.Lost).held == pytest.approx(6)
     assert seen.one(events.Lost).reason is Loss.OVERRAN
-    seen.check_law(1)
+    seen.check_invariants(1)
 
 
 def test_calls_of_threads(store: MemoryStore, seen: EventRecorder) -> None:
@@ -235,7 +235,7 @@ def test_calls_of_threads(store: MemoryStore, seen: EventRecorder) -> None:
     assert waited.waited_for > 0
     waited.release()
     assert seen.kinds.count("Queued") == 1
-    seen.check_law(3)
+    seen.check_invariants(3)
 
 
 async def test_the_store_fails_and_recovers(seen: EventRecorder) -> None:
@@ -251,7 +251,7 @@ async def test_the_store_fails_and_recovers(seen: EventRecorder) -> None:
     assert isinstance(failed.error, StoreUnavailable)
     assert recovered.outage > 0
     assert isinstance(seen.one(events.Failed).error, StoreUnavailable)
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 async def test_calls_without_a_slot_while_the_store_is_away(seen: EventRecorder) -> None:
@@ -261,7 +261,7 @@ async def test_calls_without_a_slot_while_the_store_is_away(seen: EventRecorder)
     async with limiter.hold(ONE):
         pass
     assert seen.kinds == ["StoreFailed", "AdmittedWithoutStore"]
-    seen.check_law(1)
+    seen.check_invariants(1)
 
 
 # -- observers ------------------------------------------------------------------------------------
@@ -322,7 +322,7 @@ async def test_an_observer_that_raises_is_logged_once(
     remove()
     logged = [record for record in caplog.records if "the observer" in record.message]
     assert len(logged) == 1
-    seen.check_law(3)
+    seen.check_invariants(3)
 
 
 async def test_calls_of_an_observer_send_nothing(store: MemoryStore, seen: EventRecorder) -> None:
@@ -356,13 +356,13 @@ def test_an_observer_may_release_a_call(store: MemoryStore) -> None:
     with limiter.hold(ONE):
         pass
     until_now(lambda: len(seen.events) == 4, "four events")
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 def test_a_copy_has_the_same_observer(store: MemoryStore, seen: EventRecorder) -> None:
     with copy.copy(SyncLimiter(store, observe=seen)).hold(ONE):
         pass
-    seen.check_law(1)
+    seen.check_invariants(1)
 
 
 def test_a_forked_process_sends_nothing_of_its_parents_calls(store: MemoryStore) -> None:

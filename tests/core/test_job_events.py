@@ -71,7 +71,7 @@ def test_a_job_that_runs_at_once(gate: Gate, seen: EventRecorder) -> None:
     granted = seen.one(events.Granted)
     assert (granted.id, granted.keys, granted.waited) == ("1", (KEY,), 0)
     assert (granted.adapter, granted.function, granted.label) == ("arq", "shop.bill", "bill(1)")
-    seen.check_law(1)
+    seen.check_invariants(1)
 
 
 def test_a_gate_names_its_adapter(make: Callable[..., Gate], store: MemoryStore) -> None:
@@ -97,7 +97,7 @@ def test_a_job_that_waits_says_for_how_long(
     assert lease.waited_for == pytest.approx(5)
     assert seen.all(events.Granted)[1].waited == pytest.approx(5)
     gate.release(lease)
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 def test_a_job_that_did_not_claim_its_slot_has_one_outcome(
@@ -112,14 +112,14 @@ def test_a_job_that_did_not_claim_its_slot_has_one_outcome(
     lease = gate.take(job("2"))
     assert lease.waited_for == pytest.approx(32)
     gate.release(lease)
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 def test_a_second_delivery_sends_nothing(gate: Gate, seen: EventRecorder) -> None:
     lease = gate.take(job("1"))
     gate.admit(job("1"))
     gate.release(lease)
-    seen.check_law(1)
+    seen.check_invariants(1)
 
 
 def test_a_job_that_is_refused(gate: Gate, seen: EventRecorder) -> None:
@@ -128,7 +128,7 @@ def test_a_job_that_is_refused(gate: Gate, seen: EventRecorder) -> None:
         gate.admit(job("2", CANCEL))
     gate.release(lease)
     assert seen.one(events.Refused).reason == "full"
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 def test_a_job_whose_timeout_is_over(gate: Gate, seen: EventRecorder, clock: FakeClock) -> None:
@@ -138,7 +138,7 @@ def test_a_job_whose_timeout_is_over(gate: Gate, seen: EventRecorder, clock: Fak
         gate.admit(job("2", limit, order=1))
     gate.release(lease)
     assert seen.one(events.Refused).reason == "timeout"
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 def test_a_job_that_is_superseded_is_refused_when_it_asks_again(
@@ -153,7 +153,7 @@ def test_a_job_that_is_superseded_is_refused_when_it_asks_again(
     gate.drop("3#1")
     gate.release(lease)
     assert seen.one(events.Refused).reason == "superseded"
-    seen.check_law(3)
+    seen.check_invariants(3)
 
 
 def test_an_adapter_reports_a_refusal_that_it_learnt_from_a_notice(
@@ -170,7 +170,7 @@ def test_an_adapter_reports_a_refusal_that_it_learnt_from_a_notice(
     refused = seen.one(events.Refused)
     assert (refused.id, refused.keys, refused.reason) == ("2#1", (KEY,), "superseded")
     assert refused.waited == pytest.approx(1)
-    seen.check_law(3)
+    seen.check_invariants(3)
 
 
 def test_a_notice_names_the_limits_of_a_job_that_another_worker_parked(
@@ -192,7 +192,7 @@ def test_a_notice_names_the_limits_of_a_job_that_another_worker_parked(
     assert (refused.keys, refused.names) == ((KEY, "crm"), ("billing", "crm"))
     other.drop("3#1")
     gate.release(lease)
-    seen.check_law(3)
+    seen.check_invariants(3)
 
 
 def test_a_job_that_is_dropped_was_cancelled(gate: Gate, seen: EventRecorder) -> None:
@@ -202,7 +202,7 @@ def test_a_job_that_is_dropped_was_cancelled(gate: Gate, seen: EventRecorder) ->
     assert not gate.drop("2#1")
     gate.release(lease)
     assert seen.one(events.Cancelled).id == "2#1"
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 def test_a_job_that_is_dropped_once_more_after_an_outage_has_the_name_of_its_limit(
@@ -234,14 +234,14 @@ def test_another_worker_may_drop_it(
     gate.release(lease)
     cancelled = seen.one(events.Cancelled)
     assert (cancelled.keys, cancelled.names) == ((KEY,), ("customer",))
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 def test_a_job_that_cannot_have_a_key_has_failed(gate: Gate, seen: EventRecorder) -> None:
     with pytest.raises(KeyDerivationError):
         gate.admit(job("1", ConcurrencyLimit("region")))
     assert isinstance(seen.one(events.Failed).error, KeyDerivationError)
-    seen.check_law(1)
+    seen.check_invariants(1)
 
 
 def test_an_outage_is_no_outcome(make: Callable[..., Gate], seen: EventRecorder) -> None:
@@ -255,7 +255,7 @@ def test_an_outage_is_no_outcome(make: Callable[..., Gate], seen: EventRecorder)
     store.away = False
     gate.release(gate.take(job("1")))
     assert seen.kinds == ["StoreFailed", "StoreRecovered", "Granted", "Released"]
-    seen.check_law(1)
+    seen.check_invariants(1)
 
 
 def test_a_grant_that_is_given_back_unused_sends_nothing(gate: Gate, seen: EventRecorder) -> None:
@@ -274,7 +274,7 @@ def test_a_grant_that_is_given_back_unused_sends_nothing(gate: Gate, seen: Event
     gate.gate.confirm(lease)
     gate.release(lease)
     assert seen.kinds == ["Granted", "Queued", "Released", "Granted", "Released"]
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 def test_a_refusal_that_a_notice_and_an_answer_bring_is_one_outcome(
@@ -296,7 +296,7 @@ def test_a_refusal_that_a_notice_and_an_answer_bring_is_one_outcome(
     gate.drop("3#1")
     gate.release(lease)
     assert [event.id for event in seen.all(events.Refused)] == ["2#1", "4#1"]
-    seen.check_law(4)
+    seen.check_invariants(4)
 
 
 def test_a_job_that_was_refused_waited_until_then(
@@ -325,7 +325,7 @@ def test_a_job_that_ran_without_the_store_is_not_cancelled_besides(
     assert gate.drop("2#1")
     gate.release(lease)
     assert seen.all(events.Cancelled) == []
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 def test_a_job_that_runs_without_a_slot(make: Callable[..., Gate], seen: EventRecorder) -> None:
@@ -335,7 +335,7 @@ def test_a_job_that_runs_without_a_slot(make: Callable[..., Gate], seen: EventRe
     gate.release(gate.admit(job("1")))
     store.away = False
     assert seen.kinds == ["StoreFailed", "AdmittedWithoutStore"]
-    seen.check_law(1)
+    seen.check_invariants(1)
 
 
 def test_a_job_that_loses_its_slot(gate: Gate, seen: EventRecorder, store: MemoryStore) -> None:
@@ -344,4 +344,4 @@ def test_a_job_that_loses_its_slot(gate: Gate, seen: EventRecorder, store: Memor
     if gate._runner is not None:
         gate.sweep()  # its event loop runs
     until_now(lambda: bool(seen.all(events.Lost)), "the loss")
-    seen.check_law(1)
+    seen.check_invariants(1)

@@ -88,7 +88,7 @@ async def test_a_refused_job_that_is_gone_when_it_is_to_be_woken() -> None:
         await until(lambda: bool(seen.all(events.Cancelled)), "the third is gone, too")
     remove()
     assert seen.one(events.Refused).id == "second#1"
-    seen.check_law(3)
+    seen.check_invariants(3)
 
 
 async def test_closing_a_gate_waits_for_those_that_are_being_woken() -> None:
@@ -109,13 +109,13 @@ async def test_closing_a_gate_waits_for_those_that_are_being_woken() -> None:
 
 async def test_the_adapter_hears_of_a_loss_in_the_event_loop() -> None:
     store = MemoryStore()
-    heard: list[int] = []
+    received: list[int] = []
     async with JobGate(store, "queue", lambda _: None) as gate:
-        lease = await gate.admit(job("first"), lambda _: heard.append(threading.get_ident()))
+        lease = await gate.admit(job("first"), lambda _: received.append(threading.get_ident()))
         assert not isinstance(lease, Waiting | Held)
         await asyncio.to_thread(SyncLimiter(store).evict, lease.id)
-        await until(lambda: bool(heard), "it is told")
-    assert heard == [threading.get_ident()]
+        await until(lambda: bool(received), "it is notified")
+    assert received == [threading.get_ident()]
 
 
 @pytest.mark.parametrize("owns_store", [True, False])
@@ -174,7 +174,7 @@ async def test_a_gate_whose_closing_is_cancelled_hears_no_more_notices() -> None
     assert (await asyncio.gather(closing, return_exceptions=True))[0].__class__ is (
         asyncio.CancelledError
     )
-    SyncLimiter(store).set_limit(KEY, 3)  # the third is handed a slot: whose gate hears of it?
+    SyncLimiter(store).set_limit(KEY, 3)  # the third is handed a slot: whose gate is notified?
     go_on.set()
     await asyncio.sleep(0.01)
     assert woken == ["second"]

@@ -41,7 +41,7 @@ ID = uuid.UUID("12345678-1234-5678-1234-567812345678")
 UTC, D = datetime.UTC, decimal.Decimal
 
 
-# -- what users pass, and the law: the same key if and only if they print the same -----------------
+# -- what users pass, and the rule: the same key if and only if they print the same -----------------
 
 
 class Plan(str, enum.Enum):  # noqa: UP042  (StrEnum is another class)
@@ -241,23 +241,23 @@ VALUES = st.recursive(
 )
 
 
-def law(value: Any) -> object:
+def identity(value: Any) -> object:
     """Say by what a value goes: the rules of docs/reference/keys.md, written another way."""
     if value is None or isinstance(value, bool):
         return "constant", value
     if isinstance(value, SecretStr):
-        return "secret", law(value.get_secret_value())
+        return "secret", identity(value.get_secret_value())
     if isinstance(value, int | float) and not isinstance(value, str):
         base = int if isinstance(value, int) else float
         return "number", repr(base(value))
     if isinstance(value, tuple | list):
-        return "array", tuple(map(law, value))
+        return "array", tuple(map(identity, value))
     if isinstance(value, set):
-        return "set", tuple(sorted((law(item) for item in value), key=repr))
+        return "set", tuple(sorted((identity(item) for item in value), key=repr))
     if isinstance(value, dict):
-        return "object", frozenset((law(name)[1], law(member)) for name, member in value.items())
+        return "object", frozenset((identity(name)[1], identity(member)) for name, member in value.items())
     if isinstance(value, Box):
-        return "object", frozenset([("x", law(value.x))])
+        return "object", frozenset([("x", identity(value.x))])
     if isinstance(value, str):
         return "text", "".join(value)
     if isinstance(value, decimal.Decimal):
@@ -268,7 +268,7 @@ def law(value: Any) -> object:
 
 
 def law_at_the_top(value: object) -> object:
-    kind, text = law(value)
+    kind, text = identity(value)
     return ("text", text) if kind == "number" else (kind, text)
 
 
@@ -293,7 +293,7 @@ def test_a_value_in_a_container_goes_by_the_same_rule_as_alone(value):
         return
     assert same([value], (value,))
     assert same({"x": value}, Box(value), types.MappingProxyType({"x": value}))
-    kind, text = law(value)
+    kind, text = identity(value)
     if kind == "text":
         assert same([value], [text])
         assert same(value, text)

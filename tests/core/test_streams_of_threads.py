@@ -171,4 +171,4 @@ def test_a_collected_generator_was_released(store: MemoryStore) -> None:
     next(generator)
     del generator
     until_now(lambda: bool(seen.all(events.Released)), "the release")
-    seen.check_law(1)
+    seen.check_invariants(1)

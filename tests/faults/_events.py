@@ -24,7 +24,7 @@ def disagreements(
         files: of events, each named by its process.
         bodies: the lease ids of the bodies that began, by process.
         killed: the processes that did not end by themselves.
-        children: the bodies that each runs at once in processes of their own. It hears of those
+        children: the bodies that each runs at once in processes of their own. It reports those
             after they began, and may be killed before.
     """
     found: list[str] = []

@@ -81,7 +81,7 @@ def test_a_primary_stands_still(replicated: Sentinel | Cluster, trial: Begin) ->
     """SIGSTOP of a primary: it is promoted away, and what it had not passed on is lost.
 
     It stands still until clients have given it up. In a cluster some may ask it all the same in the
-    moment in which it goes on and has not heard yet: what it says then is lost as well.
+    moment in which it goes on and has not received that yet: what it says then is lost as well.
     """
     with trial(replicated, lease=LEASE, url=f"{replicated.url}?socket_timeout=1") as run:
         for _ in run.rounds():

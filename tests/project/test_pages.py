@@ -46,8 +46,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 GUARANTEE = (
     "At most `max_concurrent` holders per key while their leases are alive; a holder that crashes "
-    "is replaced within one lease; a holder that cannot reach the store is told before its lease "
-    "ends; nobody waits while a slot is free."
+    "is replaced within one lease; a holder that cannot reach the store is notified before its "
+    "lease ends; nobody waits while a slot is free."
 )
 
 

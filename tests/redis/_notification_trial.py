@@ -116,12 +116,12 @@ class NotificationTrial:
         return self.proxy.subscribed_at
 
     def until_settled(self) -> None:
-        """Wait until its process has looked at what was said before it heard messages, too."""
+        """Wait until its process has looked at what was said before it received messages, too."""
         at = self.until_subscribed()
         until_now(lambda: self.proxy.looked_at > at, "it has looked")
 
     def notified_at(self) -> float:
-        """When the party was told, 0.0 as long as it was not."""
+        """When the party was notified, 0.0 as long as it was not."""
         return self.party.begun_at if self.waits else self.party.notified_at
 
     def close(self) -> None:

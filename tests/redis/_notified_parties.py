@@ -23,11 +23,11 @@ from ._tools import until_now
 LEASE = 30.0
 """Seconds: the next renewal that is due comes after ten of them, far too late."""
 
-LIMIT = ConcurrencyLimit(LIMIT_BY.constant("told"), lease=LEASE)
+LIMIT = ConcurrencyLimit(LIMIT_BY.constant("notified"), lease=LEASE)
 KEY = SyncLimiter("memory://").key_for(LIMIT)
 
-LAW = 1.0
-"""Seconds within which a party is told, unless three round trips take longer."""
+BOUND = 1.0
+"""Seconds within which a party is notified, unless three round trips take longer."""
 
 ROUND_TRIPS = 3
 
@@ -148,12 +148,12 @@ class ControlledProxy(Proxy):
 
 
 class Party:
-    """Who takes a slot, and is to be told of its loss: one store, as a process has one.
+    """Who takes a slot, and is to be notified of its loss: one store, as a process has one.
 
     Attributes:
         store: its store.
         begun_at: when it had its slot, 0.0 as long as it has none.
-        notified_at: when it was told of the loss, 0.0 as long as it was not.
+        notified_at: when it was notified of the loss, 0.0 as long as it was not.
         failure: what else ended it.
     """
 
@@ -284,34 +284,34 @@ class RoundTrips:
         self._client.close()
 
     def bound(self) -> float:
-        """Return the seconds within which a party has to be told."""
-        return max(LAW, ROUND_TRIPS * self.longest)
+        """Return the seconds within which a party has to be notified."""
+        return max(BOUND, ROUND_TRIPS * self.longest)
 
 
-def seconds_until(told: Callable[[], float], since: float, url: str, *, law: float = LAW) -> float:
-    """Wait until somebody is told; returns how many seconds it took, fails if too many.
+def seconds_until(notified_at: Callable[[], float], since: float, url: str, *, bound: float = BOUND) -> float:
+    """Wait until a party is notified; returns how many seconds it took, fails if too many.
 
     Args:
-        told: returns when they were told, 0.0 as long as they were not.
+        notified_at: returns when they were notified, 0.0 as long as they were not.
         since: from when the seconds count.
         url: of the server, through the proxy that the message passes.
-        law: the bound, on a machine that is not busy.
+        bound: the bound, on a machine that is not busy.
     """
     trips = RoundTrips(url)
     try:
         trips.measure()
 
         def is_notified() -> bool:
-            if not told():
+            if not notified_at():
                 trips.measure()
-            return bool(told())
+            return bool(notified_at())
 
-        until_now(is_notified, "the party is told")
+        until_now(is_notified, "the party is notified")
         trips.measure()
     finally:
         trips.close()
-    took = max(0.0, told() - since)
-    assert took <= max(law, trips.bound()), (
-        f"told after {took:.2f} s; a round trip took {trips.longest:.3f} s at the most"
+    took = max(0.0, notified_at() - since)
+    assert took <= max(bound, trips.bound()), (
+        f"notified after {took:.2f} s; a round trip took {trips.longest:.3f} s at the most"
     )
     return took

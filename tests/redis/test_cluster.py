@@ -129,7 +129,7 @@ def test_a_process_that_cannot_wake_a_job_notifies_those_that_can(
     face.acquire(Request("holder", (Demand("jobs/key", 1),)))
     face.acquire(Request("job", (Demand("jobs/key", 1),), payload=b"job"))
     face.release("holder", ("jobs/key",))
-    until_now(lambda: woken == ["job"], "the worker is told of the job")
+    until_now(lambda: woken == ["job"], "the worker is notified of the job")
     face.release("job", ("jobs/key",))
     worker.close()
 
@@ -189,7 +189,7 @@ async def test_a_waiter_in_another_process_is_woken_at_once(
         waiting = asyncio.create_task(
             asyncio.to_thread(waiter.acquire, PER_CUSTOMER, {"customer": 7})
         )
-    await until(lambda: other.session.renewer.receives(key), "it hears")  # type: ignore[attr-defined]
+    await until(lambda: other.session.renewer.receives(key), "it receives messages")  # type: ignore[attr-defined]
     await asyncio.sleep(0.2)  # the look that follows is over
     released_at = time.monotonic()
     await asyncio.to_thread(holder.release)
@@ -253,7 +253,7 @@ async def test_the_rights_that_a_limiter_needs(cluster: Cluster) -> None:
         waiting = asyncio.create_task(
             asyncio.to_thread(sync.acquire, PER_CUSTOMER, {"customer": number})
         )
-        await until(lambda: other.session.renewer.receives(f"customer={number}"), "it hears")  # type: ignore[attr-defined] # noqa: B023
+        await until(lambda: other.session.renewer.receives(f"customer={number}"), "it receives messages")  # type: ignore[attr-defined] # noqa: B023
         await lease.release()
         got = await asyncio.wait_for(waiting, 5)
         await asyncio.to_thread(got.release)

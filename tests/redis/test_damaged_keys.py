@@ -116,7 +116,7 @@ async def test_a_bad_key_harms_only_its_own_callers(server: Server, astore: Redi
 def test_an_eviction_is_remembered_for_longer_than_a_renewal_takes(
     server: Server, store: RedisStore
 ) -> None:
-    """S10: who hears of it late does not take it for a loss of data."""
+    """S10: a process that notices it late does not take it for a loss of data."""
     face = store.sync_face()
     face.acquire(Request("holder", (Demand(KEY, 1),), lease=600.0))
     assert face.evict("holder")

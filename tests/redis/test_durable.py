@@ -63,7 +63,7 @@ def job(name: str, *, payload: bytes = b"", **facts: object) -> Request:
 
 
 def test_who_frees_the_slot_wakes_a_job_of_another_process(here: Party, there: Party) -> None:
-    """S17: the payload comes along, and only the releasing process is told."""
+    """S17: the payload comes along, and only the releasing process is notified."""
     payload = bytes(range(256)) * 400
     assert isinstance(here.face.acquire(job("first")), Granted)
     assert isinstance(there.face.acquire(job("second", payload=payload)), Queued)
@@ -105,7 +105,7 @@ def test_another_process_sweeps_for_one_that_died(
 
 
 def test_jobs_of_a_killed_worker_go_on(here: Party, there: Party, clock: ServerClock) -> None:
-    """S2, S17: no release is heard, the lease ends; the sweep serves the next."""
+    """S2, S17: no release is received, the lease ends; the sweep serves the next."""
     here.face.acquire(job("first"))
     for name in ("second", "third"):
         here.face.acquire(job(name))
@@ -263,7 +263,7 @@ def test_a_process_that_cannot_wake_a_job_notifies_those_that_can(
             lambda: server.admin.pubsub_numsub("limiter:notices:0")[0][1], "the worker listens"
         )
         web.sync_face().release("call")
-        until_now(lambda: worker.notices, "the worker was told")
+        until_now(lambda: worker.notices, "the worker was notified")
         assert worker.noticed() == ["job"]
         assert isinstance(worker.face.acquire(job("job")), Granted)
         worker.face.release("job")
@@ -278,10 +278,10 @@ def test_a_notice_that_nobody_can_deliver_is_passed_on_once(
     """Workers of two frameworks share a store: neither can wake the other's jobs."""
     one, other = Party(server, script=FAKED), Party(server, script=FAKED)
     try:
-        heard: list[str] = []
+        received: list[str] = []
 
         def refuse(notice: Notice) -> bool:
-            heard.append(notice.id)
+            received.append(notice.id)
             return False
 
         one.face.on_notice(refuse)
@@ -289,11 +289,11 @@ def test_a_notice_that_nobody_can_deliver_is_passed_on_once(
         one.face.acquire(job("second"))
         until_now(lambda: server.admin.pubsub_numsub("limiter:notices:0")[0][1] == 2, "both listen")
         one.face.release("first")
-        until_now(lambda: other.notices, "the other was told")
-        until_now(lambda: len(heard) == 2, "the first heard itself")
+        until_now(lambda: other.notices, "the other was notified")
+        until_now(lambda: len(received) == 2, "the first received its own")
         other.face.acquire(job("second"))
         other.face.release("second")
-        assert heard == ["second", "second"]
+        assert received == ["second", "second"]
         assert other.noticed() == ["second"]
     finally:
         one.store.close()
@@ -367,7 +367,7 @@ def test_a_process_that_queues_a_job_and_ends_notifies_those_that_can_wake_it(
     party.face.acquire(job("second", claim=60.0))
     until_now(lambda: server.admin.pubsub_channels("*:notices:0"), "it listens for notices")
     subprocess.run([sys.executable, "-c", SETS_A_LIMIT, server.url, KEY, world], check=True)
-    until_now(lambda: party.notices, "it is told", patience=5)
+    until_now(lambda: party.notices, "it is notified", patience=5)
     assert party.noticed() == ["second"]
     SyncLimiter(party.store).reset_limit(KEY)
     for name in ("first", "second"):
@@ -393,7 +393,7 @@ def test_a_notice_for_others_that_cannot_be_sent_is_sent_again(
     here.face.acquire(job("second"))
     until_now(lambda: server.admin.pubsub_channels("*:notices:0"), "one listens for notices")
     there.sync_face().release("first", (KEY,))
-    until_now(lambda: here.notices, "it is told", patience=5)
+    until_now(lambda: here.notices, "it is notified", patience=5)
     assert (here.noticed(), failed) == (["second"], 1)
     here.face.release("second")
     there.close()

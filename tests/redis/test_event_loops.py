@@ -120,7 +120,7 @@ def test_an_interrupt_while_the_loop_ends(own_server: Process) -> None:
 
 
 def test_event_loops_of_several_threads(server: Server) -> None:
-    """S6: all loops of a process share the slots, and hear through one renewer."""
+    """S6: all loops of a process share the slots, and receive messages by one renewer."""
     before = set(threading.enumerate())  # the renewer of a store that was closed may still end
     store = RedisStore(server.url)
     limiter = Limiter(store)

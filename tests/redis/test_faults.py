@@ -59,7 +59,7 @@ async def own(own_server: Process) -> AsyncIterator[RedisStore]:
 async def test_an_answer_that_comes_when_its_lease_is_over_is_none(
     proxy: Proxy, world: str
 ) -> None:
-    """S2: the caller asks again, and begins with a lease that lives; it is told of no loss."""
+    """S2: the caller asks again, and begins with a lease that lives; it is notified of no loss."""
     store = RedisStore(proxy.url)
     limiter, threads = Limiter(store), SyncLimiter(store)
     limit = ConcurrencyLimit(WORK, 1, lease=0.5)
@@ -306,7 +306,7 @@ async def test_calls_are_admitted_while_the_store_is_away(proxy: Proxy, far: Red
 
 
 async def test_the_server_freezes_and_comes_back(own_server: Process, own: RedisStore) -> None:
-    """SIGSTOP of the server, for longer than a lease: holders are told in time, all goes on."""
+    """SIGSTOP of the server, for longer than a lease: holders are notified in time, all goes on."""
     async with Load(own, ConcurrencyLimit(WORK, 2, lease=1)) as load:
         with own_server.frozen():
             await asyncio.sleep(1.5)

@@ -116,8 +116,8 @@ async def works(client: Any, namespace: str, *limits: ConcurrencyLimit) -> None:
     store, other = (RedisStore(client=client, namespace=namespace) for _ in range(2))
     thread = asyncio.to_thread
     limiter, sync, face = Limiter(store), SyncLimiter(other), store.async_face()
-    heard: list[str] = []
-    face.on_notice(lambda notice: heard.append(notice.id))
+    received: list[str] = []
+    face.on_notice(lambda notice: received.append(notice.id))
     lease = await limiter.acquire([*limits], GIVEN)
     waiting = asyncio.create_task(thread(sync.acquire, [*limits], GIVEN))
     lives = other.session.tracker.entries
@@ -133,7 +133,7 @@ async def works(client: Any, namespace: str, *limits: ConcurrencyLimit) -> None:
     job = Request("job", tuple(Demand(key, 1) for key in keys), payload=b"job")
     assert isinstance(await face.acquire(job), Queued)
     await thread(got.release)  # by a process that cannot wake jobs: it tells those that can
-    await until(lambda: heard == ["job"], "the notice is forwarded")
+    await until(lambda: received == ["job"], "the notice is forwarded")
     assert isinstance(await face.acquire(job), Granted)
     await face.sweep()
     assert await face.release("job")

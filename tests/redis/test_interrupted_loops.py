@@ -1,7 +1,7 @@
 """An exception thrown into an event loop at any line of the package: nobody waits for ever.
 
 A signal handler may raise at any of them: in the task that asks, where it is that one's, and in
-what the loop calls when it sends and hears, where it is the loop's.
+what the loop calls when it sends and receives, where it is the loop's.
 """
 
 from __future__ import annotations

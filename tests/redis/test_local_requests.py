@@ -1,7 +1,7 @@
-"""What a process holds and waits for: the laws L1 to L9, in every order of events.
+"""What a process holds and waits for: the invariants L1 to L9, in every order of events.
 
 `orders/` simulates a process with two callers, a server and the network between them. Orders of
-events are gone through, the shortest first; a law that is broken is shown with as few events as
+events are gone through, the shortest first; an invariant that is broken is shown with as few events as
 break it.
 """
 
@@ -64,8 +64,8 @@ def check(kind: str, most: int) -> None:
             if broken_by_last(simulation):
                 shortest = shortened(kind, order, broken_by)
                 events = "\n".join(f"  {event}" for event in shortest)
-                laws = "\n".join(f"  {law}" for law in broken_by(kind, shortest))
-                pytest.fail(f"{kind}: these events\n{events}\nbreak\n{laws}", pytrace=False)
+                invariants = "\n".join(f"  {each}" for each in broken_by(kind, shortest))
+                pytest.fail(f"{kind}: these events\n{events}\nbreak\n{invariants}", pytrace=False)
     assert tried > 2 * most, "it comes to fewer orders than there are"
 
 

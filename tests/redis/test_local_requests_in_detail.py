@@ -1,4 +1,4 @@
-"""What a process holds and waits for: laws of it one by one, and exceptions amid an event."""
+"""What a process holds and waits for: its invariants one by one, and exceptions amid an event."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUEUED = Queued("k", 1, 1, 1, None)
 REPLACED = Replaced("k")
 GRANTED = Granted(7, LEASE)
 TOLD_GRANTED = Granted(7, 27.0, 3.0)
-"""As a holder is told of it: it stops before the store does."""
+"""As a holder is notified of it: it stops before the store does."""
 
 
 class Recorder:
@@ -177,7 +177,7 @@ def test_a_grant_that_came_with_the_news_is_the_answer_to_a_failed_ask(one: OneR
     ],
 )
 def test_a_loss_is_told_once(one: OneRequest, losses: list[Loss], told: list[Loss]) -> None:
-    """L7: a holder that was to let go, and has not, is told of the end as well."""
+    """L7: a holder that was to let go, and has not, is notified of the end as well."""
     one.ask()
     one.hold()
     for loss in losses:
@@ -191,7 +191,7 @@ def test_a_loss_is_told_once(one: OneRequest, losses: list[Loss], told: list[Los
     ids=["of the lease before", "of this lease", "of the lease after", "not said"],
 )
 def test_a_loss_that_comes_after_the_grant(one: OneRequest, token: int, told: list[Loss]) -> None:
-    """L1: who hears of the end of a later lease of its id has lost its own before."""
+    """L1: a holder that gets news of the end of a later lease of its id lost its own before."""
     one.ask()
     one.hold(7)
     one.lose(token=token)
@@ -266,7 +266,7 @@ def test_a_release_that_fails_is_sent_again_after_pauses_that_grow(one: OneReque
 
 
 def test_what_cannot_be_changes_nothing(one: OneRequest) -> None:
-    """Events that no order brings: an ask comes twice, a holder hears that it waits no more."""
+    """Events that no order brings: an ask comes twice, a holder is notified that it waits no more."""
     one.ask()
     before = one.content()
     one.ask()
@@ -315,7 +315,7 @@ RELEASING: list[Act] = [*HELD, lambda one: one.requests.release("r", NOW)]
 def test_an_exception_amid_an_event_that_comes_once_more(
     before: list[Act], act: Act, state: State, told: list[Answer | Loss | None]
 ) -> None:
-    """At each of its lines, the request is then where it would be, and its listener is told."""
+    """At each of its lines, the request is then where it would be, and its listener is notified."""
 
     def trial(thrower: Thrower) -> None:
         one = OneRequest()

@@ -101,7 +101,7 @@ async def test_holders_survive_data_loss(own_server: Process, own: RedisStore) -
 async def test_a_slot_taken_by_another_after_data_loss_is_lost(
     own_server: Process, own: RedisStore
 ) -> None:
-    """S10; row 22: never above the limit; the first holder is told within a lease."""
+    """S10; row 22: never above the limit; the first holder is notified within a lease."""
     limiter = Limiter(own)
     # Renewed after 8 s or more, when the other one has the slot long since.
     limit = ConcurrencyLimit(WORK, 1, lease=30)
@@ -109,7 +109,7 @@ async def test_a_slot_taken_by_another_after_data_loss_is_lost(
     own_server.admin.flushall()
     second = await limiter.acquire(limit, timeout=20)
     assert second.fencing_token > first.fencing_token, "S11"
-    await until(lambda: first.lost, "the first holder is told", patience=1.0)
+    await until(lambda: first.lost, "the first holder is notified", patience=1.0)
     assert not second.lost
     await first.release()
     assert (await limiter.inspect(limit)).in_use == 1

@@ -43,8 +43,8 @@ def test_every_name_is_as_the_page_says(
     """Literally: all Redis keys and all channels, of keys with and without a scope."""
     store = RedisStore(server.url, namespace=namespace)
     face = store.sync_face()
-    heard: list[Notice] = []
-    face.on_notice(heard.append)
+    received: list[Notice] = []
+    face.on_notice(received.append)
     listener = RecordingListener()
     keys = ("customer=42", "orders/region=eu")
     for key in keys:
@@ -69,7 +69,7 @@ def test_every_name_is_as_the_page_says(
         f"{common}:layout",
     }
     assert set(server.admin.scan_iter(count=1000)) == names
-    assert [notice.id for notice in heard] == ["job-cu", "job-or"]
+    assert [notice.id for notice in received] == ["job-cu", "job-or"]
     face.sweep()
     for name in ("job-cu", "job-or", "late-cu", "late-or"):
         face.release(name)
@@ -212,14 +212,14 @@ def test_with_these_rights_between_processes(
     first.tell()
     second.wait_for("begins")
     first.end()
-    heard: list[str] = []
-    face.on_notice(lambda notice: heard.append(notice.id))
+    received: list[str] = []
+    face.on_notice(lambda notice: received.append(notice.id))
     assert isinstance(face.acquire(job("job", key)), Queued)
     second.kill()
 
     def swept() -> bool:
         face.sweep()
-        return heard == ["job"]
+        return received == ["job"]
 
     until_now(swept, "the dead one's slot is offered to the job")
     assert isinstance(face.acquire(job("job", key)), Granted)
@@ -228,11 +228,11 @@ def test_with_these_rights_between_processes(
     mute = web.sync_face()
     listener = RecordingListener()
     until_now(
-        lambda: own_server.admin.pubsub_numsub("shop:limits:notices:0")[0][1], "it hears notices"
+        lambda: own_server.admin.pubsub_numsub("shop:limits:notices:0")[0][1], "it receives notices"
     )
     mute.acquire(Request("call", (Demand("other", 1),), listener=listener))  # so its renewer runs
     assert mute.release("job", (key,))
-    until_now(lambda: heard == ["job", "next"], "the notice is forwarded")
+    until_now(lambda: received == ["job", "next"], "the notice is forwarded")
     mute.release("call")
     face.release("next", (key,))
     assert own_server.admin.execute_command("ACL", "LOG") == []

@@ -1,6 +1,6 @@
-"""How soon a holder hears that it lost its slot, and a waiter that it has one, on real servers.
+"""How soon a holder is notified that it lost its slot, and a waiter that it has one, on real servers.
 
-The law: within a second, or three round trips if these take longer, counted from when a message
+The bound: within a second, or three round trips if these take longer, counted from when a message
 can arrive again. Leases are long: a renewal that is due anyway would come far too late. What was
 measured is printed at the end of the module (`pytest -s`), and is a property of each test.
 """
@@ -34,7 +34,7 @@ def table() -> Iterator[dict[str, float]]:
     rows: dict[str, float] = {}
     yield rows
     width = max(map(len, rows), default=0)
-    print("\nseconds until told")  # noqa: T201
+    print("\nseconds until notified")  # noqa: T201
     for name, seconds in rows.items():
         print(f"{name:{width}}  {seconds:6.3f}")  # noqa: T201
 
@@ -213,8 +213,8 @@ CASES = [
 ]
 
 
-def tell(trial: NotificationTrial, situation: str) -> float:
-    """NotificationTrial a situation; returns the seconds until the party was told."""
+def seconds_to_notify(trial: NotificationTrial, situation: str) -> float:
+    """Bring a situation about; returns the seconds until the party was notified."""
     since = SITUATIONS[situation](trial)
     return seconds_until(trial.notified_at, since, trial.proxy.url)
 
@@ -224,30 +224,30 @@ def test_time_until_notified(
     server: Process, world: str, news: str, situation: str, took: Callable[[float], None]
 ) -> None:
     with running_trial(server, news, world) as trial:
-        took(tell(trial, situation))
+        took(seconds_to_notify(trial, situation))
 
 
 @pytest.mark.parametrize("world", ONE_WORLD)
 @pytest.mark.parametrize("situation", EXPIRED)
-def test_told_of_the_end_of_its_lease(
+def test_notified_of_the_end_of_its_lease(
     server: Process, clock: ServerClock, world: str, situation: str, took: Callable[[float], None]
 ) -> None:
     with running_trial(server, "expired", world, clock=clock) as trial:
-        took(tell(trial, situation))
+        took(seconds_to_notify(trial, situation))
 
 
 @pytest.mark.parametrize("world", ONE_WORLD)
 @pytest.mark.parametrize(("news", "situation"), IN_A_CLUSTER)
-def test_told_in_a_cluster(
+def test_notified_in_a_cluster(
     running_node: OneNode, world: str, news: str, situation: str, took: Callable[[float], None]
 ) -> None:
     running_node.admin.flushall()
     with running_trial(running_node, news, world) as trial:
-        took(tell(trial, situation))
+        took(seconds_to_notify(trial, situation))
 
 
 @pytest.mark.parametrize("news", ["preempted", "evicted", "handed over"])
-def test_told_when_the_event_loop_runs_again(
+def test_notified_when_the_event_loop_runs_again(
     server: Process, news: str, took: Callable[[float], None]
 ) -> None:
     with running_trial(server, news, "asyncio") as trial:
@@ -262,7 +262,7 @@ def test_told_when_the_event_loop_runs_again(
 
 @pytest.mark.parametrize("world", ONE_WORLD)
 @pytest.mark.parametrize("news", ["preempted", "evicted", "handed over"])
-def test_told_when_its_process_goes_on(
+def test_notified_when_its_process_goes_on(
     server: Server,
     start: Callable[..., Worker],
     world: str,
@@ -278,13 +278,13 @@ def test_told_when_its_process_goes_on(
     party = start("hold.py", **ends, **{"async": world == "asyncio"})
     store = RedisStore(server.url)
     face: Any = store.sync_face()
-    key = SyncLimiter("memory://").key_for(LIMIT).replace("told", "work")
+    key = SyncLimiter("memory://").key_for(LIMIT).replace("notified", "work")
     if waits:
         until_now(lambda: face.inspect(key).waiting, "it waits")
     else:
         party.wait_for("begins")
     listens = lambda: len(server.admin.pubsub_channels("limiter:process:*")) >= 1 + waits  # noqa: E731
-    until_now(listens, "it hears messages")
+    until_now(listens, "it receives messages")
     party.freeze()
     frozen_at = time.monotonic()
     if first is not None:
@@ -309,22 +309,22 @@ def test_told_when_its_process_goes_on(
 
 
 @pytest.mark.slow  # the health check takes ten seconds, and no renewal comes sooner
-@pytest.mark.parametrize(("news", "law"), [("evicted", 11.0), ("handed over", 6.0)])
-def test_told_on_a_half_open_connection(
-    server: Process, news: str, law: float, took: Callable[[float], None]
+@pytest.mark.parametrize(("news", "bound"), [("evicted", 11.0), ("handed over", 6.0)])
+def test_notified_on_a_half_open_connection(
+    server: Process, news: str, bound: float, took: Callable[[float], None]
 ) -> None:
     """A holder is told by the health check, or a renewal; who waits looks every five seconds."""
     with running_trial(server, news, "threads") as trial:
         trial.begin()
         trial.until_settled()
         trial.proxy.hold_back(b"message\r\n", replies=True)
-        took(seconds_until(trial.notified_at, trial.happens(), trial.proxy.url, law=law))
+        took(seconds_until(trial.notified_at, trial.happens(), trial.proxy.url, bound=bound))
 
 
-def test_told_by_a_limiter_that_had_looked_before(server: Server) -> None:
+def test_notified_by_a_limiter_that_had_looked_before(server: Server) -> None:
     """An eviction at once after the grant, by another that is there already."""
     with SyncLimiter(server.url) as one, SyncLimiter(server.url) as other:
         other.inspect("user=eve")
         lease = one.acquire(ConcurrencyLimit("user", lease=30.0), {"user": "eve"})
         assert other.evict(lease.id)
-        until_now(lambda: lease.lost, "it is told", patience=4.0)
+        until_now(lambda: lease.lost, "it is notified", patience=4.0)

@@ -151,7 +151,7 @@ def test_listeners_that_always_fail_are_said_once_a_minute(
 async def test_strange_messages_do_no_harm(
     server: Server, astore: RedisStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever comes over the channel: leases are renewed, and messages heard, as before."""
+    """Whatever comes over the channel: leases are renewed, and messages received, as before."""
     limiter = Limiter(astore)
     lease = await limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant("one"), lease=1.0))
     await until(lambda: astore.session.renewer.listening, "the renewer listens")
@@ -161,7 +161,7 @@ async def test_strange_messages_do_no_harm(
     assert not lease.lost
     other = RedisStore(server.url)
     assert await Limiter(other).evict(lease.id)
-    await until(lambda: lease.lost, "the eviction is heard")
+    await until(lambda: lease.lost, "the eviction is received")
     await lease.release()
     await other.aclose()
     assert "could not pass on" in caplog.text
@@ -228,7 +228,7 @@ def test_a_thread_hears_of_what_a_lost_reply_said(own_server: Process) -> None:
         proxy.losing = 1
         face.release("holder", (KEY,))
         assert proxy.lost == 1
-        until_now(lambda: somebody.answers, "the waiter is told", patience=2.0)
+        until_now(lambda: somebody.answers, "the waiter is notified", patience=2.0)
         face.release("w", (KEY,))
         store.close()
 
@@ -249,7 +249,7 @@ def test_a_subscription_that_fell_silent_is_renewed(
         own_server.admin.client_kill_filter(_type="pubsub")
         until_now(lambda: listens(own_server, store), "it listens again")
         asked = own_server.commands().get("ping", 0)
-        until_now(lambda: own_server.commands().get("ping", 0) > asked + 1, "it asks, and hears")
+        until_now(lambda: own_server.commands().get("ping", 0) > asked + 1, "it asks, and gets a reply")
         assert store.session.renewer.listening
         proxy.hold_up()
         until_now(lambda: not store.session.renewer.listening, "it gives the connection up")

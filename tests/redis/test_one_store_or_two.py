@@ -165,7 +165,7 @@ def test_stores_in_one_place_receive_messages_of_each_other_and_no_others_do(
     assert isinstance(answer, Queued if mine == theirs else Granted)
     face.release(f"holds-{number}", (f"slot-{number}",))
     if mine == theirs:
-        until_now(lambda: waiter.woken, "the waiter is told")
+        until_now(lambda: waiter.woken, "the waiter is notified")
     other_face.release(f"waits-{number}", (f"slot-{number}",))
 
 
@@ -176,7 +176,7 @@ PAGE = (ROOT / "docs" / "reference" / "redis-layout.md").read_text(encoding="utf
 def test_the_acl_of_the_page_is_enough_and_ends_at_its_database(
     own_server: Process, database: int
 ) -> None:
-    """Two processes of that user: one holds and the other waits, jobs are told of, and nothing is
+    """Two processes of that user: one holds and the other waits, jobs are woken, and nothing is
     denied; the notices of another database are."""
     (line,) = re.findall(r"^ACL SETUSER limiter (.*)$", PAGE, re.MULTILINE)
     rights = line.replace("process:0:", f"process:{database}:")
@@ -192,12 +192,12 @@ def test_the_acl_of_the_page_is_enough_and_ends_at_its_database(
         "it listens",
     )
     say(one, "job")
-    until_now(lambda: received == ["job"], "it is told")
+    until_now(lambda: received == ["job"], "it is notified")
     face, waiter = one.sync_face(), RecordingListener()
     face.acquire(Request("holds", (Demand("slot", 1),)))
     two.sync_face().acquire(Request("waits", (Demand("slot", 1),), listener=waiter))
     face.release("holds", ("slot",))
-    until_now(lambda: waiter.woken, "the waiter is told")
+    until_now(lambda: waiter.woken, "the waiter is notified")
     for request, key in (("waits", "slot"), ("job", "key-of-job")):
         two.sync_face().release(request, (key,))
     assert own_server.admin.execute_command("ACL", "LOG") == []

@@ -151,7 +151,7 @@ async def test_names_on_the_nodes(
         else thread(SyncLimiter(other).acquire, limits, GIVEN)
     )
     waiting = asyncio.create_task(waits)
-    await until(lambda: other.session.renewer.receives("customer=7"), "the waiter hears")  # type: ignore[attr-defined]
+    await until(lambda: other.session.renewer.receives("customer=7"), "the waiter receives messages")  # type: ignore[attr-defined]
     await thread(face.acquire, job("job", "regions/region=eu"))
     names = set(owner(cluster).admin.scan_iter("*shop*"))
     assert names == {
@@ -168,10 +168,10 @@ async def test_names_on_the_nodes(
     }
     assert len({key_slot(name.encode()) for name in names | channels}) == 1
 
-    def heard() -> set[str]:
+    def received() -> set[str]:
         return set(owner(cluster).admin.execute_command("PUBSUB", "SHARDCHANNELS"))
 
-    await until(lambda: heard() >= channels, "all are heard at the node")
+    await until(lambda: received() >= channels, "the node has all subscriptions")
     await thread(face.release, "job", ("regions/region=eu",))
     await thread(lease.release)
     got = await asyncio.wait_for(waiting, 5)
@@ -198,7 +198,7 @@ async def test_a_waiter_in_another_process_is_woken_at_once(
             else thread(SyncLimiter(other).acquire, limits, GIVEN)
         )
         waiting = asyncio.create_task(waits)
-        await until(lambda: other.session.renewer.receives("customer=7"), "it hears")  # type: ignore[attr-defined]
+        await until(lambda: other.session.renewer.receives("customer=7"), "it receives messages")  # type: ignore[attr-defined]
         await asyncio.sleep(0.2)  # the look that follows is over
         released_at = time.monotonic()
         await thread(holder.release)
@@ -238,16 +238,16 @@ async def test_leases_are_renewed(world: str, store: RedisStore) -> None:
 
 
 def test_queued_jobs_need_no_scope(store: RedisStore, other: RedisStore) -> None:
-    """S17: who frees the slot is told of a job of another process, also for several keys."""
-    heard: list[Notice] = []
+    """S17: who frees the slot is notified of a job of another process, also for several keys."""
+    received: list[Notice] = []
     face, theirs = store.sync_face(), other.sync_face()
-    face.on_notice(heard.append)
+    face.on_notice(received.append)
     theirs.on_notice(lambda _: True)
     keys = ("a", "b", "s/c")
     assert isinstance(face.acquire(job("first", *keys)), Granted)
     assert isinstance(theirs.acquire(job("second", *keys)), Queued)
     assert face.release("first", keys)
-    [notice] = heard
+    [notice] = received
     assert (notice.id, notice.payload) == ("second", b"second")
     assert isinstance(theirs.acquire(job("second", *keys)), Granted)
     assert theirs.release("second", keys)
@@ -256,19 +256,19 @@ def test_queued_jobs_need_no_scope(store: RedisStore, other: RedisStore) -> None
 
 async def test_queued_jobs_in_an_event_loop(store: RedisStore, other: RedisStore) -> None:
     """S17: the async face does the same, and its sweep offers what nobody claimed."""
-    heard: list[str] = []
+    received: list[str] = []
     face, theirs = store.async_face(), other.async_face()
-    theirs.on_notice(lambda notice: heard.append(notice.id))
+    theirs.on_notice(lambda notice: received.append(notice.id))
     assert isinstance(await face.acquire(job("first", "a", "s/b")), Granted)
     assert isinstance(await face.acquire(job("second", "a", "s/b", claim=0.05)), Queued)
     assert await face.release("first", ("a", "s/b"))  # it is told to nobody who could wake the job
 
     async def is_offered() -> None:
-        while heard != ["second"]:
+        while received != ["second"]:
             await theirs.sweep()
             await asyncio.sleep(0.005)
 
-    heard.clear()
+    received.clear()
     await asyncio.wait_for(is_offered(), 10)
     assert isinstance(await theirs.acquire(job("second", "a", "s/b")), Granted)
     assert await theirs.release("second", ("a", "s/b"))
@@ -279,13 +279,13 @@ async def test_queued_jobs_in_an_event_loop(store: RedisStore, other: RedisStore
 def test_jobs_of_a_killed_process_go_on(
     cluster: Cluster, store: RedisStore, start: Callable[..., Worker]
 ) -> None:
-    """S2, S17: no release is heard, the lease ends; the sweep offers the slot."""
+    """S2, S17: no release is received, the lease ends; the sweep offers the slot."""
     limit = {"max_concurrent": 1, "lease": 1.0}
     worker = start("hold.py", url=cluster.url, namespace=NAMESPACE, limit=limit)
     worker.wait_for("begins")
     face = store.sync_face()
-    heard: list[str] = []
-    face.on_notice(lambda notice: heard.append(notice.id))
+    received: list[str] = []
+    face.on_notice(lambda notice: received.append(notice.id))
     [key] = face.keys()
     assert "/" not in key
     assert isinstance(face.acquire(job("job", key)), Queued)
@@ -293,7 +293,7 @@ def test_jobs_of_a_killed_process_go_on(
 
     def swept() -> bool:
         face.sweep()
-        return heard == ["job"]
+        return received == ["job"]
 
     until_now(swept, "the slot is offered to the job")
     assert isinstance(face.acquire(job("job", key)), Granted)
@@ -304,8 +304,8 @@ def test_a_process_that_cannot_wake_a_job_notifies_those_that_can(
     cluster: Cluster, store: RedisStore, other: RedisStore
 ) -> None:
     """S17: by the sharded channel of notices, beside that of the process."""
-    heard: list[str] = []
-    other.sync_face().on_notice(lambda notice: heard.append(notice.id))
+    received: list[str] = []
+    other.sync_face().on_notice(lambda notice: received.append(notice.id))
 
     def listens() -> Any:
         channel = "{shop}:limits:notices"
@@ -318,7 +318,7 @@ def test_a_process_that_cannot_wake_a_job_notifies_those_that_can(
     assert isinstance(face.acquire(call), Granted)
     assert isinstance(other.sync_face().acquire(job("job", "a")), Queued)
     face.release("call")
-    until_now(lambda: heard == ["job"], "the worker was told")
+    until_now(lambda: received == ["job"], "the worker was notified")
     assert isinstance(other.sync_face().acquire(job("job", "a")), Granted)
     other.sync_face().release("job", ("a",))
 
@@ -366,7 +366,7 @@ async def test_the_rights_to_the_tag_are_enough(cluster: Cluster) -> None:
     limits = [CUSTOMER, REGION]
     lease = await Limiter(store).acquire(limits, GIVEN)
     waiting = asyncio.create_task(asyncio.to_thread(SyncLimiter(other).acquire, limits, GIVEN))
-    await until(lambda: other.session.renewer.receives("customer=7"), "it hears")  # type: ignore[attr-defined]
+    await until(lambda: other.session.renewer.receives("customer=7"), "it receives messages")  # type: ignore[attr-defined]
     await lease.release()
     got = await asyncio.wait_for(waiting, 5)
     face = store.async_face()

@@ -99,7 +99,7 @@ class Refuses(redis.CredentialProvider):
 async def test_a_credential_provider_may_raise_what_it_likes(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Callers are told; nothing goes round in circles, and the renewer goes on."""
+    """Callers are notified; nothing goes round in circles, and the renewer goes on."""
     refuses = Refuses()
     client = redis.Redis.from_url(server.url, credential_provider=refuses)
     store = RedisStore(client=client)

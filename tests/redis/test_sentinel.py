@@ -305,7 +305,7 @@ async def test_a_failover_by_order(sentinel: Sentinel) -> None:
                 record = new.admin.get(name) or "- 0"
                 return lost or int(record.split()[1]) > time.time() * 1e6
 
-            # The new master knows leases that ended there: their holders are told.
+            # The new master knows leases that ended there: their holders are notified.
             names = ("{limiter:key=sync}:state", "{limiter:key=async}:state")
             both = lambda: (  # noqa: E731
                 settled(names[0], lost=lease.lost) and settled(names[1], lost=alease.lost)

@@ -214,7 +214,7 @@ class KeepsCrossedGrants(MemoryStore):
 
 
 class FallsSilent(MemoryStore):
-    """S17: nobody hears whose slot came free."""
+    """S17: nobody is notified whose slot came free."""
 
     def on_notice(self, callback):
         pass

@@ -138,7 +138,7 @@ def a_waiter_lives_while_it_asks_or_renews(store: StoreUnderTest) -> Steps[None]
 
 @scenario("S10")
 def renewal_names_a_ticket_that_is_gone(store: StoreUnderTest) -> Steps[None]:
-    """A waiter learns of it like a holder."""
+    """A waiter is notified of it like a holder."""
     yield from store.take(store.request(id="holder", lease=1000))
     yield from store.wait(store.request(id="dead", lease=10))
     store.clock.advance(11)

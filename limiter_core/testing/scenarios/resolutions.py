@@ -44,13 +44,13 @@ def keep_latest_supersedes_all_who_wait(store: StoreUnderTest) -> Steps[None]:
     running = RecordingListener()
     yield from store.take(store.request(id="running", listener=running))
     listeners = [RecordingListener() for _ in range(3)]
-    old = [store.request(id=f"old-{n}", listener=heard) for n, heard in enumerate(listeners)]
+    old = [store.request(id=f"old-{n}", listener=each) for n, each in enumerate(listeners)]
     for request in old:
         yield from store.wait(request)
     latest = store.request(LATEST, id="latest")
     yield from store.wait(latest)
     yield from store.eventually(
-        "all were notified", lambda: all(heard.woken for heard in listeners)
+        "all were notified", lambda: all(each.woken for each in listeners)
     )
     for request in old:
         assert (yield from store.acquire(request)) == Replaced(KEY)

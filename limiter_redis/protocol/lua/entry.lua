@@ -3,7 +3,7 @@
 -- KEYS     the state, ends and queue of every key that the operations name (see `around`); keys of
 --          a waiter's other limits are derived, and share the hash tag by construction
 -- ARGV[1]  opening: what stands in front of a scope, or a key without one, in all names; "{" and the
---          namespace and ":", or, if that is a prefix, the namespace and ":{" (see _names.py)
+--          namespace and ":", or, if that is a prefix, the namespace and ":{" (see keyspace.py)
 -- ARGV[2]  the calling process: the end of the name of its channel, which tells databases apart
 -- ARGV[3]  and all that follow: an operation each, words with a space between: its name, then what
 --          its file says. A word that would be empty is "-"

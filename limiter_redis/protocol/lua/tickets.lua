@@ -8,9 +8,10 @@
 -- `sequence` is "-" where it is the order, the first key "-". On the other keys the field holds "@"
 -- and the first key. In front of the payload of a job that only workers of a gate can wake stands
 -- the gate's name and "|" (S17), with "*" behind the name if it was evicted while its gate had no
--- worker, and "**" if it was superseded then; and then, if it was offered slots in vain, how often, "|", until when others go before it (0), and "|". It sits in the
--- queue of its `home`, as a member that sorts by priority (its
--- score), fair round, arrival order and sequence (S7), followed by the id.
+-- worker, and "**" if it was superseded then; and then, if it was offered slots that it did not
+-- claim, how often, "|", until when others go before it (0), and "|". It is in the queue of its
+-- `home`, as a member that sorts by priority (its score), fair round, arrival order and sequence
+-- (S7), followed by the id.
 
 local REPEAT_AFTER, MOST_REPEATS = 5000000, 10 -- of the notice of a bad end
 

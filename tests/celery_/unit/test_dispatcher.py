@@ -259,7 +259,7 @@ def test_a_task_whose_waiting_is_over_is_forgotten(parts: Parts, dispatcher: Dis
 def test_a_refused_task_is_reported_by_one_of_the_workers_that_are_told(
     parts: Parts, dispatcher: Dispatcher
 ) -> None:
-    """One that sweeps is told as well, until the refusal is withdrawn."""
+    """One that sweeps is notified as well, until the refusal is withdrawn."""
     seen = EventRecorder()
     revoked: list[str] = []
 

@@ -72,7 +72,7 @@ def test_a_task_that_waits_and_runs(parts: Parts, seen: EventRecorder, holder: A
     assert seen.kinds == ["Granted", "Queued", "Released", "Granted", "Released"]
     assert [event.function for event in seen.events] == ["one"] * 5
     assert {event.names for event in seen.events} == {("user",)}
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 def test_a_task_that_is_handed_over_before_it_starts(
@@ -88,7 +88,7 @@ def test_a_task_that_is_handed_over_before_it_starts(
     assert first.delivery.hand_over()
     parts.releases.on_end(first, completed=False)
     parts.releases.on_end(run(parts, deliver_again(parts, waits)))
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 def test_a_copy_of_a_task_that_has_finished(parts: Parts, seen: EventRecorder, holder: Any) -> None:
@@ -105,7 +105,7 @@ def test_a_copy_of_a_task_that_has_finished(parts: Parts, seen: EventRecorder, h
     refuse(parts, later)  # it would have to wait
     parts.releases.on_end(next_one)
     assert parts.tickets.inspect(KEY).waiting == 0
-    seen.check_law(3)
+    seen.check_invariants(3)
 
 
 def test_a_task_that_was_revoked_when_its_turn_came(
@@ -120,7 +120,7 @@ def test_a_task_that_was_revoked_when_its_turn_came(
     assert parts.tickets.inspect(KEY).in_use == 0
     cancelled = seen.one(events.Cancelled)
     assert (cancelled.function, cancelled.keys) == ("one", (KEY,))
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 def test_a_task_that_was_revoked_while_the_store_was_away(
@@ -136,7 +136,7 @@ def test_a_task_that_was_revoked_while_the_store_was_away(
     parts.finish()
     assert parts.tickets.inspect(KEY).in_use == 0
     assert seen.one(events.Cancelled).function == "one"
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 def test_a_task_that_leaves_the_queue(parts: Parts, seen: EventRecorder, holder: Any) -> None:
@@ -148,7 +148,7 @@ def test_a_task_that_leaves_the_queue(parts: Parts, seen: EventRecorder, holder:
     parts.releases.on_end(holder)
     cancelled = seen.one(events.Cancelled)
     assert (cancelled.keys, cancelled.names, cancelled.function) == ((KEY,), ("user",), "one")
-    seen.check_law(2)
+    seen.check_invariants(2)
 
 
 def test_a_task_that_comes_behind_its_successor(parts: Parts, seen: EventRecorder) -> None:
@@ -166,4 +166,4 @@ def test_a_task_that_comes_behind_its_successor(parts: Parts, seen: EventRecorde
     parts.releases.on_end(first)
     refused = seen.one(events.Refused)
     assert (refused.reason, refused.names) == ("superseded", ("user",))
-    seen.check_law(3)
+    seen.check_invariants(3)

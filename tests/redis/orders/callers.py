@@ -16,7 +16,7 @@ APART = ("one job, two processes",)
 
 KINDS = ("one key", "two keys", "one job", *APART, "preempting", "preempted goes on", "max_hold")
 """What the two callers ask for: slots of one key or of two; as two deliveries of one job, in one
-process or two; so that each preempts the other, who lets go when it is told, or goes on; or for a
+process or two; so that each preempts the other, which releases its slot when it is notified, or goes on; or for a
 bounded time, `MAX_HOLD`."""
 
 
@@ -82,7 +82,7 @@ class Caller:
 
     @property
     def has_to_let_go(self) -> bool:
-        """Whether it was told of a loss, and has not acted on it yet."""
+        """Whether it was notified of a loss, and has not acted on it yet."""
         if self.loss is None or (self.goes_on and self.loss is Loss.PREEMPTED):
             return False
         return self.status in {Status.WAITING, Status.HOLDING}

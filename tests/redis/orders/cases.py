@@ -80,7 +80,7 @@ CASES = (
     ),
     Case(
         "the reply to a release that was sent again is lost, too",
-        "the waiter that had the slot heard of it with its next regular renewal",
+        "the waiter that had the slot received that with its next regular renewal",
         "one key",
         (
             *(*WAITS, "leave 0", "disconnect release 0", "renew"),
@@ -216,7 +216,7 @@ CASES = (
     ),
     Case(
         "the reply to a renewal is read after a silence that it does not cover",
-        "the waiter that had the slot heard of it with its next regular renewal",
+        "the waiter that had the slot received that with its next regular renewal",
         "one key",
         (
             *(*WAITS, "renewal time", "arrive renew 1", "leave 0", "arrive release 0"),

@@ -7,7 +7,7 @@ Of a caller (0 or 1):
   release is left to the background; one is thrown in before it is noted that an ask has no reply
 - stop: its event loop ends
 - refuse: it cannot ask, since no thread can begin
-- collect, forget: the garbage collector has its lease; the store is told
+- collect, forget: the garbage collector has its lease; the store is notified
 - hint: news say that its answer may have changed
 - evict, expire: the server ends its lease
 

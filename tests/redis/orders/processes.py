@@ -17,7 +17,7 @@ class Processes:
 
     Attributes:
         all: the books.
-        failures: laws that were broken on the way.
+        failures: invariants that were broken on the way.
     """
 
     def __init__(self, callers: Sequence[Caller], *, apart: bool) -> None:
@@ -84,7 +84,7 @@ class Processes:
                 if said.loss is not None:
                     caller.lease_lost(said.loss)
                     if said.loss is not Loss.PREEMPTED and said.entry.state < State.RELEASING:
-                        self.failures.append("L5: it was told of its loss, and is in the books")
+                        self.failures.append("L5: it was notified of its loss, and is in the books")
                 elif said.renewed_until is not None:
                     caller.lease_renewed(said.renewed_until)
                 elif not caller.look_again(said.answer):

@@ -1,4 +1,4 @@
-"""Goes through the orders in which events can happen, and makes those that break a law short."""
+"""Goes through the orders in which events can happen, and makes those that break an invariant short."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from .events import events_of, next_to_settle
-from .laws import broken_at_rest, broken_on_the_way, fingerprint
+from .invariants import broken_at_rest, broken_on_the_way, fingerprint
 from .simulation import Simulation
 
 Order = tuple[str, ...]
@@ -81,7 +81,7 @@ def _settle(simulation: Simulation) -> None:
 
 
 def broken_by(kind: str, order: Order) -> list[str]:
-    """Return the laws that are broken on the way, or once all has settled."""
+    """Return the invariants that are broken on the way, or once all has settled."""
     return list(broken_at_rest(settled(kind, order)))
 
 

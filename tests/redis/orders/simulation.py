@@ -31,7 +31,7 @@ class Simulation:
         unheard: whether news were lost, and nobody knows it yet.
         loop_ended: whether a loop has ended, and nobody knows it yet.
         used: how often events happened that are limited.
-        failures: laws that were broken on the way.
+        failures: invariants that were broken on the way.
         entries: all entries that there ever were.
     """
 

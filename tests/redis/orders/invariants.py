@@ -1,4 +1,4 @@
-"""The laws of `LocalRequests`, and what tells one simulation from another."""
+"""The invariants of `LocalRequests`, and what distinguishes one simulation from another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .simulation import Simulation
 
 
 def broken_on_the_way(simulation: Simulation) -> Iterator[str]:
-    """Yield the laws that are broken now, while more is on its way."""
+    """Yield the invariants that are broken now, while more is on its way."""
     looked_at: LocalRequests | None = None
     content: object = None
     for caller in simulation.callers:
@@ -53,7 +53,7 @@ def _content(requests: LocalRequests) -> object:
 
 
 def broken_at_rest(simulation: Simulation) -> Iterator[str]:
-    """Yield the laws that were broken, or are now that all has settled."""
+    """Yield the invariants that were broken, or are now that all has settled."""
     yield from simulation.failures
     for caller in simulation.callers:
         yield from _broken_by_caller(simulation, caller)

@@ -100,7 +100,7 @@ def test_a_slot_that_is_on_its_way_is_closed(cluster: Cluster) -> None:
 
 @pytest.mark.cluster
 async def test_a_waiter_whose_slot_moves_is_woken(cluster: Cluster) -> None:
-    """Its channel is heard at the new node, and it is looked at again."""
+    """Its channel is subscribed to at the new node, and it is looked at again."""
     limit = ConcurrencyLimit("key", max_concurrent=1)
     with closing(RedisStore(cluster.url)) as holding:
         lease = SyncLimiter(holding).acquire(limit, {"key": "wanders"})
@@ -109,14 +109,14 @@ async def test_a_waiter_whose_slot_moves_is_woken(cluster: Cluster) -> None:
         task = asyncio.create_task(Limiter(waiting).acquire(limit, {"key": "wanders"}))
         renewer = waiting.session.renewer
         until = asyncio.to_thread
-        await until(until_now, lambda: renewer.receives("key=wanders"), "it hears")  # type: ignore[attr-defined]
+        await until(until_now, lambda: renewer.receives("key=wanders"), "it receives messages")  # type: ignore[attr-defined]
         await until(Mover(cluster, tag("wanders")).move)
         new = owner_of(cluster, tag("wanders"))
         pattern = "{limiter:key=wanders}:process:*"
         await until(
             until_now,
             lambda: new.admin.execute_command("PUBSUB", "SHARDCHANNELS", pattern),
-            "its channel is heard at the new node",
+            "its channel is subscribed to at the new node",
         )
         released_at = time.monotonic()
         await until(lease.release)

@@ -1,4 +1,4 @@
-"""Small promises of the documentation: closing, clocks of tests, what is told of a key."""
+"""Details of the documentation: closing, clocks of tests, what is told of a key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The law of events over random runs: one outcome per call, one end per grant."""
+"""The invariants of events over random runs: one outcome per call, one end per grant."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_each_call_has_one_outcome_and_each_grant_one_end(
         for kind, given_ in steps:
             await run.step(kind, given_)
         await run.end()
-        run.seen.check_law(len(run.tasks))
+        run.seen.check_invariants(len(run.tasks))
         return run.seen
 
     asyncio.run(main())
@@ -160,4 +160,4 @@ def test_the_law_holds_for_threads(steps: list[tuple[bool, str]]) -> None:
     for lease in leases:
         if lease is not None:
             lease.release()
-    seen.check_law(calls)
+    seen.check_invariants(calls)
