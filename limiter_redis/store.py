@@ -51,8 +51,9 @@ class RedisStore:
     over connections of its own. Nothing connects before the first call.
 
     The async operations are for asyncio (redis-py knows no trio); they work in a second
-    `asyncio.run`. A child process made by `fork` starts with no leases and connections of its own. A store is
-    closed by the code that opened it: `close()` or `await aclose()` (`contextlib.closing`).
+    `asyncio.run`. A child process made by `fork` starts with no leases and connections of its own.
+    A store is closed by the code that opened it: `close()` or `await aclose()`
+    (`contextlib.closing`).
 
     Args:
         url: `redis://`, `rediss://` or `unix://`, as redis-py reads them;
