@@ -67,26 +67,6 @@ def check_one_slot(request: Request) -> None:
         )
 
 
-class _Reading:
-    """One refresh of the map, in a thread of its own."""
-
-    def __init__(self) -> None:
-        self.is_over = True
-        self.error: Exception | None = None
-
-    def begin(self, refresh: Callable[[], object]) -> None:
-        self.is_over = False
-        SystemThread(lambda: self._run(refresh), "limiter-slots").start()
-
-    def _run(self, refresh: Callable[[], object]) -> None:
-        try:
-            refresh()
-        except Exception as error:  # noqa: BLE001  (raised where it is waited for)
-            self.error = error
-        finally:
-            self.is_over = True
-
-
 def _pause_until(deadline: float) -> None:
     if time.monotonic() >= deadline:
         raise NoAnswer("Timeout reading the slots of the cluster")
@@ -121,7 +101,7 @@ class SlotMap:
         self._remap = remap
         self._free: list[None] = [None]
         """Empty while a thread reads the map: the others wait for that, each as long as it may."""
-        self._reading = _Reading()
+        self._reading = MapRefresher(self)
         self._owners: list[Node | None] = []
         """By slot; empty until it is read, for to make it takes longer than all else here."""
         self._masters: set[Node] = set()
@@ -186,17 +166,16 @@ class SlotMap:
             RedisError, OSError: no node answers, or none before the deadline.
         """
         reading = self._reading
-        if reading.is_over and self.version == seen:
-            reading = self._reading = _Reading()
+        if not reading.is_running and self.version == seen:
+            reading = self._reading = MapRefresher(self)
             try:
-                reading.begin(lambda: self.refresh(seen))
+                reading.begin()
             except RuntimeError:
-                reading.is_over = True
                 self.refresh(seen, deadline)
-        while self.version == seen and not reading.is_over:
+        while self.version == seen and reading.is_running:
             _pause_until(deadline)
         if self.version == seen:
-            raise reading.error or ConnectionError("the map of slots was not read")
+            raise reading.trouble or ConnectionError("the map of slots was not read")
 
     def _read(self, deadline: float) -> None:
         masters = self.masters()
@@ -282,12 +261,18 @@ class MapRefresher:
 
     Attributes:
         is_running: whether a refresh is under way.
+        trouble: why the last one failed; None if it did not.
     """
 
-    def __init__(self, slot_map: SlotMap, refreshed: Callable[[Exception | None], object]) -> None:
+    def __init__(
+        self,
+        slot_map: SlotMap,
+        refreshed: Callable[[Exception | None], object] = lambda _: None,
+    ) -> None:
         self._slot_map = slot_map
         self._refreshed = refreshed
         self.is_running = False
+        self.trouble: Exception | None = None
 
     def begin(self) -> None:
         """Begin a refresh, unless one is under way.
@@ -315,5 +300,7 @@ class MapRefresher:
             self._slot_map.refresh(seen)
         except Exception as error:  # noqa: BLE001
             trouble = error
-        self.is_running = False
+        finally:
+            self.trouble = trouble
+            self.is_running = False  # last: waiters look at the trouble next
         self._refreshed(trouble)
