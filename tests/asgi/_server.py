@@ -6,25 +6,13 @@ import asyncio
 import contextlib
 import socket
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import uvicorn
 
 from limiter_memory import MemoryStore
-
-PATIENCE = 20.0
-"""Seconds after which a condition that should come true is given up: far above any slow machine."""
-
-
-def until(condition: Callable[[], bool], name: str) -> None:
-    """Wait until the named condition holds."""
-    give_up_at = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > give_up_at:
-            raise AssertionError(f"never came true: {name}")
-        time.sleep(0.002)
+from tests._polling import PATIENCE
+from tests._polling import until_now as until
 
 
 def until_state(store: MemoryStore, key: str, *, in_use: int, waiting: int) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from typer.testing import CliRunner
 from limiter_cli.main import app
 from limiter_core import SyncLimiter
 from tests._fork_server import ForkedProcess
-from tests._polling import pause_after
+from tests._polling import until_now
 
 PATIENCE = 30.0
 PROGRAM = Path(__file__).parent / "workers" / "limiter.py"
@@ -105,11 +104,7 @@ def call(at, function="bill", duration=1.0, priority=0, **arguments):
 
 def wait_until(what, condition):
     """Wait for something that is bound to happen; say what it was if it does not."""
-    started = time.monotonic()
-    while not condition():
-        waited = time.monotonic() - started
-        assert waited < PATIENCE, f"waited in vain until {what}"
-        time.sleep(pause_after(waited))
+    until_now(condition, what, patience=PATIENCE)
 
 
 @pytest.fixture

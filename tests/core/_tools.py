@@ -6,18 +6,12 @@ import os
 import re
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import anyio
-
 from limiter_memory import MemoryStore
-from tests._polling import pause_after
-
-PATIENCE = 20.0
-"""Seconds after which a condition that should come true is given up: far above any slow machine."""
+from tests._polling import PATIENCE, until, until_now
 
 
 def fork() -> int:
@@ -32,24 +26,6 @@ def fork() -> int:
 def shown(value: object) -> str:
     """Return what a test's id shows of a value: the same in every process, so without addresses."""
     return re.sub(" at 0x[0-9a-f]+", "", repr(value))
-
-
-async def until(condition: Callable[[], bool], name: str) -> None:
-    """Wait in an event loop until the named condition holds."""
-    started = time.monotonic()
-    while not condition():
-        if (waited := time.monotonic() - started) > PATIENCE:
-            raise AssertionError(f"never came true: {name}")
-        await anyio.sleep(pause_after(waited))
-
-
-def until_now(condition: Callable[[], bool], name: str) -> None:
-    """Wait in a thread until the named condition holds."""
-    started = time.monotonic()
-    while not condition():
-        if (waited := time.monotonic() - started) > PATIENCE:
-            raise AssertionError(f"never came true: {name}")
-        time.sleep(pause_after(waited))
 
 
 async def until_waiting(store: MemoryStore, key: str, count: int) -> None:

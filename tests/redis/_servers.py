@@ -17,10 +17,9 @@ from typing import Any
 import pytest
 import redis
 
-from ._ports import free_port
+from tests._polling import PATIENCE
 
-PATIENCE = 20.0
-"""Seconds after which something that should come true is given up: far above any slow machine."""
+from ._ports import free_port
 
 
 class Server:

@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from limiter_core import ConcurrencyLimit, Limiter
-from tests._polling import pause_after
+from tests._polling import until, until_now, until_true
 
-from ._servers import PATIENCE
-
-
-def until_now(condition: Callable[[], object], name: str, *, patience: float = PATIENCE) -> None:
-    """Wait in a thread until the named condition holds."""
-    started = time.monotonic()
-    while not condition():
-        waited = time.monotonic() - started
-        assert waited < patience, f"never came true in {patience} s: {name}"
-        time.sleep(pause_after(waited))
-
-
-async def until(condition: Callable[[], object], name: str, *, patience: float = PATIENCE) -> None:
-    """Wait in an event loop until the named condition holds."""
-    started = time.monotonic()
-    while not condition():
-        waited = time.monotonic() - started
-        assert waited < patience, f"never came true in {patience} s: {name}"
-        await asyncio.sleep(pause_after(waited))
+__all__ = ("until", "until_now", "until_outlived", "until_true", "until_waiting")
 
 
 async def until_outlived(lease: Any, seconds: float) -> None:
@@ -39,15 +19,6 @@ async def until_outlived(lease: Any, seconds: float) -> None:
         "it is renewed for longer than it lasts",
     )
     assert not lease.lost
-
-
-async def until_true(condition: Callable[[], Awaitable[object]], name: str) -> None:
-    """Wait in an event loop until the named condition, which has to be awaited, holds."""
-    started = time.monotonic()
-    while not await condition():
-        waited = time.monotonic() - started
-        assert waited < PATIENCE, f"never came true in {PATIENCE} s: {name}"
-        await asyncio.sleep(pause_after(waited))
 
 
 async def until_waiting(limiter: Limiter, limit: ConcurrencyLimit, count: int) -> None:

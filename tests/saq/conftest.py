@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from saq.worker import Worker
 
 from limiter_saq import LimitedQueue
+from tests import _polling as polling
 from tests._fork_server import ForkedProcess
 from tests.redis._servers import PATIENCE, Process, Server, binary
 
@@ -127,11 +128,7 @@ async def setup(server: Server) -> AsyncIterator[SaqSetup]:
 
 async def until(what: str, condition: Callable[[], Any]) -> None:
     """Wait for a condition by its name."""
-    loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + PATIENCE
-    while not condition():
-        assert loop.time() < give_up_at, f"waited {PATIENCE} s until {what}, and it did not"
-        await asyncio.sleep(0.01)
+    await polling.until(condition, what)
 
 
 @pytest.fixture

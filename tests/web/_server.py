@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,18 +10,6 @@ from limiter_web import limits_app
 from limiter_web.server import bind, serving
 
 TOKEN = "sesame-open-42"
-PATIENCE = 20.0
-"""Seconds after which a condition that should come true is given up: far above any slow machine."""
-
-
-def until(condition: Callable[[], Any], name: str) -> Any:
-    """Wait until the named condition holds, and return what it returned."""
-    give_up_at = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        if time.monotonic() > give_up_at:
-            raise AssertionError(f"never came true: {name}")
-        time.sleep(0.02)
-    return found
 
 
 @contextmanager

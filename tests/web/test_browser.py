@@ -17,9 +17,10 @@ from playwright.sync_api import Browser, Page, expect
 from limiter_core import LIMIT_BY, ConcurrencyLimit, Limiter
 from limiter_core.requests import Demand, Request
 from limiter_memory import MemoryStore
+from tests._polling import until_now as until
 
 from ._browser import Tab, chromium
-from ._server import TOKEN, page, until
+from ._server import TOKEN, page
 
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "is_mobile": True}
 OpenTab = Callable[..., Tab]

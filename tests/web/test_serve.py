@@ -18,9 +18,10 @@ import pytest
 from limiter_core.requests import Demand, Request
 from limiter_redis import RedisStore
 from limiter_web.server import bind
+from tests._polling import until_now as until
 from tests.redis._servers import Process, server_program
 
-from ._server import TOKEN, until
+from ._server import TOKEN
 
 SECRET = "hunter2-secret"
 Start = Callable[..., Any]
