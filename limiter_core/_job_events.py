@@ -49,8 +49,8 @@ class JobEvents:
         self._now = now
         self._waiting: OrderedDict[str, ObservedCall] = OrderedDict()
         self._decided: OrderedDict[str, object] = OrderedDict()
-        """Tickets whose outcome is known, though this process may be notified of it once more: the store
-        keeps a refusal of a ticket for a while, beside the notice of it."""
+        """Tickets whose outcome is known, though this process may be notified of it once more: the
+        store keeps a refusal of a ticket for a while, beside the notice of it."""
 
     def of(self, job: Job) -> ObservedCall | None:
         """Return what sends the events of a delivery; None if nothing is to be sent."""

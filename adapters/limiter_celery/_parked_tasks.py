@@ -5,8 +5,8 @@ limit's `timeout`) is noticed by the worker that parked the task; if that worker
 noticed when the task's turn comes.
 
 The task is evicted from the line: so the store keeps that it is not to run, with its message, and
-has the workers notified until one of them has reported it. Where this process is killed, another one
-reports it.
+has the workers notified until one of them has reported it. Where this process is killed, another
+one reports it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 
 @types.coroutine
 def stepped(coroutine: Coroutine[Any, Any, Any], suspends: Callable[[int], None]) -> Any:
-    """Await a coroutine; `suspends` is called with the number of each await as it begins to wait."""
+    """Await a coroutine; `suspends` gets the number of each await as it begins to wait."""
     return (yield from _drive(coroutine, suspends, ()))
 
 

@@ -41,7 +41,7 @@ ID = uuid.UUID("12345678-1234-5678-1234-567812345678")
 UTC, D = datetime.UTC, decimal.Decimal
 
 
-# -- what users pass, and the rule: the same key if and only if they print the same -----------------
+# -- what users pass, and the rule: the same key if and only if they print the same ----------------
 
 
 class Plan(str, enum.Enum):  # noqa: UP042  (StrEnum is another class)
@@ -255,7 +255,9 @@ def identity(value: Any) -> object:
     if isinstance(value, set):
         return "set", tuple(sorted((identity(item) for item in value), key=repr))
     if isinstance(value, dict):
-        return "object", frozenset((identity(name)[1], identity(member)) for name, member in value.items())
+        return "object", frozenset(
+            (identity(name)[1], identity(member)) for name, member in value.items()
+        )
     if isinstance(value, Box):
         return "object", frozenset([("x", identity(value.x))])
     if isinstance(value, str):

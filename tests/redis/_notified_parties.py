@@ -288,7 +288,9 @@ class RoundTrips:
         return max(BOUND, ROUND_TRIPS * self.longest)
 
 
-def seconds_until(notified_at: Callable[[], float], since: float, url: str, *, bound: float = BOUND) -> float:
+def seconds_until(
+    notified_at: Callable[[], float], since: float, url: str, *, bound: float = BOUND
+) -> float:
     """Wait until a party is notified; returns how many seconds it took, fails if too many.
 
     Args:

@@ -253,7 +253,7 @@ async def test_the_rights_that_a_limiter_needs(cluster: Cluster) -> None:
         waiting = asyncio.create_task(
             asyncio.to_thread(sync.acquire, PER_CUSTOMER, {"customer": number})
         )
-        await until(lambda: other.session.renewer.receives(f"customer={number}"), "it receives messages")  # type: ignore[attr-defined] # noqa: B023
+        await until(lambda: other.session.renewer.receives(f"customer={number}"), "it receives")  # type: ignore[attr-defined] # noqa: B023
         await lease.release()
         got = await asyncio.wait_for(waiting, 5)
         await asyncio.to_thread(got.release)

@@ -1,8 +1,8 @@
 """What a process holds and waits for: the invariants L1 to L9, in every order of events.
 
 `orders/` simulates a process with two callers, a server and the network between them. Orders of
-events are gone through, the shortest first; an invariant that is broken is shown with as few events as
-break it.
+events are gone through, the shortest first; an invariant that is broken is shown with as few events
+as break it.
 """
 
 from __future__ import annotations

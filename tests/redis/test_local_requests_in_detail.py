@@ -266,7 +266,7 @@ def test_a_release_that_fails_is_sent_again_after_pauses_that_grow(one: OneReque
 
 
 def test_what_cannot_be_changes_nothing(one: OneRequest) -> None:
-    """Events that no order brings: an ask comes twice, a holder is notified that it waits no more."""
+    """Events that no order brings: an ask comes twice, news says that a holder waits no more."""
     one.ask()
     before = one.content()
     one.ask()

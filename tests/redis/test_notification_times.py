@@ -1,4 +1,4 @@
-"""How soon a holder is notified that it lost its slot, and a waiter that it has one, on real servers.
+"""How soon a holder is notified of its loss, and a waiter of its slot, on real servers.
 
 The bound: within a second, or three round trips if these take longer, counted from when a message
 can arrive again. Leases are long: a renewal that is due anyway would come far too late. What was

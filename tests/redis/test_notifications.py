@@ -249,7 +249,7 @@ def test_a_subscription_that_fell_silent_is_renewed(
         own_server.admin.client_kill_filter(_type="pubsub")
         until_now(lambda: listens(own_server, store), "it listens again")
         asked = own_server.commands().get("ping", 0)
-        until_now(lambda: own_server.commands().get("ping", 0) > asked + 1, "it asks, and gets a reply")
+        until_now(lambda: own_server.commands().get("ping", 0) > asked + 1, "it asks, with a reply")
         assert store.session.renewer.listening
         proxy.hold_up()
         until_now(lambda: not store.session.renewer.listening, "it gives the connection up")

@@ -151,7 +151,7 @@ async def test_names_on_the_nodes(
         else thread(SyncLimiter(other).acquire, limits, GIVEN)
     )
     waiting = asyncio.create_task(waits)
-    await until(lambda: other.session.renewer.receives("customer=7"), "the waiter receives messages")  # type: ignore[attr-defined]
+    await until(lambda: other.session.renewer.receives("customer=7"), "it receives messages")  # type: ignore[attr-defined]
     await thread(face.acquire, job("job", "regions/region=eu"))
     names = set(owner(cluster).admin.scan_iter("*shop*"))
     assert names == {

@@ -49,9 +49,7 @@ def keep_latest_supersedes_all_who_wait(store: StoreUnderTest) -> Steps[None]:
         yield from store.wait(request)
     latest = store.request(LATEST, id="latest")
     yield from store.wait(latest)
-    yield from store.eventually(
-        "all were notified", lambda: all(each.woken for each in listeners)
-    )
+    yield from store.eventually("all were notified", lambda: all(each.woken for each in listeners))
     for request in old:
         assert (yield from store.acquire(request)) == Replaced(KEY)
     assert (yield from store.waiters()) == ["latest"]

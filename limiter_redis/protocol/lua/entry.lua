@@ -13,8 +13,8 @@
 --          members. Everything that could be more is bounded by CHUNK
 --
 -- The pieces are put together in this order: entry, contended, what the steps share (state, ends,
--- queue, restore, presence, holders, tickets, admission, turns), one file per step, run. All but
--- these two and run stand inside of a function that is made when it is needed: most calls do without.
+-- queue, restore, presence, holders, tickets, policies, layout, admission, turns), one file per step,
+-- run. All but the first two and run stand inside of a function that is made when it is needed: most calls do without.
 --
 -- As a script all this is made anew by each call. As a library of functions it is made by the first
 -- one and stays, so what belongs to one call alone is set where that begins, in run.lua.

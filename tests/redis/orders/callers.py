@@ -16,8 +16,8 @@ APART = ("one job, two processes",)
 
 KINDS = ("one key", "two keys", "one job", *APART, "preempting", "preempted goes on", "max_hold")
 """What the two callers ask for: slots of one key or of two; as two deliveries of one job, in one
-process or two; so that each preempts the other, which releases its slot when it is notified, or goes on; or for a
-bounded time, `MAX_HOLD`."""
+process or two; so that each preempts the other, which releases when it is notified, or goes on; or
+for a bounded time, `MAX_HOLD`."""
 
 
 class Status(enum.Enum):

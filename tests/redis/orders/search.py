@@ -1,4 +1,4 @@
-"""Goes through the orders in which events can happen, and makes those that break an invariant short."""
+"""Goes through the orders in which events can happen; shortens those that break an invariant."""
 
 from __future__ import annotations
 
