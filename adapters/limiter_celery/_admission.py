@@ -137,7 +137,7 @@ class Admission:
         try:
             is_revoked = self._was_revoked(request)
             is_copy = not is_revoked and self._is_copy(request, outcome)
-            was_refused = is_copy and self.markers.is_refused(delivery.ticket)
+            was_refused = is_copy and self.markers.set_refused(delivery.ticket)
             is_to_run = not is_revoked and not is_copy
         except BaseException:
             if isinstance(outcome, SyncLease):

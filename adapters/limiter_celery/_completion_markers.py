@@ -30,7 +30,6 @@ class CompletionMarkers:
 
     def __init__(self, store: SyncStore, name: str, seconds: float) -> None:
         self._markers = ExpiringSet(store, f"{name}:over", seconds)
-        self.are_kept = seconds > 0
 
     def set(self, ticket: str) -> None:
         """Note that an attempt has finished, in whatever worker."""
@@ -39,12 +38,11 @@ class CompletionMarkers:
             self._markers.remove(member)
             self._markers.add_for(member, _FINISHED)
 
-    def set_refused(self, ticket: str) -> None:
-        """Note that an attempt is about to be reported as not to run."""
-        self._markers.add_for(_member(ticket), _REFUSED)
+    def set_refused(self, ticket: str) -> bool:
+        """Note that an attempt is about to be reported as not to run; False if it has finished.
 
-    def is_refused(self, ticket: str) -> bool:
-        """Whether the marker of an attempt says that: it was perhaps not reported."""
+        It may have been noted before: then it was perhaps not reported.
+        """
         return self._markers.add_for(_member(ticket), _REFUSED)
 
     def set_once(self, ticket: str, owner: str) -> bool:
