@@ -15,9 +15,7 @@ from limiter_core.registry import open_store
 __all__ = ("serve_replays",)
 
 
-def serve_replays(
-    calls: Sequence[Planned], *, url: str, port: int, speed: float, rounds: int | None = None
-) -> None:
+def serve_replays(calls: Sequence[Planned], *, url: str, port: int, speed: float) -> None:
     """Serve the page, and replay a plan until the process is interrupted.
 
     Args:
@@ -25,7 +23,6 @@ def serve_replays(
         url: the store.
         port: where the page is; 0 for any that is free.
         speed: seconds of the log in a second of the clock.
-        rounds: how often it is replayed; None: until it is interrupted.
 
     Raises:
         ConfigurationError: the URL names no store, or a limit cannot be set apart.
@@ -45,6 +42,5 @@ def serve_replays(
         print_line(f"http://127.0.0.1:{listener.getsockname()[1]}/ shows the load, live.")
         print_line(f"To change limits there, log in with {token}. Ctrl-C ends it.")
         with suppress(KeyboardInterrupt):
-            while rounds is None or rounds > 0:
-                rounds = None if rounds is None else rounds - 1
+            while True:
                 run_replay(calls, store=store, apart=apart, speed=speed)
