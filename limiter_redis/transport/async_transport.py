@@ -141,7 +141,7 @@ class AsyncTransport(BatchingTransport):
 
     # -- answers ----------------------------------------------------------------------------------
 
-    def carried_out(self, connection: NodeConnection, call: Call, lines: list[str]) -> None:  # noqa: ARG002
+    def carried_out(self, call: Call, lines: list[str]) -> None:
         """Hand out replies and news."""
         self._is_answered = True
         deliver(call.pending, lines)
@@ -153,28 +153,26 @@ class AsyncTransport(BatchingTransport):
             self._repeat_releases(call)
         self._over(call)
 
-    def unreachable(
-        self, connection: NodeConnection, calls: Sequence[Call], error: Exception
-    ) -> None:
+    def unreachable(self, node: Node, calls: Sequence[Call], error: Exception) -> None:
         """Send calls again, if that may help; else fail them, and all that waits behind them."""
         for call in calls:
             if self._patience is not None:
-                self.refused(connection, call, error)
+                self.refused(node, call, error)
             else:
                 behind, call.queue.gathered, call.queue.singly = call.queue.gathered, [], 0
                 self._fail([*call.pending, *behind], error)
                 self._over(call)
 
-    def refused(self, connection: NodeConnection, call: Call, error: Exception) -> None:
+    def refused(self, node: Node, call: Call, error: Exception) -> None:
         """Send a call again, if that may help."""
         if isinstance(error, MovedError):
-            self._slot_map.moved(error, connection.node)
+            self._slot_map.moved(error, node)
         elif not isinstance(error, ResponseError):
             self._is_answered = False
             self._receiver.messages_lost()  # the news that came with lost replies are lost
         self._put_off(call, error)
 
-    def confirmed(self, connection: NodeConnection, question: Confirmation, replicas: int) -> None:
+    def confirmed(self, question: Confirmation, replicas: int) -> None:
         """Hand out what replicas have; give back what they have not."""
         call, lines, grants, _ = question
         least = self._min_replicas
@@ -184,7 +182,7 @@ class AsyncTransport(BatchingTransport):
             fail(unsafe, lambda _: least.missed(replicas))
             # Before all that is asked from now on: a caller that was refused may ask again at once.
             call.queue.gathered[:0] = map(self._new_pending, releases)
-        self.carried_out(connection, call, lines)
+        self.carried_out(call, lines)
 
     def _put_off(self, call: Call, error: Exception) -> None:
         """Send a call again after a while, or give it up."""

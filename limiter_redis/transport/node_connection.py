@@ -38,18 +38,16 @@ RESPONSES = (Unreadable, ReadOnlyError, AuthenticationError)
 class Answering(Protocol):
     """What deals with the outcome of calls."""
 
-    def carried_out(self, connection: NodeConnection, call: Call, lines: list[str]) -> None:
+    def carried_out(self, call: Call, lines: list[str]) -> None:
         """A call was carried out."""
 
-    def refused(self, connection: NodeConnection, call: Call, error: Exception) -> None:
+    def refused(self, node: Node, call: Call, error: Exception) -> None:
         """A call was not carried out; or, if the connection ended, perhaps it was."""
 
-    def unreachable(
-        self, connection: NodeConnection, calls: Sequence[Call], error: Exception
-    ) -> None:
+    def unreachable(self, node: Node, calls: Sequence[Call], error: Exception) -> None:
         """The node could not be connected to: calls were not sent."""
 
-    def confirmed(self, connection: NodeConnection, question: Confirmation, replicas: int) -> None:
+    def confirmed(self, question: Confirmation, replicas: int) -> None:
         """So many replicas have what was granted."""
 
     def interrupted(self) -> None:
@@ -74,7 +72,7 @@ class NodeConnection:
         where: str,
     ) -> None:
         self._refusals = refusals
-        self.node = node
+        self._node = node
         self._client: Any = client
         self._encode = encode
         self._invocation = invocation
@@ -210,7 +208,7 @@ class NodeConnection:
             error = or_no_answer(error)
             calls = [*self._waiting]
             self._waiting.clear()
-            self._answering.unreachable(self, calls, error)
+            self._answering.unreachable(self._node, calls, error)
         else:
             self._stream = stream
 
@@ -241,7 +239,7 @@ class NodeConnection:
             expected = self._in_flight[0]
             if isinstance(expected, Confirmation):
                 self._in_flight.popleft()
-                self._answering.confirmed(self, expected, reply if isinstance(reply, int) else 0)
+                self._answering.confirmed(expected, reply if isinstance(reply, int) else 0)
                 return
             if expected.loads and not isinstance(reply, Unreadable):
                 expected.loaded(reply, self._invocation)
@@ -255,11 +253,11 @@ class NodeConnection:
                     reply = error
             if lines is not None:
                 if self._min_replicas is None or not self._ask_replicas(expected, lines):
-                    self._answering.carried_out(self, expected, lines)
+                    self._answering.carried_out(expected, lines)
             elif expected.change_form(reply, self._invocation, expected.operations):
                 self._send_in_other_form(expected)
             else:
-                self._answering.refused(self, expected, reply)
+                self._answering.refused(self._node, expected, reply)
                 if isinstance(reply, ReadOnlyError | AuthenticationError):
                     # It may be another server that is written to by now, or another password.
                     self._refusals.note(reply)
@@ -299,9 +297,9 @@ class NodeConnection:
             error = ended_after(in_flight[0].command_name)
         for expected in (*in_flight, *waiting):
             if isinstance(expected, Confirmation):
-                self._answering.confirmed(self, expected, 0)
+                self._answering.confirmed(expected, 0)
             else:
-                self._answering.refused(self, expected, self._ended_by(error, expected))
+                self._answering.refused(self._node, expected, self._ended_by(error, expected))
 
     def _ended_by(self, error: Exception, call: Call) -> Exception:
         # A reply that cannot be read, or that refuses, or that did not come, was another's: that
