@@ -29,7 +29,7 @@ from limiter_redis.transport.interfaces import Receiver
 from limiter_redis.transport.invocation import ScriptCall
 
 
-class Call(ScriptCall):
+class ThreadCall(ScriptCall):
     """What goes to one node in one piece: a call of the script, or a plain command.
 
     Attributes:
@@ -99,7 +99,7 @@ class NodeExchange:
             if pool is not None:  # else another thread closes it
                 pool.close()
 
-    def __call__(self, node: Node, calls: list[Call]) -> None:
+    def __call__(self, node: Node, calls: list[ThreadCall]) -> None:
         """Send calls to a node, and note the reply of each.
 
         Raises:
@@ -131,7 +131,7 @@ class NodeExchange:
             if connection is not None:
                 pool.put_back(connection)
 
-    def one(self, node: Node, call: Call, deadline: float) -> None:
+    def one(self, node: Node, call: ThreadCall, deadline: float) -> None:
         """Send a new call of the script, and note its reply: the short way, without replicas.
 
         Raises:
@@ -161,7 +161,7 @@ class NodeExchange:
         self._invocations.at(node).forget()
 
     def _exchange(
-        self, connection: Any, calls: list[Call], node: Node, deadline: float
+        self, connection: Any, calls: list[ThreadCall], node: Node, deadline: float
     ) -> list[Any]:
         """Send calls and return their replies; where they are fewer, the last one says why."""
         packed = b"".join([self._packed(call, node) for call in calls])
@@ -178,12 +178,12 @@ class NodeExchange:
                 found.append(rest.popleft())
         return found
 
-    def _packed(self, call: Call, node: Node) -> bytes:
+    def _packed(self, call: ThreadCall, node: Node) -> bytes:
         if call.command:
             return commands.packed_command(*call.command)
         return call.encoded(self._encode, call.operations, self._invocations.at(node))
 
-    def _read(self, connection: Any, call: Call, reply: Any, node: Node) -> Any:
+    def _read(self, connection: Any, call: ThreadCall, reply: Any, node: Node) -> Any:
         if isinstance(reply, RedisError):
             operations, invocation = call.operations, self._invocations.at(node)
             if operations and call.change_form(reply, invocation, operations):
@@ -210,7 +210,7 @@ class NodeExchange:
         deadline: float,
     ) -> Any:
         """Carry out operations over this connection, in whichever form the node takes them."""
-        call = Call(node, deadline)
+        call = ThreadCall(node, deadline)
         call.operations = operations
         while call.reply is None or call.refused:
             reply = self._exchange(connection, [call], node, deadline)[-1]
@@ -223,14 +223,14 @@ class NodeExchange:
         self,
         connection: Any,
         node: Node,
-        calls: list[Call],
+        calls: list[ThreadCall],
         least: MinReplicas,
         deadline: float,
         *,
         sent_at: float,
     ) -> None:
         """Have replicas confirm what was granted, or give it back."""
-        found: list[tuple[Call, Grants]] = []
+        found: list[tuple[ThreadCall, Grants]] = []
         for call in calls:
             if call.operations and not isinstance(call.reply, Exception):
                 grants = grants_of(call.operations, call.reply)

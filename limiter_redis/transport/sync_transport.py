@@ -24,7 +24,7 @@ from limiter_redis.protocol.errors import is_driver_error, store_error
 from limiter_redis.protocol.forms import Form
 from limiter_redis.protocol.script import Script
 from limiter_redis.transport.interfaces import Receiver
-from limiter_redis.transport.node_exchange import Call, NodeExchange
+from limiter_redis.transport.node_exchange import NodeExchange, ThreadCall
 
 
 class SyncTransport:
@@ -93,7 +93,7 @@ class SyncTransport:
         self, operations: Sequence[commands.Operation], deadline: float
     ) -> list[str]:
         # The hot path of threads: it looks nothing up.
-        call = Call("", deadline)
+        call = ThreadCall("", deadline)
         call.operations = [*operations]
         try:
             self._exchange.one(ONLY_NODE, call, deadline)
@@ -141,7 +141,7 @@ class SyncTransport:
         """Carry out one plain command, at a node or where its key is."""
         now = time.monotonic()
         deadline = bounded(None, now, self._timeout) if self._patience is None else None
-        call = Call(node or str(command[1 % len(command)]), deadline, command)
+        call = ThreadCall(node or str(command[1 % len(command)]), deadline, command)
         self._run([call], now)
         if isinstance(call.reply, StoreError):
             raise call.reply
@@ -165,23 +165,25 @@ class SyncTransport:
 
     def _carry_out(
         self, operations: Sequence[commands.Operation], deadline: float | None, now: float
-    ) -> list[Call]:
+    ) -> list[ThreadCall]:
         """Have operations carried out, in a call for each tag."""
         if self._patience is None:
             deadline = bounded(deadline, now, self._timeout)
         tag_of = self._slot_map.tag_of
-        calls: dict[str, Call] = {}
+        calls: dict[str, ThreadCall] = {}
         for position, operation in enumerate(operations):
             tag = tag_of(operation)
             if tag not in calls:
-                calls[tag] = Call(tag, deadline)
+                calls[tag] = ThreadCall(tag, deadline)
             calls[tag].operations.append(operation)
             calls[tag].positions.append(position)
         found = [*calls.values()]
         self._run(found, now)
         return found
 
-    def _replies(self, calls: list[Call], count: int) -> tuple[list[str | StoreError], list[str]]:
+    def _replies(
+        self, calls: list[ThreadCall], count: int
+    ) -> tuple[list[str | StoreError], list[str]]:
         """Return the replies to so many operations, or why there is none, and the news."""
         lines: list[str | StoreError] = [""] * count
         news: list[str] = []
@@ -194,7 +196,7 @@ class SyncTransport:
                 lines[position] = line
         return lines, news
 
-    def _run(self, calls: list[Call], began_at: float) -> None:
+    def _run(self, calls: list[ThreadCall], began_at: float) -> None:
         """Have calls carried out, or find out why that cannot be."""
         patience = self._timeout if self._patience is None else self._patience
         until = max((bounded(call.deadline, began_at, patience) for call in calls), default=0.0)
@@ -206,10 +208,10 @@ class SyncTransport:
                 calls = self._to_repeat(calls, seen, began_at, until)
 
     def _to_repeat(
-        self, failed: list[Call], seen: int, began_at: float, until: float
-    ) -> list[Call]:
+        self, failed: list[ThreadCall], seen: int, began_at: float, until: float
+    ) -> list[ThreadCall]:
         """Return the calls that are to be sent again, after the pause that it takes."""
-        again: list[Call] = []
+        again: list[ThreadCall] = []
         pause, map_is_wrong, script_sent = 0.0, False, False
         for call in failed:
             error = call.reply
@@ -252,12 +254,12 @@ class SyncTransport:
             raise
         return None
 
-    def _send(self, calls: list[Call], until: float) -> None:
+    def _send(self, calls: list[ThreadCall], until: float) -> None:
         error = self._refresh(0, until) if self._slot_map.version == 0 else None
         if self._slot_map.version != self._map_version:
             self._map_version = self._slot_map.version
             self._exchange.keep(self._slot_map.masters())
-        by_node: dict[Node, list[Call]] = {}
+        by_node: dict[Node, list[ThreadCall]] = {}
         for call in calls:
             tag = call.tag
             node = self._slot_map.node_of(tag) if isinstance(tag, str) else tag
