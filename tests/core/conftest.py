@@ -7,12 +7,19 @@ from collections.abc import Iterator
 import pytest
 
 from limiter_core import Limiter, SyncLimiter
+from limiter_core.testing import FakeClock
 from limiter_memory import MemoryStore
 
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that stands still until a test moves it."""
+    return FakeClock()
 
 
 @pytest.fixture

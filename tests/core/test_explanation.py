@@ -23,11 +23,6 @@ CANCEL = ConflictResolution.CANCEL
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def store(clock: FakeClock) -> MemoryStore:
     return MemoryStore(clock=clock)
 

@@ -207,11 +207,6 @@ def test_a_call_that_tries_again_as_advised_mostly_succeeds_at_once(seed, load):
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def store(clock: FakeClock) -> MemoryStore:
     return MemoryStore(clock=clock)
 

@@ -30,11 +30,6 @@ CANCEL = ConcurrencyLimit("customer", 1, on_conflict="cancel")
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def store(clock: FakeClock) -> MemoryStore:
     return MemoryStore(clock=clock)
 

@@ -19,11 +19,6 @@ from ._gates import KEY, ONE, Gate, job
 CANCEL = ConcurrencyLimit("customer", 1, on_conflict="cancel")
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 @pytest.fixture(params=["sync", "async"])
 def gate(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[Gate]:
     gate = Gate(request.param, MemoryStore(clock=clock), "arq:shop")

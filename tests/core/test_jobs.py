@@ -28,11 +28,6 @@ from ._gates import KEY, FlakyStore, Gate, HastyStore, flaky, job
 from ._tools import Thread
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 @pytest.fixture(params=["sync", "async"])
 def world(request: pytest.FixtureRequest) -> str:
     return request.param

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from limiter_core import _names
+from limiter_core.testing import FakeClock
 
 from ._telemetry import Telemetry, instrumented
 
@@ -28,3 +29,9 @@ def telemetry() -> Iterator[Telemetry]:
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that stands still until a test moves it."""
+    return FakeClock()

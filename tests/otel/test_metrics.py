@@ -46,11 +46,6 @@ NAME = re.compile(r"[a-z]+(\.[a-z]+(_[a-z]+)*)+")
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def store(clock: FakeClock) -> MemoryStore:
     return MemoryStore(clock=clock)
 

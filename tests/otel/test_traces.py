@@ -25,11 +25,6 @@ ONE = ConcurrencyLimit(LIMIT_BY.constant("one"), 1, name="billing")
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def store(clock: FakeClock) -> MemoryStore:
     return MemoryStore(clock=clock)
 
