@@ -15,13 +15,16 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 import redis
+
+if TYPE_CHECKING:
+    from tests.redis._servers import Process
 
 # Byte code is kept, whatever the environment says: else each process would compile the project,
 # and each worker the tests, anew.
@@ -265,3 +268,13 @@ def must_end(item: pytest.Item) -> None:
     faulthandler.dump_traceback_later(
         seconds + GRACE, exit=True, file=item.config.stash[STANDARD_ERROR]
     )
+
+
+@pytest.fixture
+def own_server() -> Iterator[Process]:
+    """A server that one test may mistreat."""
+    from tests.redis._servers import Process, server_program  # with byte code, as said above
+
+    server = Process(server_program())
+    yield server
+    server.close()

@@ -8,7 +8,6 @@ import pytest
 pytest.importorskip("redis")
 
 from tests.redis._hostile_server import HOSTILE, HostileServer
-from tests.redis._servers import Process, server_program
 
 NO_STORE = 69
 ENDS_IN = 15.0
@@ -50,15 +49,6 @@ def ends(run, key, tmp_path):
 def test_it_ends_in_time(ends, reply, kind):
     with HostileServer(HOSTILE[reply]) as server:
         ends(f"{getattr(server, kind)}?{PATIENT}")
-
-
-@pytest.fixture
-def own_server():
-    """A server that one test may mistreat."""
-    program = server_program()
-    server = Process(program)
-    yield server
-    server.close()
 
 
 def test_it_ends_in_time_where_the_server_is_frozen(ends, own_server):

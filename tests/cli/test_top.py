@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,15 +20,7 @@ from limiter_core.monitoring.key_status import status_of
 from limiter_core.requests import NO_LIMIT, Demand, Presence, Request
 from limiter_memory import MemoryStore
 from tests.core._tools import until, until_waiting
-from tests.redis._servers import Process, server_program
-
-
-@pytest.fixture
-def own_server() -> Iterator[Process]:
-    program = server_program()
-    server = Process(program)
-    yield server
-    server.close()
+from tests.redis._servers import Process
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from docket import Docket
 
 from tests.docket._tools import slots_in_use
 from tests.docket._worker_processes import SingleServer, WorkerProcesses
-from tests.redis._servers import Process, Server, open_source, server_program, sources
+from tests.redis._servers import Server, open_source, sources
 
 _numbers = itertools.count()
 
@@ -42,15 +42,6 @@ def server(running: Server) -> Iterator[Server]:
     assert not slots_in_use(running)
     left = [name for name in running.keys_without_expiry() if "limits:" in name]
     assert not left, f"keys that never expire were left behind (S14): {left}"
-
-
-@pytest.fixture
-def own_server() -> Iterator[Process]:
-    """A server that one test may mistreat."""
-    program = server_program()
-    server = Process(program)
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -59,15 +59,6 @@ def server(running: Server) -> Iterator[Server]:
     assert not left, f"keys that never expire were left behind (S14): {left}"
 
 
-@pytest.fixture
-def own_server() -> Iterator[Process]:
-    """A server that one test may mistreat."""
-    program = server_program()
-    server = Process(program)
-    yield server
-    server.close()
-
-
 @pytest.fixture(params=[Process, OneNode], ids=["server", "cluster"])
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a server that one test may mistreat, alone and as a cluster of one node."""
