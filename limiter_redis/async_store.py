@@ -40,9 +40,9 @@ class AsyncRedisStore:
         if request.payload is not None:
             await self._run(self._steps.note_scopes(request))
         tracker = session.tracker
-        in_the_way: Sequence[Entry] = ()
+        releases: Sequence[Entry] = ()
         if request.payload is not None and tracker.requests.releasing:  # else its id is a new one
-            in_the_way = tracker.in_the_way(request)
+            releases = tracker.unfinished_releases(request)
         sent_at = time.monotonic()
         if sent_at >= tracker.policies.valid_until or tracker.policies.readers:
             await self._read_policies(request, sent_at)
@@ -53,7 +53,7 @@ class AsyncRedisStore:
         session.prepare(request, sent_at)
         deadline = answer_by(request.deadline, sent_at)
         try:
-            for entry in in_the_way:  # it travels in the same call, and is repeated elsewhere
+            for entry in releases:  # it travels in the same call, and is repeated elsewhere
                 transport.submit(release_of(entry), deadline).add_done_callback(_nobody_waits)
             ask = commands.acquire(request, tracker.policies.by_name, sent_at)
             line = await transport.submit(ask, deadline)

@@ -39,9 +39,9 @@ class SyncRedisStore:
         if request.payload is not None:
             self._run(self._steps.note_scopes(request))
         tracker = session.tracker
-        in_the_way: Sequence[Entry] = ()
+        releases: Sequence[Entry] = ()
         if request.payload is not None and tracker.requests.releasing:  # else its id is a new one
-            in_the_way = tracker.in_the_way(request)
+            releases = tracker.unfinished_releases(request)
         sent_at = time.monotonic()
         if sent_at >= tracker.policies.valid_until:
             self._run(self._steps.read_policies(request.deadline))
@@ -51,9 +51,9 @@ class SyncRedisStore:
         session.prepare(request, sent_at)
         deadline = answer_by(request.deadline, sent_at)
         try:
-            # What is in the way travels in the same call, and is repeated in the background.
+            # Releases of before travel in the same call, and are repeated in the background.
             ask = commands.acquire(request, tracker.policies.by_name, sent_at)
-            operations = [*map(release_of, in_the_way), ask]
+            operations = [*map(release_of, releases), ask]
             line = self.carry_out_all(operations, deadline)[-1]
             return tracker.settle(request, line, sent_at)
         except BaseException as error:

@@ -124,11 +124,11 @@ class Admission:
             _fail(request, error)
             return False
         if isinstance(outcome, Held):
-            self._meet_holder(request, outcome)
+            self._handle_duplicate(request, outcome)
             return False
         if outcome is None:
             if self._has_finished(request.delivery):
-                _let_go(request)
+                _acknowledge(request)
             else:  # the worker of the other one may die before that: then this one starts
                 self.deferred.retry_later(request, RETRY_AFTER)
             return False
@@ -158,7 +158,7 @@ class Admission:
             elif was_refused:
                 request.announce_revoked(_REFUSED_BEFORE)
                 return False
-        _let_go(request)
+        _acknowledge(request)
         return False
 
     def _may_start(self, delivery: Delivery) -> bool:
@@ -235,11 +235,11 @@ class Admission:
         self.markers.clear(delivery.ticket)  # or its next message would be taken for a copy
         return True
 
-    def _meet_holder(self, request: Any, held: Held) -> None:
+    def _handle_duplicate(self, request: Any, held: Held) -> None:
         """Deal with a delivery of a task that runs by another delivery."""
         delivery: Delivery = request.delivery
         if delivery.waited and not delivery.redelivered and not delivery.outcome_unknown:
-            _let_go(request)  # the delivery that runs has a message of its own
+            _acknowledge(request)  # the delivery that runs has a message of its own
         else:
             left = _RETRY_WHILE_HELD if held.expires_in is None else held.expires_in + 0.1
             self.deferred.retry_later(request, min(left, _RETRY_WHILE_HELD))
@@ -263,7 +263,7 @@ def _fail(request: Any, error: Exception) -> None:
     request.acknowledge()
 
 
-def _let_go(request: Any) -> None:
+def _acknowledge(request: Any) -> None:
     """Acknowledge the message of a task that is not this worker's any more."""
     request.acknowledge()
     _celery.state.task_ready(request)

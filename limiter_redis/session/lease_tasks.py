@@ -106,8 +106,8 @@ class LeaseTasks:
         """Close the connections."""
         self._transport.close()
 
-    def hurry(self, work: Work) -> bool:
-        """Whether there is work that puts up with no pause: the process may end."""
+    def is_urgent(self, work: Work) -> bool:
+        """Whether there is work that cannot wait: the process may end."""
         return self._tracker.requests.closing and bool(work.releases)
 
     def carry_out(self, work: Work) -> float | None:
@@ -125,7 +125,7 @@ class LeaseTasks:
             if work.publish:
                 self._carefully(self._publish)  # last: it may be refused, for want of a right
         except StoreUnavailable as error:
-            if self._tracker.depends():
+            if self._tracker.has_known_requests():
                 self._warnings.warn(_UNAVAILABLE, error)
             if self._tracker.requests.closing:
                 for entry in work.releases:  # what could not be released ends by itself
@@ -232,7 +232,7 @@ class LeaseTasks:
         away = [error for error in errors if isinstance(error, StoreUnavailable)]
         if away:
             self.slots_moved()
-            if self._tracker.depends():
+            if self._tracker.has_known_requests():
                 self._warnings.warn(_UNAVAILABLE, away[0])
         elif errors:
             self._warnings.warn(_BAD_ANSWER, errors[0])
@@ -307,7 +307,7 @@ class LeaseTasks:
         """Note why messages are not received at a node."""
         # A caller that the store does not know yet gets the error of its own call; but not if that
         # hangs.
-        if self._tracker.depends() or (took_long and self._tracker.entries):
+        if self._tracker.has_known_requests() or (took_long and self._tracker.entries):
             self._warnings.warn(NOT_SUBSCRIBED, store_error(error, self._tracker.where))
         self.slots_moved()
 

@@ -185,7 +185,7 @@ class LocalRequests(EntryTable):
         """Something happened to a request that says no more than the event."""
         self._step(entry, event, now)
 
-    def in_the_way(self, request: Request) -> list[Entry]:
+    def unfinished_releases(self, request: Request) -> list[Entry]:
         """Return what is to be released before a job is asked for again."""
         return [entry for entry in self.releasing if entry.request.id == request.id]
 

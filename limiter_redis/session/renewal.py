@@ -86,7 +86,7 @@ class LeaseRenewer:
         self._refresher = MapRefresher(slot_map, self._refreshed)
         self._refreshing = Backoff()
         if tracker.sharded:
-            tracker.queued = self.watch
+            tracker.on_queued = self.watch
 
     @property
     def listening(self) -> bool:
@@ -331,7 +331,7 @@ class LeaseRenewer:
         else:
             self._map_is_wrong = True
             self._refreshing.failed()
-            if self._tracker.depends():
+            if self._tracker.has_known_requests():
                 self._warnings.warn(_NO_MAP, store_error(trouble, self._tracker.where))
         self._watch_at = 0.0
         self._due_now.set()
@@ -339,7 +339,7 @@ class LeaseRenewer:
     def _looked_for_master(self, trouble: Exception | None) -> None:
         if trouble is None:
             self._warnings.over(_NO_SENTINEL)
-        elif self._tracker.depends():
+        elif self._tracker.has_known_requests():
             self._warnings.warn(_NO_SENTINEL, store_error(trouble, self._tracker.where))
 
     def _slots_moved(self) -> None:

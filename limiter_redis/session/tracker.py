@@ -48,7 +48,7 @@ class RequestTracker:
         """What this process waits for and holds, by the ids."""
         self.unfinished: dict[str, None] = {}
         """Keys on which a step left work over (S16)."""
-        self.queued: Callable[[str], object] | None = None
+        self.on_queued: Callable[[str], object] | None = None
         """Is called with the key that a caller here begins to wait for."""
         self._lock = new_lock()
         self.notices = Notices(
@@ -102,8 +102,8 @@ class RequestTracker:
             answer = self.requests.answered(request, answer, sent_at, now, hold_left)
         if self.requests.outbox:
             self.notify()
-        if self.queued is not None and isinstance(answer, Queued):
-            self.queued(answer.key)
+        if self.on_queued is not None and isinstance(answer, Queued):
+            self.on_queued(answer.key)
         return answer
 
     def withdraw(self, request: Request, error: BaseException | None = None) -> Granted | None:
@@ -125,7 +125,7 @@ class RequestTracker:
         entry = self.entries.get(request_id)
         return None if entry is None else entry.key
 
-    def depends(self) -> bool:
+    def has_known_requests(self) -> bool:
         """Whether anybody here has a lease, or a place in line, that has to be kept alive."""
         return any(entry.known for entry in list(self.entries.values()))
 
@@ -161,10 +161,10 @@ class RequestTracker:
         with self._lock:
             self.requests.release(request_id, time.monotonic(), key, claimant)
 
-    def in_the_way(self, request: Request) -> list[Entry]:
+    def unfinished_releases(self, request: Request) -> list[Entry]:
         """Return what is to be released before a job is asked for again."""
         with self._lock:
-            return self.requests.in_the_way(request)
+            return self.requests.unfinished_releases(request)
 
     # -- to listeners -----------------------------------------------------------------------------
 

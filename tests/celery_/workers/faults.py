@@ -58,7 +58,7 @@ POINTS = {
     "before_asking": (SyncJobGate, "admit", 3, False, None),
     "asked": (SyncJobGate, "admit", 3, True, None),
     "parked": (ParkedTasks, "add", 2, False, None),
-    "acknowledged": (_admission, "_let_go", 3, True, None),
+    "acknowledged": (_admission, "_acknowledge", 3, True, None),
     "granted": (Dispatcher, "dispatch", 2, False, None),
     "sent": (Publisher, "_publish", 2, True, None),
     "delivered": (Dispatcher, "_deliver", 2, False, None),

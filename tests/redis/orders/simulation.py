@@ -90,7 +90,7 @@ class Simulation:
 
     def _ask(self, caller: Caller) -> None:
         caller.begin()
-        for entry in caller.requests.in_the_way(caller.request):
+        for entry in caller.requests.unfinished_releases(caller.request):
             self._send("release", caller, entry, by_caller=False)
         caller.requests.asked(caller.request, self.now)
         self._send("ask", caller)
