@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from limiter_cli.demo.apart import Apart
 from limiter_cli.demo.calls import load_calls
 from limiter_cli.demo.groups import Groups
 from limiter_cli.demo.inputs import InputError, sample
@@ -19,6 +18,7 @@ from limiter_cli.demo.live import live_view
 from limiter_cli.demo.page import page
 from limiter_cli.demo.plan import Planned, plan
 from limiter_cli.demo.replay import run_replay
+from limiter_cli.demo.replay_scope import ReplayScope
 from limiter_cli.demo.serving import serve_replays
 from limiter_cli.demo.summary import Story, exceeded, notes, overall, summary
 from limiter_cli.demo.timeline import Timeline
@@ -127,9 +127,9 @@ def demo(
                 planned, limits_text, url=url, processes=processes, speed=speed, watch=watch
             )
         else:
-            apart = None if _is_memory(url) else Apart()
+            scope = None if _is_memory(url) else ReplayScope()
             record = run_replay(
-                planned, store=url, apart=apart, fast=fast, speed=speed, watch=watch
+                planned, store=url, scope=scope, fast=fast, speed=speed, watch=watch
             )
     except (ConfigurationError, ImportError) as error:
         _fail(str(error), WRONG_INPUT)

@@ -7,9 +7,9 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 
-from limiter_cli.demo.apart import Apart
 from limiter_cli.demo.plan import Planned
 from limiter_cli.demo.record import Outcome, Record, Turn
+from limiter_cli.demo.replay_scope import ReplayScope
 from limiter_core import (
     KeySnapshot,
     LeaseLost,
@@ -26,7 +26,7 @@ __all__ = ("Performance", "Replay", "Watch", "perform", "run_plainly", "run_repl
 
 R = TypeVar("R")
 
-_APART = 1e-9
+_DELAY = 1e-9
 """Seconds by which a call comes after the call before it, if all else puts them at one moment.
 
 Calls that arrive, are served or end at one moment so do it in the order of the log, on every run.
@@ -69,7 +69,7 @@ class Replay:
         calls: in the order of their times.
         limiter: what they go through.
         record: gets all events; default: a new one.
-        apart: what has set the limits apart.
+        scope: that of the limits; None if they have their own.
         speed: seconds of the log in a second of the clock.
         start: when it begins, on the event loop's clock; default: when it is run.
     """
@@ -80,7 +80,7 @@ class Replay:
         limiter: Limiter,
         *,
         record: Record | None = None,
-        apart: Apart | None = None,
+        scope: ReplayScope | None = None,
         speed: float = 1.0,
         start: float | None = None,
     ) -> None:
@@ -88,7 +88,7 @@ class Replay:
         self.total = len(calls)
         self._calls = calls
         self._limiter = limiter
-        self._apart = apart
+        self._scope = scope
         self._speed = speed
         self._start = start
 
@@ -99,7 +99,7 @@ class Replay:
 
     async def inspect(self, key: str) -> KeySnapshot:
         """Return the store's state of a key."""
-        return await self._limiter.inspect(key if self._apart is None else self._apart.key(key))
+        return await self._limiter.inspect(key if self._scope is None else self._scope.key(key))
 
     async def run(self) -> None:
         """Make every call at its time, and return when the last has left.
@@ -112,8 +112,8 @@ class Replay:
             self._start = anyio.current_time()
         async with anyio.create_task_group() as tasks:
             for planned in self._calls:
-                apart = planned.place * _APART
-                await anyio.sleep_until(self._start + planned.call.at / self._speed + apart)
+                delay = planned.place * _DELAY
+                await anyio.sleep_until(self._start + planned.call.at / self._speed + delay)
                 tasks.start_soon(self._call, planned)
 
     async def _call(self, planned: Planned) -> None:
@@ -122,7 +122,7 @@ class Replay:
         try:
             if planned.limits:
                 async with self._limiter.hold(planned.limits, planned.view):
-                    await anyio.sleep(planned.place * _APART)
+                    await anyio.sleep(planned.place * _DELAY)
                     await self._body(turn)
             else:
                 await self._body(turn)
@@ -134,8 +134,8 @@ class Replay:
             outcome, key = Outcome.SUPERSEDED, error.key
         except LeaseLost:
             outcome = Outcome.CUT_SHORT
-        if key is not None and self._apart is not None:
-            key = self._apart.own(key)
+        if key is not None and self._scope is not None:
+            key = self._scope.own(key)
         self.record.left(turn, self.now(), outcome, key)
 
     async def _body(self, turn: Turn) -> None:
@@ -150,7 +150,7 @@ def run_replay(
     calls: Sequence[Planned],
     *,
     store: str | Store = "memory://",
-    apart: Apart | None = None,
+    scope: ReplayScope | None = None,
     fast: bool = False,
     speed: float = 1.0,
     watch: Watch | None = None,
@@ -160,18 +160,18 @@ def run_replay(
     Args:
         calls: in the order of their times.
         store: a store, or its URL.
-        apart: what sets the limits apart from others in the store.
+        scope: that of the limits; None if they have their own.
         fast: run on a clock that jumps to the next event whenever nothing else is left to do.
             A store that is given must live in this process and go by `trio.current_time`.
         speed: seconds of the log in a second of the clock.
         watch: what runs beside it.
 
     Raises:
-        ConfigurationError: the URL names no store, or a limit cannot be set apart.
+        ConfigurationError: the URL names no store, or a scope is too long.
         ImportError: the store's extra is not installed.
         LimiterError: the store failed during the replay.
     """
-    made = calls if apart is None else apart.plan(calls)
+    made = calls if scope is None else scope.plan(calls)
     backing = store
     options: dict[str, Any] = {}
     if fast:
@@ -185,7 +185,7 @@ def run_replay(
 
     async def run() -> Record:
         async with Limiter(backing) as limiter:
-            replay = Replay(made, limiter, apart=apart, speed=speed)
+            replay = Replay(made, limiter, scope=scope, speed=speed)
             return await perform(replay, watch)
 
     return run_plainly(run, backend="trio" if fast else "asyncio", backend_options=options)

@@ -6,9 +6,9 @@ import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 
-from limiter_cli.demo.apart import Apart
 from limiter_cli.demo.plan import Planned
 from limiter_cli.demo.replay import run_replay
+from limiter_cli.demo.replay_scope import ReplayScope
 from limiter_cli.output import print_line
 from limiter_core.registry import open_store
 
@@ -25,7 +25,7 @@ def serve_replays(calls: Sequence[Planned], *, url: str, port: int, speed: float
         speed: seconds of the log in a second of the clock.
 
     Raises:
-        ConfigurationError: the URL names no store, or a limit cannot be set apart.
+        ConfigurationError: the URL names no store, or a scope is too long.
         ImportError: an extra is not installed; names it.
         OSError: the port is in use.
         LimiterError: the store failed.
@@ -34,7 +34,7 @@ def serve_replays(calls: Sequence[Planned], *, url: str, port: int, speed: float
     from limiter_web.server import bind, serving  # noqa: PLC0415  (likewise)
 
     store = open_store(url)
-    apart = None if url.startswith("memory://") else Apart()
+    scope = None if url.startswith("memory://") else ReplayScope()
     token = secrets.token_urlsafe(12)
     app = limits_app(store, token=token, allowed_hosts=())
     listener = bind("127.0.0.1", port)
@@ -43,4 +43,4 @@ def serve_replays(calls: Sequence[Planned], *, url: str, port: int, speed: float
         print_line(f"To change limits there, log in with {token}. Ctrl-C ends it.")
         with suppress(KeyboardInterrupt):
             while True:
-                run_replay(calls, store=store, apart=apart, speed=speed)
+                run_replay(calls, store=store, scope=scope, speed=speed)

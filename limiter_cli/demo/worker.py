@@ -21,12 +21,12 @@ from typing import Any
 
 import anyio
 
-from limiter_cli.demo.apart import Apart
 from limiter_cli.demo.calls import Call
 from limiter_cli.demo.limits import hurried, parse_limits
 from limiter_cli.demo.plan import Planned, plan
 from limiter_cli.demo.record import Outcome, Record, Turn
 from limiter_cli.demo.replay import Replay, run_plainly
+from limiter_cli.demo.replay_scope import ReplayScope
 from limiter_cli.output import print_json
 from limiter_core import Limiter, LimiterError
 
@@ -42,7 +42,7 @@ class Job:
 
     Attributes:
         url: the store.
-        apart: the name of the scope.
+        scope: the name of the scope.
         limits: the text of the limits file.
         calls: all calls, as line numbers and values; in the order of their times.
         speed: seconds of the log in a second of the clock.
@@ -51,7 +51,7 @@ class Job:
     """
 
     url: str
-    apart: str
+    scope: str
     limits: str
     calls: list[tuple[int, dict[str, Any]]]
     speed: float
@@ -66,7 +66,7 @@ class Job:
         }
         numbered = [(line, Call.model_validate(call)) for line, call in self.calls]
         share = plan(numbered, limits, Path("calls"))[self.process :: self.processes]
-        return Apart(self.apart).plan(share)
+        return ReplayScope(self.scope).plan(share)
 
 
 class _Reporter(Record):
@@ -105,7 +105,7 @@ def _perform(job: Job, calls: list[Planned], start: float, inbox: io.FileIO) -> 
                 calls,
                 limiter,
                 record=_Reporter(),
-                apart=Apart(job.apart),
+                scope=ReplayScope(job.scope),
                 speed=job.speed,
                 start=start,
             )

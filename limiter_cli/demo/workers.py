@@ -13,11 +13,11 @@ from typing import Any
 
 import anyio
 
-from limiter_cli.demo.apart import Apart
-from limiter_cli.demo.chronicle import Chronicle
 from limiter_cli.demo.plan import Planned
 from limiter_cli.demo.record import Record
 from limiter_cli.demo.replay import Watch, perform, run_plainly
+from limiter_cli.demo.replay_scope import ReplayScope
+from limiter_cli.demo.report_merger import ReportMerger
 from limiter_cli.demo.worker import Job
 from limiter_core import KeySnapshot, Limiter, LimiterError, StoreError
 from limiter_core.system_clock import system_clock as time
@@ -46,12 +46,12 @@ class Workers:
 
     def __init__(self, calls: Sequence[Planned], limiter: Limiter, jobs: Sequence[Job]) -> None:
         self.total = len(calls)
-        self._chronicle = Chronicle(calls, len(jobs))
-        self.record = self._chronicle.record
+        self._merger = ReportMerger(calls, len(jobs))
+        self.record = self._merger.record
         self._calls = calls
         self._limiter = limiter
         self._jobs = jobs
-        self._apart = Apart(jobs[0].apart)
+        self._scope = ReplayScope(jobs[0].scope)
         self._processes: list[Process] = []
         self._ready = 0
         self._done: set[int] = set()
@@ -64,7 +64,7 @@ class Workers:
 
     async def inspect(self, key: str) -> KeySnapshot:
         """Return the store's state of a key."""
-        return await self._limiter.inspect(self._apart.key(key))
+        return await self._limiter.inspect(self._scope.key(key))
 
     async def run(self) -> None:
         """Have every call made at its time, and return when the last has left.
@@ -107,9 +107,9 @@ class Workers:
             raise WorkerError(f"process {number + 1} of {len(self._jobs)}: {report[1]}")
         elif report[0] == "done":
             self._done.add(number)
-            self._chronicle.finished(number)
+            self._merger.finished(number)
         else:
-            self._chronicle.receive(number, report)
+            self._merger.receive(number, report)
 
     def _begin(self) -> None:
         self._start = time.monotonic() + _HEAD_START
@@ -149,15 +149,15 @@ def run_workers(
         watch: what runs beside it.
 
     Raises:
-        ConfigurationError: the URL names no store, or a limit cannot be set apart.
+        ConfigurationError: the URL names no store, or a scope is too long.
         ImportError: the store's extra is not installed.
         LimiterError: the store failed during the replay, or a process did (`WorkerError`).
     """
-    apart = Apart()
-    apart.plan(calls)
+    scope = ReplayScope()
+    scope.plan(calls)
     numbered = [(call.line, call.call.model_dump()) for call in calls]
     jobs = [
-        Job(url, apart.name, limits, numbered, speed, process, processes)
+        Job(url, scope.name, limits, numbered, speed, process, processes)
         for process in range(processes)
     ]
 

@@ -15,10 +15,10 @@ from typing import Any
 from limiter_cli.demo.plan import Planned
 from limiter_cli.demo.record import Outcome, Record, Turn
 
-__all__ = ("Chronicle",)
+__all__ = ("ReportMerger",)
 
 
-class Chronicle:
+class ReportMerger:
     """Puts reports in order, and passes them to the record.
 
     Attributes:
@@ -35,13 +35,13 @@ class Chronicle:
         self._turns: dict[int, Turn] = {}
         self._reported_until = [-math.inf] * processes
         self._waiting: list[tuple[float, int, int, Sequence[Any]]] = []
-        self._heard = 0
+        self._received = 0
 
     def receive(self, process: int, report: Sequence[Any]) -> None:
         """Take a report. Those of one process come in order."""
         at: float = report[1]
-        self._heard += 1
-        heapq.heappush(self._waiting, (at, process, self._heard, report))
+        self._received += 1
+        heapq.heappush(self._waiting, (at, process, self._received, report))
         self._until(process, at)
 
     def finished(self, process: int) -> None:

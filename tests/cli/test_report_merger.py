@@ -2,11 +2,11 @@
 
 import pytest
 
-from limiter_cli.demo.apart import Apart
 from limiter_cli.demo.calls import Call
-from limiter_cli.demo.chronicle import Chronicle
 from limiter_cli.demo.plan import plan
 from limiter_cli.demo.record import Outcome
+from limiter_cli.demo.replay_scope import ReplayScope
+from limiter_cli.demo.report_merger import ReportMerger
 from limiter_core import ConcurrencyLimit, ConfigurationError
 
 
@@ -17,33 +17,33 @@ def planned(tmp_path):
 
 
 def test_what_happened_earlier_is_told_first_whoever_reports_it_later(planned):
-    chronicle = Chronicle(planned, 2)
+    merger = ReportMerger(planned, 2)
     for report in (["arrived", 0.1, 1], ["began", 1.2, 1], ["ended", 2.2, 1]):
-        chronicle.receive(1, report)
-    assert chronicle.record.turns == []  # the other may have been first
+        merger.receive(1, report)
+    assert merger.record.turns == []  # the other may have been first
 
     for report in (["arrived", 0.0, 0], ["began", 0.0, 0], ["ended", 1.1, 0]):
-        chronicle.receive(0, report)
-    assert [turn.began_at for turn in chronicle.record.turns] == [0.0, None]
+        merger.receive(0, report)
+    assert [turn.began_at for turn in merger.record.turns] == [0.0, None]
 
-    chronicle.receive(0, ["now", 2.3])
-    assert [turn.ended_at for turn in chronicle.record.turns] == [1.1, 2.2]
-    assert chronicle.record.excesses == []
-    assert chronicle.record.keys["bill()"].peak == 1
+    merger.receive(0, ["now", 2.3])
+    assert [turn.ended_at for turn in merger.record.turns] == [1.1, 2.2]
+    assert merger.record.excesses == []
+    assert merger.record.keys["bill()"].peak == 1
 
 
 def test_an_overlap_between_processes_is_found(planned):
-    chronicle = Chronicle(planned, 2)
+    merger = ReportMerger(planned, 2)
     for process in (0, 1):
         for report in (["arrived", 0.0, process], ["began", 0.5 + process / 10, process]):
-            chronicle.receive(process, report)
-        chronicle.receive(process, ["ended", 2.0, process])
-        chronicle.receive(process, ["left", 2.1, process, "ran", None])
-        chronicle.finished(process)
+            merger.receive(process, report)
+        merger.receive(process, ["ended", 2.0, process])
+        merger.receive(process, ["left", 2.1, process, "ran", None])
+        merger.finished(process)
 
-    (excess,) = chronicle.record.excesses
+    (excess,) = merger.record.excesses
     assert (excess.in_use, excess.limit, excess.turn.planned.line) == (2, 1, 2)
-    assert chronicle.record.count(Outcome.RAN) == 2
+    assert merger.record.count(Outcome.RAN) == 2
 
 
 def test_limits_set_apart_keep_their_own_names_for_the_reader(tmp_path):
@@ -51,17 +51,17 @@ def test_limits_set_apart_keep_their_own_names_for_the_reader(tmp_path):
     call = Call(at=0, function="bill", duration=1.0, arguments={"tenant": "acme"})
     path = tmp_path / "calls.jsonl"
     own = plan([(1, call)], {"bill": limits}, path)
-    apart = Apart("demo-1")
+    scope = ReplayScope("demo-1")
 
-    (moved,) = apart.plan(own)
+    (moved,) = scope.plan(own)
     (in_store,) = plan([(1, call)], {"bill": moved.limits}, path)
 
     assert [claim.key for claim in moved.claims] == ["billing/tenant=acme", "tenant=acme"]
     keys = [claim.key for claim in in_store.claims]
     assert keys == ["demo-1.billing/tenant=acme", "demo-1/tenant=acme"]
-    assert [apart.key(claim.key) for claim in moved.claims] == keys
-    assert [apart.own(key) for key in keys] == [claim.key for claim in moved.claims]
-    assert Apart().name != Apart().name
+    assert [scope.key(claim.key) for claim in moved.claims] == keys
+    assert [scope.own(key) for key in keys] == [claim.key for claim in moved.claims]
+    assert ReplayScope().name != ReplayScope().name
 
 
 def test_a_scope_that_leaves_no_room_is_refused(tmp_path):
@@ -69,4 +69,4 @@ def test_a_scope_that_leaves_no_room_is_refused(tmp_path):
     limits = {"bill": (ConcurrencyLimit(scope="s" * 51),)}
 
     with pytest.raises(ConfigurationError, match="scopes of up to 50 characters"):
-        Apart().plan(plan([(1, call)], limits, tmp_path / "calls.jsonl"))
+        ReplayScope().plan(plan([(1, call)], limits, tmp_path / "calls.jsonl"))

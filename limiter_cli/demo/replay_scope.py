@@ -9,13 +9,13 @@ from dataclasses import replace
 from limiter_cli.demo.plan import Planned
 from limiter_core import ConcurrencyLimit, ConfigurationError
 
-__all__ = ("Apart",)
+__all__ = ("ReplayScope",)
 
 _LONGEST_SCOPE = 50
 
 
-class Apart:
-    """Sets limits apart from all others, and knows their keys by both names.
+class ReplayScope:
+    """Gives limits a scope of their own, and knows their keys by both names.
 
     A key `tenant=acme` becomes `demo-1a2b3c4d/tenant=acme`, and `billing/tenant=acme` becomes
     `demo-1a2b3c4d.billing/tenant=acme`: what shared a scope still does.
@@ -28,7 +28,7 @@ class Apart:
         self.name = f"demo-{secrets.token_hex(4)}" if name is None else name
 
     def plan(self, calls: Sequence[Planned]) -> list[Planned]:
-        """Return calls under limits set apart. What they claim keeps the keys' own names.
+        """Return calls under limits of this scope. What they claim keeps the keys' own names.
 
         Raises:
             ConfigurationError: a scope is too long.
