@@ -86,6 +86,10 @@ class AsyncCall(Call):
         wake = self._wake
         return self.is_there() if wake is None else self.in_loop(wake)
 
+    def ends_by_itself(self) -> bool:
+        """Whether its slots come back while the code that holds them waits on, not cancelled."""
+        return self.guarded is None and self.request.max_hold is not None
+
     def is_closed_by_loop(self) -> bool:
         """Whether an event loop closes the generator that holds it, if that is collected."""
         return self.in_stream and self.is_there()

@@ -11,6 +11,7 @@ from limiter_core._call import could_not_release
 from limiter_core._engine import Engine
 from limiter_core._observers import release_later
 from limiter_core.errors import StoreError
+from limiter_core.signal_errors import reraise_if_of_signal
 from limiter_core.store import AsyncStore, SyncStore
 
 RELEASE_PATIENCE = 5.0
@@ -81,6 +82,7 @@ class AsyncReleases(Engine):
             call.settle()
         except (StoreError, TimeoutError) as error:
             self.abandon(call)
+            reraise_if_of_signal()
             could_not_release(call, error)
         except BaseException:
             self.abandon(call)

@@ -308,6 +308,10 @@ class Call:
         """
         return self.block in frames
 
+    def ends_by_itself(self) -> bool:
+        """Whether its slots come back while the code that holds them waits: at `max_hold`."""
+        return self.request.max_hold is not None
+
     def is_lost(self) -> bool:
         """Whether the slot is gone, or claimed by a newer call, before the holder released it."""
         if self.loss is None and self.ends_at is not None and not self.closed:

@@ -79,7 +79,7 @@ def _calls_around(last: Call | None, request: Request) -> Sequence[Call]:
     keys = {demand.key for demand in request.demands}
     found: list[Call] = []
     while last is not None:
-        if not last.closed and not keys.isdisjoint(last.keys):
+        if not (last.closed or last.ends_by_itself() or keys.isdisjoint(last.keys)):
             found.append(last)
         last = last.outer
     if not found:

@@ -14,9 +14,9 @@ from types import BuiltinMethodType, MethodType
 from typing import Any
 
 from limiter_core._collected import do_later, is_collecting, notify_later
-from limiter_core._signal_errors import reraise_if_of_signal
 from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
+from limiter_core.signal_errors import reraise_if_of_signal
 
 logger = logging.getLogger("limiter")
 

@@ -48,19 +48,25 @@ _IMPORTED_EARLY = ("encodings.idna", "gevent.resolver.thread", "gevent.threadpoo
 
 
 def _gevent() -> Any:
-    """Return gevent's patches, None unless threads are its greenlets."""
+    """Return gevent's patches, None unless threads are its greenlets, or wait as these do."""
     monkey: Any = sys.modules.get("gevent.monkey")
-    return monkey if monkey is not None and monkey.is_module_patched("threading") else None
+    is_patched = monkey is not None and any(map(monkey.is_module_patched, ("threading", "socket")))
+    return monkey if is_patched else None
 
 
 def _eventlet() -> Any:
-    """Return eventlet's patches, None unless threads are its greenlets."""
+    """Return eventlet's patches, None unless threads are its greenlets, or wait as these do."""
     patcher: Any = sys.modules.get("eventlet.patcher")
-    return patcher if patcher is not None and patcher.is_monkey_patched("thread") else None
+    is_patched = patcher is not None and any(map(patcher.is_monkey_patched, ("thread", "socket")))
+    return patcher if is_patched else None
 
 
 def are_green() -> bool:
-    """Whether what looks like threads are greenlets, of gevent or eventlet."""
+    """Whether what looks like threads are greenlets, of gevent or eventlet.
+
+    Or whether what waits for a socket in a thread lets its greenlets run: with
+    `monkey_patch(thread=False)`.
+    """
     return _gevent() is not None or _eventlet() is not None
 
 

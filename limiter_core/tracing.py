@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 
 from limiter_core._held_leases import without_held
-from limiter_core._signal_errors import reraise_if_of_signal
+from limiter_core.signal_errors import reraise_if_of_signal
 
 __all__ = (
     "carries_trace",

@@ -61,7 +61,7 @@ class RevokeReceiver:
 
 
 class _ObservedCommand:
-    """A remote control command, which is passed on to the receivers once it was carried out."""
+    """A remote control command, which is passed on to the receivers when it was carried out."""
 
     def __init__(self, handler: Callable[..., Any]) -> None:
         self._handler = handler
@@ -69,7 +69,13 @@ class _ObservedCommand:
         self.__doc__ = handler.__doc__
 
     def __call__(self, state: Any, *args: Any, **kwargs: Any) -> Any:
-        reply = self._handler(state, *args, **kwargs)
+        try:
+            return self._handler(state, *args, **kwargs)
+        finally:
+            # Also if it raises: it revokes before it terminates, and not every pool can do that.
+            self._pass_on(args, kwargs)
+
+    def _pass_on(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for receiver in list(_receivers):
             if self.__name__ == "revoke_by_stamped_headers":
                 headers = kwargs.get("headers", args[0] if args else {})
@@ -77,4 +83,3 @@ class _ObservedCommand:
             else:
                 given = kwargs.get("task_id", args[-1] if args else None)
                 receiver.revoke({given} if isinstance(given, str) else set(given or ()))
-        return reply

@@ -88,6 +88,7 @@ class Child:
     async def __aexit__(self, *_: object) -> None:
         assert self._supervisor is not None
         self._messages.close()
+        self._wake()
         # It ends when the command has, at once where there was none.
         await asyncio.get_running_loop().run_in_executor(None, self._supervisor.wait)
 
@@ -139,10 +140,17 @@ class Child:
     def send(self, number: int) -> None:
         """Send a signal; one that asks for an end goes to all descendants, too."""
         self._messages.send(signal=number)
+        self._wake()
 
     def begin_to_end(self, kill_after: float) -> None:
         """Have the command and its descendants end: SIGTERM, and SIGKILL so many seconds later."""
         self._messages.send(end=kill_after)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have the supervisor continue: somebody may have stopped it, and it is to do something."""
+        assert self._supervisor is not None
+        self._supervisor.send_signal(signal.SIGCONT)
 
     async def ended(self, kill_after: float) -> None:
         """Wait until they have ended."""

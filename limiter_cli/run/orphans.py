@@ -38,8 +38,18 @@ async def end_orphans(mark: str, kill_after: float) -> None:
 
 def _marked(mark: str) -> Iterator[int]:
     variable = os.fsencode(mark)
-    for entry in Path("/proc").glob("[0-9]*/environ"):
-        # It may have ended meanwhile, or be another user's; what has ended has no environment.
+    for process in Path("/proc").glob("[0-9]*"):
+        # It may have ended meanwhile, or be another user's.
         with contextlib.suppress(OSError):
-            if variable in entry.read_bytes().split(b"\0"):
-                yield int(entry.parent.name)
+            if any(_has(thread, variable) for thread in (process / "task").iterdir()):
+                yield int(process.name)
+
+
+def _has(thread: Path, variable: bytes) -> bool:
+    """Whether a thread has this in its environment; one that has ended has none.
+
+    (The first one of a process may have, and others run.)
+    """
+    with contextlib.suppress(OSError):
+        return variable in (thread / "environ").read_bytes().split(b"\0")
+    return False

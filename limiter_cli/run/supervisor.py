@@ -254,10 +254,10 @@ def _descendants(root: int) -> Iterator[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             # The name in the second field may contain anything; the parent is the second behind it.
+            # (A zombie may have threads that run: that its first one has ended.)
             with contextlib.suppress(OSError, IndexError):
-                state, parent = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:2]
-                if state not in (b"Z", b"X"):
-                    children.setdefault(int(parent), []).append(int(entry.name))
+                parent = (entry / "stat").read_bytes().rpartition(b")")[2].split()[1]
+                children.setdefault(int(parent), []).append(int(entry.name))
     generation = children.get(root, [])
     while generation:
         yield from generation

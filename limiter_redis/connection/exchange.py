@@ -27,7 +27,7 @@ from limiter_redis.connection.deadlines import NoAnswer
 from limiter_redis.connection.first_commands import ended_after, first_commands
 from limiter_redis.connection.master import check_master
 from limiter_redis.connection.nodes import opening_step
-from limiter_redis.protocol.errors import Unreadable
+from limiter_redis.protocol.errors import Unreadable, is_driver_error
 from limiter_redis.protocol.resp import ReplyParser
 
 FOR = ("EVALSHA",) if tuple(map(int, redis.__version__.split(".")[:2])) < (5, 3) else ()
@@ -242,6 +242,8 @@ def exchange(connection: Any, commands: bytes, count: int, deadline: float) -> l
             sock.settimeout(_left(deadline))
     except (RedisError, OSError) as error:
         connection.disconnect()
+        if not is_driver_error(error):
+            raise
         replies.append(_driver_error(error))
         return replies[:count]
     except BaseException:

@@ -28,6 +28,7 @@ from redis.exceptions import (
 
 from limiter_core.brief import brief
 from limiter_core.errors import StoreError, StoreUnavailable
+from limiter_core.signal_errors import is_of_signal
 from limiter_redis.protocol.forms import has_no_scripts
 
 NOT_READABLE = (
@@ -50,10 +51,11 @@ def is_driver_error(error: BaseException) -> bool:
     """Whether an exception is about the server, or the connection to it.
 
     These are: all of redis-py's, `OSError` with its subclasses, the built-in exceptions of
-    `UNREADABLE` themselves, and any `Exception` out of a credential provider.
+    `UNREADABLE` themselves, and any `Exception` out of a credential provider. None is that a signal
+    handler raised, though it may be a `TimeoutError`.
     """
     if isinstance(error, RedisError | OSError) or is_unreadable(error):
-        return True
+        return isinstance(error, RedisError) or not is_of_signal(error)
     return isinstance(error, Exception) and any(
         frame.f_code.co_name in _CREDENTIALS for frame, _ in traceback.walk_tb(error.__traceback__)
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import limiter_cli.run.supervisor as supervisor_script
+from limiter_core import LIMIT_BY, ConcurrencyLimit
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes and signals are POSIX's")
 
@@ -39,6 +40,14 @@ def state_of(pid):
 
 def is_alive(pid):
     return state_of(pid) not in ("Z", "X")
+
+
+def has_threads(pid):
+    """Whether a process has threads that run, though the first one may have ended."""
+    threads = Path(f"/proc/{pid}/task")
+    return threads.exists() and any(
+        is_alive(f"{pid}/task/{each.name}") for each in threads.iterdir()
+    )
 
 
 if sys.platform != "linux":
@@ -82,6 +91,17 @@ def terminate(processes, key, process):
 
 def interrupt(processes, key, process):
     process.send_signal(signal.SIGINT)
+
+
+def supervisor_of(process):
+    """Return the process that watches over the command: the one child of `limiter run`."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    [supervisor] = map(int, children.read_text().split())
+    return supervisor
+
+
+def kill_supervisor(processes, key, process):
+    os.kill(supervisor_of(process), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -163,14 +183,82 @@ def test_kill_9_of_the_supervisor_ends_all_that_was_started_before_the_slot_pass
 ):
     process = processes.start("run", key, "--kill-after", "0.3", *work.command(template))
     pid = work.pid()
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    [supervisor] = map(int, children.read_text().split())
 
-    os.kill(supervisor, signal.SIGKILL)
+    kill_supervisor(processes, key, process)
 
     assert process.wait(WAITS) == 128 + signal.SIGKILL
     assert not is_alive(pid)
     assert "what watches over the command was killed" in process.stderr.read()
+
+
+@linux_only
+@pytest.mark.parametrize("end", [evict, terminate, kill_supervisor])
+def test_a_process_whose_first_thread_has_ended_is_ended(processes, key, work, wait_until, end):
+    """It looks like one that has ended: a zombie, though other threads of it run."""
+    code = """
+        import ctypes, os, sys, threading, time
+
+        def work():
+            with open(sys.argv[1], "w") as file:
+                file.write(str(os.getpid()))
+            while True:
+                time.sleep(1)
+
+        threading.Thread(target=work).start()
+        ctypes.CDLL(None).pthread_exit(None)
+    """
+    command = (sys.executable, "-c", textwrap.dedent(code), str(work.file))
+    shell = ("sh", "-c", '"$@"; true', "sh", *command)
+    process = processes.start("run", key, "--kill-after", "0.3", "--", *shell)
+    pid = work.pid()
+    wait_until("its first thread has ended", lambda: state_of(pid) == "Z")
+
+    end(processes, key, process)
+
+    try:
+        process.wait(WAITS)
+        assert not has_threads(pid)
+    finally:
+        if has_threads(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+@linux_only
+@pytest.mark.parametrize("end", [evict, terminate])
+def test_a_supervisor_that_was_stopped_goes_on_to_end_all(processes, key, work, end):
+    process = processes.start("run", key, "--kill-after", "0.3", *work.command(WORK))
+    pid = work.pid()
+    supervisor = supervisor_of(process)
+    os.kill(supervisor, signal.SIGSTOP)
+
+    end(processes, key, process)
+
+    try:
+        process.wait(WAITS)
+        assert not is_alive(pid)
+    finally:
+        if process.poll() is None:
+            os.kill(supervisor, signal.SIGCONT)
+
+
+@linux_only
+def test_a_supervisor_that_was_stopped_lets_a_call_leave_the_queue(
+    processes, key, limiter, wait_until
+):
+    holder = limiter.acquire(ConcurrencyLimit(LIMIT_BY.constant(key)))
+    process = processes.start("run", key, "--", "true")
+    wait_until("it waits", lambda: limiter.inspect(key).waiting == 1)
+    supervisor = supervisor_of(process)
+    os.kill(supervisor, signal.SIGSTOP)
+
+    process.terminate()
+
+    try:
+        assert process.wait(WAITS) == 128 + signal.SIGTERM
+    finally:
+        if process.poll() is None:
+            os.kill(supervisor, signal.SIGCONT)
+    holder.release()
 
 
 def test_what_was_there_before_is_neither_waited_for_nor_ended(processes, key, work):

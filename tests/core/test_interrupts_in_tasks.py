@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import random
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
@@ -202,4 +203,30 @@ def test_threads_into_which_exceptions_are_thrown(monkeypatch: pytest.MonkeyPatc
         thread.result()
     for holder in store.inspect("one").holders:
         store.evict(holder.id)
+    finish(store)
+
+
+async def test_a_time_limit_by_a_signal_while_a_task_releases(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its handler raises what a release raises itself that takes too long."""
+    store = MemoryStore()
+    limiter: Any = Limiter(store)
+
+    def handler(*_: object) -> None:
+        raise TimeoutError("time is up")
+
+    def release(*_: object) -> None:
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        lease = await limiter.acquire(ONE)
+        monkeypatch.setattr(store, "release", release)
+        with pytest.raises(TimeoutError, match="time is up"):
+            await lease.release()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert "could not release" not in caplog.text
     finish(store)

@@ -168,6 +168,27 @@ def test_a_producer_thread_may_take_slots_that_its_workers_give_back(store, thre
     worker.result()
 
 
+def test_a_thread_waits_for_the_end_of_its_own_max_hold(threads):
+    """Nothing stops its body then, and the slot comes back: the inner call is served."""
+    short = ConcurrencyLimit(KEY, max_hold=0.1)
+    with threads.hold(short) as outer, threads.hold(ONE, timeout=10) as inner:
+        assert outer.lost
+        assert not inner.lost
+
+
+async def test_so_does_a_task_whose_body_is_only_warned(limiter):
+    short = ConcurrencyLimit(KEY, max_hold=0.1, on_lost="warn")
+    async with limiter.hold(short) as outer, limiter.hold(ONE, timeout=10) as inner:
+        assert outer.lost
+        assert not inner.lost
+
+
+async def test_a_task_that_is_cancelled_at_its_max_hold_is_told_at_once(limiter):
+    async with limiter.hold(ConcurrencyLimit(KEY, max_hold=60)):
+        with pytest.raises(ConfigurationError, match=ITSELF):
+            await limiter.acquire(ONE)
+
+
 async def test_a_lost_lease_that_was_not_let_go_yet_holds_nothing(store, limiter):
     warned = ConcurrencyLimit(KEY, on_lost="warn")
     ran: list[str] = []

@@ -14,6 +14,7 @@ from ._servers import PATIENCE, Server
 from ._tools import until_now
 
 WORKER = Path(__file__).parent / "workers" / "greenlets.py"
+BESIDE_THREADS = WORKER.with_name("greenlets_beside_threads.py")
 ONE = ConcurrencyLimit(LIMIT_BY.constant("k"), 1, lease=5)
 
 
@@ -63,3 +64,18 @@ def goes_well(url: str, library: str, when: str) -> None:
 def test_greenlets_and_threads_share_a_limiter(library: str, when: str, server: Server) -> None:
     """One that computes past its lease keeps it; those that wait let the others run."""
     goes_well(server.url, library, when)
+
+
+@pytest.mark.parametrize("library", ["gevent", "eventlet"])
+def test_greenlets_where_threads_are_those_of_the_system(library: str, server: Server) -> None:
+    """`monkey_patch(thread=False)`: a greenlet that waits lets the others of its thread run."""
+    worker = subprocess.run(
+        [sys.executable, str(BESIDE_THREADS), library, server.url],
+        capture_output=True,
+        timeout=90,
+        text=True,
+        check=False,
+    )
+    pairs = ("green-green", "green-system", "system-green", "system-system")
+    assert worker.stdout.splitlines() == [f"{pair} first second" for pair in pairs], worker.stderr
+    assert worker.stderr == ""

@@ -34,7 +34,14 @@ class GreenTimeout(BaseException):
 
 ONCE = os.environ.get("LIMITER_SLOW_TESTS") != "1"
 """A line that runs often is interrupted the first time; in the slow run later ones as well."""
-KINDS = [SoftTimeLimit, GreenTimeout, KeyboardInterrupt, SystemExit, RuntimeError]
+KINDS = [
+    *(SoftTimeLimit, GreenTimeout, KeyboardInterrupt, SystemExit, RuntimeError),
+    *(
+        TimeoutError,
+        ConnectionResetError,
+        ValueError,
+    ),  # also those that a socket or a parser raises
+]
 in_main_thread = pytest.mark.skipif(
     threading.current_thread() is not threading.main_thread(), reason="signals go to the main one"
 )
@@ -113,9 +120,31 @@ def test_raised_while_releasing(
 
 
 @in_main_thread
-def test_raised_while_waiting(own_server: Process, limiter: SyncLimiter) -> None:
+@pytest.mark.parametrize("kind", [SoftTimeLimit, TimeoutError])
+def test_raised_while_connecting(kind: type[BaseException], own_server: Process) -> None:
+    with SyncLimiter(own_server.url) as limiter:
+        with own_server.frozen(), alarm_in(0.2, kind), pytest.raises(kind, match="time is up"):
+            limiter.acquire(LIMIT)
+        limiter.acquire(LIMIT, timeout=5).release()
+
+
+@in_main_thread
+@pytest.mark.parametrize("kind", [SoftTimeLimit, TimeoutError])
+def test_raised_while_the_store_is_away(kind: type[BaseException], own_server: Process) -> None:
+    """Between two attempts."""
+    with SyncLimiter(own_server.url) as limiter:
+        own_server.kill()
+        with alarm_in(0.7, kind), pytest.raises(kind, match="time is up"):
+            limiter.acquire(LIMIT)
+
+
+@in_main_thread
+@pytest.mark.parametrize("kind", [SoftTimeLimit, TimeoutError])
+def test_raised_while_waiting(
+    kind: type[BaseException], own_server: Process, limiter: SyncLimiter
+) -> None:
     held = limiter.acquire(LIMIT)
-    with alarm_in(0.2, SoftTimeLimit), pytest.raises(SoftTimeLimit):
+    with alarm_in(0.2, kind), pytest.raises(kind, match="time is up"):
         limiter.acquire(LIMIT)
     until_now(lambda: limiter.inspect(LIMIT).waiting == 0, "its ticket is gone")
     held.release()

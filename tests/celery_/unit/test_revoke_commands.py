@@ -82,6 +82,25 @@ def test_by_stamps(parts: Parts, receiver: RevokeReceiver, waiting: list[Any]) -
     assert left(parts, waiting) == [1]
 
 
+@pytest.mark.parametrize("by_stamp", [False, True])
+def test_a_pool_that_cannot_terminate_another_one_of_them(
+    parts: Parts, receiver: RevokeReceiver, waiting: list[Any], by_stamp: bool
+) -> None:
+    """As that of threads, or this one: Celery's command raises, after it has revoked them all."""
+    running = parts.receive("one", stamped_headers=["tenant"], tenant=["1"])
+    running.time_start = 1.0
+    state.task_reserved(running)
+    state.task_accepted(running)
+    ids = [running.id, waiting[1].id]
+    command = ("revoke_by_stamped_headers", {"tenant": ["1"]}) if by_stamp else ("revoke", ids)
+    with pytest.raises(NotImplementedError):
+        control(parts, *command, terminate=True)
+    state.task_ready(running)
+    assert left(parts, waiting) == [0, 2]
+    parts.revocations.load()
+    assert parts.revocations.cover(waiting[1].id, {"tenant": ["1"]}, 0.0)
+
+
 def test_a_revoke_is_noted_for_workers_that_start_later(
     parts: Parts, receiver: RevokeReceiver
 ) -> None:

@@ -1,26 +1,29 @@
 """Exceptions that a signal handler raises: no failure of the code in which it happened to be.
 
-A soft time limit, as Celery's, is such an exception. Whoever logs what an observer raises, and goes
-on, would lose it: the code that was to be interrupted would run for ever.
+A soft time limit, as Celery's, is such an exception, and so is the `TimeoutError` of a handler of
+`SIGALRM`. Whoever logs what an observer raises, or tries a server again that is away, and goes on,
+would lose it: the code that was to be interrupted would run for ever.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
-from types import TracebackType
+
+__all__ = ("is_of_signal", "reraise_if_of_signal")
 
 
 def reraise_if_of_signal() -> None:
     """Raise the exception that is being handled, if a signal handler raised it."""
     error = sys.exception()
-    if error is not None and _is_of_signal(error.__traceback__):
+    if error is not None and is_of_signal(error):
         raise error
 
 
-def _is_of_signal(traceback: TracebackType | None) -> bool:
+def is_of_signal(error: BaseException) -> bool:
     """Whether a signal handler of this process is among the functions of a traceback."""
     handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()}
+    traceback = error.__traceback__
     while traceback is not None:
         if traceback.tb_frame.f_code in handlers:
             return True
