@@ -17,6 +17,10 @@ LONGEST_REFUSED = 5.0
 """Where it is the password that is wrong: passwords rotate, but servers log each try."""
 
 
+FIRST_PATIENCE = 1.0
+"""Seconds that a call is repeated before any server of a store has taken a connection."""
+
+
 class Backoff:
     """One thing that is tried again, with pauses that grow.
 
@@ -53,6 +57,15 @@ class Refusals:
     def __init__(self) -> None:
         self._backoff = Backoff(LONGEST_REFUSED)
         self._error: RedisError | None = None
+        self._was_taken = False
+
+    def patience(self, usual: float) -> float:
+        """Return the seconds that a call is repeated.
+
+        Not for long while none was ever taken: the URL may be wrong, which is to be in the log
+        soon. A caller that may wait asks again.
+        """
+        return usual if self._was_taken else min(usual, FIRST_PATIENCE)
 
     def check(self) -> None:
         """Do not connect if it was refused a moment ago.
@@ -72,6 +85,7 @@ class Refusals:
 
     def over(self) -> None:
         """Note that a server took them."""
+        self._was_taken = True
         if self._error is not None:
             self._error = None
             self._backoff.over()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import redis
 import redis.asyncio
 
-from limiter_core.brief import brief
 from limiter_core.errors import ConfigurationError
 from limiter_redis.connection.endpoints import ClusterEndpoint, SentinelEndpoint, ServerEndpoint
 from limiter_redis.connection.nodes import Endpoint, Node
@@ -26,6 +26,9 @@ from limiter_redis.connection.url_options import OF_SENTINELS, check_options, kn
 _SENTINEL_PORT, _PORT = 26379, 6379
 _SEVERAL = ("", "cluster", "sentinel")
 _KINDS_OF = {"redis": _SEVERAL, "rediss": _SEVERAL, "unix": ("",)}
+
+_SERVICE = re.compile(r"[\w.%-]+", re.ASCII)
+"""What a Sentinel takes for a name; percent-encoded, it may be anything."""
 
 SENTINEL_URL = "redis+sentinel://host:26379,host:26379/service/0"
 CLUSTER_URL = "redis+cluster://host:6379,host:6379"
@@ -75,7 +78,7 @@ def _check_database(head: str, query: str) -> None:
     path = head.partition("/")[2].removesuffix("/")
     if path and not is_number(path):
         raise ConfigurationError(
-            f'behind host and port stands the number of a database, "/0"; got {brief("/" + path)}'
+            'behind host and port stands the number of a database, "/0", and options begin with "?"'
         )
     option = dict(parse_qsl(query)).get("db")
     if path and option is not None and int(option) != int(path):
@@ -117,7 +120,10 @@ def _address(base: str, node: Node, user: str, path: str, query: str) -> dict[st
 def _cluster_of_url(base: str, rest: str) -> ClusterEndpoint:
     nodes, user, path, query = _split(rest, _PORT, CLUSTER_URL)
     if path not in ("", "0"):
-        raise ConfigurationError(f"a cluster has one database, 0, got {brief(path)}")
+        raise ConfigurationError(
+            'a cluster has one database: behind hosts and ports stands "/0" or nothing, and '
+            'options begin with "?"'
+        )
     return ClusterEndpoint(nodes, _address(base, nodes[0], user, "", query))
 
 
@@ -127,6 +133,9 @@ def _sentinel_of_url(base: str, rest: str) -> SentinelEndpoint:
     service, _, database = path.partition("/")
     if not service:
         raise ConfigurationError(f"the service is missing; expected {SENTINEL_URL}")
+    # Not with what stands there: an option behind a wrong sign may be a password.
+    if not _SERVICE.fullmatch(service) or (database and not is_number(database)):
+        raise ConfigurationError(f"service and database cannot be read; expected {SENTINEL_URL}")
     address = _address(base, nodes[0], user, database, query)
     common = {name: value for name, value in address.items() if name.startswith("ssl")}
     common |= {name.removeprefix("sentinel_"): value for name, value in asking.items()}

@@ -189,8 +189,7 @@ class AsyncTransport(BatchingTransport):
         call.form = None
         now = time.monotonic()
         if call.retry is None:
-            patience = self._patience
-            call.retry = Retry(None if patience is None else call.pending[0].at + patience)
+            call.retry = Retry(self._give_up_at(call))
         pause = call.retry.backoff_after(error, now)
         if pause is None:
             self._give_up(call, call.retry.reason(error))
@@ -201,6 +200,11 @@ class AsyncTransport(BatchingTransport):
             self._delayed[call] = self.loop.call_later(pause, self._send_again, call)
         else:
             self._delayed[call] = self.loop.call_soon(self._send_again, call)
+
+    def _give_up_at(self, call: Call) -> float | None:
+        if self._patience is None:
+            return None
+        return call.pending[0].at + self._receiver.refusals.patience(self._patience)
 
     def _send_again(self, *calls: Call) -> None:
         try:

@@ -229,9 +229,7 @@ class SyncTransport:
             call.form = None
             now = time.monotonic()
             if call.retry is None:
-                patience = self._patience
-                bound = None if patience is None else bounded(call.deadline, began_at, patience)
-                call.retry = Retry(bound)
+                call.retry = Retry(self._give_up_at(call, began_at))
             wait = call.retry.backoff_after(error, now)
             if wait is None or (call.deadline is not None and now + wait >= call.deadline):
                 call.reply = failure(call.retry.reason(error), self._where, call.operations)
@@ -244,6 +242,12 @@ class SyncTransport:
         if pause:
             time.sleep(pause)
         return again
+
+    def _give_up_at(self, call: ThreadCall, began_at: float) -> float | None:
+        if self._patience is None:
+            return None
+        patience = self._receiver.refusals.patience(self._patience)
+        return bounded(call.deadline, began_at, patience)
 
     def _refresh(self, seen: int, deadline: float) -> Exception | None:
         try:

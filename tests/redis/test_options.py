@@ -63,6 +63,8 @@ def test_a_path_that_is_no_database_is_refused(path: str) -> None:
     """It would be database 0, or 12: redis-py takes what it can."""
     with pytest.raises(ConfigurationError, match="number of a database"):
         RedisStore(f"redis://h/{path}")
+    with pytest.raises(ConfigurationError, match="service and database cannot be read"):
+        RedisStore(f"redis+sentinel://h/m/{path}")
 
 
 def test_two_databases_are_refused() -> None:
@@ -102,6 +104,12 @@ def test_options_and_arguments_may_agree() -> None:
         "redis://me:hush@h:port/0",
         "redis://me:hush@h/0?socket_timeout=hush",
         "redis://h/0?password=a&hush",
+        "redis://h/0&password=hush",
+        "redis://h/0;password=hush",
+        "redis://h/0#hush",
+        "redis+cluster://h/0&password=hush",
+        "redis+sentinel://h/m&password=hush",
+        "redis+sentinel://h/m/0&password=hush",
         "redis://h/0?min_replicas=hush",
         "rediss://h/0?ssl_cert_reqs=hush",
         "rediss://h/0?ssl_certfile=-----BEGIN+CERTIFICATE-----hush",

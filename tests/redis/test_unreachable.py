@@ -125,6 +125,26 @@ async def test_a_host_that_drops_all_packets_is_said_long_before_a_reply_would_b
 
 
 @pytest.mark.parametrize("world", ["event loop", "threads"])
+@pytest.mark.parametrize("url", ["redis+cluster://127.0.0.1:1", f"{NOBODY}?min_replicas=1"])
+async def test_where_calls_are_repeated_a_wrong_url_is_said_as_soon(
+    url: str, world: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    limit = ConcurrencyLimit("id", timeout=4.5)
+    store = RedisStore(url)
+    acquired: Awaitable[object]
+    if world == "threads":
+        acquired = asyncio.to_thread(SyncLimiter(store).acquire, limit, CALL)
+    else:
+        acquired = Limiter(store).acquire(limit, CALL)
+    waiter = asyncio.ensure_future(acquired)
+    await until(lambda: WAITS in caplog.text, "it is said", patience=4.0)
+    assert "127.0.0.1:1" in caplog.text
+    with pytest.raises(StoreUnavailable):
+        await waiter
+    await store.aclose()
+
+
+@pytest.mark.parametrize("world", ["event loop", "threads"])
 @pytest.mark.parametrize("url", ["redis://{}", "rediss://{}", "redis://:s3cret@{}", "unix://{}"])
 async def test_what_takes_a_connection_and_says_nothing_is_said_as_soon(
     url: str, world: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
