@@ -178,12 +178,13 @@ class ForkedProcess:
 class _Server:
     """A fork server that this process started."""
 
-    def __init__(self, imports: Sequence[str]) -> None:
+    def __init__(self, imports: Sequence[str], stderr: int | None = None) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests._fork_server", str(theirs.fileno()), *imports],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
+            stderr=stderr,
             pass_fds=[theirs.fileno()],
         )
         theirs.close()
@@ -208,8 +209,21 @@ def serve(imports: tuple[str, ...], client: socket.socket) -> None:
     _servers[imports].serve(client)
 
 
+def start(imports: Sequence[str], stderr: int) -> None:
+    """Start a fork server of this process, before it is asked for."""
+    _servers[tuple(imports)] = _Server(imports, stderr)
+
+
 find: Callable[[tuple[str, ...], socket.socket], None] = serve
 """Has a fork server serve the process at the other end of a socket; workers share the servers."""
+
+
+def _start_none(imports: Sequence[str]) -> None:
+    """Start it when it is asked for."""
+
+
+expect: Callable[[Sequence[str]], None] = _start_none
+"""Says that a module of tests will ask for these imports: the server may start at once."""
 
 
 def _connection_to(imports: tuple[str, ...]) -> socket.socket:

@@ -18,6 +18,7 @@ import redis
 from celery import group, states
 
 from limiter_core import SyncLimiter
+from tests import _fork_server
 from tests._fork_server import ForkedProcess
 from tests.redis._processes import most_at_once, written
 from tests.redis._tools import until_now
@@ -29,6 +30,7 @@ IMPORTS = (
     *("celery.concurrency.prefork", "celery.concurrency.thread", "celery.concurrency.solo"),
     *("limiter_celery", "limiter_redis"),
 )
+_fork_server.expect(IMPORTS)
 PATCHING = ("gevent", "eventlet")
 """Pools that patch what is imported after them: nothing must be imported before."""
 LONG = 45.0

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from limiter_cli.main import app
 from limiter_core import SyncLimiter
+from tests import _fork_server
 from tests._fork_server import ForkedProcess
 from tests._polling import until_now
 
@@ -21,6 +22,7 @@ PATIENCE = 30.0
 PROGRAM = Path(__file__).parent / "workers" / "limiter.py"
 TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 IMPORTS = ("limiter_cli.main", "limiter_redis", "anyio._backends._asyncio", "trio.testing")
+_fork_server.expect(IMPORTS)
 
 
 class Demo:

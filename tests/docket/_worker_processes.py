@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from tests import _fork_server
 from tests._fork_server import ForkedProcess
 from tests.redis._processes import most_at_once, written
 from tests.redis._servers import PATIENCE, Server
 from tests.redis._tools import until_now
 
 ROOT = Path(__file__).parents[2]
+IMPORTS = ("docket.cli", "limiter_docket", "limiter_redis")
+_fork_server.expect(IMPORTS)
 
 
 class Process:
@@ -26,7 +29,7 @@ class Process:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = ForkedProcess(
             command,
-            imports=("docket.cli", "limiter_docket", "limiter_redis"),
+            imports=IMPORTS,
             cwd=ROOT,
             env=environment,
             stdout=self._log,

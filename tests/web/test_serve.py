@@ -8,8 +8,8 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,11 +18,13 @@ import pytest
 from limiter_core.requests import Demand, Request
 from limiter_redis import RedisStore
 from limiter_web.server import bind
+from tests._fork_server import ForkedProcess
 from tests._polling import until_now as until
 from tests.redis._servers import Process, server_program
 
 from ._server import TOKEN
 
+COMMAND = Path(__file__).parents[1] / "cli" / "workers" / "limiter.py"
 SECRET = "hunter2-secret"
 Start = Callable[..., Any]
 
@@ -40,12 +42,13 @@ def server() -> Iterator[Process]:
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Start the command; each is ended with the test."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[ForkedProcess] = []
 
-    def start_one(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from limiter_cli.main import app; app()", *arguments],
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+    def start_one(*arguments: str, **environment: str) -> ForkedProcess:
+        process = ForkedProcess(
+            [str(COMMAND), *arguments],
+            imports=("limiter_cli.main", "limiter_redis", "limiter_web.server"),
+            env={**os.environ, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -55,11 +58,10 @@ def start() -> Iterator[Start]:
 
     yield start_one
     for process in started:
-        process.kill()
-        process.communicate()
+        process.close()
 
 
-def url_of(process: subprocess.Popen[str]) -> str:
+def url_of(process: ForkedProcess) -> str:
     assert process.stdout is not None
     line = process.stdout.readline()
     found = re.match(r"(http://\S+?)/ ", line)
