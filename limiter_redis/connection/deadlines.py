@@ -17,9 +17,9 @@ class NoAnswer(RedisTimeoutError, TimeoutError):
     """No answer came in time: the driver's error, and Python's."""
 
 
-def or_no_answer(error: Exception) -> Exception:
-    """Return an error of connecting; one without a text, as `asyncio.timeout` raises, with one."""
-    return NoAnswer("Timeout connecting to server") if type(error) is TimeoutError else error
+def or_no_answer(error: Exception, doing: str = "connecting to server") -> Exception:
+    """Return an error; one without a text, as `asyncio.timeout` raises, with what was done."""
+    return NoAnswer(f"Timeout {doing}") if type(error) is TimeoutError else error
 
 
 def answer_by(deadline: float | None, now: float) -> float | None:

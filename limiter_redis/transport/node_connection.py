@@ -146,7 +146,8 @@ class NodeConnection:
                 return await self._client.execute_command(*command)
         except Exception as error:
             if is_driver_error(error):
-                raise store_error(error, self._where) from error
+                said = or_no_answer(error, "reading from the server")
+                raise store_error(said, self._where) from error
             raise
 
     async def aclose(self) -> None:

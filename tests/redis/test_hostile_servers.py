@@ -257,6 +257,25 @@ async def test_a_record_that_cannot_be_read_names_its_key(spoilt: Server) -> Non
     await store.aclose()
 
 
+class SilentScan(HostileServer):
+    """What never answers SCAN."""
+
+    def _reply(self, words: list[bytes], send: Send) -> None:
+        if words[0] != b"SCAN":
+            super()._reply(words, send)
+
+
+async def test_a_list_that_gets_no_answer_says_so() -> None:
+    with SilentScan(well) as server:
+        store = RedisStore(f"{server.url}?socket_timeout=0.5")
+        with pytest.raises(StoreUnavailable, match="Timeout reading from the server"):
+            [key async for key in Limiter(store).keys()]
+        outcome = in_a_thread(lambda: list(SyncLimiter(store).keys()))
+        assert isinstance(outcome, StoreUnavailable)
+        assert "Timeout reading from the server" in str(outcome)
+        await store.aclose()
+
+
 async def test_records_that_cannot_be_read_end_no_list(spoilt: Server) -> None:
     """Neither the keys, nor the search for a lease among them."""
     store, other = RedisStore(spoilt.url), RedisStore(spoilt.url)

@@ -130,7 +130,7 @@ async def test_where_calls_are_repeated_a_wrong_url_is_said_as_soon(
     url: str, world: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     limit = ConcurrencyLimit("id", timeout=4.5)
-    store = RedisStore(url)
+    store = RedisStore(url, namespace=world)  # of its own: what has one name warns once
     acquired: Awaitable[object]
     if world == "threads":
         acquired = asyncio.to_thread(SyncLimiter(store).acquire, limit, CALL)
