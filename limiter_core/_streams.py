@@ -139,8 +139,14 @@ class GeneratorHold(SyncHold):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        call = self._call
-        if call is not None and self.generator() is None:
-            self._engine.release_later(call)
-        else:
-            super().__exit__(kind, error, traceback)
+        try:
+            call = self._call
+            if call is not None and self.generator() is None:
+                self._engine.release_later(call)
+            else:
+                super().__exit__(kind, error, traceback)
+        except BaseException:
+            # Also where the code runs in a finalizer: it takes no lock.
+            if self._call is not None and not self._call.settled:
+                self._engine.release_later(self._call)
+            raise

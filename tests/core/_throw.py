@@ -151,7 +151,10 @@ def _first_instruction(code: CodeType, line: int) -> int:
     return min(start for start, _, number in code.co_lines() if number == line)
 
 
-_LAST_WORDS = {"Hold.__exit__", "Hold.__aexit__", "Lease.release", "SyncLease.release"}
+_LAST_WORDS = {
+    *("Hold.__exit__", "Hold.__aexit__", "GeneratorHold.__exit__"),
+    *("Lease.release", "SyncLease.release"),
+}
 _LAST_NAMES = {"__exit__", "__aexit__", "release", "release_call"}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -16,6 +16,7 @@ from limiter_core import (
     LimiterError,
     SyncLimiter,
 )
+from limiter_core._collected import has_work
 from limiter_core.requests import Demand, Loss, Request
 from limiter_memory import MemoryStore
 
@@ -73,6 +74,44 @@ def test_limited_and_run() -> None:
             pass
 
         interrupt(thrower, lambda: limiter.run([TWO, ONE], lambda: None) or inner())
+        finish(store)
+
+    swept(trial)
+
+
+def read(numbers: Generator[int, None, None]) -> None:
+    for _ in numbers:
+        pass
+
+
+def close(numbers: Generator[int, None, None]) -> None:
+    next(numbers)
+    numbers.close()
+
+
+def throw(numbers: Generator[int, None, None]) -> None:
+    next(numbers)
+    with suppress(KeyError):
+        numbers.throw(KeyError())
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(read, marks=pytest.mark.exhaustive),
+        close,
+        pytest.param(throw, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_generators(use: Callable[[Generator[int, None, None]], None]) -> None:
+    def trial(thrower: Thrower, store: MemoryStore) -> None:
+        @SyncLimiter(store).limited(LONG)
+        def numbers() -> Generator[int, None, None]:
+            yield 1
+            yield 2
+
+        interrupt(thrower, lambda: use(numbers()))
+        until_now(lambda: not has_work(), "what is released in the background is")
         finish(store)
 
     swept(trial)
