@@ -128,9 +128,9 @@ def plain(value: object, where: str) -> Plain:
                 cast(Any, kind).__limit_key__(value), f"the __limit_key__() of {where}"
             )
         if "__dataclass_fields__" in cls.__dict__:
-            fields = dataclasses.fields(cast(Any, value))
-            return _object(((f.name, getattr(value, f.name)) for f in fields), where)
-    if isinstance(value, numbers.Integral):  # another library's: numpy's, for one
+            fields, unset = dataclasses.fields(cast(Any, value)), dataclasses.MISSING
+            return _object(((f.name, getattr(value, f.name, unset)) for f in fields), where)
+    if issubclass(kind, numbers.Integral):  # another library's: numpy's, for one
         try:
             return operator.index(cast(Any, value))
         except TypeError:  # with a unit, as numpy's timedelta64
@@ -213,7 +213,10 @@ def _by_text(base: type, to_text: Callable[[Any], str]) -> _Rule:
                     f"{where} is a {kind.__qualname__} in a time zone that its text does not show, "
                     "since the offset depends on the day"
                 )
-        return to_text(value)
+        try:
+            return to_text(value)
+        except ValueError:  # a fraction of thousands of digits
+            raise KeyDerivationError(f"{where} is a number too large to print") from None
 
     return rule
 
@@ -247,7 +250,7 @@ def _mapping_proxy(value: Any, where: str) -> Json:
 
 
 def _model(value: BaseModel, where: str) -> Json:
-    fields = {name: getattr(value, name) for name in type(value).model_fields}
+    fields = {name: getattr(value, name, dataclasses.MISSING) for name in type(value).model_fields}
     return _object({**fields, **(value.model_extra or {})}.items(), where)
 
 
@@ -259,6 +262,8 @@ def _object(members: Iterable[tuple[Any, Any]], where: str) -> Json:
     inside = _inside(where)
     texts: dict[str, str] = {}
     for key, value in members:
+        if value is dataclasses.MISSING:
+            raise KeyDerivationError(f"the field {key!r} of {where} is not set, so it has no text")
         name = _member_name(key, where)
         if name in texts:
             raise KeyDerivationError(f"{where} has two dict keys that print the same")

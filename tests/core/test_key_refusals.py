@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import fractions
 import functools
 import numbers
 import unittest.mock
@@ -193,3 +195,44 @@ def test_what_a_dict_stores_counts_and_not_what_it_shows():
             return super().__getitem__(name)[0]
 
     assert apart(MultiDict(a=[1, 2]), MultiDict(a=[1, 3]))
+
+
+@dataclasses.dataclass
+class Late:
+    given: int
+    later: int = dataclasses.field(init=False)
+
+
+class Order(BaseModel):
+    given: int
+    later: int
+
+
+@pytest.mark.parametrize("value", [Late(1), Order.model_construct(given=1)])
+def test_a_field_that_is_not_set_is_refused(value):
+    with pytest.raises(KeyDerivationError, match="the field 'later' of"):
+        key(value)
+    with pytest.raises(KeyDerivationError, match="the field 'later' of"):
+        key([value])
+    value.later = 2
+    assert key(value) == key({"given": 1, "later": 2})
+
+
+@pytest.mark.parametrize("value", [fractions.Fraction(10**5000, 3), range(10**5000)])
+def test_a_fraction_or_a_range_too_large_to_print_is_refused(value):
+    with pytest.raises(KeyDerivationError, match="too large to print"):
+        key(value)
+
+
+@pytest.mark.parametrize("value", [True, 7])
+def test_a_proxy_for_a_number_is_refused(value):
+    """It has the methods of what it stands for, and nothing says whether that is True or 1."""
+
+    class Proxy:
+        __class__ = property(lambda self: type(value))  # type: ignore[assignment]
+
+        def __index__(self) -> int:
+            return int(value)
+
+    with pytest.raises(KeyDerivationError, match="Proxy, which cannot stand in a key"):
+        key(Proxy())
