@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Self
 
 from limiter_core.errors import WaitTimeout
 from limiter_core.limits import ConflictResolution
@@ -52,6 +54,10 @@ class _Double:
         self._lock = threading.Lock()
         self._members: dict[str, _Member] = {}
         self._last_number = 0
+
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[()]]:
+        # It answers the same in any process; the calls that it remembers are of this one.
+        return partial(type(self), clock=self._clock), ()
 
     @property
     def capabilities(self) -> Capabilities:

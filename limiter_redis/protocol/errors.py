@@ -121,6 +121,11 @@ def store_error(error: Exception, where: str, operations: Sequence[About] = ()) 
             "store the URL redis+cluster://host:port in place of redis://host:port, or a "
             "RedisCluster as its client"
         )
+    elif "cluster support disabled" in str(error):
+        ours = StoreError(
+            f"the server at {where} is no node of a cluster: give the store the URL "
+            "redis://host:port in place of redis+cluster://host:port, or a Redis as its client"
+        )
     elif isinstance(error, ResponseError) and has_no_scripts(error):
         ours = StoreError(
             f"the server at {where}, or a proxy before it, refuses scripts: {error}. A store needs "

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from limiter_core import ConcurrencyLimit, ConfigurationError, Limiter, SyncLimiter
+from limiter_core.testing import FullStore, UnlimitedStore
 from limiter_memory import MemoryStore
 
 LIMIT = ConcurrencyLimit("user")
@@ -75,6 +76,17 @@ def test_what_is_in_this_process_cannot_be_sent_to_another(kind: Any, url: str) 
     for cannot_be_sent in (kind(url), MemoryStore(), kind(MemoryStore())):
         with pytest.raises(ConfigurationError, match=r"in this process.*URL of a store"):
             pickle.dumps(cannot_be_sent)
+
+
+@pytest.mark.parametrize("double", [UnlimitedStore, FullStore])
+def test_a_limiter_on_a_double_answers_the_same_in_another_process(double: Any) -> None:
+    limiter = SyncLimiter(double())
+    other: SyncLimiter = pickle.loads(pickle.dumps(limiter))
+    for each in (limiter, other):
+        lease = each.try_acquire(LIMIT, {"user": 1})
+        assert (lease is not None) == (double is UnlimitedStore)
+        if lease is not None:
+            lease.release()
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])

@@ -30,7 +30,7 @@ from limiter_redis.session.entries import Entry
 
 from ._hostile_server import HostileServer, Send, well
 from ._listeners import NotingListener
-from ._servers import Process
+from ._servers import Process, Server
 from ._tools import until, until_now
 
 LIMIT = ConcurrencyLimit("id")
@@ -416,6 +416,15 @@ async def test_a_plain_url_of_a_cluster_says_which_url_to_give() -> None:
         with pytest.raises(StoreError, match=r"redis\+cluster://"):
             await asyncio.to_thread(SyncLimiter(store).acquire, LIMIT, CALL)
         await store.aclose()
+
+
+async def test_a_url_of_a_cluster_at_a_plain_server_says_which_url_to_give(server: Server) -> None:
+    store = RedisStore(server.url.replace("redis://", "redis+cluster://"))
+    with pytest.raises(StoreError, match="redis://host:port in place of"):
+        await Limiter(store).acquire(LIMIT, CALL)
+    with pytest.raises(StoreError, match="redis://host:port in place of"):
+        await asyncio.to_thread(SyncLimiter(store).acquire, LIMIT, CALL)
+    await store.aclose()
 
 
 @pytest.mark.parametrize("failures", [0, 1, 2, 5, 16, 17, 1_000, 10_000])
