@@ -161,7 +161,9 @@ _KINDS = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgen
 def _is_of_kind(function: object, is_kind: Callable[[object], bool]) -> bool:
     # A plain function returns what the one does that it stands around, as far as it shows.
     inner: Any = _without_partials(function)
-    return any(map(is_kind, _themselves(inspect.unwrap(inner, stop=_is_of_any_kind))))
+    with contextlib.suppress(ValueError):  # it stands around itself, or has whatever is asked for
+        inner = inspect.unwrap(inner, stop=_is_of_any_kind)
+    return any(map(is_kind, _themselves(inner)))
 
 
 def _is_of_any_kind(function: object) -> bool:

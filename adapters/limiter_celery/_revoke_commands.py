@@ -69,15 +69,25 @@ class _ObservedCommand:
         self.__doc__ = handler.__doc__
 
     def __call__(self, state: Any, *args: Any, **kwargs: Any) -> Any:
+        before = dict(_celery.state.revoked_stamps)
         try:
-            return self._handler(state, *args, **kwargs)
-        finally:
-            # Also if it raises: it revokes before it terminates, and not every pool can do that.
-            self._pass_on(args, kwargs)
+            reply = self._handler(state, *args, **kwargs)
+        except BaseException:
+            # It revokes before it terminates, and not every pool can do that; but of stamps it
+            # looks first whether there is such a signal.
+            if not self._is_of_stamps or _celery.state.revoked_stamps != before:
+                self._pass_on(args, kwargs)
+            raise
+        self._pass_on(args, kwargs)
+        return reply
+
+    @property
+    def _is_of_stamps(self) -> bool:
+        return self.__name__ == "revoke_by_stamped_headers"
 
     def _pass_on(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for receiver in list(_receivers):
-            if self.__name__ == "revoke_by_stamped_headers":
+            if self._is_of_stamps:
                 headers = kwargs.get("headers", args[0] if args else {})
                 receiver.revoke_by_stamps(stamps_of(headers))
             else:

@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError  # noqa: A004  (redis-py's own)
 from limiter_core.errors import ConfigurationError
 from limiter_core.jitter import jitter
 from limiter_core.requests import Request
+from limiter_core.signal_errors import reraise_if_of_signal
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemThread
 from limiter_redis.connection.deadlines import NoAnswer
@@ -171,6 +172,7 @@ class SlotMap:
             try:
                 reading.begin()
             except RuntimeError:
+                reraise_if_of_signal()
                 self.refresh(seen, deadline)
         while self.version == seen and reading.is_running:
             _pause_until(deadline)
@@ -282,11 +284,11 @@ class MapRefresher:
         """
         if self.is_running:
             return
-        self.is_running = True
         seen = self._slot_map.version
         try:
+            self.is_running = True
             SystemThread(lambda: self._refresh(seen), "limiter-slots").start()
-        except RuntimeError:
+        except BaseException:  # also one that a signal handler raises
             self.is_running = False
             raise
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from limiter_core.signal_errors import reraise_if_of_signal
 from limiter_core.system_clock import system_clock as time
 from limiter_core.threads import SystemEvent, are_green, new_lock
 from limiter_redis.connection.deadlines import NoAnswer
@@ -51,6 +52,7 @@ class BackgroundCall:
         try:
             threading.Thread(target=self.run, name="limiter-connect", daemon=True).start()
         except RuntimeError:  # the process ends, and no thread can begin
+            reraise_if_of_signal()
             self.run()
 
     def is_done(self, seconds: float) -> bool:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from limiter_core.errors import ConfigurationError, StoreError
 from limiter_core.requests import Notice, Request
+from limiter_core.signal_errors import reraise_if_of_signal
 from limiter_core.store import Capabilities
 from limiter_core.threads import new_lock, run_in_thread, socket_owner
 from limiter_redis.session.notices import SweepState
@@ -185,6 +186,7 @@ class Session:
         try:
             self.renewer.ensure_running()
         except (RuntimeError, OSError) as error:  # or there are too many open files
+            reraise_if_of_signal()
             raise StoreError(
                 f"leases cannot be renewed, since no thread can begin: {error}. In a program that "
                 "is ending, take slots before its end, or once before, so that the thread runs"
@@ -193,8 +195,10 @@ class Session:
     def abandon(self, request_id: str, key: str, claimant: str = "") -> None:
         """Have a request released in the background; needs no wait, and no event loop."""
         self.tracker.abandon(request_id, key, claimant)
-        with suppress(RuntimeError, OSError):  # the process ends, and no thread can begin
+        try:
             self.renewer.ensure_running()
+        except (RuntimeError, OSError):  # the process ends, and no thread can begin
+            reraise_if_of_signal()
 
     def on_notice(self, callback: Callable[[Notice], object] | None) -> None:
         """Have notices sent to a function, also those that other processes cannot deliver."""

@@ -294,6 +294,22 @@ def test_a_function_that_makes_a_list_of_a_generator_is_a_plain_one():
     assert THREADS.limited(PER_CUSTOMER)(in_a_list(items))(1) == [1]
 
 
+class HasAnything:
+    """As the methods of `xmlrpc.client` do, it has whatever attribute is asked for."""
+
+    def __getattr__(self, name):
+        return HasAnything()
+
+    def __call__(self):
+        return 1
+
+
+def test_what_has_any_attribute_is_called_what_it_is():
+    """It would go on for ever to look for what it stands around."""
+    with pytest.raises(ConfigurationError, match="needs a coroutine function"):
+        LIMITER.limited(EVERYONE)(HasAnything())
+
+
 # -- names of arguments ----------------------------------------------------------------------------
 
 

@@ -15,10 +15,12 @@ import redis
 
 from limiter_core import LIMIT_BY, ConcurrencyLimit, StoreUnavailable, SyncLimiter, WaitTimeout
 from limiter_core.requests import Demand, Granted, Request
+from limiter_core.threads import SystemThread
 from limiter_redis import RedisStore
+from limiter_redis.session.renewal import LeaseRenewer
 from tests.core._throw import Thrower, Thrown, sweep
 
-from ._servers import Process
+from ._servers import OneNode, Process, server_program
 from ._tools import until_now
 
 LIMIT = ConcurrencyLimit(LIMIT_BY.constant("one"), max_concurrent=1, lease=60)
@@ -36,11 +38,7 @@ ONCE = os.environ.get("LIMITER_SLOW_TESTS") != "1"
 """A line that runs often is interrupted the first time; in the slow run later ones as well."""
 KINDS = [
     *(SoftTimeLimit, GreenTimeout, KeyboardInterrupt, SystemExit, RuntimeError),
-    *(
-        TimeoutError,
-        ConnectionResetError,
-        ValueError,
-    ),  # also those that a socket or a parser raises
+    *(TimeoutError, ConnectionResetError, ValueError),  # as a socket or a parser raises them
 ]
 in_main_thread = pytest.mark.skipif(
     threading.current_thread() is not threading.main_thread(), reason="signals go to the main one"
@@ -149,6 +147,62 @@ def test_raised_while_waiting(
     until_now(lambda: limiter.inspect(LIMIT).waiting == 0, "its ticket is gone")
     held.release()
     assert in_use(limiter) == 0
+
+
+def signal_once(monkeypatch: pytest.MonkeyPatch, place: type, method: str) -> None:
+    """Have the signal of `a_handler_of` arrive at the beginning of a method, once."""
+    plain = getattr(place, method)
+
+    def interrupted(self: object) -> None:
+        if not arrived:
+            arrived.append(None)
+            signal.raise_signal(signal.SIGUSR1)
+        plain(self)
+
+    arrived: list[None] = []
+    monkeypatch.setattr(place, method, interrupted)
+
+
+@contextmanager
+def a_handler_of(kind: type[BaseException]) -> Iterator[None]:
+    """Have a signal handler raise."""
+
+    def handler(*_: object) -> None:
+        raise kind("time is up")
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@in_main_thread
+@pytest.mark.parametrize("kind", [TimeoutError, RuntimeError])
+def test_raised_while_the_renewer_begins(
+    kind: type[BaseException], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the system raises itself there, if it has no more threads or open files."""
+    with SyncLimiter(url) as limiter, a_handler_of(kind):
+        signal_once(monkeypatch, LeaseRenewer, "_start")
+        with pytest.raises(kind, match="time is up"):
+            limiter.acquire(LIMIT)
+        limiter.acquire(LIMIT, timeout=5).release()
+
+
+@in_main_thread
+@pytest.mark.parametrize("kind", [SoftTimeLimit, TimeoutError, RuntimeError])
+def test_raised_while_the_slots_are_about_to_be_read(
+    kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next call reads them, and does not wait for a thread that has not begun."""
+    server = OneNode(server_program())
+    with SyncLimiter(server.cluster_url) as limiter, a_handler_of(kind):
+        signal_once(monkeypatch, SystemThread, "start")
+        with pytest.raises(kind, match="time is up"):
+            limiter.inspect(LIMIT)
+        assert in_use(limiter) == 0
+    server.close()
 
 
 @in_main_thread

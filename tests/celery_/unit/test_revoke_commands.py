@@ -101,6 +101,18 @@ def test_a_pool_that_cannot_terminate_another_one_of_them(
     assert parts.revocations.cover(waiting[1].id, {"tenant": ["1"]}, 0.0)
 
 
+def test_a_command_that_celery_refuses_revokes_nothing(
+    parts: Parts, receiver: RevokeReceiver, waiting: list[Any]
+) -> None:
+    """There is no such signal: of stamps it looks for that before it revokes."""
+    with pytest.raises(AttributeError, match="SIGNOTHING"):
+        control(parts, "revoke_by_stamped_headers", {"tenant": ["1"]}, signal="NOTHING")
+    assert not state.revoked_stamps
+    assert left(parts, waiting) == [0, 1, 2]
+    parts.revocations.load()
+    assert not parts.revocations.cover(waiting[1].id, {"tenant": ["1"]}, 0.0)
+
+
 def test_a_revoke_is_noted_for_workers_that_start_later(
     parts: Parts, receiver: RevokeReceiver
 ) -> None:
