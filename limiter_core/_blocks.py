@@ -32,6 +32,11 @@ NOWHERE = -1
 _ENTERING = ("__aenter__", "enter_async_context")
 """Functions that enter a hold for the block of another."""
 
+_STATEMENTS = frozenset(
+    opmap[name] for name in ("BEFORE_WITH", "BEFORE_ASYNC_WITH", "LOAD_SPECIAL") if name in opmap
+)
+"""What `with` and `async with` look methods up by: in Python up to 3.13, and in later ones."""
+
 _GET_AWAITABLE = opmap["GET_AWAITABLE"]
 _OF_ENTERING = 1
 """Its argument in an `async with` statement that enters: 2 where that leaves, 0 elsewhere."""
@@ -55,10 +60,11 @@ M = TypeVar("M", bound=Callable[..., Any])
 
 
 class _StatementExit:
-    """An exit method that notes on its object, as `by_statement`, that it was looked up.
+    """An exit method that notes on its object, as `by_statement`, what has looked it up.
 
     A `with` statement loads the exit method before it calls the enter method (Python's reference,
-    8.5): code that enters without it enters by hand. `ExitStack` looks it up on the class.
+    8.5): what enters otherwise does it by hand, also if it has looked it up before, to find out
+    whether there is one. `ExitStack` looks it up on the class.
     """
 
     __slots__ = ("_method",)
@@ -69,7 +75,8 @@ class _StatementExit:
     def __get__(self, hold: Any, owner: Any = None) -> Any:
         if hold is None:
             return self._method
-        hold.by_statement = True
+        frame = current_frame(1)
+        hold.by_statement = frame.f_code.co_code[frame.f_lasti] in _STATEMENTS
         return MethodType(self._method, hold)
 
 

@@ -85,7 +85,9 @@ class TestEnteredHereAndLeftThere:
         assert in_use(store) == 0
         await anyio.sleep(LONG_PAST)  # other work, which goes on
 
-    async def test_a_dispatcher_enters_and_workers_leave(self, store, limiter, limit):
+    @pytest.mark.parametrize("looks_first", [False, True])
+    async def test_a_dispatcher_enters_and_workers_leave(self, store, limiter, limit, looks_first):
+        """Perhaps it finds out first whether that is a context manager, as frameworks do."""
         done: list[int] = []
 
         async def work(number: int, hold: Any) -> None:
@@ -96,6 +98,7 @@ class TestEnteredHereAndLeftThere:
         async with anyio.create_task_group() as tasks:
             for number in range(5):
                 hold = limiter.hold(limit)
+                assert not looks_first or hasattr(hold, "__aexit__")
                 await hold.__aenter__()
                 tasks.start_soon(work, number, hold)
         await anyio.sleep(LONG_PAST)

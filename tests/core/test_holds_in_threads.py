@@ -62,7 +62,9 @@ class TestThreads:
             waits.result()
             second.__exit__(None, None, None)
 
-    def test_a_dispatcher_enters_and_its_workers_leave(self, store, threads):
+    @pytest.mark.parametrize("looks_first", [False, True])
+    def test_a_dispatcher_enters_and_its_workers_leave(self, store, threads, looks_first):
+        """Perhaps it finds out first whether that is a context manager, as frameworks do."""
         entered: list[Any] = []
 
         def leave(hold: Any, after: int) -> None:
@@ -73,6 +75,7 @@ class TestThreads:
         workers = []
         for number in range(4):
             hold = threads.hold(ONE, timeout=20)
+            assert not looks_first or hasattr(hold, "__exit__")
             hold.__enter__()
             entered.append(hold)
             workers.append(Thread(leave, hold, number))
