@@ -104,7 +104,8 @@ class NodeConnection:
                 self._watch = self._loop.call_later(self._timeout, self._look_at_the_clock)
             return
         self._waiting.append(call)
-        if self._stream is None and self._opening is None:
+        # One that is over may not have been noted: a signal handler raised an exception.
+        if self._stream is None and (self._opening is None or self._opening.done()):
             self._begin_to_open()
 
     def reset(self) -> None:
@@ -191,8 +192,9 @@ class NodeConnection:
             self.fail(NoAnswer("Timeout reading from the server"))
 
     def _begin_to_open(self) -> None:
-        self._opening = self._loop.create_task(self._open())
-        self._opening.add_done_callback(self._opened)
+        opening = self._loop.create_task(self._open())
+        opening.add_done_callback(self._opened)
+        self._opening = opening  # last: one that nobody would note is not waited for
 
     async def _open(self) -> None:
         stream = Stream(self._receive, self._ended)
@@ -211,9 +213,12 @@ class NodeConnection:
             self._waiting.clear()
             self._answering.unreachable(self._node, calls, error)
         else:
+            if self._stream is not None:  # of an opening that was interrupted as it began
+                self._stream.close()
             self._stream = stream
+            self._opened(self._opening)  # and by its task: one of the two may be interrupted
 
-    def _opened(self, opening: asyncio.Task[None]) -> None:
+    def _opened(self, opening: asyncio.Task[None] | None) -> None:
         try:
             if self._opening is opening:
                 self._opening = None
