@@ -179,7 +179,7 @@ class AsyncioCall(AsyncCall):
         ):
             self._warn_instead()
         elif getattr(task, "_must_cancel", False):
-            # Somebody has just cancelled it: that goes first, with its own message.
+            # Other code has just cancelled it: that goes first, with its own message.
             self.loop.call_soon(self._cancel_body)
         elif is_shielded_within(task, self._scope):
             self._look_after_step(task)

@@ -1,7 +1,7 @@
 """Exceptions that a signal handler raises: no failure of the code in which it happened to be.
 
 A soft time limit, as Celery's, is such an exception, and so is the `TimeoutError` of a handler of
-`SIGALRM`. Whoever logs what an observer raises, or tries a server again that is away, and goes on,
+`SIGALRM`. Code that logs what an observer raises and goes on, or tries a server again that is away,
 would lose it: the code that was to be interrupted would run for ever.
 """
 

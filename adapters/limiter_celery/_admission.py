@@ -102,7 +102,7 @@ class Admission:
                 self.markers.set_refused(ticket)
         request.announce_revoked(why.text, expired=why.noted == "expired")
         if why.noted is not None:
-            with suppress(StoreError):  # the reason last: whoever reports it, too, reads that first
+            with suppress(StoreError):  # the reason last: what reports it, too, reads that first
                 self.gate.drop(ticket)
                 self.reasons.forget(ticket, why.noted)
 

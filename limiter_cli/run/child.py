@@ -148,7 +148,7 @@ class Child:
         self._wake()
 
     def _wake(self) -> None:
-        """Have the supervisor continue: somebody may have stopped it, and it is to do something."""
+        """Have the supervisor continue: a signal may have stopped it, and it is to act."""
         assert self._supervisor is not None
         self._supervisor.send_signal(signal.SIGCONT)
 

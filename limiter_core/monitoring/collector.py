@@ -22,7 +22,7 @@ from limiter_core.store import Store
 __all__ = ("Collector", "StoreHealth")
 
 EVERY = 1.0
-"""Seconds between two looks, while somebody watches."""
+"""Seconds between two looks, while a viewer watches."""
 
 EVERY_UNSEEN = 0.1
 """Seconds between two looks while keys were found that were never looked at."""
@@ -37,7 +37,7 @@ SEARCH_EVERY = 10.0
 """Seconds from the begin of a search for keys to that of the next one, at the most."""
 
 SEARCH_EVERY_SMALL = 2.0
-"""The same while somebody watches, where the search takes a small share of it."""
+"""The same while a viewer watches, where the search takes a small share of it."""
 
 SEARCH_SHARE = 0.05
 """The share of the time that a search may take, where the server is full of others' keys."""
@@ -134,7 +134,7 @@ class Collector:
         return self._table.status(key)
 
     def snapshot(self, key: str) -> KeySnapshot | None:
-        """Return the last snapshot of a key that somebody watches, None before the first look."""
+        """Return the last snapshot of a key that is watched, None before the first look."""
         return self._table.snapshot(key)
 
     def unseen(self) -> bool:
@@ -167,7 +167,7 @@ class Collector:
             self._viewed_at = self.now()
 
     def touch(self) -> None:
-        """Say that somebody watches now: for viewers that come again and again."""
+        """Say that a viewer watches now: for viewers that come again and again."""
         was_idle = self._is_idle()
         self._viewed_at = self.now()
         if was_idle:

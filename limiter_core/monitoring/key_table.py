@@ -29,7 +29,7 @@ class _Entry:
     def __init__(self, now: float) -> None:
         self.status: KeyStatus | None = None
         self.snapshot: KeySnapshot | None = None
-        """The last one, while somebody watches the key."""
+        """The last one, while the key is watched."""
         self.history = History()
         self.hand_offs = HandOffs()
         self.used_at = now
@@ -94,7 +94,7 @@ class KeyTable:
         Args:
             now: the time.
             most: so many at the most.
-            first: keys that somebody looks at; also those that are not known.
+            first: keys that are watched; also those that are not known.
         """
         wanted = list(first)[:most]
         listed = [

@@ -36,7 +36,7 @@ __all__ = ("FullStore", "UnlimitedStore")
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """Somebody that the store knows of: a holder of the one, a waiter of the other."""
+    """A caller that the store knows of: a holder of the one, a waiter of the other."""
 
     request: Request
     number: int  # the fencing token, or the arrival order

@@ -43,7 +43,7 @@ UNKNOWN_LEASE = 60.0
 class LocalRequests(EntryTable):
     """The entries of one store in one process.
 
-    Its methods are events. Whoever calls them makes sure that one runs at a time, and afterwards
+    Its methods are events. The caller makes sure that one runs at a time, and afterwards
     says what stands in `outbox`.
 
     Args:
@@ -280,7 +280,7 @@ class LocalRequests(EntryTable):
     def happened_to_all(
         self, event: Event, now: float, concerned: Callable[[Entry], bool] | None = None
     ) -> None:
-        """Something happened to all that somebody here waits for or holds.
+        """Something happened to all that a caller here waits for or holds.
 
         Args:
             event: what it was.

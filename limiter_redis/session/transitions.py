@@ -51,7 +51,7 @@ class EntryTable:
 
     def __init__(self, jitter: Callable[[], float] = jitter.random) -> None:
         self.entries: dict[str, Entry] = {}
-        """Requests that somebody here waits for or holds, by their ids."""
+        """Requests that a caller here waits for or holds, by their ids."""
         self.rivals: dict[Listener, Entry] = {}
         """Other deliveries of jobs whose ids are in `entries`, until the store has answered."""
         self.releasing: dict[Entry, Entry] = {}
@@ -59,7 +59,7 @@ class EntryTable:
         self.outbox: deque[ListenerCall] = deque()
         """What is to be said, the oldest first."""
         self.looks: dict[str, float] = {}
-        """Keys that somebody here waits for, and when their next lease ends (local clock)."""
+        """Keys that a caller here waits for, and when their next lease ends (local clock)."""
         self.closing = False
         """Whether the store was closed."""
         self.shortest = math.inf
@@ -196,7 +196,7 @@ class EntryTable:
         return [entry for entry in self.releasing.values() if entry.renew_at <= now]
 
     def look_at(self, key: str, after: float | None, now: float) -> None:
-        """Note when the next lease of a key ends that somebody here waits for."""
+        """Note when the next lease of a key ends that a caller here waits for."""
         if after is not None:
             # A little late, and not all processes at once.
             at = now + after + 0.001 + 0.049 * self._jitter()
