@@ -123,7 +123,12 @@ async def both_worlds_work(store: RedisStore, front: TLSFront) -> None:
     lease = await here.acquire(LIMIT, {"key": "x"})
     waiting = asyncio.create_task(asyncio.to_thread(there.acquire, LIMIT, {"key": "x"}, timeout=10))
     entries = other.session.tracker.entries
-    await until(lambda: any(each.waiting for each in entries.values()), "the other waits")
+
+    def waits() -> bool:
+        assert not waiting.done(), waiting.result()  # or its error, which says more
+        return any(each.waiting for each in entries.values())
+
+    await until(waits, "the other waits")
     await lease.release()
     got = await waiting
     assert (await here.inspect(LIMIT, {"key": "x"})).in_use == 1
