@@ -122,11 +122,6 @@ class Child:
         return self.status
 
     @property
-    def has_started(self) -> bool:
-        """Whether the command runs, or has run."""
-        return self._messages.started.is_set()
-
-    @property
     def has_exited(self) -> bool:
         """Whether the command and its descendants have ended."""
         return self._messages.empty.is_set() and not self._messages.cut_off
@@ -137,9 +132,14 @@ class Child:
         code = self._messages.exit_code
         return code if code >= 0 else SIGNALLED - code
 
-    def send(self, number: int) -> None:
-        """Send a signal; one that asks for an end goes to all descendants, too."""
-        self._messages.send(signal=number)
+    def send(self, number: int, *, by_terminal: bool) -> None:
+        """Send a signal; one that asks for an end goes to all descendants, too.
+
+        Args:
+            number: the signal.
+            by_terminal: whether the command got it from the terminal, if it was there by then.
+        """
+        self._messages.send(signal=number, by_terminal=by_terminal)
         self._wake()
 
     def begin_to_end(self, kill_after: float) -> None:

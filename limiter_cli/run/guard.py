@@ -60,9 +60,7 @@ class _Guard:
     def on_signal(self, number: int) -> None:
         """Pass a signal on to the command; while it waits for a slot, end the waiting."""
         if self._started:
-            # The terminal sends it to the command, too, once that is there.
-            if not (self._child.has_started and _came_by_terminal(number)):
-                self._child.send(number)
+            self._child.send(number, by_terminal=_came_by_terminal(number))
         elif signal.Signals(number).name in ENDING:
             self._ended_by = number
             self._waiting.cancel()
@@ -120,10 +118,11 @@ def _why(lease: Lease) -> str:
 
 
 def _came_by_terminal(number: int) -> bool:
-    """Whether a signal most likely came from the terminal: then the command got it, too.
+    """Whether a signal most likely came from the terminal.
 
-    A terminal sends what is typed, such as Ctrl-C, to all processes of its foreground group. Once
-    more would be too much: many programs take a second Ctrl-C for "drop everything".
+    Then the command got it, too, if it was there: a terminal sends what is typed, such as Ctrl-C,
+    to all processes of its foreground group. Once more would be too much: many programs take a
+    second Ctrl-C for "drop everything".
     """
     if number not in (signal.SIGINT, getattr(signal, "SIGQUIT", None)):
         return False

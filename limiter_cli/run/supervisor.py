@@ -13,7 +13,7 @@ It runs as a script, with the standard library alone, so that it starts in milli
     {"start": {"command": [...],                 {"started": PID}
                "environment": {...},             {"failed": ERRNO, "why": TEXT}
                "kill_after": SECONDS}}           {"ended": EXITCODE}   the command itself
-    {"signal": NUMBER}                           {"empty": true}       nothing is left; the last one
+    {"signal": NUMBER, "by_terminal": BOOL}      {"empty": true}       nothing is left; the last one
     {"end": SECONDS}                             TERM now, KILL after so many seconds
 """
 
@@ -73,6 +73,7 @@ class Supervisor:
         self._kill_after = 10.0
         self._kill_at: float | None = None
         self._terminated: set[int] = set()
+        self._missed: set[int] = set()
         self._asked_to_end = False
         self._abandoned = False
         self._is_over = False
@@ -129,7 +130,11 @@ class Supervisor:
         elif "end" in message:
             self._end(message["end"])
         elif "signal" in message:
-            self._pass_on(signal.Signals(message["signal"]))
+            number = signal.Signals(message["signal"])
+            # `limiter run` may see it only when the command is there, or before it knows that.
+            if not message["by_terminal"] or number in self._missed:
+                self._pass_on(number)
+            self._missed.discard(number)
 
     def _send(self, **message: object) -> None:
         if not self._abandoned:
@@ -141,6 +146,8 @@ class Supervisor:
     def _start(self, command: list[str], environment: dict[str, str], kill_after: float) -> None:
         self._kill_after = kill_after
         own_group = not self._subreaper and not _in_foreground()
+        # They are blocked here: so what the terminal sent before the command is there is pending.
+        self._missed = set(signal.sigpending())
         try:
             process = subprocess.Popen(  # noqa: S603  (running what the user says is the point)
                 command,
