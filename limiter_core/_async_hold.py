@@ -88,12 +88,12 @@ class Hold(AbstractAsyncContextManager[Lease]):
         if self._call is not None:
             raise ConfigurationError("a hold can be entered once; call hold() again")
         engine = self._engine
+        by_statement = self.by_statement  # not later: others may look the exit up meanwhile
         try:
             call = self._call = await engine.take(
                 self._limits, self._arguments, self._timeout, WAIT, self._client
             )
             frame = current_frame(1)
-            by_statement = self.by_statement
             if by_statement:
                 engine.began(call, id(frame))
             if call.on_lost == "cancel":

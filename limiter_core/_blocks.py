@@ -76,7 +76,10 @@ class _StatementExit:
         if hold is None:
             return self._method
         frame = current_frame(1)
-        hold.by_statement = frame.f_code.co_code[frame.f_lasti] in _STATEMENTS
+        try:
+            hold.by_statement = frame.f_code.co_code[frame.f_lasti] in _STATEMENTS
+        except IndexError:  # compiled code may have a frame without instructions
+            hold.by_statement = False
         return MethodType(self._method, hold)
 
 

@@ -143,6 +143,36 @@ def fixed_demand(fixed: Fixed, arguments: Arguments) -> Demand:
     return demand
 
 
+def derived_demand(limit: ConcurrencyLimit, view: ArgumentView) -> Steps[Demand]:
+    """Derive what a call demands by one limit, of which anything may depend on the call.
+
+    Yields and raises as `demands_of` does.
+    """
+    key = yield from _key(limit, view)
+    maximum = yield from _value(limit.max_concurrent, view)
+    cost = yield from _value(limit.cost, view)
+    if limit.max_concurrent is not maximum or limit.cost is not cost:
+        maximum = check_number(maximum, f"what max_concurrent returned for {key!r}", least=0)
+        cost = check_number(cost, f"what cost returned for {key!r}", least=1)
+        check_cost(cost, maximum)
+    priority = 0
+    if limit.on_conflict is ConflictResolution.PRIORITY:
+        priority = check_priority((yield from _value(limit.priority, view)))
+    group = None
+    if limit.fair_by is not None:
+        group = bounded((yield from _wait_for(key_part(cast(Any, limit.fair_by), view))))
+    return Demand(
+        key,
+        maximum,
+        cost,
+        limit.resolution,
+        priority,
+        group,
+        limit.max_waiting,
+        name_of(limit, view),
+    )
+
+
 def demands_of(
     limits: tuple[ConcurrencyLimit, ...], view: ArgumentView
 ) -> Steps[tuple[Demand, ...]]:
@@ -160,32 +190,8 @@ def demands_of(
     for limit in limits:
         if limit.fixed is not None:
             demands.append(fixed_demand(limit.fixed, view))
-            continue
-        key = yield from _key(limit, view)
-        maximum = yield from _value(limit.max_concurrent, view)
-        cost = yield from _value(limit.cost, view)
-        if limit.max_concurrent is not maximum or limit.cost is not cost:
-            maximum = check_number(maximum, f"what max_concurrent returned for {key!r}", least=0)
-            cost = check_number(cost, f"what cost returned for {key!r}", least=1)
-            check_cost(cost, maximum)
-        priority = 0
-        if limit.on_conflict is ConflictResolution.PRIORITY:
-            priority = check_priority((yield from _value(limit.priority, view)))
-        group = None
-        if limit.fair_by is not None:
-            group = bounded((yield from _wait_for(key_part(cast(Any, limit.fair_by), view))))
-        demands.append(
-            Demand(
-                key,
-                maximum,
-                cost,
-                limit.resolution,
-                priority,
-                group,
-                limit.max_waiting,
-                name_of(limit, view),
-            )
-        )
+        else:
+            demands.append((yield from derived_demand(limit, view)))
     if len(demands) > 1 and len({demand.key for demand in demands}) < len(demands):
         keys = ", ".join(repr(demand.key) for demand in demands)
         raise ConfigurationError(

@@ -130,11 +130,7 @@ class Supervisor:
         elif "end" in message:
             self._end(message["end"])
         elif "signal" in message:
-            number = signal.Signals(message["signal"])
-            # `limiter run` may see it only when the command is there, or before it knows that.
-            if not message["by_terminal"] or number in self._missed:
-                self._pass_on(number)
-            self._missed.discard(number)
+            self._pass_on(signal.Signals(message["signal"]), by_terminal=message["by_terminal"])
 
     def _send(self, **message: object) -> None:
         if not self._abandoned:
@@ -146,8 +142,7 @@ class Supervisor:
     def _start(self, command: list[str], environment: dict[str, str], kill_after: float) -> None:
         self._kill_after = kill_after
         own_group = not self._subreaper and not _in_foreground()
-        # They are blocked here: so what the terminal sent before the command is there is pending.
-        self._missed = set(signal.sigpending())
+        os.register_at_fork(before=self._note_what_it_misses)
         try:
             process = subprocess.Popen(  # noqa: S603  (running what the user says is the point)
                 command,
@@ -165,14 +160,24 @@ class Supervisor:
         self._group = process.pid if own_group else None
         self._send(started=process.pid)
 
-    def _pass_on(self, number: signal.Signals) -> None:
+    def _note_what_it_misses(self) -> None:
+        # They are blocked here, so what the terminal has sent until the fork is pending. `limiter
+        # run` may see it only when the command is there, or see a later one before it knows that.
+        self._missed = set(signal.sigpending())
+
+    def _pass_on(self, number: signal.Signals, *, by_terminal: bool) -> None:
         if self._command is None:
             return
-        if number.name in TO_ALL:
-            self._asked_to_end = True
-            self._kill_all(number)
-        elif self._status is None:
-            _kill(self._command, number)
+        if number.name not in TO_ALL:
+            if self._status is None:
+                _kill(self._command, number)
+            return
+        self._asked_to_end = True
+        # The terminal sends it to all that is in our process group by then.
+        self._kill_all(number, elsewhere=by_terminal and number not in self._missed)
+        self._missed.discard(number)
+        if self._status is not None and self._kill_at is None:
+            self._end(self._kill_after)  # what it left behind
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -221,10 +226,17 @@ class Supervisor:
         # Processes may be started meanwhile; each is signalled once.
         self._kill_all(signal.SIGTERM, but=self._terminated)
 
-    def _kill_all(self, number: signal.Signals, but: set[int] | None = None) -> None:
+    def _kill_all(
+        self, number: signal.Signals, but: set[int] | None = None, *, elsewhere: bool = False
+    ) -> None:
+        """Send a signal to all that was started, or only to what has another process group."""
         assert self._command is not None
         if self._subreaper:
             targets = list(_descendants(os.getpid()))
+            if elsewhere:
+                targets = [pid for pid in targets if _has_another_group(pid)]
+        elif elsewhere and self._group is None:
+            targets = []
         else:
             targets = [self._command] if self._group is None else [-self._group]
         for pid in targets:
@@ -250,6 +262,13 @@ def _kill(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
         if number is signal.SIGTERM:  # one that is stopped would not see it
             os.kill(pid, signal.SIGCONT)
+
+
+def _has_another_group(pid: int) -> bool:
+    try:
+        return os.getpgid(pid) != os.getpgrp()
+    except (ProcessLookupError, PermissionError):
+        return False  # it has ended
 
 
 def _descendants(root: int) -> Iterator[int]:

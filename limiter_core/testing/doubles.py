@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Self
+from typing import Any, Self
 
 from limiter_core.errors import WaitTimeout
 from limiter_core.limits import ConflictResolution
@@ -55,9 +54,18 @@ class _Double:
         self._members: dict[str, _Member] = {}
         self._last_number = 0
 
-    def __reduce__(self) -> tuple[Callable[..., Self], tuple[()]]:
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self  # as of a store: its calls are seen through both
+
+    def __getstate__(self) -> dict[str, Any]:
         # It answers the same in any process; the calls that it remembers are of this one.
-        return partial(type(self), clock=self._clock), ()
+        return {**vars(self), "_lock": None, "_members": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
 
     @property
     def capabilities(self) -> Capabilities:

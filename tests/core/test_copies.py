@@ -80,13 +80,29 @@ def test_what_is_in_this_process_cannot_be_sent_to_another(kind: Any, url: str) 
 
 @pytest.mark.parametrize("double", [UnlimitedStore, FullStore])
 def test_a_limiter_on_a_double_answers_the_same_in_another_process(double: Any) -> None:
-    limiter = SyncLimiter(double())
+    store = double()
+    limiter = SyncLimiter(store)
     other: SyncLimiter = pickle.loads(pickle.dumps(limiter))
     for each in (limiter, other):
         lease = each.try_acquire(LIMIT, {"user": 1})
         assert (lease is not None) == (double is UnlimitedStore)
         if lease is not None:
+            assert pickle.loads(pickle.dumps(each)).inspect(LIMIT, {"user": 1}).in_use == 0
+            for copied in (copy.copy(store), copy.deepcopy(store)):
+                assert copied.inspect("user=1").in_use == (each is limiter)
             lease.release()
+
+
+class NamedDouble(UnlimitedStore):
+    """A double of a user's own."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+
+def test_a_double_of_a_user_s_own_keeps_what_it_has() -> None:
+    assert pickle.loads(pickle.dumps(NamedDouble("mine"))).name == "mine"
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])

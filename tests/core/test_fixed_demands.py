@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limiter_core import LIMIT_BY, ArgumentView, ConcurrencyLimit
-from limiter_core._prepare import demands_of, fixed_demand, run_now
+from limiter_core._prepare import derived_demand, fixed_demand, run_now
 from limiter_core.errors import ConfigurationError, KeyDerivationError
 
 
@@ -46,7 +46,7 @@ def outcome(limit: ConcurrencyLimit, arguments: Any, *, short: bool) -> object:
             assert limit.fixed is not None
             return fixed_demand(limit.fixed, arguments)
         view = arguments if isinstance(arguments, ArgumentView) else ArgumentView(arguments)
-        return run_now(demands_of((limit,), view))[0]
+        return run_now(derived_demand(limit, view))
     except KeyDerivationError as error:
         return str(error)
 
