@@ -159,7 +159,7 @@ async def test_row_12_a_freed_slot_belongs_to_the_waiter_before_it_runs(store, l
 
 
 def test_row_13_a_release_after_the_end_of_the_lease_frees_nobodys_slot(threads):
-    late = threads.acquire(ConcurrencyLimit(KEY, max_hold=0.005))
+    late = threads.acquire(ConcurrencyLimit(KEY, max_hold=0.2))
     until_now(lambda: late.lost, "the hold is over")
     successor = threads.acquire(ONE)
     late.release()
