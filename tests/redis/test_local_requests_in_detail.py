@@ -177,7 +177,7 @@ def test_a_grant_that_came_with_the_news_is_the_answer_to_a_failed_ask(one: OneR
     ],
 )
 def test_a_loss_is_told_once(one: OneRequest, losses: list[Loss], told: list[Loss]) -> None:
-    """L7: a holder that was to let go, and has not, is notified of the end as well."""
+    """L7: a holder that was to release its slot, and has not, is notified of the end as well."""
     one.ask()
     one.hold()
     for loss in losses:

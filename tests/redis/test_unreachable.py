@@ -30,7 +30,7 @@ from limiter_redis.session.entries import Entry
 
 from ._hostile_server import HostileServer, Send, well
 from ._listeners import NotingListener
-from ._servers import Process, Server
+from ._servers import Process
 from ._tools import until, until_now
 
 LIMIT = ConcurrencyLimit("id")
@@ -403,28 +403,6 @@ def test_more_threads_than_connections_take_turns(own_server: Process) -> None:
         thread.join(60)
     assert outcomes == [None] * 150
     store.close()
-
-
-async def test_a_plain_url_of_a_cluster_says_which_url_to_give() -> None:
-    def moved(_: list[bytes], send: Send) -> None:
-        send(b"-MOVED 42 127.0.0.1:7001\r\n")
-
-    with HostileServer(moved) as server:
-        store = RedisStore(server.url)
-        with pytest.raises(StoreError, match=r"redis\+cluster://"):
-            await Limiter(store).acquire(LIMIT, CALL)
-        with pytest.raises(StoreError, match=r"redis\+cluster://"):
-            await asyncio.to_thread(SyncLimiter(store).acquire, LIMIT, CALL)
-        await store.aclose()
-
-
-async def test_a_url_of_a_cluster_at_a_plain_server_says_which_url_to_give(server: Server) -> None:
-    store = RedisStore(server.url.replace("redis://", "redis+cluster://"))
-    with pytest.raises(StoreError, match="redis://host:port in place of"):
-        await Limiter(store).acquire(LIMIT, CALL)
-    with pytest.raises(StoreError, match="redis://host:port in place of"):
-        await asyncio.to_thread(SyncLimiter(store).acquire, LIMIT, CALL)
-    await store.aclose()
 
 
 @pytest.mark.parametrize("failures", [0, 1, 2, 5, 16, 17, 1_000, 10_000])
